@@ -1,0 +1,286 @@
+"""Which agent does what next: a machine without clocks, sockets or processes. Events in, actions out.
+
+Agents stand in two benches: one *learning* agent a device slot does tasks; *teaching* agents beside them serve weights to
+students. Teaching agents are started when a task first needs one. Any agent could do either; the benches only keep the cores
+shared fairly, since a teacher mostly waits for its students.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agentkd.task import Task, TeacherReference
+
+
+class Bench(StrEnum):
+    """What an agent was started for."""
+
+    LEARNING = "learning"
+    TEACHING = "teaching"
+
+
+class Condition(StrEnum):
+    """What an agent is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    ADOPTING = "adopting"
+    TEACHING = "teaching"
+
+
+@dataclass
+class Member:
+    """One agent as the coordinator sees it."""
+
+    name: str
+    bench: Bench
+    slot: int
+    condition: Condition = Condition.STARTING
+    task: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An agent said hello."""
+
+    agent: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An agent ended, fell silent or hangs."""
+
+    agent: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An agent answered a task with a result."""
+
+    agent: str
+    task: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An agent answered a task with an error. A retryable one may go better elsewhere or later."""
+
+    agent: str
+    task: str
+    epoch: int
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An agent adopted weights and teaches now."""
+
+    agent: str
+    weights: str
+
+
+Event = Joined | Lost | Ended | Failed | Ready
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Start an agent process."""
+
+    agent: str
+    bench: Bench
+    slot: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Send a task to an agent. ``teachers`` names the agent that serves each teacher's weights."""
+
+    agent: str
+    task: str
+    epoch: int
+    teachers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Teach:
+    """Have an agent adopt weights and teach."""
+
+    agent: str
+    teacher: TeacherReference
+
+
+@dataclass(frozen=True)
+class Move:
+    """Tell a student that another agent serves those weights now."""
+
+    student: str
+    weights: str
+    teacher: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The result is current: commit it."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The task has used up its attempts."""
+
+    task: str
+
+
+Action = Launch | Start | Teach | Move | Accept | GiveUp
+
+
+@dataclass
+class Running:
+    """A task in an agent's hands. ``epoch`` is the fence: answers of an earlier attempt are void."""
+
+    agent: str
+    epoch: int
+    teachers: dict[str, str] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Assigns tasks in the order wanted. ``num_slots`` learning agents at most, and teaching agents as needed.
+
+    Args:
+        max_attempts: how often a task is tried before it is given up.
+    """
+
+    def __init__(self, num_slots: int, *, max_attempts: int = 3) -> None:
+        self.num_slots, self.max_attempts = num_slots, max_attempts
+        self.members: dict[str, Member] = {}
+        self.waiting: dict[str, Task] = {}
+        self.tasks: dict[str, Task] = {}
+        self.running: dict[str, Running] = {}
+        self.attempts: dict[str, int] = {}
+        self._names = 0
+
+    def want(self, tasks: Iterable[tuple[str, Task]]) -> list[Action]:
+        """Adds tasks (by digest) to be done, in order; tasks already known are left as they are."""
+        for key, task in tasks:
+            if key not in self.tasks:
+                self.tasks[key] = self.waiting[key] = task
+        return self._assign()
+
+    def handle(self, event: Event) -> list[Action]:
+        """Takes note of an event and says what is to be done."""
+        actions: list[Action] = []
+        member = self.members.get(event.agent)
+        if member is None:
+            return actions
+        if isinstance(event, Joined):
+            member.condition = Condition.IDLE
+        elif isinstance(event, Lost):
+            del self.members[event.agent]
+            if member.task:
+                actions += self._retry(member.task)
+        elif isinstance(event, Ready):
+            if member.weights == event.weights:
+                member.condition = Condition.TEACHING
+                actions += self._move_students(event)
+        elif self._is_current(event):
+            member.condition, member.task = Condition.IDLE, ""
+            if isinstance(event, Ended):
+                del self.running[event.task]
+                actions.append(Accept(event.task))
+            elif event.retryable:
+                actions += self._retry(event.task)
+            else:
+                del self.running[event.task]
+                actions.append(GiveUp(event.task))
+        return actions + self._assign()
+
+    def teaching_failed(self, agent: str) -> None:
+        """An agent could not adopt the weights it was asked to; it is free again."""
+        member = self.members.get(agent)
+        if member is not None and member.condition is Condition.ADOPTING:
+            member.condition, member.weights = Condition.IDLE, ""
+
+    def _is_current(self, event: Ended | Failed) -> bool:
+        running = self.running.get(event.task)
+        return running is not None and (running.agent, running.epoch) == (event.agent, event.epoch)
+
+    def _retry(self, task: str) -> list[Action]:
+        self.running.pop(task, None)
+        if self.attempts[task] >= self.max_attempts:
+            return [GiveUp(task)]
+        self.waiting = {task: self.tasks[task], **self.waiting}
+        return []
+
+    def _move_students(self, event: Ready) -> list[Action]:
+        moves: list[Action] = []
+        for running in self.running.values():
+            if running.teachers.get(event.weights, event.agent) != event.agent:
+                running.teachers[event.weights] = event.agent
+                moves.append(Move(running.agent, event.weights, event.agent))
+        return moves
+
+    def _assign(self) -> list[Action]:
+        actions: list[Action] = list(self._fill_learning_bench())
+        reserved = {weights for running in self.running.values() for weights in running.teachers}
+        for key, running in self.running.items():
+            references = {reference.weights: reference for reference in self.tasks[key].teachers}
+            for weights in running.teachers:
+                actions += self._have_taught(references[weights], reserved)
+        free = [m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is Condition.IDLE]
+        for key, task in list(self.waiting.items()):
+            if not free:
+                break
+            needed = {reference.weights for reference in task.teachers}
+            reserved |= needed
+            for reference in task.teachers:
+                actions += self._have_taught(reference, reserved)
+            teachers = {weights: self._teaching(weights) for weights in needed}
+            if all(teachers.values()):
+                actions.append(self._start(free.pop(0), key, {w: str(a) for w, a in sorted(teachers.items())}))
+        return actions
+
+    def _start(self, member: Member, key: str, teachers: dict[str, str]) -> Start:
+        del self.waiting[key]
+        epoch = self.attempts[key] = self.attempts.get(key, 0) + 1
+        member.condition, member.task = Condition.BUSY, key
+        self.running[key] = Running(member.name, epoch, teachers)
+        return Start(member.name, key, epoch, tuple(teachers.items()))
+
+    def _teaching(self, weights: str) -> str | None:
+        """The agent that teaches with these weights, if one is ready."""
+        return next((m.name for m in self.members.values() if m.weights == weights and m.condition is Condition.TEACHING), None)
+
+    def _have_taught(self, reference: TeacherReference, reserved: set[str]) -> list[Action]:
+        """What must happen so that these weights are taught; nothing if they are, or soon will be."""
+        bench = [m for m in self.members.values() if m.bench is Bench.TEACHING]
+        if any(m.weights == reference.weights for m in bench):
+            return []
+        idle = [m for m in bench if m.condition is Condition.IDLE]
+        idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved]
+        if idle:
+            idle[0].condition, idle[0].weights = Condition.ADOPTING, reference.weights
+            return [Teach(idle[0].name, reference)]
+        starting = sum(m.condition is Condition.STARTING for m in bench)
+        unserved = reserved - {m.weights for m in bench}
+        if starting < len(unserved) and len(bench) < max(len(reserved), self.num_slots):
+            return [self._launch(Bench.TEACHING, len(bench) % self.num_slots)]
+        return []
+
+    def _fill_learning_bench(self) -> Iterable[Launch]:
+        if not (self.waiting or self.running):
+            return
+        taken = {m.slot for m in self.members.values() if m.bench is Bench.LEARNING}
+        for slot in range(self.num_slots):
+            if slot not in taken and len(taken) < len(self.waiting) + len(self.running):
+                taken.add(slot)
+                yield self._launch(Bench.LEARNING, slot)
+
+    def _launch(self, bench: Bench, slot: int) -> Launch:
+        self._names += 1
+        name = f"agent-{self._names}"
+        self.members[name] = Member(name, bench, slot)
+        return Launch(name, bench, slot)

@@ -1,0 +1,79 @@
+"""Batches from a dataset: the seam between torch-free views and the training loop. Teacher and student use the same code."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentkd.datasets.opening import open_dataset
+from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
+from agentkd.datasets.samples import Dataset, split_indices
+from agentkd.datasets.views import View, make_view, whole_view
+from agentkd.errors import ContractError, DatasetError
+from agentkd.recipe import ViewSettings
+from agentkd.task import DataSource, Task
+from agentkd.training.batches import Batch
+
+EVALUATION_BATCH = 8
+
+
+@lru_cache(maxsize=4)
+def open_source(source: DataSource) -> Dataset:
+    """The dataset of a task, opened once a process, with the content that the task was planned for.
+
+    Raises:
+        ContractError: the content here differs from what the coordinator saw.
+    """
+    dataset = open_dataset(source.spec)
+    if dataset.digest != source.content_digest:
+        raise ContractError("dataset", dataset.digest, source.content_digest, hint=f"the files of {source.spec} changed")
+    return dataset
+
+
+def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings) -> Tensor:
+    """Images [N,3,H,W] of named views."""
+    return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings).image for index, seed in views]))
+
+
+class DatasetFeed:
+    """The batches of one task."""
+
+    def __init__(self, task: Task) -> None:
+        self.dataset = open_source(task.data)
+        self._recipe, self._view_seed = task.recipe, task.view_seed
+        self._train = split_indices(self.dataset, task.data.train)
+        self._validation = split_indices(self.dataset, task.data.validation)
+        self.steps_per_epoch = steps_per_epoch(len(self._train), task.recipe.batch_size, task.recipe.steps_per_epoch)
+        if len(self._train) < task.recipe.batch_size:
+            text = f"split {task.data.train!r} has {len(self._train)} samples"
+            raise DatasetError(self.dataset.name, text, f"at least one batch of {task.recipe.batch_size}")
+
+    def views(self, step: int) -> tuple[ViewKey, ...]:
+        """The views of a training step."""
+        return step_views(
+            self._train, self._recipe.batch_size, view_seed=self._view_seed, step=step, epoch_steps=self.steps_per_epoch
+        )
+
+    def training_batch(self, step: int) -> Batch:
+        """The batch of a training step."""
+        keys = self.views(step)
+        return _stack([make_view(self.dataset, index, seed, self._recipe.views) for index, seed in keys], keys)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """The validation split, whole images, in batches of equal size."""
+        pending: list[View] = []
+        for index in self._validation:
+            view = whole_view(self.dataset, index)
+            if pending and (len(pending) == EVALUATION_BATCH or pending[0].label.shape != view.label.shape):
+                yield _stack(pending, ())
+                pending = []
+            pending.append(view)
+        yield _stack(pending, ())
+
+
+def _stack(views: list[View], keys: tuple[ViewKey, ...]) -> Batch:
+    images = torch.from_numpy(np.stack([view.image for view in views]))
+    labels = torch.from_numpy(np.stack([view.label for view in views])).long()
+    return Batch(images, labels, keys)

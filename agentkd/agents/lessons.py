@@ -1,0 +1,234 @@
+"""The student's side of an exchange: what a teacher adds to the loss, and how it is fetched ahead of need.
+
+``DirectLesson`` has its teachers in the same process, ``RemoteLesson`` asks agents. Both give the same numbers to the bit.
+"""
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.teaching import Teacher
+from agentkd.canonical import digest_bytes
+from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
+from agentkd.exchange.post import Delivery, Post
+from agentkd.knowledge import tensors
+from agentkd.knowledge.soft_targets import SoftTargets
+from agentkd.messages.bodies import (
+    Body,
+    ErrorReply,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    PeerAddress,
+    TaughtBy,
+    TeacherMovedEvent,
+)
+from agentkd.recipe import Distillation
+from agentkd.task import ExchangeSummary, Task
+from agentkd.training.batches import Batch
+from agentkd.training.losses import Outputs, Terms, cross_entropy
+
+STEPS_AHEAD = 4
+ASK_AGAIN_S = 10.0
+GIVE_UP_S = 300.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Eq. 1: alpha times the hard loss plus (1 - alpha) times the divergence from the teachers."""
+
+    distillation: Distillation
+    ignore_index: int
+
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: tuple[Tensor, ...], batch: Batch) -> Terms:
+        """The weighted terms; their sum is the loss."""
+        d = self.distillation
+        objective = SoftTargets(d.temperature, d.scale_by_temperature_squared, d.resolution, d.codec)
+        if d.hard_loss == "cross_entropy":
+            hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.ignore_index)}
+        weighted = {name: term if name == "discriminator" else d.alpha * term for name, term in hard.items()}
+        soft = objective.loss(outputs["logits"], knowledge, batch.labels, self.ignore_index)
+        return weighted | {"soft_targets": (1 - d.alpha) * soft}
+
+
+class DirectLesson:
+    """Teachers in this process: the reference that exchanges between processes are compared with."""
+
+    def __init__(self, task: Task, feed: DatasetFeed, teachers: list[Teacher]) -> None:
+        assert task.distillation
+        self._task, self._feed, self._teachers = task, feed, teachers
+        self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
+
+    def fetch(self, step: int) -> tuple[Tensor, ...]:
+        """The payloads of a step, one a teacher."""
+        payloads = []
+        for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
+            _, buffer = teacher.answer(soft_targets_request(self._task, self._feed, reference.weights, step))
+            payloads.append(tensors.decode(buffer)["logits"])
+        return tuple(payloads)
+
+
+class RemoteLesson:
+    """Teachers in other processes, asked ``STEPS_AHEAD`` steps ahead so that their work overlaps the student's.
+
+    A teacher that falls silent is asked again; if the coordinator names another one, that one is asked. No answer within
+    ``GIVE_UP_S`` ends the task with a typed error: a student never goes on without its teacher's targets.
+
+    Args:
+        inbox: deliveries meant for the student (knowledge, errors, moves), filled by the I/O thread.
+        check: called while waiting; raises if the task is cancelled.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        feed: DatasetFeed,
+        teachers: tuple[TaughtBy, ...],
+        *,
+        post: Post,
+        inbox: "queue.Queue[Delivery]",
+        check: Callable[[], None],
+        total_steps: int,
+    ) -> None:
+        assert task.distillation
+        self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
+        self._total_steps = total_steps
+        self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
+        self._peers = {taught.weights: taught.peer for taught in teachers}
+        self._asked: dict[int, tuple[str, int, float]] = {}
+        self._answers: dict[tuple[str, int], Tensor] = {}
+        self._requests = self._bytes = 0
+        self._waited_s = self._teacher_s = 0.0
+        for peer in self._peers.values():
+            post.connect(peer.endpoint, peer.public_key)
+
+    def close(self) -> None:
+        """Closes the connections to the teachers."""
+        for peer in self._peers.values():
+            self._post.disconnect(peer.public_key)
+
+    def summary(self) -> ExchangeSummary:
+        """What the lesson cost so far."""
+        return ExchangeSummary(
+            requests=self._requests, bytes_received=self._bytes, waited_s=self._waited_s, teacher_s=self._teacher_s
+        )
+
+    def fetch(self, step: int) -> tuple[Tensor, ...]:
+        """The payloads of a step, one a teacher, in the task's order. Waits until they are there."""
+        for ahead in range(step, min(step + STEPS_AHEAD, self._total_steps)):
+            for weights in self._peers:
+                if (weights, ahead) not in self._answers and not self._is_asked(weights, ahead):
+                    self._ask(weights, ahead)
+        started = time.monotonic()
+        while any((weights, step) not in self._answers for weights in self._peers):
+            self._receive(started, step)
+        self._waited_s += time.monotonic() - started
+        return tuple(self._answers.pop((reference.weights, step)) for reference in self._task.teachers)
+
+    def fetch_weights(self, weights: str) -> bytes:
+        """A teacher's weights, asked of the teacher itself and checked against their digest."""
+        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights)
+        number = self._say(self._peers[weights], request)
+        started = time.monotonic()
+        while True:
+            delivery = self._next(started, "weights")
+            if isinstance(delivery, Delivery) and delivery.message.parent_id == number:
+                body = delivery.message.body
+                if isinstance(body, ErrorReply):
+                    raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text)
+                data = bytes(delivery.message.buffers[0])
+                if digest_bytes(data) != weights:
+                    raise RemoteProtocolError(f"weights from {self._peers[weights].agent} do not have the digest asked for")
+                self._bytes += len(data)
+                return data
+            if delivery is None and time.monotonic() - started > ASK_AGAIN_S:
+                number = self._say(self._peers[weights], request)
+
+    def _is_asked(self, weights: str, step: int) -> bool:
+        return any((w, s) == (weights, step) for w, s, _ in self._asked.values())
+
+    def _ask(self, weights: str, step: int) -> None:
+        number = self._say(self._peers[weights], soft_targets_request(self._task, self._feed, weights, step))
+        self._asked[number] = (weights, step, time.monotonic())
+
+    def _say(self, peer: PeerAddress, body: Body) -> int:
+        self._requests += 1
+        return self._post.send(peer.public_key, body)
+
+    def _receive(self, started: float, step: int) -> None:
+        delivery = self._next(started, f"soft targets of step {step}")
+        if delivery is None:
+            late = [n for n, (_, _, asked_at) in self._asked.items() if time.monotonic() - asked_at > ASK_AGAIN_S]
+            for number in late:
+                weights, at, _ = self._asked.pop(number)
+                self._ask(weights, at)
+            return
+        asked = self._asked.pop(delivery.message.parent_id, None)
+        body = delivery.message.body
+        if asked is None:
+            return
+        weights, at, _ = asked
+        if isinstance(body, ErrorReply):
+            if body.code == ContractError.code:
+                raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text)
+            self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
+            return
+        assert isinstance(body, KnowledgeReply)
+        buffer = bytes(delivery.message.buffers[0]) if delivery.message.buffers else b""
+        self._answers[weights, at] = self._checked(body, buffer, weights)
+        self._bytes += len(buffer)
+        self._teacher_s += body.teacher_s
+
+    def _next(self, started: float, what: str) -> Delivery | None:
+        """The next delivery for the student; moves of teachers are dealt with here. ``None`` after a short wait."""
+        self._check()
+        if time.monotonic() - started > GIVE_UP_S:
+            teachers = ", ".join(peer.agent for peer in self._peers.values())
+            raise ReplyTimeoutError(teachers, what, GIVE_UP_S)
+        try:
+            delivery = self._inbox.get(timeout=POLL_S)
+        except queue.Empty:
+            return None
+        if isinstance(delivery.message.body, TeacherMovedEvent):
+            self._move(delivery.message.body)
+            return None
+        return delivery
+
+    def _move(self, event: TeacherMovedEvent) -> None:
+        old = self._peers.get(event.weights)
+        if old is None or old == event.peer:
+            return
+        self._post.disconnect(old.public_key)
+        self._post.connect(event.peer.endpoint, event.peer.public_key)
+        self._peers[event.weights] = event.peer
+        for number in [n for n, (weights, _, _) in self._asked.items() if weights == event.weights]:
+            weights, step, _ = self._asked.pop(number)
+            self._ask(weights, step)
+
+    def _checked(self, body: KnowledgeReply, buffer: bytes, weights: str) -> Tensor:
+        if body.weights != weights:
+            raise ContractError("weights", body.weights, weights)
+        logits = tensors.decode(buffer).get("logits")
+        wanted = (self._task.recipe.batch_size, self._task.architecture.num_classes)
+        if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
+            raise ContractError("logits", None if logits is None else tuple(logits.shape), (*wanted, "h", "w"))
+        return logits
+
+
+def soft_targets_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:
+    """The request for a step's soft targets; equal requests of several students have equal bodies."""
+    assert task.distillation
+    return KnowledgeRequest(
+        kind=KnowledgeKind.SOFT_TARGETS,
+        weights=weights,
+        num_classes=task.architecture.num_classes,
+        dataset=feed.dataset.digest,
+        view_settings=task.recipe.views,
+        views=feed.views(step),
+        codec=task.distillation.codec,
+    )

@@ -1,0 +1,218 @@
+"""A task executed: the pure function from inputs to result, whoever calls it. Weights go into the store, metrics come back."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from agentkd import seeding
+from agentkd.agents.feeding import DatasetFeed, open_source
+from agentkd.architecture import Architecture
+from agentkd.artifacts.store import Store
+from agentkd.datasets.samples import split_indices
+from agentkd.datasets.views import whole_view
+from agentkd.knowledge import tensors
+from agentkd.networks import families
+from agentkd.networks.blocks import SegmentationNetwork
+from agentkd.networks.build import ParameterCounts, build, count_architecture
+from agentkd.networks.cost import Cost, measure_cost
+from agentkd.task import ExchangeSummary, Status, Task, TaskKind, TaskResult
+from agentkd.training.batches import Batch
+from agentkd.training.loop import Hooks, Lesson, Plan, Trained, train
+from agentkd.training.losses import LOSSES, LossSettings
+from agentkd.training.metrics import Scores, evaluate
+
+NUM_PICTURES = 4
+
+
+class TeachersLesson(Lesson, Protocol):
+    """A lesson that can also hand over a teacher's weights and say what it cost."""
+
+    def fetch_weights(self, weights: str) -> bytes: ...
+    def summary(self) -> ExchangeSummary: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a task is executed; none of it changes the result.
+
+    Args:
+        lesson: makes the lesson of a distillation from its feed and its number of steps.
+    """
+
+    store: Store
+    device: torch.device
+    checkpoint: Path | None = None
+    hooks: Hooks | None = None
+    lesson: Callable[[Task, DatasetFeed, int], Lesson] | None = None
+    checkpoint_every_s: float = 30.0
+
+
+def execute(task: Task, at: Surroundings) -> TaskResult:
+    """The result of a task. An architecture over its limit is a result too (``infeasible``), found before training."""
+    counts = count_architecture(task.architecture)
+    size = {**_count_fields(counts), **_cost_fields(task)}
+    limits = ((counts.deploy, task.max_deploy_parameters), (size["num_macs"], task.max_num_macs))
+    if any(limit and value > limit for value, limit in limits):
+        return TaskResult(status=Status.INFEASIBLE, environment=environment(at.device), **size)
+    return _evaluate(task, at, size) if task.kind is TaskKind.EVALUATE else _train(task, at, size)
+
+
+def load_weights(network: SegmentationNetwork, data: bytes) -> None:
+    """Installs stored weights, which must match the network exactly.
+
+    Raises:
+        ContractError: other names, shapes or number types.
+    """
+    loaded = tensors.decode(data)
+    tensors.match(loaded, dict(network.state_dict()))
+    network.load_state_dict(loaded)
+
+
+def inherit_weights(network: SegmentationNetwork, data: bytes) -> int:
+    """Copies every tensor whose name and shape match; returns how many did."""
+    own = network.state_dict()
+    given = tensors.decode(data)
+    matching = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict({**own, **matching})
+    return len(matching)
+
+
+def encode_weights(architecture: Architecture, state: dict[str, Tensor]) -> bytes:
+    """Weights as they are stored: their metadata say which architecture they belong to."""
+    metadata = {"kind": "weights", "architecture": json.dumps(architecture.canonical(), sort_keys=True)}
+    return tensors.encode(state, metadata)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What besides the inputs decides bits."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": str(torch.get_num_threads()),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "onednn": str(torch.backends.mkldnn.is_available()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    feed = DatasetFeed(task)
+    lesson = None
+    if task.kind is TaskKind.DISTILL:
+        assert at.lesson
+        lesson = at.lesson(task, feed, task.recipe.epochs * feed.steps_per_epoch)
+    network = _initial_network(task, at, lesson)
+    family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
+    plan = Plan(
+        recipe=task.recipe,
+        loss=LOSSES[family_loss],
+        labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
+        seed=task.seed,
+        prune_below=task.prune_below,
+        lesson=lesson,
+    )
+    trained = train(
+        network,
+        feed,
+        plan,
+        device=at.device,
+        checkpoint=at.checkpoint,
+        task=task.digest,
+        hooks=at.hooks,
+        checkpoint_every_s=at.checkpoint_every_s,
+    )
+    weights = at.store.put(encode_weights(task.architecture, trained.weights))
+    summary = lesson.summary() if lesson is not None and hasattr(lesson, "summary") else None
+    return TaskResult(
+        status=trained.status,
+        weights=weights,
+        exchange=summary,
+        environment=environment(at.device),
+        **size,
+        **_score_fields(trained.scores),
+        **_training_fields(trained),
+    )
+
+
+def _initial_network(task: Task, at: Surroundings, lesson: Lesson | None) -> SegmentationNetwork:
+    network = build(task.architecture, seed=seeding.derive("initial", task.seed))
+    if task.initial_weights:
+        load_weights(network, at.store.get(task.initial_weights))
+    if task.distillation and task.distillation.start == "inherit":
+        first = task.teachers[0].weights
+        remote = getattr(lesson, "fetch_weights", None)
+        inherit_weights(network, remote(first) if remote else at.store.get(first))
+    return network
+
+
+def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """Scores on a split, and the class maps of its first samples for the report."""
+    started = time.monotonic()
+    dataset = open_source(task.data)
+    indices = split_indices(dataset, task.data.validation)
+    network = build(task.architecture).to(at.device).eval()
+    load_weights(network, at.store.get(task.initial_weights))
+
+    batches = (_whole_batch(task, index) for index in indices)
+    scores = evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
+    maps = {}
+    with torch.no_grad():
+        for index in indices[:NUM_PICTURES]:
+            batch = _whole_batch(task, index)
+            logits = network(batch.images.to(at.device))["logits"].float()
+            full = torch.nn.functional.interpolate(logits, size=batch.labels.shape[-2:], mode="bilinear", align_corners=False)
+            maps[f"sample.{index}"] = full.argmax(dim=1)[0].to(torch.uint8).cpu()
+    return TaskResult(
+        status=Status.COMPLETED,
+        predictions=at.store.put(tensors.encode(maps, {"kind": "predictions"})),
+        environment=environment(at.device),
+        seconds=time.monotonic() - started,
+        **size,
+        **_score_fields(scores),
+    )
+
+
+def _whole_batch(task: Task, index: int) -> Batch:
+    view = whole_view(open_source(task.data), index)
+    return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
+
+
+def _count_fields(counts: ParameterCounts) -> dict[str, Any]:
+    return {
+        "num_parameters_total": counts.total,
+        "num_parameters_network": counts.network,
+        "num_parameters_deploy": counts.deploy,
+    }
+
+
+def _cost_fields(task: Task) -> dict[str, Any]:
+    """MACs for one whole image of the dataset."""
+    dataset = open_source(task.data)
+    height, width = whole_view(dataset, split_indices(dataset, task.data.validation)[0]).label.shape
+    cost: Cost = measure_cost(task.architecture, height, width)
+    return {"num_macs": cost.num_macs, "uncounted_operations": cost.uncounted_operations}
+
+
+def _score_fields(scores: Scores) -> dict[str, Any]:
+    return {"miou": scores.miou, "class_iou": scores.class_iou, "one_class_miou": scores.one_class_miou}
+
+
+def _training_fields(trained: Trained) -> dict[str, Any]:
+    return {
+        "best_epoch": trained.best_epoch,
+        "epochs": len(trained.history),
+        "history": trained.history,
+        "seconds": trained.seconds,
+        "images_per_s": trained.images_per_s,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+    }

@@ -1,0 +1,66 @@
+"""The run folder: the one place that names its files, and the lock that keeps a second coordinator out."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from agentkd.artifacts.store import Store
+from agentkd.errors import ArtifactError, StorageError
+
+
+class RunFolder:
+    """Paths of one run."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.experiment = place / "experiment.yaml"
+        self.journal = place / "journal.sqlite"
+        self.study = place / "study.db"
+        self.store = Store(place / "artifacts")
+        self.checkpoints = place / "checkpoints"
+        self.keys = place / "keys"
+        self.logs = place / "logs"
+        self.report = place / "report"
+        self.lock = place / "lock"
+
+    def checkpoint(self, task: str) -> Path:
+        """Where the unfinished state of a task lies."""
+        return self.checkpoints / f"{task}.safetensors"
+
+    def must_exist(self) -> "RunFolder":
+        """This folder, if it holds a run.
+
+        Raises:
+            ArtifactError: it does not.
+        """
+        if not self.journal.is_file():
+            raise ArtifactError(f"{self.place} is not a run folder: it has no {self.journal.name}; make one with: agentkd run FILE")
+        return self
+
+
+class RunLock:
+    """Held by the coordinator while it runs; released by the system when its process ends, however it ends."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.lock
+        self._descriptor = -1
+
+    def __enter__(self) -> "RunLock":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(self.path, error.strerror or str(error)) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._descriptor, 100).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise ArtifactError(f"{self.path.parent} is in use by another coordinator (process {owner or 'unknown'})") from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)

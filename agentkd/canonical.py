@@ -1,0 +1,46 @@
+"""Canonical data and its digest: the one place that says how plain data become bytes and a name.
+
+Canonical JSON here: keys sorted, no white space, UTF-8, finite numbers only. Two values that compare equal as JSON
+have the same bytes, hence the same SHA-256, on every machine.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class FrozenData(BaseModel):
+    """Immutable plain data with a canonical form. Unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical(self) -> Any:
+        """The value as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        return digest(self.canonical())
+
+
+def encode(value: Any) -> bytes:
+    """Canonical JSON bytes of plain data.
+
+    Example:
+        >>> encode({"b": 1, "a": [True, None]})
+        b'{"a":[true,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of plain data."""
+    return digest_bytes(encode(value))
+
+
+def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+    """SHA-256 (hex) of bytes."""
+    return hashlib.sha256(data).hexdigest()

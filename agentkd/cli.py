@@ -1,0 +1,195 @@
+"""The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentkd.errors import AgentKDError, ConfigError
+
+INTERRUPTED = 130
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")]
+Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
+Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
+
+app = typer.Typer(
+    name="agentkd",
+    help="Neural networks as agents that teach each other: architecture search and knowledge distillation, replayable.",
+    epilog="Begin with: agentkd demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs the command line; an expected error prints its text and ends with its exit code."""
+    try:
+        app()
+    except AgentKDError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="Experiment file (YAML); see examples/kd_nas.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")] = None,
+    devices: Devices = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run an experiment: baseline, search, two rounds of distillation, report.
+
+    Finished tasks are never done twice: after an interruption of any kind, the same command goes on.
+    """
+    from agentkd.config import load_experiment
+
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    experiment = load_experiment(file, given)
+    _run(experiment, out or Path("runs") / experiment.name)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    devices: Devices = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
+    from agentkd.config import load_experiment
+    from agentkd.report.examples import demo_file
+
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    _run(load_experiment(demo_file(), given), out)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
+    output_format: Format = "text",
+) -> None:
+    """Write RUN/report (table, figures, page) again from the records, and print the table."""
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.report.write import write_report
+    from agentkd.report.table import table_rows
+
+    folder = RunFolder(run_folder).must_exist()
+    written = write_report(folder)
+    if output_format == "json":
+        typer.echo(json.dumps(table_rows(written.outlook), indent=2))
+        return
+    _print_table(written.outlook)
+    typer.echo(f"report: {written.page}")
+
+
+@app.command()
+def networks(
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
+    family: Annotated[str | None, typer.Option(help="One family only, or package.module:builder.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family.")] = None,
+    output_format: Format = "text",
+) -> None:
+    """List the families with their parameter counts: total (all that trains), network (no discriminator), deploy."""
+    import yaml
+
+    from agentkd.networks.build import count_architecture
+    from agentkd.networks.families import FAMILIES, resolve
+
+    if settings and not family:
+        raise ConfigError("--set needs --family, because settings differ from family to family")
+    chosen: dict[str, Any] = {}
+    for item in settings or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: expected name=value")
+        chosen[name] = yaml.safe_load(value)
+    rows = []
+    for name in [family] if family else FAMILIES:
+        architecture = resolve(name, classes, chosen)
+        counts = count_architecture(architecture)
+        size = {"total": counts.total, "network": counts.network, "deploy": counts.deploy}
+        rows.append({"family": name, "num_classes": classes, "settings": architecture.settings, **size})
+    if output_format == "json":
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    typer.echo(f"{'family':<20}{'total':>14}{'network':>14}{'deploy':>14}   (K = {classes})")
+    for row in rows:
+        typer.echo(f"{row['family']:<20}{row['total']:>14,}{row['network']:>14,}{row['deploy']:>14,}")
+
+
+@app.command()
+def doctor(output_format: Format = "text") -> None:
+    """Check this machine: Python, packages, devices, sockets, disk. Ends with 1 if something is missing."""
+    from agentkd.report.doctor import examine
+
+    findings = examine()
+    if output_format == "json":
+        typer.echo(json.dumps([finding.as_data() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.is_ok else 'FAIL'} {finding.name:<12} {finding.text}")
+    if not all(finding.is_ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def agent(
+    join: Annotated[str, typer.Option(help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")],
+    key: Annotated[Path, typer.Option(help="This agent's key file.")],
+    coordinator_key: Annotated[str, typer.Option(help="The coordinator's public key (Z85).")],
+    run_folder: Annotated[Path, typer.Option(help="The run folder, where artifacts lie.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
+    parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+) -> None:
+    """Run one agent. The coordinator starts agents itself; this is the command it uses."""
+    from agentkd import logs
+    from agentkd.agents.agent import AgentSettings, run_agent
+    from agentkd.exchange.keys import load_key_pair
+
+    logs.to_stderr()
+    run_agent(
+        AgentSettings(
+            join=join,
+            coordinator_key=coordinator_key,
+            keys=load_key_pair(key),
+            device=device,
+            threads=threads,
+            run_folder=run_folder,
+            parent_pid=parent,
+            checkpoint_every_s=checkpoint_every,
+        )
+    )
+
+
+def _run(experiment: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from agentkd import logs
+    from agentkd.agents.coordinator import run_experiment
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.report.live import watcher_for
+    from agentkd.report.write import write_report
+
+    folder = RunFolder(out)
+    console = Console()
+    logs.to_file(folder.logs / "coordinator.log")
+    typer.echo(f"{experiment.name}: run folder {out}")
+    with watcher_for(console) as watcher:
+        outlook = run_experiment(experiment, folder, watcher)
+    written = write_report(folder)
+    _print_table(outlook)
+    typer.echo(f"report: {written.page}")
+
+
+def _print_table(outlook: Any) -> None:
+    from agentkd.report.table import markdown_table
+
+    typer.echo(markdown_table(outlook))

@@ -1,0 +1,127 @@
+"""What a dataset is: labelled images by index, classes, splits, and a digest over the content."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agentkd import seeding
+from agentkd.errors import DatasetError
+
+Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+Color = tuple[int, int, int]
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image: ``image [H,W,3]`` RGB and ``label [H,W]``, both uint8."""
+
+    image: Pixels
+    label: Pixels
+    name: str
+
+
+class Dataset(Protocol):
+    """A finite labelled set. Reading is thread-safe; the same index always gives the same sample.
+
+    ``digest`` is a SHA-256 over the content: two datasets with one digest give the same samples.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[Color, ...]
+    ignore_index: int
+    splits: Mapping[str, tuple[int, ...]]
+    digest: str
+
+    def sample(self, index: int) -> Sample:
+        """The sample under a global index (the numbers in ``splits``)."""
+        ...
+
+    def group(self, index: int) -> str:
+        """What must not be split: the video or clip that a sample comes from."""
+        ...
+
+    def check(self) -> None:
+        """Reads everything once. Raises ``DatasetError`` for the first sample that is not as described."""
+        ...
+
+
+def split_indices(dataset: Dataset, split: str) -> tuple[int, ...]:
+    """The sample indices of a split.
+
+    Raises:
+        DatasetError: no such split, or it is empty.
+    """
+    known = ", ".join(f"{name} ({len(indices)})" for name, indices in dataset.splits.items())
+    if split not in dataset.splits:
+        raise DatasetError(dataset.name, f"has no split {split!r}", f"one of: {known}")
+    if not dataset.splits[split]:
+        raise DatasetError(dataset.name, f"split {split!r} is empty", "at least one sample")
+    return dataset.splits[split]
+
+
+def hold_out(
+    splits: Mapping[str, tuple[int, ...]], groups: Mapping[int, str], request: str, *, name: str
+) -> dict[str, tuple[int, ...]]:
+    """Splits with a ``validation`` split taken out of ``train``, whole groups at a time.
+
+    Args:
+        request: a fraction such as ``0.25``, or group names joined by ``+``.
+    """
+    train = splits.get("train", ())
+    members: dict[str, list[int]] = {}
+    for index in train:
+        members.setdefault(groups[index], []).append(index)
+    chosen = _choose_groups(members, request, name)
+    rest = tuple(i for i in train if groups[i] not in chosen)
+    held = tuple(i for i in train if groups[i] in chosen)
+    if not rest or not held:
+        raise DatasetError(name, f"holdout {request!r} leaves {len(rest)} training and {len(held)} validation samples", "both")
+    return {**splits, "train": rest, "validation": held}
+
+
+def read_size(text: str, name: str) -> Size:
+    """``"WxH"`` as (height, width)."""
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise DatasetError(name, f"size {text!r} is not a size", "WIDTHxHEIGHT, for example 240x180") from None
+    if min(width, height) < 16:
+        raise DatasetError(name, f"size {text} is too small", "at least 16 pixels each way")
+    return height, width
+
+
+def resize_pixels(image: Pixels, label: Pixels, size: Size | None) -> tuple[Pixels, Pixels]:
+    """Image (area-averaging) and label (nearest) at ``size``; unchanged for ``None``."""
+    if size is None or image.shape[:2] == size:
+        return image, label
+    target = (size[1], size[0])
+    small = Image.fromarray(image).resize(target, Image.Resampling.BOX if size[0] < image.shape[0] else Image.Resampling.BILINEAR)
+    return np.asarray(small), np.asarray(Image.fromarray(label).resize(target, Image.Resampling.NEAREST))
+
+
+def _choose_groups(members: dict[str, list[int]], request: str, name: str) -> set[str]:
+    try:
+        fraction = float(request)
+    except ValueError:
+        chosen = set(request.split("+"))
+        unknown = chosen - set(members)
+        if unknown:
+            raise DatasetError(name, f"no group {', '.join(sorted(unknown))}", f"of: {', '.join(sorted(members))}") from None
+        return chosen
+    wanted = fraction * sum(map(len, members.values()))
+    order = sorted(members, key=lambda group: seeding.derive("hold_out", group))
+    picked: set[str] = set()
+    count = 0
+    for group in order:
+        size = len(members[group])
+        if abs(count + size - wanted) < abs(count - wanted):
+            picked.add(group)
+            count += size
+    return picked

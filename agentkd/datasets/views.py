@@ -1,0 +1,79 @@
+"""Seeded views: an augmented image is a pure function of (dataset digest, sample index, view seed).
+
+Whoever holds the dataset makes the same pixels from the same seed, whatever the worker, process or order. That is why
+teacher and student can look at the same view without sending it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agentkd import seeding
+from agentkd.datasets.samples import Dataset, Pixels
+from agentkd.recipe import ViewSettings
+
+# Channel statistics of ImageNet (RGB, of images scaled to [0, 1]): what published weights were trained with.
+MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """``image [3,H,W]`` float32, normalized, and ``label [H,W]`` uint8."""
+
+    image: NDArray[np.float32]
+    label: Pixels
+
+
+def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettings) -> View:
+    """The view of one sample under one seed."""
+    sample = dataset.sample(index)
+    random = seeding.generator(dataset.digest, index, view_seed)
+    scale, at_y, at_x, flip = random.random(4)
+    image, label = sample.image, sample.label
+    if settings.crop_height:
+        image, label = _scaled_crop(image, label, settings, scale, at_y, at_x)
+    if flip < settings.flip:
+        image, label = image[:, ::-1], label[:, ::-1]
+    pixels = image.astype(np.float32) / 255
+    if settings.color:
+        pixels = _change_color(pixels, random.uniform(1 - settings.color, 1 + settings.color, 3))
+    return View(image=_normalize(pixels), label=np.ascontiguousarray(label))
+
+
+def whole_view(dataset: Dataset, index: int) -> View:
+    """The unchanged sample, as validation and testing see it."""
+    sample = dataset.sample(index)
+    return View(image=_normalize(sample.image.astype(np.float32) / 255), label=np.ascontiguousarray(sample.label))
+
+
+def _scaled_crop(
+    image: Pixels, label: Pixels, settings: ViewSettings, scale_draw: float, at_y: float, at_x: float
+) -> tuple[Pixels, Pixels]:
+    """One crop of the enlarged image, computed as one resize of a source rectangle; small images are enlarged to fit."""
+    height, width = image.shape[:2]
+    crop_h, crop_w = settings.crop_height, settings.crop_width
+    scale = settings.scale_min + scale_draw * (settings.scale_max - settings.scale_min)
+    scale = max(scale, crop_h / height, crop_w / width)
+    box_h, box_w = min(crop_h / scale, height), min(crop_w / scale, width)
+    top, left = at_y * (height - box_h), at_x * (width - box_w)
+    box = (left, top, min(left + box_w, width), min(top + box_h, height))
+    size = (crop_w, crop_h)
+    return (
+        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)),
+        np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST, box=box)),
+    )
+
+
+def _change_color(pixels: NDArray[np.float32], factors: NDArray[np.float64]) -> NDArray[np.float32]:
+    brightness, contrast, saturation = factors.astype(np.float32)
+    pixels = pixels * brightness
+    pixels = (pixels - pixels.mean()) * contrast + pixels.mean()
+    gray = pixels.mean(axis=2, keepdims=True)
+    return np.clip((pixels - gray) * saturation + gray, 0, 1).astype(np.float32)
+
+
+def _normalize(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(((pixels - MEAN) / DEVIATION).transpose(2, 0, 1))

@@ -1,0 +1,228 @@
+"""Every error that agentkd raises on purpose, and the exit code each one gives a program.
+
+The tree (a test compares it with the classes below)::
+
+    AgentKDError
+    |- ConfigError
+    |- ProtocolError
+    |  |- LocalProtocolError
+    |  `- RemoteProtocolError
+    |- ContractError
+    |- ExchangeError
+    |  |- ChannelClosedError
+    |  |- ReplyTimeoutError
+    |  `- AgentLostError
+    |- RemoteAgentError
+    |- LaunchError
+    |- ArtifactError
+    |  |- ArtifactNotFoundError
+    |  `- ArtifactCorruptError
+    |- StorageError
+    |- DatasetError
+    |- TrainingError
+    |  |- NonFiniteLossError
+    |  `- OutOfMemoryError
+    `- SearchError
+       `- InfeasibleArchitectureError
+
+An error says what failed, for whom, what was expected and found, and what to do next.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class AgentKDError(Exception):
+    """Anything agentkd refuses or cannot do. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+    code = "error"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an experiment file: where (dotted path), what, and what would be right."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class ConfigError(AgentKDError, ValueError):
+    """The experiment file or an option is wrong; carries *all* problems found, not the first."""
+
+    exit_code = 2
+    code = "config"
+
+    def __init__(self, problems: list[Problem] | str, *, source: str = "") -> None:
+        self.problems = [Problem("", problems)] if isinstance(problems, str) else list(problems)
+        self.source = source
+        count = len(self.problems)
+        head = f"{source}: {count} problem{'s' if count != 1 else ''}" if source else ""
+        lines = [str(problem) for problem in self.problems]
+        super().__init__("\n".join(([head] if head else []) + [f"  - {x}" if head else x for x in lines]))
+
+
+class ProtocolError(AgentKDError):
+    """A message that the protocol does not allow."""
+
+    exit_code = 10
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """This process tried to say something illegal: a bug here."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer said something illegal."""
+
+
+class ContractError(AgentKDError):
+    """Teacher and student disagree on what a piece of knowledge means."""
+
+    exit_code = 11
+    code = "contract"
+
+    def __init__(self, field: str, teacher: object, student: object, *, hint: str = "") -> None:
+        self.field, self.teacher, self.student = field, teacher, student
+        text = f"contract field {field!r} differs: teacher has {teacher!r}, student expects {student!r}"
+        super().__init__(f"{text}; {hint}" if hint else text)
+
+
+class ExchangeError(AgentKDError):
+    """Moving a message or a piece of knowledge failed."""
+
+    exit_code = 12
+    code = "exchange"
+
+
+class ChannelClosedError(ExchangeError):
+    """The channel was closed on this side while somebody waited on it."""
+
+
+class ReplyTimeoutError(ExchangeError):
+    """No answer within the deadline."""
+
+    def __init__(self, peer: str, request: str, waited_s: float) -> None:
+        self.peer, self.request, self.waited_s = peer, request, waited_s
+        super().__init__(f"{peer} did not answer {request} within {waited_s:.1f} s; is the agent alive?")
+
+
+class AgentLostError(ExchangeError):
+    """An agent's process ended or stopped making progress while it held work."""
+
+    def __init__(self, agent: str, last_seen_s: float, exit_code: int | None, stderr_tail: str = "") -> None:
+        self.agent, self.last_seen_s, self.agent_exit_code, self.stderr_tail = agent, last_seen_s, exit_code, stderr_tail
+        text = f"agent {agent} was lost (last seen {last_seen_s:.1f} s ago, exit code {exit_code})"
+        super().__init__(f"{text}\n{stderr_tail}" if stderr_tail else text)
+
+
+class RemoteAgentError(AgentKDError):
+    """An agent answered a request with an error."""
+
+    exit_code = 13
+    code = "remote"
+
+    def __init__(self, agent: str, code: str, remote_type: str, text: str) -> None:
+        self.agent, self.remote_code, self.remote_type, self.text = agent, code, remote_type, text
+        super().__init__(f"agent {agent} failed with {code} ({remote_type}): {text}")
+
+
+class LaunchError(AgentKDError):
+    """An agent process could not be started or placed."""
+
+    exit_code = 14
+    code = "launch"
+
+    def __init__(self, text: str, *, command: str = "", exit_code: int | None = None, stderr_tail: str = "") -> None:
+        self.command, self.agent_exit_code, self.stderr_tail = command, exit_code, stderr_tail
+        super().__init__("\n".join(part for part in (text, command and f"command: {command}", stderr_tail) if part))
+
+
+class ArtifactError(AgentKDError):
+    """The run folder does not hold what it should."""
+
+    exit_code = 15
+    code = "artifact"
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """No stored bytes under that digest."""
+
+    def __init__(self, digest: str, place: Path | str) -> None:
+        self.digest, self.place = digest, str(place)
+        super().__init__(f"no artifact {digest} in {place}")
+
+
+class ArtifactCorruptError(ArtifactError):
+    """Stored or received bytes do not have the digest they are named by."""
+
+    def __init__(self, place: Path | str, expected: str, actual: str) -> None:
+        self.place, self.expected, self.actual = str(place), expected, actual
+        super().__init__(f"{place} is damaged: expected SHA-256 {expected}, found {actual}; remove it to have it made again")
+
+
+class StorageError(AgentKDError):
+    """The disk is full, read-only or broken; what was committed before is intact."""
+
+    exit_code = 16
+    code = "storage"
+
+    def __init__(self, place: Path | str, reason: str) -> None:
+        self.place, self.reason = str(place), reason
+        super().__init__(f"cannot write {place}: {reason}; free some space or choose another folder, then run the command again")
+
+
+class DatasetError(AgentKDError):
+    """A dataset is not what its description says."""
+
+    exit_code = 17
+    code = "dataset"
+
+    def __init__(self, place: Path | str, found: str, expected: str = "") -> None:
+        self.place, self.found, self.expected = str(place), found, expected
+        super().__init__(f"{place}: {found}" + (f"; expected {expected}" if expected else ""))
+
+
+class TrainingError(AgentKDError):
+    """A training step cannot go on."""
+
+    exit_code = 18
+    code = "training"
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite."""
+
+    code = "non_finite_loss"
+
+    def __init__(self, step: int, terms: dict[str, float]) -> None:
+        self.step, self.terms = step, terms
+        shown = ", ".join(f"{name}={value:g}" for name, value in terms.items())
+        super().__init__(f"loss is not finite at step {step} ({shown}); lower the learning rate or set recipe.clip_norm")
+
+
+class OutOfMemoryError(TrainingError):
+    """The device has too little memory for a step."""
+
+    code = "out_of_memory"
+
+
+class SearchError(AgentKDError):
+    """A study cannot go on."""
+
+    exit_code = 19
+    code = "search"
+
+
+class InfeasibleArchitectureError(SearchError):
+    """An architecture breaks a constraint of the search: the trial ends, the study goes on."""
+
+    code = "infeasible"
+
+    def __init__(self, constraint: str, value: int, limit: int) -> None:
+        self.constraint, self.value, self.limit = constraint, value, limit
+        super().__init__(f"{constraint} is {value:,}, above the limit of {limit:,}")

@@ -1,0 +1,58 @@
+"""CURVE key pairs: one for each agent, secret files readable by their owner alone."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import zmq
+
+from agentkd.errors import ConfigError, StorageError
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A Z85-encoded CURVE key pair. ``repr`` shows the public half only."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public!r})"
+
+
+def new_key_pair() -> KeyPair:
+    """A fresh key pair."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public=public.decode(), secret=secret.decode())
+
+
+def save_key_pair(path: Path, pair: KeyPair) -> None:
+    """Writes the pair as a new 0600 file in a 0700 folder.
+
+    Raises:
+        StorageError: the file exists already or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            json.dump(asdict(pair), file)
+    except OSError as error:
+        raise StorageError(path, str(error)) from error
+
+
+def load_key_pair(path: Path) -> KeyPair:
+    """Reads a pair.
+
+    Raises:
+        ConfigError: no such file, not a key pair, or readable by others.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
+        return KeyPair(**json.loads(path.read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not a key file: {error}") from error

@@ -1,0 +1,75 @@
+"""Device slots: which devices there are and how many agents learn on each at a time."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from agentkd.errors import ConfigError
+
+QUERY_TIMEOUT_S = 20.0
+ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>\d+))?")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one learning agent: a torch device name and the threads it may use."""
+
+    device: str
+    threads: int
+
+
+def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None = None) -> tuple[Slot, ...]:
+    """The slots that a ``--devices`` text asks for.
+
+    ``auto`` takes every CUDA device or, without one, a CPU slot a core; ``cpu:N`` is N slots; ``cuda:N`` is device N.
+    CPU slots share the cores and have one thread each at least: more agents with fewer threads are faster than the reverse.
+
+    Raises:
+        ConfigError: not a device list, or a device that is not there.
+
+    Example:
+        >>> parse_devices("cpu:2,cuda:0", cores=4, cuda_count=1)
+        (Slot(device='cpu', threads=1), Slot(device='cpu', threads=1), Slot(device='cuda:0', threads=2))
+    """
+    cores = cores or count_cores()
+    found = count_cuda_devices() if cuda_count is None else cuda_count
+    if text == "auto":
+        text = ",".join(f"cuda:{index}" for index in range(found)) if found else f"cpu:{cores}"
+    slots: list[Slot] = []
+    for item in text.split(","):
+        matched = ITEM.fullmatch(item.strip())
+        if not matched:
+            raise ConfigError(f"devices {text!r}: {item!r} is not a device; expected auto, cpu:2 or cuda:0,cuda:1")
+        number = int(matched["number"]) if matched["number"] else None
+        if matched["kind"] == "cpu":
+            if number == 0:
+                raise ConfigError(f"devices {text!r}: cpu:0 is no slot at all; cpu:1 is one")
+            slots += [Slot("cpu", threads=1)] * (number or 1)
+        elif (number or 0) >= found:
+            there = f"there are {found} (cuda:0 to cuda:{found - 1})" if found else "there is no CUDA device on this machine"
+            raise ConfigError(f"devices {text!r}: {item.strip()} is not there; {there}")
+        else:
+            slots.append(Slot(f"cuda:{number or 0}", threads=max(1, cores // max(1, found) // 2)))
+    return tuple(slots)
+
+
+def count_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_cuda_devices() -> int:
+    """CUDA devices, asked of the driver's own tool so that torch need not be imported; 0 if it is not there."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([item for item in visible.split(",") if item.strip() and item.strip() != "-1"])
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0

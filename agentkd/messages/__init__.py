@@ -1,0 +1,1 @@
+"""What agents say: typed messages and their bytes. Pure data: no sockets, no torch."""

@@ -1,0 +1,125 @@
+"""Building blocks that more than one family uses: activation, normalization, convolution, resizing, initialization."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MIN_CHANNELS_PER_GROUP = 8
+BATCH_NORM_MOMENTUM = 0.1
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are optimized alike. ``optimizer`` is ``main`` or ``discriminator``; the rate is multiplied by ``rate``."""
+
+    parameters: tuple[nn.Parameter, ...]
+    rate: float = 1.0
+    optimizer: str = "main"
+
+
+class SegmentationNetwork(nn.Module):
+    """A network for dense prediction.
+
+    ``forward(images [N,3,H,W])`` returns a dict whose ``"logits"`` are ``[N,K,h,w]`` at the network's own stride; in training
+    mode it holds what the family's loss needs besides. Any H, W from 32 on; no padding by the caller.
+
+    ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's.
+    """
+
+    training_only: tuple[str, ...] = ()
+    adversary: str = ""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """How the parameters are optimized; one group unless a family says otherwise."""
+        return [ParameterGroup(tuple(self.parameters()))]
+
+    def deploy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that inference needs, by name."""
+        dropped = (*self.training_only, *([self.adversary] if self.adversary else []))
+        prefixes = tuple(f"{name}." for name in dropped)
+        return ((name, p) for name, p in self.named_parameters() if not name.startswith(prefixes))
+
+
+def round_width(channels: float) -> int:
+    """Channels rounded to a multiple of 8, at least 8."""
+    return max(8, round(channels / 8) * 8)
+
+
+def activation(name: str) -> nn.Module:
+    """A fresh activation module; never in place, because taps alias its input."""
+    table = {
+        "relu": nn.ReLU,
+        "leaky_relu": lambda: nn.LeakyReLU(0.1),
+        "silu": nn.SiLU,
+        "hardswish": nn.Hardswish,
+        "gelu": nn.GELU,
+    }
+    made = table[name]()
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def norm(name: str, channels: int) -> nn.Module:
+    """A normalization layer. Groups hold at least 8 channels each, so that a 1x1 map still has a variance."""
+    if name == "batch":
+        return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
+    if name == "group":
+        return nn.GroupNorm(num_groups(channels), channels)
+    if name == "instance":
+        return InstanceNorm(channels, affine=True)
+    return nn.Identity()
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalization that leaves a 1x1 map, which has no variance, unnormalized."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-2:].numel() > 1:
+            return super().forward(input)
+        return input * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def num_groups(channels: int, largest: int = 32) -> int:
+    """The largest divisor of ``channels``, at most ``largest``, that leaves 8 channels or more in a group."""
+    limit = max(1, min(largest, channels // MIN_CHANNELS_PER_GROUP))
+    return next(g for g in range(limit, 0, -1) if channels % g == 0)
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
+    """A convolution with padding k // 2."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, *, norm_name: str = "batch", act: str = "relu"
+) -> nn.Sequential:
+    """Convolution without bias, normalization, activation."""
+    return nn.Sequential(conv(inputs, outputs, kernel, stride), norm(norm_name, outputs), activation(act))
+
+
+def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """``x`` at exactly ``size``; the one up-sampling rule of the library is ``align_corners=False``."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if mode == "nearest":
+        return F.interpolate(x, size=tuple(size), mode="nearest")
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def kaiming_init(network: nn.Module, mode: str = "fan_out") -> None:
+    """Kaiming-normal convolution weights, small uniform biases, unit normalization (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d) and module.weight is not None:
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

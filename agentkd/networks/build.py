@@ -1,0 +1,78 @@
+"""Networks from architectures, and how large they are."""
+
+import importlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agentkd.architecture import Architecture
+from agentkd.errors import ConfigError, Problem
+from agentkd.networks import families
+from agentkd.networks.blocks import Outputs, SegmentationNetwork
+
+
+class OwnNetwork(SegmentationNetwork):
+    """A user's module in our shape: a bare tensor output becomes ``logits``."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.training_only = tuple(f"network.{name}" for name in getattr(network, "training_only", ()))
+
+    def forward(self, images: Tensor) -> Outputs:
+        outputs = self.network(images)
+        return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Trainable parameters: all (the paper's convention), without discriminator, and what inference needs."""
+
+    total: int
+    network: int
+    deploy: int
+
+
+def build(architecture: Architecture, *, seed: int | None = None) -> SegmentationNetwork:
+    """The network, initialized from ``seed`` (a pure function of architecture and seed) or from torch's global state.
+
+    Raises:
+        ConfigError: the family does not exist, or its settings are illegal.
+    """
+    resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return _construct(resolved)
+
+
+def count_parameters(network: SegmentationNetwork) -> ParameterCounts:
+    """The three counts of a network, built on any device (``meta`` is enough)."""
+    sizes = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    adversary = f"{network.adversary}." if network.adversary else None
+    without = sum(n for name, n in sizes.items() if not (adversary and name.startswith(adversary)))
+    deploy = sum(p.numel() for _, p in network.deploy_parameters() if p.requires_grad)
+    return ParameterCounts(total=sum(sizes.values()), network=without, deploy=deploy)
+
+
+def count_architecture(architecture: Architecture) -> ParameterCounts:
+    """The three counts, without allocating the parameters."""
+    with torch.device("meta"):
+        return count_parameters(build(architecture))
+
+
+def _construct(architecture: Architecture) -> SegmentationNetwork:
+    if families.is_own(architecture.family):
+        builder = families.load_own(architecture.family)
+        network = builder(num_classes=architecture.num_classes, **architecture.settings)
+        if not isinstance(network, nn.Module):
+            found = type(network).__name__
+            raise ConfigError([Problem("family", f"{architecture.family} returned {found}; expected a torch.nn.Module")])
+        return network if isinstance(network, SegmentationNetwork) else OwnNetwork(network)
+    row = families.FAMILIES[architecture.family]
+    module_name, _, attribute = row.builder.partition(":")
+    constructor = getattr(importlib.import_module(module_name), attribute)
+    network = constructor(architecture.num_classes, row.settings(**architecture.settings))
+    assert isinstance(network, SegmentationNetwork)
+    return network

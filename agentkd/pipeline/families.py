@@ -1,0 +1,260 @@
+"""The stages inside one family: baseline, search, and round 1."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentkd import seeding
+from agentkd.architecture import Architecture
+from agentkd.config import Experiment, RoundConfig, build_recipe
+from agentkd.networks import families
+from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step
+from agentkd.recipe import Recipe
+from agentkd.search import study
+from agentkd.search.selection import pareto_set, rank
+from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
+from agentkd.search.study import Outcome, Trial
+from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+
+Results = Mapping[str, TaskResult]
+OUTCOMES = {
+    Status.COMPLETED: Outcome.COMPLETED,
+    Status.PRUNED: Outcome.PRUNED,
+    Status.INFEASIBLE: Outcome.INFEASIBLE,
+    Status.FAILED: Outcome.FAILED,
+}
+
+
+@dataclass
+class FamilyOutlook:
+    """Where one family stands. ``winner`` is set once round 1 is done."""
+
+    family: str
+    steps: list[Step] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    lessons: list[Lesson] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    trial_keys: list[str] = field(default_factory=list)
+    winner: Entrant | None = None
+    failure: str = ""
+
+
+class FamilyPlan:
+    """Plans one family. Remembers suggestions, which are pure but take a moment to compute."""
+
+    def __init__(self, experiment: Experiment, family: str, num_classes: int, data: DataSource) -> None:
+        self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
+        self.seed = seeding.derive(experiment.seed, "train", family)
+        self.view_seed = seeding.derive(experiment.seed, "views")
+        self.space = search_space(experiment, family)
+        self._suggested: dict[int, Values] = {}
+
+    def outlook(self, results: Results) -> FamilyOutlook:
+        """What is to be done next in this family."""
+        found = FamilyOutlook(self.family)
+        baseline = self._baseline(results, found)
+        if baseline is None:
+            return found
+        candidates = self._search(results, found, baseline)
+        if candidates is None:
+            return found
+        self._round1(results, found, candidates)
+        return found
+
+    def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
+        task = self._training(self._own_architecture(), build_recipe(self.experiment, self.family, epochs=self.experiment.baseline.epochs))
+        entrant = self._done(task, Stage.BASELINE, "baseline", results, found)
+        if entrant is None:
+            return None
+        if entrant.result.status is not Status.COMPLETED:
+            found.failure = f"the baseline of {self.family} failed: {entrant.result.error_text}"
+            return None
+        found.rows.append(Row(self.family, Stage.BASELINE, entrant))
+        return entrant
+
+    def _search(self, results: Results, found: FamilyOutlook, baseline: Entrant) -> list[Entrant] | None:
+        """Asks for trials as far as the order allows; the completed ones once the study is over."""
+        search = self.experiment.search
+        entrants: dict[int, Entrant] = {}
+        while True:
+            number = len(found.trials)
+            limit = study.visible_limit(found.trials, number, lag=search.lag, num_trials=search.trials)
+            if limit is None:
+                break
+            seen = found.trials[: limit + 1]
+            if study.is_exhausted(seen, patience=search.patience, max_infeasible=search.max_infeasible):
+                break
+            task = self._trial_task(number, seen, found.trials[limit + 1 :], baseline.result)
+            entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found)
+            if entrant is not None:
+                entrants[number] = entrant
+            found.trials.append(self._as_trial(number, entrant, task))
+            found.trial_keys.append(task.digest)
+        if any(trial.outcome is Outcome.RUNNING for trial in found.trials):
+            return None
+        completed = [entrants[t.number] for t in found.trials if t.outcome is Outcome.COMPLETED] or [baseline]
+        by_key = {entrant.key: entrant for entrant in completed}
+        ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
+        found.rows.append(Row(self.family, Stage.SEARCH, ranked[0]))
+        return ranked
+
+    def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant]) -> None:
+        config = self.experiment.round1
+        by_key = {entrant.key: entrant for entrant in ranked}
+        pareto = [by_key[c.task] for c in pareto_set(e.candidate for e in ranked)][: self.experiment.search.candidates]
+        teacher = choose_teacher(pareto, config)
+        students = choose_students(teacher, pareto, ranked, config.students)
+        finished = []
+        for student in students:
+            teachers = [e for e in pareto if e.key != student.key] if config.teachers == "ensemble" else [teacher]
+            lesson = self.teach(student, teachers or [teacher], Stage.ROUND1, config, results, found)
+            if lesson is not None:
+                finished.append(lesson)
+        if len(finished) < len(students):
+            return
+        found.lessons += finished
+        taught = [outcome_of(lesson) for lesson in finished]
+        contenders = [ranked[0], *taught] if config.keep_best else taught
+        found.winner = best_of(contenders)
+        found.rows.append(Row(self.family, Stage.ROUND1, found.winner))
+
+    def teach(
+        self,
+        student: Entrant,
+        teachers: list[Entrant],
+        stage: Stage,
+        config: RoundConfig,
+        results: Results,
+        found: FamilyOutlook,
+    ) -> Lesson | None:
+        """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps)."""
+        recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
+        start = config.distillation.start
+        task = Task(
+            kind=TaskKind.DISTILL,
+            architecture=student.architecture,
+            data=self.data,
+            recipe=recipe,
+            seed=seeding.derive(self.experiment.seed, stage, student.key),
+            view_seed=self.view_seed,
+            initial_weights=student.result.weights if start == "own" else "",
+            teachers=tuple(teacher.as_teacher() for teacher in teachers),
+            distillation=config.distillation,
+        )
+        names = " + ".join(teacher.label for teacher in teachers)
+        label = f"{names} teaches {student.label}"
+        entrant = self._done(task, stage, label, results, found, name=f"{student.label}, {stage}")
+        if entrant is None:
+            return None
+        if entrant.result.status is not Status.COMPLETED:
+            return Lesson(stage, tuple(teachers), student, None, is_kept=False)
+        gained = entrant.result.miou >= student.result.miou or not config.keep_best
+        return Lesson(stage, tuple(teachers), student, entrant, is_kept=gained)
+
+    def _done(
+        self, task: Task, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
+    ) -> Entrant | None:
+        """The finished task as an entrant; otherwise the task is put among the wanted steps."""
+        key = task.digest
+        if key in results:
+            return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key])
+        if all(step.key != key for step in found.steps):
+            found.steps.append(Step(key, task, self.family, stage, label))
+        return None
+
+    def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Task:
+        """The published settings first, then what the sampler suggests from exactly the results that are visible."""
+        search = self.experiment.search
+        if number not in self._suggested:
+            running = [Trial(trial.number, trial.values, Outcome.RUNNING) for trial in pending]
+            self._suggested[number] = (
+                study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
+            )
+        settings, fields = split_values(self._suggested[number])
+        own = self._own_architecture()
+        pruning = study.Pruning(**search.pruning.canonical()) if search.pruning and number else None
+        task = self._training(
+            families.resolve(self.family, self.num_classes, {**own.settings, **settings}),
+            build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
+        )
+        limits = {
+            "max_deploy_parameters": int(search.max_deploy_ratio * baseline.num_parameters_deploy),
+            "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
+            "prune_below": study.prune_bounds(seen, pruning, search.epochs),
+        }
+        return task.model_copy(update=limits) if number else task
+
+    def _published_values(self) -> Values:
+        own = self._own_architecture()
+        recipe = build_recipe(self.experiment, self.family).canonical()
+        values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in own.settings.items()}
+        return values | {f"{RECIPE_PREFIX}{name}": recipe[name] for name in self.experiment.search.recipe_space}
+
+    def _as_trial(self, number: int, entrant: Entrant | None, task: Task) -> Trial:
+        values = self._suggested[number]
+        if entrant is None:
+            return Trial(number, values, Outcome.RUNNING)
+        result = entrant.result
+        excess = [
+            value / limit - 1
+            for value, limit in (
+                (result.num_parameters_deploy, task.max_deploy_parameters),
+                (result.num_macs, task.max_num_macs),
+            )
+            if limit
+        ]
+        return Trial(
+            number=number,
+            values=values,
+            outcome=OUTCOMES[result.status],
+            miou=result.miou,
+            miou_by_epoch=tuple(epoch.miou for epoch in result.history),
+            violation=max(excess, default=0.0),
+        )
+
+    def _own_architecture(self) -> Architecture:
+        return families.resolve(self.family, self.num_classes, dict(self.experiment.families[self.family].settings))
+
+    def _training(self, architecture: Architecture, recipe: Recipe) -> Task:
+        return Task(
+            kind=TaskKind.TRAIN, architecture=architecture, data=self.data, recipe=recipe, seed=self.seed, view_seed=self.view_seed
+        )
+
+
+def search_space(experiment: Experiment, family: str) -> Space:
+    """What a family's study searches: its own (or the file's) architecture space, and the recipe's."""
+    replaced = experiment.families[family].space
+    architecture = families.search_space(family) if replaced is None else replaced
+    space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
+    return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in experiment.search.recipe_space.items()}
+
+
+def choose_teacher(pareto: list[Entrant], config: RoundConfig) -> Entrant:
+    """The one that teaches: most deploy parameters, or best mIoU."""
+    if config.teachers == "largest":
+        return max(pareto, key=lambda e: (e.result.num_parameters_deploy, e.result.miou, e.key))
+    return best_of(pareto)
+
+
+def choose_students(teacher: Entrant, pareto: list[Entrant], ranked: list[Entrant], count: int) -> list[Entrant]:
+    """Smaller candidates of the set, best first; without one, smaller trials; without those the teacher teaches itself.
+
+    A family whose best candidate is also its smallest still takes part in round 1: self-distillation (Furlanello et al. 2018).
+    """
+    for pool in (pareto, ranked):
+        smaller = [e for e in pool if e.result.num_parameters_deploy < teacher.result.num_parameters_deploy]
+        if smaller:
+            return smaller[:count]
+    return [teacher]
+
+
+def outcome_of(lesson: Lesson) -> Entrant:
+    """What a student goes on as: taught, or as it was if the lesson failed or was not kept."""
+    return lesson.taught if lesson.taught is not None and lesson.is_kept else lesson.student
+
+
+def best_of(entrants: list[Entrant]) -> Entrant:
+    """The entrant with the best mIoU; of equals the smaller."""
+    by_key = {entrant.key: entrant for entrant in entrants}
+    return by_key[rank(e.candidate for e in entrants)[0].task]
+
+

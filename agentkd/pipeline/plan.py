@@ -1,0 +1,106 @@
+"""The whole of KD-NAS: the families side by side, then round 2 across them, then the test split."""
+
+from dataclasses import dataclass, field
+
+from agentkd.config import Experiment
+from agentkd.datasets.samples import Dataset
+from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
+from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step
+from agentkd.search.study import Trial
+from agentkd.task import DataSource, Task, TaskKind
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is wanted now, and what is known.
+
+    Args:
+        steps: tasks to be done, in order of preference; none of them is recorded yet.
+        tests: per family, the final network evaluated on the test split.
+        is_finished: nothing is left to be done.
+        failure: why the experiment cannot go on, or an empty text.
+    """
+
+    steps: tuple[Step, ...]
+    rows: tuple[Row, ...]
+    lessons: tuple[Lesson, ...]
+    trials: dict[str, tuple[Trial, ...]]
+    trial_keys: dict[str, tuple[str, ...]]
+    tests: dict[str, Entrant] = field(default_factory=dict)
+    winner: Entrant | None = None
+    is_finished: bool = False
+    failure: str = ""
+
+
+class Planner:
+    """Plans an experiment on a dataset. The same records always give the same outlook."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
+        self.experiment = experiment
+        data = experiment.data
+        self.source = DataSource(spec=data.dataset, content_digest=dataset.digest, train=data.train, validation=data.validation)
+        self.test_split = data.test if data.test in dataset.splits else data.validation
+        self.families = {
+            family: FamilyPlan(experiment, family, len(dataset.classes), self.source) for family in experiment.families
+        }
+
+    def outlook(self, results: Results) -> Outlook:
+        """What is to be done next, given the results recorded so far (by task digest)."""
+        found = {family: plan.outlook(results) for family, plan in self.families.items()}
+        winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
+        tests: dict[str, Entrant] = {}
+        final: dict[str, Entrant] = {}
+        if len(winners) == len(found):
+            final = self._round2(results, found, winners)
+            tests = self._test(results, found, final)
+        steps = [step for outlook in found.values() for step in outlook.steps]
+        failure = next((outlook.failure for outlook in found.values() if outlook.failure), "")
+        return Outlook(
+            steps=tuple(steps),
+            rows=tuple(row for outlook in found.values() for row in outlook.rows),
+            lessons=tuple(lesson for outlook in found.values() for lesson in outlook.lessons),
+            trials={family: tuple(outlook.trials) for family, outlook in found.items()},
+            trial_keys={family: tuple(outlook.trial_keys) for family, outlook in found.items()},
+            tests=tests,
+            winner=best_of(list(final.values())) if final else None,
+            is_finished=len(tests) == len(found),
+            failure=failure,
+        )
+
+    def _round2(self, results: Results, found: dict[str, FamilyOutlook], winners: dict[str, Entrant]) -> dict[str, Entrant]:
+        """Across families: what each goes on as, or nothing while lessons are still to be given."""
+        config = self.experiment.round2
+        entrants = list(winners.values())
+        chosen = choose_teacher(entrants, config)
+        final: dict[str, Entrant] = {}
+        for family, student in winners.items():
+            others = [e for e in entrants if e.family != family]
+            teachers = others if config.teachers == "ensemble" else [chosen]
+            if family == chosen.family and config.teachers != "ensemble" or not teachers:
+                final[family] = student
+                continue
+            lesson = self.families[family].teach(student, teachers, Stage.ROUND2, config, results, found[family])
+            if lesson is not None:
+                found[family].lessons.append(lesson)
+                final[family] = outcome_of(lesson)
+        if len(final) < len(winners):
+            return {}
+        for family, entrant in final.items():
+            found[family].rows.append(Row(family, Stage.ROUND2, entrant))
+        return final
+
+    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[str, Entrant]:
+        tests = {}
+        for family, entrant in final.items():
+            task = Task(
+                kind=TaskKind.EVALUATE,
+                architecture=entrant.architecture,
+                data=self.source.model_copy(update={"validation": self.test_split}),
+                initial_weights=entrant.result.weights,
+            )
+            key = task.digest
+            if key in results:
+                tests[family] = Entrant(family, f"{family} on {self.test_split}", key, task, results[key])
+            else:
+                found[family].steps.append(Step(key, task, family, Stage.TEST, f"test on {self.test_split}"))
+        return tests

@@ -1,0 +1,149 @@
+"""A run as it goes: a live view on a terminal, plain lines elsewhere."""
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agentkd.agents.watching import Activity, Snapshot
+from agentkd.networks.families import title
+from agentkd.pipeline.stages import Stage
+from agentkd.search.study import Outcome
+
+STAGES = (Stage.BASELINE, Stage.SEARCH, Stage.ROUND1, Stage.ROUND2)
+NUM_LINES = 6
+PLAIN_STATUS_EVERY_S = 30.0
+
+
+class PlainWatcher:
+    """One line for each thing that happens, and a status line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = self._last_status = time.monotonic()
+
+    def __enter__(self) -> "PlainWatcher":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """A status line, every half minute."""
+        if time.monotonic() - self._last_status < PLAIN_STATUS_EVERY_S:
+            return
+        self._last_status = time.monotonic()
+        self._print(status_line(snapshot))
+
+    def tell(self, line: str) -> None:
+        """Prints the line with the time since the start."""
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(f"[{clock(time.monotonic() - self._started)}] {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveWatcher:
+    """A view that is redrawn in place: table, agents, latest events, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._lines: list[str] = []
+        self._snapshot: Snapshot | None = None
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render, transient=False)
+
+    def __enter__(self) -> "LiveWatcher":
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Keeps the snapshot for the next redraw."""
+        self._snapshot = snapshot
+
+    def tell(self, line: str) -> None:
+        """Adds to the latest events."""
+        self._lines = [*self._lines, line][-NUM_LINES:]
+
+    def _render(self) -> RenderableType:
+        if self._snapshot is None:
+            return Text("starting agents ...")
+        return render(self._snapshot, self._lines)
+
+
+Watching = PlainWatcher | LiveWatcher
+
+
+def watcher_for(console: Console) -> AbstractContextManager[Watching]:
+    """The live view on a terminal, plain lines elsewhere."""
+    return LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
+
+
+def render(snapshot: Snapshot, lines: list[str]) -> RenderableType:
+    """The live view of a snapshot."""
+    events = Text("\n".join(lines), style="dim", no_wrap=True, overflow="ellipsis")
+    bar = ProgressBar(total=max(1, snapshot.num_expected), completed=snapshot.num_recorded)
+    body = Group(_stages(snapshot), Text(), _agents(snapshot.activities), Text(), events, Text(), bar, Text(status_line(snapshot)))
+    return Panel(body, title=f"agentkd: {snapshot.experiment}", border_style="blue")
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """Counts and times on one line."""
+    left = f"about {clock(snapshot.left_s)} left" if snapshot.left_s is not None else "time left unknown yet"
+    best = snapshot.outlook.winner
+    champion = f"; best {title(best.family)} {100 * best.result.miou:.2f} %" if best else ""
+    return f"{snapshot.num_recorded} of about {snapshot.num_expected} tasks, {clock(snapshot.elapsed_s)} so far, {left}{champion}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss.
+
+    Example:
+        >>> clock(75), clock(3700)
+        ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _stages(snapshot: Snapshot) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("family", style="bold")
+    for stage in STAGES:
+        table.add_column(stage.value, justify="right")
+    table.add_column("trials", justify="right")
+    table.add_column("taught by", overflow="fold")
+    shown = {(row.family, row.stage): row for row in snapshot.outlook.rows}
+    for family, trials in snapshot.outlook.trials.items():
+        cells = []
+        for stage in STAGES:
+            row = shown.get((family, stage))
+            cells.append(f"{100 * row.entrant.result.miou:.2f} %" if row else "-")
+        finished = [trial for trial in trials if trial.outcome is not Outcome.RUNNING]
+        best = max((trial.miou for trial in finished), default=0.0)
+        searched = f"{len(finished)}/{len(trials)}" + (f" best {100 * best:.1f}" if best else "")
+        taught = ", ".join(
+            " + ".join(teacher.label for teacher in lesson.teachers)
+            for lesson in snapshot.outlook.lessons
+            if lesson.student.family == family
+        )
+        table.add_row(title(family), *cells, searched if trials else "-", taught or "-")
+    return table
+
+
+def _agents(activities: tuple[Activity, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name in ("agent", "device", "doing", "step", "loss", "mIoU"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=4 if name == "doing" else 1)
+    for a in activities:
+        step = f"{a.step}/{a.steps}" if a.steps else ""
+        loss = f"{a.loss:.3f}" if a.loss is not None else ""
+        table.add_row(a.agent, a.device, a.doing, step, loss, f"{100 * a.miou:.1f} %" if a.miou is not None else "")
+    return table

@@ -1,0 +1,176 @@
+"""One study: what to try next, when to stop, and a view of it that Optuna's tools can open.
+
+A suggestion is a pure function of (space, history, seed, trial number): each ask has a sampler of its own, seeded by the
+trial number, over a study rebuilt from exactly the history that the order allows. Trial *n* sees the results of trials up
+to *n - lag*, whatever the timing, so a parallel search that was interrupted and resumed is the same search.
+"""
+
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from agentkd import seeding
+from agentkd.search.space import Choices, Parameter, Space, Values
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+NUM_STARTUP_TRIALS = 10
+
+
+class Outcome(StrEnum):
+    """How a trial ended, or that it has not."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the search sees it.
+
+    Args:
+        miou_by_epoch: validation mIoU after each epoch, ``None`` where it was not validated.
+        violation: by how much the constraint is broken (fraction above the limit); at most 0 if it is kept.
+    """
+
+    number: int
+    values: Values
+    outcome: Outcome
+    miou: float = 0.0
+    miou_by_epoch: tuple[float | None, ...] = ()
+    violation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Median pruning: a trial stops after an epoch if its best mIoU so far is below the median of earlier trials'.
+
+    Args:
+        startup_trials: completed trials before anything is pruned.
+        warmup_epochs: epochs that every trial may finish.
+    """
+
+    startup_trials: int
+    warmup_epochs: int
+
+
+def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials: int) -> int | None:
+    """The last trial number whose result trial ``number`` may see, or ``None`` if it is too early to ask for it.
+
+    Infeasible trials do not count towards ``num_trials``, so how many are asked depends on results; the limit is the
+    smallest one, from ``number - lag`` on, with which the budget has room. -1 means that no result is needed.
+    """
+    for limit in range(max(number - lag, -1), number):
+        prefix = trials[: limit + 1]
+        if any(trial.outcome is Outcome.RUNNING for trial in prefix):
+            return None
+        counted = sum(trial.outcome is not Outcome.INFEASIBLE for trial in prefix) + (number - 1 - limit)
+        if counted < num_trials:
+            return limit
+    return None
+
+
+def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -> bool:
+    """Whether the trials seen so far end the study: mIoU has not improved for ``patience`` completed trials in a row."""
+    best, since = -1.0, 0
+    for trial in seen:
+        if trial.outcome in (Outcome.COMPLETED, Outcome.PRUNED):
+            since = 0 if trial.outcome is Outcome.COMPLETED and trial.miou > best else since + 1
+            best = max(best, trial.miou)
+    infeasible = sum(trial.outcome is Outcome.INFEASIBLE for trial in seen)
+    return (patience > 0 and since >= patience) or infeasible >= max_infeasible
+
+
+def suggest(space: Space, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int, seed: int) -> Values:
+    """Values for trial ``number``: TPE with every option explicit (Bergstra et al. 2011; multivariate, grouped)."""
+    study = _rebuild(space, [*seen, *pending])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=NUM_STARTUP_TRIALS,
+            n_ei_candidates=24,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seeding.derive("trial", seed, number) % 2**32,
+        )
+    return dict(study.ask({name: distribution(parameter) for name, parameter in space.items()}).params)
+
+
+def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tuple[float, ...]:
+    """Per epoch, the mIoU under which a trial is to stop: the median over completed trials of the best so far."""
+    completed = [trial for trial in seen if trial.outcome is Outcome.COMPLETED]
+    if pruning is None or len(completed) < pruning.startup_trials:
+        return ()
+    best_so_far = [_running_best(trial.miou_by_epoch) for trial in completed]
+    bounds = []
+    for epoch in range(epochs):
+        reached = [curve[min(epoch, len(curve) - 1)] for curve in best_so_far if curve]
+        bounds.append(statistics.median(reached) if reached and epoch >= pruning.warmup_epochs else 0.0)
+    return tuple(bounds)
+
+
+def write_view(url: str, name: str, space: Space, trials: Sequence[Trial]) -> None:
+    """Writes finished trials to an Optuna storage, so that optuna-dashboard opens it. It can always be rebuilt."""
+    study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
+    known = {trial.user_attrs.get("number") for trial in study.get_trials(deepcopy=False)}
+    for trial in trials:
+        if trial.number not in known and trial.outcome is not Outcome.RUNNING:
+            study.add_trial(_frozen(space, trial))
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """Optuna's form of a parameter."""
+    if isinstance(parameter, Choices):
+        return CategoricalDistribution(list(parameter.values))
+    if parameter.integer:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _rebuild(space: Space, trials: Sequence[Trial]) -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    for trial in trials:
+        study.add_trial(_frozen(space, trial))
+    return study
+
+
+def _frozen(space: Space, trial: Trial) -> FrozenTrial:
+    """Enqueued published settings may lie outside the space; such a parameter is left out of what TPE learns from."""
+    inside = {}
+    for name, value in trial.values.items():
+        if name in space and distribution(space[name])._contains(distribution(space[name]).to_internal_repr(value)):
+            inside[name] = value
+    states = {
+        Outcome.RUNNING: TrialState.RUNNING,
+        Outcome.COMPLETED: TrialState.COMPLETE,
+        Outcome.INFEASIBLE: TrialState.COMPLETE,
+        Outcome.PRUNED: TrialState.PRUNED,
+        Outcome.FAILED: TrialState.FAIL,
+    }
+    state = states[trial.outcome]
+    return create_trial(
+        state=state,
+        value=trial.miou if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        params=inside,
+        distributions={name: distribution(space[name]) for name in inside},
+        intermediate_values={epoch: value for epoch, value in enumerate(trial.miou_by_epoch) if value is not None},
+        user_attrs={"number": trial.number, "outcome": trial.outcome.value},
+        constraints={"size": trial.violation} if state is TrialState.COMPLETE else None,
+    )
+
+
+def _running_best(curve: Sequence[float | None]) -> list[float]:
+    best, values = 0.0, []
+    for value in curve:
+        best = max(best, value or 0.0)
+        values.append(best)
+    return values

@@ -1,0 +1,112 @@
+"""The state of an unfinished training as one safetensors file: network, optimizers, best weights so far, and where it stands.
+
+Together with the recipe and the seeds this is everything: a training that resumes from it gives the same bits as one that
+was never interrupted. Written to a temporary name and renamed, so a half-written checkpoint is never seen.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from agentkd.errors import ArtifactError, StorageError
+from agentkd.task import EpochResult
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a training stands. ``step`` counts finished optimizer steps."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    history: list[EpochResult] = field(default_factory=list)
+    best_miou: float = -1.0
+    best_epoch: int = 0
+    best: State = field(default_factory=dict)
+
+
+def copy_state(network: nn.Module) -> State:
+    """A copy of parameters and buffers on the CPU."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: str) -> None:
+    """Writes the state atomically.
+
+    Raises:
+        StorageError: the disk is full or not writable; an older checkpoint stays as it was.
+    """
+    tensors = {f"network/{name}": value for name, value in copy_state(network).items()}
+    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
+    for kind, optimizer in optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            for slot, value in slots.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{kind}/{index}/{slot}"] = value.detach().to("cpu", copy=True).contiguous()
+    metadata = {
+        "task": task,
+        "progress": json.dumps(
+            {
+                "step": progress.step,
+                "seconds": progress.seconds,
+                "loss_sum": progress.loss_sum,
+                "history": [epoch.canonical() for epoch in progress.history],
+                "best_miou": progress.best_miou,
+                "best_epoch": progress.best_epoch,
+            }
+        ),
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata=metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(path, str(error)) from error
+
+
+def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], *, task: str) -> Progress | None:
+    """Restores the state in place and says where it stands; ``None`` if there is no checkpoint of this task.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ArtifactError(f"checkpoint {path} is damaged ({error}); remove it to start this task again") from error
+    if metadata.get("task") != task:
+        return None
+    network.load_state_dict(_below(tensors, "network/"))
+    for kind, optimizer in optimizers.items():
+        _restore_optimizer(optimizer, _below(tensors, f"optimizer/{kind}/"))
+    told = json.loads(metadata["progress"])
+    told["history"] = [EpochResult.model_validate(epoch) for epoch in told["history"]]
+    return Progress(**told, best=_below(tensors, "best/"))
+
+
+def _below(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: Optimizer, saved: State) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in saved.items():
+        index, _, slot = name.partition("/")
+        state.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+

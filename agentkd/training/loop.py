@@ -1,0 +1,230 @@
+"""The one training loop. Plain training and distillation differ only in whether a lesson adds a term to the loss."""
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from agentkd import seeding
+from agentkd.errors import NonFiniteLossError, OutOfMemoryError
+from agentkd.recipe import Recipe
+from agentkd.task import EpochResult, Status
+from agentkd.training.batches import Batch
+from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint
+from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
+from agentkd.training.metrics import Scores, evaluate
+from agentkd.training.optimization import ParameterGroupLike, build_optimizers, set_learning_rate
+
+
+class TrainableNetwork(Protocol):
+    """What the loop needs of a network: see ``agentkd.networks.blocks.SegmentationNetwork``."""
+
+    def parameter_groups(self) -> list[ParameterGroupLike]: ...
+
+
+class Feed(Protocol):
+    """Where batches come from. ``training_batch`` is a pure function of the step."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def training_batch(self, step: int) -> Batch: ...
+    def validation_batches(self) -> Iterable[Batch]: ...
+
+
+class Lesson(Protocol):
+    """What a teacher adds. ``fetch`` may wait for the teacher; ``terms`` replaces the hard loss by the weighted sum of both."""
+
+    def fetch(self, step: int) -> tuple[Tensor, ...]: ...
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: tuple[Tensor, ...], batch: Batch) -> Terms: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the loop talks to its surroundings. ``on_step`` may raise to stop the training (cancel)."""
+
+    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None
+    on_epoch: Callable[[EpochResult], None] = lambda result: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the result of a training, besides network and data."""
+
+    recipe: Recipe
+    loss: TrainingLoss
+    labels: LossSettings
+    seed: int
+    prune_below: tuple[float, ...] = ()
+    lesson: Lesson | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of a training. ``weights`` are those that the recipe's ``keep`` asks for."""
+
+    status: Status
+    weights: State
+    scores: Scores
+    best_epoch: int
+    history: tuple[EpochResult, ...]
+    seconds: float
+    images_per_s: float
+    peak_memory_bytes: int
+
+
+def train(
+    network: nn.Module,
+    feed: Feed,
+    plan: Plan,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    task: str = "",
+    checkpoint_every_s: float = 30.0,
+    hooks: Hooks | None = None,
+) -> Trained:
+    """Trains ``network`` in place and returns the kept weights with their validation scores.
+
+    With a ``checkpoint`` path the state is saved at least every ``checkpoint_every_s`` seconds and after every epoch; a
+    checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite.
+        OutOfMemoryError: the device has too little memory.
+    """
+    hooks = hooks or Hooks()
+    recipe = plan.recipe
+    network.to(device).train()
+    optimizers = build_optimizers(network.parameter_groups(), recipe)  # type: ignore[operator]
+    progress = (load_checkpoint(checkpoint, network, optimizers, task=task) if checkpoint else None) or Progress()
+    per_epoch = feed.steps_per_epoch
+    total_steps = recipe.epochs * per_epoch
+    status = Status.COMPLETED
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    clock = _Clock(progress)
+    last_save = time.monotonic()
+
+    while progress.step < total_steps:
+        loss = _step(network, optimizers, feed, plan, progress.step, total_steps, device)
+        progress.step += 1
+        progress.loss_sum += loss
+        hooks.on_step(progress.step, total_steps, loss)
+        if progress.step % per_epoch == 0:
+            pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
+            if checkpoint:
+                save_checkpoint(checkpoint, network, optimizers, progress, task=task)
+                last_save = time.monotonic()
+            if pruned:
+                status = Status.PRUNED
+                break
+        elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
+            clock.update()
+            save_checkpoint(checkpoint, network, optimizers, progress, task=task)
+            last_save = time.monotonic()
+
+    clock.update()
+    weights = progress.best if recipe.keep == "best" else copy_state(network)
+    network.load_state_dict(weights)
+    scores = _validate(network, feed, plan, device)
+    return Trained(
+        status=status,
+        weights=weights,
+        scores=scores,
+        best_epoch=progress.best_epoch if recipe.keep == "best" else len(progress.history),
+        history=tuple(progress.history),
+        seconds=progress.seconds,
+        images_per_s=progress.step * recipe.batch_size / max(progress.seconds, 1e-9),
+        peak_memory_bytes=_peak_memory(device),
+    )
+
+
+def _step(
+    network: nn.Module, optimizers: dict[str, Optimizer], feed: Feed, plan: Plan, step: int, total_steps: int, device: torch.device
+) -> float:
+    """One optimizer step; returns the loss. Its only random numbers (dropout) are seeded by the step."""
+    recipe = plan.recipe
+    torch.manual_seed(seeding.derive("step", plan.seed, step))
+    batch = feed.training_batch(step)
+    knowledge = tuple(payload.to(device) for payload in plan.lesson.fetch(step)) if plan.lesson else ()
+    batch = Batch(batch.images.to(device), batch.labels.to(device), batch.views)
+    set_learning_rate(optimizers["main"], recipe, step, total_steps)
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            outputs = network(batch.images)
+            terms = plan.loss(network, outputs, batch, plan.labels)
+            if plan.lesson:
+                terms = plan.lesson.terms(terms, outputs, knowledge, batch)
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+        value = float(loss)
+        if not math.isfinite(value):
+            raise NonFiniteLossError(step, {name: float(term) for name, term in terms.items()})
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        text = f"{device} has too little memory for batch {tuple(batch.images.shape)}; lower recipe.batch_size or the crop"
+        raise OutOfMemoryError(text) from error
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return value
+
+
+def _end_epoch(
+    network: nn.Module, feed: Feed, plan: Plan, progress: Progress, device: torch.device, clock: "_Clock", hooks: Hooks
+) -> bool:
+    """Validates where the recipe says so, remembers the best weights, and says whether the trial is to be pruned."""
+    epoch = progress.step // feed.steps_per_epoch
+    validated = epoch % plan.recipe.validate_every == 0 or epoch == plan.recipe.epochs
+    miou = _validate(network, feed, plan, device).miou if validated else None
+    if miou is not None and miou > progress.best_miou:
+        progress.best_miou, progress.best_epoch = miou, epoch
+        if plan.recipe.keep == "best":
+            progress.best = copy_state(network)
+    before = progress.seconds
+    clock.update()
+    loss = progress.loss_sum / feed.steps_per_epoch
+    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=progress.seconds - before)
+    progress.history.append(result)
+    progress.loss_sum = 0.0
+    hooks.on_epoch(result)
+    bound = plan.prune_below[epoch - 1] if epoch <= len(plan.prune_below) else 0.0
+    return miou is not None and progress.best_miou < bound
+
+
+def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
+    return evaluate(network, feed.validation_batches(), plan.labels.num_classes, plan.labels.ignore_index, device)
+
+
+class _Clock:
+    """Adds the time since the last update to ``progress.seconds``, so that interrupted trainings count once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.last = progress, time.monotonic()
+
+    def update(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self.last
+        self.last = now
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on a CUDA device, resident for a CPU process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,186 @@
+"""Training losses by name. A loss maps (network, outputs, batch) to named terms whose sum is minimized.
+
+All are means over valid pixels, computed in float32, zero (not NaN) where no pixel is valid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from agentkd.training.batches import Batch
+
+Outputs = dict[str, Tensor]
+Terms = dict[str, Tensor]
+TrainingLoss = Callable[[nn.Module, Outputs, Batch, "LossSettings"], Terms]
+
+PIDNET_MIN_KEPT_SHARE = 131_072 / (12 * 1024**2)  # published: 131,072 pixels of a batch of 12 crops of 1024x1024
+BOUNDARY_CONFIDENCE = 0.8
+BOUNDARY_WIDTH = 2
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What every loss needs to know about the labels."""
+
+    num_classes: int
+    ignore_index: int = 255
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Mean cross-entropy over valid pixels; ``logits [N,K,h,w]`` are resized to ``labels [N,H,W]``."""
+    per_pixel, valid = pixel_cross_entropy(logits, labels, ignore_index)
+    return per_pixel.sum() / valid.sum().clamp(min=1)
+
+
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each pixel [N,H,W] (zero where ignored) and the mask of valid pixels."""
+    logits = upsample(logits.float(), labels)
+    valid = labels != ignore_index
+    return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none"), valid
+
+
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, *, threshold: float, min_kept: int) -> Tensor:
+    """Cross-entropy over the hard pixels only (online hard example mining, Shrivastava et al. 2016).
+
+    Kept are pixels whose true class has a probability below ``threshold``, or the ``min_kept`` hardest if these are more.
+    No valid pixel gives zero; ties are kept together.
+    """
+    per_pixel, valid = pixel_cross_entropy(logits, labels, ignore_index)
+    losses = per_pixel[valid]
+    if losses.numel() == 0:
+        return per_pixel.sum()
+    kept = min(max(min_kept, 1), losses.numel())
+    hardest = losses.detach().topk(kept).values[-1]
+    bound = torch.minimum(hardest, -torch.log(torch.tensor(threshold, device=losses.device)))
+    return losses[losses.detach() >= bound].mean()
+
+
+def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """One minus the mean soft Dice coefficient over the classes present in the labels (Milletari et al. 2016)."""
+    logits = upsample(logits.float(), labels)
+    valid = labels != ignore_index
+    truth = F.one_hot(labels.where(valid, torch.zeros_like(labels)), logits.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
+    probabilities = logits.softmax(dim=1) * valid[:, None]
+    overlap = (probabilities * truth).sum(dim=(0, 2, 3))
+    size = (probabilities + truth).sum(dim=(0, 2, 3))
+    present = truth.sum(dim=(0, 2, 3)) > 0
+    dice = (2 * overlap + 1) / (size + 1)
+    return (1 - dice)[present].mean() if present.any() else logits.sum() * 0
+
+
+def label_edges(labels: Tensor, width: int = BOUNDARY_WIDTH) -> Tensor:
+    """Float mask [N,1,H,W] of pixels within ``width`` of another label."""
+    x = labels[:, None].float()
+    kernel = 2 * width + 1
+    highest = F.max_pool2d(x, kernel, stride=1, padding=width)
+    lowest = -F.max_pool2d(-x, kernel, stride=1, padding=width)
+    return (highest != lowest).float()
+
+
+def balanced_boundary(boundary: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the boundary map [N,1,h,w], each of edge and non-edge weighted by the other's share."""
+    truth = label_edges(labels)
+    share = truth.mean()
+    weight = torch.where(truth > 0.5, 1 - share, share)
+    return F.binary_cross_entropy_with_logits(upsample(boundary.float(), labels), truth, weight=weight)
+
+
+def upsample(x: Tensor, labels: Tensor) -> Tensor:
+    """``x [N,C,h,w]`` at the labels' size, bilinearly, ``align_corners=False``."""
+    if x.shape[-2:] == labels.shape[-2:]:
+        return x
+    return F.interpolate(x, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def plain_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
+    """Cross-entropy of the main output."""
+    return {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, settings.ignore_index)}
+
+
+def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
+    """Cross-entropy plus soft Dice; with deep supervision the mean over the heads."""
+    heads = outputs.get("deep_logits", outputs["logits"][None])
+    ignore = settings.ignore_index
+    return {
+        "cross_entropy": torch.stack([cross_entropy(head, batch.labels, ignore) for head in heads]).mean(),
+        "dice": torch.stack([soft_dice(head, batch.labels, ignore) for head in heads]).mean(),
+    }
+
+
+def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
+    """PIDNet's four terms (Xu et al. 2023, Eq. 4): P head, main with OHEM, boundary, main on confident boundaries with OHEM.
+
+    ``min_kept`` is published for 12 crops of 1024x1024 and scaled to the pixels of this batch.
+    """
+    labels, ignore = batch.labels, settings.ignore_index
+    kept = int(labels.numel() * PIDNET_MIN_KEPT_SHARE)
+    confident = torch.sigmoid(upsample(outputs["boundary"].detach().float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
+    on_boundary = labels.where(confident, torch.full_like(labels, ignore))
+    return {
+        "p_head": 0.4 * cross_entropy(outputs["p_logits"], labels, ignore),
+        "main": ohem_cross_entropy(outputs["logits"], labels, ignore, threshold=0.9, min_kept=kept),
+        "boundary": 20 * balanced_boundary(outputs["boundary"], labels),
+        "main_on_boundary": ohem_cross_entropy(outputs["logits"], on_boundary, ignore, threshold=0.9, min_kept=kept),
+    }
+
+
+def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
+    """0.7 (main + two auxiliary) + 0.3 (GAN + segmentation tap), and the discriminator's own term.
+
+    The generator's term sees the discriminator's parameters as constants and the discriminator's term sees the picture
+    as a constant, so one backward pass gives both their gradients.
+    """
+    ignore, size = settings.ignore_index, outputs["logits"].shape[-2:]
+    small = F.interpolate(batch.labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+    def ohem(name: str, labels: Tensor) -> Tensor:
+        return ohem_cross_entropy(outputs[name], labels, ignore, threshold=0.7, min_kept=labels.numel() // 16)
+
+    terms = {
+        "main": 0.7 * ohem("logits", batch.labels),
+        "aux16": 0.7 * ohem("aux16_logits", batch.labels),
+        "aux8": 0.7 * ohem("aux8_logits", batch.labels),
+        "i2i": 0.3 * ohem("i2i_logits", small),
+    }
+    discriminator = getattr(network, "discriminator", None)
+    if discriminator is None:
+        return terms
+    image = F.interpolate(batch.images.float(), size=size, mode="bilinear", align_corners=False)
+    painted, truth = outputs["picture"].float(), paint_labels(small, settings)
+    constants = {name: p.detach() for name, p in discriminator.named_parameters()}
+    fooled = functional_call(discriminator, constants, (image, painted))
+    on_truth, on_painted = discriminator(image, truth), discriminator(image, painted.detach())
+    return terms | {
+        "gan": 0.3 * F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)),
+        "discriminator": 0.5
+        * (
+            F.binary_cross_entropy_with_logits(on_truth, torch.ones_like(on_truth))
+            + F.binary_cross_entropy_with_logits(on_painted, torch.zeros_like(on_painted))
+        ),
+    }
+
+
+def paint_labels(labels: Tensor, settings: LossSettings) -> Tensor:
+    """Labels [N,h,w] as distinct RGB colors in [-1, 1], [N,3,h,w]; ignored pixels are mid-gray.
+
+    Colors are the corners of the cube of base 3, spread so that neighboring class numbers are far apart.
+    """
+    steps = torch.arange(settings.num_classes, device=labels.device)
+    levels = max(2, int(torch.ceil(torch.tensor(float(settings.num_classes)) ** (1 / 3))))
+    digits = torch.stack([steps % levels, (steps // levels) % levels, (steps // levels**2) % levels], dim=1)
+    palette = digits.float() / (levels - 1) * 2 - 1
+    valid = labels != settings.ignore_index
+    colors = palette[labels.where(valid, torch.zeros_like(labels))] * valid[..., None]
+    return colors.permute(0, 3, 1, 2)
+
+
+LOSSES: dict[str, TrainingLoss] = {
+    "cross_entropy": plain_loss,
+    "pidnet": pidnet_loss,
+    "bisenet": bisenet_loss,
+    "dice": dice_loss,
+}
