@@ -10,7 +10,9 @@ import typer
 from agentkd.errors import AgentKDError, ConfigError
 
 INTERRUPTED = 130
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
+]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
 Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
 
@@ -40,7 +42,9 @@ def main() -> None:
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="Experiment file (YAML); see examples/kd_nas.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
+    ] = None,
     devices: Devices = None,
     overrides: Overrides = None,
 ) -> None:
@@ -62,8 +66,7 @@ def demo(
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
-    from agentkd.config import load_experiment
-    from agentkd.report.examples import demo_file
+    from agentkd.config import demo_file, load_experiment
 
     given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
     _run(load_experiment(demo_file(), given), out)
@@ -76,8 +79,8 @@ def report(
 ) -> None:
     """Write RUN/report (table, figures, page) again from the records, and print the table."""
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.report.write import write_report
     from agentkd.report.table import table_rows
+    from agentkd.report.write import write_report
 
     folder = RunFolder(run_folder).must_exist()
     written = write_report(folder)

@@ -48,6 +48,14 @@ class PruningConfig(FrozenData):
     warmup_epochs: int = Field(default=10, ge=0)
 
 
+RECIPE_SPACE: dict[str, Range | Choices] = {
+    "learning_rate": Range(low=1e-4, high=5e-2, log=True),
+    "weight_decay": Range(low=1e-5, high=1e-3, log=True),
+    "momentum": Choices(values=(0.8, 0.9, 0.95)),
+    "batch_size": Choices(values=(2, 4, 8)),
+}
+
+
 class SearchConfig(FrozenData):
     """One TPE study per family. The published settings are its first trial.
 
@@ -69,14 +77,7 @@ class SearchConfig(FrozenData):
     max_macs_ratio: float = Field(default=0.0, ge=0)
     candidates: int = Field(default=4, ge=1)
     pruning: PruningConfig | None = PruningConfig()
-    recipe_space: dict[str, Range | Choices] = Field(
-        default_factory=lambda: {
-            "learning_rate": Range(low=1e-4, high=5e-2, log=True),
-            "weight_decay": Range(low=1e-5, high=1e-3, log=True),
-            "momentum": Choices(values=(0.8, 0.9, 0.95)),
-            "batch_size": Choices(values=(2, 4, 8)),
-        }
-    )
+    recipe_space: dict[str, Range | Choices] = Field(default_factory=lambda: dict(RECIPE_SPACE))
 
     @field_validator("recipe_space")
     @classmethod
@@ -145,10 +146,7 @@ class Experiment(FrozenData):
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads and checks an experiment file.
-
-    Args:
-        overrides: ``a.b=value`` texts; the value is YAML.
+    """Reads and checks an experiment file; ``overrides`` are ``a.b=value`` texts whose value is YAML.
 
     Raises:
         ConfigError: all problems found, each with its path in the file.
@@ -166,6 +164,18 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     for override in overrides:
         apply_override(data, override)
     return check_experiment(data, source=str(path))
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """The experiment as YAML that ``load_experiment`` reads back, every default written out."""
+    return yaml.safe_dump(experiment.canonical(), sort_keys=False)
+
+
+def demo_file() -> Path:
+    """The demo's experiment file: beside the package when installed, in ``examples`` in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "examples" / "demo.yaml"
+    return installed if installed.is_file() else package.parent / "examples" / "kd_nas" / "demo.yaml"
 
 
 def check_experiment(data: dict[str, Any], *, source: str) -> Experiment:
@@ -231,7 +241,17 @@ def _as_problem(error: dict[str, Any]) -> Problem:
 def _closest(path: str) -> str:
     """A known key of that name, if one is spelled nearly so."""
     known: set[str] = set()
-    for part in (Experiment, DataConfig, FamilyConfig, BaselineConfig, SearchConfig, PruningConfig, RoundConfig, LaunchConfig, Distillation):
+    for part in (
+        Experiment,
+        DataConfig,
+        FamilyConfig,
+        BaselineConfig,
+        SearchConfig,
+        PruningConfig,
+        RoundConfig,
+        LaunchConfig,
+        Distillation,
+    ):
         known |= set(part.model_fields)
     matches = difflib.get_close_matches(path.rpartition(".")[2], sorted(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
@@ -250,7 +270,9 @@ def _check_families(data: dict[str, Any]) -> list[Problem]:
                 families.load_own(str(name))
             families.resolve(str(name), 2, settings if isinstance(settings, dict) else None)
         except ConfigError as error:
-            problems += [Problem(f"families.{name}" + (f".{p.path}" if p.path != "family" else ""), p.text) for p in error.problems]
+            problems += [
+                Problem(f"families.{name}" + (f".{p.path}" if p.path != "family" else ""), p.text) for p in error.problems
+            ]
         space = config.get("space") if isinstance(config, dict) else None
         if isinstance(space, dict) and name in families.FAMILIES:
             known = families.FAMILIES[name].settings.model_fields
@@ -263,7 +285,9 @@ def _check_recipes(data: dict[str, Any]) -> list[Problem]:
     layers: list[tuple[str, Any]] = [("recipe", data.get("recipe"))]
     listed = data.get("families")
     if isinstance(listed, dict):
-        layers += [(f"families.{name}.recipe", config.get("recipe")) for name, config in listed.items() if isinstance(config, dict)]
+        layers += [
+            (f"families.{name}.recipe", config.get("recipe")) for name, config in listed.items() if isinstance(config, dict)
+        ]
     for part in ("round1", "round2"):
         section = data.get(part)
         if isinstance(section, dict):

@@ -10,15 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from agentkd.agents import dispatch
 from agentkd.agents.dispatch import Bench, Condition, Dispatcher
 from agentkd.agents.members import Members
 from agentkd.agents.watching import Activity, Snapshot, Watcher
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.config import Experiment
+from agentkd.config import Experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import (
     AgentLostError,
@@ -331,7 +329,7 @@ def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journa
     if noted is None:
         journal.set_meta("experiment", experiment.canonical())
         try:
-            folder.experiment.write_text(yaml.safe_dump(experiment.canonical(), sort_keys=False), encoding="utf-8")
+            folder.experiment.write_text(dump_experiment(experiment), encoding="utf-8")
         except OSError as error:
             raise StorageError(folder.experiment, error.strerror or str(error)) from error
         return
@@ -371,4 +369,3 @@ def _sweep(folder: RunFolder) -> None:
     """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
     for stale in (*folder.keys.glob("*.json"), *folder.checkpoints.glob("*.part"), *folder.store.place.glob("*/*.part")):
         stale.unlink(missing_ok=True)
-

@@ -137,6 +137,8 @@ class Members:
         if peer.liveness is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
-                raise LaunchError(f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row", exit_code=exit_code, stderr_tail=tail)
+                raise LaunchError(
+                    f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row", exit_code=exit_code, stderr_tail=tail
+                )
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else reason)

@@ -43,7 +43,9 @@ class Teacher:
         )
         agree(
             mine,
-            SoftTargetsContract(weights=request.weights, num_classes=request.num_classes, dataset=request.dataset, codec=request.codec),
+            SoftTargetsContract(
+                weights=request.weights, num_classes=request.num_classes, dataset=request.dataset, codec=request.codec
+            ),
         )
         key = canonical.digest(request.model_dump(mode="json"))
         if key in self._answers:

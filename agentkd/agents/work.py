@@ -1,6 +1,5 @@
 """A task executed: the pure function from inputs to result, whoever calls it. Weights go into the store, metrics come back."""
 
-import json
 import os
 import platform
 import time
@@ -87,7 +86,7 @@ def inherit_weights(network: SegmentationNetwork, data: bytes) -> int:
 
 def encode_weights(architecture: Architecture, state: dict[str, Tensor]) -> bytes:
     """Weights as they are stored: their metadata say which architecture they belong to."""
-    metadata = {"kind": "weights", "architecture": json.dumps(architecture.canonical(), sort_keys=True)}
+    metadata = {"kind": "weights", "architecture": architecture.canonical()}
     return tensors.encode(state, metadata)
 
 
@@ -97,7 +96,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": str(torch.get_num_threads()),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "onednn": str(torch.backends.mkldnn.is_available()),
+        "onednn": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

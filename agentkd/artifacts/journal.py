@@ -117,7 +117,9 @@ class Journal:
 
     def exchanges(self) -> list[tuple[str, str, str, str]]:
         """(task, teacher weights, teacher agent, student agent) of every lesson."""
-        rows = self._connection.execute("SELECT task, teacher_weights, teacher_agent, student_agent FROM exchanges ORDER BY number")
+        rows = self._connection.execute(
+            "SELECT task, teacher_weights, teacher_agent, student_agent FROM exchanges ORDER BY number"
+        )
         return [(str(a), str(b), str(c), str(d)) for a, b, c, d in rows]
 
     def get_meta(self, key: str) -> Any:

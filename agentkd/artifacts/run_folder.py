@@ -35,7 +35,9 @@ class RunFolder:
             ArtifactError: it does not.
         """
         if not self.journal.is_file():
-            raise ArtifactError(f"{self.place} is not a run folder: it has no {self.journal.name}; make one with: agentkd run FILE")
+            raise ArtifactError(
+                f"{self.place} is not a run folder: it has no {self.journal.name}; make one with: agentkd run FILE"
+            )
         return self
 
 

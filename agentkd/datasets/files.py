@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import yaml
 from PIL import Image, UnidentifiedImageError
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.datasets.samples import IGNORE_INDEX, Color, Pixels, Sample, Size, hold_out, resize_pixels
@@ -46,7 +46,7 @@ class Description(FrozenData):
         splits: stems of each split; by default the folders found.
     """
 
-    model_config = {"frozen": True, "extra": "ignore"}
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     format: MaskKind = "index-mask"
@@ -129,7 +129,9 @@ class FileDataset:
         image = _open_image(pair.image).convert("RGB")
         mask = _open_image(pair.mask)
         if image.size != mask.size:
-            raise DatasetError(pair.mask, f"mask is {mask.size[0]}x{mask.size[1]}", f"{image.size[0]}x{image.size[1]} as {pair.image.name}")
+            raise DatasetError(
+                pair.mask, f"mask is {mask.size[0]}x{mask.size[1]}", f"{image.size[0]}x{image.size[1]} as {pair.image.name}"
+            )
         label = _decode_mask(mask, self._description, pair.mask)
         pixels, label = resize_pixels(np.asarray(image), label, self._size)
         return Sample(image=pixels, label=label, name=pair.stem)
@@ -155,11 +157,19 @@ CAMVID_VOID = 11
 def open_camvid(place: Path, *, size: Size | None = None, holdout: str = "") -> FileDataset:
     """CamVid in SegNet's form: ``{train,val,test}`` and ``{train,val,test}annot``, 11 classes, value 11 is void."""
     description = Description(
-        name="camvid", classes=CAMVID_CLASSES, ignore_index=CAMVID_VOID, layout=Layout(images="{split}/{stem}.png", masks="{split}annot/{stem}.png")
+        name="camvid",
+        classes=CAMVID_CLASSES,
+        ignore_index=CAMVID_VOID,
+        layout=Layout(images="{split}/{stem}.png", masks="{split}annot/{stem}.png"),
     )
     if not (place / "train").is_dir():
         raise DatasetError(place, "no folder train", "CamVid with train, trainannot, val, valannot, test, testannot")
-    pairs = [pair for split in ("train", "val", "test") if (place / split).is_dir() for pair in _pairs_of_split(place, description, split)]
+    pairs = [
+        pair
+        for split in ("train", "val", "test")
+        if (place / split).is_dir()
+        for pair in _pairs_of_split(place, description, split)
+    ]
     return FileDataset(description, pairs, place=place, size=size, holdout=holdout)
 
 
@@ -247,7 +257,8 @@ def _decode_colors(pixels: Pixels, description: Description, path: Path) -> Pixe
         matched |= here
     if not matched.all():
         color = int(packed[~matched][0])
-        text = f"mask holds the unknown color {color >> 16},{color >> 8 & 255},{color & 255} in {int((packed == color).sum())} pixels"
+        count = int((packed == color).sum())
+        text = f"mask holds the unknown color {color >> 16},{color >> 8 & 255},{color & 255} in {count} pixels"
         raise DatasetError(path, text, "one of the classes' colours")
     return label
 

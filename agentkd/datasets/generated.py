@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from agentkd import canonical, seeding
-from agentkd.datasets.samples import IGNORE_INDEX, Color, Sample, Size
+from agentkd.datasets.samples import IGNORE_INDEX, Color, Floats, Pixels, Sample, Size
 
 GENERATOR_VERSION = 1
 CLASSES = ("Burnt", "Half-Burnt", "Non-Burnt", "Fire", "Smoke")
@@ -21,8 +20,6 @@ COLORS: tuple[Color, ...] = ((64, 64, 64), (170, 110, 50), (0, 158, 115), (213, 
 BURNT, HALF_BURNT, NON_BURNT, FIRE, SMOKE = range(5)
 SPLIT_STRIDE = 1_000_000
 SMOKE_OPACITY_LIMIT = 0.45
-
-Field2D = NDArray[np.float32]
 
 
 class GeneratedScenes:
@@ -37,7 +34,13 @@ class GeneratedScenes:
             for position, (split, count) in enumerate(counts.items())
         }
         self.digest = canonical.digest(
-            {"generator": GENERATOR_VERSION, "seed": seed, "size": list(size), "counts": dict(counts), "split_stride": SPLIT_STRIDE}
+            {
+                "generator": GENERATOR_VERSION,
+                "seed": seed,
+                "size": list(size),
+                "counts": dict(counts),
+                "split_stride": SPLIT_STRIDE,
+            }
         )
         self._cached = lru_cache(maxsize=4096)(self._make)
 
@@ -62,7 +65,7 @@ def make_scene(seed: int, index: int, size: Size) -> Sample:
     relief = noise(random, size, cells=3, octaves=4)
     plants = noise(random, size, cells=12, octaves=3)
     scar = noise(random, size, cells=2, octaves=4)
-    burn_level = np.quantile(scar, random.uniform(0.45, 0.75))
+    burn_level = float(np.quantile(scar, random.uniform(0.45, 0.75)))
     rim = random.uniform(0.05, 0.10)
     label = np.full(size, NON_BURNT, dtype=np.uint8)
     label[scar > burn_level - rim] = HALF_BURNT
@@ -85,7 +88,7 @@ def make_scene(seed: int, index: int, size: Size) -> Sample:
     return Sample(image=_photograph(random, image, relief), label=label, name=f"generated-{seed}-{index}")
 
 
-def noise(random: np.random.Generator, size: Size, *, cells: int, octaves: int) -> Field2D:
+def noise(random: np.random.Generator, size: Size, *, cells: int, octaves: int) -> Floats:
     """Fractal value noise in [0, 1]: random grids of doubling fineness, smoothly enlarged and added."""
     total = np.zeros(size, dtype=np.float32)
     for octave in range(octaves):
@@ -97,36 +100,38 @@ def noise(random: np.random.Generator, size: Size, *, cells: int, octaves: int) 
     return (total - low) / (high - low + 1e-6)
 
 
-def _ground(random: np.random.Generator, relief: Field2D, plants: Field2D) -> NDArray[np.float32]:
+def _ground(random: np.random.Generator, relief: Floats, plants: Floats) -> Floats:
     soil = np.array([0.52, 0.44, 0.31]) * random.uniform(0.85, 1.15)
     leaf = np.array([0.20, 0.38, 0.15]) * random.uniform(0.8, 1.2)
     cover = np.clip((plants - 0.3) * 2.2, 0, 1)[..., None]
-    return ((1 - cover) * soil + cover * leaf * (0.7 + 0.6 * plants[..., None]) + 0.08 * (relief[..., None] - 0.5)).astype(np.float32)
+    return ((1 - cover) * soil + cover * leaf * (0.7 + 0.6 * plants[..., None]) + 0.08 * (relief[..., None] - 0.5)).astype(
+        np.float32
+    )
 
 
-def _burnt(plants: Field2D, relief: Field2D) -> NDArray[np.float32]:
+def _burnt(plants: Floats, relief: Floats) -> Floats:
     ash = 0.10 + 0.10 * plants + 0.06 * relief
     return np.stack([ash * 1.02, ash, ash * 0.98], axis=2).astype(np.float32)
 
 
-def _singed(plants: Field2D) -> NDArray[np.float32]:
+def _singed(plants: Floats) -> Floats:
     tone = (0.7 + 0.6 * plants)[..., None]
     return (tone * np.array([0.40, 0.26, 0.14])).astype(np.float32)
 
 
-def _front(random: np.random.Generator, size: Size, scar: Field2D, level: float) -> Field2D:
+def _front(random: np.random.Generator, size: Size, scar: Floats, level: float) -> Floats:
     """Heat in [0, 1]: a band along the edge of the scar, alight only where a second noise says so."""
     band = np.exp(-(((scar - level) / random.uniform(0.05, 0.09)) ** 2))
     alight = _ramp(noise(random, size, cells=3, octaves=2), random.uniform(0.4, 0.55), 0.05)
     return (band * alight).astype(np.float32)
 
 
-def _flames(random: np.random.Generator, size: Size) -> NDArray[np.float32]:
+def _flames(random: np.random.Generator, size: Size) -> Floats:
     flicker = noise(random, size, cells=16, octaves=2)
     return np.stack([0.95 + 0.05 * flicker, 0.35 + 0.5 * flicker, 0.05 + 0.25 * flicker**2], axis=2).astype(np.float32)
 
 
-def _plumes(random: np.random.Generator, size: Size, heat: Field2D) -> Field2D:
+def _plumes(random: np.random.Generator, size: Size, heat: Floats) -> Floats:
     """Opacity in [0, 0.9]: heat smeared along the wind, broken up by noise."""
     height, width = size
     wind, reach = random.uniform(0, 2 * np.pi), random.uniform(0.25, 0.6)
@@ -143,7 +148,7 @@ def _plumes(random: np.random.Generator, size: Size, heat: Field2D) -> Field2D:
     return np.clip(thick * (1 - 0.8 * source), 0, 0.9).astype(np.float32)
 
 
-def _photograph(random: np.random.Generator, image: NDArray[np.float32], relief: Field2D) -> NDArray[np.uint8]:
+def _photograph(random: np.random.Generator, image: Floats, relief: Floats) -> Pixels:
     """Lighting across the scene, camera blur and sensor noise."""
     height, width = image.shape[:2]
     angle = random.uniform(0, 2 * np.pi)
@@ -155,9 +160,9 @@ def _photograph(random: np.random.Generator, image: NDArray[np.float32], relief:
     return np.clip(np.asarray(blurred, dtype=np.float32) + grain, 0, 255).astype(np.uint8)
 
 
-def _ramp(x: Field2D, at: float, width: float) -> Field2D:
+def _ramp(x: Floats, at: float, width: float) -> Floats:
     return np.clip((x - at) / width + 0.5, 0, 1).astype(np.float32)
 
 
-def _blend(below: NDArray[np.float32], above: NDArray[np.float32], opacity: Field2D) -> NDArray[np.float32]:
+def _blend(below: Floats, above: Floats, opacity: Floats) -> Floats:
     return (below * (1 - opacity[..., None]) + above * opacity[..., None]).astype(np.float32)

@@ -86,8 +86,12 @@ def _open_own(module_name: str, attribute: str) -> Dataset:
     try:
         made = getattr(importlib.import_module(module_name), attribute)()
     except (ImportError, AttributeError) as error:
-        raise DatasetError(f"{module_name}:{attribute}", f"cannot be imported ({error})", "a callable that returns a dataset") from error
-    missing = [name for name in ("classes", "splits", "digest", "sample", "group", "check", "ignore_index") if not hasattr(made, name)]
+        raise DatasetError(
+            f"{module_name}:{attribute}", f"cannot be imported ({error})", "a callable that returns a dataset"
+        ) from error
+    missing = [
+        name for name in ("classes", "splits", "digest", "sample", "group", "check", "ignore_index") if not hasattr(made, name)
+    ]
     if missing:
         raise DatasetError(f"{module_name}:{attribute}", f"lacks {', '.join(missing)}", "agentkd.datasets.samples.Dataset")
-    return made  # type: ignore[no-any-return]
+    return made

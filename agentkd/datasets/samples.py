@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from agentkd import seeding
 from agentkd.errors import DatasetError
 
 Pixels = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
 IGNORE_INDEX = 255
@@ -32,12 +33,18 @@ class Dataset(Protocol):
     ``digest`` is a SHA-256 over the content: two datasets with one digest give the same samples.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    colors: tuple[Color, ...]
-    ignore_index: int
-    splits: Mapping[str, tuple[int, ...]]
-    digest: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def colors(self) -> tuple[Color, ...]: ...
+    @property
+    def ignore_index(self) -> int: ...
+    @property
+    def splits(self) -> Mapping[str, tuple[int, ...]]: ...
+    @property
+    def digest(self) -> str: ...
 
     def sample(self, index: int) -> Sample:
         """The sample under a global index (the numbers in ``splits``)."""
@@ -71,8 +78,7 @@ def hold_out(
 ) -> dict[str, tuple[int, ...]]:
     """Splits with a ``validation`` split taken out of ``train``, whole groups at a time.
 
-    Args:
-        request: a fraction such as ``0.25``, or group names joined by ``+``.
+    ``request`` is a fraction such as ``0.25``, or group names joined by ``+``.
     """
     train = splits.get("train", ())
     members: dict[str, list[int]] = {}

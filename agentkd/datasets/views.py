@@ -7,11 +7,10 @@ teacher and student can look at the same view without sending it.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd import seeding
-from agentkd.datasets.samples import Dataset, Pixels
+from agentkd.datasets.samples import Dataset, Floats, Pixels
 from agentkd.recipe import ViewSettings
 
 # Channel statistics of ImageNet (RGB, of images scaled to [0, 1]): what published weights were trained with.
@@ -23,7 +22,7 @@ DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 class View:
     """``image [3,H,W]`` float32, normalized, and ``label [H,W]`` uint8."""
 
-    image: NDArray[np.float32]
+    image: Floats
     label: Pixels
 
 
@@ -37,7 +36,7 @@ def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettin
         image, label = _scaled_crop(image, label, settings, scale, at_y, at_x)
     if flip < settings.flip:
         image, label = image[:, ::-1], label[:, ::-1]
-    pixels = image.astype(np.float32) / 255
+    pixels: Floats = image.astype(np.float32) / 255
     if settings.color:
         pixels = _change_color(pixels, random.uniform(1 - settings.color, 1 + settings.color, 3))
     return View(image=_normalize(pixels), label=np.ascontiguousarray(label))
@@ -67,7 +66,7 @@ def _scaled_crop(
     )
 
 
-def _change_color(pixels: NDArray[np.float32], factors: NDArray[np.float64]) -> NDArray[np.float32]:
+def _change_color(pixels: Floats, factors: Floats) -> Floats:
     brightness, contrast, saturation = factors.astype(np.float32)
     pixels = pixels * brightness
     pixels = (pixels - pixels.mean()) * contrast + pixels.mean()
@@ -75,5 +74,5 @@ def _change_color(pixels: NDArray[np.float32], factors: NDArray[np.float64]) -> 
     return np.clip((pixels - gray) * saturation + gray, 0, 1).astype(np.float32)
 
 
-def _normalize(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalize(pixels: Floats) -> Floats:
     return np.ascontiguousarray(((pixels - MEAN) / DEVIATION).transpose(2, 0, 1))

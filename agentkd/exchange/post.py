@@ -287,7 +287,9 @@ class Post:
         except zmq.ZMQError as error:
             self._authenticator.stop()
             self._context.destroy(linger=0)
-            raise LaunchError(f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one") from error
+            raise LaunchError(
+                f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
+            ) from error
         return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
 
 

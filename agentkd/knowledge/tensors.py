@@ -6,25 +6,32 @@ Decoding has limits of its own besides those of the format: header size, number 
 import json
 import re
 import struct
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from agentkd import canonical
 from agentkd.errors import ContractError, RemoteProtocolError
 
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 16_384
 MAX_RANK = 8
+METADATA_KEY = "agentkd"
 NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 
 Tensors = dict[str, Tensor]
 
 
-def encode(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
-    """Safetensors bytes. The same tensors and metadata always give the same bytes."""
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=metadata)
+def encode(tensors: Tensors, metadata: dict[str, Any] | None = None) -> bytes:
+    """Safetensors bytes. The same tensors and metadata always give the same bytes.
+
+    The metadata are one entry of canonical JSON, because safetensors writes several entries in no fixed order.
+    """
+    told = {METADATA_KEY: canonical.encode(metadata).decode()} if metadata else None
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=told)
 
 
 def decode(data: bytes | bytearray | memoryview, *, finite: bool = True) -> Tensors:
@@ -45,9 +52,9 @@ def decode(data: bytes | bytearray | memoryview, *, finite: bool = True) -> Tens
     return tensors
 
 
-def read_metadata(data: bytes) -> dict[str, str]:
-    """The metadata of safetensors bytes."""
-    return dict(_check_header(data).get("__metadata__", {}))
+def read_metadata(data: bytes) -> dict[str, Any]:
+    """The metadata that ``encode`` wrote."""
+    return dict(json.loads(_check_header(data).get("__metadata__", {}).get(METADATA_KEY, "{}")))
 
 
 def match(tensors: Tensors, expected: Tensors) -> None:

@@ -151,8 +151,8 @@ class I2IBranch(nn.Module):
         """The segmentation tap [N,K,h,w] and the RGB map in [-1, 1]."""
         x = self.conv8(tap8)
         smallest = min(x.shape[-2:])
-        if smallest <= self.segment.padding[0]:  # type: ignore[operator]
-            scores = F.conv2d(x, self.segment.weight, self.segment.bias, padding=self.segment.padding)  # type: ignore[arg-type]
+        if smallest <= self.segment.padding[0]:
+            scores = F.conv2d(x, self.segment.weight, self.segment.bias, padding=self.segment.padding)
         else:
             scores = self.segment(x)
         return scores, self.paint(scores)
@@ -194,10 +194,13 @@ class CnnI2IBiSeNet(SegmentationNetwork):
 
         self.upsampling, self.skips = s.upsampling, s.skips
         self.context = ResNet(s)
-        w8, w16, w32 = self.context.widths[1:]
+        w16, w32 = self.context.widths[2:]
         spatial = s.spatial_planes
         self.spatial = nn.Sequential(
-            layer(3, spatial, s.spatial_kernel, 2), layer(spatial, spatial, 3, 2), layer(spatial, spatial, 3, 2), layer(spatial, planes, 1)
+            layer(3, spatial, s.spatial_kernel, 2),
+            layer(spatial, spatial, 3, 2),
+            layer(spatial, spatial, 3, 2),
+            layer(spatial, planes, 1),
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), layer(w32, planes, 1))
         self.refine32 = AttentionRefinement(w32, planes, s)

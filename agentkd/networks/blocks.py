@@ -1,7 +1,7 @@
 """Building blocks that more than one family uses: activation, normalization, convolution, resizing, initialization."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,16 +53,14 @@ def round_width(channels: float) -> int:
 
 def activation(name: str) -> nn.Module:
     """A fresh activation module; never in place, because taps alias its input."""
-    table = {
+    table: dict[str, Callable[[], nn.Module]] = {
         "relu": nn.ReLU,
         "leaky_relu": lambda: nn.LeakyReLU(0.1),
         "silu": nn.SiLU,
         "hardswish": nn.Hardswish,
         "gelu": nn.GELU,
     }
-    made = table[name]()
-    assert isinstance(made, nn.Module)
-    return made
+    return table[name]()
 
 
 def norm(name: str, channels: int) -> nn.Module:

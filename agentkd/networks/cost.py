@@ -1,5 +1,6 @@
 """What a network costs to run: multiply-accumulate operations (MACs), with everything that was not counted said by name."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from agentkd.architecture import Architecture
 from agentkd.networks.build import build
 
-# Operations without multiply-accumulates, or whose few per element are not counted by convention (fvcore does the same).
-NOT_MACS = frozenset(
-    """_native_batch_norm_legit_no_training _to_copy _unsafe_view abs add adaptive_avg_pool2d _adaptive_avg_pool2d alias
-    avg_pool2d batch_norm cat clone constant_pad_nd copy_ detach div empty expand fill_ full gelu hardswish leaky_relu
-    max_pool2d max_pool2d_with_indices mean mul native_batch_norm native_group_norm neg pad permute pixel_shuffle
-    reflection_pad2d relu reshape rsub select sigmoid silu slice split squeeze stack sub sum t tanh transpose unsqueeze
-    upsample_bilinear2d upsample_nearest2d var_mean view zeros zeros_like ones scalar_tensor arange index sqrt rsqrt
-    empty_like ones_like full_like native_layer_norm native_dropout cudnn_batch_norm miopen_batch_norm sym_size
-    _unsafe_index lift_fresh repeat clamp hardtanh exp log pow softmax _softmax _log_softmax new_empty new_zeros
-    as_strided max min to contiguous flatten _adaptive_avg_pool2d_backward""".split()
+# By convention not counted (fvcore does the same): pooling, normalization, up-sampling, copies, creation. Pointwise
+# operations and views are recognized by torch's own tags.
+NOT_MACS = re.compile(
+    r"pool|norm|upsample|^cat$|^stack$|copy|clone|empty|zeros|ones|full|pad|^mean$|^sum$|^lift|^detach|^arange|softmax|dropout"
 )
 
 
@@ -31,13 +26,13 @@ class Cost:
     uncounted_operations: tuple[str, ...]
 
 
-class _OperationNames(TorchDispatchMode):
+class _OperationNames(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(func._overloadpacket)
+        self.seen.add(func)
         return func(*args, **(kwargs or {}))
 
 
@@ -50,5 +45,10 @@ def measure_cost(architecture: Architecture, height: int, width: int) -> Cost:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter, names:
         network(image)
-    uncounted = {str(op.__name__) for op in names.seen if op not in flop_registry} - NOT_MACS
+    uncounted = {op._overloadpacket.__name__ for op in names.seen if not _is_accounted(op)}
     return Cost(num_macs=counter.get_total_flops() // 2, uncounted_operations=tuple(sorted(uncounted)))
+
+
+def _is_accounted(op: Any) -> bool:
+    packet = op._overloadpacket
+    return packet in flop_registry or op.is_view or torch.Tag.pointwise in op.tags or bool(NOT_MACS.search(packet.__name__))

@@ -42,29 +42,32 @@ class Family:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-_PIDNET = {"builder": "agentkd.networks.pidnet:PIDNet", "settings": s.PIDNetSettings, "loss": "pidnet"}
-_SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": "polynomial", "power": 0.9}
-_ADAMW = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "schedule": "cosine"}
+_SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": "polynomial", "power": 0.9}
+_ADAMW: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "schedule": "cosine"}
+
+
+def _pidnet(name: str, title: str, space: s.Space, recipe: dict[str, Any], published: dict[str, Setting] | None = None) -> Family:
+    builder = "agentkd.networks.pidnet:PIDNet"
+    return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe)
+
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family(
+        _pidnet(
             name="pidnet_s",
             title="PIDNet-S",
             space=s.pidnet_space(16, 24, 32, 40),
             recipe=_SGD | {"learning_rate": 0.01},
-            **_PIDNET,
         ),
-        Family(
+        _pidnet(
             name="pidnet_m",
             title="PIDNet-M",
             space=s.pidnet_space(32, 40, 48, 56, 64),
             recipe=_SGD | {"learning_rate": 0.01},
             published={"planes": 64},
-            **_PIDNET,
         ),
-        Family(
+        _pidnet(
             name="pidnet_l",
             title="PIDNet-L",
             space=s.pidnet_space(40, 48, 56, 64, 72),
@@ -80,7 +83,6 @@ FAMILIES: dict[str, Family] = {
                 "fusion": "bag",
                 "head_planes": 256,
             },
-            **_PIDNET,
         ),
         Family(
             name="cnn_i2i_bisenet",
@@ -156,7 +158,7 @@ def load_own(family: str) -> Builder:
         raise ConfigError([Problem("family", f"cannot import {family!r}: {error}; is it on PYTHONPATH?")]) from error
     if not callable(builder):
         raise ConfigError([Problem("family", f"{family!r} is not callable; expected builder(num_classes, **settings)")])
-    return builder  # type: ignore[no-any-return]
+    return builder
 
 
 def search_space(family: str) -> s.Space:

@@ -5,6 +5,8 @@ Module names are those of the published checkpoints, so official weights load (`
 published forward, any input size works: merges interpolate to the size that is really there.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -218,7 +220,11 @@ class PIDNet(SegmentationNetwork):
         self.diff4 = nn.Sequential(conv(c4, side, 3), norm(s.norm, side))
         self.layer5_d = _bottleneck_stage(side, 2 * c, 1, s)
         # fusion and heads
-        fusions = {"light_bag": lambda: LightBag(end, s), "bag": lambda: Bag(end, s), "add": AddFusion}
+        fusions: dict[str, Callable[[], nn.Module]] = {
+            "light_bag": lambda: LightBag(end, s),
+            "bag": lambda: Bag(end, s),
+            "add": AddFusion,
+        }
         self.dfm = fusions[s.fusion]()
         self.seghead_p = Head(side, s.head_planes, num_classes, s)
         self.seghead_d = Head(side, c, 1, s)

@@ -61,7 +61,9 @@ class FamilyPlan:
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
-        task = self._training(self._own_architecture(), build_recipe(self.experiment, self.family, epochs=self.experiment.baseline.epochs))
+        task = self._training(
+            self._own_architecture(), build_recipe(self.experiment, self.family, epochs=self.experiment.baseline.epochs)
+        )
         entrant = self._done(task, Stage.BASELINE, "baseline", results, found)
         if entrant is None:
             return None
@@ -216,7 +218,12 @@ class FamilyPlan:
 
     def _training(self, architecture: Architecture, recipe: Recipe) -> Task:
         return Task(
-            kind=TaskKind.TRAIN, architecture=architecture, data=self.data, recipe=recipe, seed=self.seed, view_seed=self.view_seed
+            kind=TaskKind.TRAIN,
+            architecture=architecture,
+            data=self.data,
+            recipe=recipe,
+            seed=self.seed,
+            view_seed=self.view_seed,
         )
 
 
@@ -256,5 +263,3 @@ def best_of(entrants: list[Entrant]) -> Entrant:
     """The entrant with the best mIoU; of equals the smaller."""
     by_key = {entrant.key: entrant for entrant in entrants}
     return by_key[rank(e.candidate for e in entrants)[0].task]
-
-

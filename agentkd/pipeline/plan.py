@@ -36,7 +36,7 @@ class Planner:
     """Plans an experiment on a dataset. The same records always give the same outlook."""
 
     def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
-        self.experiment = experiment
+        self.experiment, self.dataset = experiment, dataset
         data = experiment.data
         self.source = DataSource(spec=data.dataset, content_digest=dataset.digest, train=data.train, validation=data.validation)
         self.test_split = data.test if data.test in dataset.splits else data.validation
@@ -76,7 +76,7 @@ class Planner:
         for family, student in winners.items():
             others = [e for e in entrants if e.family != family]
             teachers = others if config.teachers == "ensemble" else [chosen]
-            if family == chosen.family and config.teachers != "ensemble" or not teachers:
+            if (family == chosen.family and config.teachers != "ensemble") or not teachers:
                 final[family] = student
                 continue
             lesson = self.families[family].teach(student, teachers, Stage.ROUND2, config, results, found[family])

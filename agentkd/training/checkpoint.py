@@ -108,5 +108,3 @@ def _restore_optimizer(optimizer: Optimizer, saved: State) -> None:
         index, _, slot = name.partition("/")
         state.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-

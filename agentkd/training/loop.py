@@ -147,7 +147,13 @@ def train(
 
 
 def _step(
-    network: nn.Module, optimizers: dict[str, Optimizer], feed: Feed, plan: Plan, step: int, total_steps: int, device: torch.device
+    network: nn.Module,
+    optimizers: dict[str, Optimizer],
+    feed: Feed,
+    plan: Plan,
+    step: int,
+    total_steps: int,
+    device: torch.device,
 ) -> float:
     """One optimizer step; returns the loss. Its only random numbers (dropout) are seeded by the step."""
     recipe = plan.recipe
@@ -163,9 +169,9 @@ def _step(
             if plan.lesson:
                 terms = plan.lesson.terms(terms, outputs, knowledge, batch)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
-            raise NonFiniteLossError(step, {name: float(term) for name, term in terms.items()})
+            raise NonFiniteLossError(step, {name: float(term.detach()) for name, term in terms.items()})
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -61,7 +61,9 @@ def score(confusion: Tensor) -> Scores:
 
 
 @torch.no_grad()
-def evaluate(network: torch.nn.Module, batches: Iterable[Batch], num_classes: int, ignore_index: int, device: torch.device) -> Scores:
+def evaluate(
+    network: torch.nn.Module, batches: Iterable[Batch], num_classes: int, ignore_index: int, device: torch.device
+) -> Scores:
     """Scores of a network on whole images; leaves the network in the mode it was in."""
     was_training = network.training
     network.eval()

@@ -31,7 +31,9 @@ def build_optimizers(groups: Sequence[ParameterGroupLike], recipe: Recipe) -> di
     main = [{"params": list(g.parameters), "rate": g.rate} for g in groups if g.optimizer == "main"]
     optimizers: dict[str, Optimizer] = {}
     if recipe.optimizer == "sgd":
-        optimizers["main"] = torch.optim.SGD(main, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        optimizers["main"] = torch.optim.SGD(
+            main, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
     else:
         optimizers["main"] = torch.optim.AdamW(main, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     adversary = [p for g in groups if g.optimizer == "discriminator" for p in g.parameters]

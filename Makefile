@@ -1,0 +1,43 @@
+# The two commands a visitor needs are `make demo` and `make test`; both set everything up in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export AGENTKD_DATA ?= $(abspath ../shared/data)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types bench docs clean
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Create .venv and install agentkd into it
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (torch and a few small packages; some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
+	$(BIN)/agentkd demo
+
+test: $(READY)  ## Run every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+lint: $(READY)  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## Check types
+	$(BIN)/mypy
+
+bench: $(READY)  ## Run the benchmarks behind the README's figures
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py
+
+docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/test_documents.py agentkd
+
+clean:  ## Remove what was built, but no runs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,85 @@
+"""What this machine can do for a run, looked at before one is started."""
+
+import importlib.metadata
+import queue
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentkd.errors import AgentKDError
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Post
+from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
+from agentkd.messages.bodies import HeartbeatEvent
+
+PACKAGES = ("torch", "pyzmq", "msgpack", "optuna", "numpy", "safetensors", "pydantic", "torchmetrics")
+MIN_FREE_BYTES = 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    is_ok: bool
+    text: str
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Looks at everything a run needs."""
+    return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), _sockets()]
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    return Finding("python", sys.version_info >= (3, 11), f"{version}; 3.11 or newer is needed")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, f"is not installed; run: pip install {name}")
+
+
+def _devices() -> Finding:
+    try:
+        slots = ", ".join(slot.device for slot in parse_devices("auto"))
+        return Finding(
+            "devices", True, f"{count_cores()} cores, {count_cuda_devices()} CUDA devices; --devices auto takes {slots}"
+        )
+    except AgentKDError as error:
+        return Finding("devices", False, str(error))
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    place = Path(tempfile.gettempdir())
+    return Finding(
+        "disk", free > MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free here, {shutil.disk_usage(place).free / 1e9:.1f} GB in {place}"
+    )
+
+
+def _sockets() -> Finding:
+    """Whether CURVE works and a stranger is refused."""
+    inbox: queue.Queue[Any] = queue.Queue()
+    try:
+        host, guest, stranger = new_key_pair(), new_key_pair(), new_key_pair()
+        with Post(host, inbox.put) as post, Post(guest, inbox.put) as welcome, Post(stranger, inbox.put) as refused:
+            post.allow([guest.public])
+            for peer in (refused, welcome):
+                peer.connect(post.endpoint, host.public)
+                peer.send(host.public, HeartbeatEvent(progress=0, is_busy=False))
+            sender = inbox.get(timeout=5).sender
+            is_alone = inbox.empty()
+        ok = sender == guest.public and is_alone
+        return Finding("sockets", ok, "encrypted loopback works and a stranger is refused" if ok else "a stranger was admitted")
+    except (queue.Empty, AgentKDError) as error:
+        return Finding("sockets", False, f"no message came through an encrypted loopback socket ({error})")

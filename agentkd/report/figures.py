@@ -1,0 +1,273 @@
+"""The figures of a report, as PNG bytes. Colors are Okabe and Ito's, which color-blind people can tell apart."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from safetensors.numpy import load
+
+from agentkd.artifacts.store import Store
+from agentkd.datasets.samples import Dataset
+from agentkd.networks.families import title
+from agentkd.pipeline.plan import Outlook
+from agentkd.pipeline.stages import Entrant, Lesson, Stage
+from agentkd.search.selection import pareto_set
+from agentkd.search.study import Outcome
+from agentkd.task import TaskResult
+
+matplotlib.use("Agg")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = {Stage.BASELINE: "s", Stage.SEARCH: "o", Stage.ROUND1: "^", Stage.ROUND2: "*"}
+DPI = 110
+ERROR_COLOR = np.array([213, 94, 0], dtype=np.uint8)
+NUM_PICTURES = 4
+
+
+def family_colors(outlook: Outlook) -> dict[str, str]:
+    """A color for each family, the same in every figure."""
+    return {family: COLORS[index % len(COLORS)] for index, family in enumerate(outlook.trials)}
+
+
+def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
+    """MIoU against deploy parameters: trials faint, what represents a family after each stage strong, the front as a line."""
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    colors = family_colors(outlook)
+    for family, trials in outlook.trials.items():
+        completed = [
+            results[key]
+            for trial, key in zip(trials, outlook.trial_keys[family], strict=True)
+            if trial.outcome is Outcome.COMPLETED
+        ]
+        axes.scatter(*_points(completed), s=22, color=colors[family], alpha=0.35, linewidths=0)
+    for row in outlook.rows:
+        axes.scatter(
+            *_points([row.entrant.result]),
+            s=150 if row.stage is Stage.ROUND2 else 60,
+            color=colors[row.family],
+            marker=MARKERS[row.stage],
+            edgecolors="black",
+            linewidths=0.6,
+            zorder=3,
+        )
+    entrants = {row.entrant.key: row.entrant for row in outlook.rows}
+    front = sorted((entrants[c.task] for c in pareto_set(e.candidate for e in entrants.values())), key=_parameters)
+    front = _upper_front(front)
+    if front:
+        axes.step(*_points([e.result for e in front]), where="post", color="black", linewidth=1, linestyle="--", zorder=2)
+    handles: list[Artist] = [Patch(color=colors[family], label=title(family)) for family in outlook.trials]
+    handles += [
+        axes.scatter([], [], marker=marker, color="white", edgecolors="black", s=60, label=stage.value)
+        for stage, marker in MARKERS.items()
+    ]
+    handles.append(axes.plot([], [], color="black", linestyle="--", linewidth=1, label="Pareto front")[0])
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    axes.set(xscale="log", xlabel="parameters that inference needs (deploy)", ylabel="mIoU on the validation split, %")
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def search_figure(outlook: Outlook) -> bytes:
+    """A panel for each study: every trial's mIoU, the best so far, and the trials that were pruned, infeasible or failed."""
+    families = list(outlook.trials)
+    figure, panels = _panels(len(families))
+    colors = family_colors(outlook)
+    for family, axes in zip(families, panels, strict=False):
+        trials = outlook.trials[family]
+        completed = [t for t in trials if t.outcome is Outcome.COMPLETED]
+        axes.plot([t.number for t in completed], [100 * t.miou for t in completed], "o", color=colors[family], label="completed")
+        best = np.maximum.accumulate([t.miou for t in completed]) if completed else np.array([])
+        axes.step([t.number for t in completed], 100 * best, where="post", color="black", linewidth=1, label="best so far")
+        pruned = [t for t in trials if t.outcome is Outcome.PRUNED]
+        axes.plot([t.number for t in pruned], [100 * t.miou for t in pruned], "v", color="gray", label="pruned")
+        rest = [t.number for t in trials if t.outcome in (Outcome.INFEASIBLE, Outcome.FAILED)]
+        axes.plot(rest, [0] * len(rest), "x", color="gray", label="infeasible or failed", clip_on=False)
+        axes.set_title(title(family), fontsize=10)
+        axes.set(xlabel="trial", ylabel="mIoU, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    if families:
+        panels[0].legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def curves_figure(outlook: Outlook) -> bytes:
+    """A panel for each family: validation mIoU after each epoch, of the network that represents each stage."""
+    families = list(outlook.trials)
+    figure, panels = _panels(len(families))
+    styles = {
+        Stage.BASELINE: ("black", ":"),
+        Stage.SEARCH: (COLORS[0], "-"),
+        Stage.ROUND1: (COLORS[1], "--"),
+        Stage.ROUND2: (COLORS[2], "-."),
+    }
+    for family, axes in zip(families, panels, strict=False):
+        drawn: set[str] = set()
+        for row in outlook.rows:
+            if row.family != family or row.entrant.key in drawn:
+                continue
+            drawn.add(row.entrant.key)
+            points = [(epoch.epoch, 100 * epoch.miou) for epoch in row.entrant.result.history if epoch.miou is not None]
+            color, line = styles[row.stage]
+            axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=".", label=row.stage.value)
+        axes.set_title(title(family), fontsize=10)
+        axes.set(xlabel="epoch", ylabel="mIoU, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def teaching_figure(outlook: Outlook) -> bytes:
+    """Who taught whom: a column for each round's start, an arrow from each teacher to its student with the gain in mIoU."""
+    families = list(outlook.trials)
+    colors = family_colors(outlook)
+    figure = Figure(figsize=(10, 1.2 + 1.05 * max(1, len(families))), layout="constrained")
+    axes = figure.add_subplot()
+    columns = {Stage.ROUND1: (0.0, 1.0), Stage.ROUND2: (1.6, 2.6)}
+    for column, text in (
+        (0.0, "candidates of the search"),
+        (1.0, "after round 1"),
+        (1.6, "before round 2"),
+        (2.6, "after round 2"),
+    ):
+        axes.text(column, 0.75, text, ha="center", fontsize=9, color="dimgray")
+    rows = {family: -index for index, family in enumerate(families)}
+    for stage, (left, right) in columns.items():
+        nodes = _nodes([lesson for lesson in outlook.lessons if lesson.stage is stage], rows)
+        for lesson in outlook.lessons:
+            if lesson.stage is stage:
+                _draw_lesson(axes, lesson, nodes, left, right, colors)
+    axes.set_xlim(-0.6, 3.3)
+    axes.set_ylim(-len(families) + 0.2, 1.0)
+    axes.axis("off")
+    return _png(figure)
+
+
+def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes | None:
+    """Image, label, round-2 teacher, final student and its errors, for the first samples of the test split."""
+    if outlook.winner is None or not outlook.tests:
+        return None
+    student = outlook.tests[outlook.winner.family]
+    shown = [("final network: " + title(outlook.winner.family), student)]
+    taught = [lesson for lesson in outlook.lessons if lesson.stage is Stage.ROUND2]
+    teacher_family = next((lesson.teachers[0].family for lesson in taught if lesson.student.family == outlook.winner.family), "")
+    if not teacher_family and taught:
+        shown[0] = ("teacher and final network: " + title(outlook.winner.family), student)
+        teacher_family = taught[0].student.family
+        shown.insert(0, ("its student: " + title(teacher_family), outlook.tests[teacher_family]))
+    elif teacher_family:
+        shown.insert(0, ("teacher: " + title(teacher_family), outlook.tests[teacher_family]))
+    maps = [(text, load(store.get(entrant.result.predictions))) for text, entrant in shown]
+    names = sorted(maps[-1][1])[:NUM_PICTURES]
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(dataset.colors)] = dataset.colors
+    figure = Figure(figsize=(2.3 * (3 + len(maps)), 1.8 * len(names) + 0.7), layout="constrained")
+    panels = figure.subplots(len(names), 3 + len(maps), squeeze=False)
+    for line, name in zip(panels, names, strict=True):
+        sample = dataset.sample(int(name.partition(".")[2]))
+        final = maps[-1][1][name]
+        wrong = (final != sample.label) & (sample.label != dataset.ignore_index)
+        gray = np.repeat(sample.image.mean(axis=2, keepdims=True).astype(np.uint8) // 2 + 100, 3, axis=2)
+        pictures = [("image", sample.image), ("label", palette[sample.label])]
+        pictures += [(text, palette[found[name]]) for text, found in maps]
+        pictures.append((f"errors ({100 * wrong.mean():.0f} %)", np.where(wrong[..., None], ERROR_COLOR, gray)))
+        for axes, (text, pixels) in zip(line, pictures, strict=True):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if name == names[0] or text.startswith("errors"):
+                axes.set_title(text, fontsize=8)
+    handles = [
+        Patch(color=tuple(np.array(color) / 255), label=text) for text, color in zip(dataset.classes, dataset.colors, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def _nodes(lessons: Sequence[Lesson], rows: dict[str, int]) -> dict[str, float]:
+    """The height of each network in a round: its family's row, spread where a family has several."""
+    members: dict[str, list[str]] = {}
+    for lesson in lessons:
+        for entrant in (*lesson.teachers, lesson.student):
+            keys = members.setdefault(entrant.family, [])
+            if entrant.key not in keys:
+                keys.append(entrant.key)
+    return {
+        key: rows[family] + 0.5 * ((len(keys) - 1) / 2 - position) / max(1, len(keys) - 1) * (len(keys) > 1)
+        for family, keys in members.items()
+        for position, key in enumerate(keys)
+    }
+
+
+def _draw_lesson(axes: Axes, lesson: Lesson, nodes: dict[str, float], left: float, right: float, colors: dict[str, str]) -> None:
+    y = nodes[lesson.student.key]
+    for teacher in lesson.teachers:
+        _draw_node(axes, left, nodes[teacher.key], teacher, colors)
+        arrow = {"arrowstyle": "-|>", "color": colors[teacher.family], "shrinkA": 36, "shrinkB": 36, "linewidth": 1.6}
+        axes.annotate("", xy=(right, y), xytext=(left, nodes[teacher.key]), arrowprops=arrow)
+    _draw_node(axes, left, y, lesson.student, colors)
+    if lesson.taught is None:
+        axes.text(right, y, "failed", ha="center", va="center", fontsize=8, color="dimgray")
+        return
+    _draw_node(axes, right, y, lesson.taught, colors)
+    gain = 100 * (lesson.taught.result.miou - lesson.student.result.miou)
+    verdict = "kept" if lesson.is_kept else "not kept"
+    axes.text(
+        right + 0.26,
+        y,
+        f"{gain:+.2f} points\n{verdict}",
+        ha="left",
+        va="center",
+        fontsize=7.5,
+        color="black" if lesson.is_kept else "dimgray",
+    )
+
+
+def _draw_node(axes: Axes, x: float, y: float, entrant: Entrant, colors: dict[str, str]) -> None:
+    red, green, blue = to_rgb(colors[entrant.family])
+    fill = tuple(0.8 + 0.2 * part for part in (red, green, blue))
+    result = entrant.result
+    name = f"{title(entrant.family).split(' (')[0]}\n{100 * result.miou:.1f} %, {result.num_parameters_deploy / 1e6:.2f}M"
+    box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": colors[entrant.family]}
+    axes.text(x, y, name, ha="center", va="center", fontsize=7, bbox=box, zorder=4)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(3, max(1, count))
+    rows = -(-max(1, count) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.7 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.axis("off")
+    return figure, panels
+
+
+def _points(results: Sequence[TaskResult]) -> tuple[list[int], list[float]]:
+    return [r.num_parameters_deploy for r in results], [100 * r.miou for r in results]
+
+
+def _parameters(entrant: Entrant) -> int:
+    return entrant.result.num_parameters_deploy
+
+
+def _upper_front(front: list[Entrant]) -> list[Entrant]:
+    """Of the three-way front, what is on the front of mIoU against parameters alone."""
+    kept: list[Entrant] = []
+    for entrant in front:
+        if not kept or entrant.result.miou > kept[-1].result.miou:
+            kept.append(entrant)
+    return kept
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,132 @@
+"""Writes ``RUN/report``: tables, figures and one self-contained page, from the records alone."""
+
+import base64
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from agentkd import __version__
+from agentkd.agents.coordinator import read_run
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.config import Experiment
+from agentkd.errors import StorageError
+from agentkd.networks.families import title
+from agentkd.pipeline.plan import Outlook
+from agentkd.pipeline.stages import Stage
+from agentkd.report import figures, table
+from agentkd.report.paper import PAPER_TABLE
+from agentkd.task import TaskResult
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """Where the page is, and what it was made from."""
+
+    page: Path
+    outlook: Outlook
+
+
+def write_report(folder: RunFolder) -> WrittenReport:
+    """Writes the report of a run, finished or not.
+
+    Raises:
+        ArtifactError: the folder holds no run.
+        StorageError: the report cannot be written.
+    """
+    experiment, planner, outlook, journal = read_run(folder)
+    with journal:
+        records = list(journal.records())
+    results = {record.task.digest: record.result for record in records}
+    dataset = planner.dataset
+    pictures = {
+        "pareto": figures.pareto_figure(outlook, results),
+        "search": figures.search_figure(outlook),
+        "curves": figures.curves_figure(outlook),
+        "teaching": figures.teaching_figure(outlook),
+        "pictures": figures.pictures_figure(outlook, dataset, folder.store),
+    }
+    page = _render_page(experiment, outlook, results.values(), {name: png for name, png in pictures.items() if png})
+    texts = {
+        "table.csv": table.csv_table(outlook),
+        "test.csv": table.tests_csv(outlook),
+        "table.md": table.markdown_table(outlook) + "\n",
+        "table.tex": table.latex_table(outlook),
+        "report.html": page,
+    }
+    try:
+        folder.report.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _write(folder.report / name, text.encode())
+        for name, png in pictures.items():
+            if png:
+                _write(folder.report / f"{name}.png", png)
+    except OSError as error:
+        raise StorageError(folder.report, error.strerror or str(error)) from error
+    return WrittenReport(folder.report / "report.html", outlook)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file appears whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _render_page(experiment: Experiment, outlook: Outlook, results: Iterable[TaskResult], pictures: dict[str, bytes]) -> str:
+    template = files("agentkd.report").joinpath("data/report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    known = list(results)
+    return environment.from_string(template).render(
+        experiment=experiment,
+        version=__version__,
+        stages=[table.STAGE_TITLES[stage] for stage in table.STAGES],
+        rows=_page_rows(outlook),
+        tests=[(title(family), entrant) for family, entrant in outlook.tests.items()],
+        lessons=outlook.lessons,
+        winner=outlook.winner,
+        winner_title=title(outlook.winner.family) if outlook.winner else "",
+        is_finished=outlook.is_finished,
+        is_generated=experiment.data.dataset.startswith("generated"),
+        images={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        ledger=_ledger(known),
+        environment=next((dict(r.environment) for r in known if r.environment), {}),
+        host=f"{platform.system()} {platform.machine()}",
+        short_count=table.short_count,
+    )
+
+
+def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:
+    by_family: dict[str, dict[Stage, Any]] = {}
+    for row in outlook.rows:
+        by_family.setdefault(row.family, {})[row.stage] = row.entrant
+    return [
+        {
+            "title": title(family),
+            "cells": [cells.get(stage) for stage in table.STAGES],
+            "paper": PAPER_TABLE.get(family, (None,) * len(table.STAGES)),
+        }
+        for family, cells in by_family.items()
+    ]
+
+
+def _ledger(results: list[TaskResult]) -> dict[str, float]:
+    """What teaching cost, over the whole run."""
+    exchanges = [result.exchange for result in results if result.exchange]
+    return {
+        "tasks": len(results),
+        "training_s": sum(result.seconds for result in results),
+        "lessons": len(exchanges),
+        "requests": sum(exchange.requests for exchange in exchanges),
+        "megabytes": sum(exchange.bytes_received for exchange in exchanges) / 1e6,
+        "teacher_s": sum(exchange.teacher_s for exchange in exchanges),
+        "waited_s": sum(exchange.waited_s for exchange in exchanges),
+    }

@@ -1,0 +1,119 @@
+"""The architecture as two tables: which unit may import which, and who owns which dependency."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "agentkd"
+
+# Top row first. A unit imports only rows below its own; units in one row are independent.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"community", "report"},
+    {"agents"},
+    {"exchange", "launch", "pipeline"},
+    {"config"},
+    {"messages", "knowledge", "search", "artifacts"},
+    {"training", "datasets", "networks"},
+    {"task"},
+    {"architecture", "recipe"},
+    {"errors", "seeding", "logs"},
+    {"canonical"},
+]
+
+OWNERS = {
+    "zmq": {"exchange"},
+    "msgpack": {"messages"},
+    "optuna": {"search"},
+    "torch": {"networks", "training", "knowledge", "agents", "community"},
+    "torchmetrics": {"training"},
+    "safetensors": {"knowledge", "training", "networks", "report"},
+    "PIL": {"datasets"},
+    "yaml": {"config", "datasets", "cli"},
+    "sqlite3": {"artifacts"},
+    "matplotlib": {"report"},
+    "jinja2": {"report"},
+    "rich": {"report", "cli"},
+    "typer": {"cli"},
+}
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+
+ROW_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_unit_imports_only_rows_below_its_own(path: Path) -> None:
+    unit = unit_of(path)
+    if unit == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "agentkd" or parts[1] == unit or parts[1] == "__version__":
+            continue
+        assert ROW_OF[parts[1]] > ROW_OF[unit], f"{unit} must not import {parts[1]}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_its_owners_import_a_dependency_and_nobody_pickles(path: Path) -> None:
+    unit = unit_of(path)
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in FORBIDDEN, f"{path} imports {top}"
+        assert unit in OWNERS.get(top, {unit}), f"{unit} must not import {top}"
+
+
+def test_every_unit_has_a_row() -> None:
+    assert {unit_of(path) for path in modules()} - {"__init__"} <= set(ROW_OF)
+
+
+def test_no_module_is_longer_than_500_lines() -> None:
+    long = {str(path): count for path in modules() if (count := len(path.read_text(encoding="utf-8").splitlines())) > 500}
+    assert not long
+
+
+TORCH_FREE = [
+    "agentkd",
+    "agentkd.cli",
+    "agentkd.config",
+    "agentkd.agents.coordinator",
+    "agentkd.report.write",
+    "agentkd.messages.wire",
+    "agentkd.pipeline.plan",
+    "agentkd.networks.families",
+    "agentkd.datasets.opening",
+]
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_planning_reporting_and_the_command_line_do_not_import_torch(name: str) -> None:
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_the_package_and_its_help_do_not_import_what_takes_time() -> None:
+    code = "import sys, agentkd.cli; sys.exit(bool({'torch', 'optuna', 'matplotlib', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
