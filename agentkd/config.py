@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
@@ -27,14 +27,6 @@ class DataConfig(FrozenData):
     test: str = Field(default="test", description="split for the final evaluation; empty for none")
 
 
-class FamilyConfig(FrozenData):
-    """What differs for one family: settings of its baseline, recipe fields, search space, and stages' epochs."""
-
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    recipe: dict[str, Any] = Field(default_factory=dict)
-    space: dict[str, tuple[Setting, ...]] | None = Field(default=None, description="replaces the family's own search space")
-
-
 class BaselineConfig(FrozenData):
     """Each family's own architecture, trained."""
 
@@ -48,12 +40,36 @@ class PruningConfig(FrozenData):
     warmup_epochs: int = Field(default=10, ge=0)
 
 
-RECIPE_SPACE: dict[str, Range | Choices] = {
+def _known_fields(value: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
+    unknown = sorted(set(value) - set(Recipe.model_fields))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not a field of the recipe; known: {', '.join(Recipe.model_fields)}")
+    return value
+
+
+RecipeSpace = Annotated[dict[str, Range | Choices], AfterValidator(_known_fields)]
+RECIPE_SPACE: RecipeSpace = {
     "learning_rate": Range(low=1e-4, high=5e-2, log=True),
     "weight_decay": Range(low=1e-5, high=1e-3, log=True),
     "momentum": Choices(values=(0.8, 0.9, 0.95)),
     "batch_size": Choices(values=(2, 4, 8)),
 }
+
+
+class FamilyConfig(FrozenData):
+    """What differs for one family.
+
+    Args:
+        settings: of its baseline, where they differ from the published ones.
+        recipe: recipe fields.
+        space: replaces the family's own search space.
+        recipe_space: searched training hyperparameters that differ from ``search.recipe_space``.
+    """
+
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, tuple[Setting, ...]] | None = None
+    recipe_space: RecipeSpace = Field(default_factory=dict)
 
 
 class SearchConfig(FrozenData):
@@ -77,15 +93,7 @@ class SearchConfig(FrozenData):
     max_macs_ratio: float = Field(default=0.0, ge=0)
     candidates: int = Field(default=4, ge=1)
     pruning: PruningConfig | None = PruningConfig()
-    recipe_space: dict[str, Range | Choices] = Field(default_factory=lambda: dict(RECIPE_SPACE))
-
-    @field_validator("recipe_space")
-    @classmethod
-    def _known_fields(cls, value: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
-        unknown = sorted(set(value) - set(Recipe.model_fields))
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is not a field of the recipe; known: {', '.join(Recipe.model_fields)}")
-        return value
+    recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))
 
 
 class RoundConfig(FrozenData):

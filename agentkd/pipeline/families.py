@@ -189,7 +189,8 @@ class FamilyPlan:
         own = self._own_architecture()
         recipe = build_recipe(self.experiment, self.family).canonical()
         values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in own.settings.items()}
-        return values | {f"{RECIPE_PREFIX}{name}": recipe[name] for name in self.experiment.search.recipe_space}
+        searched = (name for name in self.space if name.startswith(RECIPE_PREFIX))
+        return values | {name: recipe[name.removeprefix(RECIPE_PREFIX)] for name in searched}
 
     def _as_trial(self, number: int, entrant: Entrant | None, task: Task) -> Trial:
         values = self._suggested[number]
@@ -232,7 +233,8 @@ def search_space(experiment: Experiment, family: str) -> Space:
     replaced = experiment.families[family].space
     architecture = families.search_space(family) if replaced is None else replaced
     space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
-    return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in experiment.search.recipe_space.items()}
+    recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
+    return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
 
 
 def choose_teacher(pareto: list[Entrant], config: RoundConfig) -> Entrant:

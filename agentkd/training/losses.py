@@ -132,7 +132,8 @@ def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: L
     """0.7 (main + two auxiliary) + 0.3 (GAN + segmentation tap), and the discriminator's own term.
 
     The generator's term sees the discriminator's parameters as constants and the discriminator's term sees the picture
-    as a constant, so one backward pass gives both their gradients.
+    as a constant, so one backward pass gives both their gradients. Without a discriminator (a setting of the search) the
+    picture is compared with the painted labels directly (L1).
     """
     ignore, size = settings.ignore_index, outputs["logits"].shape[-2:]
     small = F.interpolate(batch.labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
@@ -146,11 +147,11 @@ def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: L
         "aux8": 0.7 * ohem("aux8_logits", batch.labels),
         "i2i": 0.3 * ohem("i2i_logits", small),
     }
+    painted, truth = outputs["picture"].float(), paint_labels(small, settings)
     discriminator = getattr(network, "discriminator", None)
     if discriminator is None:
-        return terms
+        return terms | {"picture": 0.3 * F.l1_loss(painted, truth)}
     image = F.interpolate(batch.images.float(), size=size, mode="bilinear", align_corners=False)
-    painted, truth = outputs["picture"].float(), paint_labels(small, settings)
     constants = {name: p.detach() for name, p in discriminator.named_parameters()}
     fooled = functional_call(discriminator, constants, (image, painted))
     on_truth, on_painted = discriminator(image, truth), discriminator(image, painted.detach())

@@ -1,0 +1,184 @@
+"""Views are pure functions, readers are strict, splits keep groups together."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from agentkd.datasets.opening import open_dataset
+from agentkd.datasets.order import step_views
+from agentkd.datasets.samples import split_indices
+from agentkd.datasets.views import make_view, whole_view
+from agentkd.errors import DatasetError
+from agentkd.recipe import ViewSettings
+
+GENERATED = "generated:seed=7,size=48x40,train=12,validation=4,test=4"
+SETTINGS = ViewSettings(crop_height=32, crop_width=48)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six images of two clips in train, two in val."""
+    description = {"name": "toy", "classes": ["a", "b", "c"], "ignore_index": 255}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(description))
+    for split, stems in {"train": ["x_1", "x_2", "x_3", "x_4", "y_1", "y_2"], "val": ["z_1", "z_2"]}.items():
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for number, stem in enumerate(stems):
+            Image.new("RGB", (40, 32), (number * 20, 0, 0)).save(tmp_path / "images" / split / f"{stem}.png")
+            Image.new("L", (40, 32), number % 3).save(tmp_path / "masks" / split / f"{stem}.png")
+    return tmp_path
+
+
+def test_generated_scenes_are_a_pure_function_of_seed_and_index() -> None:
+    one, two, other = open_dataset(GENERATED), open_dataset(GENERATED), open_dataset(GENERATED.replace("seed=7", "seed=8"))
+    assert np.array_equal(one.sample(3).image, two.sample(3).image)
+    assert not np.array_equal(one.sample(3).image, other.sample(3).image)
+    assert one.digest == two.digest != other.digest
+    assert one.sample(0).image.shape == (40, 48, 3)
+
+
+def test_generated_scenes_hold_all_five_classes() -> None:
+    dataset = open_dataset("generated:seed=1,size=64x64,train=16")
+    seen = np.unique(np.concatenate([dataset.sample(i).label.ravel() for i in dataset.splits["train"]]))
+    assert seen.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_view_is_the_same_on_any_worker_and_in_any_order() -> None:
+    dataset = open_dataset(GENERATED)
+    keys = [(index, seed) for index in range(6) for seed in range(3)]
+    alone = [make_view(dataset, index, seed, SETTINGS) for index, seed in keys]
+    with ThreadPoolExecutor(4) as pool:
+        shuffled = list(pool.map(lambda key: make_view(open_dataset(GENERATED), *key, SETTINGS), reversed(keys)))[::-1]
+    for a, b in zip(alone, shuffled, strict=True):
+        assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label)
+
+
+def test_views_differ_between_seeds_samples_and_datasets() -> None:
+    dataset = open_dataset(GENERATED)
+    images = [make_view(dataset, index, seed, SETTINGS).image for index, seed in ((0, 0), (0, 1), (1, 0))]
+    assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[0], images[2])
+
+
+def test_label_and_image_are_transformed_alike(tmp_path: Path) -> None:
+    """A picture whose red channel is its label stays so through scale, crop and flip."""
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump({"name": "t", "classes": [str(i) for i in range(200)]}))
+    label = (np.arange(64)[:, None] + np.arange(64)[None, :]).astype(np.uint8)
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    Image.fromarray(np.stack([label] * 3, axis=2)).save(tmp_path / "images/train/a.png")
+    Image.fromarray(label).save(tmp_path / "masks/train/a.png")
+    dataset = open_dataset(f"folder:path={tmp_path}")
+    for seed in range(10):
+        view = make_view(dataset, 0, seed, ViewSettings(crop_height=40, crop_width=40, color=0))
+        red = (view.image[0] * 0.229 + 0.485) * 255
+        assert np.abs(red - view.label)[2:-2, 2:-2].max() < 3
+
+
+def test_images_smaller_than_the_crop_are_enlarged() -> None:
+    view = make_view(open_dataset(GENERATED), 0, 0, ViewSettings(crop_height=96, crop_width=128))
+    assert view.image.shape == (3, 96, 128) and view.label.shape == (96, 128)
+
+
+def test_every_pass_over_a_split_sees_every_sample_once() -> None:
+    steps = [step_views(tuple(range(10, 22)), 4, view_seed=1, step=step, epoch_steps=3) for step in range(6)]
+    for epoch in (steps[:3], steps[3:]):
+        assert sorted(index for step in epoch for index, _ in step) == list(range(10, 22))
+    assert [i for s in steps[:3] for i, _ in s] != [i for s in steps[3:] for i, _ in s]
+
+
+def test_a_held_out_split_takes_whole_groups(folder: Path) -> None:
+    dataset = open_dataset(f"folder:path={folder},holdout=0.3")
+    assert {dataset.group(i) for i in dataset.splits["train"]} == {"x"}
+    assert {dataset.group(i) for i in dataset.splits["validation"]} == {"y"}
+    assert len(dataset.splits["test"]) == 2
+    named = open_dataset(f"folder:path={folder},holdout=x")
+    assert {named.group(i) for i in named.splits["validation"]} == {"x"}
+
+
+def test_a_reader_resizes_and_reads_both_forms(folder: Path) -> None:
+    dataset = open_dataset(f"folder:path={folder},size=20x16")
+    assert dataset.sample(0).image.shape == (16, 20, 3)
+    assert whole_view(dataset, 1).label.tolist() == np.full((16, 20), 1).tolist()
+    dataset.check()
+
+
+def test_the_digest_changes_with_any_byte_of_any_file(folder: Path) -> None:
+    before = open_dataset(f"folder:path={folder}").digest
+    Image.new("L", (40, 32), 2).save(folder / "masks/train/x_1.png")
+    assert open_dataset(f"folder:path={folder}").digest != before
+
+
+def test_an_image_without_mask_is_named(folder: Path) -> None:
+    (folder / "masks/train/x_2.png").unlink()
+    with pytest.raises(DatasetError, match=r"x_2\.png: image without mask; expected .*masks/train/x_2\.png"):
+        open_dataset(f"folder:path={folder}")
+
+
+def test_an_unknown_mask_value_is_named_with_file_and_count(folder: Path) -> None:
+    Image.new("L", (40, 32), 7).save(folder / "masks/train/x_3.png")
+    with pytest.raises(DatasetError, match=r"x_3\.png: mask holds the unknown value 7 in 1280 pixels; expected 0 to 2 or 255"):
+        open_dataset(f"folder:path={folder}").check()
+
+
+def test_color_masks_are_read_by_their_colors(folder: Path) -> None:
+    description = {
+        "name": "toy",
+        "format": "color-mask",
+        "classes": ["a", "b"],
+        "colours": [[1, 2, 3], [200, 0, 0]],
+        "ignored_colors": [[0, 0, 0]],
+    }
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(description))
+    for path in folder.glob("masks/*/*.png"):
+        Image.new("RGB", (40, 32), (200, 0, 0)).save(path)
+    dataset = open_dataset(f"folder:path={folder}")
+    assert np.unique(dataset.sample(0).label).tolist() == [1]
+    Image.new("RGB", (40, 32), (9, 9, 9)).save(folder / "masks/train/x_1.png")
+    with pytest.raises(DatasetError, match=r"unknown color 9,9,9"):
+        open_dataset(f"folder:path={folder}").check()
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_any_value_but_zero_is_the_second_class_of_a_binary_mask(folder: Path, value: int) -> None:
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "toy", "format": "binary-mask", "classes": ["a", "b"]}))
+    Image.new("L", (40, 32), value).save(folder / "masks/train/x_1.png")
+    assert np.unique(open_dataset(f"folder:path={folder}").sample(0).label).tolist() == [1]
+
+
+def test_camvid_as_segnet_arranged_it(tmp_path: Path) -> None:
+    for name in ("train", "trainannot", "val", "valannot"):
+        (tmp_path / name).mkdir()
+    for split in ("train", "val"):
+        Image.new("RGB", (40, 32)).save(tmp_path / split / "0001TP_1.png")
+        Image.new("L", (40, 32), 11).save(tmp_path / f"{split}annot" / "0001TP_1.png")
+    dataset = open_dataset(f"camvid:path={tmp_path}")
+    assert len(dataset.classes) == 11 and dataset.ignore_index == 11
+    assert dataset.sample(0).label[0, 0] == 11
+    assert set(dataset.splits) == {"train", "validation"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("nothing", "is not a dataset"),
+        ("generated:sede=3", "unknown option 'sede'"),
+        ("generated:size=big", "size 'big' is not a size"),
+        ("folder:size=32x32", "needs path=DIR"),
+        ("folder:path=/nowhere", "no such folder"),
+        ("no.module:name", "cannot be imported"),
+    ],
+)
+def test_a_wrong_specification_says_what_would_be_right(spec: str, expected: str) -> None:
+    with pytest.raises(DatasetError, match=expected):
+        open_dataset(spec)
+
+
+def test_a_missing_and_an_empty_split_are_refused(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has no split 'test'; expected one of: train \(6\)"):
+        split_indices(open_dataset(f"folder:path={folder}"), "test")
+    with pytest.raises(DatasetError, match="split 'train' is empty"):
+        split_indices(open_dataset("generated:train=0"), "train")
