@@ -131,7 +131,7 @@ class Journal:
         """Notes a JSON value under a key."""
         try:
             with self._connection:
-                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _text(value)))
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
         except sqlite3.DatabaseError as error:
             raise self._translate(error) from error
 

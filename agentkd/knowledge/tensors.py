@@ -66,9 +66,10 @@ def match(tensors: Tensors, expected: Tensors) -> None:
     if tensors.keys() != expected.keys():
         extra, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
         raise ContractError("tensor names", extra[:3], missing[:3], hint="are these weights of another architecture?")
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
-            raise ContractError(name, (tuple(value.shape), value.dtype), (tuple(expected[name].shape), expected[name].dtype))
+    for name, wanted in expected.items():
+        value = tensors[name]
+        if value.shape != wanted.shape or value.dtype != wanted.dtype:
+            raise ContractError(name, (tuple(value.shape), value.dtype), (tuple(wanted.shape), wanted.dtype))
 
 
 def _check_header(raw: bytes) -> dict[str, dict[str, str]]:

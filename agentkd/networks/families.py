@@ -95,7 +95,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="unet",
-            title="UNet++ (plain U-Net, as counted)",
+            title="U-Net (paper: UNet++)",
             builder="agentkd.networks.unet:UNet",
             settings=s.UNetSettings,
             space=s.UNET_SPACE,
@@ -104,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="unetpp",
-            title="UNet++ (nested)",
+            title="UNet++",
             builder="agentkd.networks.unet:UNetPP",
             settings=s.UNetPPSettings,
             space=s.UNETPP_SPACE,

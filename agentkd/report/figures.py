@@ -1,7 +1,7 @@
 """The figures of a report, as PNG bytes. Colors are Okabe and Ito's, which color-blind people can tell apart."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,6 @@ from agentkd.datasets.samples import Dataset
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import Entrant, Lesson, Stage
-from agentkd.search.selection import pareto_set
 from agentkd.search.study import Outcome
 from agentkd.task import TaskResult
 
@@ -57,11 +56,9 @@ def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
             linewidths=0.6,
             zorder=3,
         )
-    entrants = {row.entrant.key: row.entrant for row in outlook.rows}
-    front = sorted((entrants[c.task] for c in pareto_set(e.candidate for e in entrants.values())), key=_parameters)
-    front = _upper_front(front)
+    front = _front(results.values())
     if front:
-        axes.step(*_points([e.result for e in front]), where="post", color="black", linewidth=1, linestyle="--", zorder=2)
+        axes.step(*_points(front), where="post", color="black", linewidth=1, linestyle="--", zorder=2)
     handles: list[Artist] = [Patch(color=colors[family], label=title(family)) for family in outlook.trials]
     handles += [
         axes.scatter([], [], marker=marker, color="white", edgecolors="black", s=60, label=stage.value)
@@ -88,11 +85,11 @@ def search_figure(outlook: Outlook) -> bytes:
         pruned = [t for t in trials if t.outcome is Outcome.PRUNED]
         axes.plot([t.number for t in pruned], [100 * t.miou for t in pruned], "v", color="gray", label="pruned")
         rest = [t.number for t in trials if t.outcome in (Outcome.INFEASIBLE, Outcome.FAILED)]
-        axes.plot(rest, [0] * len(rest), "x", color="gray", label="infeasible or failed", clip_on=False)
+        axes.plot(rest, [0] * len(rest), "x", color="gray", label="infeasible or failed")
         axes.set_title(title(family), fontsize=10)
         axes.set(xlabel="trial", ylabel="mIoU, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(-3, 100 * max([0.1, *(t.miou for t in trials)]) * 1.15)
         axes.grid(alpha=0.3)
     if families:
         panels[0].legend(fontsize=7, frameon=False)
@@ -129,14 +126,14 @@ def teaching_figure(outlook: Outlook) -> bytes:
     """Who taught whom: a column for each round's start, an arrow from each teacher to its student with the gain in mIoU."""
     families = list(outlook.trials)
     colors = family_colors(outlook)
-    figure = Figure(figsize=(10, 1.2 + 1.05 * max(1, len(families))), layout="constrained")
+    figure = Figure(figsize=(11, 1.2 + 1.05 * max(1, len(families))), layout="constrained")
     axes = figure.add_subplot()
-    columns = {Stage.ROUND1: (0.0, 1.0), Stage.ROUND2: (1.6, 2.6)}
+    columns = {Stage.ROUND1: (0.0, 1.0), Stage.ROUND2: (2.0, 3.0)}
     for column, text in (
         (0.0, "candidates of the search"),
         (1.0, "after round 1"),
-        (1.6, "before round 2"),
-        (2.6, "after round 2"),
+        (2.0, "before round 2"),
+        (3.0, "after round 2"),
     ):
         axes.text(column, 0.75, text, ha="center", fontsize=9, color="dimgray")
     rows = {family: -index for index, family in enumerate(families)}
@@ -145,7 +142,7 @@ def teaching_figure(outlook: Outlook) -> bytes:
         for lesson in outlook.lessons:
             if lesson.stage is stage:
                 _draw_lesson(axes, lesson, nodes, left, right, colors)
-    axes.set_xlim(-0.6, 3.3)
+    axes.set_xlim(-0.4, 3.75)
     axes.set_ylim(-len(families) + 0.2, 1.0)
     axes.axis("off")
     return _png(figure)
@@ -156,15 +153,15 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
     if outlook.winner is None or not outlook.tests:
         return None
     student = outlook.tests[outlook.winner.family]
-    shown = [("final network: " + title(outlook.winner.family), student)]
+    shown = [("final network:\n" + title(outlook.winner.family), student)]
     taught = [lesson for lesson in outlook.lessons if lesson.stage is Stage.ROUND2]
     teacher_family = next((lesson.teachers[0].family for lesson in taught if lesson.student.family == outlook.winner.family), "")
     if not teacher_family and taught:
-        shown[0] = ("teacher and final network: " + title(outlook.winner.family), student)
+        shown[0] = ("teacher and final:\n" + title(outlook.winner.family), student)
         teacher_family = taught[0].student.family
-        shown.insert(0, ("its student: " + title(teacher_family), outlook.tests[teacher_family]))
+        shown.insert(0, ("its student:\n" + title(teacher_family), outlook.tests[teacher_family]))
     elif teacher_family:
-        shown.insert(0, ("teacher: " + title(teacher_family), outlook.tests[teacher_family]))
+        shown.insert(0, ("teacher:\n" + title(teacher_family), outlook.tests[teacher_family]))
     maps = [(text, load(store.get(entrant.result.predictions))) for text, entrant in shown]
     names = sorted(maps[-1][1])[:NUM_PICTURES]
     palette = np.zeros((256, 3), dtype=np.uint8)
@@ -221,7 +218,7 @@ def _draw_lesson(axes: Axes, lesson: Lesson, nodes: dict[str, float], left: floa
     gain = 100 * (lesson.taught.result.miou - lesson.student.result.miou)
     verdict = "kept" if lesson.is_kept else "not kept"
     axes.text(
-        right + 0.26,
+        right + 0.27,
         y,
         f"{gain:+.2f} points\n{verdict}",
         ha="left",
@@ -254,16 +251,13 @@ def _points(results: Sequence[TaskResult]) -> tuple[list[int], list[float]]:
     return [r.num_parameters_deploy for r in results], [100 * r.miou for r in results]
 
 
-def _parameters(entrant: Entrant) -> int:
-    return entrant.result.num_parameters_deploy
-
-
-def _upper_front(front: list[Entrant]) -> list[Entrant]:
-    """Of the three-way front, what is on the front of mIoU against parameters alone."""
-    kept: list[Entrant] = []
-    for entrant in front:
-        if not kept or entrant.result.miou > kept[-1].result.miou:
-            kept.append(entrant)
+def _front(results: Iterable[TaskResult]) -> list[TaskResult]:
+    """Of all trained networks those that none smaller beats in mIoU, smallest first."""
+    kept: list[TaskResult] = []
+    trained = [result for result in results if result.weights]
+    for result in sorted(trained, key=lambda r: (r.num_parameters_deploy, -r.miou)):
+        if not kept or result.miou > kept[-1].miou:
+            kept.append(result)
     return kept
 
 

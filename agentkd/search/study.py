@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -145,10 +146,7 @@ def _rebuild(space: Space, trials: Sequence[Trial]) -> optuna.Study:
 
 def _frozen(space: Space, trial: Trial) -> FrozenTrial:
     """Enqueued published settings may lie outside the space; such a parameter is left out of what TPE learns from."""
-    inside = {}
-    for name, value in trial.values.items():
-        if name in space and distribution(space[name])._contains(distribution(space[name]).to_internal_repr(value)):
-            inside[name] = value
+    inside = {name: value for name, value in trial.values.items() if name in space and _is_inside(space[name], value)}
     states = {
         Outcome.RUNNING: TrialState.RUNNING,
         Outcome.COMPLETED: TrialState.COMPLETE,
@@ -166,6 +164,12 @@ def _frozen(space: Space, trial: Trial) -> FrozenTrial:
         user_attrs={"number": trial.number, "outcome": trial.outcome.value},
         constraints={"size": trial.violation} if state is TrialState.COMPLETE else None,
     )
+
+
+def _is_inside(parameter: Parameter, value: Any) -> bool:
+    if isinstance(parameter, Choices):
+        return value in parameter.values
+    return bool(parameter.low <= value <= parameter.high)
 
 
 def _running_best(curve: Sequence[float | None]) -> list[float]:

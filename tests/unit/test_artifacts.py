@@ -1,0 +1,114 @@
+"""Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentkd.architecture import Architecture
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.artifacts.store import Store
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
+from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+
+
+def record(seed: int = 0, weights: str = "w") -> Record:
+    architecture = Architecture(family="unet", num_classes=2)
+    task = Task(kind=TaskKind.TRAIN, architecture=architecture, data=DataSource(spec="s", content_digest="d"), seed=seed)
+    return Record(task, TaskResult(status=Status.COMPLETED, weights=weights, miou=0.5), "agent-1", 1)
+
+
+def test_a_stored_artifact_is_named_by_its_digest_and_comes_back(tmp_path) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+    assert store.put(b"knowledge") == digest
+    assert store.get(digest) == b"knowledge"
+    assert digest in store
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [f"{digest}.safetensors"]
+
+
+def test_damage_is_noticed(tmp_path) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+    store.path(digest).write_bytes(b"knowledgf")
+    with pytest.raises(ArtifactCorruptError) as caught:
+        store.get(digest)
+    assert caught.value.expected == digest != caught.value.actual
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "", "0" * 63, "0" * 65, "CON", "\0" * 64])
+def test_names_that_are_no_digests_lead_nowhere(tmp_path, name) -> None:
+    with pytest.raises(ArtifactNotFoundError):
+        Store(tmp_path).get(name)
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="No space left on device; free some space"):
+        Store(tmp_path).put(b"knowledge")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_task_is_recorded_once(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        assert journal.commit(record(), (("t", "agent-2"),))
+        assert not journal.commit(record())
+        assert [r.task for r in journal.records()] == [record().task]
+        assert journal.exchanges() == [(record().task.digest, "t", "agent-2", "agent-1")]
+
+
+def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(record())
+        with pytest.raises(ArtifactError, match="not deterministic"):
+            journal.commit(record(weights="other"))
+
+
+def test_records_survive_the_process(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(record(1))
+        journal.commit(record(2))
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
+        assert [r.task.seed for r in journal.records()] == [1, 2]
+
+
+def test_a_damaged_journal_is_refused_with_its_place(tmp_path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"this is no database, and long enough to be looked at" * 50)
+    with pytest.raises(ArtifactError, match=r"journal\.sqlite is damaged"):
+        Journal(tmp_path / "journal.sqlite")
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path) -> None:
+    Journal(tmp_path / "journal.sqlite")._connection.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    connection.close()
+    with pytest.raises(ArtifactError, match="version 99"):
+        Journal(tmp_path / "journal.sqlite")
+
+
+def test_a_second_coordinator_is_refused_and_the_lock_dies_with_its_holder(tmp_path) -> None:
+    code = "import sys; from pathlib import Path; from agentkd.artifacts.run_folder import *; "
+    code += "lock = RunLock(RunFolder(Path(sys.argv[1]))).__enter__(); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(ArtifactError, match=f"in use by another coordinator \\(process {holder.pid}\\)"),
+        RunLock(RunFolder(tmp_path)),
+    ):
+        pass
+    holder.kill()
+    holder.communicate()
+    with RunLock(RunFolder(tmp_path)):
+        pass
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path) -> None:
+    with pytest.raises(ArtifactError, match="agentkd run FILE"):
+        RunFolder(Path(tmp_path)).must_exist()

@@ -1,0 +1,102 @@
+"""The experiment file: all problems at once, with their paths, before anything starts."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agentkd.config import build_recipe, dump_experiment, load_experiment
+from agentkd.errors import ConfigError
+
+GOOD = {
+    "name": "t",
+    "data": {"dataset": "generated:seed=1,size=32x32,train=8,validation=4,test=4"},
+    "families": ["unet", "pidnet_s"],
+}
+
+
+def write(tmp_path: Path, data: object) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def test_a_short_file_is_enough_and_is_written_back_whole(tmp_path) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD))
+    assert list(experiment.families) == ["unet", "pidnet_s"]
+    assert experiment.baseline.epochs == 120 and experiment.search.epochs == 50
+    assert load_experiment(write(tmp_path, dump_experiment(experiment))) == experiment
+
+
+def test_unknown_key_wrong_type_and_missing_file_are_reported_together(tmp_path) -> None:
+    data = GOOD | {
+        "serach": {},
+        "baseline": {"epochs": "many"},
+        "data": {"dataset": "folder:path=/nowhere/at/all"},
+        "recipe": {"learning_rat": 1},
+        "families": {"resnet": None, "unet": {"settings": {"dept": 3}}},
+        "round1": {"recipe": {"batch_size": 1}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    found = {problem.path: problem.text for problem in caught.value.problems}
+    assert found["serach"] == "unknown key; did you mean 'search'?"
+    assert "valid integer" in found["baseline.epochs"]
+    assert "no such folder" in found["data.dataset"]
+    assert "unknown key" in found["recipe.learning_rat"]
+    assert "no family 'resnet'" in found["families.resnet"]
+    assert "unknown setting" in found["families.unet.settings.dept"]
+    assert "greater than or equal to 2" in found["round1.recipe.batch_size"]
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_an_empty_or_missing_split_is_a_problem_of_the_file(tmp_path) -> None:
+    data = GOOD | {"data": {"dataset": "generated:seed=1,train=8,validation=0", "test": "exam"}}
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    assert [problem.path for problem in caught.value.problems] == ["data.validation", "data.test"]
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", ""])
+def test_what_is_no_mapping_is_refused(tmp_path, text) -> None:
+    with pytest.raises(ConfigError):
+        load_experiment(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read experiment file nowhere\.yaml"):
+        load_experiment(Path("nowhere.yaml"))
+
+
+def test_overrides_reach_into_the_file(tmp_path) -> None:
+    given = ["baseline.epochs=3", "families.unet.settings.base=16", "search.pruning=null"]
+    experiment = load_experiment(write(tmp_path, GOOD), given)
+    assert experiment.baseline.epochs == 3
+    assert experiment.families["unet"].settings == {"base": 16} and "pidnet_s" in experiment.families
+    assert experiment.search.pruning is None
+    with pytest.raises(ConfigError, match=r"expected a\.b=value"):
+        load_experiment(write(tmp_path, GOOD), ["nonsense"])
+
+
+def test_a_recipe_is_published_then_experiment_then_family_then_stage(tmp_path) -> None:
+    data = GOOD | {"recipe": {"batch_size": 8, "learning_rate": 0.5}, "families": {"unet": {"recipe": {"learning_rate": 0.25}}}}
+    recipe = build_recipe(load_experiment(write(tmp_path, data)), "unet", epochs=7)
+    assert (recipe.optimizer, recipe.batch_size, recipe.learning_rate, recipe.epochs) == ("adamw", 8, 0.25, 7)
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "camvid_cpu"])
+def test_the_examples_are_valid_but_for_data_that_one_may_not_have(examples, name) -> None:
+    try:
+        experiment = load_experiment(examples / f"{name}.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
+    except ConfigError as error:
+        pytest.fail(str(error))
+    assert list(experiment.families) == ["pidnet_s", "pidnet_m", "pidnet_l", "unet", "cnn_i2i_bisenet"]
+
+
+def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:
+    paper = load_experiment(examples / "paper.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
+    epochs = (paper.baseline.epochs, paper.search.epochs, paper.round1.epochs, paper.round2.epochs)
+    assert epochs == (120, 50, 50, 50)
+    assert build_recipe(paper, "pidnet_s").batch_size == 4
+    assert paper.round2.teachers == "largest"
+    assert not paper.round2.distillation.scale_by_temperature_squared

@@ -1,0 +1,113 @@
+"""Who does what: events in, actions out."""
+
+from agentkd.agents.dispatch import Accept, Dispatcher, Ended, Failed, GiveUp, Joined, Launch, Lost, Move, Ready, Start, Teach
+from agentkd.architecture import Architecture
+from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+
+ARCHITECTURE = Architecture(family="unet", num_classes=2)
+TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="w1")
+OTHER = TeacherReference(architecture=ARCHITECTURE, weights="w2")
+
+
+def task(*teachers: TeacherReference) -> Task:
+    kind = TaskKind.DISTILL if teachers else TaskKind.TRAIN
+    return Task(kind=kind, architecture=ARCHITECTURE, data=DataSource(spec="s", content_digest="d"), teachers=teachers)
+
+
+def with_agents(num_slots: int, tasks: dict[str, Task], **options: int) -> Dispatcher:
+    dispatcher = Dispatcher(num_slots, **options)
+    launches = dispatcher.want(tasks.items())
+    assert launches == [Launch(f"agent-{i + 1}", "learning", i) for i in range(min(num_slots, len(tasks)))]
+    return dispatcher
+
+
+def test_tasks_go_to_agents_in_order() -> None:
+    dispatcher = with_agents(2, {"a": task(), "b": task(), "c": task()})
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "a", 1)]
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "b", 1)]
+    assert dispatcher.handle(Ended("agent-2", "a", 1)) == [Accept("a"), Start("agent-2", "c", 1)]
+
+
+def test_no_more_agents_are_started_than_there_is_work() -> None:
+    dispatcher = Dispatcher(4)
+    assert dispatcher.want([("a", task())]) == [Launch("agent-1", "learning", 0)]
+    assert dispatcher.want([("a", task())]) == []
+
+
+def test_a_task_of_a_lost_agent_goes_to_its_replacement_with_a_new_epoch() -> None:
+    dispatcher = with_agents(1, {"a": task()})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Lost("agent-1")) == [Launch("agent-2", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "a", 2)]
+
+
+def test_a_result_of_an_earlier_epoch_is_void() -> None:
+    dispatcher = with_agents(1, {"a": task()})
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Lost("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == []
+    assert dispatcher.handle(Ended("agent-2", "a", 1)) == []
+    assert dispatcher.handle(Ended("agent-2", "a", 2)) == [Accept("a")]
+
+
+def test_a_result_counts_once() -> None:
+    dispatcher = with_agents(1, {"a": task()})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == []
+
+
+def test_a_task_is_given_up_after_its_attempts_and_at_once_if_trying_again_is_pointless() -> None:
+    dispatcher = with_agents(1, {"a": task(), "b": task()}, max_attempts=2)
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "a", 2)]
+    assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [GiveUp("a"), Start("agent-1", "b", 1)]
+    assert dispatcher.handle(Failed("agent-1", "b", 1, retryable=False)) == [GiveUp("b")]
+
+
+def test_a_lesson_starts_once_its_teacher_is_ready() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER)]
+    assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
+
+
+def test_one_teacher_serves_several_students() -> None:
+    dispatcher = with_agents(2, {"a": task(TEACHER), "b": task(TEACHER)})
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    dispatcher.handle(Joined("agent-3"))
+    starts = dispatcher.handle(Ready("agent-3", "w1"))
+    assert starts == [Start("agent-1", "a", 1, (("w1", "agent-3"),)), Start("agent-2", "b", 1, (("w1", "agent-3"),))]
+
+
+def test_students_are_told_when_their_teacher_is_replaced() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):
+        dispatcher.handle(event)
+    assert dispatcher.handle(Lost("agent-2")) == [Launch("agent-3", "teaching", 0)]
+    assert dispatcher.handle(Joined("agent-3")) == [Teach("agent-3", TEACHER)]
+    assert dispatcher.handle(Ready("agent-3", "w1")) == [Move("agent-1", "w1", "agent-3")]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
+
+
+def test_a_teacher_that_nobody_needs_any_more_adopts_other_weights() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER), "b": task(OTHER)})
+    for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):
+        dispatcher.handle(event)
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Teach("agent-2", OTHER)]
+    assert dispatcher.handle(Ready("agent-2", "w2")) == [Start("agent-1", "b", 1, (("w2", "agent-2"),))]
+
+
+def test_an_ensemble_waits_for_all_its_teachers() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER, OTHER)})
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0), Launch("agent-3", "teaching", 0)]
+    dispatcher.handle(Joined("agent-2"))
+    dispatcher.handle(Joined("agent-3"))
+    assert dispatcher.handle(Ready("agent-2", "w1")) == []
+    assert dispatcher.handle(Ready("agent-3", "w2")) == [Start("agent-1", "a", 1, (("w1", "agent-2"), ("w2", "agent-3")))]
+
+
+def test_events_of_unknown_agents_are_ignored() -> None:
+    assert Dispatcher(1).handle(Ended("nobody", "a", 1)) == []

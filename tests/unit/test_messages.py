@@ -1,0 +1,113 @@
+"""Messages survive the wire, and any other bytes are refused with one kind of error."""
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentkd.errors import RemoteProtocolError
+from agentkd.messages import bodies
+from agentkd.messages.wire import MAX_BODY_BYTES, PREAMBLE, Message, decode, encode
+
+NAMES = st.text(min_size=1, max_size=30)
+MESSAGES = st.one_of(
+    st.builds(bodies.HeartbeatEvent, progress=st.integers(0, 2**62), is_busy=st.booleans()),
+    st.builds(bodies.CancelRequest, task=NAMES, epoch=st.integers(0, 2**31)),
+    st.builds(
+        bodies.TaskProgressEvent,
+        task=NAMES,
+        epoch=st.integers(0, 9),
+        step=st.integers(0, 10**6),
+        steps=st.integers(0, 10**6),
+        loss=st.floats(allow_nan=False, allow_infinity=False),
+        miou=st.none() | st.floats(0, 1),
+    ),
+    st.builds(
+        bodies.KnowledgeRequest,
+        kind=st.sampled_from(bodies.KnowledgeKind),
+        weights=NAMES,
+        views=st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)), max_size=8).map(tuple),
+    ),
+)
+HEADER = msgpack.packb({"msg_id": 1, "parent_id": 0})
+
+
+def preamble(magic=b"AKDP", major=1, minor=0, number=3, flags=0) -> bytes:
+    return PREAMBLE.pack(magic, major, minor, number, flags)
+
+
+@given(body=MESSAGES, number=st.integers(0, 2**62), buffers=st.lists(st.binary(max_size=50), max_size=3))
+def test_decode_gives_back_what_was_encoded(body, number, buffers) -> None:
+    message = Message(body, msg_id=number, parent_id=7, buffers=tuple(buffers))
+    decoded = decode(encode(message))
+    assert decoded == message and decoded.buffers == message.buffers
+
+
+@settings(max_examples=300)
+@given(frames=st.lists(st.binary(max_size=60), max_size=6), number=st.sampled_from([*bodies.TYPES, 200]))
+def test_any_frames_decode_or_are_refused(frames, number) -> None:
+    for candidate in (frames, [preamble(number=number), HEADER, *frames], [preamble(number=number), *frames]):
+        try:
+            decode(candidate)
+        except RemoteProtocolError:
+            continue
+
+
+@settings(max_examples=300)
+@given(body=MESSAGES, data=st.data())
+def test_a_flipped_byte_decodes_or_is_refused(body, data) -> None:
+    frames = [bytearray(frame) for frame in encode(Message(body, msg_id=3))]
+    frame = data.draw(st.sampled_from([f for f in frames if f]))
+    frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        decode(frames)
+    except RemoteProtocolError:
+        return
+
+
+GOOD_BODY = msgpack.packb({"progress": 1, "is_busy": False})
+CASES = {
+    "no frames": [],
+    "empty preamble": [b"", HEADER, GOOD_BODY],
+    "seven octets": [preamble()[:7], HEADER, GOOD_BODY],
+    "wrong magic": [preamble(magic=b"HTTP"), HEADER, GOOD_BODY],
+    "major 0": [preamble(major=0), HEADER, GOOD_BODY],
+    "major 255": [preamble(major=255), HEADER, GOOD_BODY],
+    "minor above": [preamble(minor=9), HEADER, GOOD_BODY],
+    "unknown type": [preamble(number=250), HEADER, GOOD_BODY],
+    "critical flag": [preamble(flags=1), HEADER, GOOD_BODY],
+    "missing body": [preamble(), HEADER],
+    "a thousand frames": [preamble(), HEADER, GOOD_BODY] + [b""] * 1000,
+    "body over limit": [preamble(), HEADER, b"\xc4" + b"x" * MAX_BODY_BYTES],
+    "array bomb": [preamble(), HEADER, b"\xdd\xff\xff\xff\xff"],
+    "map bomb": [preamble(), HEADER, b"\xdf\xff\xff\xff\xff"],
+    "binary bomb": [preamble(), HEADER, b"\xc6\xff\xff\xff\xff"],
+    "deep nesting": [preamble(), HEADER, b"\x91" * 500_000],
+    "integer key": [preamble(), HEADER, msgpack.packb({1: 2})],
+    "duplicate key": [preamble(), HEADER, b"\x82\xa1a\x01\xa1a\x02"],
+    "bad utf-8": [preamble(), HEADER, b"\x81\xa1a\xa2\xff\xff"],
+    "trailing octets": [preamble(), HEADER, GOOD_BODY + b"\x00"],
+    "extension type": [preamble(), HEADER, msgpack.packb({"progress": msgpack.ExtType(4, b"x")})],
+    "reserved octet": [preamble(), HEADER, b"\xc1"],
+    "a list": [preamble(), HEADER, msgpack.packb([1])],
+    "not a number": [
+        preamble(number=11),
+        HEADER,
+        msgpack.packb({"task": "t", "epoch": 1, "step": 1, "steps": 1, "loss": float("nan")}),
+    ],
+    "negative count": [preamble(), HEADER, msgpack.packb({"progress": -1, "is_busy": False})],
+    "null for a required field": [preamble(), HEADER, msgpack.packb({"progress": None, "is_busy": False})],
+    "message number too large": [preamble(), msgpack.packb({"msg_id": 2**64 - 1}), GOOD_BODY],
+    "bool as message number": [preamble(), msgpack.packb({"msg_id": True}), GOOD_BODY],
+}
+
+
+@pytest.mark.parametrize("frames", CASES.values(), ids=CASES)
+def test_bad_frames_are_refused(frames) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode(frames)
+
+
+def test_unknown_optional_fields_are_ignored() -> None:
+    body = msgpack.packb({"progress": 1, "is_busy": False, "from_the_future": 3})
+    assert decode([preamble(), HEADER, body]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)

@@ -1,0 +1,76 @@
+"""Devices, liveness, keys, seeds, the public names and the table's forms."""
+
+import stat
+
+import pytest
+
+import agentkd
+from agentkd import seeding
+from agentkd.errors import ConfigError, StorageError
+from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
+from agentkd.exchange.liveness import Liveness, beat, heard, verdict
+from agentkd.launch.devices import Slot, parse_devices
+
+
+def test_devices_are_placed_as_asked() -> None:
+    assert parse_devices("cpu:2", cores=2, cuda_count=0) == (Slot("cpu", 1), Slot("cpu", 1))
+    assert parse_devices("auto", cores=2, cuda_count=0) == (Slot("cpu", 1), Slot("cpu", 1))
+    assert parse_devices("auto", cores=16, cuda_count=2) == (Slot("cuda:0", 4), Slot("cuda:1", 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cuda:0", "there is no CUDA device on this machine"),
+        ("gpu", "'gpu' is not a device; expected auto, cpu:2 or cuda:0,cuda:1"),
+        ("cpu:0", "cpu:1 is one"),
+        ("", "is not a device"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(text, expected) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        parse_devices(text, cores=2, cuda_count=0)
+
+
+def test_a_third_gpu_of_two_is_refused_with_what_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"cuda:2 is not there; there are 2 \(cuda:0 to cuda:1\)"):
+        parse_devices("cuda:2", cores=8, cuda_count=2)
+
+
+def test_silence_and_hanging_are_told_apart() -> None:
+    state = Liveness(heard_at=0, moved_at=0)
+    limits = {"lease_s": 5, "hang_s": 20}
+    assert verdict(heard(state, 4), 8, **limits) == ""
+    assert verdict(heard(state, 4), 9.5, **limits).startswith("silent")
+    for now in range(1, 30):
+        state = beat(state, now, progress=1, is_busy=True)
+    assert "no progress for 28.0 s" in verdict(state, 29, **limits)
+    assert verdict(beat(state, 30, progress=2, is_busy=True), 31, **limits) == ""
+    assert verdict(beat(state, 30, progress=1, is_busy=False), 31, **limits) == ""
+
+
+def test_key_files_are_private_and_never_overwritten(tmp_path) -> None:
+    path, pair = tmp_path / "keys" / "a.json", new_key_pair()
+    save_key_pair(path, pair)
+    assert load_key_pair(path) == pair
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert pair.secret not in repr(pair)
+    with pytest.raises(StorageError):
+        save_key_pair(path, new_key_pair())
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_key_pair(path)
+
+
+def test_seeds_and_generators_depend_on_their_keys_alone() -> None:
+    assert seeding.derive(1, "a") != seeding.derive(1, "b") != seeding.derive("1", "b")
+    assert seeding.generator("x", 1).random(3).tolist() == seeding.generator("x", 1).random(3).tolist()
+    assert 0 <= seeding.derive("z") < 2**63
+
+
+def test_public_names_exist_and_are_few() -> None:
+    assert len(agentkd.__all__) <= 20
+    for name in agentkd.__all__:
+        assert getattr(agentkd, name) is not None
+    with pytest.raises(AttributeError, match="it has AgentKDError"):
+        _ = agentkd.Nothing

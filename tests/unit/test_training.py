@@ -1,0 +1,150 @@
+"""The loop: resumes to the bit, prunes, keeps the best, and fails with a type and a reason."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentkd.agents.work import Surroundings, encode_weights, execute, load_weights
+from agentkd.architecture import Architecture
+from agentkd.artifacts.store import Store
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError
+from agentkd.knowledge import tensors
+from agentkd.networks.build import build
+from agentkd.networks.families import resolve
+from agentkd.recipe import Recipe, ViewSettings
+from agentkd.task import DataSource, Status, Task, TaskKind
+from agentkd.training.loop import Hooks
+from agentkd.training.optimization import learning_rate
+
+SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
+RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
+CPU = torch.device("cpu")
+
+
+def make_task(recipe: Recipe = RECIPE, architecture: Architecture | None = None, **fields) -> Task:
+    source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+    chosen = architecture or resolve("tiny_networks:tiny", 5, {"width": 12})
+    return Task(kind=TaskKind.TRAIN, architecture=chosen, data=source, recipe=recipe, seed=1, view_seed=2, **fields)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int) -> Hooks:
+    def on_step(now: int, steps: int, loss: float) -> None:
+        if now == step:
+            raise Stop
+
+    return Hooks(on_step=on_step)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"optimizer": "adamw", "schedule": "cosine"}, {"clip_norm": 1.0, "precision": "bfloat16"}]
+)
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path: Path, fields: dict, step: int) -> None:
+    task = make_task(RECIPE.model_copy(update=fields))
+    whole = execute(task, Surroundings(Store(tmp_path / "a"), CPU))
+    at = {"checkpoint": tmp_path / "checkpoint.safetensors", "checkpoint_every_s": 0.0}
+    with pytest.raises(Stop):
+        execute(task, Surroundings(Store(tmp_path / "b"), CPU, hooks=stop_at(step), **at))
+    steps: list[int] = []
+    resumed = execute(task, Surroundings(Store(tmp_path / "b"), CPU, hooks=Hooks(on_step=lambda s, n, v: steps.append(s)), **at))
+    assert steps[0] == step
+    assert resumed.weights == whole.weights
+    assert [e.miou for e in resumed.history] == [e.miou for e in whole.history]
+    assert [e.loss for e in resumed.history] == [e.loss for e in whole.history]
+
+
+@pytest.mark.parametrize("family", ["unet", "cnn_i2i_bisenet"])
+def test_networks_with_dropout_and_two_optimizers_resume_to_the_same_bits(tmp_path: Path, family: str) -> None:
+    small = {
+        "unet": {"base": 8, "depth": 2, "dropout": 0.2},
+        "cnn_i2i_bisenet": {"width": 0.5, "i2i_width": 8, "context_planes": 16},
+    }
+    task = make_task(RECIPE.model_copy(update={"epochs": 1}), resolve(family, 5, small[family]))
+    whole = execute(task, Surroundings(Store(tmp_path / "a"), CPU))
+    at = {"checkpoint": tmp_path / "c.safetensors", "checkpoint_every_s": 0.0}
+    with pytest.raises(Stop):
+        execute(task, Surroundings(Store(tmp_path / "b"), CPU, hooks=stop_at(3), **at))
+    assert execute(task, Surroundings(Store(tmp_path / "b"), CPU, **at)).weights == whole.weights
+
+
+def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
+    at = Surroundings(Store(tmp_path), CPU, checkpoint=tmp_path / "c.safetensors")
+    first = execute(make_task(), at)
+    other = make_task().model_copy(update={"seed": 9})
+    assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(ArtifactError, match=r"c\.safetensors is damaged"):
+        execute(make_task(), Surroundings(Store(tmp_path), CPU, checkpoint=path))
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    result = execute(make_task(RECIPE.model_copy(update={"epochs": 12})), Surroundings(Store(tmp_path), CPU))
+    assert result.miou > result.one_class_miou + 0.15
+    assert result.history[-1].loss < result.history[0].loss
+
+
+def test_the_best_epochs_weights_are_kept_and_scored(tmp_path: Path) -> None:
+    result = execute(make_task(), Surroundings(Store(tmp_path), CPU))
+    assert result.miou == max(epoch.miou for epoch in result.history)
+    last = execute(make_task(RECIPE.model_copy(update={"keep": "last"})), Surroundings(Store(tmp_path), CPU))
+    assert last.miou == last.history[-1].miou and last.best_epoch == 3
+
+
+def test_a_trial_below_its_bound_is_pruned(tmp_path: Path) -> None:
+    result = execute(make_task(prune_below=(0.0, 0.99, 0.99)), Surroundings(Store(tmp_path), CPU))
+    assert (result.status, result.epochs) == (Status.PRUNED, 2)
+
+
+@pytest.mark.parametrize("limit", [{"max_deploy_parameters": 10}, {"max_num_macs": 10}])
+def test_an_architecture_over_its_limit_is_a_result_before_training(tmp_path: Path, limit: dict) -> None:
+    result = execute(make_task(**limit), Surroundings(Store(tmp_path), CPU))
+    assert (result.status, result.epochs, result.weights) == (Status.INFEASIBLE, 0, "")
+
+
+def test_a_loss_that_is_not_finite_is_a_typed_failure(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="lower the learning rate"):
+        execute(make_task(RECIPE.model_copy(update={"learning_rate": 1e30})), Surroundings(Store(tmp_path), CPU))
+
+
+def test_weights_of_another_architecture_are_refused_by_name() -> None:
+    narrow, wide = (resolve("tiny_networks:tiny", 5, {"width": width}) for width in (8, 12))
+    data = encode_weights(narrow, dict(build(narrow, seed=1).state_dict()))
+    assert tensors.read_metadata(data) == {"kind": "weights", "architecture": narrow.canonical()}
+    with pytest.raises(ContractError, match=r"network\.body\.0\.weight"):
+        load_weights(build(wide), data)
+
+
+def test_equal_weights_are_equal_bytes() -> None:
+    architecture = resolve("tiny_networks:tiny", 5, {"width": 8})
+    assert len({encode_weights(architecture, dict(build(architecture, seed=1).state_dict())) for _ in range(8)}) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 7, b"\xff" * 64, b"\x80\x04\x95pickle", (2**40).to_bytes(8, "little") + b"{}"])
+def test_bytes_that_are_not_safetensors_are_refused(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        tensors.decode(data)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="NaN or infinite"):
+        tensors.decode(tensors.encode({"a": torch.tensor([math.nan])}))
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    recipe = Recipe(learning_rate=1.0, schedule="polynomial", power=0.9, warmup_steps=10)
+    assert learning_rate(recipe, 0, 110) == pytest.approx(0.1)
+    assert learning_rate(recipe, 10, 110) == 1.0
+    assert learning_rate(recipe, 60, 110) == pytest.approx(0.5**0.9)
+    assert learning_rate(Recipe(learning_rate=1.0, schedule="cosine"), 50, 100) == pytest.approx(0.5)
+    assert learning_rate(Recipe(learning_rate=1.0, schedule="constant"), 99, 100) == 1.0
