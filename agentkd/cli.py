@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.errors import AgentKDError, ConfigError
+from agentkd.errors import AgentKDError, ConfigError, StorageError
 
 INTERRUPTED = 130
 Overrides = Annotated[
@@ -34,9 +34,6 @@ def main() -> None:
     except AgentKDError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -183,10 +180,17 @@ def _run(experiment: Any, out: Path) -> None:
 
     folder = RunFolder(out)
     console = Console()
-    logs.to_file(folder.logs / "coordinator.log")
+    try:
+        logs.to_file(folder.logs / "coordinator.log")
+    except OSError as error:
+        raise StorageError(folder.logs, error.strerror or str(error)) from error
     typer.echo(f"{experiment.name}: run folder {out}")
-    with watcher_for(console) as watcher:
-        outlook = run_experiment(experiment, folder, watcher)
+    try:
+        with watcher_for(console) as watcher:
+            outlook = run_experiment(experiment, folder, watcher)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     written = write_report(folder)
     _print_table(outlook)
     typer.echo(f"report: {written.page}")

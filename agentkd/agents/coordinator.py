@@ -1,63 +1,26 @@
 """The coordinator: turns the outlook into messages and results into records. All decisions are elsewhere and pure.
 
-The plan says which tasks are wanted, the dispatcher says who does what, the journal says what is done. Here are the edges:
-processes, the clock, the socket. Knowledge never passes through here; weights and soft targets go from agent to agent.
+The plan says which tasks are wanted, the crew has them done, the journal says what is done. Knowledge never passes
+through here; weights and soft targets go from agent to agent.
 """
 
-import logging
-import queue
 import time
-from dataclasses import dataclass
 from typing import Any
 
-from agentkd.agents import dispatch
-from agentkd.agents.dispatch import Bench, Condition, Dispatcher
-from agentkd.agents.members import Members
-from agentkd.agents.watching import Activity, Snapshot, Watcher
+from agentkd.agents.crew import Crew, Finished
+from agentkd.agents.watching import Snapshot, Watcher
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.config import Experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import (
-    AgentLostError,
-    ArtifactError,
-    ArtifactNotFoundError,
-    ConfigError,
-    ContractError,
-    DatasetError,
-    NonFiniteLossError,
-    Problem,
-    RemoteAgentError,
-    StorageError,
-    TrainingError,
-)
-from agentkd.exchange.keys import new_key_pair
-from agentkd.exchange.post import Delivery, Post
-from agentkd.launch.devices import Slot, parse_devices
-from agentkd.launch.local import LocalLauncher
-from agentkd.messages.bodies import (
-    ErrorReply,
-    HeartbeatEvent,
-    HelloRequest,
-    TaskProgressEvent,
-    TaskReply,
-    TaskRequest,
-    TaughtBy,
-    TeacherMovedEvent,
-    TeachReply,
-    TeachRequest,
-)
+from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, StorageError, TrainingError
+from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import Stage, Step
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
-POLL_S = 0.1
 SHOW_EVERY_S = 0.25
-# Errors that every agent would meet again: the run stops, nothing is recorded, and running it again goes on.
-FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
-
-log = logging.getLogger(__name__)
 
 
 def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> Outlook:
@@ -73,9 +36,8 @@ def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) 
         results = _recorded_results(journal, folder)
         outlook = planner.outlook(results)
         if not outlook.is_finished:
-            _sweep(folder)
-            with _Coordinator(experiment, folder, journal, planner, results, slots, watcher) as coordinator:
-                outlook = coordinator.run()
+            with Crew(folder, slots, experiment.launch, watcher) as crew:
+                outlook = _Coordinator(experiment, folder, journal, planner, results, crew).run()
         write_study_view(folder, experiment, planner, outlook)
         return outlook
 
@@ -98,18 +60,9 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
         raise StorageError(folder.study, str(error)) from error
 
 
-@dataclass
-class _Doing:
-    step: Step
-    agent: str
-    epoch: int
-    teachers: tuple[tuple[str, str], ...]
-    progress: TaskProgressEvent | None = None
-    result: TaskResult | None = None
-    error: ErrorReply | None = None
-
-
 class _Coordinator:
+    """Feeds the crew with what the plan wants, and the plan with what the crew finished."""
+
     def __init__(
         self,
         experiment: Experiment,
@@ -117,165 +70,46 @@ class _Coordinator:
         journal: Journal,
         planner: Planner,
         results: dict[str, TaskResult],
-        slots: tuple[Slot, ...],
-        watcher: Watcher,
+        crew: Crew,
     ) -> None:
         self.experiment, self.folder, self.journal, self.planner = experiment, folder, journal, planner
-        self.results, self.slots, self.watcher = results, slots, watcher
+        self.results, self.crew, self.watcher = results, crew, crew.watcher
         self.outlook = planner.outlook(results)
         self.steps: dict[str, Step] = {}
-        self.doing: dict[str, _Doing] = {}
-        self.dispatcher = Dispatcher(len(slots), max_attempts=experiment.launch.max_attempts)
-        self.inbox: queue.Queue[Delivery] = queue.Queue()
         self.started_at = time.monotonic()
         self.num_before = len(results)
         self._shown_at = 0.0
-        keys = new_key_pair()
-        self.post = Post(keys, self.inbox.put, bind=f"tcp://127.0.0.1:{experiment.launch.port or '*'}")
-        launcher = LocalLauncher(
-            folder,
-            endpoint=self.post.endpoint,
-            coordinator_key=keys.public,
-            checkpoint_every_s=experiment.launch.checkpoint_every_s,
-        )
-        self.members = Members(folder, launcher, self.post, experiment.launch)
-
-    def __enter__(self) -> "_Coordinator":
-        self.post.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self.members.end()
-        else:
-            self.members.end_now()
-        self.post.close()
 
     def run(self) -> Outlook:
+        """Works until nothing is left to be done."""
         self._want()
         while not self.outlook.is_finished:
-            for lost in self.members.find_lost():
-                self._lose(lost)
-            try:
-                self._receive(self.inbox.get(timeout=POLL_S))
-                while True:
-                    self._receive(self.inbox.get_nowait())
-            except queue.Empty:
-                pass
+            for finished in self.crew.turn():
+                self._record(finished)
             self._show()
         self._show(now=True)
         return self.outlook
 
-    # Incoming.
-
-    def _receive(self, delivery: Delivery) -> None:
-        name = self.members.name_of(delivery.sender)
-        if not name:
-            return
-        body = delivery.message.body
-        self.members.note_message(name)
-        if isinstance(body, HelloRequest):
-            if self.members.welcome(name, body, delivery.message.msg_id):
-                self._handle(dispatch.Joined(name))
-        elif isinstance(body, HeartbeatEvent):
-            self.members.note_heartbeat(name, body)
-        elif isinstance(body, TaskProgressEvent):
-            if body.task in self.doing and self.doing[body.task].epoch == body.epoch:
-                self.doing[body.task].progress = body
-        elif isinstance(body, TaskReply):
-            if body.task in self.doing and self.doing[body.task].epoch == body.epoch:
-                self.doing[body.task].result = body.result
-            self._handle(dispatch.Ended(name, body.task, body.epoch))
-        elif isinstance(body, TeachReply):
-            self._handle(dispatch.Ready(name, body.weights))
-        elif isinstance(body, ErrorReply):
-            self._receive_error(name, body)
-
-    def _receive_error(self, name: str, body: ErrorReply) -> None:
-        log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
-        if body.code in FATAL_CODES:
-            if body.code == StorageError.code:
-                raise StorageError(self.folder.place, f"{name}: {body.text}")
-            raise RemoteAgentError(name, body.code, body.remote_type, body.text)
-        if not body.task:
-            self.dispatcher.teaching_failed(name)
-            return
-        if body.task in self.doing:
-            self.doing[body.task].error = body
-        retryable = body.code != NonFiniteLossError.code
-        self._handle(dispatch.Failed(name, body.task, body.epoch, retryable))
-
-    def _lose(self, lost: AgentLostError) -> None:
-        log.warning("%s", lost)
-        self.watcher.tell(f"lost {lost.agent}: {str(lost).splitlines()[0]}; its work goes to another agent")
-        self._handle(dispatch.Lost(lost.agent))
-
-    # Decisions carried out.
-
-    def _handle(self, event: dispatch.Event) -> None:
-        self._act(self.dispatcher.handle(event))
-
     def _want(self) -> None:
         self.steps |= {step.key: step for step in self.outlook.steps}
-        self._act(self.dispatcher.want((step.key, step.task) for step in self.outlook.steps))
+        self.crew.want((step.key, step.task, f"{step.stage} of {step.family}: {step.label}") for step in self.outlook.steps)
 
-    def _act(self, actions: list[dispatch.Action]) -> None:
-        for action in actions:
-            if isinstance(action, dispatch.Launch):
-                self.members.launch(action.agent, self.slots[action.slot])
-            elif isinstance(action, dispatch.Start):
-                self._start(action)
-            elif isinstance(action, dispatch.Teach):
-                request = TeachRequest(
-                    architecture=action.teacher.architecture, weights=action.teacher.weights, data=self.planner.source
-                )
-                self._say(action.agent, request)
-            elif isinstance(action, dispatch.Move):
-                moved = TeacherMovedEvent(weights=action.weights, peer=self.members.address_of(action.teacher))
-                self._say(action.student, moved)
-            elif isinstance(action, dispatch.Accept):
-                self._accept(action.task)
-            else:
-                self._give_up(action.task)
-
-    def _say(self, agent: str, body: Any) -> None:
-        key = self.members.key_of(agent)
-        if key:
-            self.post.send(key, body)
-
-    def _start(self, action: dispatch.Start) -> None:
-        step = self.steps[action.task]
-        self.doing[action.task] = _Doing(step, action.agent, action.epoch, action.teachers)
-        taught = tuple(TaughtBy(weights=weights, peer=self.members.address_of(agent)) for weights, agent in action.teachers)
-        self._say(action.agent, TaskRequest(task=step.task, epoch=action.epoch, teachers=taught))
-        again = f" (attempt {action.epoch})" if action.epoch > 1 else ""
-        self.watcher.tell(f"{action.agent} starts {step.stage} of {step.family}: {step.label}{again}")
-
-    def _accept(self, task: str) -> None:
-        doing = self.doing.pop(task)
-        assert doing.result is not None
-        self._record(task, doing, doing.result)
-
-    def _give_up(self, task: str) -> None:
-        """A task that failed for good: a failed trial or lesson is a result; a failed baseline stops the run unrecorded."""
-        doing = self.doing.pop(task)
-        error = doing.error
-        code, text = (error.code, error.text) if error else (AgentLostError.code, "its agents were lost")
-        if doing.step.stage in (Stage.BASELINE, Stage.TEST):
-            raise TrainingError(f"{doing.step.stage} of {doing.step.family} failed after {doing.epoch} attempts ({code}): {text}")
-        self._record(task, doing, TaskResult(status=Status.FAILED, error_code=code, error_text=text[:2000]))
-
-    def _record(self, task: str, doing: _Doing, result: TaskResult) -> None:
-        self.journal.commit(Record(doing.step.task, result, doing.agent, doing.epoch), doing.teachers)
-        self.folder.checkpoint(task).unlink(missing_ok=True)
-        self.results[task] = result
-        self.watcher.tell(describe_result(doing.step, result))
+    def _record(self, finished: Finished) -> None:
+        """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
+        step, result = self.steps[finished.key], finished.result
+        if result.status is Status.FAILED and step.stage in (Stage.BASELINE, Stage.TEST):
+            text = (
+                f"{step.stage} of {step.family} failed in attempt {finished.attempts} ({result.error_code}): {result.error_text}"
+            )
+            raise TrainingError(text)
+        self.journal.commit(Record(step.task, result, finished.agent, finished.attempts), finished.teachers)
+        self.folder.checkpoint(finished.key).unlink(missing_ok=True)
+        self.results[finished.key] = result
+        self.watcher.tell(describe_result(step, result))
         self.outlook = self.planner.outlook(self.results)
         if self.outlook.failure:
             raise TrainingError(self.outlook.failure)
         self._want()
-
-    # What is shown.
 
     def _show(self, *, now: bool = False) -> None:
         if not now and time.monotonic() - self._shown_at < SHOW_EVERY_S:
@@ -285,30 +119,13 @@ class _Coordinator:
         expected = self._num_expected()
         done_now = len(self.results) - self.num_before
         left = elapsed / done_now * (expected - len(self.results)) if done_now else None
-        waiting = tuple(self.steps[key] for key in self.dispatcher.waiting)
-        activities = tuple(self._activity(member) for member in self.dispatcher.members.values())
         self.watcher.show(
-            Snapshot(self.experiment.name, elapsed, len(self.results), expected, left, self.outlook, waiting, activities)
+            Snapshot(self.experiment.name, elapsed, len(self.results), expected, left, self.outlook, self.crew.activities())
         )
-
-    def _activity(self, member: dispatch.Member) -> Activity:
-        device = self.members.device_of(member.name)
-        doing = self.doing.get(member.task)
-        if doing is not None:
-            text = f"{doing.step.stage}: {doing.step.label}"
-            text = text if doing.step.family in text else f"{doing.step.family} {text}"
-            if doing.progress is None:
-                return Activity(member.name, device, text)
-            p = doing.progress
-            return Activity(member.name, device, text, p.step, p.steps, p.loss, p.miou)
-        if member.condition is Condition.TEACHING:
-            return Activity(member.name, device, f"teaches with weights {member.weights[:8]}")
-        role = " (to teach)" if member.bench is Bench.TEACHING else ""
-        return Activity(member.name, device, f"{member.condition}{role}")
 
     def _num_expected(self) -> int:
         """Tasks in all if no trial is infeasible and every round has as many students as it may."""
-        per_family = 1 + self.experiment.search.trials + 1 + 1 + 1
+        per_family = 1 + self.experiment.search.trials + self.experiment.round1.students + 1 + 1
         return max(len(self.results) + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
 
 
@@ -363,9 +180,3 @@ def _recorded_results(journal: Journal, folder: RunFolder) -> dict[str, TaskResu
                 raise ArtifactNotFoundError(digest, folder.store.place)
         results[record.task.digest] = record.result
     return results
-
-
-def _sweep(folder: RunFolder) -> None:
-    """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
-    for stale in (*folder.keys.glob("*.json"), *folder.checkpoints.glob("*.part"), *folder.store.place.glob("*/*.part")):
-        stale.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentkd.task import Task, TeacherReference
+from agentkd.task import DataSource, Task, TeacherReference
 
 
 class Bench(StrEnum):
@@ -110,6 +110,7 @@ class Teach:
 
     agent: str
     teacher: TeacherReference
+    data: DataSource
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class Dispatcher:
         for key, running in self.running.items():
             references = {reference.weights: reference for reference in self.tasks[key].teachers}
             for weights in running.teachers:
-                actions += self._have_taught(references[weights], reserved)
+                actions += self._have_taught(references[weights], self.tasks[key].data, reserved)
         free = [m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is Condition.IDLE]
         for key, task in list(self.waiting.items()):
             if not free:
@@ -237,7 +238,7 @@ class Dispatcher:
             needed = {reference.weights for reference in task.teachers}
             reserved |= needed
             for reference in task.teachers:
-                actions += self._have_taught(reference, reserved)
+                actions += self._have_taught(reference, task.data, reserved)
             teachers = {weights: self._teaching(weights) for weights in needed}
             if all(teachers.values()):
                 actions.append(self._start(free.pop(0), key, {w: str(a) for w, a in sorted(teachers.items())}))
@@ -254,7 +255,7 @@ class Dispatcher:
         """The agent that teaches with these weights, if one is ready."""
         return next((m.name for m in self.members.values() if m.weights == weights and m.condition is Condition.TEACHING), None)
 
-    def _have_taught(self, reference: TeacherReference, reserved: set[str]) -> list[Action]:
+    def _have_taught(self, reference: TeacherReference, data: DataSource, reserved: set[str]) -> list[Action]:
         """What must happen so that these weights are taught; nothing if they are, or soon will be."""
         bench = [m for m in self.members.values() if m.bench is Bench.TEACHING]
         if any(m.weights == reference.weights for m in bench):
@@ -263,7 +264,7 @@ class Dispatcher:
         idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved]
         if idle:
             idle[0].condition, idle[0].weights = Condition.ADOPTING, reference.weights
-            return [Teach(idle[0].name, reference)]
+            return [Teach(idle[0].name, reference, data)]
         starting = sum(m.condition is Condition.STARTING for m in bench)
         unserved = reserved - {m.weights for m in bench}
         if starting < len(unserved) and len(bench) < max(len(reserved), self.num_slots):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import Step
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Snapshot:
     num_expected: int
     left_s: float | None
     outlook: Outlook
-    waiting: tuple[Step, ...]
     activities: tuple[Activity, ...]
 
 

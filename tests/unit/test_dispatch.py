@@ -4,6 +4,7 @@ from agentkd.agents.dispatch import Accept, Dispatcher, Ended, Failed, GiveUp, J
 from agentkd.architecture import Architecture
 from agentkd.task import DataSource, Task, TaskKind, TeacherReference
 
+DATA = DataSource(spec="s", content_digest="d")
 ARCHITECTURE = Architecture(family="unet", num_classes=2)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="w1")
 OTHER = TeacherReference(architecture=ARCHITECTURE, weights="w2")
@@ -11,7 +12,7 @@ OTHER = TeacherReference(architecture=ARCHITECTURE, weights="w2")
 
 def task(*teachers: TeacherReference) -> Task:
     kind = TaskKind.DISTILL if teachers else TaskKind.TRAIN
-    return Task(kind=kind, architecture=ARCHITECTURE, data=DataSource(spec="s", content_digest="d"), teachers=teachers)
+    return Task(kind=kind, architecture=ARCHITECTURE, data=DATA, teachers=teachers)
 
 
 def with_agents(num_slots: int, tasks: dict[str, Task], **options: int) -> Dispatcher:
@@ -69,7 +70,7 @@ def test_a_task_is_given_up_after_its_attempts_and_at_once_if_trying_again_is_po
 def test_a_lesson_starts_once_its_teacher_is_ready() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER)})
     assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
-    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER)]
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
     assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
 
 
@@ -87,7 +88,7 @@ def test_students_are_told_when_their_teacher_is_replaced() -> None:
     for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):
         dispatcher.handle(event)
     assert dispatcher.handle(Lost("agent-2")) == [Launch("agent-3", "teaching", 0)]
-    assert dispatcher.handle(Joined("agent-3")) == [Teach("agent-3", TEACHER)]
+    assert dispatcher.handle(Joined("agent-3")) == [Teach("agent-3", TEACHER, DATA)]
     assert dispatcher.handle(Ready("agent-3", "w1")) == [Move("agent-1", "w1", "agent-3")]
     assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
 
@@ -96,7 +97,7 @@ def test_a_teacher_that_nobody_needs_any_more_adopts_other_weights() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER), "b": task(OTHER)})
     for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):
         dispatcher.handle(event)
-    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Teach("agent-2", OTHER)]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Teach("agent-2", OTHER, DATA)]
     assert dispatcher.handle(Ready("agent-2", "w2")) == [Start("agent-1", "b", 1, (("w2", "agent-2"),))]
 
 

@@ -1,0 +1,246 @@
+"""Agents that do tasks: started, given work, watched, replaced. The edges around the dispatcher: processes, sockets, clock."""
+
+import logging
+import queue
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agentkd.agents import dispatch
+from agentkd.agents.dispatch import Bench, Condition, Dispatcher
+from agentkd.agents.members import Members
+from agentkd.agents.watching import Activity, Watcher
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.config import LaunchConfig
+from agentkd.errors import (
+    AgentLostError,
+    ArtifactError,
+    ConfigError,
+    ContractError,
+    DatasetError,
+    NonFiniteLossError,
+    RemoteAgentError,
+    StorageError,
+)
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery, Post
+from agentkd.launch.devices import Slot
+from agentkd.launch.local import LocalLauncher
+from agentkd.messages.bodies import (
+    Body,
+    ErrorReply,
+    HeartbeatEvent,
+    HelloRequest,
+    TaskProgressEvent,
+    TaskReply,
+    TaskRequest,
+    TaughtBy,
+    TeacherMovedEvent,
+    TeachReply,
+    TeachRequest,
+)
+from agentkd.task import Status, Task, TaskResult
+
+POLL_S = 0.1
+MAX_ERROR_TEXT = 2000
+# Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
+FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A task that is done, or given up (status ``failed``). ``teachers`` are (weights, agent) pairs."""
+
+    key: str
+    result: TaskResult
+    agent: str
+    attempts: int
+    teachers: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class _Doing:
+    task: Task
+    label: str
+    agent: str
+    epoch: int
+    teachers: tuple[tuple[str, str], ...]
+    progress: TaskProgressEvent | None = None
+    result: TaskResult | None = None
+    error: ErrorReply | None = None
+
+
+class Crew:
+    """Has tasks done. Use as a context manager: no agent outlives it. Not thread-safe; one thread calls ``want`` and ``turn``."""
+
+    def __init__(self, folder: RunFolder, slots: tuple[Slot, ...], config: LaunchConfig, watcher: Watcher) -> None:
+        _sweep(folder)
+        self.folder, self.slots, self.watcher = folder, slots, watcher
+        self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts)
+        self._inbox: queue.Queue[Delivery] = queue.Queue()
+        self._labels: dict[str, str] = {}
+        self._doing: dict[str, _Doing] = {}
+        self._finished: list[Finished] = []
+        keys = new_key_pair()
+        self._post = Post(keys, self._inbox.put, bind=f"tcp://127.0.0.1:{config.port or '*'}")
+        launcher = LocalLauncher(
+            folder, endpoint=self._post.endpoint, coordinator_key=keys.public, checkpoint_every_s=config.checkpoint_every_s
+        )
+        self._members = Members(folder, launcher, self._post, config)
+
+    def __enter__(self) -> "Crew":
+        self._post.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._members.end()
+        else:
+            self._members.end_now()
+        self._post.close()
+
+    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
+        """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
+        listed = list(tasks)
+        self._labels |= {key: label for key, _, label in listed}
+        self._act(self._dispatcher.want((key, task) for key, task, _ in listed))
+
+    def turn(self) -> list[Finished]:
+        """Waits a moment for news, acts on it, and returns what was finished since.
+
+        Raises:
+            RemoteAgentError: an agent met an error that every agent would meet.
+            StorageError: an agent could not write.
+            LaunchError: agents cannot be started.
+        """
+        for lost in self._members.find_lost():
+            self._lose(lost)
+        try:
+            self._receive(self._inbox.get(timeout=POLL_S))
+            while True:
+                self._receive(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        finished, self._finished = self._finished, []
+        return finished
+
+    def activities(self) -> tuple[Activity, ...]:
+        """What every agent is doing."""
+        return tuple(self._activity(member) for member in self._dispatcher.members.values())
+
+    # Incoming.
+
+    def _receive(self, delivery: Delivery) -> None:
+        name = self._members.name_of(delivery.sender)
+        if not name:
+            return
+        body = delivery.message.body
+        self._members.note_message(name)
+        if isinstance(body, HelloRequest):
+            if self._members.welcome(name, body, delivery.message.msg_id):
+                self._handle(dispatch.Joined(name))
+        elif isinstance(body, HeartbeatEvent):
+            self._members.note_heartbeat(name, body)
+        elif isinstance(body, TaskProgressEvent):
+            doing = self._current(body.task, body.epoch)
+            if doing:
+                doing.progress = body
+        elif isinstance(body, TaskReply):
+            doing = self._current(body.task, body.epoch)
+            if doing:
+                doing.result = body.result
+            self._handle(dispatch.Ended(name, body.task, body.epoch))
+        elif isinstance(body, TeachReply):
+            self._handle(dispatch.Ready(name, body.weights))
+        elif isinstance(body, ErrorReply):
+            self._receive_error(name, body)
+
+    def _receive_error(self, name: str, body: ErrorReply) -> None:
+        log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
+        if body.code == StorageError.code:
+            raise StorageError(self.folder.place, f"{name}: {body.text}")
+        if body.code in FATAL_CODES:
+            raise RemoteAgentError(name, body.code, body.remote_type, body.text)
+        if not body.task:
+            self._dispatcher.teaching_failed(name)
+            return
+        doing = self._current(body.task, body.epoch)
+        if doing:
+            doing.error = body
+        self._handle(dispatch.Failed(name, body.task, body.epoch, retryable=body.code != NonFiniteLossError.code))
+
+    def _lose(self, lost: AgentLostError) -> None:
+        log.warning("%s", lost)
+        self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work goes to another agent")
+        self._handle(dispatch.Lost(lost.agent))
+
+    def _current(self, task: str, epoch: int) -> _Doing | None:
+        doing = self._doing.get(task)
+        return doing if doing and doing.epoch == epoch else None
+
+    # Decisions carried out.
+
+    def _handle(self, event: dispatch.Event) -> None:
+        self._act(self._dispatcher.handle(event))
+
+    def _act(self, actions: list[dispatch.Action]) -> None:
+        for action in actions:
+            if isinstance(action, dispatch.Launch):
+                self._members.launch(action.agent, self.slots[action.slot])
+            elif isinstance(action, dispatch.Start):
+                self._start(action)
+            elif isinstance(action, dispatch.Teach):
+                teacher = action.teacher
+                self._say(
+                    action.agent, TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=action.data)
+                )
+            elif isinstance(action, dispatch.Move):
+                moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
+                self._say(action.student, moved)
+            elif isinstance(action, dispatch.Accept):
+                doing = self._doing.pop(action.task)
+                assert doing.result is not None
+                self._finish(action.task, doing, doing.result)
+            else:
+                doing = self._doing.pop(action.task)
+                self._finish(action.task, doing, _failure(doing.error))
+
+    def _finish(self, key: str, doing: _Doing, result: TaskResult) -> None:
+        self._finished.append(Finished(key, result, doing.agent, doing.epoch, doing.teachers))
+
+    def _say(self, agent: str, body: Body) -> None:
+        key = self._members.key_of(agent)
+        if key:
+            self._post.send(key, body)
+
+    def _start(self, action: dispatch.Start) -> None:
+        task, label = self._dispatcher.tasks[action.task], self._labels[action.task]
+        self._doing[action.task] = _Doing(task, label, action.agent, action.epoch, action.teachers)
+        taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
+        self._say(action.agent, TaskRequest(task=task, epoch=action.epoch, teachers=taught))
+        again = f" (attempt {action.epoch})" if action.epoch > 1 else ""
+        self.watcher.tell(f"{action.agent} starts {label}{again}")
+
+    def _activity(self, member: dispatch.Member) -> Activity:
+        device = self._members.device_of(member.name)
+        doing = self._doing.get(member.task)
+        if doing is not None and doing.progress is None:
+            return Activity(member.name, device, doing.label)
+        if doing is not None and doing.progress is not None:
+            p = doing.progress
+            return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
+        if member.condition is Condition.TEACHING:
+            return Activity(member.name, device, f"teaches with weights {member.weights[:8]}")
+        return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
+
+
+def _failure(error: ErrorReply | None) -> TaskResult:
+    code, text = (error.code, error.text) if error else (AgentLostError.code, "its agents were lost")
+    return TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT])
+
+
+def _sweep(folder: RunFolder) -> None:
+    """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
+    for stale in (*folder.keys.glob("*.json"), *folder.checkpoints.glob("*.part"), *folder.store.place.glob("*/*.part")):
+        stale.unlink(missing_ok=True)

@@ -1,0 +1,239 @@
+"""Two real agents: the same bits as in one process, and knowledge that really crosses ZeroMQ."""
+
+import os
+import queue
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from experiments import SPEC
+
+from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.lessons import DirectLesson
+from agentkd.agents.teaching import Teacher
+from agentkd.agents.work import Surroundings, execute
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.datasets.opening import open_dataset
+from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.post import Delivery, Post
+from agentkd.launch.devices import Slot
+from agentkd.launch.local import AgentProcess, LocalLauncher, end_all
+from agentkd.messages.bodies import (
+    Body,
+    ErrorReply,
+    HelloRequest,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    PeerAddress,
+    PeersEvent,
+    TaskProgressEvent,
+    TaskReply,
+    TaskRequest,
+    TaughtBy,
+    TeachReply,
+    TeachRequest,
+    WelcomeReply,
+)
+from agentkd.networks.families import resolve
+from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
+
+pytestmark = pytest.mark.process
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
+TEACHER_NET = resolve("tiny_networks:other", 5, {"width": 16})
+STUDENT_NET = resolve("tiny_networks:tiny", 5, {"width": 8})
+
+
+@dataclass
+class Hand:
+    """A coordinator's hands without its head: starts agents and talks to them."""
+
+    folder: RunFolder
+    post: Post
+    inbox: "queue.Queue[Delivery]"
+    launcher: LocalLauncher
+    agents: dict[str, AgentProcess]
+    keys: dict[str, str]
+    addresses: dict[str, PeerAddress]
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            pair = new_key_pair()
+            key_file = self.folder.keys / f"{name}.json"
+            save_key_pair(key_file, pair)
+            self.post.allow([pair.public])
+            self.keys[name] = pair.public
+            self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file)
+        for _ in names:
+            delivery = self.wait_for(HelloRequest)
+            name = next(n for n, key in self.keys.items() if key == delivery.sender)
+            body = delivery.message.body
+            self.addresses[name] = PeerAddress(agent=name, endpoint=body.endpoint, public_key=delivery.sender)
+            self.say(name, WelcomeReply(agent=name, heartbeat_s=1, lease_s=10))
+        for name in self.addresses:
+            self.say(name, PeersEvent(public_keys=tuple(self.keys.values())))
+
+    def say(self, name: str, body: Body) -> None:
+        self.post.send(self.keys[name], body)
+
+    def wait_for(self, *kinds: type[Body]) -> Delivery:
+        deadline = time.monotonic() + 90
+        while True:
+            delivery = self.inbox.get(timeout=max(0.1, deadline - time.monotonic()))
+            if isinstance(delivery.message.body, kinds):
+                return delivery
+
+
+@pytest.fixture
+def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    folder, keys, inbox = RunFolder(tmp_path / "run"), new_key_pair(), queue.Queue()
+    with Post(keys, inbox.put) as post:
+        launcher = LocalLauncher(folder, endpoint=post.endpoint, coordinator_key=keys.public)
+        made = Hand(folder, post, inbox, launcher, {}, {}, {})
+        try:
+            yield made
+        finally:
+            end_all(list(made.agents.values()))
+
+
+def source() -> DataSource:
+    return DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+
+
+def trained_teacher(folder: RunFolder) -> TeacherReference:
+    task = Task(kind=TaskKind.TRAIN, architecture=TEACHER_NET, data=source(), recipe=RECIPE, seed=1, view_seed=2)
+    return TeacherReference(architecture=TEACHER_NET, weights=execute(task, Surroundings(folder.store, CPU)).weights)
+
+
+def lesson_task(teacher: TeacherReference, **fields: object) -> Task:
+    distillation = Distillation(**fields)
+    return Task(
+        kind=TaskKind.DISTILL,
+        architecture=STUDENT_NET,
+        data=source(),
+        recipe=RECIPE,
+        seed=3,
+        view_seed=4,
+        teachers=(teacher,),
+        distillation=distillation,
+    )
+
+
+def in_one_call(task: Task, folder: RunFolder) -> TaskResult:
+    """The same distillation in one process and one function call."""
+
+    def lesson(task: Task, feed: DatasetFeed, steps: int) -> DirectLesson:
+        teachers = [Teacher(t.architecture, t.weights, task.data, store=folder.store, device=CPU) for t in task.teachers]
+        return DirectLesson(task, feed, teachers)
+
+    return execute(task, Surroundings(folder.store, CPU, lesson=lesson))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"alpha": 0.3, "temperature": 4.0},
+        {"scale_by_temperature_squared": False, "hard_loss": "cross_entropy", "codec": "float32"},
+        {"resolution": "native", "start": "inherit"},
+    ],
+    ids=["hinton", "paper-exact", "native-inherit"],
+)
+def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(hand: Hand, fields: dict) -> None:
+    teacher = trained_teacher(hand.folder)
+    task = lesson_task(teacher, **fields)
+    torch.set_num_threads(1)
+    expected = in_one_call(task, hand.folder)
+    hand.start("teacher", "student")
+    hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+    hand.wait_for(TeachReply)
+    taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
+    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    result = hand.wait_for(TaskReply).message.body.result
+    assert result.status is Status.COMPLETED
+    assert result.weights == expected.weights
+    assert result.miou == expected.miou
+
+
+def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: Hand) -> None:
+    teacher = trained_teacher(hand.folder)
+    task = lesson_task(teacher)
+    hand.start("teacher", "student")
+    children = {child.pid for child in psutil.Process().children()}
+    assert {agent.pid for agent in hand.agents.values()} == children and os.getpid() not in children
+    hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+    hand.wait_for(TeachReply)
+    before = hand.post.counters.bytes_received
+    taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
+    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    exchange = hand.wait_for(TaskReply).message.body.result.exchange
+    steps = RECIPE.epochs * 4
+    one_payload = 4 * 5 * 16 * 16 * 2  # N, K, h, w at the teacher's native stride 2, float16
+    assert exchange.requests == steps
+    assert steps * one_payload < exchange.bytes_received < steps * (one_payload + 500)
+    assert hand.post.counters.bytes_received - before < exchange.bytes_received / 2
+
+
+def test_weights_are_asked_of_their_teacher_and_a_stranger_gets_nothing(hand: Hand) -> None:
+    teacher = trained_teacher(hand.folder)
+    hand.start("teacher")
+    request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=teacher.weights)
+    address = hand.addresses["teacher"]
+    answers: dict[str, queue.Queue[Delivery]] = {"peer": queue.Queue(), "stranger": queue.Queue()}
+    peer, stranger = new_key_pair(), new_key_pair()
+    hand.say("teacher", PeersEvent(public_keys=(peer.public,)))
+    with Post(peer, answers["peer"].put) as known, Post(stranger, answers["stranger"].put) as unknown:
+        for post in (unknown, known):
+            post.connect(address.endpoint, address.public_key)
+            post.send(address.public_key, request)
+        reply = answers["peer"].get(timeout=30).message
+        assert isinstance(reply.body, KnowledgeReply)
+        assert bytes(reply.buffers[0]) == hand.folder.store.get(teacher.weights)
+        assert answers["stranger"].empty()
+
+
+def test_only_the_coordinator_may_give_tasks(hand: Hand) -> None:
+    hand.start("agent")
+    peer, inbox = new_key_pair(), queue.Queue()
+    hand.say("agent", PeersEvent(public_keys=(peer.public,)))
+    task = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE)
+    address = hand.addresses["agent"]
+    with Post(peer, inbox.put) as post:
+        post.connect(address.endpoint, address.public_key)
+        post.send(address.public_key, TaskRequest(task=task, epoch=1))
+        post.send(address.public_key, KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights="w"))
+        answer = inbox.get(timeout=30).message.body
+    assert isinstance(answer, ErrorReply) and answer.code == "artifact"
+    said = [hand.inbox.get_nowait().message.body for _ in range(hand.inbox.qsize())]
+    assert not [body for body in said if isinstance(body, TaskReply | TaskProgressEvent)]
+
+
+def test_a_contract_that_does_not_match_is_refused_by_field(hand: Hand) -> None:
+    teacher = trained_teacher(hand.folder)
+    task = lesson_task(teacher).model_copy(update={"architecture": resolve("tiny_networks:tiny", 7, {"width": 8})})
+    hand.start("teacher", "student")
+    hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+    hand.wait_for(TeachReply)
+    taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
+    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    error = hand.wait_for(ErrorReply, TaskReply).message.body
+    assert isinstance(error, ErrorReply)
+    assert "'num_classes' differs: teacher has 5, student expects 7" in error.text
+
+
+def test_a_loss_that_is_not_finite_is_an_error_reply_and_the_agent_lives_on(hand: Hand) -> None:
+    hand.start("agent")
+    wild = RECIPE.model_copy(update={"learning_rate": 9.9, "weight_decay": 1.0, "epochs": 200, "momentum": 0.99})
+    bad = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=wild)
+    good = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE)
+    hand.say("agent", TaskRequest(task=bad, epoch=1))
+    error = hand.wait_for(ErrorReply, TaskReply).message.body
+    assert isinstance(error, ErrorReply) and error.code == "non_finite_loss"
+    hand.say("agent", TaskRequest(task=good, epoch=1))
+    assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
