@@ -16,6 +16,7 @@ _PLACES = {
     "Distillation": "agentkd.recipe",
     "Experiment": "agentkd.config",
     "Recipe": "agentkd.recipe",
+    "TrainingError": "agentkd.errors",
     "ViewSettings": "agentkd.recipe",
     "load_experiment": "agentkd.config",
     "open_dataset": "agentkd.datasets.opening",

@@ -124,6 +124,29 @@ def networks(
 
 
 @app.command()
+def weights(
+    file: Annotated[Path, typer.Argument(help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")],
+    out: Annotated[Path, typer.Argument(help="Where to write agentkd's form (.safetensors).")],
+    family: Annotated[str, typer.Option(help="The family the weights belong to.")],
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
+) -> None:
+    """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
+    from agentkd.agents.work import encode_weights
+    from agentkd.networks.build import build
+    from agentkd.networks.families import resolve
+    from agentkd.networks.weights import import_weights, read_checkpoint
+
+    architecture = resolve(family, classes)
+    network = build(architecture, seed=0)
+    found = import_weights(network, read_checkpoint(file))
+    try:
+        out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
+    except OSError as error:
+        raise StorageError(out, error.strerror or str(error)) from error
+    typer.echo(f"{out}: {found}")
+
+
+@app.command()
 def doctor(output_format: Format = "text") -> None:
     """Check this machine: Python, packages, devices, sockets, disk. Ends with 1 if something is missing."""
     from agentkd.report.doctor import examine

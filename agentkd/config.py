@@ -62,12 +62,14 @@ class FamilyConfig(FrozenData):
     Args:
         settings: of its baseline, where they differ from the published ones.
         recipe: recipe fields.
+        weights: file of pretrained weights (made by ``agentkd weights``); every training from scratch inherits what matches.
         space: replaces the family's own search space.
         recipe_space: searched training hyperparameters that differ from ``search.recipe_space``.
     """
 
     settings: dict[str, Setting] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
+    weights: str = ""
     space: dict[str, tuple[Setting, ...]] | None = None
     recipe_space: RecipeSpace = Field(default_factory=dict)
 
@@ -281,6 +283,9 @@ def _check_families(data: dict[str, Any]) -> list[Problem]:
             problems += [
                 Problem(f"families.{name}" + (f".{p.path}" if p.path != "family" else ""), p.text) for p in error.problems
             ]
+        weights = config.get("weights") if isinstance(config, dict) else None
+        if weights and not Path(str(weights)).is_file():
+            problems.append(Problem(f"families.{name}.weights", f"no such file: {weights}"))
         space = config.get("space") if isinstance(config, dict) else None
         if isinstance(space, dict) and name in families.FAMILIES:
             known = families.FAMILIES[name].settings.model_fields

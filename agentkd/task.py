@@ -45,6 +45,7 @@ class Task(FrozenData):
         seed: root of initialization and dropout; views have a seed of their own so that students can share them.
         view_seed: root of the training views.
         initial_weights: digest to start from; empty means initialization from ``seed``.
+        pretrained: digest of weights of which matching tensors are inherited at initialization.
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
         prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
@@ -57,6 +58,7 @@ class Task(FrozenData):
     seed: int = 0
     view_seed: int = 0
     initial_weights: str = ""
+    pretrained: str = ""
     teachers: tuple[TeacherReference, ...] = ()
     distillation: Distillation | None = None
     max_deploy_parameters: int = 0

@@ -5,6 +5,7 @@ through here; weights and soft targets go from agent to agent.
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from agentkd.agents.crew import Crew, Finished
@@ -32,7 +33,7 @@ def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) 
     slots = parse_devices(experiment.launch.devices)
     with RunLock(folder), Journal(folder.journal) as journal:
         _adopt_experiment(experiment, folder, journal)
-        planner = Planner(experiment, open_dataset(experiment.data.dataset))
+        planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
         results = _recorded_results(journal, folder)
         outlook = planner.outlook(results)
         if not outlook.is_finished:
@@ -46,7 +47,7 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
     """A run as it stands, for reports: what was recorded, and the outlook that follows from it."""
     journal = Journal(folder.must_exist().journal, read_only=True)
     experiment = Experiment.model_validate(journal.get_meta("experiment"))
-    planner = Planner(experiment, open_dataset(experiment.data.dataset))
+    planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
     results = {record.task.digest: record.result for record in journal.records()}
     return experiment, planner, planner.outlook(results), journal
 
@@ -144,6 +145,8 @@ def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journa
     """Notes the experiment in a new run; in an old one it must be the same."""
     noted = journal.get_meta("experiment")
     if noted is None:
+        files = {family: Path(config.weights) for family, config in experiment.families.items() if config.weights}
+        journal.set_meta("pretrained", {family: folder.store.put(path.read_bytes()) for family, path in files.items()})
         journal.set_meta("experiment", experiment.canonical())
         try:
             folder.experiment.write_text(dump_experiment(experiment), encoding="utf-8")

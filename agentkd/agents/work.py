@@ -145,6 +145,8 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
 
 def _initial_network(task: Task, at: Surroundings, lesson: Lesson | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
+    if task.pretrained:
+        inherit_weights(network, at.store.get(task.pretrained))
     if task.initial_weights:
         load_weights(network, at.store.get(task.initial_weights))
     if task.distillation and task.distillation.start == "inherit":

@@ -5,6 +5,7 @@ returns an ``nn.Module``. It may carry two attributes: ``space`` (setting name t
 """
 
 import importlib
+import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
     """
     given = dict(settings or {})
     if is_own(family):
-        return Architecture(family=family, num_classes=num_classes, settings=given)
+        return Architecture(family=family, num_classes=num_classes, settings=_own_settings(family, given))
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise ConfigError([Problem("family", f"no family {family!r}; known: {known}, or package.module:builder")])
@@ -176,6 +177,23 @@ def loss_name(family: str) -> str:
 def published_recipe(family: str) -> dict[str, Any]:
     """Training hyperparameters published with the family; empty for a user's own."""
     return dict(FAMILIES[family].recipe) if family in FAMILIES else {}
+
+
+def _own_settings(family: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The given settings with the builder's defaults filled in, so that equal networks have equal digests here too."""
+    parameters = inspect.signature(load_own(family)).parameters
+    known = {name: p.default for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD and name != "num_classes"}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    problems = [
+        Problem(f"settings.{name}", f"unknown setting; {family} takes {', '.join(known) or 'none'}")
+        for name in given
+        if name not in known and not takes_any
+    ]
+    complete = {name: value for name, value in known.items() if value is not inspect.Parameter.empty} | given
+    problems += [Problem(f"settings.{name}", "is required") for name in known if name not in complete]
+    if problems:
+        raise ConfigError(problems, source=family)
+    return complete
 
 
 def _problems(error: ValidationError, row: Family) -> list[Problem]:

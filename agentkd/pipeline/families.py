@@ -41,8 +41,9 @@ class FamilyOutlook:
 class FamilyPlan:
     """Plans one family. Remembers suggestions, which are pure but take a moment to compute."""
 
-    def __init__(self, experiment: Experiment, family: str, num_classes: int, data: DataSource) -> None:
+    def __init__(self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: str = "") -> None:
         self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
+        self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
         self.view_seed = seeding.derive(experiment.seed, "views")
         self.space = search_space(experiment, family)
@@ -225,6 +226,7 @@ class FamilyPlan:
             recipe=recipe,
             seed=self.seed,
             view_seed=self.view_seed,
+            pretrained=self.pretrained,
         )
 
 

@@ -1,5 +1,6 @@
 """The whole of KD-NAS: the families side by side, then round 2 across them, then the test split."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentkd.config import Experiment
@@ -33,15 +34,20 @@ class Outlook:
 
 
 class Planner:
-    """Plans an experiment on a dataset. The same records always give the same outlook."""
+    """Plans an experiment on a dataset. The same records always give the same outlook.
 
-    def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
+    ``pretrained`` names stored weights by family.
+    """
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, pretrained: Mapping[str, str] | None = None) -> None:
         self.experiment, self.dataset = experiment, dataset
         data = experiment.data
         self.source = DataSource(spec=data.dataset, content_digest=dataset.digest, train=data.train, validation=data.validation)
         self.test_split = data.test if data.test in dataset.splits else data.validation
+        given = pretrained or {}
         self.families = {
-            family: FamilyPlan(experiment, family, len(dataset.classes), self.source) for family in experiment.families
+            family: FamilyPlan(experiment, family, len(dataset.classes), self.source, given.get(family, ""))
+            for family in experiment.families
         }
 
     def outlook(self, results: Results) -> Outlook:

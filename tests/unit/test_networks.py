@@ -147,6 +147,9 @@ def test_a_users_own_builder_is_a_family() -> None:
     architecture = resolve("tiny_networks:tiny", 4, {"width": 8})
     logits = build(architecture, seed=1)(torch.zeros(2, 3, 32, 32))["logits"]
     assert logits.shape == (2, 4, 16, 16)
+    assert resolve("tiny_networks:tiny", 4).settings == {"width": 12}
+    with pytest.raises(ConfigError, match=r"settings\.depth: unknown setting; tiny_networks:tiny takes width"):
+        resolve("tiny_networks:tiny", 4, {"depth": 3})
     with pytest.raises(ConfigError, match="cannot import 'tiny_networks:missing'"):
         resolve_and_build("tiny_networks:missing")
 

@@ -1,0 +1,212 @@
+"""The whole of KD-NAS without a process: records in, wanted tasks and table out."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+from experiments import EXPERIMENT
+
+from agentkd.config import Experiment, check_experiment
+from agentkd.datasets.opening import open_dataset
+from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.stages import Stage, Step
+from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
+from agentkd.task import EpochResult, Status, Task, TaskKind, TaskResult
+
+Outcome = Callable[[Step], TaskResult]
+
+
+def experiment(**changes: object) -> Experiment:
+    return check_experiment(yaml.safe_load(yaml.safe_dump(EXPERIMENT | changes)), source="test")
+
+
+def planner(**changes: object) -> Planner:
+    given = experiment(**changes)
+    return Planner(given, open_dataset(given.data.dataset))
+
+
+def invented(step: Step, miou: float | None = None, **fields: object) -> TaskResult:
+    """A plausible result that depends on the task alone."""
+    number = int(step.key[:8], 16) / 16**8
+    width = int(step.task.architecture.settings["width"])
+    value = 0.2 + 0.5 * number if miou is None else miou
+    return TaskResult(
+        status=Status.COMPLETED,
+        weights=step.key[::-1],
+        miou=value,
+        epochs=1,
+        num_parameters_total=width * 110,
+        num_parameters_network=width * 105,
+        num_parameters_deploy=width * 100,
+        num_macs=width * 1000,
+        history=(EpochResult(epoch=1, loss=1, miou=value, seconds=1),),
+    ).model_copy(update=fields)
+
+
+def play(
+    plan: Planner, outcome: Outcome = invented, pick: Callable[[tuple[Step, ...]], Step] = lambda steps: steps[0]
+) -> Iterator[Outlook]:
+    """Does one wanted task after the other."""
+    results: dict[str, TaskResult] = {}
+    for _ in range(200):
+        outlook = plan.outlook(results)
+        yield outlook
+        if outlook.is_finished or outlook.failure:
+            return
+        assert outlook.steps, "nothing is wanted and nothing is finished"
+        step = pick(outlook.steps)
+        assert step.key == step.task.digest and step.key not in results
+        results[step.key] = outcome(step)
+    raise AssertionError("the experiment does not end")
+
+
+def end_of(outlooks: Iterator[Outlook]) -> Outlook:
+    return list(outlooks)[-1]
+
+
+def test_every_family_goes_through_every_stage() -> None:
+    outlook = end_of(play(planner()))
+    stages = [(row.family, row.stage) for row in outlook.rows]
+    for family in EXPERIMENT["families"]:
+        assert [stage for f, stage in stages if f == family] == [Stage.BASELINE, Stage.SEARCH, Stage.ROUND1, Stage.ROUND2]
+    assert set(outlook.tests) == set(EXPERIMENT["families"])
+    assert outlook.winner is not None
+
+
+def test_the_order_in_which_tasks_finish_changes_nothing() -> None:
+    first, last = end_of(play(planner())), end_of(play(planner(), pick=lambda steps: steps[-1]))
+    assert csv_table(first) == csv_table(last)
+    assert first.trial_keys == last.trial_keys
+
+
+def test_a_planner_made_anew_from_the_records_goes_on_as_if_nothing_had_happened() -> None:
+    whole = list(play(planner()))
+    for results_so_far in range(0, len(whole), 3):
+        results: dict[str, TaskResult] = {}
+        for outlook in whole[:results_so_far]:
+            results[outlook.steps[0].key] = invented(outlook.steps[0])
+        assert planner().outlook(results).steps == whole[results_so_far].steps
+
+
+def test_the_search_never_names_the_test_split() -> None:
+    for outlook in play(planner()):
+        for step in outlook.steps:
+            assert (step.task.data.validation == "test") == (step.stage is Stage.TEST)
+            assert step.task.data.train == "train"
+
+
+def test_trials_are_limited_to_the_baselines_parameters_but_the_published_one_is_not() -> None:
+    steps = [s for o in play(planner()) for s in o.steps if s.stage is Stage.SEARCH]
+    assert {s.task.max_deploy_parameters for s in steps if s.label == "trial 0"} == {0}
+    assert {s.task.max_deploy_parameters for s in steps if s.label != "trial 0"} == {1200, 1600}
+
+
+def test_the_published_trial_is_the_baseline_if_the_epochs_agree() -> None:
+    outlook = end_of(play(planner(baseline={"epochs": 3})))
+    baselines = {row.entrant.key for row in outlook.rows if row.stage is Stage.BASELINE}
+    assert baselines == {keys[0] for keys in outlook.trial_keys.values()}
+
+
+def test_teachers_of_round_1_are_better_and_their_students_smaller() -> None:
+    outlook = end_of(play(planner(search=EXPERIMENT["search"] | {"trials": 8})))
+    lessons = [lesson for lesson in outlook.lessons if lesson.stage is Stage.ROUND1]
+    assert lessons
+    for lesson in lessons:
+        teacher = lesson.teachers[0]
+        assert teacher.result.miou >= lesson.student.result.miou
+        is_itself = teacher.key == lesson.student.key
+        assert is_itself or teacher.result.num_parameters_deploy > lesson.student.result.num_parameters_deploy
+
+
+def by_policy(policy: str) -> Outlook:
+    """Round 2 with a ``tiny`` family that is always better and an ``other`` that is always larger."""
+
+    def outcome(step: Step) -> TaskResult:
+        is_tiny = step.family.endswith("tiny")
+        return invented(step, 0.6 if is_tiny else 0.4, num_parameters_deploy=100 if is_tiny else 900)
+
+    return end_of(play(planner(round2={"epochs": 1, "teachers": policy}), outcome))
+
+
+@pytest.mark.parametrize(("policy", "teacher"), [("largest", "other"), ("best", "tiny")])
+def test_round_2_follows_the_teacher_policy(policy: str, teacher: str) -> None:
+    lessons = [lesson for lesson in by_policy(policy).lessons if lesson.stage is Stage.ROUND2]
+    assert [[t.family for t in lesson.teachers] for lesson in lessons] == [[f"tiny_networks:{teacher}"]]
+    assert lessons[0].student.family != lessons[0].teachers[0].family
+
+
+def test_in_an_ensemble_everybody_is_taught_by_all_others() -> None:
+    lessons = [lesson for lesson in by_policy("ensemble").lessons if lesson.stage is Stage.ROUND2]
+    assert {lesson.student.family for lesson in lessons} == set(EXPERIMENT["families"])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_gate_keeps_the_better_weights_and_records_the_lesson_either_way(keep: bool) -> None:
+    def outcome(step: Step) -> TaskResult:
+        return invented(step, 0.1 if step.task.kind is TaskKind.DISTILL else 0.5)
+
+    rounds = {name: {"epochs": 1, "keep_best": keep} for name in ("round1", "round2")}
+    outlook = end_of(play(planner(**rounds), outcome))
+    final = {
+        row.entrant.result.miou for row in outlook.rows if row.stage is Stage.ROUND2 and row.entrant.task.kind is TaskKind.DISTILL
+    }
+    assert final == (set() if keep else {0.1})
+    assert all(lesson.taught is not None and lesson.is_kept is not keep for lesson in outlook.lessons)
+
+
+def test_a_failed_trial_and_a_failed_lesson_are_results_and_a_failed_baseline_is_not() -> None:
+    def failing(stage: Stage) -> Outcome:
+        return lambda step: TaskResult(status=Status.FAILED, error_text="why") if step.stage is stage else invented(step)
+
+    for stage in (Stage.SEARCH, Stage.ROUND1, Stage.ROUND2):
+        assert end_of(play(planner(), failing(stage))).is_finished
+    assert "the baseline of tiny_networks:tiny failed: why" in end_of(play(planner(), failing(Stage.BASELINE))).failure
+
+
+def test_infeasible_trials_are_replaced_and_bounded() -> None:
+    def outcome(step: Step) -> TaskResult:
+        is_trial = step.stage is Stage.SEARCH and step.label != "trial 0"
+        return TaskResult(status=Status.INFEASIBLE, num_parameters_deploy=10**9) if is_trial else invented(step)
+
+    search = EXPERIMENT["search"] | {"max_infeasible": 5}
+    outlook = end_of(play(planner(search=search), outcome))
+    assert outlook.is_finished
+    assert {len(trials) for trials in outlook.trials.values()} <= {6, 7}
+
+
+def test_tasks_of_one_run_share_the_seed_of_their_views_so_that_teachers_answer_once() -> None:
+    seeds = {
+        step.task.view_seed for outlook in play(planner()) for step in outlook.steps if step.task.kind is not TaskKind.EVALUATE
+    }
+    assert len(seeds) == 1
+
+
+def test_a_task_survives_its_canonical_form() -> None:
+    for outlook in play(planner()):
+        for step in outlook.steps:
+            assert Task.model_validate(step.task.canonical()).digest == step.key
+
+
+class TestTable:
+    outlook = end_of(play(planner()))
+
+    def test_it_has_the_columns_and_a_row_for_each_family_and_stage(self) -> None:
+        lines = csv_table(self.outlook).splitlines()
+        assert lines[0] == ",".join(COLUMNS)
+        assert lines[0] == (
+            "family,stage,miou,epochs,num_parameters_total,num_parameters_network,num_parameters_deploy,num_macs,seconds,seed,task"
+        )
+        assert len(lines) == 1 + 4 * 2
+        assert all(0 <= row["miou"] <= 1 and not math.isnan(row["miou"]) for row in table_rows(self.outlook))
+
+    def test_its_forms_for_people_hold_percent_and_mark_the_winner(self) -> None:
+        text = markdown_table(self.outlook)
+        assert text.count("**") == 4 and f"{100 * self.outlook.winner.result.miou:.2f}" in text
+        assert latex_table(self.outlook).count(r"\\") == 2 + 2
+
+    @pytest.mark.parametrize(
+        ("count", "text"), [(18_408_758, "18.4M"), (6_942_117, "6.94M"), (123_456_789, "123M"), (2_345, "2.35k"), (7, "7")]
+    )
+    def test_counts_are_printed_as_in_the_paper(self, count: int, text: str) -> None:
+        assert short_count(count) == text
