@@ -58,8 +58,10 @@ MAX_ERROR_TEXT = 10_000
 log = logging.getLogger(__name__)
 
 
-class TaskCancelledError(Exception):
+class TaskCancelledError(AgentKDError):
     """The coordinator took the task back."""
+
+    code = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,9 @@ class Agent:
                 self._say(TeachReply(weights=body.weights), number)
             elif isinstance(body, TaskRequest):
                 self._execute(body, number)
-        except TaskCancelledError:
-            log.info("task cancelled")
         except Exception as error:
-            log.exception("%s failed", type(body).__name__)
+            level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
+            log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
         finally:
             self._is_busy = False

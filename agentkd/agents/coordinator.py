@@ -35,11 +35,13 @@ def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) 
         _adopt_experiment(experiment, folder, journal)
         planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
         results = _recorded_results(journal, folder)
-        outlook = planner.outlook(results)
-        if not outlook.is_finished:
-            with Crew(folder, slots, experiment.launch, watcher) as crew:
-                outlook = _Coordinator(experiment, folder, journal, planner, results, crew).run()
-        write_study_view(folder, experiment, planner, outlook)
+        try:
+            if not planner.outlook(results).is_finished:
+                with Crew(folder, slots, experiment.launch, watcher) as crew:
+                    _Coordinator(experiment, folder, journal, planner, results, crew).run()
+        finally:
+            outlook = planner.outlook(results)
+            write_study_view(folder, experiment, planner, outlook)
         return outlook
 
 
@@ -81,7 +83,7 @@ class _Coordinator:
         self.num_before = len(results)
         self._shown_at = 0.0
 
-    def run(self) -> Outlook:
+    def run(self) -> None:
         """Works until nothing is left to be done."""
         self._want()
         while not self.outlook.is_finished:
@@ -89,7 +91,6 @@ class _Coordinator:
                 self._record(finished)
             self._show()
         self._show(now=True)
-        return self.outlook
 
     def _want(self) -> None:
         self.steps |= {step.key: step for step in self.outlook.steps}
@@ -138,7 +139,10 @@ def describe_result(step: Step, result: TaskResult) -> str:
     if result.status is Status.FAILED:
         return head + f"failed ({result.error_code}): {result.error_text.splitlines()[0] if result.error_text else ''}"
     pruned = " (pruned)" if result.status is Status.PRUNED else ""
-    return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {result.num_parameters_deploy:,} parameters, {result.seconds:.0f} s"
+    missing = ", ".join(result.uncounted_operations)
+    uncounted = f"; MACs do not count {missing}" if missing else ""
+    size = f"{result.num_parameters_deploy:,} parameters"
+    return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
 
 
 def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journal) -> None:

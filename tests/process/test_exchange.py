@@ -24,6 +24,7 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, LocalLauncher, end_all
 from agentkd.messages.bodies import (
     Body,
+    CancelRequest,
     ErrorReply,
     HelloRequest,
     KnowledgeKind,
@@ -225,6 +226,20 @@ def test_a_contract_that_does_not_match_is_refused_by_field(hand: Hand) -> None:
     error = hand.wait_for(ErrorReply, TaskReply).message.body
     assert isinstance(error, ErrorReply)
     assert "'num_classes' differs: teacher has 5, student expects 7" in error.text
+
+
+def test_a_cancelled_task_ends_at_its_next_step_and_the_agent_takes_another(hand: Hand) -> None:
+    hand.start("agent")
+    long = Task(
+        kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE.model_copy(update={"epochs": 100_000})
+    )
+    hand.say("agent", TaskRequest(task=long, epoch=1))
+    hand.wait_for(TaskProgressEvent)
+    hand.say("agent", CancelRequest(task=long.digest, epoch=1))
+    error = hand.wait_for(ErrorReply).message.body
+    assert (error.code, error.task, error.epoch) == ("cancelled", long.digest, 1)
+    hand.say("agent", TaskRequest(task=long.model_copy(update={"recipe": RECIPE}), epoch=1))
+    assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
 
 
 def test_a_loss_that_is_not_finite_is_an_error_reply_and_the_agent_lives_on(hand: Hand) -> None:
