@@ -168,11 +168,11 @@ class RemoteLesson:
                 weights, at, _ = self._asked.pop(number)
                 self._ask(weights, at)
             return
-        asked = self._asked.pop(delivery.message.parent_id, None)
+        asked = self._asked.get(delivery.message.parent_id)
         body = delivery.message.body
-        if asked is None:
+        if asked is None or delivery.sender != self._peers[asked[0]].public_key:
             return
-        weights, at, _ = asked
+        weights, at, _ = self._asked.pop(delivery.message.parent_id)
         if isinstance(body, ErrorReply):
             if body.code == ContractError.code:
                 raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text)
@@ -213,6 +213,8 @@ class RemoteLesson:
     def _checked(self, body: KnowledgeReply, buffer: bytes, weights: str) -> Tensor:
         if body.weights != weights:
             raise ContractError("weights", body.weights, weights)
+        if digest_bytes(buffer) != body.sha256:
+            raise RemoteProtocolError(f"soft targets from {self._peers[weights].agent} do not have the digest they came with")
         logits = tensors.decode(buffer).get("logits")
         wanted = (self._task.recipe.batch_size, self._task.architecture.num_classes)
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:

@@ -1,0 +1,161 @@
+"""The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
+
+import queue
+from typing import Any
+
+import pytest
+import torch
+from experiments import SPEC
+
+from agentkd.agents import lessons
+from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.lessons import STEPS_AHEAD, RemoteLesson
+from agentkd.canonical import digest_bytes
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
+from agentkd.exchange.post import Delivery
+from agentkd.knowledge import tensors
+from agentkd.messages.bodies import (
+    ErrorReply,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    PeerAddress,
+    TaughtBy,
+    TeacherMovedEvent,
+)
+from agentkd.messages.wire import Message
+from agentkd.networks.families import resolve
+from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+
+ARCHITECTURE = resolve("tiny_networks:tiny", 5)
+FIRST = PeerAddress(agent="first", endpoint="tcp://127.0.0.1:1", public_key="a" * 40)
+SECOND = PeerAddress(agent="second", endpoint="tcp://127.0.0.1:2", public_key="b" * 40)
+
+
+class RememberingPost:
+    """What a lesson needs of a post, with every call kept."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, KnowledgeRequest, int]] = []
+        self.open: set[str] = set()
+
+    def connect(self, endpoint: str, public_key: str) -> None:
+        self.open.add(public_key)
+
+    def disconnect(self, public_key: str) -> None:
+        self.open.discard(public_key)
+
+    def send(self, peer: str, body: KnowledgeRequest) -> int:
+        self.said.append((peer, body, len(self.said) + 1))
+        return len(self.said)
+
+
+class Table:
+    """A lesson with one teacher, its post and its inbox."""
+
+    def __init__(self) -> None:
+        source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+        recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
+        teacher = TeacherReference(architecture=ARCHITECTURE, weights="w")
+        task = Task(
+            kind=TaskKind.DISTILL,
+            architecture=ARCHITECTURE,
+            data=source,
+            recipe=recipe,
+            teachers=(teacher,),
+            distillation=Distillation(),
+        )
+        self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
+        self.lesson = RemoteLesson(
+            task,
+            self.feed,
+            (TaughtBy(weights="w", peer=FIRST),),
+            post=self.post,  # type: ignore[arg-type]
+            inbox=self.inbox,
+            check=lambda: None,
+            total_steps=8,
+        )
+
+    def answer(
+        self, number: int, *, sender: str = FIRST.public_key, value: float = 0.0, shape=(4, 5, 8, 8), **changes: Any
+    ) -> None:
+        buffer = tensors.encode({"logits": torch.full(shape, value, dtype=torch.float16)})
+        fields = {"kind": KnowledgeKind.SOFT_TARGETS, "weights": "w", "sha256": digest_bytes(buffer)} | changes
+        self.inbox.put(Delivery(sender, Message(KnowledgeReply(**fields), parent_id=number, buffers=(buffer,))))
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    monkeypatch.setattr(lessons, "POLL_S", 0.01)
+    return Table()
+
+
+def test_the_views_of_the_next_steps_are_asked_for_ahead(table: Table) -> None:
+    table.answer(1)
+    table.lesson.fetch(0)
+    assert [request.views for _, request, _ in table.post.said] == [table.feed.views(step) for step in range(STEPS_AHEAD)]
+    table.answer(2)
+    table.lesson.fetch(1)
+    assert len(table.post.said) == STEPS_AHEAD + 1
+
+
+def test_nothing_is_asked_beyond_the_last_step(table: Table) -> None:
+    table.answer(1)
+    table.lesson.fetch(7)
+    assert len(table.post.said) == 1
+
+
+def test_answers_out_of_order_go_to_their_steps(table: Table) -> None:
+    table.answer(2, value=2.0)
+    table.answer(1, value=1.0)
+    assert table.lesson.fetch(0)[0].unique().item() == 1.0
+    assert table.lesson.fetch(1)[0].unique().item() == 2.0
+
+
+def test_a_silent_teacher_is_asked_again_and_then_given_up(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(lessons, "GIVE_UP_S", 0.2)
+    with pytest.raises(ReplyTimeoutError, match="first did not answer soft targets of step 0"):
+        table.lesson.fetch(0)
+    assert len(table.post.said) > 2 * STEPS_AHEAD
+
+
+def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
+    moved = TeacherMovedEvent(weights="w", peer=SECOND)
+    table.inbox.put(Delivery("coordinator", Message(moved)))
+    table.answer(1)
+    table.answer(STEPS_AHEAD + 1, sender=SECOND.public_key, value=3.0)
+    assert table.lesson.fetch(0)[0].unique().item() == 3.0
+    assert table.post.open == {SECOND.public_key}
+    assert [peer for peer, _, _ in table.post.said] == [FIRST.public_key] * STEPS_AHEAD + [SECOND.public_key] * STEPS_AHEAD
+
+
+def test_an_answer_of_somebody_else_is_not_taken(table: Table) -> None:
+    table.answer(1, sender="c" * 40, value=9.0)
+    table.answer(1, value=1.0)
+    assert table.lesson.fetch(0)[0].unique().item() == 1.0
+
+
+def test_a_refused_contract_ends_the_lesson(table: Table) -> None:
+    refusal = ErrorReply(code="contract", remote_type="ContractError", text="contract field 'dataset' differs")
+    table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
+    with pytest.raises(RemoteAgentError, match="'dataset' differs"):
+        table.lesson.fetch(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"weights": "other"}, ContractError),
+        ({"shape": (4, 6, 8, 8)}, ContractError),
+        ({"shape": (3, 5, 8, 8)}, ContractError),
+        ({"value": float("nan")}, RemoteProtocolError),
+        ({"sha256": "0" * 64}, RemoteProtocolError),
+    ],
+)
+def test_wrong_targets_are_never_used(table: Table, changes: dict, error: type) -> None:
+    table.answer(1, **changes)
+    with pytest.raises(error):
+        table.lesson.fetch(0)
