@@ -11,7 +11,8 @@ The tree (a test compares it with the classes below)::
     |- ExchangeError
     |  |- ChannelClosedError
     |  |- ReplyTimeoutError
-    |  `- AgentLostError
+    |  |- AgentLostError
+    |  `- TaskCancelledError
     |- RemoteAgentError
     |- LaunchError
     |- ArtifactError
@@ -118,6 +119,12 @@ class AgentLostError(ExchangeError):
         self.agent, self.last_seen_s, self.agent_exit_code, self.stderr_tail = agent, last_seen_s, exit_code, stderr_tail
         text = f"agent {agent} was lost (last seen {last_seen_s:.1f} s ago, exit code {exit_code})"
         super().__init__(f"{text}\n{stderr_tail}" if stderr_tail else text)
+
+
+class TaskCancelledError(ExchangeError):
+    """The coordinator took a task back; the agent that had it is free again."""
+
+    code = "cancelled"
 
 
 class RemoteAgentError(AgentKDError):

@@ -23,7 +23,14 @@ from agentkd.agents.lessons import RemoteLesson
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import AgentKDError, ArtifactNotFoundError, LaunchError, OutOfMemoryError, ReplyTimeoutError
+from agentkd.errors import (
+    AgentKDError,
+    ArtifactNotFoundError,
+    LaunchError,
+    OutOfMemoryError,
+    ReplyTimeoutError,
+    TaskCancelledError,
+)
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import (
@@ -56,12 +63,6 @@ PR_SET_PDEATHSIG = 1
 MAX_ERROR_TEXT = 10_000
 
 log = logging.getLogger(__name__)
-
-
-class TaskCancelledError(AgentKDError):
-    """The coordinator took the task back."""
-
-    code = "cancelled"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The plan says which tasks are wanted, the crew has them done, the journal says w
 through here; weights and soft targets go from agent to agent.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.config import Experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, StorageError, TrainingError
+from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import Stage, Step
@@ -22,6 +23,8 @@ from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
 SHOW_EVERY_S = 0.25
+
+log = logging.getLogger(__name__)
 
 
 def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> Outlook:
@@ -55,12 +58,13 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
 
 
 def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
-    """Writes the studies for optuna-dashboard. A view only: it can be removed and is made again."""
+    """Writes the studies for optuna-dashboard. A view only: if it cannot be written it is dropped, and made again next time."""
     try:
         for family, trials in outlook.trials.items():
             write_view(f"sqlite:///{folder.study}", f"{experiment.name}-{family}", planner.families[family].space, trials)
-    except OSError as error:
-        raise StorageError(folder.study, str(error)) from error
+    except SearchError as error:
+        log.warning("%s", error)
+        folder.study.unlink(missing_ok=True)
 
 
 class _Coordinator:

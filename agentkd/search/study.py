@@ -15,8 +15,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from agentkd import seeding
+from agentkd.errors import SearchError
 from agentkd.search.space import Choices, Parameter, Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -120,12 +122,19 @@ def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) ->
 
 
 def write_view(url: str, name: str, space: Space, trials: Sequence[Trial]) -> None:
-    """Writes finished trials to an Optuna storage, so that optuna-dashboard opens it. It can always be rebuilt."""
-    study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
-    known = {trial.user_attrs.get("number") for trial in study.get_trials(deepcopy=False)}
-    for trial in trials:
-        if trial.number not in known and trial.outcome is not Outcome.RUNNING:
-            study.add_trial(_frozen(space, trial))
+    """Writes finished trials to an Optuna storage, so that optuna-dashboard opens it. It can always be rebuilt.
+
+    Raises:
+        SearchError: the storage cannot be written or is damaged.
+    """
+    try:
+        study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
+        known = {trial.user_attrs.get("number") for trial in study.get_trials(deepcopy=False)}
+        for trial in trials:
+            if trial.number not in known and trial.outcome is not Outcome.RUNNING:
+                study.add_trial(_frozen(space, trial))
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise SearchError(f"the study's view {url} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

@@ -29,6 +29,7 @@ OWNERS = {
     "zmq": {"exchange"},
     "msgpack": {"messages"},
     "optuna": {"search"},
+    "sqlalchemy": {"search"},
     "torch": {"networks", "training", "knowledge", "agents", "community"},
     "torchmetrics": {"training"},
     "safetensors": {"knowledge", "training", "networks", "report"},

@@ -3,6 +3,7 @@
 import optuna
 import pytest
 
+from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.space import Choices, Range
 from agentkd.search.study import Outcome, Pruning, Trial, is_exhausted, prune_bounds, suggest, visible_limit, write_view
@@ -88,3 +89,9 @@ def test_optunas_own_tools_open_the_view_and_writing_it_again_changes_nothing(tm
     assert len(study.trials) == 2
     assert study.best_value == 0.4
     assert study.trials[0].intermediate_values == {0: 0.1, 1: 0.4}
+
+
+def test_a_view_that_cannot_be_written_is_a_typed_error(tmp_path) -> None:
+    (tmp_path / "study.db").write_bytes(b"this is no database" * 300)
+    with pytest.raises(SearchError, match="cannot be written"):
+        write_view(f"sqlite:///{tmp_path}/study.db", "s", SPACE, [trial(0)])
