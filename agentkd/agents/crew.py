@@ -159,7 +159,7 @@ class Crew:
     def _receive_error(self, name: str, body: ErrorReply) -> None:
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
         if body.code == StorageError.code:
-            raise StorageError(self.folder.place, f"{name}: {body.text}")
+            raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
         if body.code in FATAL_CODES:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if not body.task:
@@ -231,7 +231,10 @@ class Crew:
             p = doing.progress
             return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
         if member.condition is Condition.TEACHING:
-            return Activity(member.name, device, f"teaches with weights {member.weights[:8]}")
+            students = [
+                running.agent for running in self._dispatcher.running.values() if member.name in running.teachers.values()
+            ]
+            return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
 

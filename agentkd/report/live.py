@@ -88,10 +88,10 @@ def watcher_for(console: Console) -> AbstractContextManager[Watching]:
 def render(snapshot: Snapshot, lines: list[str]) -> RenderableType:
     """The live view of a snapshot."""
     events = Text("\n".join(lines), style="dim", no_wrap=True, overflow="ellipsis")
-    bar = ProgressBar(total=max(1, snapshot.num_expected), completed=snapshot.num_recorded)
-    body = Group(
-        _stages(snapshot), Text(), _agents(snapshot.activities), Text(), events, Text(), bar, Text(status_line(snapshot))
-    )
+    progress = Table.grid(expand=True)
+    progress.add_row(ProgressBar(total=max(1, snapshot.num_expected), completed=snapshot.num_recorded))
+    progress.add_row(status_line(snapshot))
+    body = Group(_stages(snapshot), Text(), _agents(snapshot.activities), Text(), events, Text(), progress)
     return Panel(body, title=f"agentkd: {snapshot.experiment}", border_style="blue")
 
 
