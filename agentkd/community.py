@@ -72,8 +72,10 @@ class AgentHandle:
         if untrained:
             raise ConfigError(f"{', '.join(untrained)} cannot teach: not trained yet; call train() first")
         references = tuple(TeacherReference(architecture=t.architecture, weights=t.weights) for t in listed)
-        chosen = distillation or Distillation(start="own" if self._last else "scratch")
+        chosen = distillation or Distillation()
         inputs = self._inputs(data, recipe)
+        if chosen.start != "own":
+            inputs["initial_weights"] = ""
         return self._do(Task(kind=TaskKind.DISTILL, teachers=references, distillation=chosen, **inputs))
 
     def evaluate(self, data: str, split: str = "test") -> TaskResult:
