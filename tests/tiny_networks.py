@@ -29,3 +29,12 @@ def other(num_classes: int, width: int = 16) -> nn.Module:
 
 tiny.space = {"width": (8, 10, 12)}
 other.space = {"width": (8, 12, 16)}
+
+
+class BrokenNet(TinyNet):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("this network is broken")
+
+
+def broken(num_classes: int, width: int = 8) -> nn.Module:
+    return BrokenNet(num_classes, width)

@@ -110,3 +110,34 @@ def test_an_agent_without_its_parent_does_not_start(tmp_path: Path) -> None:
     given = ["--join", "tcp://127.0.0.1:9", "--key", tmp_path / "keys" / "a.json", "--coordinator-key", new_key_pair().public]
     done = agentkd("agent", *given, "--run-folder", tmp_path, "--parent", 1 if sys.platform == "linux" else 999_999)
     assert done.returncode == 14
+
+
+def test_weights_that_one_has_are_imported_and_every_training_of_the_family_starts_from_them(tmp_path: Path) -> None:
+    import torch
+
+    from agentkd.artifacts.journal import Journal
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.networks.build import build
+    from agentkd.networks.families import resolve
+
+    torch.save(build(resolve("tiny_networks:tiny", 5), seed=99).state_dict(), tmp_path / "published.pt")
+    imported = tmp_path / "tiny.safetensors"
+    done = agentkd("weights", tmp_path / "published.pt", imported, "--family", "tiny_networks:tiny")
+    assert done.returncode == 0 and "0 left as initialized" in done.stdout, done.stderr
+    families = {"tiny_networks:tiny": {"weights": str(imported)}}
+    done = agentkd("run", write_experiment(tmp_path, families=families), "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    with Journal(RunFolder(tmp_path / "run").journal, read_only=True) as journal:
+        pretrained = {record.task.pretrained for record in journal.records() if record.task.kind == "train"}
+    assert len(pretrained) == 1 and pretrained.pop() in RunFolder(tmp_path / "run").store
+    rows = json.loads(agentkd("report", tmp_path / "run", "--format", "json").stdout)
+    assert [row["stage"] for row in rows] == ["baseline", "search", "round1", "round2"]
+
+
+def test_a_baseline_that_cannot_be_trained_stops_the_run_with_the_reason_and_is_not_recorded(tmp_path: Path) -> None:
+    from experiments import weights_of
+
+    done = agentkd("run", write_experiment(tmp_path, families=["tiny_networks:broken"]), "--out", tmp_path / "run")
+    assert done.returncode == 18
+    assert "baseline of tiny_networks:broken failed in attempt 3 (internal): this network is broken" in done.stderr
+    assert weights_of(tmp_path / "run") == {}
