@@ -1,6 +1,7 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -201,6 +202,8 @@ def _run(experiment: Any, out: Path) -> None:
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what schedulers and closing terminals send ends a run as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
     folder = RunFolder(out)
     console = Console()
     try:

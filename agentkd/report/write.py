@@ -50,7 +50,8 @@ def write_report(folder: RunFolder) -> WrittenReport:
         "teaching": figures.teaching_figure(outlook),
         "pictures": figures.pictures_figure(outlook, dataset, folder.store),
     }
-    page = _render_page(experiment, outlook, results.values(), {name: png for name, png in pictures.items() if png})
+    shown = {name: png for name, png in pictures.items() if png}
+    page = _render_page(experiment, outlook, results.values(), shown, dataset.classes)
     texts = {
         "table.csv": table.csv_table(outlook),
         "test.csv": table.tests_csv(outlook),
@@ -81,13 +82,16 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-def _render_page(experiment: Experiment, outlook: Outlook, results: Iterable[TaskResult], pictures: dict[str, bytes]) -> str:
+def _render_page(
+    experiment: Experiment, outlook: Outlook, results: Iterable[TaskResult], pictures: dict[str, bytes], classes: tuple[str, ...]
+) -> str:
     template = files("agentkd.report").joinpath("data/report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     known = list(results)
     return environment.from_string(template).render(
         experiment=experiment,
         version=__version__,
+        classes=classes,
         stages=[table.STAGE_TITLES[stage] for stage in table.STAGES],
         rows=_page_rows(outlook),
         tests=[(title(family), entrant) for family, entrant in outlook.tests.items()],

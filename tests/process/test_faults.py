@@ -124,13 +124,14 @@ def test_the_coordinator_killed_in_each_stage_and_started_again_goes_on(tmp_path
     check_same(tmp_path / "run", undisturbed)
 
 
-def test_ctrl_c_ends_every_agent_and_the_run_can_be_resumed(tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_being_interrupted_ends_every_agent_and_the_run_can_be_resumed(tmp_path: Path, undisturbed: Path, number: int) -> None:
     experiment = write_experiment(tmp_path)
     run = Run(experiment, tmp_path / "run")
     for _, stage in run.starts():
         if stage == "search":
             agents = list(run.agents().values())
-            os.kill(run.process.pid, signal.SIGINT)
+            os.kill(run.process.pid, number)
             break
     output = run.end()
     assert run.process.returncode == 130 and "run the same command again" in output
