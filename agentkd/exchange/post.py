@@ -8,6 +8,7 @@ to ``deliver`` on the I/O thread, which must not block. Delivery is at most once
 loses what was in flight, which is why tasks are idempotent and requests are repeated.
 """
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -116,9 +117,9 @@ class Post:
             if self._closed:
                 return
             self._closed = True
-        self._commands.put(None)
+            self._commands.put(None)
+            self._wake()
         if self._thread.is_alive():
-            self._wake_out.send(b"")
             self._thread.join(CLOSE_TIMEOUT_S)
         self._authenticator.stop()
         self._context.destroy(linger=LINGER_MS)
@@ -156,7 +157,12 @@ class Post:
             if self._closed:
                 raise ChannelClosedError("the channel is closed")
             self._commands.put(command)
-            self._wake_out.send(b"")
+            self._wake()
+
+    def _wake(self) -> None:
+        """Rouses the I/O thread; if many calls wait to be seen already, one more is not needed."""
+        with contextlib.suppress(zmq.Again):
+            self._wake_out.send(b"", zmq.DONTWAIT)
 
     # Everything below runs on the I/O thread.
 
@@ -182,7 +188,8 @@ class Post:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick_s
                 if self._tick:
-                    self._tick()
+                    with contextlib.suppress(ChannelClosedError):
+                        self._tick()
                 self._flush()
         self._flush()
         for socket in (self._wake_in, self._wake_out, self._router, *self._dealers.values()):
