@@ -134,20 +134,21 @@ class RemoteLesson:
         """A teacher's weights, asked of the teacher itself and checked against their digest."""
         request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights)
         number = self._say(self._peers[weights], request)
-        started = time.monotonic()
+        started = asked_at = time.monotonic()
         while True:
             delivery = self._next(started, "weights")
-            if isinstance(delivery, Delivery) and delivery.message.parent_id == number:
+            peer = self._peers[weights]
+            if delivery is not None and (delivery.message.parent_id, delivery.sender) == (number, peer.public_key):
                 body = delivery.message.body
                 if isinstance(body, ErrorReply):
-                    raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text)
-                data = bytes(delivery.message.buffers[0])
+                    raise RemoteAgentError(peer.agent, body.code, body.remote_type, body.text)
+                data = _only_buffer(delivery)
                 if digest_bytes(data) != weights:
-                    raise RemoteProtocolError(f"weights from {self._peers[weights].agent} do not have the digest asked for")
+                    raise RemoteProtocolError(f"weights from {peer.agent} do not have the digest asked for")
                 self._bytes += len(data)
                 return data
-            if delivery is None and time.monotonic() - started > ASK_AGAIN_S:
-                number = self._say(self._peers[weights], request)
+            if time.monotonic() - asked_at > ASK_AGAIN_S:
+                number, asked_at = self._say(peer, request), time.monotonic()
 
     def _is_asked(self, weights: str, step: int) -> bool:
         return any((w, s) == (weights, step) for w, s, _ in self._asked.values())
@@ -179,7 +180,7 @@ class RemoteLesson:
             self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
             return
         assert isinstance(body, KnowledgeReply)
-        buffer = bytes(delivery.message.buffers[0]) if delivery.message.buffers else b""
+        buffer = _only_buffer(delivery)
         self._answers[weights, at] = self._checked(body, buffer, weights)
         self._bytes += len(buffer)
         self._teacher_s += body.teacher_s
@@ -220,6 +221,10 @@ class RemoteLesson:
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
             raise ContractError("logits", None if logits is None else tuple(logits.shape), (*wanted, "h", "w"))
         return logits
+
+
+def _only_buffer(delivery: Delivery) -> bytes:
+    return bytes(delivery.message.buffers[0]) if delivery.message.buffers else b""
 
 
 def soft_targets_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:

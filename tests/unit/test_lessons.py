@@ -159,3 +159,21 @@ def test_wrong_targets_are_never_used(table: Table, changes: dict, error: type) 
     table.answer(1, **changes)
     with pytest.raises(error):
         table.lesson.fetch(0)
+
+
+def test_weights_come_from_their_teacher_alone_and_have_their_digest(table: Table) -> None:
+    data = b"the teacher's weights"
+    digest = digest_bytes(data)
+    table.lesson._peers = {digest: FIRST}
+
+    def say(sender: str, number: int, content: bytes) -> None:
+        reply = KnowledgeReply(kind=KnowledgeKind.WEIGHTS, weights=digest, sha256=digest)
+        table.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(content,) if content else ())))
+
+    say("c" * 40, 1, b"forged")
+    say(FIRST.public_key, 1, data)
+    assert table.lesson.fetch_weights(digest) == data
+    for damaged in (b"other bytes", b""):
+        say(FIRST.public_key, len(table.post.said) + 1, damaged)
+        with pytest.raises(RemoteProtocolError, match="do not have the digest"):
+            table.lesson.fetch_weights(digest)
