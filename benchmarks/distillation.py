@@ -12,7 +12,6 @@ import torch
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson
-from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, encode_weights, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community import Community
@@ -27,10 +26,7 @@ ROUNDS = 3
 
 
 def lesson(task: Task, feed: DatasetFeed, steps: int, folder: RunFolder) -> DirectLesson:
-    cpu = torch.device("cpu")
-    return DirectLesson(
-        task, feed, [Teacher(t.architecture, t.weights, task.data, store=folder.store, device=cpu) for t in task.teachers]
-    )
+    return DirectLesson(task, feed, store=folder.store, device=torch.device("cpu"))
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.task import EpochResult, Task
-from agentkd.training.loop import Hooks, Lesson
+from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
 HEARTBEAT_S = 1.0
@@ -189,7 +189,7 @@ class Agent:
             if (key, request.epoch) in self._cancelled:
                 raise TaskCancelledError(key)
 
-        def lesson(task: Task, feed: DatasetFeed, steps: int) -> Lesson:
+        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson:
             made = RemoteLesson(
                 task, feed, request.teachers, post=self.post, inbox=self._lesson_inbox, check=check, total_steps=steps
             )

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.teaching import Teacher
+from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.post import Delivery, Post
@@ -59,9 +61,10 @@ class Blend:
 class DirectLesson:
     """Teachers in this process: the reference that exchanges between processes are compared with."""
 
-    def __init__(self, task: Task, feed: DatasetFeed, teachers: list[Teacher]) -> None:
+    def __init__(self, task: Task, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
         assert task.distillation
-        self._task, self._feed, self._teachers = task, feed, teachers
+        self._task, self._feed, self._store = task, feed, store
+        self._teachers = [Teacher(t.architecture, t.weights, task.data, store=store, device=device) for t in task.teachers]
         self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
 
     def fetch(self, step: int) -> tuple[Tensor, ...]:
@@ -71,6 +74,14 @@ class DirectLesson:
             _, buffer = teacher.answer(soft_targets_request(self._task, self._feed, reference.weights, step))
             payloads.append(tensors.decode(buffer)["logits"])
         return tuple(payloads)
+
+    def fetch_weights(self, weights: str) -> bytes:
+        """A teacher's weights."""
+        return self._store.get(weights)
+
+    def summary(self) -> ExchangeSummary:
+        """Nothing was exchanged."""
+        return ExchangeSummary()
 
 
 class RemoteLesson:

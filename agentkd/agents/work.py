@@ -17,6 +17,7 @@ from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
+from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
@@ -50,7 +51,7 @@ class Surroundings:
     device: torch.device
     checkpoint: Path | None = None
     hooks: Hooks | None = None
-    lesson: Callable[[Task, DatasetFeed, int], Lesson] | None = None
+    lesson: Callable[[Task, DatasetFeed, int], TeachersLesson] | None = None
     checkpoint_every_s: float = 30.0
 
 
@@ -58,9 +59,12 @@ def execute(task: Task, at: Surroundings) -> TaskResult:
     """The result of a task. An architecture over its limit is a result too (``infeasible``), found before training."""
     counts = count_architecture(task.architecture)
     size = {**_count_fields(counts), **_cost_fields(task)}
-    limits = ((counts.deploy, task.max_deploy_parameters), (size["num_macs"], task.max_num_macs))
-    if any(limit and value > limit for value, limit in limits):
-        return TaskResult(status=Status.INFEASIBLE, environment=environment(at.device), **size)
+    try:
+        _check_limits(task, counts.deploy, size["num_macs"])
+    except InfeasibleArchitectureError as error:
+        return TaskResult(
+            status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
+        )
     return _evaluate(task, at, size) if task.kind is TaskKind.EVALUATE else _train(task, at, size)
 
 
@@ -104,6 +108,15 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def _check_limits(task: Task, deploy_parameters: int, num_macs: int) -> None:
+    for name, value, limit in (
+        ("deploy parameters", deploy_parameters, task.max_deploy_parameters),
+        ("MACs", num_macs, task.max_num_macs),
+    ):
+        if limit and value > limit:
+            raise InfeasibleArchitectureError(name, value, limit)
+
+
 def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     feed = DatasetFeed(task)
     lesson = None
@@ -131,11 +144,10 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         checkpoint_every_s=at.checkpoint_every_s,
     )
     weights = at.store.put(encode_weights(task.architecture, trained.weights))
-    summary = lesson.summary() if lesson is not None and hasattr(lesson, "summary") else None
     return TaskResult(
         status=trained.status,
         weights=weights,
-        exchange=summary,
+        exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
         **size,
         **_score_fields(trained.scores),
@@ -143,16 +155,14 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     )
 
 
-def _initial_network(task: Task, at: Surroundings, lesson: Lesson | None) -> SegmentationNetwork:
+def _initial_network(task: Task, at: Surroundings, lesson: TeachersLesson | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
     if task.pretrained:
         inherit_weights(network, at.store.get(task.pretrained))
     if task.initial_weights:
         load_weights(network, at.store.get(task.initial_weights))
-    if task.distillation and task.distillation.start == "inherit":
-        first = task.teachers[0].weights
-        remote = getattr(lesson, "fetch_weights", None)
-        inherit_weights(network, remote(first) if remote else at.store.get(first))
+    if lesson and task.distillation and task.distillation.start == "inherit":
+        inherit_weights(network, lesson.fetch_weights(task.teachers[0].weights))
     return network
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ def train(
     hooks = hooks or Hooks()
     recipe = plan.recipe
     network.to(device).train()
-    optimizers = build_optimizers(network.parameter_groups(), recipe)  # type: ignore[operator]
+    optimizers = build_optimizers(cast(TrainableNetwork, network).parameter_groups(), recipe)
     progress = (load_checkpoint(checkpoint, network, optimizers, task=task) if checkpoint else None) or Progress()
     per_epoch = feed.steps_per_epoch
     total_steps = recipe.epochs * per_epoch

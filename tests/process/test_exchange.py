@@ -14,7 +14,6 @@ from experiments import SPEC
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson
-from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
@@ -131,8 +130,7 @@ def in_one_call(task: Task, folder: RunFolder) -> TaskResult:
     """The same distillation in one process and one function call."""
 
     def lesson(task: Task, feed: DatasetFeed, steps: int) -> DirectLesson:
-        teachers = [Teacher(t.architecture, t.weights, task.data, store=folder.store, device=CPU) for t in task.teachers]
-        return DirectLesson(task, feed, teachers)
+        return DirectLesson(task, feed, store=folder.store, device=CPU)
 
     return execute(task, Surroundings(folder.store, CPU, lesson=lesson))
 
