@@ -39,7 +39,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder]:
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        run_experiment(load_experiment(write_experiment(folder)), RunFolder(folder / "run"), recorder)
+        experiment = load_experiment(write_experiment(folder, round2={"epochs": 80}))  # long enough to be watched
+        run_experiment(experiment, RunFolder(folder / "run"), recorder)
     write_report(RunFolder(folder / "run"))
     return folder / "run", recorder
 
