@@ -6,6 +6,7 @@ have the same bytes, hence the same SHA-256, on every machine.
 
 import hashlib
 import json
+from io import BufferedReader
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -44,3 +45,13 @@ def digest(value: Any) -> str:
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:
     """SHA-256 (hex) of bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(file: BufferedReader) -> str:
+    """SHA-256 (hex) of an open file, which is never loaded whole."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def new_digest() -> "hashlib._Hash":
+    """A digest for bytes that come piece by piece."""
+    return hashlib.sha256()

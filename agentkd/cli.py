@@ -164,12 +164,18 @@ def doctor(output_format: Format = "text") -> None:
 
 @app.command()
 def agent(
-    join: Annotated[str, typer.Option(help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")],
-    key: Annotated[Path, typer.Option(help="This agent's key file.")],
+    key: Annotated[Path, typer.Option(help="This agent's key file; make one with: agentkd keys new NAME.")],
     coordinator_key: Annotated[str, typer.Option(help="The coordinator's public key (Z85).")],
-    run_folder: Annotated[Path, typer.Option(help="The run folder, where artifacts lie.")],
+    join: Annotated[str, typer.Option(help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")] = "",
+    listen: Annotated[list[str] | None, typer.Option(help="Where to listen; without --join the coordinator dials here.")] = None,
+    run_folder: Annotated[Path, typer.Option(help="Where artifacts lie.")] = Path("runs/agent"),
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
+    transport: Annotated[str, typer.Option(help="auto, shared, store, ipc or tcp.")] = "auto",
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of registered keys (agentkd keys) that may ask for knowledge as well.")
+    ] = None,
+    audit: Annotated[Path | None, typer.Option(help="File for the log of who fetched what.")] = None,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
 ) -> None:
@@ -178,6 +184,8 @@ def agent(
     from agentkd.agents.agent import AgentSettings, run_agent
     from agentkd.exchange.keys import load_key_pair
 
+    if not join and not listen:
+        raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
     logs.to_stderr()
     run_agent(
         AgentSettings(
@@ -187,8 +195,12 @@ def agent(
             device=device,
             threads=threads,
             run_folder=run_folder,
+            bind=tuple(listen or ()),
+            transport=transport,
             parent_pid=parent,
             checkpoint_every_s=checkpoint_every,
+            registry=registry,
+            audit=audit,
         )
     )
 

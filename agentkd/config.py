@@ -117,9 +117,10 @@ class RoundConfig(FrozenData):
 
 
 class LaunchConfig(FrozenData):
-    """How agents are started and watched. Nothing here changes results."""
+    """How agents are started, watched and connected. Nothing here changes results."""
 
     devices: str = "auto"
+    transport: Literal["auto", "shared", "store", "ipc", "tcp"] = "auto"
     port: int = Field(default=0, ge=0, le=65535)
     lease_s: float = Field(default=20.0, gt=1)
     hang_s: float = Field(default=900.0, gt=1)

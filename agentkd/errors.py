@@ -30,6 +30,7 @@ An error says what failed, for whom, what was expected and found, and what to do
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 
@@ -77,8 +78,35 @@ class LocalProtocolError(ProtocolError):
     """This process tried to say something illegal: a bug here."""
 
 
+class Rule(StrEnum):
+    """Which rule of the protocol a refused message broke. The list is closed; ``protocols/protocol.md`` explains each."""
+
+    FRAMES = "frames"
+    PREAMBLE = "preamble"
+    VERSION = "version"
+    TYPE = "type"
+    FLAGS = "flags"
+    LIMIT = "limit"
+    HEADER = "header"
+    MSGPACK = "msgpack"
+    BODY = "body"
+    TENSORS = "tensors"
+    IDENTITY = "identity"
+    SESSION = "session"
+    ORDER = "order"
+    ROLE = "role"
+    GRANT = "grant"
+    FENCE = "fence"
+    CREDIT = "credit"
+    DAMAGE = "damage"
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer said something illegal."""
+
+    def __init__(self, text: str, rule: Rule) -> None:
+        self.rule = rule
+        super().__init__(f"{text} [{rule}]")
 
 
 class ContractError(AgentKDError):
@@ -133,8 +161,8 @@ class RemoteAgentError(AgentKDError):
     exit_code = 13
     code = "remote"
 
-    def __init__(self, agent: str, code: str, remote_type: str, text: str) -> None:
-        self.agent, self.remote_code, self.remote_type, self.text = agent, code, remote_type, text
+    def __init__(self, agent: str, code: str, remote_type: str, text: str, *, rule: str = "") -> None:
+        self.agent, self.remote_code, self.remote_type, self.text, self.rule = agent, code, remote_type, text, rule
         super().__init__(f"agent {agent} failed with {code} ({remote_type}): {text}")
 
 

@@ -3,11 +3,11 @@
 The I/O thread keeps heartbeats going and sorts what arrives; the work thread takes one request at a time.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
 import queue
-import secrets
 import signal
 import sys
 import threading
@@ -26,14 +26,26 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import (
     AgentKDError,
     ArtifactNotFoundError,
+    ConfigError,
+    ExchangeError,
     LaunchError,
     OutOfMemoryError,
+    RemoteProtocolError,
     ReplyTimeoutError,
+    Rule,
     TaskCancelledError,
 )
+from agentkd.exchange.asking import Asker
+from agentkd.exchange.grants import EVERYTHING, Audit, Grants, Registry
 from agentkd.exchange.keys import KeyPair
-from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
+from agentkd.exchange.streams import WINDOW_BYTES
+from agentkd.exchange.transports import find_transport
 from agentkd.messages.bodies import (
+    AdmittedPeer,
+    AssessReply,
+    AssessRequest,
     Body,
     CancelRequest,
     ErrorReply,
@@ -45,14 +57,19 @@ from agentkd.messages.bodies import (
     LeaveRequest,
     LeftEvent,
     PeersEvent,
+    ReleaseEvent,
+    StatusReply,
+    StatusRequest,
     TaskProgressEvent,
     TaskReply,
     TaskRequest,
     TeacherMovedEvent,
     TeachReply,
     TeachRequest,
+    Way,
     WelcomeReply,
 )
+from agentkd.messages.wire import Buffer
 from agentkd.task import EpochResult, Task
 from agentkd.training.loop import Hooks
 
@@ -67,7 +84,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """How an agent is started. ``parent_pid`` is the process it must not outlive; 0 for an agent started by hand."""
+    """How an agent is started.
+
+    Args:
+        join: the coordinator's endpoint; empty for an agent that waits to be dialed.
+        bind: where to listen; by default what the transport says.
+        parent_pid: the process it must not outlive; 0 for an agent started by hand.
+        registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
+        audit: file for the log of who fetched what.
+    """
 
     join: str
     coordinator_key: str
@@ -75,8 +100,12 @@ class AgentSettings:
     device: str
     threads: int
     run_folder: Path
+    bind: tuple[str, ...] = ()
+    transport: str = "auto"
     parent_pid: int = 0
     checkpoint_every_s: float = 30.0
+    registry: Path | None = None
+    audit: Path | None = None
 
 
 class Agent:
@@ -86,36 +115,51 @@ class Agent:
         self.settings = settings
         self.folder = RunFolder(settings.run_folder)
         self.device = _find_device(settings.device)
-        self.session = secrets.token_hex(8)
         self._work: queue.Queue[Delivery] = queue.Queue()
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
+        self._asker = Asker()
         self._joined = threading.Event()
+        self._fences: dict[str, int] = {}
         self._cancelled: set[tuple[str, int]] = set()
         self._progress = 0
         self._is_busy = False
         self._teacher: Teacher | None = None
-        self.post = Post(settings.keys, self._sort, tick=self._tick, tick_s=HEARTBEAT_S)
+        self._audit = Audit(settings.audit)
+        transport = find_transport(settings.transport)
+        hello = HelloRequest(
+            capabilities=ALL_CAPABILITIES,
+            window_bytes=WINDOW_BYTES,
+            device=settings.device,
+            environment=environment(self.device),
+        )
+        self.post = Post(
+            settings.keys,
+            self._sort,
+            bind=settings.bind or transport.bind,
+            manners=Manners(hello=hello, coordinator_key=settings.coordinator_key, store=self.folder.store.place),
+            grants=Grants(Registry(settings.registry) if settings.registry else None),
+            tick=self._tick,
+            tick_s=HEARTBEAT_S,
+        )
+        self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
+        self._coordinator = AdmittedPeer(
+            agent="coordinator",
+            endpoints=(settings.join,) if settings.join else (),
+            public_key=settings.coordinator_key,
+            may=EVERYTHING,
+        )
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
-        self.post.allow([self.settings.coordinator_key])
-        with self.post:
-            self.post.connect(self.settings.join, self.settings.coordinator_key)
-            self._say(
-                HelloRequest(
-                    session=self.session,
-                    pid=os.getpid(),
-                    endpoint=self.post.endpoint,
-                    device=self.settings.device,
-                    environment=environment(self.device),
-                )
-            )
-            if not self._joined.wait(JOIN_TIMEOUT_S):
+        self.post.admit([self._coordinator])
+        with self.post, contextlib.closing(self.carrier):
+            self.post.connect(self._coordinator)
+            if self.settings.join and not self._joined.wait(JOIN_TIMEOUT_S):
                 raise ReplyTimeoutError("coordinator", "HelloRequest", JOIN_TIMEOUT_S)
             while True:
                 delivery = self._work.get()
                 if isinstance(delivery.message.body, LeaveRequest):
-                    self._say(LeftEvent(reason="asked to leave"))
+                    self._say(LeftEvent(reason="asked to leave"), delivery.message.msg_id)
                     return
                 self._answer(delivery)
                 self._progress += 1
@@ -123,24 +167,61 @@ class Agent:
     # On the I/O thread.
 
     def _sort(self, delivery: Delivery) -> None:
-        """Puts each message where it belongs. Only the coordinator's key may say what only the coordinator may say."""
+        """Puts each message where it belongs. Who may say what has been checked; here it is checked who may have what."""
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
+            self._check_grant(delivery, str(body.kind), body.weights)
             self._work.put(delivery)
-        elif isinstance(body, KnowledgeReply | ErrorReply):
+        elif isinstance(body, AssessRequest):
+            self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), "")
+            self._work.put(delivery)
+        elif self._asker.take(delivery):
+            return
+        elif isinstance(body, KnowledgeReply | TeacherMovedEvent | ErrorReply):
             self._lesson_inbox.put(delivery)
-        elif delivery.sender != self.settings.coordinator_key:
-            log.warning("refused %s from %s: only the coordinator may say that", type(body).__name__, delivery.sender)
-        elif isinstance(body, TeacherMovedEvent):
-            self._lesson_inbox.put(delivery)
-        elif isinstance(body, WelcomeReply):
-            self._joined.set()
+        elif isinstance(body, WelcomeReply | HelloRequest):
+            if delivery.sender == self.settings.coordinator_key:
+                self._joined.set()
         elif isinstance(body, PeersEvent):
-            self.post.allow(body.public_keys)
+            for key in self.post.grants.set_peers((*body.peers, self._coordinator)):
+                self.carrier.pool.peer_gone(key)
         elif isinstance(body, CancelRequest):
             self._cancelled.add((body.task, body.epoch))
-        elif isinstance(body, TaskRequest | TeachRequest | LeaveRequest):
+        elif isinstance(body, StatusRequest):
+            self.post.send(delivery.sender, self._status(), parent_id=delivery.message.msg_id)
+        elif isinstance(body, ReleaseEvent):
+            self.carrier.pool.release(delivery.sender, body.leases)
+        elif isinstance(body, TaskRequest):
+            self._check_fence(body)
             self._work.put(delivery)
+        elif isinstance(body, TeachRequest | LeaveRequest):
+            self._work.put(delivery)
+
+    def _check_grant(self, delivery: Delivery, kind: str, digest: str) -> None:
+        try:
+            self.post.grants.check(delivery.sender, kind)
+        except RemoteProtocolError:
+            entry = self.post.grants.find(delivery.sender)
+            self._audit.note(entry, kind=kind, digest=digest, size_bytes=0, way="", outcome="refused")
+            raise
+
+    def _check_fence(self, request: TaskRequest) -> None:
+        """A task of an epoch before the one known is void: somebody else has it, or had it."""
+        key = request.task.digest
+        known = self._fences.get(key, 0)
+        if request.epoch < known:
+            raise RemoteProtocolError(f"epoch {request.epoch} of task {key[:12]} is over; it is in epoch {known}", Rule.FENCE)
+        self._fences[key] = request.epoch
+
+    def _status(self) -> StatusReply:
+        counters = self.post.counters
+        counted = {name: value for name, value in vars(counters).items() if isinstance(value, int)}
+        return StatusReply(
+            progress=self._progress,
+            is_busy=self._is_busy,
+            counters=counted | {"leases": self.carrier.pool.num_leases},
+            refused={str(rule): count for rule, count in counters.refused.items()},
+        )
 
     def _tick(self) -> None:
         if self.settings.parent_pid and os.getppid() != self.settings.parent_pid:
@@ -154,13 +235,17 @@ class Agent:
     def _answer(self, delivery: Delivery) -> None:
         """Answers one request; whatever goes wrong becomes an ``ErrorReply``, and the agent lives on."""
         body, number = delivery.message.body, delivery.message.msg_id
+        if delivery.is_expired:
+            log.info("%s came too late for its asker", type(body).__name__)
+            return
         self._is_busy = True
         try:
             if isinstance(body, KnowledgeRequest):
-                reply, buffer = self._knowledge(body)
-                self.post.send(delivery.sender, reply, parent_id=number, buffers=(buffer,))
+                self._hand_over(delivery, body)
+            elif isinstance(body, AssessRequest):
+                self.post.send(delivery.sender, self._assess(delivery, body), parent_id=number)
             elif isinstance(body, TeachRequest):
-                self._teacher = Teacher(body.architecture, body.weights, body.data, store=self.folder.store, device=self.device)
+                self._adopt(body)
                 self._say(TeachReply(weights=body.weights), number)
             elif isinstance(body, TaskRequest):
                 self._execute(body, number)
@@ -171,18 +256,82 @@ class Agent:
         finally:
             self._is_busy = False
 
-    def _knowledge(self, request: KnowledgeRequest) -> tuple[KnowledgeReply, bytes]:
-        if request.kind is KnowledgeKind.WEIGHTS:
-            data = self.folder.store.get(request.weights)
-            return KnowledgeReply(kind=request.kind, weights=request.weights, sha256=request.weights), data
+    def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
+        """Answers a request for knowledge, and notes it. What cannot be noted is not handed over."""
+        images = _only_buffer(delivery)
+        seconds = 0.0
+        if request.kind is KnowledgeKind.ASSESSMENT:
+            raise ConfigError("assessments are asked for with AssessRequest")
+        if request.kind is KnowledgeKind.SOFT_TARGETS:
+            parcel, seconds = self._must_teach(request.weights).answer(request, images)
+            piece, buffers = self.carrier.pack(delivery.sender, parcel, request.ways)
+        elif self._teacher is not None and self._teacher.weights == request.weights:
+            piece, buffers = self.carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
+        else:
+            piece, buffers = self.carrier.pack_stored(delivery.sender, request.weights, request.ways)
+        self._audit.note(
+            self.post.grants.find(delivery.sender),
+            kind=str(request.kind),
+            digest=request.weights,
+            size_bytes=piece.size_bytes,
+            way=str(piece.way),
+            outcome="served",
+        )
+        reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds)
+        self.post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    def _assess(self, delivery: Delivery, request: AssessRequest) -> AssessReply:
+        images = _only_buffer(delivery)
+        if images is None:
+            raise RemoteProtocolError("an assessment needs the images as a buffer", Rule.BODY)
+        reply = self._must_teach("").assess(request, images)
+        self._audit.note(
+            self.post.grants.find(delivery.sender),
+            kind=str(KnowledgeKind.ASSESSMENT),
+            digest=reply.weights,
+            size_bytes=len(images),
+            way=str(Way.INLINE),
+            outcome="served",
+        )
+        return reply
+
+    def _must_teach(self, weights: str) -> Teacher:
         if self._teacher is None:
-            raise ArtifactNotFoundError(request.weights, "this agent, which teaches nothing now")
-        return self._teacher.answer(request)
+            raise ArtifactNotFoundError(weights, "this agent, which teaches nothing now")
+        return self._teacher
+
+    def _adopt(self, request: TeachRequest) -> None:
+        self._forget_teaching()
+        self._obtain(request.weights)
+        self._teacher = Teacher(
+            request.architecture,
+            request.weights,
+            request.data,
+            stored=self.folder.store.get(request.weights),
+            device=self.device,
+            allocate=self.carrier.allocate,
+        )
+
+    def _forget_teaching(self) -> None:
+        teacher, self._teacher = self._teacher, None
+        if teacher is not None:
+            teacher.close()
+
+    def _obtain(self, digest: str) -> None:
+        """Has an artifact in the store: from before, or else from the coordinator."""
+        if not digest or digest in self.folder.store:
+            return
+        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self.carrier.ways)
+        reply = self._asker.ask(self.post, self.settings.coordinator_key, request)
+        assert isinstance(reply.message.body, KnowledgeReply)
+        self.carrier.fetch_to_store(reply.sender, reply.message.body.piece, reply.message.buffers)
 
     def _execute(self, request: TaskRequest, number: int) -> None:
-        self._teacher = None
+        self._forget_teaching()
         task = request.task
         key = task.digest
+        for digest in (task.initial_weights, task.pretrained):
+            self._obtain(digest)
         lessons: list[RemoteLesson] = []
 
         def check() -> None:
@@ -191,12 +340,19 @@ class Agent:
 
         def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson:
             made = RemoteLesson(
-                task, feed, request.teachers, post=self.post, inbox=self._lesson_inbox, check=check, total_steps=steps
+                task,
+                feed,
+                request.teachers,
+                post=self.post,
+                carrier=self.carrier,
+                inbox=self._lesson_inbox,
+                check=check,
+                total_steps=steps,
             )
             lessons.append(made)
             return made
 
-        hooks = self._hooks(key, request.epoch, check)
+        hooks = self._hooks(key, request.epoch, number, check)
         at = Surroundings(
             store=self.folder.store,
             device=self.device,
@@ -212,7 +368,7 @@ class Agent:
                 made.close()
         self._say(TaskReply(task=key, epoch=request.epoch, result=result), number)
 
-    def _hooks(self, task: str, epoch: int, check: Callable[[], None]) -> Hooks:
+    def _hooks(self, task: str, epoch: int, number: int, check: Callable[[], None]) -> Hooks:
         last_said = 0.0
         last_miou: float | None = None
 
@@ -223,7 +379,8 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                self._say(TaskProgressEvent(task=task, epoch=epoch, step=step, steps=steps, loss=loss, miou=last_miou))
+                event = TaskProgressEvent(task=task, epoch=epoch, step=step, steps=steps, loss=loss, miou=last_miou)
+                self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:
             nonlocal last_miou
@@ -260,6 +417,14 @@ def _find_device(name: str) -> torch.device:
     return device
 
 
+def _only_buffer(delivery: Delivery) -> Buffer | None:
+    """The one buffer of a message that may have one."""
+    buffers = delivery.message.buffers
+    if len(buffers) > 1:
+        raise RemoteProtocolError(f"{len(buffers)} buffers; at most one belongs to this request", Rule.BODY)
+    return buffers[0] if buffers else None
+
+
 def _as_reply(error: Exception, request: Body) -> ErrorReply:
     """An exception as data: a code from the error tree (``internal`` for anything else), type name and text."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -269,6 +434,8 @@ def _as_reply(error: Exception, request: Body) -> ErrorReply:
     task, epoch = (request.task.digest, request.epoch) if isinstance(request, TaskRequest) else ("", 0)
     return ErrorReply(
         code=code,
+        rule=error.rule if isinstance(error, RemoteProtocolError) else "",
+        retryable=isinstance(error, ExchangeError),
         remote_type=type(error).__name__,
         text=str(error)[:MAX_ERROR_TEXT],
         task=task,

@@ -3,33 +3,43 @@
 import logging
 import queue
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from agentkd.agents import dispatch
 from agentkd.agents.dispatch import Bench, Condition, Dispatcher
-from agentkd.agents.members import Members
+from agentkd.agents.members import HEARTBEAT_S, Members
 from agentkd.agents.watching import Activity, Watcher
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
 from agentkd.errors import (
+    AgentKDError,
     AgentLostError,
     ArtifactError,
     ConfigError,
     ContractError,
     DatasetError,
     NonFiniteLossError,
+    ProtocolError,
     RemoteAgentError,
     StorageError,
 )
+from agentkd.exchange.asking import Asker
 from agentkd.exchange.keys import new_key_pair
-from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import LocalLauncher
+from agentkd.launch.local import Contact, Launcher, LocalLauncher
 from agentkd.messages.bodies import (
     Body,
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    ReleaseEvent,
     TaskProgressEvent,
     TaskReply,
     TaskRequest,
@@ -37,10 +47,13 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
     TeachReply,
     TeachRequest,
+    WelcomeReply,
 )
 from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
+MAX_COLLECTING = 4
+COLLECT_TIMEOUT_S = 60.0
 MAX_ERROR_TEXT = 2000
 # Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
@@ -71,23 +84,51 @@ class _Doing:
     error: ErrorReply | None = None
 
 
+@dataclass(frozen=True)
+class _Collected:
+    """The artifacts of a result are in the store, or could not be brought there."""
+
+    agent: str
+    reply: TaskReply
+    error: AgentKDError | None
+
+
 class Crew:
     """Has tasks done. Use as a context manager: no agent outlives it. Not thread-safe; one thread calls ``want`` and ``turn``."""
 
-    def __init__(self, folder: RunFolder, slots: tuple[Slot, ...], config: LaunchConfig, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        slots: tuple[Slot, ...],
+        config: LaunchConfig,
+        watcher: Watcher,
+        launcher: Launcher | None = None,
+    ) -> None:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts)
-        self._inbox: queue.Queue[Delivery] = queue.Queue()
+        self._inbox: queue.Queue[Delivery | _Collected] = queue.Queue()
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
-        keys = new_key_pair()
-        self._post = Post(keys, self._inbox.put, bind=f"tcp://127.0.0.1:{config.port or '*'}")
-        launcher = LocalLauncher(
-            folder, endpoint=self._post.endpoint, coordinator_key=keys.public, checkpoint_every_s=config.checkpoint_every_s
+        self._asker, self._collecting = Asker(), ThreadPoolExecutor(MAX_COLLECTING, thread_name_prefix="agentkd-collect")
+        keys, transport = new_key_pair(), find_transport(config.transport)
+        bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
+        self._post = Post(
+            keys,
+            self._sort,
+            bind=bind,
+            manners=Manners(
+                welcome=lambda key, hello: self._welcome(key),
+                coordinator_key=keys.public,
+                store=folder.store.place,
+            ),
         )
-        self._members = Members(folder, launcher, self._post, config)
+        self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
+        self._config = config
+        launcher = launcher or LocalLauncher(folder)
+        contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
+        self._members = Members(folder, launcher, contact, self._post, config)
 
     def __enter__(self) -> "Crew":
         self._post.start()
@@ -98,6 +139,8 @@ class Crew:
             self._members.end()
         else:
             self._members.end_now()
+        self._collecting.shutdown(wait=False, cancel_futures=True)
+        self._carrier.close()
         self._post.close()
 
     def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
@@ -129,16 +172,28 @@ class Crew:
         """What every agent is doing."""
         return tuple(self._activity(member) for member in self._dispatcher.members.values())
 
+    # On the I/O thread.
+
+    def _sort(self, delivery: Delivery) -> None:
+        if not self._asker.take(delivery):
+            self._inbox.put(delivery)
+
+    def _welcome(self, key: str) -> WelcomeReply:
+        return WelcomeReply(agent=self._members.name_of(key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
+
     # Incoming.
 
-    def _receive(self, delivery: Delivery) -> None:
+    def _receive(self, delivery: "Delivery | _Collected") -> None:
+        if isinstance(delivery, _Collected):
+            self._end(delivery)
+            return
         name = self._members.name_of(delivery.sender)
         if not name:
             return
         body = delivery.message.body
         self._members.note_message(name)
         if isinstance(body, HelloRequest):
-            if self._members.welcome(name, body, delivery.message.msg_id):
+            if self._members.joined(name, body):
                 self._handle(dispatch.Joined(name))
         elif isinstance(body, HeartbeatEvent):
             self._members.note_heartbeat(name, body)
@@ -147,14 +202,57 @@ class Crew:
             if doing:
                 doing.progress = body
         elif isinstance(body, TaskReply):
-            doing = self._current(body.task, body.epoch)
-            if doing:
-                doing.result = body.result
-            self._handle(dispatch.Ended(name, body.task, body.epoch))
+            self._take_result(name, delivery.sender, body)
+        elif isinstance(body, KnowledgeRequest):
+            self._hand_over(delivery, body)
+        elif isinstance(body, ReleaseEvent):
+            self._carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TeachReply):
             self._handle(dispatch.Ready(name, body.weights))
         elif isinstance(body, ErrorReply):
             self._receive_error(name, body)
+
+    def _take_result(self, name: str, key: str, body: TaskReply) -> None:
+        """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
+        doing = self._current(body.task, body.epoch)
+        if doing:
+            doing.result = body.result
+            missing = [d for d in (body.result.weights, body.result.predictions) if d and d not in self.folder.store]
+            if missing:
+                self._collecting.submit(self._collect, name, key, body, missing)
+                return
+        self._handle(dispatch.Ended(name, body.task, body.epoch))
+
+    def _collect(self, name: str, key: str, body: TaskReply, digests: list[str]) -> None:
+        """On a thread of its own: brings artifacts from the agent that made them."""
+        error: AgentKDError | None = None
+        try:
+            for digest in digests:
+                request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
+                reply = self._asker.ask(self._post, key, request, timeout_s=COLLECT_TIMEOUT_S)
+                assert isinstance(reply.message.body, KnowledgeReply)
+                self._carrier.fetch_to_store(key, reply.message.body.piece, reply.message.buffers)
+        except AgentKDError as caught:
+            error = caught
+        self._inbox.put(_Collected(name, body, error))
+
+    def _end(self, collected: _Collected) -> None:
+        body, error = collected.reply, collected.error
+        if error is None:
+            self._handle(dispatch.Ended(collected.agent, body.task, body.epoch))
+            return
+        text = f"its artifacts could not be fetched: {error}"
+        failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, epoch=body.epoch)
+        self._receive_error(collected.agent, failed)
+
+    def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
+        """Artifacts for an agent that does not see the run's folder."""
+        try:
+            piece, buffers = self._carrier.pack_stored(delivery.sender, request.weights, request.ways)
+            reply: Body = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece)
+        except AgentKDError as error:
+            reply, buffers = ErrorReply(code=error.code, remote_type=type(error).__name__, text=str(error)), ()
+        self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _receive_error(self, name: str, body: ErrorReply) -> None:
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
@@ -163,7 +261,8 @@ class Crew:
         if body.code in FATAL_CODES:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if not body.task:
-            self._dispatcher.teaching_failed(name)
+            if body.code != ProtocolError.code:
+                self._dispatcher.teaching_failed(name)
             return
         doing = self._current(body.task, body.epoch)
         if doing:

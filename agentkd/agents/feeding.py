@@ -37,6 +37,13 @@ def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettin
     return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings).image for index, seed in views]))
 
 
+def evaluation_images(source: DataSource) -> Iterator[Tensor]:
+    """The validation split, whole images [1,3,H,W], one after the other."""
+    dataset = open_source(source)
+    for index in split_indices(dataset, source.validation):
+        yield torch.from_numpy(whole_view(dataset, index).image)[None]
+
+
 class DatasetFeed:
     """The batches of one task."""
 

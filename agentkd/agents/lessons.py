@@ -3,6 +3,7 @@
 ``DirectLesson`` has its teachers in the same process, ``RemoteLesson`` asks agents. Both give the same numbers to the bit.
 """
 
+import logging
 import queue
 import time
 from collections.abc import Callable
@@ -11,11 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.feeding import DatasetFeed, view_images
 from agentkd.agents.teaching import Teacher
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
+from agentkd.errors import (
+    ArtifactCorruptError,
+    ContractError,
+    DatasetError,
+    ExchangeError,
+    RemoteAgentError,
+    RemoteProtocolError,
+    ReplyTimeoutError,
+    Rule,
+)
+from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import tensors
 from agentkd.knowledge.soft_targets import SoftTargets
@@ -38,6 +49,8 @@ STEPS_AHEAD = 4
 ASK_AGAIN_S = 10.0
 GIVE_UP_S = 300.0
 POLL_S = 0.5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,17 @@ class DirectLesson:
     def __init__(self, task: Task, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
         assert task.distillation
         self._task, self._feed, self._store = task, feed, store
-        self._teachers = [Teacher(t.architecture, t.weights, task.data, store=store, device=device) for t in task.teachers]
+        self._teachers = [
+            Teacher(t.architecture, t.weights, task.data, stored=store.get(t.weights), device=device) for t in task.teachers
+        ]
         self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
 
     def fetch(self, step: int) -> tuple[Tensor, ...]:
         """The payloads of a step, one a teacher."""
         payloads = []
         for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
-            _, buffer = teacher.answer(soft_targets_request(self._task, self._feed, reference.weights, step))
-            payloads.append(tensors.decode(buffer)["logits"])
+            parcel, _ = teacher.answer(soft_targets_request(self._task, self._feed, reference.weights, step))
+            payloads.append(tensors.decode(parcel.view)["logits"])
         return tuple(payloads)
 
     def fetch_weights(self, weights: str) -> bytes:
@@ -87,8 +102,9 @@ class DirectLesson:
 class RemoteLesson:
     """Teachers in other processes, asked ``STEPS_AHEAD`` steps ahead so that their work overlaps the student's.
 
-    A teacher that falls silent is asked again; if the coordinator names another one, that one is asked. No answer within
-    ``GIVE_UP_S`` ends the task with a typed error: a student never goes on without its teacher's targets.
+    A teacher that falls silent is asked again; if the coordinator names another one, that one is asked; one without the dataset
+    is sent the images. No answer within ``GIVE_UP_S`` ends the task with a typed error: a student never goes on without its
+    teacher's targets.
 
     Args:
         inbox: deliveries meant for the student (knowledge, errors, moves), filled by the I/O thread.
@@ -102,24 +118,29 @@ class RemoteLesson:
         teachers: tuple[TaughtBy, ...],
         *,
         post: Post,
+        carrier: Carrier,
         inbox: "queue.Queue[Delivery]",
         check: Callable[[], None],
         total_steps: int,
     ) -> None:
         assert task.distillation
         self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
-        self._total_steps = total_steps
+        self._carrier, self._total_steps = carrier, total_steps
         self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
         self._peers = {taught.weights: taught.peer for taught in teachers}
+        self._without_data: set[str] = set()
         self._asked: dict[int, tuple[str, int, float]] = {}
-        self._answers: dict[tuple[str, int], Tensor] = {}
+        self._answers: dict[tuple[str, int], tuple[Tensor, Fetched]] = {}
+        self._in_use: list[Fetched] = []
         self._requests = self._bytes = 0
         self._waited_s = self._teacher_s = 0.0
         for peer in self._peers.values():
-            post.connect(peer.endpoint, peer.public_key)
+            post.connect(peer)
 
     def close(self) -> None:
-        """Closes the connections to the teachers."""
+        """Gives back what was lent and closes the connections to the teachers."""
+        for fetched in (*self._in_use, *(fetched for _, fetched in self._answers.values())):
+            fetched.release()
         for peer in self._peers.values():
             self._post.disconnect(peer.public_key)
 
@@ -130,7 +151,9 @@ class RemoteLesson:
         )
 
     def fetch(self, step: int) -> tuple[Tensor, ...]:
-        """The payloads of a step, one a teacher, in the task's order. Waits until they are there."""
+        """The payloads of a step, one a teacher, in the task's order; valid until the next call. Waits until they are there."""
+        while self._in_use:
+            self._in_use.pop().release()
         for ahead in range(step, min(step + STEPS_AHEAD, self._total_steps)):
             for weights in self._peers:
                 if (weights, ahead) not in self._answers and not self._is_asked(weights, ahead):
@@ -139,11 +162,16 @@ class RemoteLesson:
         while any((weights, step) not in self._answers for weights in self._peers):
             self._receive(started, step)
         self._waited_s += time.monotonic() - started
-        return tuple(self._answers.pop((reference.weights, step)) for reference in self._task.teachers)
+        payloads = []
+        for reference in self._task.teachers:
+            logits, fetched = self._answers.pop((reference.weights, step))
+            payloads.append(logits)
+            self._in_use.append(fetched)
+        return tuple(payloads)
 
     def fetch_weights(self, weights: str) -> bytes:
         """A teacher's weights, asked of the teacher itself and checked against their digest."""
-        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights)
+        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights, ways=self._carrier.ways)
         number = self._say(self._peers[weights], request)
         started = asked_at = time.monotonic()
         while True:
@@ -153,9 +181,12 @@ class RemoteLesson:
                 body = delivery.message.body
                 if isinstance(body, ErrorReply):
                     raise RemoteAgentError(peer.agent, body.code, body.remote_type, body.text)
-                data = _only_buffer(delivery)
+                assert isinstance(body, KnowledgeReply)
+                fetched = self._carrier.fetch(peer.public_key, body.piece, delivery.message.buffers, check=self._check)
+                data = bytes(fetched.data)
+                fetched.release()
                 if digest_bytes(data) != weights:
-                    raise RemoteProtocolError(f"weights from {peer.agent} do not have the digest asked for")
+                    raise RemoteProtocolError(f"weights from {peer.agent} do not have the digest asked for", Rule.DAMAGE)
                 self._bytes += len(data)
                 return data
             if time.monotonic() - asked_at > ASK_AGAIN_S:
@@ -165,12 +196,17 @@ class RemoteLesson:
         return any((w, s) == (weights, step) for w, s, _ in self._asked.values())
 
     def _ask(self, weights: str, step: int) -> None:
-        number = self._say(self._peers[weights], soft_targets_request(self._task, self._feed, weights, step))
+        request = soft_targets_request(self._task, self._feed, weights, step).model_copy(update={"ways": self._carrier.ways})
+        buffers: tuple[bytes, ...] = ()
+        if weights in self._without_data:
+            images = view_images(self._feed.dataset, request.views, request.view_settings)
+            buffers, request = (tensors.encode({"images": images}),), request.model_copy(update={"views": ()})
+        number = self._say(self._peers[weights], request, buffers)
         self._asked[number] = (weights, step, time.monotonic())
 
-    def _say(self, peer: PeerAddress, body: Body) -> int:
+    def _say(self, peer: PeerAddress, body: Body, buffers: tuple[bytes, ...] = ()) -> int:
         self._requests += 1
-        return self._post.send(peer.public_key, body)
+        return self._post.send(peer.public_key, body, buffers=buffers)
 
     def _receive(self, started: float, step: int) -> None:
         delivery = self._next(started, f"soft targets of step {step}")
@@ -181,20 +217,33 @@ class RemoteLesson:
                 self._ask(weights, at)
             return
         asked = self._asked.get(delivery.message.parent_id)
-        body = delivery.message.body
         if asked is None or delivery.sender != self._peers[asked[0]].public_key:
             return
         weights, at, _ = self._asked.pop(delivery.message.parent_id)
+        body = delivery.message.body
         if isinstance(body, ErrorReply):
-            if body.code == ContractError.code:
-                raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text)
-            self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
+            self._take_refusal(delivery, body, asked)
             return
         assert isinstance(body, KnowledgeReply)
-        buffer = _only_buffer(delivery)
-        self._answers[weights, at] = self._checked(body, buffer, weights)
-        self._bytes += len(buffer)
+        try:
+            fetched = self._carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=self._check)
+        except (ExchangeError, ArtifactCorruptError) as error:  # lost or damaged on the way: the answer is asked for again
+            log.info("soft targets of step %d: %s; asking again", at, error)
+            self._asked[delivery.message.parent_id] = asked
+            return
+        self._answers[weights, at] = self._checked(body, fetched, weights), fetched
+        self._bytes += body.piece.size_bytes
         self._teacher_s += body.teacher_s
+
+    def _take_refusal(self, delivery: Delivery, body: ErrorReply, asked: tuple[str, int, float]) -> None:
+        weights, step, _ = asked
+        if body.code == DatasetError.code and weights not in self._without_data:
+            self._without_data.add(weights)
+            self._ask(weights, step)
+        elif body.code in (ContractError.code, DatasetError.code, RemoteProtocolError.code):
+            raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text, rule=body.rule)
+        else:
+            self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
 
     def _next(self, started: float, what: str) -> Delivery | None:
         """The next delivery for the student; moves of teachers are dealt with here. ``None`` after a short wait."""
@@ -216,26 +265,20 @@ class RemoteLesson:
         if old is None or old == event.peer:
             return
         self._post.disconnect(old.public_key)
-        self._post.connect(event.peer.endpoint, event.peer.public_key)
+        self._post.connect(event.peer)
         self._peers[event.weights] = event.peer
         for number in [n for n, (weights, _, _) in self._asked.items() if weights == event.weights]:
             weights, step, _ = self._asked.pop(number)
             self._ask(weights, step)
 
-    def _checked(self, body: KnowledgeReply, buffer: bytes, weights: str) -> Tensor:
+    def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> Tensor:
         if body.weights != weights:
             raise ContractError("weights", body.weights, weights)
-        if digest_bytes(buffer) != body.sha256:
-            raise RemoteProtocolError(f"soft targets from {self._peers[weights].agent} do not have the digest they came with")
-        logits = tensors.decode(buffer).get("logits")
+        logits = tensors.decode(fetched.data).get("logits")
         wanted = (self._task.recipe.batch_size, self._task.architecture.num_classes)
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
             raise ContractError("logits", None if logits is None else tuple(logits.shape), (*wanted, "h", "w"))
         return logits
-
-
-def _only_buffer(delivery: Delivery) -> bytes:
-    return bytes(delivery.message.buffers[0]) if delivery.message.buffers else b""
 
 
 def soft_targets_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:

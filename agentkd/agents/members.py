@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
 from agentkd.errors import AgentLostError, LaunchError
+from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.liveness import Liveness, beat, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, LocalLauncher, end_all
-from agentkd.messages.bodies import HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent, WelcomeReply
+from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
+from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
 
 START_TIMEOUT_S = 120.0
 HEARTBEAT_S = 1.0
@@ -26,17 +27,18 @@ class _Peer:
     process: AgentProcess
     public_key: str
     started_at: float
-    endpoint: str = ""
+    endpoints: tuple[str, ...] = ()
     liveness: Liveness | None = None
 
 
 class Members:
     """Every agent process that this coordinator started."""
 
-    def __init__(self, folder: RunFolder, launcher: LocalLauncher, post: Post, config: LaunchConfig) -> None:
-        self._folder, self._launcher, self._post, self._config = folder, launcher, post, config
+    def __init__(self, folder: RunFolder, launcher: Launcher, contact: Contact, post: Post, config: LaunchConfig) -> None:
+        self._folder, self._launcher, self._contact, self._post, self._config = folder, launcher, contact, post, config
         self._peers: dict[str, _Peer] = {}
         self._names: dict[str, str] = {}
+        self._guests: dict[str, AdmittedPeer] = {}
         self._failed_starts = 0
 
     def launch(self, name: str, slot: Slot) -> None:
@@ -44,9 +46,9 @@ class Members:
         keys = new_key_pair()
         key_file = self._folder.keys / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
         save_key_pair(key_file, keys)
-        self._post.allow([keys.public])
+        self._post.admit([AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING)])
         self._names[keys.public] = name
-        self._peers[name] = _Peer(self._launcher.start(name, slot, key_file), keys.public, time.monotonic())
+        self._peers[name] = _Peer(self._launcher.start(name, slot, key_file, self._contact), keys.public, time.monotonic())
 
     def name_of(self, public_key: str) -> str:
         """Who has that key; empty for an agent that is no longer one of ours."""
@@ -63,23 +65,32 @@ class Members:
     def address_of(self, name: str) -> PeerAddress:
         """Where an agent serves knowledge."""
         peer = self._peers[name]
-        return PeerAddress(agent=name, endpoint=peer.endpoint, public_key=peer.public_key)
+        return PeerAddress(agent=name, endpoints=peer.endpoints, public_key=peer.public_key)
 
-    def welcome(self, name: str, hello: HelloRequest, message_id: int) -> bool:
-        """Admits an agent and tells everybody the keys; false if it had joined before."""
+    def joined(self, name: str, hello: HelloRequest) -> bool:
+        """Takes note that an agent was welcomed and tells everybody the keys; false if it had joined before."""
         peer = self._peers[name]
-        is_new = not peer.endpoint
-        peer.endpoint = hello.endpoint
+        is_new = not peer.endpoints
+        peer.endpoints = hello.endpoints
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)
         self._failed_starts = 0
-        reply = WelcomeReply(agent=name, heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
-        self._post.send(peer.public_key, reply, parent_id=message_id)
-        everybody = PeersEvent(public_keys=tuple(other.public_key for other in self._peers.values()))
-        for other in self._peers.values():
-            if other.endpoint:
-                self._post.send(other.public_key, everybody)
+        self.tell_peers()
         return is_new
+
+    def tell_peers(self, *guests: AdmittedPeer) -> None:
+        """Tells every agent who its peers are; guests stay among them from then on."""
+        self._guests |= {guest.public_key: guest for guest in guests}
+        own = (
+            AdmittedPeer(agent=name, endpoints=peer.endpoints, public_key=peer.public_key, may=EVERYTHING)
+            for name, peer in self._peers.items()
+        )
+        everybody = PeersEvent(peers=(*own, *self._guests.values()))
+        for other in self._peers.values():
+            if other.endpoints:
+                self._post.send(other.public_key, everybody)
+        for guest in self._guests:
+            self._post.send(guest, everybody)
 
     def note_message(self, name: str) -> None:
         """Any message is a sign of life."""
@@ -114,7 +125,7 @@ class Members:
     def end(self) -> None:
         """Asks all agents to leave, and leaves none behind."""
         for peer in self._peers.values():
-            if peer.endpoint and peer.process.poll() is None:
+            if peer.endpoints and peer.process.poll() is None:
                 self._post.send(peer.public_key, LeaveRequest())
         deadline = time.monotonic() + LEAVE_GRACE_S
         idle_end = [peer.process for peer in self._peers.values()]

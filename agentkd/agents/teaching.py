@@ -2,74 +2,146 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from agentkd import canonical
-from agentkd.agents.feeding import open_source, view_images
+from agentkd.agents.feeding import evaluation_images, open_source, view_images
 from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
-from agentkd.artifacts.store import Store
+from agentkd.errors import ContractError, DatasetError
+from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import SoftTargetsContract, agree
+from agentkd.knowledge.energy import energy, known_below, known_fraction
 from agentkd.knowledge.soft_targets import SoftTargets
-from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest
+from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeRequest
+from agentkd.messages.wire import Buffer
 from agentkd.networks.build import build
 from agentkd.task import DataSource
 
 CACHED_BYTES = 256 * 1024**2
+Allocate = Callable[[int], Parcel]
 
 
 class Teacher:
-    """A network in evaluation mode. Students that ask for the same views are answered by one forward pass."""
+    """A network in evaluation mode. Students that ask for the same views are answered by one forward pass.
 
-    def __init__(self, architecture: Architecture, weights: str, data: DataSource, *, store: Store, device: torch.device) -> None:
+    Args:
+        data: the dataset whose views students may name; without it they send their images.
+        stored: the weights as they are stored.
+        allocate: makes memory for what is handed over.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: str,
+        data: DataSource | None,
+        *,
+        stored: Buffer,
+        device: torch.device,
+        allocate: Allocate = Parcel,
+    ) -> None:
         self.weights, self.num_forwards = weights, 0
-        self._architecture, self._device = architecture, device
-        self._dataset = open_source(data)
+        self._architecture, self._device, self._allocate = architecture, device, allocate
+        self._source, self._dataset = data, open_source(data) if data else None
         self._network = build(architecture).to(device).eval()
-        load_weights(self._network, store.get(weights))
-        self._answers: OrderedDict[str, tuple[KnowledgeReply, bytes]] = OrderedDict()
+        self.weights_parcel = allocate(len(stored))
+        self.weights_parcel.view[:] = stored
+        load_weights(self._network, self.weights_parcel.view)
+        self._answers: OrderedDict[str, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
+        self._known_below: float | None = None
 
-    def answer(self, request: KnowledgeRequest) -> tuple[KnowledgeReply, bytes]:
-        """The soft targets of the requested views, as a reply and its safetensors buffer.
+    def close(self) -> None:
+        """Lets go of the memory of what was handed over."""
+        self.weights_parcel.close()
+        while self._answers:
+            self._answers.popitem()[1][0].close()
+
+    def answer(self, request: KnowledgeRequest, images: Buffer | None = None) -> tuple[Parcel, float]:
+        """The soft targets of the requested views, or of the images sent, and the seconds that they cost.
 
         Raises:
             ContractError: the request means something else than this teacher can give.
+            DatasetError: views are named, but this teacher has no dataset.
+            RemoteProtocolError: the images are no tensors that may be.
         """
-        mine = SoftTargetsContract(
-            weights=self.weights, num_classes=self._architecture.num_classes, dataset=self._dataset.digest, codec=request.codec
+        self._agree(request, has_images=images is not None)
+        pixels = canonical.digest_bytes(images) if images is not None else ""
+        key = canonical.digest([request.model_dump(mode="json", exclude={"ways"}), pixels])
+        if key in self._answers:
+            self._answers.move_to_end(key)
+            return self._answers[key]
+        started = time.monotonic()
+        inputs = self._decode_images(images) if images is not None else self._view_images(request)
+        payload = {"logits": SoftTargets(codec=request.codec).teach(self._forward(inputs))}
+        layout = tensors.plan(payload)
+        parcel = self._allocate(layout.size_bytes)
+        tensors.write(payload, layout, parcel.view)
+        self._answers[key] = (parcel, time.monotonic() - started)
+        self._cached_bytes += parcel.size_bytes
+        while self._cached_bytes > CACHED_BYTES and len(self._answers) > 1:
+            _, (dropped, _) = self._answers.popitem(last=False)
+            self._cached_bytes -= dropped.size_bytes
+            dropped.close()
+        return self._answers[key]
+
+    def assess(self, request: AssessRequest, images: Buffer) -> AssessReply:
+        """What this network makes of the images.
+
+        Raises:
+            ContractError: another number of classes.
+            RemoteProtocolError: the images are no tensors that may be.
+        """
+        if request.num_classes != self._architecture.num_classes:
+            raise ContractError("num_classes", self._architecture.num_classes, request.num_classes)
+        inputs = self._decode_images(images)
+        logits = self._forward(inputs)
+        threshold = self._threshold()
+        counts = torch.bincount(logits.argmax(dim=1).flatten(), minlength=request.num_classes).double()
+        return AssessReply(
+            weights=self.weights,
+            num_images=len(inputs),
+            known_fraction=None if threshold is None else known_fraction(energy(logits), threshold),
+            predicted=tuple((counts / counts.sum()).tolist()),
         )
+
+    def _agree(self, request: KnowledgeRequest, *, has_images: bool) -> None:
+        if not has_images and self._dataset is None:
+            raise DatasetError("this teacher", "has no dataset, so views cannot be named", "the images themselves, as a buffer")
+        dataset = request.dataset if has_images or self._dataset is None else self._dataset.digest
         agree(
-            mine,
+            SoftTargetsContract(
+                weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset, codec=request.codec
+            ),
             SoftTargetsContract(
                 weights=request.weights, num_classes=request.num_classes, dataset=request.dataset, codec=request.codec
             ),
         )
-        key = canonical.digest(request.model_dump(mode="json"))
-        if key in self._answers:
-            self._answers.move_to_end(key)
-            return self._answers[key]
-        made = self._compute(request)
-        self._answers[key] = made
-        self._cached_bytes += len(made[1])
-        while self._cached_bytes > CACHED_BYTES and len(self._answers) > 1:
-            _, (_, dropped) = self._answers.popitem(last=False)
-            self._cached_bytes -= len(dropped)
-        return made
+
+    def _view_images(self, request: KnowledgeRequest) -> Tensor:
+        assert self._dataset is not None
+        return view_images(self._dataset, request.views, request.view_settings)
+
+    def _decode_images(self, data: Buffer) -> Tensor:
+        images = tensors.decode(data).get("images")
+        if images is None or images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32 or not len(images):
+            found = None if images is None else (tuple(images.shape), images.dtype)
+            raise ContractError("images", ("N", 3, "H", "W", torch.float32), found)
+        return images
 
     @torch.no_grad()
-    def _compute(self, request: KnowledgeRequest) -> tuple[KnowledgeReply, bytes]:
-        started = time.monotonic()
-        images = view_images(self._dataset, request.views, request.view_settings).to(self._device)
-        payload = SoftTargets(codec=request.codec).teach(self._network(images)["logits"])
-        buffer = tensors.encode({"logits": payload})
+    def _forward(self, images: Tensor) -> Tensor:
         self.num_forwards += 1
-        reply = KnowledgeReply(
-            kind=KnowledgeKind.SOFT_TARGETS,
-            weights=self.weights,
-            sha256=canonical.digest_bytes(buffer),
-            teacher_s=time.monotonic() - started,
-        )
-        return reply, buffer
+        return self._network(images.to(self._device))["logits"]
+
+    def _threshold(self) -> float | None:
+        """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""
+        if self._known_below is None and self._source is not None:
+            batches = evaluation_images(self._source)
+            self._known_below = known_below(torch.cat([energy(self._forward(images)).flatten().cpu() for images in batches]))
+        return self._known_below

@@ -19,6 +19,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.tensors import Buffer
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
@@ -35,7 +36,7 @@ NUM_PICTURES = 4
 class TeachersLesson(Lesson, Protocol):
     """A lesson that can also hand over a teacher's weights and say what it cost."""
 
-    def fetch_weights(self, weights: str) -> bytes: ...
+    def fetch_weights(self, weights: str) -> Buffer: ...
     def summary(self) -> ExchangeSummary: ...
 
 
@@ -68,18 +69,19 @@ def execute(task: Task, at: Surroundings) -> TaskResult:
     return _evaluate(task, at, size) if task.kind is TaskKind.EVALUATE else _train(task, at, size)
 
 
-def load_weights(network: SegmentationNetwork, data: bytes) -> None:
+def load_weights(network: SegmentationNetwork, data: Buffer) -> None:
     """Installs stored weights, which must match the network exactly.
 
     Raises:
         ContractError: other names, shapes or number types.
+        RemoteProtocolError: the bytes are no weights that may be (damaged, over a limit, not finite).
     """
     loaded = tensors.decode(data)
     tensors.match(loaded, dict(network.state_dict()))
     network.load_state_dict(loaded)
 
 
-def inherit_weights(network: SegmentationNetwork, data: bytes) -> int:
+def inherit_weights(network: SegmentationNetwork, data: Buffer) -> int:
     """Copies every tensor whose name and shape match; returns how many did."""
     own = network.state_dict()
     given = tensors.decode(data)

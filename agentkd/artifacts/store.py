@@ -1,9 +1,11 @@
 """Bytes by digest: a file's name is its SHA-256, so a retry is harmless and damage is noticed."""
 
+import fcntl
 import os
 import re
 import tempfile
 from pathlib import Path
+from types import TracebackType
 
 from agentkd import canonical
 from agentkd.errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
@@ -26,6 +28,21 @@ class Store:
 
     def __contains__(self, digest: str) -> bool:
         return self.path(digest).is_file()
+
+    def must_have(self, digest: str) -> Path:
+        """The file under a digest, unread.
+
+        Raises:
+            ArtifactNotFoundError: there is none; a link is none.
+        """
+        path = self.path(digest)
+        if path.is_symlink() or not path.is_file():
+            raise ArtifactNotFoundError(digest, self.place)
+        return path
+
+    def incoming(self, digest: str) -> "Incoming":
+        """An artifact that comes piece by piece; see ``Incoming``."""
+        return Incoming(self.path(digest), digest)
 
     def put(self, data: bytes) -> str:
         """Stores bytes durably and returns their digest; storing them again changes nothing.
@@ -60,15 +77,66 @@ class Store:
             ArtifactNotFoundError: there are none.
             ArtifactCorruptError: they are damaged.
         """
-        path = self.path(digest)
+        path = self.must_have(digest)
         try:
-            data = path.read_bytes()
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+                data = file.read()
         except FileNotFoundError:
             raise ArtifactNotFoundError(digest, self.place) from None
         actual = canonical.digest_bytes(data)
         if actual != digest:
             raise ArtifactCorruptError(path, digest, actual)
         return data
+
+
+class Incoming:
+    """A part file that outlives this process: the next attempt goes on at its size. Use as a context manager.
+
+    Raises (on entering):
+        StorageError: the part cannot be written, or another process is writing it.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path, self._digest = path, digest
+        self._part = path.with_suffix(".incoming")
+
+    def __enter__(self) -> "Incoming":
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise StorageError(self._part, "another process is receiving it") from None
+        except OSError as error:
+            raise StorageError(self._part, error.strerror or str(error)) from error
+        self.size_bytes = os.fstat(self._descriptor).st_size
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Puts bytes at an offset."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            offset, view = offset + written, view[written:]
+
+    def commit(self) -> None:
+        """Makes the part an artifact.
+
+        Raises:
+            ArtifactCorruptError: it has another digest; it is removed.
+        """
+        os.fsync(self._descriptor)
+        with self._part.open("rb") as file:
+            actual = canonical.digest_file(file)
+        if actual != self._digest:
+            self._part.unlink()
+            raise ArtifactCorruptError(self._part, self._digest, actual)
+        self._part.replace(self._path)
+        _sync_folder(self._path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

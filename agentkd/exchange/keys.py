@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class KeyPair:
         return f"KeyPair(public={self.public!r})"
 
 
+def default_key_folder() -> Path:
+    """Where the commands keep keys unless told otherwise: ``$AGENTKD_KEYS`` or ``~/.config/agentkd/keys``."""
+    return Path(os.environ.get("AGENTKD_KEYS") or Path.home() / ".config" / "agentkd" / "keys")
+
+
 def new_key_pair() -> KeyPair:
     """A fresh key pair."""
     public, secret = zmq.curve_keypair()
@@ -33,13 +39,7 @@ def save_key_pair(path: Path, pair: KeyPair) -> None:
     Raises:
         StorageError: the file exists already or cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            json.dump(asdict(pair), file)
-    except OSError as error:
-        raise StorageError(path, str(error)) from error
+    write_private(path, json.dumps(asdict(pair)))
 
 
 def load_key_pair(path: Path) -> KeyPair:
@@ -56,3 +56,24 @@ def load_key_pair(path: Path) -> KeyPair:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is not a key file: {error}") from error
+
+
+def write_private(path: Path, text: str, *, replace: bool = False) -> None:
+    """Writes a 0600 file in a 0700 folder; the file appears whole or not at all.
+
+    Raises:
+        StorageError: it exists and may not be replaced, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        if not replace:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+            return
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise StorageError(path, error.strerror or str(error)) from error

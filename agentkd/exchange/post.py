@@ -1,104 +1,153 @@
-"""The I/O thread of a process: it alone touches sockets, so control and heartbeats go on whatever the work thread does.
+"""The post of a process: messages to and from peers, each held to the protocol. Who sits behind a key, versions, dialogues.
 
-A ``Post`` listens on a ROUTER and talks to peers over DEALERs, all with CURVE. Fail closed: sockets enforce the ZAP domain
-and only listed public keys are admitted. A peer's identity is its authenticated key, never a routing id or a message field.
-
-``send``, ``connect``, ``allow`` and ``close`` may be called from any thread and do not block. Incoming messages are handed
-to ``deliver`` on the I/O thread, which must not block. Delivery is at most once and in order per peer; a peer that is gone
-loses what was in flight, which is why tasks are idempotent and requests are repeated.
+``send``, ``connect``, ``admit`` and ``close`` may be called from any thread and do not block. Incoming messages are handed to
+``deliver`` on the I/O thread, which must not block; if it raises ``RemoteProtocolError``, the sender is told. Messages to a peer
+that has not been greeted yet, or cannot be reached now, wait in order for ``SEND_GIVE_UP_S``. Delivery is at most once, which is
+why tasks are idempotent and requests are repeated.
 """
 
 import contextlib
 import itertools
 import logging
-import queue
-import threading
+import os
+import secrets
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import zmq
-from zmq.auth.thread import ThreadAuthenticator
-
-from agentkd.errors import ChannelClosedError, LaunchError, RemoteProtocolError
+from agentkd.errors import ChannelClosedError, LocalProtocolError, ProtocolError, RemoteProtocolError, Rule
+from agentkd.exchange.channel import Channel, Frames
+from agentkd.exchange.grants import EVERYTHING, Grants
+from agentkd.exchange.hosts import host_name
 from agentkd.exchange.keys import KeyPair
-from agentkd.messages.bodies import Body
-from agentkd.messages.wire import MAX_BUFFER_BYTES, Buffer, Message, decode, encode
+from agentkd.exchange.memory import SCHEME, MemoryChannel
+from agentkd.exchange.streaming import Streams
+from agentkd.exchange.streams import WINDOW_BYTES
+from agentkd.exchange.zeromq import ZeroMQChannel
+from agentkd.messages.bodies import (
+    NUMBERS,
+    AdmittedPeer,
+    Body,
+    Capability,
+    ErrorReply,
+    HelloRequest,
+    PeerAddress,
+    PingReply,
+    PingRequest,
+    WelcomeReply,
+)
+from agentkd.messages.dialogues import Conversation
+from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode
 
-ZAP_DOMAIN = b"agentkd"
-HANDSHAKE_MS = 5_000
-LINGER_MS = 1_000
-HIGH_WATER_MARK = 10_000
-SEND_RETRY_S = 0.02
 SEND_GIVE_UP_S = 30.0
-CLOSE_TIMEOUT_S = 10.0
+SEND_RETRY_S = 0.02
+GREET_AGAIN_S = 5.0
+ERROR_NUMBER = NUMBERS[ErrorReply]
+ALL_CAPABILITIES: tuple[str, ...] = (Capability.SHARED, Capability.STORE, Capability.STREAM, Capability.VIEWS)
+PLAIN_HELLO = HelloRequest(capabilities=ALL_CAPABILITIES, window_bytes=WINDOW_BYTES)
+LOOPBACK = ("tcp://127.0.0.1:*",)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message and the public key (Z85) of who sent it."""
+    """A message, the public key (Z85) of who sent it, and when it arrived (monotonic seconds)."""
 
     sender: str
     message: Message
+    arrived_at: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the sender has stopped waiting for an answer."""
+        waited_ms = (time.monotonic() - self.arrived_at) * 1000
+        return bool(self.message.deadline_ms) and waited_ms > self.message.deadline_ms
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a post introduces itself.
+
+    Args:
+        hello: what is said to a peer that is dialed; endpoints, host and pid are filled in.
+        welcome: what a dialer is told; called on the I/O thread with the dialer's key and greeting.
+        coordinator_key: the key whose owner coordinates; empty if nobody does.
+        store: folder of artifacts that may be shared with peers on this host.
+    """
+
+    hello: HelloRequest = PLAIN_HELLO
+    welcome: Callable[[str, HelloRequest], WelcomeReply] | None = None
+    coordinator_key: str = ""
+    store: Path | None = None
 
 
 @dataclass
-class Counters:
-    """What crossed this process's sockets since it started."""
+class Peer:
+    """What is known of a peer in its present session."""
 
-    messages_sent: int = 0
-    messages_received: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    refused: int = 0
+    key: str
+    conversation: Conversation
+    session: str = ""
+    greeting: HelloRequest | WelcomeReply | None = None
+    dialed: str = ""
+    greeted_at: float = 0.0
+    waiting: deque["_Outgoing"] = field(default_factory=deque)
+
+    def can(self, capability: Capability) -> bool:
+        """Whether the peer said that it can."""
+        return self.greeting is not None and capability in self.greeting.capabilities
+
+    @property
+    def shares_host(self) -> bool:
+        """Whether it can read this process's memory files."""
+        return self.greeting is not None and self.greeting.host == host_name()
 
 
 @dataclass
 class _Outgoing:
-    peer: str
-    frames: list[Buffer]
+    message: Message
+    frames: Frames
     give_up_at: float
 
 
 class Post:
-    """Owns every socket of this process. Use as a context manager, or ``start`` and ``close``."""
+    """Speaks for one key. Use as a context manager, or ``start`` and ``close``."""
 
     def __init__(
         self,
         keys: KeyPair,
         deliver: Callable[[Delivery], None],
         *,
-        bind: str = "tcp://127.0.0.1:*",
+        bind: str | tuple[str, ...] = LOOPBACK,
+        manners: Manners | None = None,
+        grants: Grants | None = None,
         tick: Callable[[], None] | None = None,
         tick_s: float = 1.0,
     ) -> None:
-        self.keys, self.counters = keys, Counters()
+        self.keys, self.grants, self.session = keys, grants or Grants(), secrets.token_hex(8)
         self._deliver, self._tick, self._tick_s = deliver, tick, tick_s
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._allowed: set[bytes] = set()
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._manners = manners or Manners()
+        addresses = (bind,) if isinstance(bind, str) else bind
+        self.channel: Channel = (
+            MemoryChannel(keys.public, addresses[0])
+            if addresses[0].startswith(SCHEME)
+            else ZeroMQChannel(keys, self.grants.is_admitted, addresses)
+        )
+        self.counters, self.endpoints = self.channel.counters, self.channel.endpoints
+        self.streams = Streams(self)
+        self.store_name = host_name(self._manners.store) if self._manners.store else ""
         self._numbers = itertools.count(1)
-        self._routes: dict[str, bytes] = {}
-        self._dealers: dict[str, zmq.Socket[bytes]] = {}
-        self._waiting: list[_Outgoing] = []
-        self._wake_address = f"inproc://wake-{id(self)}"
-        self._wake_lock = threading.Lock()
-        self._closed = False
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(self._allowed))
-        self._wake_in = self._context.socket(zmq.PULL)
-        self._wake_in.bind(self._wake_address)
-        self._wake_out = self._context.socket(zmq.PUSH)
-        self._wake_out.connect(self._wake_address)
-        self._router = self._curve_socket(zmq.ROUTER)
-        self._router.curve_server = True
-        self._router.zap_domain = ZAP_DOMAIN
-        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.endpoint = self._bind(bind)
-        self._thread = threading.Thread(target=self._run, name="agentkd-io", daemon=True)
+        self._peers: dict[str, Peer] = {}
+        self._unsent: set[str] = set()
+        self._next_tick = time.monotonic()
+
+    @property
+    def endpoint(self) -> str:
+        """The first address this post listens on."""
+        return self.endpoints[0]
 
     def __enter__(self) -> "Post":
         self.start()
@@ -109,210 +158,278 @@ class Post:
 
     def start(self) -> None:
         """Starts the I/O thread."""
-        self._thread.start()
+        self.channel.start(self._arrived, self._turn)
 
     def close(self) -> None:
         """Sends what is queued, closes the sockets and ends the thread. May be called twice."""
-        with self._wake_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._commands.put(None)
-            self._wake()
-        if self._thread.is_alive():
-            self._thread.join(CLOSE_TIMEOUT_S)
-        self._authenticator.stop()
-        self._context.destroy(linger=LINGER_MS)
+        self.channel.close()
+
+    def admit(self, peers: Iterable[AdmittedPeer]) -> None:
+        """Admits these keys from now on, each for the kinds of knowledge that it may fetch."""
+        self.grants.admit(peers)
 
     def allow(self, public_keys: Iterable[str]) -> None:
-        """Admits these keys from now on, besides those admitted before."""
-        self._allowed.update(key.encode() for key in public_keys)
+        """Admits these keys for every kind of knowledge."""
+        self.admit(AdmittedPeer(agent="", public_key=key, may=EVERYTHING) for key in public_keys)
 
     def forget(self, public_key: str) -> None:
         """Admits a key no longer; its live session is refused at its next message."""
-        self._allowed.discard(public_key.encode())
+        self.grants.forget(public_key)
 
-    def connect(self, endpoint: str, public_key: str) -> None:
-        """Opens a connection to a peer's listening socket. ``send`` may follow at once."""
-        self._command(lambda: self._connect(endpoint, public_key))
+    def connect(self, address: PeerAddress) -> None:
+        """Dials a peer and greets it. One without an endpoint is expected to dial itself. ``send`` may follow at once."""
+        endpoint = _nearest(address.endpoints)
+        if endpoint:
+            self.channel.call(lambda: self._dial(address.public_key, endpoint))
 
     def disconnect(self, public_key: str) -> None:
         """Closes the connection to a peer, if there is one."""
-        self._command(lambda: self._disconnect(public_key))
 
-    def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = ()) -> int:
+        def hang_up() -> None:
+            self.channel.disconnect(public_key)
+            self.streams.peer_gone(public_key)
+            self._peers.pop(public_key, None)
+
+        self.channel.call(hang_up)
+
+    def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), deadline_ms: int = 0) -> int:
         """Queues a message for the peer with that public key; returns its number, which the reply's ``parent_id`` names.
 
         Raises:
             ChannelClosedError: this post is closed.
         """
         number = next(self._numbers)
-        frames = encode(Message(body=body, msg_id=number, parent_id=parent_id, buffers=buffers))
-        item = _Outgoing(peer, frames, time.monotonic() + SEND_GIVE_UP_S)
-        self._command(lambda: self._waiting.append(item))
+        message = Message(body, number, parent_id, self.session, deadline_ms, buffers)
+        item = _Outgoing(message, encode(message), time.monotonic() + SEND_GIVE_UP_S)
+        self.channel.call(lambda: self._enqueue(peer, item))
         return number
 
-    def _command(self, command: Callable[[], None]) -> None:
-        with self._wake_lock:
-            if self._closed:
-                raise ChannelClosedError("the channel is closed")
-            self._commands.put(command)
-            self._wake()
+    def send_frames(self, peer: str, frames: Frames) -> None:
+        """Sends frames as they are, past every check: for conformance tests alone."""
 
-    def _wake(self) -> None:
-        """Rouses the I/O thread; if many calls wait to be seen already, one more is not needed."""
-        with contextlib.suppress(zmq.Again):
-            self._wake_out.send(b"", zmq.DONTWAIT)
+        def send() -> None:
+            self.channel.send(peer, frames)
 
-    # Everything below runs on the I/O thread.
+        self.channel.call(send)
 
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._wake_in, zmq.POLLIN)
-        poller.register(self._router, zmq.POLLIN)
-        self._poller = poller
-        next_tick = time.monotonic()
-        while True:
-            timeout_s = SEND_RETRY_S if self._waiting else max(0.0, next_tick - time.monotonic())
-            ready = {socket for socket, _ in poller.poll(int(timeout_s * 1000) + 1)}
-            if self._wake_in in ready:
-                _drain(self._wake_in)
-            if not self._obey():
-                break
-            self._flush()
-            if self._router in ready:
-                self._receive(self._router, None)
-            for key, dealer in list(self._dealers.items()):
-                if dealer in ready:
-                    self._receive(dealer, key)
-            if time.monotonic() >= next_tick:
-                next_tick = time.monotonic() + self._tick_s
-                if self._tick:
-                    with contextlib.suppress(ChannelClosedError):
-                        self._tick()
-                self._flush()
-        self._flush()
-        for socket in (self._wake_in, self._wake_out, self._router, *self._dealers.values()):
-            socket.close(linger=LINGER_MS)
+    def peer(self, key: str) -> Peer | None:
+        """What is known of a peer that was greeted."""
+        found = self._peers.get(key)
+        return found if found is not None and found.conversation.is_open else None
 
-    def _obey(self) -> bool:
-        """Executes queued commands; false once asked to end."""
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return True
-            if command is None:
-                return False
-            command()
+    # On the I/O thread.
 
-    def _flush(self) -> None:
-        """Sends what can be sent. A peer whose pipe is full or not yet there keeps its messages, in order, for a while."""
-        stuck: set[str] = set()
-        left: list[_Outgoing] = []
-        for item in self._waiting:
-            if item.peer in stuck or not self._try_send(item):
-                stuck.add(item.peer)
-                if time.monotonic() < item.give_up_at:
-                    left.append(item)
-                else:
-                    log.warning("gave up sending to %s after %.0f s", item.peer, SEND_GIVE_UP_S)
-        self._waiting = left
+    def send_now(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False) -> int:
+        """Sends from the I/O thread; returns the message's number, or 0 if the lane is full (nothing is queued)."""
+        number = next(self._numbers)
+        message = Message(body, number, parent_id, self.session, 0, buffers)
+        known = self._known(peer)
+        if bulk and not known.conversation.is_open:
+            return 0
+        if not bulk and (known.waiting or (not known.conversation.is_open and not isinstance(body, WelcomeReply))):
+            self._enqueue(peer, _Outgoing(message, encode(message), time.monotonic() + SEND_GIVE_UP_S))
+            return number
+        return number if self._hand_over(known, message, encode(message), bulk=bulk) else 0
 
-    def _try_send(self, item: _Outgoing) -> bool:
+    def _turn(self) -> float:
+        """One turn of the I/O loop: sends what waits, moves streams, ticks. Returns how long the loop may sleep."""
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + self._tick_s
+            self.streams.tick(now)
+            self._greet_again(now)
+            if self._tick:
+                with contextlib.suppress(ChannelClosedError):
+                    self._tick()
+        if self._unsent:
+            for key in list(self._unsent):
+                self._flush(self._peers[key], now)
+        if self.streams.pump():
+            return 0.0
+        wait_s = max(0.0, self._next_tick - time.monotonic())
+        return min(wait_s, SEND_RETRY_S) if self._unsent or self.streams.is_blocked else wait_s
+
+    def _arrived(self, sender: str, frames: Sequence[Buffer]) -> None:
+        number = 0
         try:
-            if item.peer in self._dealers:
-                self._dealers[item.peer].send_multipart(item.frames, zmq.DONTWAIT, copy=False)
-            elif item.peer in self._routes:
-                self._router.send_multipart([self._routes[item.peer], *item.frames], zmq.DONTWAIT, copy=False)
+            message = decode(frames)
+            number = message.msg_id
+            self._admit_message(self._known(sender), message)
+        except ProtocolError as error:
+            rule = error.rule if isinstance(error, RemoteProtocolError) else Rule.ORDER
+            self.counters.refuse(rule)
+            log.warning("refused a message of %s: %s", sender[:8], error)
+            is_error = bool(frames) and len(frames[0]) == 8 and frames[0][6] == ERROR_NUMBER
+            if not is_error:
+                self._tell_refusal(sender, number, rule, str(error))
+
+    def _admit_message(self, peer: Peer, message: Message) -> None:
+        body = message.body
+        if isinstance(body, HelloRequest):
+            self._greeted(peer, message, body)
+            return
+        if peer.session and message.session != peer.session and not isinstance(body, WelcomeReply | ErrorReply):
+            raise RemoteProtocolError(f"session {message.session} is not the one that greeted, {peer.session}", Rule.SESSION)
+        if isinstance(body, ErrorReply) and self._is_forgotten(peer, body):
+            self._greet(peer)
+            return
+        is_refusal = peer.conversation.is_answer_to_greeting(body, message.parent_id)
+        step = peer.conversation.judge(body, is_mine=False, msg_id=message.msg_id, parent_id=message.parent_id)
+        if step is None:
+            self.counters.late += 1
+            return
+        peer.conversation.take(step)
+        self.counters.messages_received += 1
+        if isinstance(body, WelcomeReply):
+            peer.session, peer.greeting = message.session, body
+            self._unsent.add(peer.key)
+        elif is_refusal and isinstance(body, ErrorReply):
+            log.error("%s refused the greeting: %s", peer.key[:8], body.text)
+            peer.waiting.clear()
+        elif isinstance(body, PingRequest):
+            self.send_now(peer.key, PingReply(text=body.text), parent_id=message.msg_id)
+            return
+        elif self.streams.handles(body, peer.key, message.parent_id):
+            self.streams.receive(peer.key, message)
+            return
+        self._deliver(Delivery(peer.key, message))
+
+    def _greeted(self, peer: Peer, message: Message, hello: HelloRequest) -> None:
+        """Answers a greeting. The same one again is answered again; another one in the same session is refused."""
+        if peer.session == message.session and peer.greeting != hello and isinstance(peer.greeting, HelloRequest):
+            raise RemoteProtocolError("a second, different greeting in one session", Rule.ORDER)
+        if not hello.minor_min <= MINOR <= hello.minor_max:
+            text = f"this side speaks minor version {MINOR}, the peer {hello.minor_min} to {hello.minor_max}"
+            raise RemoteProtocolError(text, Rule.VERSION)
+        entry = self.grants.find(peer.key)
+        if hello.agent and entry is not None and entry.name and hello.agent != entry.name:
+            raise RemoteProtocolError(f"this key belongs to {entry.name!r}, not to {hello.agent!r}", Rule.IDENTITY)
+        is_new = peer.session != message.session
+        if is_new:
+            self.streams.peer_gone(peer.key)
+            peer.conversation, peer.session = self._new_conversation(peer.key), message.session
+        peer.greeting = hello
+        step = peer.conversation.judge(hello, is_mine=False, msg_id=message.msg_id, parent_id=0)
+        assert step is not None
+        peer.conversation.take(step)
+        made = self._manners.welcome(peer.key, hello) if self._manners.welcome else None
+        welcome = (made or WelcomeReply(agent=entry.name if entry else "", heartbeat_s=self._tick_s, lease_s=0.0)).model_copy(
+            update={
+                "minor": min(MINOR, hello.minor_max),
+                "capabilities": self._manners.hello.capabilities,
+                "host": host_name(),
+                "store": self.store_name,
+                "window_bytes": self._manners.hello.window_bytes,
+                "bulk_endpoints": self.channel.bulk_endpoints,
+            }
+        )
+        self.send_now(peer.key, welcome, parent_id=message.msg_id)
+        self._unsent.add(peer.key)
+        if is_new:
+            self.counters.messages_received += 1
+            self._deliver(Delivery(peer.key, message))
+
+    def _dial(self, key: str, endpoint: str) -> None:
+        peer = self._known(key)
+        peer.dialed = endpoint
+        self.channel.connect(key, endpoint)
+        self._greet(peer)
+
+    def _greet(self, peer: Peer) -> None:
+        if peer.conversation.is_open:
+            peer.conversation = self._new_conversation(peer.key)
+        peer.session, peer.greeted_at = "", time.monotonic()
+        hello = self._manners.hello.model_copy(
+            update={
+                "minor_min": 0,
+                "minor_max": MINOR,
+                "endpoints": self.endpoints,
+                "host": host_name(),
+                "store": self.store_name,
+                "pid": os.getpid(),
+            }
+        )
+        message = Message(hello, next(self._numbers), 0, self.session)
+        self._hand_over(peer, message, encode(message), bulk=False)
+
+    def _greet_again(self, now: float) -> None:
+        """A greeting that was not answered may have been lost with its connection: dial anew."""
+        for peer in list(self._peers.values()):
+            if peer.dialed and peer.conversation.join_state == "greeted" and now - peer.greeted_at > GREET_AGAIN_S:
+                self._dial(peer.key, peer.dialed)
+
+    def _is_forgotten(self, peer: Peer, error: ErrorReply) -> bool:
+        """Whether a peer that was dialed and greeted does not know us any more: it was started again."""
+        lost = error.code == ProtocolError.code and error.rule in (Rule.ORDER, Rule.SESSION)
+        return lost and bool(peer.dialed) and peer.conversation.is_open and "before the greeting" in error.text
+
+    def _enqueue(self, key: str, item: _Outgoing) -> None:
+        peer = self._known(key)
+        peer.waiting.append(item)
+        self._unsent.add(key)
+        if len(peer.waiting) == 1:
+            self._flush(peer, time.monotonic())
+
+    def _flush(self, peer: Peer, now: float) -> None:
+        """Sends what can be sent to a greeted peer, in order; gives up what waited too long."""
+        while peer.waiting:
+            item = peer.waiting[0]
+            if peer.conversation.is_open and self._hand_over(peer, item.message, item.frames, bulk=False):
+                peer.waiting.popleft()
+            elif now >= item.give_up_at:
+                peer.waiting.popleft()
+                self.counters.dropped += 1
+                log.warning("gave up sending %s to %s", type(item.message.body).__name__, peer.key[:8])
             else:
-                return False
-        except zmq.Again:
+                return
+        self._unsent.discard(peer.key)
+
+    def _hand_over(self, peer: Peer, message: Message, frames: Frames, *, bulk: bool) -> bool:
+        """Gives a legal message to the channel; an illegal or late one is dropped, which counts as done."""
+        try:
+            step = peer.conversation.judge(message.body, is_mine=True, msg_id=message.msg_id, parent_id=message.parent_id)
+        except LocalProtocolError as error:
+            log.error("this side tried to say what the protocol does not allow: %s", error)
+            self.counters.dropped += 1
+            return True
+        if step is None:
+            self.counters.dropped += 1
+            return True
+        if bulk:
+            self._open_bulk_lane(peer)
+        if not self.channel.send(peer.key, frames, bulk=bulk):
             return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._routes.pop(item.peer, None)
-            return False
-        self.counters.messages_sent += 1
-        self.counters.bytes_sent += sum(len(frame) for frame in item.frames)
+        peer.conversation.take(step)
         return True
 
-    def _receive(self, socket: "zmq.Socket[bytes]", dealer_key: str | None) -> None:
-        while True:
-            try:
-                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            try:
-                sender = dealer_key or self._identify(frames)
-                message = decode([frame.buffer for frame in (frames if dealer_key else frames[1:])])
-            except RemoteProtocolError as error:
-                self.counters.refused += 1
-                log.warning("refused a message: %s", error)
-                continue
-            self.counters.messages_received += 1
-            self.counters.bytes_received += sum(len(frame.buffer) for frame in frames)
-            self._deliver(Delivery(sender, message))
+    def _open_bulk_lane(self, peer: Peer) -> None:
+        if peer.dialed and isinstance(peer.greeting, WelcomeReply) and not self.channel.has_dialed(peer.key, bulk=True):
+            scheme = peer.dialed.partition("://")[0]
+            same = [endpoint for endpoint in peer.greeting.bulk_endpoints if endpoint.partition("://")[0] == scheme]
+            if same:
+                self.channel.connect(peer.key, same[0], bulk=True)
 
-    def _identify(self, frames: list[zmq.Frame]) -> str:
-        """The key that the ZAP handler authenticated, which must still be admitted."""
-        user_id = frames[-1].get("User-Id") if frames else None
-        if not isinstance(user_id, str) or user_id.encode() not in self._allowed:
-            raise RemoteProtocolError("sender's key is not admitted")
-        self._routes[user_id] = frames[0].bytes
-        return user_id
+    def _tell_refusal(self, key: str, parent_id: int, rule: Rule, text: str) -> None:
+        error = ErrorReply(code=ProtocolError.code, rule=rule, remote_type=RemoteProtocolError.__name__, text=text[:2000])
+        message = Message(error, next(self._numbers), parent_id, self.session)
+        self.channel.send(key, encode(message))
+        self._known(key).conversation.abandon(parent_id)
 
-    def _connect(self, endpoint: str, public_key: str) -> None:
-        self._disconnect(public_key)
-        dealer = self._curve_socket(zmq.DEALER)
-        dealer.curve_serverkey = public_key.encode()
-        dealer.connect(endpoint)
-        self._dealers[public_key] = dealer
-        self._poller.register(dealer, zmq.POLLIN)
+    def _known(self, key: str) -> Peer:
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = Peer(key, self._new_conversation(key))
+        return peer
 
-    def _disconnect(self, public_key: str) -> None:
-        dealer = self._dealers.pop(public_key, None)
-        if dealer is not None:
-            self._poller.unregister(dealer)
-            dealer.close(linger=0)
-
-    def _curve_socket(self, kind: int) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
-        socket.curve_publickey, socket.curve_secretkey = self.keys.public.encode(), self.keys.secret.encode()
-        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.setsockopt(zmq.LINGER, LINGER_MS)
-        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_BUFFER_BYTES)
-        return socket
-
-    def _bind(self, address: str) -> str:
-        try:
-            self._router.bind(address)
-        except zmq.ZMQError as error:
-            self._authenticator.stop()
-            self._context.destroy(linger=0)
-            raise LaunchError(
-                f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
-            ) from error
-        return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+    def _new_conversation(self, key: str) -> Conversation:
+        coordinator = self._manners.coordinator_key
+        return Conversation(i_coordinate=coordinator == self.keys.public, peer_coordinates=coordinator == key)
 
 
-class _AllowList:
-    """Answers the ZAP handler: is this key admitted?"""
-
-    def __init__(self, allowed: set[bytes]) -> None:
-        self.allowed = allowed
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key in self.allowed
-
-
-def _drain(socket: "zmq.Socket[bytes]") -> None:
-    try:
-        while True:
-            socket.recv(zmq.DONTWAIT)
-    except zmq.Again:
-        return
+def _nearest(endpoints: tuple[str, ...]) -> str:
+    """The endpoint with the shortest way: memory, then a socket file that is here, then tcp."""
+    for endpoint in endpoints:
+        scheme, _, place = endpoint.partition("://")
+        if scheme == "memory" or (scheme == "ipc" and Path(place).exists()):
+            return endpoint
+    return next((endpoint for endpoint in endpoints if endpoint.startswith("tcp://")), "")

@@ -4,57 +4,120 @@ Decoding has limits of its own besides those of the format: header size, number 
 """
 
 import json
+import math
 import re
 import struct
-from typing import Any
+import warnings
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from agentkd import canonical
-from agentkd.errors import ContractError, RemoteProtocolError
+from agentkd.errors import ContractError, RemoteProtocolError, Rule
 
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 16_384
 MAX_RANK = 8
 METADATA_KEY = "agentkd"
 NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+ALIGNMENT = 8
+# In the order in which the format's own writer sorts tensors: wide types first, then by name.
+DTYPES = {
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+RANKS = {name: rank for rank, name in enumerate(DTYPES)}
 
+Buffer = bytes | bytearray | memoryview
 Tensors = dict[str, Tensor]
 
 
-def encode(tensors: Tensors, metadata: dict[str, Any] | None = None) -> bytes:
-    """Safetensors bytes. The same tensors and metadata always give the same bytes.
+@dataclass(frozen=True)
+class Layout:
+    """Where each tensor will stand in a file, so that it can be written straight to its place."""
 
-    The metadata are one entry of canonical JSON, because safetensors writes several entries in no fixed order.
+    head: bytes
+    order: tuple[str, ...]
+    size_bytes: int
+
+
+def plan(tensors: Tensors, metadata: dict[str, Any] | None = None) -> Layout:
+    """The layout of a file of these tensors. The same tensors and metadata always give the same bytes.
+
+    The metadata are one entry of canonical JSON, because writers put several entries in no fixed order.
     """
-    told = {METADATA_KEY: canonical.encode(metadata).decode()} if metadata else None
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=told)
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: canonical.encode(metadata).decode()}} if metadata else {}
+    order = sorted(tensors, key=lambda name: (RANKS[DTYPE_NAMES[tensors[name].dtype]], name))
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return Layout(struct.pack("<Q", len(text)) + text, tuple(order), 8 + len(text) + end)
 
 
-def decode(data: bytes | bytearray | memoryview, *, finite: bool = True) -> Tensors:
-    """The tensors in the bytes.
+def write(tensors: Tensors, layout: Layout, target: memoryview | bytearray) -> None:
+    """Writes the file into memory of at least its size; each tensor is copied once."""
+    target[: len(layout.head)] = layout.head
+    at = len(layout.head)
+    for name in layout.order:
+        tensor = tensors[name].detach()
+        size = tensor.numel() * tensor.element_size()
+        if size:
+            torch.frombuffer(target, dtype=tensor.dtype, count=tensor.numel(), offset=at).view(tensor.shape).copy_(tensor)
+        at += size
+
+
+def encode(tensors: Tensors, metadata: dict[str, Any] | None = None) -> bytes:
+    """Safetensors bytes. The same tensors and metadata always give the same bytes."""
+    layout = plan(tensors, metadata)
+    data = bytearray(layout.size_bytes)
+    write(tensors, layout, data)
+    return bytes(data)
+
+
+def decode(data: Buffer, *, finite: bool = True) -> Tensors:
+    """The tensors in the bytes, which they share: nothing is copied, and nobody may change or reuse the bytes meanwhile.
 
     Raises:
-        RemoteProtocolError: the bytes are not safetensors, over a limit, or hold NaN or infinite values.
+        RemoteProtocolError: the bytes are not safetensors, over a limit, or hold NaN or infinite values (rule ``tensors``).
     """
-    raw = bytes(data)
-    _check_header(raw)
-    try:
-        tensors = load(raw)
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise RemoteProtocolError(f"not a safetensors file: {error}") from error
+    header, at = _check_header(data)
+    tensors, names, end = {}, sorted(header, key=lambda name: header[name]["data_offsets"]), 0
+    for name in names:
+        dtype, shape = DTYPES[header[name]["dtype"]], header[name]["shape"]
+        begin, count = end, math.prod(shape)
+        end = begin + count * dtype.itemsize
+        if header[name]["data_offsets"] != [begin, end] or at + end > len(data):
+            _refuse(f"tensor {name!r} does not stand where its shape and neighbours put it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # bytes of a message cannot be written to, and nobody does
+            flat = torch.frombuffer(data, dtype=dtype, count=count, offset=at + begin) if count else torch.empty(0, dtype=dtype)
+        tensors[name] = flat.view(shape)
+    if at + end != len(data):
+        _refuse(f"{len(data) - at - end} octets after the last tensor")
     for name, value in tensors.items():
         if finite and value.is_floating_point() and not torch.isfinite(value).all():
-            raise RemoteProtocolError(f"tensor {name!r} holds NaN or infinite values")
+            _refuse(f"tensor {name!r} holds NaN or infinite values")
     return tensors
 
 
-def read_metadata(data: bytes) -> dict[str, Any]:
+def read_metadata(data: Buffer) -> dict[str, Any]:
     """The metadata that ``encode`` wrote."""
-    return dict(json.loads(_check_header(data).get("__metadata__", {}).get(METADATA_KEY, "{}")))
+    return dict(json.loads(_parse_header(data)[0].get("__metadata__", {}).get(METADATA_KEY, "{}")))
 
 
 def match(tensors: Tensors, expected: Tensors) -> None:
@@ -72,21 +135,48 @@ def match(tensors: Tensors, expected: Tensors) -> None:
             raise ContractError(name, (tuple(value.shape), value.dtype), (tuple(wanted.shape), wanted.dtype))
 
 
-def _check_header(raw: bytes) -> dict[str, dict[str, str]]:
-    if len(raw) < 8:
-        raise RemoteProtocolError("shorter than a safetensors header")
-    (size,) = struct.unpack("<Q", raw[:8])
-    if size > MAX_HEADER_BYTES or size + 8 > len(raw):
-        raise RemoteProtocolError(f"safetensors header of {size} octets is over its limit")
-    try:
-        header = json.loads(raw[8 : 8 + size])
-        entries = {name: info for name, info in header.items() if name != "__metadata__"}
-        ranks = [len(info["shape"]) for info in entries.values()]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RemoteProtocolError(f"safetensors header is malformed: {error}") from error
-    if len(entries) > MAX_TENSORS or max(ranks, default=0) > MAX_RANK:
-        raise RemoteProtocolError(f"{len(entries)} tensors of rank up to {max(ranks, default=0)} are over the limits")
-    for name in entries:
+def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
+    """The entries, each known to be well-formed, and where the tensors' bytes begin."""
+    header, at = _parse_header(data)
+    entries = {name: info for name, info in header.items() if name != "__metadata__"}
+    if len(entries) > MAX_TENSORS:
+        _refuse(f"{len(entries)} tensors; at most {MAX_TENSORS} are allowed")
+    for name, info in entries.items():
         if not NAME.fullmatch(name):
-            raise RemoteProtocolError(f"tensor name {name[:50]!r} is not allowed")
-    return header
+            _refuse(f"tensor name {name[:50]!r} is not allowed")
+        if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"} or info["dtype"] not in RANKS:
+            _refuse(f"tensor {name!r} is described wrongly or has an unknown number type")
+        shape, offsets = info["shape"], info["data_offsets"]
+        if not _are_sizes(shape) or not _are_sizes(offsets) or len(shape) > MAX_RANK or len(offsets) != 2:
+            _refuse(f"tensor {name!r} has an impossible shape or place, or a rank above {MAX_RANK}")
+    return entries, at
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _parse_header(data: Buffer) -> tuple[dict[str, Any], int]:
+    if len(data) < 8:
+        _refuse("shorter than a safetensors header")
+    (size,) = struct.unpack_from("<Q", data)
+    if size > MAX_HEADER_BYTES or size + 8 > len(data):
+        _refuse(f"safetensors header of {size} octets is over its limit or not there")
+    try:
+        header = json.loads(bytes(data[8 : 8 + size]), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"safetensors header is malformed: {error}", Rule.TENSORS) from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        _refuse("safetensors header is not a map of tensors")
+    return header, 8 + size
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice")
+    return made
+
+
+def _refuse(text: str) -> NoReturn:
+    raise RemoteProtocolError(text, Rule.TENSORS)

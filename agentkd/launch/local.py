@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
@@ -50,24 +51,42 @@ class AgentProcess:
             return ""
 
 
+@dataclass(frozen=True)
+class Contact:
+    """What a new agent needs to know to join: where the coordinator is, its public key, and how things go here."""
+
+    endpoint: str
+    coordinator_key: str
+    transport: str = "auto"
+    checkpoint_every_s: float = 30.0
+
+
+class Launcher(Protocol):
+    """Starts agents. The process joins by itself."""
+
+    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
+        """A new agent with the key pair in ``key_file``.
+
+        Raises:
+            LaunchError: it could not be started.
+        """
+        ...
+
+
 class LocalLauncher:
     """Starts agents as child processes in sessions of their own, so that Ctrl-C reaches the coordinator alone."""
 
-    def __init__(self, folder: RunFolder, *, endpoint: str, coordinator_key: str, checkpoint_every_s: float = 30.0) -> None:
-        self._folder, self._endpoint, self._coordinator_key = folder, endpoint, coordinator_key
-        self._checkpoint_every_s = checkpoint_every_s
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
 
-    def start(self, name: str, slot: Slot, key_file: Path) -> AgentProcess:
-        """A new agent process with the key pair in ``key_file``. It joins by itself.
-
-        Raises:
-            LaunchError: the process could not be started.
-        """
+    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
         log = self._folder.logs / f"{name}.log"
-        command = [sys.executable, "-m", "agentkd", "agent", "--join", self._endpoint, "--coordinator-key", self._coordinator_key]
+        command = [sys.executable, "-m", "agentkd", "agent", "--join", contact.endpoint]
+        command += ["--coordinator-key", contact.coordinator_key]
         command += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
         command += ["--run-folder", str(self._folder.place), "--parent", str(os.getpid())]
-        command += ["--checkpoint-every", str(self._checkpoint_every_s)]
+        command += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
+        command += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:

@@ -1,163 +1,175 @@
 """Every message of protocol version 1, as data. The table at the end gives each its number on the wire.
 
-``XRequest`` asks, ``XReply`` answers one request, ``XEvent`` is said unasked.
+``XRequest`` asks, ``XReply`` answers one request, ``XEvent`` is said unasked. Who may say what, and when, is in
+``dialogues``. Numbers are strict: a bool is not an int, bytes are not text.
 """
 
 from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Task, TaskResult
 
-Name = str
 MAX_VIEWS = 4096
+MAX_PING_CHARACTERS = 65_536
+
+Name = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Field(strict=True, max_length=20_000)]
+Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
+PublicKey = Annotated[str, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(strict=True, ge=0)]
 
 
 class Body(BaseModel):
     """One message's content. Unknown fields are ignored (they may come from a newer minor version)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    holds_records: ClassVar[bool] = False
+
+    @classmethod
+    def from_wire(cls, data: dict[str, Any]) -> Self:
+        """A body from unpacked data. Those that hold tasks and recipes are checked as strict JSON, all the way down.
+
+        Raises:
+            ValueError: the data are not such a body (pydantic's ``ValidationError`` is one).
+        """
+        return cls.model_validate_json(canonical.encode(data), strict=True) if cls.holds_records else cls.model_validate(data)
+
+
+class Capability(StrEnum):
+    """What a peer can do beyond plain messages. Unknown ones are ignored."""
+
+    SHARED = "shared"
+    STORE = "store"
+    STREAM = "stream"
+    VIEWS = "views"
+
+
+class KnowledgeKind(StrEnum):
+    """What can be asked for, and granted or not, key by key."""
+
+    WEIGHTS = "weights"
+    SOFT_TARGETS = "soft_targets"
+    ASSESSMENT = "assessment"
 
 
 class PeerAddress(Body):
-    """Where a peer serves knowledge, and the public key (Z85) that proves it is that peer."""
+    """Where a peer is, and the public key (Z85) that proves it is that peer. A peer without endpoints reaches out itself."""
 
-    agent: Name = Field(max_length=100)
-    endpoint: str = Field(max_length=200)
-    public_key: str = Field(min_length=40, max_length=40)
+    agent: Name
+    endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
+    public_key: PublicKey
+
+
+class AdmittedPeer(PeerAddress):
+    """A peer, and the kinds of knowledge that it may fetch."""
+
+    may: tuple[Name, ...] = Field(default=(), max_length=16)
+
+
+class Way(StrEnum):
+    """How the bytes of a piece of knowledge get from one process to another."""
+
+    INLINE = "inline"
+    SHARED = "shared"
+    STORE = "store"
+    STREAM = "stream"
+
+
+class SharedHandle(Body):
+    """A stretch of a sealed memory file that the sender holds open; ``inode`` proves that it still is that file."""
+
+    pid: Count
+    descriptor: Count
+    inode: Count
+    offset: Count
+    lease: Count
+
+
+class Piece(Body):
+    """Bytes that are handed over: how many, by which way, and their SHA-256 (may be empty on the way ``shared`` alone)."""
+
+    way: Way
+    size_bytes: int = Field(strict=True, ge=0, le=2**40)
+    sha256: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
+    handle: SharedHandle | None = None
+
+
+# Joining and living together.
 
 
 class HelloRequest(Body):
-    """Agent to coordinator: I am here, and serve knowledge at ``endpoint``. Who I am is my key, not what I say."""
+    """Dialer to listener, first of all: the minor versions I speak, what I can do, where I am. Who I am is my key."""
 
-    session: str = Field(max_length=64)
-    pid: int
-    endpoint: str = Field(max_length=200)
-    device: str = Field(max_length=32)
-    environment: dict[str, str] = Field(default_factory=dict, max_length=64)
+    minor_min: int = Field(default=0, strict=True, ge=0, le=255)
+    minor_max: int = Field(default=0, strict=True, ge=0, le=255)
+    agent: Name = ""
+    endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
+    capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
+    host: Name = ""
+    store: Name = ""
+    window_bytes: Count = 0
+    pid: Count = 0
+    device: Name = ""
+    environment: dict[Name, Text] = Field(default_factory=dict, max_length=64)
 
 
 class WelcomeReply(Body):
-    """Coordinator to agent: you are in, under this name."""
+    """Listener to dialer: you are in, under this name, and this minor version is spoken."""
 
+    minor: int = Field(default=0, strict=True, ge=0, le=255)
     agent: Name
-    heartbeat_s: float = Field(gt=0)
-    lease_s: float = Field(gt=0)
+    heartbeat_s: Seconds
+    lease_s: Seconds
+    capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
+    host: Name = ""
+    store: Name = ""
+    window_bytes: Count = 0
+    bulk_endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
 
 
 class HeartbeatEvent(Body):
     """Agent to coordinator: alive. ``progress`` counts what the work thread has done, so a hang is seen."""
 
-    progress: int = Field(ge=0)
-    is_busy: bool
+    progress: Count
+    is_busy: StrictBool
 
 
 class PeersEvent(Body):
-    """Coordinator to agent: the public keys that may ask you for knowledge, complete."""
+    """Coordinator to agent: who may ask you for which knowledge, complete. Dial them if you do not listen yourself."""
 
-    public_keys: tuple[str, ...] = Field(max_length=10_000)
-
-
-class TaughtBy(Body):
-    """One teacher of a task: the digest of its weights and who serves them."""
-
-    weights: str
-    peer: PeerAddress
+    peers: tuple[AdmittedPeer, ...] = Field(max_length=4096)
 
 
-class TaskRequest(Body):
-    """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void."""
+class PingRequest(Body):
+    """Say this back."""
 
-    task: Task
-    epoch: int = Field(ge=1)
-    teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
+    text: str = Field(default="", strict=True, max_length=MAX_PING_CHARACTERS)
 
 
-class TaskProgressEvent(Body):
-    """Agent to coordinator: how far the task is; ``miou`` after a validation."""
+class PingReply(Body):
+    """The text of the ping."""
 
-    task: str
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    miou: float | None = None
+    text: str = Field(default="", strict=True, max_length=MAX_PING_CHARACTERS)
 
 
-class TaskReply(Body):
-    """Agent to coordinator: the result. Weights are in the store under their digest before this is said."""
-
-    task: str
-    epoch: int
-    result: TaskResult
+class StatusRequest(Body):
+    """Coordinator to agent: how are you?"""
 
 
-class CancelRequest(Body):
-    """Coordinator to agent: stop that task at its next step."""
+class StatusReply(Body):
+    """What crossed this agent's sockets, and what it refused by rule."""
 
-    task: str
-    epoch: int
-
-
-class TeachRequest(Body):
-    """Coordinator to agent: adopt these weights and answer requests for their knowledge."""
-
-    architecture: Architecture
-    weights: str
-    data: DataSource
-
-
-class TeachReply(Body):
-    """Agent to coordinator: ready to teach with those weights."""
-
-    weights: str
-
-
-class TeacherMovedEvent(Body):
-    """Coordinator to a student: the teacher with these weights is to be found elsewhere now."""
-
-    weights: str
-    peer: PeerAddress
-
-
-class KnowledgeKind(StrEnum):
-    """What can be asked for."""
-
-    WEIGHTS = "weights"
-    SOFT_TARGETS = "soft_targets"
-
-
-class KnowledgeRequest(Body):
-    """Student to teacher. For soft targets the views are named, not sent: both sides make the same pixels."""
-
-    kind: KnowledgeKind
-    weights: str
-    num_classes: int = 0
-    dataset: str = ""
-    view_settings: ViewSettings = ViewSettings()
-    views: tuple[tuple[int, int], ...] = Field(default=(), max_length=MAX_VIEWS)
-    codec: str = "float16"
-
-
-class KnowledgeReply(Body):
-    """Teacher to student: one safetensors buffer, named by its SHA-256 where it is stored (weights)."""
-
-    kind: KnowledgeKind
-    weights: str
-    sha256: str
-    teacher_s: float = 0.0
-
-
-class ErrorReply(Body):
-    """An answer that is an error: a stable code from the error tree, a type name and text. Never an exception object."""
-
-    code: str = Field(max_length=64)
-    remote_type: str = Field(max_length=100)
-    text: str = Field(max_length=20_000)
-    task: str = ""
-    epoch: int = 0
+    progress: Count
+    is_busy: StrictBool
+    counters: dict[Name, Count] = Field(max_length=64)
+    refused: dict[Name, Count] = Field(max_length=64)
 
 
 class LeaveRequest(Body):
@@ -167,7 +179,184 @@ class LeaveRequest(Body):
 class LeftEvent(Body):
     """Agent to coordinator: I am going."""
 
-    reason: str = Field(max_length=200)
+    reason: Text
+
+
+# Tasks.
+
+
+class TaughtBy(Body):
+    """One teacher of a task: the digest of its weights and who serves them."""
+
+    weights: Digest
+    peer: PeerAddress
+
+
+class TaskRequest(Body):
+    """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void."""
+
+    holds_records: ClassVar[bool] = True
+    task: Task
+    epoch: int = Field(ge=1, lt=2**31)
+    teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
+
+
+class TaskProgressEvent(Body):
+    """Agent to coordinator: how far the task is; ``miou`` after a validation."""
+
+    task: Digest
+    epoch: Count
+    step: Count
+    steps: Count
+    loss: Annotated[float, Field(strict=True)]
+    miou: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+
+
+class TaskReply(Body):
+    """Agent to coordinator: the result. Weights can be asked for under their digest before this is said."""
+
+    holds_records: ClassVar[bool] = True
+    task: Digest
+    epoch: Count
+    result: TaskResult
+
+
+class CancelRequest(Body):
+    """Coordinator to agent: stop that task at its next step."""
+
+    task: Digest
+    epoch: Count
+
+
+# Knowledge.
+
+
+class TeachRequest(Body):
+    """Coordinator to agent: adopt these weights and answer requests for their knowledge."""
+
+    holds_records: ClassVar[bool] = True
+    architecture: Architecture
+    weights: Digest
+    data: DataSource | None = None
+
+
+class TeachReply(Body):
+    """Agent to coordinator: ready to teach with those weights."""
+
+    weights: Digest
+
+
+class TeacherMovedEvent(Body):
+    """Coordinator to a student: the teacher with these weights is to be found elsewhere now."""
+
+    weights: Digest
+    peer: PeerAddress
+
+
+class KnowledgeRequest(Body):
+    """Student to teacher. For soft targets the views are named; a teacher without the dataset is sent the images (a buffer).
+
+    ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
+    """
+
+    kind: KnowledgeKind
+    weights: Digest
+    num_classes: Count = 0
+    dataset: Name = ""
+    view_settings: ViewSettings = ViewSettings()
+    views: tuple[tuple[Count, Count], ...] = Field(default=(), max_length=MAX_VIEWS)
+    codec: Name = "float16"
+    ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
+
+
+class KnowledgeReply(Body):
+    """Teacher to student: a safetensors file, inline as the one buffer or by another way."""
+
+    kind: KnowledgeKind
+    weights: Digest
+    piece: Piece
+    teacher_s: Seconds = 0.0
+
+
+class ReleaseEvent(Body):
+    """To the owner of shared memory: these leases are not read any more."""
+
+    leases: tuple[Count, ...] = Field(max_length=4096)
+
+
+class AssessRequest(Body):
+    """Do you know images like these? They are the one buffer, a safetensors file with ``images`` [N,3,H,W]."""
+
+    num_classes: Count
+
+
+class AssessReply(Body):
+    """What the network makes of the images.
+
+    Args:
+        known_fraction: share of pixels whose energy is what the network has met in its own validation data; ``None`` if it
+            has no such data to compare with.
+        predicted: share of pixels of each class.
+    """
+
+    weights: Digest
+    num_images: Count
+    known_fraction: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    predicted: tuple[Annotated[float, Field(strict=True, ge=0, le=1)], ...] = Field(max_length=65_536)
+
+
+# Streams: bytes in chunks, as far as the receiver has given credit.
+
+
+class StreamRequest(Body):
+    """Receiver to sender: send the piece of this digest from ``offset`` on; ``limit`` is how far the credit reaches."""
+
+    sha256: Digest
+    offset: Count
+    limit: Count
+    chunk_bytes: int = Field(strict=True, ge=4096, le=16 * 1024**2)
+
+
+class StreamChunkEvent(Body):
+    """Sender to receiver: the one buffer stands at ``offset``; ``crc32`` is its CRC-32 (IEEE 802.3, as in zlib)."""
+
+    offset: Count
+    crc32: int = Field(strict=True, ge=0, lt=2**32)
+
+
+class StreamCreditEvent(Body):
+    """Receiver to sender: send up to ``limit``, an absolute offset, so that a repeated or reordered grant is harmless."""
+
+    limit: Count
+
+
+class StreamCancelEvent(Body):
+    """Receiver to sender: no more."""
+
+
+class StreamReply(Body):
+    """Sender to receiver: that was all; its SHA-256 and size."""
+
+    sha256: Digest
+    size_bytes: Count
+
+
+class ErrorReply(Body):
+    """An answer that is an error: stable codes, a type name and text. Never an exception object.
+
+    Args:
+        code: which branch of the error tree; ``protocol`` for a message that was refused.
+        rule: for ``protocol``, the rule that was broken.
+        retryable: whether the same request may go better later.
+    """
+
+    code: Name
+    rule: Name = ""
+    remote_type: Name = ""
+    text: Text
+    retryable: StrictBool = False
+    task: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
+    epoch: Count = 0
 
 
 TYPES: dict[int, type[Body]] = {
@@ -177,15 +366,27 @@ TYPES: dict[int, type[Body]] = {
     4: PeersEvent,
     5: LeaveRequest,
     6: LeftEvent,
+    7: PingRequest,
+    8: PingReply,
+    9: StatusRequest,
     10: TaskRequest,
     11: TaskProgressEvent,
     12: TaskReply,
     13: CancelRequest,
+    14: StatusReply,
     20: TeachRequest,
     21: TeachReply,
     22: TeacherMovedEvent,
     30: KnowledgeRequest,
     31: KnowledgeReply,
+    32: ReleaseEvent,
+    33: AssessRequest,
+    34: AssessReply,
+    40: StreamRequest,
+    41: StreamChunkEvent,
+    42: StreamCreditEvent,
+    43: StreamCancelEvent,
+    44: StreamReply,
     99: ErrorReply,
 }
 NUMBERS: dict[type[Body], int] = {body: number for number, body in TYPES.items()}

@@ -3,11 +3,12 @@
 ::
 
     preamble = "AKDP" major minor type flags     ; exactly 8 octets, checked before anything is parsed
-    header   = msgpack map                       ; msg_id, parent_id
+    header   = msgpack map                       ; msg_id, parent_id, session, deadline_ms
     body     = msgpack map                       ; its form is given by type
     buffer   = raw octets                        ; at most 16
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import msgpack
 from pydantic import ValidationError
 
-from agentkd.errors import RemoteProtocolError
+from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.messages.bodies import NUMBERS, TYPES, Body
 
 MAGIC = b"AKDP"
@@ -25,94 +26,140 @@ PREAMBLE = struct.Struct("4s4B")
 MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BUFFERS = 16
-MAX_BUFFER_BYTES = 2 * 1024**3
+MAX_MESSAGE_BYTES = 64 * 1024**2
+MAX_STRING_BYTES = 256 * 1024
+MAX_CONTAINERS = 16_384
+SESSION = re.compile(r"[0-9a-f]{16}")
 
 Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
 class Message:
-    """One utterance. ``msg_id`` is unique per sender; ``parent_id`` is the request that a reply answers, else 0."""
+    """One utterance.
+
+    Args:
+        msg_id: unique per sender and session.
+        parent_id: the opening message of the dialogue that this one continues, else 0.
+        session: 16 hexadecimal digits, new at each start of the sender's process.
+        deadline_ms: how long after its arrival an answer is still wanted; 0 means always.
+    """
 
     body: Body
     msg_id: int = 0
     parent_id: int = 0
+    session: str = "0" * 16
+    deadline_ms: int = 0
     buffers: tuple[Buffer, ...] = field(default=(), compare=False)
 
 
 def encode(message: Message) -> list[Buffer]:
     """The frames of a message."""
     preamble = PREAMBLE.pack(MAGIC, MAJOR, MINOR, NUMBERS[type(message.body)], 0)
-    header = msgpack.packb({"msg_id": message.msg_id, "parent_id": message.parent_id})
+    header = {"msg_id": message.msg_id, "parent_id": message.parent_id, "session": message.session}
+    if message.deadline_ms:
+        header["deadline_ms"] = message.deadline_ms
     body = msgpack.packb(message.body.model_dump(mode="json"))
-    return [preamble, header, body, *message.buffers]
+    return [preamble, msgpack.packb(header), body, *message.buffers]
 
 
 def decode(frames: Sequence[Buffer]) -> Message:
     """The message in the frames.
 
     Raises:
-        RemoteProtocolError: whatever is wrong with them; nothing else is ever raised.
+        RemoteProtocolError: whatever is wrong with them, with the rule that was broken; nothing else is ever raised.
     """
     if not 3 <= len(frames) <= 3 + MAX_BUFFERS:
-        _refuse(f"{len(frames)} frames; expected 3 to {3 + MAX_BUFFERS}")
+        _refuse(Rule.FRAMES, f"{len(frames)} frames; expected 3 to {3 + MAX_BUFFERS}")
     preamble, header_bytes, body_bytes, *buffers = frames
     body_type = _read_preamble(preamble)
     if len(header_bytes) > MAX_HEADER_BYTES or len(body_bytes) > MAX_BODY_BYTES:
-        _refuse(f"header of {len(header_bytes)} or body of {len(body_bytes)} octets is over its limit")
-    if sum(len(buffer) for buffer in buffers) > MAX_BUFFER_BYTES:
-        _refuse("buffers are over their limit in all")
+        _refuse(Rule.LIMIT, f"header of {len(header_bytes)} or body of {len(body_bytes)} octets is over its limit")
+    if sum(len(buffer) for buffer in buffers) > MAX_MESSAGE_BYTES:
+        _refuse(Rule.LIMIT, f"buffers are over {MAX_MESSAGE_BYTES} octets in all; longer pieces go as streams")
     header = _unpack_map(header_bytes, "header")
-    msg_id, parent_id = header.get("msg_id"), header.get("parent_id", 0)
-    for value in (msg_id, parent_id):
+    numbers = [header.get("msg_id"), header.get("parent_id", 0), header.get("deadline_ms", 0)]
+    for value in numbers:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-            _refuse("header needs msg_id and parent_id as integers below 2^63")
+            _refuse(Rule.HEADER, "header needs msg_id, parent_id and deadline_ms as integers from 0 to 2^63 - 1")
+    session = header.get("session")
+    if not isinstance(session, str) or not SESSION.fullmatch(session):
+        _refuse(Rule.HEADER, "header needs a session of 16 hexadecimal digits")
     try:
-        body = body_type.model_validate(_unpack_map(body_bytes, "body"))
-    except ValidationError as error:
-        _refuse(f"{body_type.__name__} is malformed: {error.errors(include_url=False, include_input=False)[:3]}")
-    return Message(body=body, msg_id=int(msg_id or 0), parent_id=int(parent_id), buffers=tuple(buffers))
+        body = body_type.from_wire(_unpack_map(body_bytes, "body"))
+    except (ValidationError, ValueError, TypeError) as error:
+        _refuse(Rule.BODY, f"{body_type.__name__} is malformed: {_explain(error)}")
+    msg_id, parent_id, deadline_ms = numbers
+    return Message(body, msg_id, parent_id, session, deadline_ms, tuple(buffers))
 
 
 def _read_preamble(preamble: Buffer) -> type[Body]:
     if len(preamble) != PREAMBLE.size:
-        _refuse(f"preamble of {len(preamble)} octets; expected {PREAMBLE.size}")
+        _refuse(Rule.PREAMBLE, f"preamble of {len(preamble)} octets; expected {PREAMBLE.size}")
     magic, major, minor, number, flags = PREAMBLE.unpack(preamble)
     if magic != MAGIC:
-        _refuse("not an agentkd message")
+        _refuse(Rule.PREAMBLE, "not an agentkd message")
     if (major, minor) != (MAJOR, MINOR):
-        _refuse(f"protocol version {major}.{minor}; this side speaks {MAJOR}.{MINOR}")
+        _refuse(Rule.VERSION, f"protocol version {major}.{minor}; this side speaks {MAJOR}.{MINOR}")
     if flags:
-        _refuse(f"unknown critical flags {flags:#04x}")
+        _refuse(Rule.FLAGS, f"unknown critical flags {flags:#04x}")
     if number not in TYPES:
-        _refuse(f"unknown message type {number}")
+        _refuse(Rule.TYPE, f"unknown message type {number}")
     return TYPES[number]
 
 
 def _unpack_map(data: Buffer, what: str) -> dict[str, Any]:
+    seen = _Containers()
     try:
         value = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, object_pairs_hook=_unique_pairs, ext_hook=_no_extension, max_str_len=100_000
+            data,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=seen.unique_pairs,
+            list_hook=seen.count,
+            ext_hook=_no_extension,
+            max_str_len=MAX_STRING_BYTES,
+            max_bin_len=0,
+            max_ext_len=0,
         )
     except RemoteProtocolError:
         raise
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
-        _refuse(f"{what} is not msgpack: {type(error).__name__}")
+        _refuse(Rule.MSGPACK, f"{what} is not msgpack: {type(error).__name__}")
     if not isinstance(value, dict):
-        _refuse(f"{what} is not a map")
+        _refuse(Rule.MSGPACK, f"{what} is not a map")
     return value
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        _refuse("a map has a key twice")
-    return made
+class _Containers:
+    """Counts lists and maps while they are made, so that few octets cannot become many objects."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def count(self, value: Any) -> Any:
+        self._count += 1
+        if self._count > MAX_CONTAINERS:
+            _refuse(Rule.LIMIT, f"more than {MAX_CONTAINERS} lists and maps")
+        return value
+
+    def unique_pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(self.count(pairs))
+        if len(made) != len(pairs):
+            _refuse(Rule.MSGPACK, "a map has a key twice")
+        return made
 
 
 def _no_extension(code: int, data: bytes) -> NoReturn:
-    _refuse(f"extension type {code} is not allowed")
+    _refuse(Rule.MSGPACK, f"extension type {code} is not allowed")
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise RemoteProtocolError(reason)
+def _explain(error: ValueError | TypeError) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)[:3]
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
+    return str(error)[:200]
+
+
+def _refuse(rule: Rule, reason: str) -> NoReturn:
+    raise RemoteProtocolError(reason, rule)

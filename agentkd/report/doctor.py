@@ -5,6 +5,7 @@ import queue
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from agentkd.errors import AgentKDError
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
-from agentkd.messages.bodies import HeartbeatEvent
+from agentkd.messages.bodies import PeerAddress
 
 PACKAGES = ("torch", "pyzmq", "msgpack", "optuna", "numpy", "safetensors", "pydantic", "torchmetrics")
 MIN_FREE_BYTES = 1024**3
+STRANGER_WAIT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,13 @@ def _sockets() -> Finding:
         host, guest, stranger = new_key_pair(), new_key_pair(), new_key_pair()
         with Post(host, inbox.put) as post, Post(guest, inbox.put) as welcome, Post(stranger, inbox.put) as refused:
             post.allow([guest.public])
+            address = PeerAddress(agent="host", endpoints=post.endpoints, public_key=host.public)
             for peer in (refused, welcome):
-                peer.connect(post.endpoint, host.public)
-                peer.send(host.public, HeartbeatEvent(progress=0, is_busy=False))
-            sender = inbox.get(timeout=5).sender
-            is_alone = inbox.empty()
-        ok = sender == guest.public and is_alone
+                peer.connect(address)
+            senders = {inbox.get(timeout=5).sender, inbox.get(timeout=5).sender}
+            time.sleep(STRANGER_WAIT_S)
+            is_alone = inbox.empty() and refused.peer(host.public) is None
+        ok = senders == {guest.public, host.public} and is_alone
         return Finding("sockets", ok, "encrypted loopback works and a stranger is refused" if ok else "a stranger was admitted")
     except (queue.Empty, AgentKDError) as error:
         return Finding("sockets", False, f"no message came through an encrypted loopback socket ({error})")

@@ -17,11 +17,13 @@ from agentkd.agents.lessons import DirectLesson
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
+from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
-from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, LocalLauncher, end_all
+from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
 from agentkd.messages.bodies import (
+    AdmittedPeer,
     Body,
     CancelRequest,
     ErrorReply,
@@ -31,6 +33,10 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
     PeerAddress,
     PeersEvent,
+    PingReply,
+    PingRequest,
+    StatusReply,
+    StatusRequest,
     TaskProgressEvent,
     TaskReply,
     TaskRequest,
@@ -39,6 +45,7 @@ from agentkd.messages.bodies import (
     TeachRequest,
     WelcomeReply,
 )
+from agentkd.messages.wire import Message, encode
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
@@ -61,6 +68,7 @@ class Hand:
     agents: dict[str, AgentProcess]
     keys: dict[str, str]
     addresses: dict[str, PeerAddress]
+    transport: str = "auto"
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -69,18 +77,21 @@ class Hand:
             save_key_pair(key_file, pair)
             self.post.allow([pair.public])
             self.keys[name] = pair.public
-            self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file)
+            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport)
+            self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file, contact)
         for _ in names:
             delivery = self.wait_for(HelloRequest)
             name = next(n for n, key in self.keys.items() if key == delivery.sender)
             body = delivery.message.body
-            self.addresses[name] = PeerAddress(agent=name, endpoint=body.endpoint, public_key=delivery.sender)
-            self.say(name, WelcomeReply(agent=name, heartbeat_s=1, lease_s=10))
-        for name in self.addresses:
-            self.say(name, PeersEvent(public_keys=tuple(self.keys.values())))
+            self.addresses[name] = PeerAddress(agent=name, endpoints=body.endpoints, public_key=delivery.sender)
+        self.admit(*self.keys.values())
 
-    def say(self, name: str, body: Body) -> None:
-        self.post.send(self.keys[name], body)
+    def admit(self, *keys: str) -> None:
+        for name in self.addresses:
+            self.say(name, PeersEvent(peers=tuple(AdmittedPeer(agent="", public_key=key, may=EVERYTHING) for key in keys)))
+
+    def say(self, name: str, body: Body, parent_id: int = 0) -> int:
+        return self.post.send(self.keys[name], body, parent_id=parent_id)
 
     def wait_for(self, *kinds: type[Body]) -> Delivery:
         deadline = time.monotonic() + 90
@@ -94,8 +105,9 @@ class Hand:
 def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     folder, keys, inbox = RunFolder(tmp_path / "run"), new_key_pair(), queue.Queue()
-    with Post(keys, inbox.put) as post:
-        launcher = LocalLauncher(folder, endpoint=post.endpoint, coordinator_key=keys.public)
+    manners = Manners(coordinator_key=keys.public, store=folder.store.place)
+    with Post(keys, inbox.put, bind=("tcp://127.0.0.1:*", "ipc://*"), manners=manners) as post:
+        launcher = LocalLauncher(folder)
         made = Hand(folder, post, inbox, launcher, {}, {}, {})
         try:
             yield made
@@ -186,11 +198,12 @@ def test_weights_are_asked_of_their_teacher_and_a_stranger_gets_nothing(hand: Ha
     address = hand.addresses["teacher"]
     answers: dict[str, queue.Queue[Delivery]] = {"peer": queue.Queue(), "stranger": queue.Queue()}
     peer, stranger = new_key_pair(), new_key_pair()
-    hand.say("teacher", PeersEvent(public_keys=(peer.public,)))
+    hand.admit(peer.public)
     with Post(peer, answers["peer"].put) as known, Post(stranger, answers["stranger"].put) as unknown:
         for post in (unknown, known):
-            post.connect(address.endpoint, address.public_key)
+            post.connect(address)
             post.send(address.public_key, request)
+        assert isinstance(answers["peer"].get(timeout=30).message.body, WelcomeReply)
         reply = answers["peer"].get(timeout=30).message
         assert isinstance(reply.body, KnowledgeReply)
         assert bytes(reply.buffers[0]) == hand.folder.store.get(teacher.weights)
@@ -200,15 +213,20 @@ def test_weights_are_asked_of_their_teacher_and_a_stranger_gets_nothing(hand: Ha
 def test_only_the_coordinator_may_give_tasks(hand: Hand) -> None:
     hand.start("agent")
     peer, inbox = new_key_pair(), queue.Queue()
-    hand.say("agent", PeersEvent(public_keys=(peer.public,)))
+    hand.admit(peer.public)
     task = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE)
     address = hand.addresses["agent"]
     with Post(peer, inbox.put) as post:
-        post.connect(address.endpoint, address.public_key)
-        post.send(address.public_key, TaskRequest(task=task, epoch=1))
-        post.send(address.public_key, KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights="w"))
+        post.connect(address)
+        post.send(address.public_key, KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights="ab" * 32))
+        assert isinstance(inbox.get(timeout=30).message.body, WelcomeReply)
         answer = inbox.get(timeout=30).message.body
-    assert isinstance(answer, ErrorReply) and answer.code == "artifact"
+        assert isinstance(answer, ErrorReply) and answer.code == "artifact"
+        post.send_frames(address.public_key, encode(Message(TaskRequest(task=task, epoch=1), 99, 0, post.session)))
+        post.send(address.public_key, PingRequest(text="after that"))
+        assert isinstance(inbox.get(timeout=30).message.body, PingReply)
+    hand.say("agent", StatusRequest())
+    assert hand.wait_for(StatusReply).message.body.refused == {"role": 1}
     said = [hand.inbox.get_nowait().message.body for _ in range(hand.inbox.qsize())]
     assert not [body for body in said if isinstance(body, TaskReply | TaskProgressEvent)]
 
@@ -231,9 +249,9 @@ def test_a_cancelled_task_ends_at_its_next_step_and_the_agent_takes_another(hand
     long = Task(
         kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE.model_copy(update={"epochs": 100_000})
     )
-    hand.say("agent", TaskRequest(task=long, epoch=1))
+    number = hand.say("agent", TaskRequest(task=long, epoch=1))
     hand.wait_for(TaskProgressEvent)
-    hand.say("agent", CancelRequest(task=long.digest, epoch=1))
+    hand.say("agent", CancelRequest(task=long.digest, epoch=1), parent_id=number)
     error = hand.wait_for(ErrorReply).message.body
     assert (error.code, error.task, error.epoch) == ("cancelled", long.digest, 1)
     hand.say("agent", TaskRequest(task=long.model_copy(update={"recipe": RECIPE}), epoch=1))

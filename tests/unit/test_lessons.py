@@ -1,6 +1,7 @@
 """The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
 
 import queue
+import threading
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from agentkd.agents.lessons import STEPS_AHEAD, RemoteLesson
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
+from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
@@ -21,6 +23,7 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     KnowledgeRequest,
     PeerAddress,
+    Piece,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -30,8 +33,9 @@ from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Task, TaskKind, TeacherReference
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
-FIRST = PeerAddress(agent="first", endpoint="tcp://127.0.0.1:1", public_key="a" * 40)
-SECOND = PeerAddress(agent="second", endpoint="tcp://127.0.0.1:2", public_key="b" * 40)
+DIGEST, OTHER = "ab" * 32, "cd" * 32
+FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key="a" * 40)
+SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
 
 
 class RememberingPost:
@@ -41,13 +45,16 @@ class RememberingPost:
         self.said: list[tuple[str, KnowledgeRequest, int]] = []
         self.open: set[str] = set()
 
-    def connect(self, endpoint: str, public_key: str) -> None:
-        self.open.add(public_key)
+    endpoint = "tcp://127.0.0.1:3"
+
+    def connect(self, address: PeerAddress) -> None:
+        self.open.add(address.public_key)
 
     def disconnect(self, public_key: str) -> None:
         self.open.discard(public_key)
 
-    def send(self, peer: str, body: KnowledgeRequest) -> int:
+    def send(self, peer: str, body: KnowledgeRequest, buffers: tuple[bytes, ...] = ()) -> int:
+        self.sent_buffers = buffers
         self.said.append((peer, body, len(self.said) + 1))
         return len(self.said)
 
@@ -58,7 +65,7 @@ class Table:
     def __init__(self) -> None:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
-        teacher = TeacherReference(architecture=ARCHITECTURE, weights="w")
+        teacher = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
         task = Task(
             kind=TaskKind.DISTILL,
             architecture=ARCHITECTURE,
@@ -71,18 +78,20 @@ class Table:
         self.lesson = RemoteLesson(
             task,
             self.feed,
-            (TaughtBy(weights="w", peer=FIRST),),
+            (TaughtBy(weights=DIGEST, peer=FIRST),),
             post=self.post,  # type: ignore[arg-type]
+            carrier=Carrier(self.post),  # type: ignore[arg-type]
             inbox=self.inbox,
             check=lambda: None,
             total_steps=8,
         )
 
     def answer(
-        self, number: int, *, sender: str = FIRST.public_key, value: float = 0.0, shape=(4, 5, 8, 8), **changes: Any
+        self, number: int, *, sender: str = FIRST.public_key, value: float = 0.0, shape=(4, 5, 8, 8), sha256="", **changes: Any
     ) -> None:
         buffer = tensors.encode({"logits": torch.full(shape, value, dtype=torch.float16)})
-        fields = {"kind": KnowledgeKind.SOFT_TARGETS, "weights": "w", "sha256": digest_bytes(buffer)} | changes
+        piece = Piece(way="inline", size_bytes=len(buffer), sha256=sha256 or digest_bytes(buffer))
+        fields = {"kind": KnowledgeKind.SOFT_TARGETS, "weights": DIGEST, "piece": piece} | changes
         self.inbox.put(Delivery(sender, Message(KnowledgeReply(**fields), parent_id=number, buffers=(buffer,))))
 
 
@@ -123,7 +132,7 @@ def test_a_silent_teacher_is_asked_again_and_then_given_up(table: Table, monkeyp
 
 
 def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
-    moved = TeacherMovedEvent(weights="w", peer=SECOND)
+    moved = TeacherMovedEvent(weights=DIGEST, peer=SECOND)
     table.inbox.put(Delivery("coordinator", Message(moved)))
     table.answer(1)
     table.answer(STEPS_AHEAD + 1, sender=SECOND.public_key, value=3.0)
@@ -148,11 +157,10 @@ def test_a_refused_contract_ends_the_lesson(table: Table) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"weights": "other"}, ContractError),
+        ({"weights": OTHER}, ContractError),
         ({"shape": (4, 6, 8, 8)}, ContractError),
         ({"shape": (3, 5, 8, 8)}, ContractError),
         ({"value": float("nan")}, RemoteProtocolError),
-        ({"sha256": "0" * 64}, RemoteProtocolError),
     ],
 )
 def test_wrong_targets_are_never_used(table: Table, changes: dict, error: type) -> None:
@@ -167,8 +175,9 @@ def test_weights_come_from_their_teacher_alone_and_have_their_digest(table: Tabl
     table.lesson._peers = {digest: FIRST}
 
     def say(sender: str, number: int, content: bytes) -> None:
-        reply = KnowledgeReply(kind=KnowledgeKind.WEIGHTS, weights=digest, sha256=digest)
-        table.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(content,) if content else ())))
+        piece = Piece(way="inline", size_bytes=len(content), sha256=digest_bytes(content))
+        reply = KnowledgeReply(kind=KnowledgeKind.WEIGHTS, weights=digest, piece=piece)
+        table.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(content,))))
 
     say("c" * 40, 1, b"forged")
     say(FIRST.public_key, 1, data)
@@ -177,3 +186,25 @@ def test_weights_come_from_their_teacher_alone_and_have_their_digest(table: Tabl
         say(FIRST.public_key, len(table.post.said) + 1, damaged)
         with pytest.raises(RemoteProtocolError, match="do not have the digest"):
             table.lesson.fetch_weights(digest)
+
+
+def test_targets_damaged_on_the_way_are_asked_for_again(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "ASK_AGAIN_S", 0.02)
+    table.answer(1, value=9.0, sha256="0" * 64)
+
+    def answer_newest() -> None:
+        newest = max(number for _, request, number in table.post.said if request.views == table.feed.views(0))
+        table.answer(newest, value=1.0)
+
+    threading.Timer(0.3, answer_newest).start()
+    assert table.lesson.fetch(0)[0].unique().item() == 1.0
+
+
+def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
+    refusal = ErrorReply(code="dataset", remote_type="DatasetError", text="has no dataset")
+    table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
+    table.answer(STEPS_AHEAD + 1, value=2.0)
+    assert table.lesson.fetch(0)[0].unique().item() == 2.0
+    _, request, _ = table.post.said[-1]
+    sent = tensors.decode(table.post.sent_buffers[0])["images"]
+    assert request.views == () and torch.equal(sent, table.feed.training_batch(0).images)

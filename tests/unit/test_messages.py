@@ -4,18 +4,19 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sides import header, preamble
 
 from agentkd.errors import RemoteProtocolError
 from agentkd.messages import bodies
-from agentkd.messages.wire import MAX_BODY_BYTES, PREAMBLE, Message, decode, encode
+from agentkd.messages.wire import MAX_BODY_BYTES, Message, decode, encode
 
-NAMES = st.text(min_size=1, max_size=30)
+DIGESTS = st.integers(0, 2**256 - 1).map(lambda value: f"{value:064x}")
 MESSAGES = st.one_of(
     st.builds(bodies.HeartbeatEvent, progress=st.integers(0, 2**62), is_busy=st.booleans()),
-    st.builds(bodies.CancelRequest, task=NAMES, epoch=st.integers(0, 2**31)),
+    st.builds(bodies.CancelRequest, task=DIGESTS, epoch=st.integers(0, 2**31)),
     st.builds(
         bodies.TaskProgressEvent,
-        task=NAMES,
+        task=DIGESTS,
         epoch=st.integers(0, 9),
         step=st.integers(0, 10**6),
         steps=st.integers(0, 10**6),
@@ -25,15 +26,11 @@ MESSAGES = st.one_of(
     st.builds(
         bodies.KnowledgeRequest,
         kind=st.sampled_from(bodies.KnowledgeKind),
-        weights=NAMES,
+        weights=DIGESTS,
         views=st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)), max_size=8).map(tuple),
     ),
 )
-HEADER = msgpack.packb({"msg_id": 1, "parent_id": 0})
-
-
-def preamble(magic=b"AKDP", major=1, minor=0, number=3, flags=0) -> bytes:
-    return PREAMBLE.pack(magic, major, minor, number, flags)
+HEADER = header()
 
 
 @given(body=MESSAGES, number=st.integers(0, 2**62), buffers=st.lists(st.binary(max_size=50), max_size=3))
@@ -69,36 +66,39 @@ GOOD_BODY = msgpack.packb({"progress": 1, "is_busy": False})
 CASES = {
     "no frames": [],
     "empty preamble": [b"", HEADER, GOOD_BODY],
-    "seven octets": [preamble()[:7], HEADER, GOOD_BODY],
-    "wrong magic": [preamble(magic=b"HTTP"), HEADER, GOOD_BODY],
-    "major 0": [preamble(major=0), HEADER, GOOD_BODY],
-    "major 255": [preamble(major=255), HEADER, GOOD_BODY],
-    "minor above": [preamble(minor=9), HEADER, GOOD_BODY],
+    "seven octets": [preamble(number=3)[:7], HEADER, GOOD_BODY],
+    "wrong magic": [preamble(number=3, magic=b"HTTP"), HEADER, GOOD_BODY],
+    "major 0": [preamble(number=3, major=0), HEADER, GOOD_BODY],
+    "major 255": [preamble(number=3, major=255), HEADER, GOOD_BODY],
+    "minor above": [preamble(number=3, minor=9), HEADER, GOOD_BODY],
     "unknown type": [preamble(number=250), HEADER, GOOD_BODY],
-    "critical flag": [preamble(flags=1), HEADER, GOOD_BODY],
-    "missing body": [preamble(), HEADER],
-    "a thousand frames": [preamble(), HEADER, GOOD_BODY] + [b""] * 1000,
-    "body over limit": [preamble(), HEADER, b"\xc4" + b"x" * MAX_BODY_BYTES],
-    "array bomb": [preamble(), HEADER, b"\xdd\xff\xff\xff\xff"],
-    "map bomb": [preamble(), HEADER, b"\xdf\xff\xff\xff\xff"],
-    "binary bomb": [preamble(), HEADER, b"\xc6\xff\xff\xff\xff"],
-    "deep nesting": [preamble(), HEADER, b"\x91" * 500_000],
-    "integer key": [preamble(), HEADER, msgpack.packb({1: 2})],
-    "duplicate key": [preamble(), HEADER, b"\x82\xa1a\x01\xa1a\x02"],
-    "bad utf-8": [preamble(), HEADER, b"\x81\xa1a\xa2\xff\xff"],
-    "trailing octets": [preamble(), HEADER, GOOD_BODY + b"\x00"],
-    "extension type": [preamble(), HEADER, msgpack.packb({"progress": msgpack.ExtType(4, b"x")})],
-    "reserved octet": [preamble(), HEADER, b"\xc1"],
-    "a list": [preamble(), HEADER, msgpack.packb([1])],
+    "critical flag": [preamble(number=3, flags=1), HEADER, GOOD_BODY],
+    "missing body": [preamble(number=3), HEADER],
+    "a thousand frames": [preamble(number=3), HEADER, GOOD_BODY] + [b""] * 1000,
+    "body over limit": [preamble(number=3), HEADER, b"\xc4" + b"x" * MAX_BODY_BYTES],
+    "array bomb": [preamble(number=3), HEADER, b"\xdd\xff\xff\xff\xff"],
+    "map bomb": [preamble(number=3), HEADER, b"\xdf\xff\xff\xff\xff"],
+    "binary bomb": [preamble(number=3), HEADER, b"\xc6\xff\xff\xff\xff"],
+    "deep nesting": [preamble(number=3), HEADER, b"\x91" * 500_000],
+    "integer key": [preamble(number=3), HEADER, msgpack.packb({1: 2})],
+    "duplicate key": [preamble(number=3), HEADER, b"\x82\xa1a\x01\xa1a\x02"],
+    "bad utf-8": [preamble(number=3), HEADER, b"\x81\xa1a\xa2\xff\xff"],
+    "trailing octets": [preamble(number=3), HEADER, GOOD_BODY + b"\x00"],
+    "extension type": [preamble(number=3), HEADER, msgpack.packb({"progress": msgpack.ExtType(4, b"x")})],
+    "reserved octet": [preamble(number=3), HEADER, b"\xc1"],
+    "a list": [preamble(number=3), HEADER, msgpack.packb([1])],
     "not a number": [
         preamble(number=11),
         HEADER,
         msgpack.packb({"task": "t", "epoch": 1, "step": 1, "steps": 1, "loss": float("nan")}),
     ],
-    "negative count": [preamble(), HEADER, msgpack.packb({"progress": -1, "is_busy": False})],
-    "null for a required field": [preamble(), HEADER, msgpack.packb({"progress": None, "is_busy": False})],
-    "message number too large": [preamble(), msgpack.packb({"msg_id": 2**64 - 1}), GOOD_BODY],
-    "bool as message number": [preamble(), msgpack.packb({"msg_id": True}), GOOD_BODY],
+    "negative count": [preamble(number=3), HEADER, msgpack.packb({"progress": -1, "is_busy": False})],
+    "null for a required field": [preamble(number=3), HEADER, msgpack.packb({"progress": None, "is_busy": False})],
+    "message number too large": [preamble(number=3), header(msg_id=2**64 - 1), GOOD_BODY],
+    "no session": [preamble(number=3), header(session="xyz"), GOOD_BODY],
+    "bool as a number": [preamble(number=3), HEADER, msgpack.packb({"progress": True, "is_busy": False})],
+    "a million empty lists": [preamble(number=3), HEADER, b"\x91" + b"\xdd" + (900_000).to_bytes(4, "big") + b"\x90" * 900_000],
+    "bool as message number": [preamble(number=3), header(msg_id=True), GOOD_BODY],
 }
 
 
@@ -110,4 +110,4 @@ def test_bad_frames_are_refused(frames) -> None:
 
 def test_unknown_optional_fields_are_ignored() -> None:
     body = msgpack.packb({"progress": 1, "is_busy": False, "from_the_future": 3})
-    assert decode([preamble(), HEADER, body]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)
+    assert decode([preamble(number=3), HEADER, body]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)

@@ -158,7 +158,7 @@ def test_equal_requests_of_several_students_are_answered_by_one_forward_pass(tmp
     store = Store(tmp_path)
     task = make_task()
     weights = execute(task, Surroundings(store, CPU)).weights
-    teacher = Teacher(task.architecture, weights, task.data, store=store, device=CPU)
+    teacher = Teacher(task.architecture, weights, task.data, stored=store.get(weights), device=CPU)
     feed = DatasetFeed(task)
 
     def request(step: int, **changes: object) -> KnowledgeRequest:

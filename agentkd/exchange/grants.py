@@ -1,0 +1,190 @@
+"""Who may connect, and who may fetch which kind of knowledge; the key registry on disk; the audit log of what was fetched.
+
+Fail closed: an unknown key may nothing. A registry file that changes takes effect at the next message, so that a revoked key's
+live session ends there.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agentkd.errors import ConfigError, RemoteProtocolError, Rule, StorageError
+from agentkd.exchange.keys import write_private
+from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
+
+EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
+REGISTRY_FILE = "registry.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered key: whose it is and what it may fetch. A revoked key stays listed, so that the record of it is kept."""
+
+    name: str
+    public_key: str
+    may: tuple[str, ...] = EVERYTHING
+    is_revoked: bool = False
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"name": self.name, "public_key": self.public_key, "may": list(self.may), "is_revoked": self.is_revoked}
+
+
+class Registry:
+    """Registered keys in a 0600 file. One process writes at a time; readers see a whole file or the one before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / REGISTRY_FILE
+
+    def entries(self) -> dict[str, Entry]:
+        """Entries by public key; none if there is no file yet.
+
+        Raises:
+            ConfigError: the file is not a registry.
+        """
+        try:
+            listed = json.loads(self.path.read_text(encoding="utf-8"))
+            found = [Entry(e["name"], e["public_key"], tuple(e["may"]), bool(e["is_revoked"])) for e in listed]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{self.path} is not a key registry ({error}); restore it, or remove it and register again"
+            ) from error
+        return {entry.public_key: entry for entry in found}
+
+    def register(self, name: str, public_key: str, may: Iterable[str] = EVERYTHING) -> Entry:
+        """Admits a key from now on.
+
+        Raises:
+            ConfigError: an unknown kind of knowledge, a malformed key, or a name or key that is taken.
+        """
+        entry = Entry(name, public_key, tuple(may))
+        unknown = sorted(set(entry.may) - set(EVERYTHING))
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: no kind of knowledge; there are {', '.join(EVERYTHING)}")
+        try:
+            AdmittedPeer(agent=name, public_key=public_key)
+        except ValueError as error:
+            raise ConfigError(f"{name!r}, {public_key!r}: not a name and a public key of 40 characters (Z85)") from error
+        entries = self.entries()
+        for other in entries.values():
+            if not other.is_revoked and (other.name == name or other.public_key == public_key):
+                raise ConfigError(f"{other.name} is registered already with {other.public_key}; revoke it first")
+        self._write(entries | {public_key: entry})
+        return entry
+
+    def revoke(self, name: str) -> Entry:
+        """Takes a key's admission back.
+
+        Raises:
+            ConfigError: nobody of that name is registered.
+        """
+        entries = self.entries()
+        for key, entry in entries.items():
+            if entry.name == name and not entry.is_revoked:
+                revoked = replace(entry, is_revoked=True)
+                self._write(entries | {key: revoked})
+                return revoked
+        raise ConfigError(f"nobody registered is called {name!r}; see: agentkd keys list")
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes whenever the file does."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_ino)
+
+    def _write(self, entries: dict[str, Entry]) -> None:
+        text = json.dumps([entry.as_data() for entry in entries.values()], indent=2)
+        write_private(self.path, text + "\n", replace=True)
+
+
+class Grants:
+    """The keys admitted to this process and what each may fetch. Safe to ask from any thread."""
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        self._registry = registry
+        self._stamp = (-1, -1)
+        self._registered: dict[str, Entry] = {}
+        self._admitted: dict[str, Entry] = {}
+
+    def admit(self, peers: Iterable[AdmittedPeer]) -> None:
+        """Admits these peers as well, or changes what they may."""
+        self._admitted = self._admitted | {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
+
+    def set_peers(self, peers: Iterable[AdmittedPeer]) -> set[str]:
+        """Admits these peers and nobody else, besides the registered; returns the keys that were admitted before."""
+        before = set(self._admitted)
+        self._admitted = {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
+        return before - set(self._admitted)
+
+    def forget(self, public_key: str) -> None:
+        """Takes an admission back that ``admit`` gave."""
+        self._admitted = {key: entry for key, entry in self._admitted.items() if key != public_key}
+
+    def find(self, public_key: str) -> Entry | None:
+        """The entry of an admitted key."""
+        if self._registry is not None:
+            stamp = self._registry.stamp()
+            if stamp != self._stamp:
+                self._stamp, self._registered = stamp, self._registry.entries()
+            registered = self._registered.get(public_key)
+            if registered is not None:
+                return None if registered.is_revoked else registered
+        return self._admitted.get(public_key)
+
+    def is_admitted(self, public_key: str) -> bool:
+        """Whether a key may connect."""
+        return self.find(public_key) is not None
+
+    def check(self, public_key: str, kind: str) -> None:
+        """Refuses a fetch that is not granted.
+
+        Raises:
+            RemoteProtocolError: rule ``grant``.
+        """
+        entry = self.find(public_key)
+        if entry is None or kind not in entry.may:
+            allowed = ", ".join(entry.may) if entry else ""
+            raise RemoteProtocolError(f"this key may not fetch {kind}; it may fetch: {allowed or 'nothing'}", Rule.GRANT)
+
+
+class Audit:
+    """Appends one line of JSON for each fetch, granted or refused, to a 0600 file. Without a path it keeps nothing."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+
+    def note(self, entry: Entry | None, *, kind: str, digest: str, size_bytes: int, way: str, outcome: str) -> None:
+        """One fetch.
+
+        Raises:
+            StorageError: it cannot be written; then the fetch must not be answered.
+        """
+        if self._path is None:
+            return
+        line = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "name": entry.name if entry else "",
+            "public_key": entry.public_key if entry else "",
+            "kind": kind,
+            "digest": digest,
+            "size_bytes": size_bytes,
+            "way": way,
+            "outcome": outcome,
+        }
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(descriptor, (json.dumps(line) + "\n").encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(self._path, error.strerror or str(error)) from error

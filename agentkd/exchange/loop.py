@@ -1,0 +1,73 @@
+"""The command queue of an I/O thread: other threads put commands in, the thread takes them out and can be roused."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable
+
+from agentkd.errors import ChannelClosedError
+
+CLOSE_TIMEOUT_S = 10.0
+
+
+class CommandLoop:
+    """Commands for a thread that waits on ``wake_fd`` among other things. ``call`` never blocks."""
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_roused = self._is_closed = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._thread = threading.Thread(target=run, name=name, daemon=True)
+
+    @property
+    def wake_fd(self) -> int:
+        """Readable when there are commands."""
+        return self._reader.fileno()
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def call(self, command: Callable[[], None]) -> None:
+        """Queues a command.
+
+        Raises:
+            ChannelClosedError: the loop is closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise ChannelClosedError("the channel is closed")
+            self._commands.put(command)
+            if not self._is_roused:
+                self._is_roused = True
+                self._writer.send(b"\0")
+
+    def obey(self) -> bool:
+        """Executes what is queued; false once closed and done. On the loop's thread."""
+        with self._lock:
+            if self._is_roused:
+                self._is_roused = False
+                self._reader.recv(16)
+            goes_on = not self._is_closed
+        while True:
+            try:
+                self._commands.get_nowait()()
+            except queue.Empty:
+                return goes_on
+
+    def close(self) -> bool:
+        """Asks the thread to end after what is queued, and waits for it; false if that was done before."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            self._is_closed = True
+            if not self._is_roused:
+                self._is_roused = True
+                self._writer.send(b"\0")
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_TIMEOUT_S)
+        self._reader.close()
+        self._writer.close()
+        return True

@@ -1,0 +1,283 @@
+"""How a piece of knowledge gets from one process to another: the shortest way that both sides can go, chosen here alone.
+
+``store`` if both see one folder of artifacts and the piece lies there; ``shared`` if both are on one host; ``inline`` if it is
+short, or both are in one process; ``stream`` otherwise. The bytes are the same on every way.
+"""
+
+import contextlib
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from agentkd.artifacts.store import Store
+from agentkd.canonical import digest_bytes, new_digest
+from agentkd.errors import AgentKDError, ArtifactCorruptError, ChannelClosedError, ExchangeError, RemoteProtocolError, Rule
+from agentkd.exchange.memory import SCHEME
+from agentkd.exchange.post import Post
+from agentkd.exchange.segments import IS_SUPPORTED, SegmentPool, SegmentReader
+from agentkd.exchange.sources import BufferSink, BytesSource, FileSource, Parcel, Sink
+from agentkd.exchange.streaming import Receipt
+from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
+from agentkd.messages.bodies import Capability, Piece, ReleaseEvent, Way
+from agentkd.messages.wire import Buffer
+
+INLINE_BYTES = 256 * 1024
+MAX_PIECE_BYTES = 16 * 1024**3
+POLL_S = 0.5
+ALL_WAYS = tuple(Way)
+
+
+@dataclass
+class Fetched:
+    """Bytes that were handed over. ``data`` may be read until ``release``; afterwards its owner uses the memory again."""
+
+    data: memoryview
+    way: Way
+    _give_back: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def release(self) -> None:
+        """Says that ``data`` is not read any more. May be called twice."""
+        give_back, self._give_back = self._give_back, lambda: None
+        give_back()
+
+
+class Carrier:
+    """Hands pieces over and takes them, for one post.
+
+    Args:
+        store: this process's artifacts.
+        ways: those that may be used; fewer for tests and for hosts where one does not work.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        store: Store | None = None,
+        *,
+        ways: tuple[Way, ...] = ALL_WAYS,
+        chunk_bytes: int = CHUNK_BYTES,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self._post, self._store, self._reader = post, store, SegmentReader()
+        self.pool, self.num_repeated_bytes = SegmentPool(), 0
+        self._chunk_bytes, self._window_bytes = chunk_bytes, window_bytes
+        self._in_process = post.endpoint.startswith(SCHEME)
+        self.ways = tuple(way for way in ways if way is not Way.SHARED or IS_SUPPORTED)
+
+    def close(self) -> None:
+        """Gives shared memory up."""
+        self.pool.close()
+
+    # Handing over.
+
+    def allocate(self, size_bytes: int) -> Parcel:
+        """Memory for a piece that is about to be made: shared if it is long enough to be worth it."""
+        is_shared = (
+            Way.SHARED in self.ways and not self._in_process and (size_bytes > INLINE_BYTES or Way.INLINE not in self.ways)
+        )
+        return Parcel(size_bytes, self.pool if is_shared else None)
+
+    def pack(self, peer: str, parcel: Parcel, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+        """A piece in memory for a peer that can take it by these ways: the message part, and the buffers to go with it.
+
+        Raises:
+            ExchangeError: there is no way in common.
+        """
+        common, size = self._common(ways), parcel.size_bytes
+        if self._in_process:
+            return Piece(way=Way.INLINE, size_bytes=size), (parcel.view,)
+        if Way.INLINE in common and size <= INLINE_BYTES:
+            return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (parcel.view,)
+        if parcel.segment is not None and Way.SHARED in common and self._shares_memory(peer):
+            return Piece(way=Way.SHARED, size_bytes=size, handle=self.pool.lease(peer, parcel.segment)), ()
+        if Way.STORE in common and self._shares_store(peer) and self._store is not None:
+            return Piece(way=Way.STORE, size_bytes=size, sha256=self._store.put(bytes(parcel.view))), ()
+        data = bytes(parcel.view)  # the memory may be used again before the last chunk is sent
+        if Way.STREAM in common:
+            return self._offer(peer, BytesSource(data, parcel.sha256))
+        if Way.INLINE in common:
+            return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (data,)
+        raise ExchangeError(f"{size} bytes for {peer[:8]}: no way in common ({', '.join(self.ways)} and {', '.join(ways)})")
+
+    def pack_stored(self, peer: str, digest: str, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+        """An artifact for a peer that can take it by these ways.
+
+        Raises:
+            ArtifactNotFoundError: it is not in the store.
+            ExchangeError: there is no way in common.
+        """
+        assert self._store is not None
+        path, common = self._store.must_have(digest), self._common(ways)
+        size = path.stat().st_size
+        if Way.STORE in common and self._shares_store(peer):
+            return Piece(way=Way.STORE, size_bytes=size, sha256=digest), ()
+        if Way.STREAM in common and size > INLINE_BYTES and not self._in_process and not self._shares_memory(peer):
+            return self._offer(peer, FileSource(path, digest))
+        parcel = self.allocate(size)
+        try:
+            parcel.view[:] = self._store.get(digest)
+            return self.pack(peer, parcel, ways)
+        finally:
+            parcel.close()
+
+    # Taking.
+
+    def fetch_to_store(
+        self,
+        peer: str,
+        piece: Piece,
+        buffers: tuple[Buffer, ...] = (),
+        *,
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, size: None,
+    ) -> str:
+        """Puts a piece into the store; returns its digest. A stream that breaks off, even with this process, goes on later.
+
+        Raises:
+            ArtifactCorruptError: another digest; nothing is stored.
+            StorageError: the disk is full or not writable.
+            AgentKDError: as ``fetch``.
+        """
+        assert self._store is not None
+        if piece.sha256 and piece.sha256 in self._store:
+            return piece.sha256
+        if piece.way is not Way.STREAM:
+            fetched = self.fetch(peer, piece, buffers, check=check)
+            try:
+                digest = self._store.put(bytes(fetched.data))
+            finally:
+                fetched.release()
+            if piece.sha256 and digest != piece.sha256:
+                raise ArtifactCorruptError(f"piece from {peer[:8]}", piece.sha256, digest)
+            return digest
+        with self._store.incoming(piece.sha256) as part:
+            for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
+                progress(done, piece.size_bytes)
+            part.commit()
+        return piece.sha256
+
+    def fetch(
+        self,
+        peer: str,
+        piece: Piece,
+        buffers: tuple[Buffer, ...] = (),
+        *,
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, size: None,
+    ) -> Fetched:
+        """The bytes of a piece, checked against its digest wherever they come from disk or from another host. Blocks.
+
+        ``check`` is called while waiting and raises to stop; ``progress`` is told how many bytes of how many are there.
+
+        Raises:
+            RemoteProtocolError: the peer does not send what it said.
+            ArtifactCorruptError: another digest.
+            ExchangeError: the bytes are not to be had by this way now; ask again with other ways.
+        """
+        if piece.size_bytes > MAX_PIECE_BYTES:
+            raise RemoteProtocolError(f"a piece of {piece.size_bytes} octets is over the limit of {MAX_PIECE_BYTES}", Rule.LIMIT)
+        if piece.way is Way.INLINE:
+            return self._take_inline(peer, piece, buffers)
+        if piece.way is Way.SHARED:
+            return self._take_shared(peer, piece)
+        if piece.way is Way.STORE:
+            if self._store is None:
+                raise ExchangeError("this process has no store")
+            return Fetched(memoryview(self._store.get(piece.sha256)), Way.STORE)
+        return self._take_stream(peer, piece, check, progress)
+
+    def _take_inline(self, peer: str, piece: Piece, buffers: tuple[Buffer, ...]) -> Fetched:
+        if len(buffers) != 1 or len(buffers[0]) != piece.size_bytes:
+            raise RemoteProtocolError("an inline piece needs one buffer of the size it names", Rule.BODY)
+        if not self._in_process and digest_bytes(buffers[0]) != piece.sha256:
+            raise ArtifactCorruptError(f"piece from {peer[:8]}", piece.sha256, digest_bytes(buffers[0]))
+        return Fetched(memoryview(buffers[0]), Way.INLINE)
+
+    def _take_shared(self, peer: str, piece: Piece) -> Fetched:
+        if piece.handle is None:
+            raise RemoteProtocolError("a shared piece needs a handle", Rule.BODY)
+        lease = piece.handle.lease
+        view = self._reader.read(piece.handle, piece.size_bytes)
+
+        def give_back() -> None:
+            with contextlib.suppress(ChannelClosedError):
+                self._post.send(peer, ReleaseEvent(leases=(lease,)))
+
+        return Fetched(view, Way.SHARED, give_back)
+
+    def _take_stream(self, peer: str, piece: Piece, check: Callable[[], None], progress: Callable[[int, int], None]) -> Fetched:
+        """Receives into pooled memory, and hashes what is there while the rest arrives."""
+        size = piece.size_bytes
+        segment = self.pool.take(size) if IS_SUPPORTED else None
+        target = segment.view[:size] if segment else memoryview(bytearray(size))
+
+        def give_back() -> None:
+            if segment:
+                self.pool.give(segment)
+
+        hasher, hashed = new_digest(), 0
+        try:
+            for done in self._stream(peer, piece, BufferSink(target), 0, check):
+                hasher.update(target[hashed:done])
+                hashed = done
+                progress(done, size)
+            if hasher.hexdigest() != piece.sha256:
+                raise ArtifactCorruptError(f"stream from {peer[:8]}", piece.sha256, hasher.hexdigest())
+        except BaseException:
+            self._post.channel.call(give_back)  # after the stream was cancelled there: nobody writes any more
+            raise
+        return Fetched(target, Way.STREAM, give_back)
+
+    def _stream(self, peer: str, piece: Piece, sink: Sink, offset: int, check: Callable[[], None]) -> Iterator[int]:
+        """Receives a stream; yields how many bytes are there, each time more are."""
+        if not piece.sha256:
+            raise RemoteProtocolError("a streamed piece needs its digest", Rule.BODY)
+        news: queue.SimpleQueue[int | AgentKDError | None] = queue.SimpleQueue()
+        flow = Inflow(piece.size_bytes, offset, window_bytes=self._window_bytes)
+        receipt = Receipt(
+            peer=peer,
+            sha256=piece.sha256,
+            flow=flow,
+            sink=sink,
+            chunk_bytes=min(self._chunk_bytes, self._window_bytes),
+            progress=news.put,
+            done=news.put,
+        )
+        self._post.channel.call(lambda: self._post.streams.open(receipt))
+        try:
+            while True:
+                try:
+                    item = news.get(timeout=POLL_S)
+                except queue.Empty:
+                    check()
+                    continue
+                if isinstance(item, AgentKDError):
+                    raise item
+                if item is None:
+                    return
+                yield item
+        finally:
+            self.num_repeated_bytes += flow.num_repeated_bytes
+            self._post.channel.call(lambda: self._post.streams.cancel(receipt))
+
+    # What both sides can.
+
+    def _common(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        return tuple(way for way in self.ways if way in ways)
+
+    def _offer(self, peer: str, source: BytesSource | FileSource) -> tuple[Piece, tuple[Buffer, ...]]:
+        self._post.channel.call(lambda: self._post.streams.offer(peer, source))
+        return Piece(way=Way.STREAM, size_bytes=source.size_bytes, sha256=source.sha256), ()
+
+    def _shares_memory(self, peer: str) -> bool:
+        known = self._post.peer(peer)
+        return known is not None and known.can(Capability.SHARED) and known.shares_host
+
+    def _shares_store(self, peer: str) -> bool:
+        known = self._post.peer(peer)
+        return (
+            known is not None
+            and known.can(Capability.STORE)
+            and bool(self._post.store_name)
+            and (known.greeting is not None and known.greeting.store == self._post.store_name)
+        )

@@ -1,0 +1,183 @@
+"""Shared memory between processes of one user on one host: sealed memory files, pooled by their owner, mapped by readers.
+
+A segment is a ``memfd``: it has no name in any folder, and the kernel frees it when the last process that holds it ends,
+however it ends. So nothing can be leaked and nobody has to reap. A reader opens it through the owner's ``/proc`` entry, which
+the kernel allows to the same user alone, and checks that it is one of ours, cannot shrink, and is the very file meant.
+
+A segment is used again only after everybody who holds it has let go; if a reader was lost, it is dropped instead.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import mmap
+import os
+import sys
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentkd.errors import ExchangeError, RemoteProtocolError, Rule
+from agentkd.messages.bodies import SharedHandle
+
+PREFIX = "agentkd"
+POOL_BYTES = 512 * 1024**2
+MAX_LEASES = 64
+MAX_MAPPED = 64
+IS_SUPPORTED = sys.platform == "linux" and hasattr(os, "memfd_create")
+SEALS = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4) | getattr(fcntl, "F_SEAL_SEAL", 1)
+
+
+class Segment:
+    """A mapped stretch of memory that other processes can be handed. ``view`` is writable for the owner."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.capacity = max(mmap.PAGESIZE, 1 << (size_bytes - 1).bit_length() if size_bytes > 1 else mmap.PAGESIZE)
+        self.descriptor = os.memfd_create(PREFIX, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.descriptor, self.capacity)
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
+        self._map = mmap.mmap(self.descriptor, self.capacity)
+        self.inode = os.fstat(self.descriptor).st_ino
+        self.view = memoryview(self._map)
+        self.num_holders, self.is_doubtful = 1, False
+
+    def handle(self, lease: int) -> SharedHandle:
+        """What another process needs to map it."""
+        return SharedHandle(pid=os.getpid(), descriptor=self.descriptor, inode=self.inode, offset=0, lease=lease)
+
+    def close(self) -> None:
+        """Gives the memory up; it goes when nobody maps it any more. Whoever still has ``view`` may read on."""
+        os.close(self.descriptor)
+        del self.view, self._map
+
+
+@dataclass
+class _Lease:
+    peer: str
+    segment: Segment
+
+
+@dataclass
+class SegmentPool:
+    """Segments of this process. Thread-safe. ``capacity_bytes`` bounds what is kept for the next use."""
+
+    capacity_bytes: int = POOL_BYTES
+    _free: list[Segment] = field(default_factory=list)
+    _leases: OrderedDict[int, _Lease] = field(default_factory=OrderedDict)
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def take(self, size_bytes: int) -> Segment:
+        """A segment of at least this size, held once; its old content is of no account."""
+        with self._lock:
+            fitting = [segment for segment in self._free if size_bytes <= segment.capacity <= 4 * max(size_bytes, mmap.PAGESIZE)]
+            if fitting:
+                best = min(fitting, key=lambda segment: segment.capacity)
+                self._free.remove(best)
+                best.num_holders = 1
+                return best
+        return Segment(size_bytes)
+
+    def give(self, segment: Segment) -> None:
+        """One holder lets go. With the last one the segment is kept for the next use, or closed."""
+        with self._lock:
+            segment.num_holders -= 1
+            if segment.num_holders:
+                return
+            kept = sum(free.capacity for free in self._free)
+            if segment.is_doubtful or kept + segment.capacity > self.capacity_bytes:
+                segment.close()
+            else:
+                self._free.append(segment)
+
+    def lease(self, peer: str, segment: Segment) -> SharedHandle:
+        """Lets a peer hold a segment until it releases the lease. The oldest lease of too many is dropped."""
+        with self._lock:
+            number = next(self._numbers)
+            segment.num_holders += 1
+            self._leases[number] = _Lease(peer, segment)
+            while len(self._leases) > MAX_LEASES:
+                self._drop(next(iter(self._leases)))
+        return segment.handle(number)
+
+    def release(self, peer: str, numbers: tuple[int, ...]) -> None:
+        """Takes leases back that this peer holds; others are ignored."""
+        with self._lock:
+            for number in numbers:
+                lease = self._leases.get(number)
+                if lease is not None and lease.peer == peer:
+                    del self._leases[number]
+                    self.give(lease.segment)
+
+    def peer_gone(self, peer: str) -> None:
+        """Drops what a lost peer held. It may still be reading, so nothing of it is used again."""
+        with self._lock:
+            for number in [number for number, lease in self._leases.items() if lease.peer == peer]:
+                self._drop(number)
+
+    def close(self) -> None:
+        """Gives up what is kept for the next use, and every lease."""
+        with self._lock:
+            for number in list(self._leases):
+                self._drop(number)
+            while self._free:
+                self._free.pop().close()
+
+    @property
+    def num_leases(self) -> int:
+        """Leases that peers hold."""
+        return len(self._leases)
+
+    def _drop(self, number: int) -> None:
+        segment = self._leases.pop(number).segment
+        segment.is_doubtful = True
+        self.give(segment)
+
+
+class SegmentReader:
+    """Maps other processes' segments, and keeps the newest mappings, since an owner uses its segments again."""
+
+    def __init__(self) -> None:
+        self._mapped: OrderedDict[tuple[int, int, int], memoryview] = OrderedDict()
+
+    def read(self, handle: SharedHandle, size_bytes: int) -> memoryview:
+        """The bytes a handle stands for; private to this process if written to.
+
+        Raises:
+            ExchangeError: the segment is not there any more.
+            RemoteProtocolError: it is not what it should be.
+        """
+        key = (handle.pid, handle.descriptor, handle.inode)
+        view = self._mapped.get(key)
+        if view is None:
+            view = self._mapped[key] = _map(handle)
+            if len(self._mapped) > MAX_MAPPED:
+                self._mapped.popitem(last=False)
+        self._mapped.move_to_end(key)
+        if handle.offset + size_bytes > len(view):
+            raise RemoteProtocolError(f"{size_bytes} bytes are more than the segment holds", Rule.CREDIT)
+        return view[handle.offset : handle.offset + size_bytes]
+
+
+def _map(handle: SharedHandle) -> memoryview:
+    path = Path(f"/proc/{handle.pid}/fd/{handle.descriptor}")
+    try:
+        target = str(path.readlink())
+        if not target.startswith(f"/memfd:{PREFIX}"):
+            raise RemoteProtocolError(f"{path} is no shared segment of agentkd", Rule.IDENTITY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ExchangeError(f"shared segment {path} is not to be had: {error.strerror}") from error
+    try:
+        found = os.fstat(descriptor)
+        if found.st_ino != handle.inode:
+            raise ExchangeError(f"shared segment {path} was given up by its owner")
+        if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS:
+            raise RemoteProtocolError(f"{path} may shrink under its reader", Rule.IDENTITY)
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
+        with contextlib.suppress(OSError):
+            return memoryview(mmap.mmap(descriptor, found.st_size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+        raise ExchangeError(f"shared segment {path} cannot be mapped")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,240 @@
+"""The channel between processes: ZeroMQ sockets with CURVE, over tcp and ipc, on one I/O thread.
+
+It listens on two ROUTERs, one for each lane, and dials with DEALERs. Fail closed: sockets enforce the ZAP domain, and only
+keys that ``is_admitted`` accepts get through the handshake; each message is checked again, so that a revoked key's live session
+ends at its next message. A peer's identity is its authenticated key, never a routing id or what a message says.
+"""
+
+import contextlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from agentkd.errors import LaunchError, Rule
+from agentkd.exchange.channel import Counters, Frames, FramesArrived, Turn
+from agentkd.exchange.keys import KeyPair
+from agentkd.exchange.loop import CommandLoop
+from agentkd.messages.wire import MAX_MESSAGE_BYTES
+
+ZAP_DOMAIN = b"agentkd"
+HANDSHAKE_MS = 5_000
+LINGER_MS = 1_000
+CONTROL_HIGH_WATER_MARK = 10_000
+BULK_HIGH_WATER_MARK = 64
+MAX_SOCKETS = 8_192
+RECEIVED_A_TURN = 64
+CONTROL, BULK = False, True
+
+Socket = zmq.Socket[bytes]
+
+
+class ZeroMQChannel:
+    """See ``Channel``.
+
+    Args:
+        bind: addresses to listen on, ``tcp://127.0.0.1:*`` or ``ipc://*`` (a socket file in a folder of this user alone).
+        is_admitted: whether a public key may connect; asked at each handshake and for each message.
+    """
+
+    def __init__(self, keys: KeyPair, is_admitted: Callable[[str], bool], bind: tuple[str, ...]) -> None:
+        self.keys, self.counters = keys, Counters()
+        self._is_admitted = is_admitted
+        self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self._files: list[Path] = []
+        self._dealers: dict[tuple[str, bool], Socket] = {}
+        self._routes: dict[tuple[str, bool], bytes] = {}
+        self._loop = CommandLoop(self._run, "agentkd-io")
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(is_admitted))
+        self._routers = {lane: self._listening_socket(lane) for lane in (CONTROL, BULK)}
+        self.endpoints = self._bind(self._routers[CONTROL], bind)
+        self.bulk_endpoints = self._bind(self._routers[BULK], tuple(_any_port(address) for address in bind))
+
+    def start(self, arrived: FramesArrived, turn: Turn) -> None:
+        self._arrived, self._turn = arrived, turn
+        self._loop.start()
+
+    def call(self, command: Callable[[], None]) -> None:
+        self._loop.call(command)
+
+    def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
+        if (key, bulk) in self._dealers:
+            self._close_dealer(key, bulk)
+        dealer = self._curve_socket(zmq.DEALER, bulk)
+        dealer.curve_serverkey = key.encode()
+        dealer.connect(endpoint)
+        self._dealers[key, bulk] = dealer
+        self._poller.register(dealer, zmq.POLLIN)
+
+    def disconnect(self, key: str) -> None:
+        for lane in (CONTROL, BULK):
+            if (key, lane) in self._dealers:
+                self._close_dealer(key, lane)
+
+    def has_dialed(self, key: str, *, bulk: bool = False) -> bool:
+        return (key, bulk) in self._dealers
+
+    def send(self, key: str, frames: Frames, *, bulk: bool = False) -> bool:
+        """The lane asked for or else the other one; a peer that dialed only one is answered there."""
+        lanes = (BULK, CONTROL) if bulk else (CONTROL,)
+        for lane in lanes:
+            if (key, lane) in self._dealers or (key, lane) in self._routes:
+                return self._send(key, lane, frames)
+        return False
+
+    def close(self) -> None:
+        if not self._loop.close():
+            return
+        self._authenticator.stop()
+        self._context.destroy(linger=LINGER_MS)
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    # On the I/O thread.
+
+    def _run(self) -> None:
+        self._poller = zmq.Poller()
+        self._poller.register(self._loop.wake_fd, zmq.POLLIN)
+        for router in self._routers.values():
+            self._poller.register(router, zmq.POLLIN)
+        while True:
+            wait_ms = int(self._turn() * 1000 + 0.999)
+            ready = {item for item, _ in self._poller.poll(max(0, wait_ms))}
+            goes_on = self._loop.obey()
+            for lane in (CONTROL, BULK):  # the control lane is always emptied first
+                if self._routers[lane] in ready:
+                    self._receive(self._routers[lane], lane, "")
+                for (key, of_lane), dealer in list(self._dealers.items()):
+                    if of_lane == lane and dealer in ready:
+                        self._receive(dealer, lane, key)
+            if not goes_on:
+                break
+        self._turn()
+        for socket in (*self._routers.values(), *self._dealers.values()):
+            socket.close(linger=LINGER_MS)
+
+    def _receive(self, socket: Socket, lane: bool, dealer_key: str) -> None:
+        for _ in range(RECEIVED_A_TURN if lane == CONTROL else 8):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            except zmq.ZMQError as error:  # a dealer that was closed by what an earlier message led to
+                if error.errno == zmq.ENOTSOCK:
+                    return
+                raise
+            self.counters.bytes_received += sum(len(frame) for frame in frames)
+            if dealer_key:
+                self._arrived(dealer_key, [frame.buffer for frame in frames])
+                continue
+            sender = frames[-1].get("User-Id")
+            if not isinstance(sender, str) or not self._is_admitted(sender):
+                self.counters.refuse(Rule.IDENTITY)
+                continue
+            self._routes[sender, lane] = frames[0].bytes
+            self._arrived(sender, [frame.buffer for frame in frames[1:]])
+
+    def _send(self, key: str, lane: bool, frames: Frames) -> bool:
+        socket = self._dealers.get((key, lane))
+        parts = frames if socket is not None else [self._routes[key, lane], *frames]
+        try:
+            (socket or self._routers[lane]).send_multipart(parts, zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._routes.pop((key, lane), None)
+            return False
+        self.counters.messages_sent += 1
+        self.counters.bytes_sent += sum(len(frame) for frame in frames)
+        return True
+
+    def _close_dealer(self, key: str, lane: bool) -> None:
+        dealer = self._dealers.pop((key, lane))
+        self._poller.unregister(dealer)
+        dealer.close(linger=0)
+
+    # Sockets.
+
+    def _curve_socket(self, kind: int, lane: bool) -> Socket:
+        socket = self._context.socket(kind)
+        socket.curve_publickey, socket.curve_secretkey = self.keys.public.encode(), self.keys.secret.encode()
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.LINGER, LINGER_MS)
+        high_water_mark = BULK_HIGH_WATER_MARK if lane == BULK else CONTROL_HIGH_WATER_MARK
+        socket.setsockopt(zmq.SNDHWM, high_water_mark)
+        socket.setsockopt(zmq.RCVHWM, high_water_mark)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.AFFINITY, 1 << int(lane))
+        return socket
+
+    def _listening_socket(self, lane: bool) -> Socket:
+        router = self._curve_socket(zmq.ROUTER, lane)
+        router.curve_server = True
+        router.zap_domain = ZAP_DOMAIN
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        return router
+
+    def _bind(self, router: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        bound = []
+        for address in addresses:
+            chosen = _new_ipc_address() if address == "ipc://*" else address
+            try:
+                router.bind(chosen)
+            except zmq.ZMQError as error:
+                self._authenticator.stop()
+                self._context.destroy(linger=0)
+                raise LaunchError(
+                    f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
+                ) from error
+            if chosen.startswith("ipc://"):
+                self._files.append(Path(chosen.removeprefix("ipc://")))
+            bound.append(router.getsockopt_string(zmq.LAST_ENDPOINT))
+        return tuple(bound)
+
+
+class _AllowList:
+    """Answers the ZAP handler: is this key admitted?"""
+
+    def __init__(self, is_admitted: Callable[[str], bool]) -> None:
+        self._is_admitted = is_admitted
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return self._is_admitted(key.decode("ascii", errors="replace"))
+
+
+def _any_port(address: str) -> str:
+    """The same interface with a port of the system's choice, for the bulk lane."""
+    return address.rpartition(":")[0] + ":*" if address.startswith("tcp://") else "ipc://*"
+
+
+def _new_ipc_address() -> str:
+    """A free socket path in this user's own 0700 folder; a second bind on one path would steal it silently."""
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"agentkd-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise LaunchError(f"{folder} must be a folder that only you may enter; remove it or run: chmod 700 {folder}")
+    _sweep(folder)
+    return f"ipc://{folder}/{os.getpid()}-{time.monotonic_ns()}.sock"
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the socket files of processes that were killed."""
+    for file in folder.glob("*-*.sock"):
+        pid = int(file.name.partition("-")[0])
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                file.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""Does a network know an image? The energy score of its logits, compared with what it met in its own validation data.
+
+Source: Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection", NeurIPS 2020.
+"""
+
+import torch
+from torch import Tensor
+
+KNOWN_QUANTILE = 0.95
+MAX_SCORES = 1_000_000
+
+
+def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """E = -t logsumexp(z / t) for each pixel; low where the network is at home.
+
+    Shapes: logits [N,K,h,w] or [N,K]; the result has no class axis.
+    """
+    return -temperature * torch.logsumexp(logits.float() / temperature, dim=1)
+
+
+def known_below(energies: Tensor) -> float:
+    """The energy under which a pixel counts as known: the 95th percentile of those met in validation."""
+    flat = energies.flatten()
+    step = max(1, flat.numel() // MAX_SCORES)
+    return float(torch.quantile(flat[::step], KNOWN_QUANTILE))
+
+
+def known_fraction(energies: Tensor, threshold: float) -> float:
+    """Share of pixels that are known."""
+    return float((energies <= threshold).double().mean())

@@ -1,0 +1,163 @@
+"""Shared memory: leases, reuse, loss of either side, and handles that are not what they should be."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from sides import wait_until
+
+from agentkd.errors import ExchangeError, RemoteProtocolError
+from agentkd.exchange.segments import SegmentPool, SegmentReader
+from agentkd.messages.bodies import SharedHandle
+
+PEER, OTHER = "p" * 40, "o" * 40
+OWNER = """
+import sys, time
+from agentkd.exchange.segments import SegmentPool
+pool = SegmentPool()
+segment = pool.take(64 * 1024 * 1024)
+segment.view[:5] = b"hello"
+segment.view[-1:] = b"!"
+print(pool.lease("p" * 40, segment).model_dump_json(), flush=True)
+time.sleep(60)
+"""
+READER = """
+import sys, time
+from agentkd.exchange.segments import SegmentReader
+from agentkd.messages.bodies import SharedHandle
+view = SegmentReader().read(SharedHandle.model_validate_json(sys.argv[1]), 10)
+print("ok", flush=True)
+time.sleep(60)
+"""
+
+
+def shared_bytes() -> int:
+    """Shared memory of the whole system."""
+    return psutil.virtual_memory().shared
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_another_process_reads_what_the_owner_wrote() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            handle = SharedHandle.model_validate_json(owner.stdout.readline())
+            view = SegmentReader().read(handle, 64 * 1024 * 1024)
+            assert bytes(view[:5]) == b"hello" and bytes(view[-1:]) == b"!"
+        finally:
+            owner.kill()
+
+
+def test_what_was_mapped_stays_readable_after_the_owner_was_killed_and_nothing_is_left() -> None:
+    before = set(Path("/dev/shm").iterdir())
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        handle = SharedHandle.model_validate_json(owner.stdout.readline())
+        reader = SegmentReader()
+        view = reader.read(handle, 5)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        assert bytes(view) == b"hello"
+        with pytest.raises(ExchangeError, match="not to be had"):
+            SegmentReader().read(handle, 5)
+    assert set(Path("/dev/shm").iterdir()) == before, "a memory file has no name that could be left behind"
+
+
+def test_a_segment_is_used_again_only_after_everybody_let_go() -> None:
+    pool = SegmentPool()
+    first = pool.take(10_000)
+    handle, again = pool.lease(PEER, first), pool.lease(OTHER, first)
+    pool.give(first)
+    assert pool.take(10_000) is not first
+    pool.release(OTHER, (handle.lease,))
+    assert pool.num_leases == 2, "a lease is released by whoever holds it"
+    pool.release(PEER, (handle.lease,))
+    pool.release(PEER, (handle.lease,))
+    pool.release(OTHER, (again.lease, 999))
+    assert pool.num_leases == 0 and pool.take(10_000) is first
+
+
+def test_what_a_lost_peer_held_is_never_used_again_and_its_descriptor_is_closed() -> None:
+    pool, before = SegmentPool(), open_descriptors()
+    segment = pool.take(10_000)
+    pool.lease(PEER, segment)
+    pool.give(segment)
+    pool.peer_gone(PEER)
+    assert pool.num_leases == 0 and open_descriptors() == before
+    assert pool.take(10_000) is not segment
+    pool.close()
+
+
+def test_leases_that_nobody_gives_back_are_bounded() -> None:
+    pool, before = SegmentPool(), open_descriptors()
+    for _ in range(300):
+        segment = pool.take(8_192)
+        pool.lease(PEER, segment)
+        pool.give(segment)
+    assert pool.num_leases == 64 and open_descriptors() - before <= 2 * 65
+    pool.close()
+    del segment
+    assert open_descriptors() == before
+
+
+def test_the_pool_keeps_no_more_than_its_capacity() -> None:
+    pool, before = SegmentPool(capacity_bytes=100_000), open_descriptors()
+    for segment in [pool.take(60_000) for _ in range(5)]:
+        pool.give(segment)
+    assert open_descriptors() - before == 2
+    pool.close()
+
+
+def test_writing_to_what_was_read_does_not_reach_the_owner() -> None:
+    pool = SegmentPool()
+    segment = pool.take(4096)
+    segment.view[:1] = b"a"
+    view = SegmentReader().read(pool.lease(PEER, segment), 4096)
+    view[:1] = b"b"
+    assert bytes(segment.view[:1]) == b"a"
+    pool.close()
+
+
+def test_a_handle_that_is_not_a_sealed_segment_of_agentkd_is_refused(tmp_path: Path) -> None:
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    unsealed = os.memfd_create("agentkd", os.MFD_ALLOW_SEALING)
+    os.ftruncate(unsealed, 4096)
+    reader, pool = SegmentReader(), SegmentPool()
+    for descriptor, error in ((file, RemoteProtocolError), (unsealed, RemoteProtocolError), (9_999, ExchangeError)):
+        inode = os.fstat(descriptor).st_ino if descriptor < 9_999 else 1
+        with pytest.raises(error):
+            reader.read(SharedHandle(pid=os.getpid(), descriptor=descriptor, inode=inode, offset=0, lease=1), 10)
+    good = pool.lease(PEER, pool.take(4096))
+    with pytest.raises(ExchangeError, match="given up"):
+        reader.read(good.model_copy(update={"inode": 1}), 10)
+    with pytest.raises(RemoteProtocolError, match="more than the segment holds"):
+        reader.read(good, 4097)
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(good.descriptor, 10)
+    assert fcntl.fcntl(good.descriptor, fcntl.F_GET_SEALS)
+    for descriptor in (file, unsealed):
+        os.close(descriptor)
+    pool.close()
+
+
+def test_memory_returns_to_the_system_when_a_reader_is_killed_too() -> None:
+    pool = SegmentPool()
+    segment = pool.take(64 * 1024**2)
+    segment.view[:] = bytes(segment.capacity)
+    handle = pool.lease(PEER, segment)
+    command = [sys.executable, "-c", READER, handle.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "ok\n"
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+    held = shared_bytes()
+    pool.give(segment)
+    pool.peer_gone(PEER)
+    del segment
+    wait_until(lambda: shared_bytes() < held - 48 * 1024**2)
