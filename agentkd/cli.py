@@ -205,6 +205,114 @@ def agent(
     )
 
 
+keys_app = typer.Typer(help="Keys: who may connect to agents and fetch which knowledge.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")]
+
+
+@keys_app.command("new")
+def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+    """Make a key pair in a file that you alone can read, and print the public key."""
+    from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
+
+    pair = new_key_pair()
+    path = (folder or default_key_folder()) / f"{name}.json"
+    save_key_pair(path, pair)
+    typer.echo(f"{path}\npublic key: {pair.public}")
+
+
+@keys_app.command("register")
+def keys_register(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    public_key: Annotated[str, typer.Argument(help="The public key (Z85, 40 characters).")],
+    may: Annotated[
+        str, typer.Option(help="Kinds of knowledge it may fetch, separated by commas.")
+    ] = "weights,soft_targets,assessment",
+    folder: KeyFolder = None,
+) -> None:
+    """Admit a key. Agents started with --registry on this folder see it at the next message."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    kinds = [kind.strip() for kind in may.split(",") if kind.strip()]
+    entry = Registry(folder or default_key_folder()).register(name, public_key, kinds)
+    typer.echo(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
+
+
+@keys_app.command("list")
+def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
+    """List the registered keys."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    entries = Registry(folder or default_key_folder()).entries().values()
+    if output_format == "json":
+        typer.echo(json.dumps([entry.as_data() for entry in entries], indent=2))
+        return
+    for entry in entries:
+        typer.echo(f"{entry.name:<20} {entry.public_key}  {'revoked' if entry.is_revoked else ', '.join(entry.may)}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+    """Take an admission back; a live session with that key ends at its next message."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    entry = Registry(folder or default_key_folder()).revoke(name)
+    typer.echo(f"{entry.name} is admitted no longer")
+
+
+protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
+app.add_typer(protocol_app, name="protocol")
+
+
+@protocol_app.command("check")
+def protocol_check(
+    endpoint: Annotated[str, typer.Argument(help="Where the agent listens; with --listen, where to wait for it to join.")],
+    key: Annotated[Path, typer.Option(help="Key file of the coordinator, whose part the check plays.")],
+    agent_key: Annotated[str, typer.Option(help="The agent's public key (Z85).")],
+    listen: Annotated[bool, typer.Option("--listen", help="Wait at ENDPOINT for an agent that dials.")] = False,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes that the agent tells apart.")] = 5,
+    leave: Annotated[bool, typer.Option("--leave", help="End the agent at last, as the leave dialogue does.")] = False,
+    output_format: Format = "text",
+) -> None:
+    """Hold an agent against the protocol: every dialogue, every invalid message. Ends with 1 if a clause is broken."""
+    from agentkd.conformance.clauses import all_clauses, play
+    from agentkd.conformance.probe import Probe
+    from agentkd.exchange.keys import load_key_pair
+
+    broken, rows = 0, []
+    with Probe(endpoint, load_key_pair(key), agent_key, is_listening=listen) as probe:
+        for verdict in play(probe, all_clauses(classes, may_end=leave)):
+            broken += not verdict.is_kept
+            rows.append({"clause": verdict.clause.name, "is_kept": verdict.is_kept, "remark": verdict.remark})
+            if output_format != "json":
+                remark = f" ({verdict.remark})" if verdict.remark else ""
+                typer.echo(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
+    if output_format == "json":
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo(f"{len(rows) - broken} of {len(rows)} clauses kept")
+    if broken:
+        raise typer.Exit(1)
+
+
+@protocol_app.command("write")
+def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write them; protocols/ in this repository.")]) -> None:
+    """Write the parts of the specification that follow from the code."""
+    from agentkd.messages.specification import files
+
+    for path, data in files().items():
+        target = folder / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        except OSError as error:
+            raise StorageError(target, error.strerror or str(error)) from error
+    typer.echo(f"{len(files())} files below {folder}")
+
+
 def _run(experiment: Any, out: Path) -> None:
     from rich.console import Console
 

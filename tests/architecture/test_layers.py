@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "agentkd"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"community", "report"},
+    {"community", "conformance", "report"},
     {"agents"},
     {"exchange", "launch", "pipeline"},
     {"config"},

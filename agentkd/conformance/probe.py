@@ -1,0 +1,131 @@
+"""The kit's own end of a connection: says anything, legal or not, and hears everything. It coordinates the agent under test."""
+
+import queue
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agentkd.errors import RemoteProtocolError, ReplyTimeoutError
+from agentkd.exchange.channel import Frames
+from agentkd.exchange.keys import KeyPair
+from agentkd.exchange.zeromq import ZeroMQChannel
+from agentkd.messages.bodies import Body, ErrorReply, HelloRequest, WelcomeReply
+from agentkd.messages.vectors import SESSION
+from agentkd.messages.wire import Buffer, Message, decode, encode
+
+ANSWER_S = 5.0
+TURN_S = 1.0
+Kind = TypeVar("Kind", bound=Body)
+
+
+class BrokenClauseError(Exception):
+    """The agent did not do what a clause says."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message, or frames that are none (then ``problem`` says why)."""
+
+    message: Message | None
+    problem: str = ""
+
+
+class Probe:
+    """A conversation with one agent. Use as a context manager.
+
+    Args:
+        endpoint: where the agent listens (``is_listening`` false), or where to wait for it to dial.
+        agent_key: the agent's public key (Z85).
+    """
+
+    def __init__(self, endpoint: str, keys: KeyPair, agent_key: str, *, is_listening: bool = False) -> None:
+        self.agent_key, self.is_listening, self._endpoint = agent_key, is_listening, endpoint
+        self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self._number = 0
+        self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
+        self.session, self.heard_hello = SESSION, HelloRequest()
+        self.endpoint = self._channel.endpoints[0]
+
+    def __enter__(self) -> "Probe":
+        self._channel.start(self._arrived, lambda: TURN_S)
+        if not self.is_listening:
+            self._channel.call(lambda: self._channel.connect(self.agent_key, self._endpoint))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._channel.close()
+
+    def greet(self, hello: HelloRequest | None = None, *, timeout_s: float = ANSWER_S) -> Message:
+        """Greets and returns the answer; a listening probe waits for the agent's greeting first, and welcomes it."""
+        if self.is_listening:
+            while True:
+                greeting = self.hear(timeout_s=timeout_s)
+                if isinstance(greeting.body, HelloRequest):
+                    self.heard_hello = greeting.body
+                    self.say(WelcomeReply(agent="agent", heartbeat_s=1.0, lease_s=20.0), parent_id=greeting.msg_id)
+                    return greeting
+        return self.ask(hello or HelloRequest(), timeout_s=timeout_s)
+
+    def say(self, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), session: str = "") -> int:
+        """Says something; returns its number."""
+        self._number += 1
+        self.send(encode(Message(body, self._number, parent_id, session or self.session, 0, buffers)))
+        return self._number
+
+    def send(self, frames: Frames) -> None:
+        """Sends frames as they are."""
+
+        def send() -> None:
+            deadline = time.monotonic() + ANSWER_S
+            while not self._channel.send(self.agent_key, frames) and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        self._channel.call(send)
+
+    def ask(self, body: Body, *, buffers: tuple[Buffer, ...] = (), session: str = "", timeout_s: float = ANSWER_S) -> Message:
+        """Says something and returns the answer to it."""
+        number = self.say(body, buffers=buffers, session=session)
+        return self.hear(number, timeout_s=timeout_s)
+
+    def want(self, kind: type[Kind], body: Body, *, buffers: tuple[Buffer, ...] = (), timeout_s: float = ANSWER_S) -> Kind:
+        """The answer to a request, which must be of this kind.
+
+        Raises:
+            BrokenClauseError: it is another.
+        """
+        answer = self.ask(body, buffers=buffers, timeout_s=timeout_s).body
+        if not isinstance(answer, kind):
+            text = f": {answer.text}" if isinstance(answer, ErrorReply) else ""
+            raise BrokenClauseError(f"{type(body).__name__} was answered with {type(answer).__name__}{text}")
+        return answer
+
+    def hear(self, parent_id: int | None = None, *, timeout_s: float = ANSWER_S) -> Message:
+        """The next message, or the next one with that parent.
+
+        Raises:
+            BrokenClauseError: what came is no message.
+            ReplyTimeoutError: nothing came.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                heard = self._inbox.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if heard.message is None:
+                raise BrokenClauseError(f"the agent sent what is no message: {heard.problem}")
+            if parent_id is None or heard.message.parent_id == parent_id:
+                return heard.message
+        raise ReplyTimeoutError("the agent", "a message", timeout_s)
+
+    def forget(self) -> None:
+        """Passes over what has come so far."""
+        while not self._inbox.empty():
+            self._inbox.get()
+
+    def _arrived(self, sender: str, frames: Sequence[Buffer]) -> None:
+        try:
+            self._inbox.put(Heard(decode([bytes(frame) for frame in frames])))
+        except RemoteProtocolError as error:
+            self._inbox.put(Heard(None, str(error)))

@@ -1,0 +1,157 @@
+"""The parts of ``protocols/`` that follow from the code: schema, message list, state tables, AsyncAPI document, vectors.
+
+``agentkd protocol write FOLDER`` writes them; a test compares them with what is committed.
+"""
+
+import json
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from agentkd.errors import Rule
+from agentkd.messages import vectors
+from agentkd.messages.bodies import TYPES, Body
+from agentkd.messages.dialogues import DIALOGUES, JOIN, LIFE, Dialogue, Speaker
+from agentkd.messages.wire import MAJOR, MINOR
+
+NOTICE = "Generated from the code by `agentkd protocol write`; do not edit."
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def files() -> dict[str, bytes]:
+    """Every generated file by its path below ``protocols/``."""
+    texts = {
+        "schema/messages.schema.json": _pretty(schema()),
+        "asyncapi.json": _pretty(asyncapi()),
+        "messages.md": messages_page(),
+        "dialogues.md": dialogues_page(),
+    }
+    made = {path: text.encode() for path, text in texts.items()}
+    for folder, listed in (("valid", vectors.valid()), ("invalid", vectors.invalid())):
+        for vector in listed:
+            made[f"vectors/{folder}/{vector.name}.bin"] = vectors.pack(vector.frames)
+            made[f"vectors/{folder}/{vector.name}.json"] = _pretty(vectors.readable(vector)).encode()
+    return made
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of every body, under ``$defs``."""
+    _, found = models_json_schema([(body, "validation") for body in TYPES.values()])
+    return {"$schema": DIALECT, "title": f"agentkd protocol {MAJOR}.{MINOR}, message bodies", "$comment": NOTICE, **found}
+
+
+def asyncapi() -> dict[str, Any]:
+    """AsyncAPI 3 document: one channel, an operation for each message. ZeroMQ has no binding there, hence ``x-zmq``."""
+    messages = {
+        body.__name__: {
+            "name": body.__name__,
+            "summary": _summary(body),
+            "contentType": "application/msgpack",
+            "payload": {"$ref": f"schema/messages.schema.json#/$defs/{body.__name__}"},
+            "x-zmq": {"type": number},
+        }
+        for number, body in TYPES.items()
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "agentkd agent protocol", "version": f"{MAJOR}.{MINOR}.0", "description": NOTICE},
+        "channels": {
+            "peer": {
+                "address": "tcp://HOST:PORT or ipc://PATH",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "x-zmq": {"listener": "ROUTER", "dialer": "DEALER", "security": "CURVE", "lanes": ["control", "bulk"]},
+            }
+        },
+        "operations": {
+            f"say{name}": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/peer"},
+                "messages": [{"$ref": f"#/channels/peer/messages/{name}"}],
+            }
+            for name in messages
+        },
+        "components": {"messages": messages},
+    }
+
+
+def messages_page() -> str:
+    """Every message with its fields, as Markdown."""
+    lines = ["# Messages", "", NOTICE, "", "Types of fields are those of `schema/messages.schema.json`.", ""]
+    definitions = schema()["$defs"]
+    for number, body in TYPES.items():
+        lines += [f"## {number} {body.__name__}", "", _summary(body), ""]
+        fields = definitions[body.__name__].get("properties", {})
+        required = definitions[body.__name__].get("required", [])
+        if fields:
+            lines += ["| field | type | default |", "|---|---|---|"]
+            for name, field in fields.items():
+                default = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
+                lines.append(f"| `{name}` | {_type_name(field)} | {default} |")
+        else:
+            lines.append("No fields.")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def dialogues_page() -> str:
+    """The state table and diagram of every dialogue, as Markdown."""
+    lines = ["# Dialogues", "", NOTICE, ""]
+    lines += ["A message that continues a dialogue MUST name the opening message in `parent_id`. The speakers are:", ""]
+    lines += [f"* `{speaker}`: {_SPEAKERS[speaker]}" for speaker in Speaker]
+    for dialogue in DIALOGUES:
+        lines += [
+            "",
+            f"## {dialogue.name}",
+            "",
+            dialogue.purpose,
+            "",
+            "| in state | may say | message | then |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| {m.state} | {m.speaker} | {m.message.__name__} | {m.then} |" for m in dialogue.moves]
+        lines += ["", "```mermaid", *_diagram(dialogue), "```"]
+    lines += [
+        "",
+        "## Rules",
+        "",
+        "What `rule` in an `ErrorReply` of code `protocol` may say: " + ", ".join(f"`{r}`" for r in Rule) + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_SPEAKERS = {
+    Speaker.OPENER: "who said the opening message of this dialogue",
+    Speaker.ANSWERER: "the other side of it",
+    Speaker.COORDINATOR: "the peer whose key coordinates, to an agent",
+    Speaker.AGENT: "an agent, to its coordinator",
+    Speaker.EITHER: "anybody",
+}
+
+
+def _diagram(dialogue: Dialogue) -> list[str]:
+    lines = ["stateDiagram-v2"]
+    if dialogue not in (JOIN, LIFE):
+        lines.append("  [*] --> new")
+    for move in dialogue.moves:
+        then = "[*]" if move.then == "end" else move.then
+        lines.append(f"  {move.state} --> {then}: {move.speaker} {move.message.__name__}")
+    return lines
+
+
+def _summary(body: type[Body]) -> str:
+    return " ".join((body.__doc__ or "").split("Args:")[0].split())
+
+
+def _type_name(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return f"`{field['$ref'].rpartition('/')[2]}`"
+    if "anyOf" in field:
+        return " or ".join(_type_name(item) for item in field["anyOf"])
+    if field.get("type") == "array":
+        return f"list of {_type_name(field['items'])}" if "items" in field else "list"
+    return str(field.get("type", "any"))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
