@@ -14,8 +14,9 @@ GRACE_S = 5.0
 def nothing_is_left_behind() -> Iterator[None]:
     """Fails a test that leaves a child process or a thread of ours behind."""
     before = {thread.ident for thread in threading.enumerate()}
+    of_the_module = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    children = psutil.Process().children(recursive=True)
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid not in of_the_module]
     _, alive = psutil.wait_procs(children, timeout=GRACE_S)
     for process in alive:
         process.kill()

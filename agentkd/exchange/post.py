@@ -226,7 +226,8 @@ class Post:
         known = self._known(peer)
         if bulk and not known.conversation.is_open:
             return 0
-        if not bulk and (known.waiting or (not known.conversation.is_open and not isinstance(body, WelcomeReply))):
+        goes_first = bulk or isinstance(body, WelcomeReply)  # what waits for the greeting must not stand before its answer
+        if not goes_first and (known.waiting or not known.conversation.is_open):
             self._enqueue(peer, _Outgoing(message, encode(message), time.monotonic() + SEND_GIVE_UP_S))
             return number
         return number if self._hand_over(known, message, encode(message), bulk=bulk) else 0

@@ -20,6 +20,7 @@ from agentkd.errors import ContractError, RemoteProtocolError, Rule
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 16_384
 MAX_RANK = 8
+MAX_SIZE = 2**48
 METADATA_KEY = "agentkd"
 NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 ALIGNMENT = 8
@@ -149,11 +150,13 @@ def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
         shape, offsets = info["shape"], info["data_offsets"]
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(shape) > MAX_RANK or len(offsets) != 2:
             _refuse(f"tensor {name!r} has an impossible shape or place, or a rank above {MAX_RANK}")
+        if math.prod(max(size, 1) for size in shape) >= MAX_SIZE:  # zero times huge is zero, but no tensor
+            _refuse(f"tensor {name!r} has an impossible shape {shape}")
     return entries, at
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < MAX_SIZE for value in values)
 
 
 def _parse_header(data: Buffer) -> tuple[dict[str, Any], int]:

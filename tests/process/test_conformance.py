@@ -1,75 +1,16 @@
 """The conformance kit against our own agent, which passes, and against agents broken on purpose, which fail where they are."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from experiments import SPEC, agentkd, command, environment
+from experiments import agentkd, command
+from live_agent import LiveAgent, start_agent
 
-from agentkd.agents.work import encode_weights
-from agentkd.artifacts.run_folder import RunFolder
 from agentkd.conformance.clauses import all_clauses, play
-from agentkd.conformance.probe import Probe
-from agentkd.datasets.opening import open_dataset
-from agentkd.exchange.keys import KeyPair, load_key_pair, new_key_pair, save_key_pair
-from agentkd.exchange.zeromq import ZeroMQChannel
-from agentkd.messages.bodies import TeachReply, TeachRequest, WelcomeReply
-from agentkd.networks.build import build
-from agentkd.networks.families import resolve
-from agentkd.task import DataSource
 
 pytestmark = pytest.mark.process
-NETWORK = resolve("tiny_networks:tiny", 5, {"width": 8})
-
-
-@dataclass
-class LiveAgent:
-    """An agent process started by hand, which listens and waits for its coordinator."""
-
-    endpoint: str
-    coordinator: KeyPair
-    public_key: str
-    folder: RunFolder
-    process: "subprocess.Popen[bytes]"
-    weights: str
-
-    def probe(self) -> Probe:
-        return Probe(self.endpoint, self.coordinator, self.public_key)
-
-    def memory(self) -> int:
-        return psutil.Process(self.process.pid).memory_info().rss
-
-
-def free_port() -> int:
-    channel = ZeroMQChannel(new_key_pair(), lambda key: False, ("tcp://127.0.0.1:*",))
-    channel.start(lambda sender, frames: None, lambda: 1.0)
-    port = int(channel.endpoints[0].rpartition(":")[2])
-    channel.close()
-    return port
-
-
-def start_agent(place: Path, run: Callable[..., list[str]] = command) -> LiveAgent:
-    """A listening agent that teaches a tiny network."""
-    for name in ("agent", "coordinator"):
-        save_key_pair(place / "keys" / f"{name}.json", new_key_pair())
-    agent, coordinator = (load_key_pair(place / "keys" / f"{name}.json") for name in ("agent", "coordinator"))
-    folder, endpoint = RunFolder(place / "run"), f"tcp://127.0.0.1:{free_port()}"
-    weights = folder.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=1).state_dict())))
-    arguments = ["agent", "--listen", endpoint, "--key", place / "keys" / "agent.json", "--coordinator-key", coordinator.public]
-    arguments += ["--run-folder", folder.place, "--audit", place / "audit.jsonl"]
-    with (place / "agent.log").open("wb") as log:
-        process = subprocess.Popen(run(*arguments), stdout=log, stderr=log, env=environment())
-    live = LiveAgent(endpoint, coordinator, agent.public, folder, process, weights)
-    source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
-    with live.probe() as probe:
-        probe.session = "fedcba9876543210"
-        assert isinstance(probe.greet(timeout_s=60).body, WelcomeReply)
-        probe.want(TeachReply, TeachRequest(architecture=NETWORK, weights=weights, data=source), timeout_s=60)
-    return live
 
 
 @pytest.fixture

@@ -158,6 +158,19 @@ def test_a_peer_that_was_started_again_is_greeted_again(sides) -> None:
     again.post.close()
 
 
+def test_a_peer_that_comes_back_is_welcomed_before_it_gets_what_waited_for_it(sides) -> None:
+    host, guest, _ = sides
+    host.post.allow([guest.key])
+    with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
+        raw.greet()
+    for _ in range(3):
+        host.post.send(guest.key, BEAT)
+    wait_until(lambda: bool(host.post._unsent))
+    with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
+        assert isinstance(raw.greet().body, WelcomeReply)
+        assert raw.hear().body == BEAT
+
+
 def test_what_a_handler_refuses_is_told_to_the_sender() -> None:
     def refuse(delivery) -> None:
         if not isinstance(delivery.message.body, HelloRequest):
