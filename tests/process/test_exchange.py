@@ -1,5 +1,6 @@
 """Two real agents: the same bits as in one process, and knowledge that really crosses ZeroMQ."""
 
+import json
 import os
 import queue
 import time
@@ -13,12 +14,14 @@ import torch
 from experiments import SPEC
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import DirectLesson
+from agentkd.agents.lessons import DirectLesson, RemoteLesson
+from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
@@ -170,6 +173,67 @@ def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(
     assert result.status is Status.COMPLETED
     assert result.weights == expected.weights
     assert result.miou == expected.miou
+
+
+@pytest.mark.parametrize(
+    ("transport", "way", "scheme"),
+    [
+        ("auto", "inline", "ipc"),
+        ("shared", "shared", "ipc"),
+        ("store", "store", "ipc"),
+        ("ipc", "inline", "ipc"),
+        ("tcp", "inline", "tcp"),
+    ],
+)
+def test_every_way_gives_the_same_bits(hand: Hand, transport: str, way: str, scheme: str) -> None:
+    teacher = trained_teacher(hand.folder)
+    task = lesson_task(teacher, temperature=3.0)
+    torch.set_num_threads(1)
+    expected = in_one_call(task, hand.folder)
+    hand.transport = transport
+    hand.start("teacher", "student")
+    assert hand.addresses["teacher"].endpoints[0].startswith(scheme)
+    hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+    hand.wait_for(TeachReply)
+    taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
+    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    result = hand.wait_for(TaskReply).message.body.result
+    assert result.weights == expected.weights
+    lines = (hand.folder.logs / "teacher.audit.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["way"] for line in lines} == {way} and len(lines) == result.exchange.requests
+    hand.say("teacher", StatusRequest())
+    assert hand.wait_for(StatusReply).message.body.counters["leases"] <= 1
+
+
+def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:
+    """Teacher and student as posts of one process, each with its own thread."""
+    folder = RunFolder(tmp_path / "run")
+    teacher = trained_teacher(folder)
+    task = lesson_task(teacher, temperature=3.0)
+    torch.set_num_threads(1)
+    expected = in_one_call(task, folder)
+    teaching = Teacher(teacher.architecture, teacher.weights, task.data, stored=folder.store.get(teacher.weights), device=CPU)
+    inbox: queue.Queue[Delivery] = queue.Queue()
+
+    def teach(delivery: Delivery) -> None:
+        request = delivery.message.body
+        if isinstance(request, KnowledgeRequest):
+            parcel, seconds = teaching.answer(request)
+            piece, buffers = giving.pack(delivery.sender, parcel, request.ways)
+            reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds)
+            there.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    with Post(new_key_pair(), teach, bind="memory://*") as there, Post(new_key_pair(), inbox.put, bind="memory://*") as here:
+        giving, taking = Carrier(there), Carrier(here)
+        there.allow([here.keys.public])
+        peer = PeerAddress(agent="teacher", endpoints=there.endpoints, public_key=there.keys.public)
+
+        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson:
+            taught = (TaughtBy(weights=teacher.weights, peer=peer),)
+            return RemoteLesson(task, feed, taught, post=here, carrier=taking, inbox=inbox, check=lambda: None, total_steps=steps)
+
+        result = execute(task, Surroundings(folder.store, CPU, lesson=lesson))
+    assert result.weights == expected.weights and result.exchange.requests > 0
 
 
 def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: Hand) -> None:
