@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AGENTKD_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench docs clean
+.PHONY: help setup demo test javascript fuzz lint types bench docs clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,8 +23,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY)  ## Run every test
+test: $(READY) javascript  ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+javascript:
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix examples/other_language; \
+	else echo "Node is not installed: the agent in JavaScript is not tested"; fi
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -207,7 +207,7 @@ class Agent:
 
     def _check_fence(self, request: TaskRequest) -> None:
         """A task of an epoch before the one known is void: somebody else has it, or had it."""
-        key = request.task.digest
+        key = request.key
         known = self._fences.get(key, 0)
         if request.epoch < known:
             raise RemoteProtocolError(f"epoch {request.epoch} of task {key[:12]} is over; it is in epoch {known}", Rule.FENCE)
@@ -328,8 +328,7 @@ class Agent:
 
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()
-        task = request.task
-        key = task.digest
+        task, key = request.task, request.key
         for digest in (task.initial_weights, task.pretrained):
             self._obtain(digest)
         lessons: list[RemoteLesson] = []
@@ -431,7 +430,7 @@ def _as_reply(error: Exception, request: Body) -> ErrorReply:
         code = OutOfMemoryError.code
     else:
         code = error.code if isinstance(error, AgentKDError) else "internal"
-    task, epoch = (request.task.digest, request.epoch) if isinstance(request, TaskRequest) else ("", 0)
+    task, epoch = (request.key, request.epoch) if isinstance(request, TaskRequest) else ("", 0)
     return ErrorReply(
         code=code,
         rule=error.rule if isinstance(error, RemoteProtocolError) else "",

@@ -7,7 +7,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
@@ -193,12 +193,22 @@ class TaughtBy(Body):
 
 
 class TaskRequest(Body):
-    """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void."""
+    """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void.
+
+    ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON.
+    """
 
     holds_records: ClassVar[bool] = True
     task: Task
+    key: Digest = Field(default_factory=lambda data: data["task"].digest)
     epoch: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.key != self.task.digest:
+            raise ValueError("key is not the digest of the task")
+        return self
 
 
 class TaskProgressEvent(Body):

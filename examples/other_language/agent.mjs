@@ -1,0 +1,268 @@
+// An agent in JavaScript: joins a community, says whether it knows images, and teaches by a rule instead of a network.
+// Written from protocols/ alone. It does not listen: it dials its coordinator and the peers that it is told of.
+//
+//   node agent.mjs --join tcp://127.0.0.1:5555 --key agent.json --coordinator-key KEY [--classes 5]
+
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { encode } from "@msgpack/msgpack";
+import { Dealer } from "zeromq";
+import { readMap } from "./strict.mjs";
+
+const { values: options } = parseArgs({
+  options: {
+    join: { type: "string" },
+    key: { type: "string" },
+    "coordinator-key": { type: "string" },
+    classes: { type: "string", default: "5" },
+  },
+});
+const keys = JSON.parse(readFileSync(options.key, "utf8"));
+const numClasses = Number(options.classes);
+const session = randomBytes(8).toString("hex");
+
+const TYPE = {
+  HelloRequest: 1, WelcomeReply: 2, HeartbeatEvent: 3, PeersEvent: 4, LeaveRequest: 5, LeftEvent: 6, PingRequest: 7, PingReply: 8,
+  StatusRequest: 9, TaskRequest: 10, CancelRequest: 13, StatusReply: 14, TeachRequest: 20, KnowledgeRequest: 30, KnowledgeReply: 31,
+  ReleaseEvent: 32, AssessRequest: 33, AssessReply: 34, StreamRequest: 40, ErrorReply: 99,
+};
+const NAMES = Object.fromEntries(Object.entries(TYPE).map(([name, number]) => [number, name]));
+const STRIDE = 8;
+const INLINE_LIMIT = 64 * 1024 * 1024;
+
+const refused = {};
+const fences = new Map();
+const dialed = new Map();
+let progress = 0;
+let numMessages = 0;
+
+// Tensors.
+
+function safetensors(name, dtype, shape, data) {
+  let head = JSON.stringify({ [name]: { dtype, shape, data_offsets: [0, data.length] } });
+  head += " ".repeat((8 - (head.length % 8)) % 8);
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(head.length));
+  return Buffer.concat([size, Buffer.from(head), data]);
+}
+
+function readImages(file) {
+  if (!file || file.length < 8) throw refusal("tensors", "no safetensors file");
+  const size = Number(file.readBigUInt64LE(0));
+  if (size > 1024 * 1024 || size + 8 > file.length) throw refusal("tensors", "a header over its limit or cut short");
+  let found;
+  try {
+    found = JSON.parse(file.subarray(8, 8 + size).toString("utf8")).images;
+  } catch {
+    throw refusal("tensors", "a header that is not JSON");
+  }
+  const [count, channels, height, width] = found?.shape ?? [];
+  const length = 4 * count * channels * height * width;
+  if (found?.dtype !== "F32" || channels !== 3 || found.data_offsets?.[1] !== length || 8 + size + length !== file.length) {
+    throw refusal("tensors", "images must be [N,3,H,W] float32");
+  }
+  const values = new Float32Array(length / 4);
+  for (let i = 0; i < values.length; i++) values[i] = file.readFloatLE(8 + size + 4 * i);
+  return { count, height, width, values };
+}
+
+function toHalf(number) {
+  // Float32 to float16, rounded to the nearest; small numbers become zero, which is close enough for logits.
+  const bits = new Uint32Array(new Float32Array([number]).buffer)[0];
+  const sign = (bits >>> 16) & 0x8000;
+  const exponent = ((bits >>> 23) & 0xff) - 112;
+  if (exponent <= 0) return sign;
+  if (exponent >= 31) return sign | 0x7bff;
+  return sign | (((exponent << 10) | ((bits >>> 13) & 0x3ff)) + ((bits >>> 12) & 1));
+}
+
+// What this agent knows: the brighter a pixel, the higher its class. Its "weights" are the brightness of each class.
+
+const levels = Array.from({ length: numClasses }, (_, k) => (k + 0.5) / numClasses);
+const levelBytes = Buffer.alloc(4 * numClasses);
+levels.forEach((level, k) => levelBytes.writeFloatLE(level, 4 * k));
+const weightsFile = safetensors("levels", "F32", [numClasses], levelBytes);
+const weights = createHash("sha256").update(weightsFile).digest("hex");
+
+function logitsOf({ count, height, width, values }) {
+  const [h, w] = [Math.ceil(height / STRIDE), Math.ceil(width / STRIDE)];
+  const logits = new Float32Array(count * numClasses * h * w);
+  const plane = height * width;
+  for (let n = 0; n < count; n++)
+    for (let y = 0; y < h; y++)
+      for (let x = 0; x < w; x++) {
+        const at = n * 3 * plane + Math.min(y * STRIDE, height - 1) * width + Math.min(x * STRIDE, width - 1);
+        const brightness = (values[at] + values[at + plane] + values[at + 2 * plane]) / 3;
+        for (let k = 0; k < numClasses; k++) logits[((n * numClasses + k) * h + y) * w + x] = -8 * (brightness - levels[k]) ** 2;
+      }
+  return { shape: [count, numClasses, h, w], logits };
+}
+
+// Answers.
+
+class Refusal extends Error {}
+
+function refusal(rule, text, code = "protocol") {
+  return Object.assign(new Refusal(text), { rule, code });
+}
+
+function assess(body, buffers) {
+  if (body.num_classes !== numClasses) throw refusal("", `num_classes is ${numClasses} here, not ${body.num_classes}`, "contract");
+  const { shape, logits } = logitsOf(readImages(buffers[0]));
+  const [count, , h, w] = shape;
+  const counts = new Array(numClasses).fill(0);
+  for (let n = 0; n < count; n++)
+    for (let p = 0; p < h * w; p++) {
+      let best = 0;
+      for (let k = 1; k < numClasses; k++) {
+        if (logits[(n * numClasses + k) * h * w + p] > logits[(n * numClasses + best) * h * w + p]) best = k;
+      }
+      counts[best]++;
+    }
+  return { weights, num_images: count, known_fraction: null, predicted: counts.map((c) => c / (count * h * w) + 0.0) };
+}
+
+function knowledge(body, buffers) {
+  if (body.weights !== weights) throw refusal("", `no artifact ${body.weights} here`, "artifact");
+  if (!body.ways?.includes("inline")) throw refusal("", "pieces go inline from here", "exchange");
+  let file = weightsFile;
+  if (body.kind === "soft_targets") {
+    if (body.num_classes !== numClasses) throw refusal("", `num_classes is ${numClasses} here, not ${body.num_classes}`, "contract");
+    if (buffers.length !== 1) throw refusal("", "this teacher has no dataset; send the images", "dataset");
+    const { shape, logits } = logitsOf(readImages(buffers[0]));
+    const width = body.codec === "float16" ? 2 : 4;
+    const data = Buffer.alloc(width * logits.length);
+    logits.forEach((z, i) => (width === 2 ? data.writeUInt16LE(toHalf(z), 2 * i) : data.writeFloatLE(z, 4 * i)));
+    file = safetensors("logits", width === 2 ? "F16" : "F32", shape, data);
+  }
+  const sha256 = createHash("sha256").update(file).digest("hex");
+  const piece = { way: "inline", size_bytes: file.length, sha256, handle: null };
+  return [{ kind: body.kind, weights, piece, teacher_s: 0.5 }, [file]];
+}
+
+function answer(link, name, body, buffers) {
+  const needsCoordinator = ["PeersEvent", "StatusRequest", "TaskRequest", "CancelRequest", "TeachRequest", "LeaveRequest"];
+  if (needsCoordinator.includes(name) && !link.coordinates) throw refusal("role", `${name} may be said by: coordinator`);
+  switch (name) {
+    case "WelcomeReply":
+      if (link.coordinates) setInterval(() => beat(link), 1000 * Math.max(0.1, body.heartbeat_s)).unref();
+      return null;
+    case "PeersEvent":
+      for (const peer of body.peers) {
+        if (peer.endpoints?.length && peer.public_key !== keys.public) {
+          const tcp = peer.endpoints.find((endpoint) => endpoint.startsWith("tcp://"));
+          if (tcp) dial(tcp, peer.public_key, false);
+        }
+      }
+      return null;
+    case "PingRequest":
+      if (typeof body.text !== "string" || body.text.length > 65536) throw refusal("body", "text is missing or too long");
+      return ["PingReply", { text: body.text }];
+    case "StatusRequest":
+      return ["StatusReply", { progress, is_busy: false, counters: { messages_received: numMessages }, refused }];
+    case "AssessRequest":
+      return ["AssessReply", assess(body, buffers)];
+    case "KnowledgeRequest":
+      if (!/^[0-9a-f]{64}$/.test(body.weights ?? "") || typeof body.kind !== "string") throw refusal("body", "kind or weights is wrong");
+      return ["KnowledgeReply", ...knowledge(body, buffers)];
+    case "TaskRequest": {
+      if (body.epoch < (fences.get(body.key) ?? 0)) throw refusal("fence", "that epoch is over");
+      fences.set(body.key, body.epoch);
+      return ["ErrorReply", error("config", "this agent teaches and does not learn", "", { task: body.key, epoch: body.epoch })];
+    }
+    case "TeachRequest":
+      return ["ErrorReply", error("config", "this agent teaches what it knows and adopts nothing")];
+    case "StreamRequest":
+      return ["ErrorReply", error("artifact", "nothing was offered as a stream")];
+    case "LeaveRequest":
+      return ["LeftEvent", { reason: "asked to leave" }];
+    default:
+      return null; // an answer that nobody waits for, or an event that does not concern a teacher
+  }
+}
+
+function error(code, text, rule = "", more = {}) {
+  return { code, rule, remote_type: "Error", text, retryable: false, task: "", epoch: 0, ...more };
+}
+
+// Connections.
+
+function decode(frames) {
+  const broken = (rule, text) => Object.assign(refusal(rule, text), { number: 0 });
+  if (frames.length < 3 || frames.length > 19) throw broken("frames", `${frames.length} frames`);
+  const [preamble, head, bodyBytes, ...buffers] = frames;
+  if (preamble.length !== 8 || preamble.subarray(0, 4).toString("latin1") !== "AKDP") throw broken("preamble", "no preamble");
+  if (preamble[4] !== 1 || preamble[5] !== 0) throw broken("version", "this side speaks 1.0");
+  if (preamble[7] !== 0) throw broken("flags", "an unknown flag");
+  const isKnown = preamble[6] in NAMES || [11, 12, 21, 22, 41, 42, 43, 44].includes(preamble[6]);
+  if (!isKnown) throw broken("type", "an unknown type");
+  if (head.length > 16384 || bodyBytes.length > 1048576) throw broken("limit", "a frame over its limit");
+  if (buffers.reduce((sum, buffer) => sum + buffer.length, 0) > INLINE_LIMIT) throw broken("limit", "buffers over their limit");
+  const header = readMap(head);
+  for (const number of [header.msg_id, header.parent_id ?? 0]) {
+    if (!Number.isSafeInteger(number) || number < 0) throw broken("header", "msg_id or parent_id is wrong");
+  }
+  if (!/^[0-9a-f]{16}$/.test(header.session ?? "")) throw broken("header", "session is wrong");
+  return { name: NAMES[preamble[6]] ?? "other", header, body: readMap(bodyBytes), buffers };
+}
+
+class Link {
+  constructor(endpoint, publicKey, coordinates) {
+    Object.assign(this, { coordinates, number: 0, session: "", queue: Promise.resolve() });
+    this.socket = new Dealer({
+      curvePublicKey: keys.public, curveSecretKey: keys.secret, curveServerKey: publicKey, linger: 500,
+    });
+    this.socket.connect(endpoint);
+    this.say("HelloRequest", {
+      minor_min: 0, minor_max: 0, agent: "", endpoints: [], capabilities: [], host: "", store: "", window_bytes: 0,
+      pid: process.pid, device: "javascript", environment: { node: process.version },
+    });
+    this.listen();
+  }
+
+  say(name, body, parentId = 0, buffers = []) {
+    const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 1, 0, TYPE[name], 0]);
+    const head = encode({ msg_id: ++this.number, parent_id: parentId, session });
+    this.queue = this.queue.then(() => this.socket.send([preamble, head, encode(body), ...buffers])).catch(() => {});
+    return this.queue;
+  }
+
+  async listen() {
+    for await (const frames of this.socket) {
+      numMessages++;
+      let parentId = 0;
+      try {
+        const { name, header, body, buffers } = decode(frames);
+        parentId = header.msg_id;
+        if (name === "WelcomeReply") this.session = header.session;
+        else if (header.session !== this.session) throw refusal("session", "a session that did not greet");
+        const said = answer(this, name, body, buffers);
+        progress++;
+        if (said) await this.say(said[0], said[1], parentId, said[2] ?? []);
+        if (name === "LeaveRequest") {
+          this.socket.close();
+          process.exit(0);
+        }
+      } catch (problem) {
+        const isRefusal = problem instanceof Refusal;
+        const code = isRefusal ? problem.code : "protocol";
+        if (code === "protocol") refused[problem.rule ?? "msgpack"] = (refused[problem.rule ?? "msgpack"] ?? 0) + 1;
+        const isError = frames[0]?.length === 8 && frames[0][6] === TYPE.ErrorReply;
+        if (isRefusal && !isError) await this.say("ErrorReply", error(code, problem.message, problem.rule), parentId);
+      }
+    }
+  }
+}
+
+function beat(link) {
+  link.say("HeartbeatEvent", { progress, is_busy: false });
+}
+
+function dial(endpoint, publicKey, coordinates) {
+  if (!dialed.has(publicKey)) dialed.set(publicKey, new Link(endpoint, publicKey, coordinates));
+}
+
+dial(options.join, options["coordinator-key"], true);
+console.log(JSON.stringify({ agent: "javascript", public_key: keys.public, weights }));
+setInterval(() => {}, 60_000);

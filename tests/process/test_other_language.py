@@ -1,0 +1,69 @@
+"""An agent in JavaScript, written from the specification alone, keeps every clause and teaches a Python peer."""
+
+import json
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import command, environment
+from live_agent import free_port
+
+from agentkd.conformance.probe import Probe
+from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
+from agentkd.knowledge import tensors
+from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeReply, KnowledgeRequest, LeaveRequest, LeftEvent
+
+FOLDER = Path(__file__).parents[2] / "examples" / "other_language"
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed"),
+    pytest.mark.skipif(not (FOLDER / "node_modules").is_dir(), reason="run: npm install in examples/other_language"),
+]
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    """Where a coordinator will wait; the agent dials there until it is told to leave."""
+    for name in ("agent", "coordinator"):
+        save_key_pair(tmp_path / f"{name}.json", new_key_pair())
+    address = f"tcp://127.0.0.1:{free_port()}"
+    arguments = ["--join", address, "--key", str(tmp_path / "agent.json")]
+    arguments += ["--coordinator-key", load_key_pair(tmp_path / "coordinator.json").public]
+    with subprocess.Popen(["node", str(FOLDER / "agent.mjs"), *arguments], stdout=subprocess.DEVNULL) as agent:
+        yield address
+        agent.kill()
+
+
+def test_the_agent_in_javascript_keeps_every_clause(endpoint: str, tmp_path: Path) -> None:
+    arguments = command("protocol", "check", endpoint, "--listen", "--leave", "--format", "json")
+    arguments += ["--key", str(tmp_path / "coordinator.json"), "--agent-key", load_key_pair(tmp_path / "agent.json").public]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, env=environment(), check=False)
+    rows = json.loads(done.stdout)
+    assert [row for row in rows if not row["is_kept"]] == [] and done.returncode == 0
+    assert next(row for row in rows if row["clause"] == "knowledge.soft_targets")["remark"] == "logits [2, 5, 8, 8]"
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16"])
+def test_its_soft_targets_are_tensors_that_say_what_its_rule_says(endpoint: str, tmp_path: Path, codec: str) -> None:
+    coordinator, key = load_key_pair(tmp_path / "coordinator.json"), load_key_pair(tmp_path / "agent.json").public
+    images = torch.full((1, 3, 32, 32), 0.9)
+    images[..., :16] = 0.1
+    with Probe(endpoint, coordinator, key, is_listening=True) as probe:
+        probe.greet(timeout_s=30)
+        buffer = tensors.encode({"images": images})
+        known = probe.want(AssessReply, AssessRequest(num_classes=5), buffers=(buffer,))
+        assert known.predicted == (0.5, 0, 0, 0, 0.5)
+        request = KnowledgeRequest(kind="soft_targets", weights=known.weights, num_classes=5, codec=codec)
+        answer = probe.ask(request, buffers=(buffer,))
+        assert isinstance(answer.body, KnowledgeReply)
+        logits = tensors.decode(bytes(answer.buffers[0]))["logits"]
+        assert str(logits.dtype) == f"torch.{codec}" and logits.argmax(dim=1)[0].tolist() == [[0, 0, 4, 4]] * 4
+        expected = torch.tensor([-8 * (0.1 - (k + 0.5) / 5) ** 2 for k in range(5)])
+        assert torch.allclose(logits[0, :, 0, 0].float(), expected, atol=2e-3)
+        weights = probe.ask(KnowledgeRequest(kind="weights", weights=known.weights))
+        assert struct.unpack("<5f", bytes(weights.buffers[0])[-20:]) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+        assert isinstance(probe.ask(LeaveRequest()).body, LeftEvent)
