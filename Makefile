@@ -37,8 +37,12 @@ lint: $(READY)  ## Check style and formatting
 types: $(READY)  ## Check types
 	$(BIN)/mypy
 
+fuzz: $(READY)  ## Read a million damaged messages and files
+	$(BIN)/python tests/fuzz.py 1000000
+
 bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exchange.py
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/test_documents.py agentkd
