@@ -59,6 +59,8 @@ from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 pytestmark = pytest.mark.process
 MAX_GROWTH_BYTES = 64 * 1024**2
 ANSWER_S = 0.1
+STRANGERS_AT_ONCE = 50
+NUM_STRANGERS = int(os.environ.get("AGENTKD_STRANGERS", "200"))
 CUT_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x01"
 NOTHING = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
 DIGEST = "ab" * 32
@@ -170,6 +172,25 @@ def test_strangers_are_not_heard(probe: Probe, live: LiveAgent, mechanism: str) 
         raw.connect(live.endpoint)
         raw.send_multipart(encode(Message(HelloRequest())))
         assert not raw.poll(500)
+
+
+def test_of_many_strangers_none_is_admitted(probe: Probe, live: LiveAgent) -> None:
+    """Sessions with keys that nobody knows; AGENTKD_STRANGERS says how many."""
+    received = probe.want(StatusReply, StatusRequest()).counters["messages_received"]
+    for _ in range(NUM_STRANGERS // STRANGERS_AT_ONCE):
+        with zmq.Context() as context:
+            poller = zmq.Poller()
+            for _ in range(STRANGERS_AT_ONCE):
+                raw, pair = context.socket(zmq.DEALER), new_key_pair()
+                raw.linger = 0
+                raw.curve_publickey, raw.curve_secretkey = pair.public.encode(), pair.secret.encode()
+                raw.curve_serverkey = live.public_key.encode()
+                raw.connect(live.endpoint)
+                raw.send_multipart(encode(Message(HelloRequest())))
+                poller.register(raw, zmq.POLLIN)
+            assert not poller.poll(200)
+            context.destroy(linger=0)
+    assert probe.want(StatusReply, StatusRequest()).counters["messages_received"] - received < 5
 
 
 @pytest.mark.parametrize(
