@@ -1,0 +1,42 @@
+"""Agents that do not see the coordinator's folder: weights come from the coordinator, and results are fetched by it."""
+
+import time
+from pathlib import Path
+
+import pytest
+from experiments import SPEC
+from live_agent import NETWORK
+
+from agentkd.agents.crew import Crew
+from agentkd.agents.watching import Silent
+from agentkd.agents.work import encode_weights
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.config import LaunchConfig
+from agentkd.datasets.opening import open_dataset
+from agentkd.launch.devices import Slot
+from agentkd.launch.local import LocalLauncher
+from agentkd.networks.build import build
+from agentkd.recipe import Recipe, ViewSettings
+from agentkd.task import DataSource, Status, Task, TaskKind
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    here, elsewhere = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "elsewhere")
+    start = here.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=5).state_dict())))
+    recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
+    source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+    task = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source, recipe=recipe, initial_weights=start)
+    config = LaunchConfig(transport=transport)
+    finished, deadline = [], time.monotonic() + 90
+    with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=LocalLauncher(elsewhere)) as crew:
+        crew.want([(task.digest, task, "a task elsewhere")])
+        while not finished and time.monotonic() < deadline:
+            finished += crew.turn()
+    result = finished[0].result
+    assert result.status is Status.COMPLETED, result.error_text
+    assert result.weights in here.store and start in elsewhere.store and result.weights in elsewhere.store
+    assert here.store.get(result.weights) == elsewhere.store.get(result.weights)
