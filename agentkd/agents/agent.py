@@ -151,6 +151,8 @@ class Agent:
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
+        if self.settings.registry:
+            Registry(self.settings.registry).entries()  # a damaged one is said now, not when somebody is refused
         self.post.admit([self._coordinator])
         with self.post, contextlib.closing(self.carrier):
             self.post.connect(self._coordinator)

@@ -5,6 +5,7 @@ live session ends there.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
 REGISTRY_FILE = "registry.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Grants:
         if self._registry is not None:
             stamp = self._registry.stamp()
             if stamp != self._stamp:
-                self._stamp, self._registered = stamp, self._registry.entries()
+                self._stamp, self._registered = stamp, self._read_registry()
             registered = self._registered.get(public_key)
             if registered is not None:
                 return None if registered.is_revoked else registered
@@ -142,6 +145,15 @@ class Grants:
     def is_admitted(self, public_key: str) -> bool:
         """Whether a key may connect."""
         return self.find(public_key) is not None
+
+    def _read_registry(self) -> dict[str, Entry]:
+        """The registered keys; none while the file is damaged, for an I/O thread must not end by that."""
+        assert self._registry is not None
+        try:
+            return self._registry.entries()
+        except ConfigError as error:
+            log.error("no registered key is admitted: %s", error)
+            return {}
 
     def check(self, public_key: str, kind: str) -> None:
         """Refuses a fetch that is not granted.
