@@ -58,7 +58,7 @@ from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 
 pytestmark = pytest.mark.process
 MAX_GROWTH_BYTES = 64 * 1024**2
-ANSWER_S = 0.1
+ANSWER_S = 1.0  # a hundred milliseconds on a quiet machine; tests share theirs with the agents of other tests
 STRANGERS_AT_ONCE = 50
 NUM_STRANGERS = int(os.environ.get("AGENTKD_STRANGERS", "200"))
 CUT_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x01"
@@ -85,7 +85,7 @@ def probe(live: LiveAgent) -> Iterator[Probe]:
         yield made
         began = time.monotonic()
         assert made.want(PingReply, PingRequest(text="well?")).text == "well?"
-        assert time.monotonic() - began < 10 * ANSWER_S
+        assert time.monotonic() - began < ANSWER_S
         assert live.process.poll() is None and live.memory() - before < MAX_GROWTH_BYTES
 
 
@@ -93,7 +93,7 @@ def refusals(probe: Probe) -> dict[str, int]:
     return dict(probe.want(StatusReply, StatusRequest()).refused)
 
 
-def refused_by(probe: Probe, rule: Rule, act: Callable[[], Any], *, timeout_s: float = 3.0) -> None:
+def refused_by(probe: Probe, rule: Rule, act: Callable[[], Any]) -> None:
     """The act is counted under this rule, and answered, if at all, with this rule."""
     before = refusals(probe).get(str(rule), 0)
     act()
@@ -145,7 +145,7 @@ def test_vectors(probe: Probe, number: int, name: str) -> None:
 
 def test_case13_a_message_over_the_total_limit_though_its_frames_are_under_theirs(probe: Probe) -> None:
     frames = encode(Message(PingRequest(), 1, 0, probe.session, 0, (bytes(33 * 1024**2),) * 2))
-    refused_by(probe, Rule.LIMIT, lambda: probe.send(frames), timeout_s=10)
+    refused_by(probe, Rule.LIMIT, lambda: probe.send(frames))
 
 
 @pytest.mark.parametrize(
