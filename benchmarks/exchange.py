@@ -1,10 +1,11 @@
-"""Moving knowledge between two processes: every way of agentkd against memcpy and raw pyzmq, in the same run.
+"""Moving knowledge between two processes: every way of agentkd beside memcpy, raw pyzmq and other libraries, in the same run.
 
 Medians of interleaved rounds. "view": the receiver can read the bytes; for streams that means received, CRC-checked and hashed.
-Prints each figure with its ratio to memcpy (31 MB) or to raw pyzmq with 1 MiB chunks or single messages.
+Raw pyzmq sends chunks of 1 MiB on one thread, also with the checks that a stream of agentkd makes.
 """
 
 import multiprocessing
+import os
 import queue
 import statistics
 import time
@@ -13,7 +14,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 import numpy as np
-import zmq
+from exchange_peers import CHUNK, TEXT, Raw, in_a_process, installed_peers
 
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.keys import KeyPair, new_key_pair
@@ -29,15 +30,16 @@ from agentkd.messages.bodies import (
     Way,
 )
 
-SIZE = 31 * 1024**2
-CHUNK = 1024**2
+PIECES = {"the weights of PIDNet-S": 31 * 1024**2, "the soft targets of a batch": 21 * 1024**2}
 ROUNDS = 15
 ECHOES = 1500
 IN_FLIGHT = 64
+MANY = 20_000
+CHECKED = "raw pyzmq, CURVE, CRC, SHA-256"
 DIGEST = "ab" * 32
 
 
-def serve(pipe: Connection, keys: KeyPair, client: str, bind: str) -> None:
+def serve(pipe: Connection, keys: KeyPair, client: str, bind: str, size: int) -> None:
     """The teacher's process: answers for one piece that lives in memory, or is copied in when asked with codec ``copied``."""
     work: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
 
@@ -52,8 +54,8 @@ def serve(pipe: Connection, keys: KeyPair, client: str, bind: str) -> None:
         carrier = Carrier(post)
         post.allow([client])
         pipe.send(post.endpoints)
-        data = np.random.default_rng(1).integers(0, 255, SIZE, dtype=np.uint8)
-        living, plain = carrier.allocate(SIZE), Parcel(SIZE)
+        data = np.random.default_rng(1).integers(0, 255, size, dtype=np.uint8)
+        living, plain = carrier.allocate(size), Parcel(size)
         for parcel in (living, plain):
             np.copyto(np.frombuffer(parcel.view, dtype=np.uint8), data)
         plain.sha256  # noqa: B018 computed before the clock runs, as a producer does
@@ -63,33 +65,13 @@ def serve(pipe: Connection, keys: KeyPair, client: str, bind: str) -> None:
                 break
             parcel = living if Way.SHARED in request.ways else plain
             if request.codec == "copied":
-                parcel = carrier.allocate(SIZE)
+                parcel = carrier.allocate(size)
                 np.copyto(np.frombuffer(parcel.view, dtype=np.uint8), data)
             piece, buffers = carrier.pack(delivery.sender, parcel, request.ways)
             if request.codec == "copied":
                 parcel.close()
             reply = KnowledgeReply(kind=request.kind, weights=DIGEST, piece=piece)
             post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
-
-
-def raw_server(pipe: Connection, keys: KeyPair, bind: str, is_curve: bool) -> None:
-    """Raw pyzmq: echoes one message, or sends the piece in chunks when asked for it."""
-    data = memoryview(bytes(SIZE))
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
-        router.linger = 0
-        if is_curve:
-            router.curve_server, router.curve_publickey, router.curve_secretkey = True, keys.public.encode(), keys.secret.encode()
-        router.bind(bind)
-        pipe.send(router.getsockopt_string(zmq.LAST_ENDPOINT))
-        while True:
-            peer, question = router.recv_multipart()
-            if question == b"stop":
-                return
-            if question == b"piece":
-                for offset in range(0, SIZE, CHUNK):
-                    router.send_multipart([peer, data[offset : offset + CHUNK]], copy=False)
-            else:
-                router.send_multipart([peer, question])
 
 
 def medians_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -106,15 +88,13 @@ def medians_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 class Ours:
     """The student's end of agentkd."""
 
-    def __init__(self, bind: str) -> None:
+    def __init__(self, bind: str, size: int) -> None:
         self.asker, keys, server = Asker(), new_key_pair(), new_key_pair()
-        ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=serve, args=(theirs, server, keys.public, bind))
-        self.process.start()
+        self.process, endpoints = in_a_process(serve, server, keys.public, bind, size)
         self.post = Post(keys, self.asker.take, bind=bind)
         self.post.start()
         self.carrier, self.peer = Carrier(self.post), server.public
-        self.post.connect(PeerAddress(agent="", endpoints=ours.recv(), public_key=server.public))
+        self.post.connect(PeerAddress(agent="", endpoints=endpoints, public_key=server.public))
 
     def fetch(self, way: Way, codec: str = "living", *, into: np.ndarray | None = None) -> None:
         request = KnowledgeRequest(kind="weights", weights=DIGEST, codec=codec, ways=(way,))
@@ -125,7 +105,7 @@ class Ours:
         fetched.release()
 
     def echo(self) -> None:
-        self.asker.ask(self.post, self.peer, PingRequest(text="x" * 1000))
+        self.asker.ask(self.post, self.peer, PingRequest(text=TEXT.decode()))
 
     def messages_per_s(self, count: int) -> float:
         inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -133,11 +113,11 @@ class Ours:
         self.post._deliver = inbox.put
         began = time.perf_counter()
         for _ in range(IN_FLIGHT):
-            self.post.send(self.peer, PingRequest(text="x" * 1000))
+            self.post.send(self.peer, PingRequest(text=TEXT.decode()))
         for index in range(count):
             inbox.get(timeout=30)
             if index + IN_FLIGHT < count:
-                self.post.send(self.peer, PingRequest(text="x" * 1000))
+                self.post.send(self.peer, PingRequest(text=TEXT.decode()))
         return count / (time.perf_counter() - began)
 
     def close(self) -> None:
@@ -146,67 +126,65 @@ class Ours:
         self.post.close()
 
 
-class Raw:
-    """The student's end of raw pyzmq."""
-
-    def __init__(self, bind: str, is_curve: bool) -> None:
-        server, keys = new_key_pair(), new_key_pair()
-        ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=raw_server, args=(theirs, server, bind, is_curve))
-        self.process.start()
-        self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.linger = 0
-        if is_curve:
-            self.socket.curve_serverkey = server.public.encode()
-            self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
-        self.socket.connect(ours.recv())
-        self.target = np.zeros(SIZE, dtype=np.uint8)
-
-    def fetch(self) -> None:
-        self.socket.send(b"piece")
-        for offset in range(0, SIZE, CHUNK):
-            frame = self.socket.recv(copy=False)
-            self.target[offset : offset + CHUNK] = np.frombuffer(frame.buffer, dtype=np.uint8)
-
-    def echo(self) -> None:
-        self.socket.send(b"x" * 1000)
-        self.socket.recv()
-
-    def close(self) -> None:
-        self.socket.send(b"stop")
-        self.process.join(10)
-        self.context.destroy(linger=0)
-
-
 def main() -> None:
     multiprocessing.set_start_method("spawn")
-    source, target = np.ones(SIZE, dtype=np.uint8), np.zeros(SIZE, dtype=np.uint8)
+    for what, size in PIECES.items():
+        for scheme, bind in (("ipc", "ipc://*"), ("tcp", "tcp://127.0.0.1:*")):
+            print(f"\n{size / 1024**2:.0f} MiB, like {what}, over {scheme}")
+            measure_ways(scheme, bind, size)
     for scheme, bind in (("ipc", "ipc://*"), ("tcp", "tcp://127.0.0.1:*")):
-        ours = Ours(bind)
-        raw_bind = bind if scheme == "tcp" else "ipc:///tmp/agentkd-benchmark-{}.sock"
-        plain, curve = (Raw(raw_bind.format(name), is_curve) for name, is_curve in (("plain", False), ("curve", True)))
-        runs = {
-            "memcpy": partial(np.copyto, target, source),
-            "shared, lives there, view": partial(ours.fetch, Way.SHARED),
-            "shared, lives there, installed": partial(ours.fetch, Way.SHARED, into=target),
-            "shared, copied in, view": partial(ours.fetch, Way.SHARED, "copied"),
-            "raw pyzmq, 1 MiB chunks": plain.fetch,
-            "raw pyzmq + CURVE, 1 MiB chunks": curve.fetch,
-            "agentkd stream (CURVE, CRC, SHA-256)": partial(ours.fetch, Way.STREAM),
-        }
+        measure_messages(scheme, bind)
+
+
+def raw_bind(scheme: str, name: str) -> str:
+    return "tcp://127.0.0.1:*" if scheme == "tcp" else f"ipc:///tmp/agentkd-benchmark-{os.getpid()}-{name}.sock"
+
+
+def measure_ways(scheme: str, bind: str, size: int) -> None:
+    """Every way to move a piece, in turns."""
+    source, target = np.ones(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
+    ours = Ours(bind, size)
+    raw = {
+        "raw pyzmq": Raw(raw_bind(scheme, "plain"), size),
+        "raw pyzmq, CURVE": Raw(raw_bind(scheme, "curve"), size, is_curve=True),
+        CHECKED: Raw(raw_bind(scheme, "checked"), size, is_curve=True, is_checked=True),
+    }
+    peers = {name: kind(size) for name, kind in installed_peers().items()} if scheme == "ipc" else {}
+    runs: dict[str, Callable[[], object]] = {
+        "memcpy": partial(np.copyto, target, source),
+        "shared, lives there, view": partial(ours.fetch, Way.SHARED),
+        "shared, lives there, installed": partial(ours.fetch, Way.SHARED, into=target),
+        "shared, copied in, view": partial(ours.fetch, Way.SHARED, "copied"),
+        "stream (CURVE, CRC, SHA-256)": partial(ours.fetch, Way.STREAM),
+        **{name: end.fetch for name, end in (raw | peers).items()},
+    }
+    try:
         medians_ms(runs, 2)
         times = medians_ms(runs, ROUNDS)
-        print(f"\n31 MiB over {scheme}")
-        for name, value in times.items():
-            base = "raw pyzmq + CURVE, 1 MiB chunks" if "stream" in name else "memcpy"
-            print(f"  {name:<40} {value:8.2f} ms   {value / times[base]:6.2f} x {base}")
-        echoes = medians_ms({"raw": plain.echo, "curve": curve.echo, "ours": ours.echo}, ECHOES)
-        print(f"  1 KB echo: raw {1000 * echoes['raw']:.0f} us, raw + CURVE {1000 * echoes['curve']:.0f} us, ", end="")
-        print(f"agentkd {1000 * echoes['ours']:.0f} us ({echoes['ours'] / echoes['curve']:.2f} x raw + CURVE)")
-        print(f"  agentkd, {IN_FLIGHT} in flight: {ours.messages_per_s(20_000):,.0f} requests and replies/s")
-        for end in (ours, plain, curve):
+    finally:
+        for end in (ours, *raw.values(), *peers.values()):
             end.close()
+    print(f"  {'':<36} {'ms':>8} {'x memcpy':>9} {'x raw CURVE':>12} {'x the same, checked':>20}")
+    for name, value in times.items():
+        ratios = [value / times[base] for base in ("memcpy", "raw pyzmq, CURVE", CHECKED)]
+        shown = f"{ratios[1]:12.2f} {ratios[2]:20.2f}" if "CURVE" in name else ""
+        print(f"  {name:<36} {value:8.2f} {ratios[0]:9.2f} {shown}")
+
+
+def measure_messages(scheme: str, bind: str) -> None:
+    """Requests and replies of 1 KB: one at a time, and many in flight."""
+    ours = Ours(bind, CHUNK)
+    plain, curve = (Raw(raw_bind(scheme, name), CHUNK, is_curve=name == "curve") for name in ("plain", "curve"))
+    times = medians_ms({"raw": plain.echo, "curve": curve.echo, "ours": ours.echo}, ECHOES)
+    print(
+        f"\n1 KB request and reply over {scheme}: raw {1000 * times['raw']:.0f} us, raw + CURVE {1000 * times['curve']:.0f} us, ",
+        end="",
+    )
+    print(f"agentkd {1000 * times['ours']:.0f} us ({times['ours'] / times['curve']:.2f} x raw + CURVE)")
+    rates = curve.messages_per_s(MANY, IN_FLIGHT), ours.messages_per_s(MANY)
+    print(f"  {IN_FLIGHT} in flight: raw + CURVE {rates[0]:,.0f}/s, agentkd {rates[1]:,.0f}/s ({rates[1] / rates[0]:.2f})")
+    for end in (ours, plain, curve):
+        end.close()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import zmq
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import Body, HelloRequest, PeerAddress, WelcomeReply
-from agentkd.messages.wire import MAJOR, MINOR, PREAMBLE, Message, decode, encode
+from agentkd.messages.wire import Message, decode, encode
 
 SESSION = "0123456789abcdef"
 
@@ -94,10 +94,6 @@ class RawPeer:
             if type(message.body).__name__ not in ("HeartbeatEvent", "PeersEvent"):
                 return message
         raise TimeoutError("nothing was heard")
-
-
-def preamble(magic: bytes = b"AKDP", major: int = MAJOR, minor: int = MINOR, number: int = 7, flags: int = 0) -> bytes:
-    return PREAMBLE.pack(magic, major, minor, number, flags)
 
 
 def header(**changes: Any) -> bytes:

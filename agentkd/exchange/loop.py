@@ -1,7 +1,7 @@
 """The command queue of an I/O thread: other threads put commands in, the thread takes them out and can be roused."""
 
+import os
 import queue
-import socket
 import threading
 from collections.abc import Callable
 
@@ -11,20 +11,14 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 class CommandLoop:
-    """Commands for a thread that waits on ``wake_fd`` among other things. ``call`` never blocks."""
+    """Commands for a thread that waits on ``wake_fd``, which is readable when there are some. ``call`` never blocks."""
 
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_roused = self._is_closed = False
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
+        self.wake_fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=run, name=name, daemon=True)
-
-    @property
-    def wake_fd(self) -> int:
-        """Readable when there are commands."""
-        return self._reader.fileno()
 
     def start(self) -> None:
         """Starts the thread."""
@@ -42,14 +36,14 @@ class CommandLoop:
             self._commands.put(command)
             if not self._is_roused:
                 self._is_roused = True
-                self._writer.send(b"\0")
+                os.write(self._writer, b"\0")
 
     def obey(self) -> bool:
         """Executes what is queued; false once closed and done. On the loop's thread."""
         with self._lock:
             if self._is_roused:
                 self._is_roused = False
-                self._reader.recv(16)
+                os.read(self.wake_fd, 16)
             goes_on = not self._is_closed
         while True:
             try:
@@ -65,9 +59,9 @@ class CommandLoop:
             self._is_closed = True
             if not self._is_roused:
                 self._is_roused = True
-                self._writer.send(b"\0")
+                os.write(self._writer, b"\0")
         if self._thread.is_alive():
             self._thread.join(CLOSE_TIMEOUT_S)
-        self._reader.close()
-        self._writer.close()
+        os.close(self.wake_fd)
+        os.close(self._writer)
         return True

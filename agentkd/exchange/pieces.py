@@ -92,11 +92,11 @@ class Carrier:
             return Piece(way=Way.SHARED, size_bytes=size, handle=self.pool.lease(peer, parcel.segment)), ()
         if Way.STORE in common and self._shares_store(peer) and self._store is not None:
             return Piece(way=Way.STORE, size_bytes=size, sha256=self._store.put(bytes(parcel.view))), ()
-        data = bytes(parcel.view)  # the memory may be used again before the last chunk is sent
+        source = parcel.source()
         if Way.STREAM in common:
-            return self._offer(peer, BytesSource(data, parcel.sha256))
+            return self._offer(peer, source)
         if Way.INLINE in common:
-            return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (data,)
+            return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (source.view,)
         raise ExchangeError(f"{size} bytes for {peer[:8]}: no way in common ({', '.join(self.ways)} and {', '.join(ways)})")
 
     def pack_stored(self, peer: str, digest: str, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:

@@ -39,7 +39,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.dialogues import Conversation
-from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode
+from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode, type_of
 
 SEND_GIVE_UP_S = 30.0
 SEND_RETRY_S = 0.02
@@ -260,8 +260,7 @@ class Post:
             rule = error.rule if isinstance(error, RemoteProtocolError) else Rule.ORDER
             self.counters.refuse(rule)
             log.warning("refused a message of %s: %s", sender[:8], error)
-            is_error = bool(frames) and len(frames[0]) == 8 and frames[0][6] == ERROR_NUMBER
-            if not is_error:
+            if type_of(frames) != ERROR_NUMBER:
                 self._tell_refusal(sender, number, rule, str(error))
 
     def _admit_message(self, peer: Peer, message: Message) -> None:

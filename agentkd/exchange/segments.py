@@ -14,9 +14,12 @@ import mmap
 import os
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from agentkd.errors import ExchangeError, RemoteProtocolError, Rule
 from agentkd.messages.bodies import SharedHandle
@@ -90,6 +93,14 @@ class SegmentPool:
                 segment.close()
             else:
                 self._free.append(segment)
+
+    def hold(self, segment: Segment, size_bytes: int) -> memoryview:
+        """A view that holds the segment for as long as it, or a slice of it, is referred to."""
+        with self._lock:
+            segment.num_holders += 1
+        exporter = np.frombuffer(segment.view, dtype=np.uint8, count=size_bytes)
+        weakref.finalize(exporter, self.give, segment).atexit = False
+        return memoryview(exporter)  # type: ignore[arg-type]
 
     def lease(self, peer: str, segment: Segment) -> SharedHandle:
         """Lets a peer hold a segment until it releases the lease. The oldest lease of too many is dropped."""

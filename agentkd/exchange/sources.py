@@ -48,6 +48,11 @@ class Parcel:
         self._sha256 = self._sha256 or digest_bytes(self.view)
         return self._sha256
 
+    def source(self) -> BytesSource:
+        """Its bytes, which stay as they are for as long as the source, or what was read from it, is referred to."""
+        held = self._pool.hold(self.segment, self.size_bytes) if self._pool and self.segment else self.view
+        return BytesSource(held, self.sha256)
+
     def close(self) -> None:
         """Lets go of the memory. May be called twice."""
         segment, self.segment = self.segment, None

@@ -10,7 +10,7 @@ from enum import StrEnum
 from agentkd.errors import RemoteProtocolError, Rule
 
 CHUNK_BYTES = 1024**2
-WINDOW_BYTES = 16 * 1024**2
+WINDOW_BYTES = 32 * 1024**2
 
 
 class Taken(StrEnum):

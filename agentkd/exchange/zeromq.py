@@ -30,6 +30,7 @@ BULK_HIGH_WATER_MARK = 64
 MAX_SOCKETS = 8_192
 RECEIVED_A_TURN = 64
 CONTROL, BULK = False, True
+NOW, NOW_AND_MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT) | int(zmq.SNDMORE)
 
 Socket = zmq.Socket[bytes]
 
@@ -108,7 +109,7 @@ class ZeroMQChannel:
         while True:
             wait_ms = int(self._turn() * 1000 + 0.999)
             ready = {item for item, _ in self._poller.poll(max(0, wait_ms))}
-            goes_on = self._loop.obey()
+            goes_on = self._loop.wake_fd not in ready or self._loop.obey()
             for lane in (CONTROL, BULK):  # the control lane is always emptied first
                 if self._routers[lane] in ready:
                     self._receive(self._routers[lane], lane, "")
@@ -124,7 +125,9 @@ class ZeroMQChannel:
     def _receive(self, socket: Socket, lane: bool, dealer_key: str) -> None:
         for _ in range(RECEIVED_A_TURN if lane == CONTROL else 8):
             try:
-                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                frames = [frame := socket.recv(NOW, copy=False)]
+                while frame.more:
+                    frames.append(frame := socket.recv(NOW, copy=False))
             except zmq.Again:
                 return
             except zmq.ZMQError as error:  # a dealer that was closed by what an earlier message led to
@@ -144,9 +147,14 @@ class ZeroMQChannel:
 
     def _send(self, key: str, lane: bool, frames: Frames) -> bool:
         socket = self._dealers.get((key, lane))
-        parts = frames if socket is not None else [self._routes[key, lane], *frames]
+        *first, last = frames
         try:
-            (socket or self._routers[lane]).send_multipart(parts, zmq.DONTWAIT, copy=False)
+            if socket is None:
+                socket = self._routers[lane]
+                socket.send(self._routes[key, lane], NOW_AND_MORE)
+            for frame in first:
+                socket.send(frame, NOW_AND_MORE, copy=False)
+            socket.send(last, NOW, copy=False)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

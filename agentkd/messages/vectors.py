@@ -13,7 +13,18 @@ from agentkd.architecture import Architecture
 from agentkd.errors import Rule
 from agentkd.messages import bodies
 from agentkd.messages.bodies import NUMBERS, Body
-from agentkd.messages.wire import MAJOR, MAX_BODY_BYTES, MAX_BUFFERS, MAX_HEADER_BYTES, MINOR, PREAMBLE, Buffer, Message, encode
+from agentkd.messages.wire import (
+    MAGIC,
+    MAJOR,
+    MAX_BODY_BYTES,
+    MAX_BUFFERS,
+    MAX_HEADER_BYTES,
+    MINOR,
+    PREAMBLE,
+    Buffer,
+    Message,
+    encode,
+)
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 
 SESSION = "0123456789abcdef"
@@ -49,7 +60,7 @@ def unpack(data: bytes) -> tuple[bytes, ...]:
 
 def readable(vector: Vector) -> dict[str, Any]:
     """The vector for human eyes."""
-    shown = [_show(bytes(frame)) for frame in vector.frames[:20]]
+    shown = [_show(bytes(frame), is_envelope=at == 0) for at, frame in enumerate(vector.frames[:20])]
     told = {"name": vector.name, "rule": vector.rule, "note": vector.note, "num_frames": len(vector.frames), "frames": shown}
     return {name: value for name, value in told.items() if value != ""}
 
@@ -68,36 +79,43 @@ def valid() -> list[Vector]:
 def invalid() -> list[Vector]:
     """Messages that a receiver must refuse or drop, each as near to a good ping as the broken rule allows."""
     good, body = header(), msgpack.packb({"text": "x"})
+    whole = envelope(preamble(), good, body)
 
     def framed(name: str, rule: Rule, note: str, *frames: Buffer) -> Vector:
         return Vector(name, frames, str(rule), note)
 
+    def sealed(name: str, rule: Rule, note: str, start: bytes, head: bytes = good, rest: bytes = body) -> Vector:
+        return framed(name, rule, note, envelope(start, head, rest))
+
     def bad_body(name: str, data: bytes, note: str, rule: Rule = Rule.MSGPACK, number: int = PING) -> Vector:
-        return framed(name, rule, note, preamble(number=number), good, data)
+        return sealed(name, rule, note, preamble(number=number), good, data)
 
     return [
-        framed("frames_one_empty", Rule.FRAMES, "one empty frame", b""),
-        framed("frames_no_body", Rule.FRAMES, "the body is missing", preamble(), good),
-        framed("frames_too_many", Rule.FRAMES, "more buffers than may be", preamble(), good, body, *[b""] * (MAX_BUFFERS + 1)),
-        framed("frames_thousand", Rule.FRAMES, "a thousand extra frames", preamble(), good, body, *[b""] * 1000),
-        framed("preamble_empty", Rule.PREAMBLE, "an empty preamble", b"", good, body),
-        framed("preamble_seven", Rule.PREAMBLE, "seven octets", preamble()[:7], good, body),
-        framed("preamble_magic", Rule.PREAMBLE, "another magic word", preamble(magic=b"AKDQ"), good, body),
-        framed("preamble_http", Rule.PREAMBLE, "an HTTP request", b"GET / HT", good, body),
-        framed("version_major_0", Rule.VERSION, "major version 0", preamble(major=0), good, body),
-        framed("version_major_255", Rule.VERSION, "major version 255", preamble(major=255), good, body),
-        framed("version_minor", Rule.VERSION, "a minor version above the negotiated", preamble(minor=MINOR + 1), good, body),
-        framed("type_unknown", Rule.TYPE, "a type that does not exist", preamble(number=250), good, body),
-        framed("flags_unknown", Rule.FLAGS, "a critical flag that does not exist", preamble(flags=1), good, body),
-        framed("limit_header", Rule.LIMIT, "a header over its limit", preamble(), header(pad="x" * MAX_HEADER_BYTES), body),
-        framed("limit_body", Rule.LIMIT, "a body over its limit", preamble(), good, b"\x00" * (MAX_BODY_BYTES + 1)),
-        framed("header_no_id", Rule.HEADER, "no msg_id", preamble(), msgpack.packb({"session": SESSION}), body),
-        framed("header_id_bool", Rule.HEADER, "a bool as msg_id", preamble(), header(msg_id=True), body),
-        framed("header_id_huge", Rule.HEADER, "2^64 - 1 as msg_id", preamble(), header(msg_id=2**64 - 1), body),
-        framed("header_id_negative", Rule.HEADER, "a negative msg_id", preamble(), header(msg_id=-1), body),
-        framed("header_session", Rule.HEADER, "a session that is none", preamble(), header(session="../x"), body),
-        framed("header_session_long", Rule.HEADER, "a session of 8 KiB", preamble(), header(session="a" * 8192), body),
-        framed("session_other", Rule.SESSION, "a session that did not greet", preamble(), header(session="f" * 16), body),
+        framed("frames_too_many", Rule.FRAMES, "more buffers than may be", whole, *[b""] * (MAX_BUFFERS + 1)),
+        framed("frames_thousand", Rule.FRAMES, "a thousand extra frames", whole, *[b""] * 1000),
+        framed("frames_apart", Rule.FRAMES, "header and body as frames of their own", preamble(), good, body),
+        sealed("frames_no_body", Rule.FRAMES, "the body is missing", preamble(), rest=b""),
+        framed(
+            "frames_long_header", Rule.FRAMES, "a header that ends behind the envelope", preamble(header_size=999) + good + body
+        ),
+        framed("preamble_empty", Rule.PREAMBLE, "one empty frame", b""),
+        framed("preamble_seven", Rule.PREAMBLE, "seven octets", whole[:7]),
+        sealed("preamble_magic", Rule.PREAMBLE, "another magic word", preamble(magic=b"AKDQ")),
+        framed("preamble_http", Rule.PREAMBLE, "an HTTP request", b"GET / HTTP/1.1\r\n\r\n"),
+        sealed("version_major_0", Rule.VERSION, "major version 0", preamble(major=0)),
+        sealed("version_major_255", Rule.VERSION, "major version 255", preamble(major=255)),
+        sealed("version_minor", Rule.VERSION, "a minor version above the negotiated", preamble(minor=MINOR + 1)),
+        sealed("type_unknown", Rule.TYPE, "a type that does not exist", preamble(number=250)),
+        sealed("flags_unknown", Rule.FLAGS, "a critical flag that does not exist", preamble(flags=1)),
+        sealed("limit_header", Rule.LIMIT, "a header over its limit", preamble(), header(pad="x" * MAX_HEADER_BYTES)),
+        sealed("limit_body", Rule.LIMIT, "a body over its limit", preamble(), rest=b"\x00" * (MAX_BODY_BYTES + 1)),
+        sealed("header_no_id", Rule.HEADER, "no msg_id", preamble(), msgpack.packb({"session": SESSION})),
+        sealed("header_id_bool", Rule.HEADER, "a bool as msg_id", preamble(), header(msg_id=True)),
+        sealed("header_id_huge", Rule.HEADER, "2^64 - 1 as msg_id", preamble(), header(msg_id=2**64 - 1)),
+        sealed("header_id_negative", Rule.HEADER, "a negative msg_id", preamble(), header(msg_id=-1)),
+        sealed("header_session", Rule.HEADER, "a session that is none", preamble(), header(session="../x")),
+        sealed("header_session_long", Rule.HEADER, "a session of 8 KiB", preamble(), header(session="a" * 8192)),
+        sealed("session_other", Rule.SESSION, "a session that did not greet", preamble(), header(session="f" * 16)),
         bad_body("msgpack_array_bomb", b"\xdd\xff\xff\xff\xff", "an array of 2^32 - 1 without content"),
         bad_body("msgpack_map_bomb", b"\xdf\xff\xff\xff\xff", "a map of 2^32 - 1 without content"),
         bad_body("msgpack_binary_bomb", b"\xc6\xff\xff\xff\xff", "4 GB of binary without content"),
@@ -127,9 +145,16 @@ def invalid() -> list[Vector]:
     ]
 
 
-def preamble(magic: bytes = b"AKDP", major: int = MAJOR, minor: int = MINOR, number: int = PING, flags: int = 0) -> bytes:
+def preamble(
+    magic: bytes = MAGIC, major: int = MAJOR, minor: int = MINOR, number: int = PING, flags: int = 0, header_size: int = 0
+) -> bytes:
     """A preamble, wrong where asked for."""
-    return PREAMBLE.pack(magic, major, minor, number, flags)
+    return PREAMBLE.pack(magic, major, minor, number, flags, header_size)
+
+
+def envelope(start: bytes, head: bytes, rest: bytes) -> bytes:
+    """The one frame of preamble, header and body; the preamble gets the header's size."""
+    return start[: PREAMBLE.size - 2] + struct.pack(">H", len(head)) + head + rest
 
 
 def header(**changes: Any) -> bytes:
@@ -192,8 +217,20 @@ def _examples() -> dict[int, Body]:
     return dict(sorted((NUMBERS[type(body)], body) for body in listed))
 
 
-def _show(frame: bytes) -> Any:
-    """A frame as data if it is msgpack of a map, else as hexadecimal digits (the first 64 octets)."""
+def _show(frame: bytes, *, is_envelope: bool) -> Any:
+    """An envelope in its three parts, another frame as hexadecimal digits."""
+    if not is_envelope or len(frame) < PREAMBLE.size:
+        return _show_part(frame)
+    at = PREAMBLE.size + int.from_bytes(frame[PREAMBLE.size - 2 : PREAMBLE.size])
+    return {
+        "preamble": _show_part(frame[: PREAMBLE.size]),
+        "header": _show_part(frame[PREAMBLE.size : at]),
+        "body": _show_part(frame[at:]),
+    }
+
+
+def _show_part(frame: bytes) -> Any:
+    """Octets as data if they are msgpack of a map, else as hexadecimal digits (the first 64 octets)."""
     try:
         value = msgpack.unpackb(frame) if len(frame) < 4096 else None
         if isinstance(value, dict) and all(isinstance(key, str) for key in value) and value == value:

@@ -1,11 +1,12 @@
-"""Messages as frames: preamble, header, body, buffers. Decoding is the only way in for bytes from outside, so it is strict.
+"""Messages as frames: an envelope, then buffers. Decoding is the only way in for bytes from outside, so it is strict.
 
 ::
 
-    preamble = "AKDP" major minor type flags     ; exactly 8 octets, checked before anything is parsed
+    envelope = preamble header body              ; one frame: each further frame costs a small message as much as the first
+    preamble = "AKDP" major minor type flags header-size
     header   = msgpack map                       ; msg_id, parent_id, session, deadline_ms
     body     = msgpack map                       ; its form is given by type
-    buffer   = raw octets                        ; at most 16
+    buffer   = raw octets                        ; at most 16, a frame each
 """
 
 import re
@@ -22,7 +23,8 @@ from agentkd.messages.bodies import NUMBERS, TYPES, Body
 
 MAGIC = b"AKDP"
 MAJOR, MINOR = 1, 0
-PREAMBLE = struct.Struct("4s4B")
+PREAMBLE = struct.Struct(">4s4BH")
+TYPE_AT = 6
 MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BUFFERS = 16
@@ -55,12 +57,21 @@ class Message:
 
 def encode(message: Message) -> list[Buffer]:
     """The frames of a message."""
-    preamble = PREAMBLE.pack(MAGIC, MAJOR, MINOR, NUMBERS[type(message.body)], 0)
     header = {"msg_id": message.msg_id, "parent_id": message.parent_id, "session": message.session}
     if message.deadline_ms:
         header["deadline_ms"] = message.deadline_ms
     body = msgpack.packb(message.body.model_dump(mode="json"))
-    return [preamble, msgpack.packb(header), body, *message.buffers]
+    return [seal(NUMBERS[type(message.body)], msgpack.packb(header), body), *message.buffers]
+
+
+def seal(number: int, header: bytes, body: bytes) -> bytes:
+    """The envelope of a message of that type."""
+    return PREAMBLE.pack(MAGIC, MAJOR, MINOR, number, 0, len(header)) + header + body
+
+
+def type_of(frames: Sequence[Buffer]) -> int:
+    """The type number that frames claim, without further checks; 0 if there is none."""
+    return frames[0][TYPE_AT] if frames and len(frames[0]) >= PREAMBLE.size else 0
 
 
 def decode(frames: Sequence[Buffer]) -> Message:
@@ -69,10 +80,13 @@ def decode(frames: Sequence[Buffer]) -> Message:
     Raises:
         RemoteProtocolError: whatever is wrong with them, with the rule that was broken; nothing else is ever raised.
     """
-    if not 3 <= len(frames) <= 3 + MAX_BUFFERS:
-        _refuse(Rule.FRAMES, f"{len(frames)} frames; expected 3 to {3 + MAX_BUFFERS}")
-    preamble, header_bytes, body_bytes, *buffers = frames
-    body_type = _read_preamble(preamble)
+    if not 1 <= len(frames) <= 1 + MAX_BUFFERS:
+        _refuse(Rule.FRAMES, f"{len(frames)} frames; expected 1 to {1 + MAX_BUFFERS}")
+    envelope, *buffers = frames
+    body_type, header_size = _read_preamble(envelope)
+    header_bytes, body_bytes = envelope[PREAMBLE.size :][:header_size], envelope[PREAMBLE.size + header_size :]
+    if not body_bytes:
+        _refuse(Rule.FRAMES, "the envelope ends before its body")
     if len(header_bytes) > MAX_HEADER_BYTES or len(body_bytes) > MAX_BODY_BYTES:
         _refuse(Rule.LIMIT, f"header of {len(header_bytes)} or body of {len(body_bytes)} octets is over its limit")
     if sum(len(buffer) for buffer in buffers) > MAX_MESSAGE_BYTES:
@@ -93,10 +107,10 @@ def decode(frames: Sequence[Buffer]) -> Message:
     return Message(body, msg_id, parent_id, session, deadline_ms, tuple(buffers))
 
 
-def _read_preamble(preamble: Buffer) -> type[Body]:
-    if len(preamble) != PREAMBLE.size:
-        _refuse(Rule.PREAMBLE, f"preamble of {len(preamble)} octets; expected {PREAMBLE.size}")
-    magic, major, minor, number, flags = PREAMBLE.unpack(preamble)
+def _read_preamble(envelope: Buffer) -> tuple[type[Body], int]:
+    if len(envelope) < PREAMBLE.size:
+        _refuse(Rule.PREAMBLE, f"an envelope of {len(envelope)} octets; a preamble has {PREAMBLE.size}")
+    magic, major, minor, number, flags, header_size = PREAMBLE.unpack_from(envelope)
     if magic != MAGIC:
         _refuse(Rule.PREAMBLE, "not an agentkd message")
     if (major, minor) != (MAJOR, MINOR):
@@ -105,7 +119,7 @@ def _read_preamble(preamble: Buffer) -> type[Body]:
         _refuse(Rule.FLAGS, f"unknown critical flags {flags:#04x}")
     if number not in TYPES:
         _refuse(Rule.TYPE, f"unknown message type {number}")
-    return TYPES[number]
+    return TYPES[number], header_size
 
 
 def _unpack_map(data: Buffer, what: str) -> dict[str, Any]:

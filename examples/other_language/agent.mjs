@@ -28,6 +28,7 @@ const TYPE = {
   ReleaseEvent: 32, AssessRequest: 33, AssessReply: 34, StreamRequest: 40, ErrorReply: 99,
 };
 const NAMES = Object.fromEntries(Object.entries(TYPE).map(([name, number]) => [number, name]));
+const PREAMBLE_SIZE = 10;
 const STRIDE = 8;
 const INLINE_LIMIT = 64 * 1024 * 1024;
 
@@ -190,13 +191,17 @@ function error(code, text, rule = "", more = {}) {
 
 function decode(frames) {
   const broken = (rule, text) => Object.assign(refusal(rule, text), { number: 0 });
-  if (frames.length < 3 || frames.length > 19) throw broken("frames", `${frames.length} frames`);
-  const [preamble, head, bodyBytes, ...buffers] = frames;
-  if (preamble.length !== 8 || preamble.subarray(0, 4).toString("latin1") !== "AKDP") throw broken("preamble", "no preamble");
-  if (preamble[4] !== 1 || preamble[5] !== 0) throw broken("version", "this side speaks 1.0");
-  if (preamble[7] !== 0) throw broken("flags", "an unknown flag");
-  const isKnown = preamble[6] in NAMES || [11, 12, 21, 22, 41, 42, 43, 44].includes(preamble[6]);
+  if (frames.length < 1 || frames.length > 17) throw broken("frames", `${frames.length} frames`);
+  const [envelope, ...buffers] = frames;
+  const isMessage = envelope.length >= PREAMBLE_SIZE && envelope.subarray(0, 4).toString("latin1") === "AKDP";
+  if (!isMessage) throw broken("preamble", "no preamble");
+  if (envelope[4] !== 1 || envelope[5] !== 0) throw broken("version", "this side speaks 1.0");
+  if (envelope[7] !== 0) throw broken("flags", "an unknown flag");
+  const isKnown = envelope[6] in NAMES || [11, 12, 21, 22, 41, 42, 43, 44].includes(envelope[6]);
   if (!isKnown) throw broken("type", "an unknown type");
+  const end = PREAMBLE_SIZE + envelope.readUInt16BE(8);
+  const [head, bodyBytes] = [envelope.subarray(PREAMBLE_SIZE, end), envelope.subarray(end)];
+  if (bodyBytes.length === 0) throw broken("frames", "no body");
   if (head.length > 16384 || bodyBytes.length > 1048576) throw broken("limit", "a frame over its limit");
   if (buffers.reduce((sum, buffer) => sum + buffer.length, 0) > INLINE_LIMIT) throw broken("limit", "buffers over their limit");
   const header = readMap(head);
@@ -204,7 +209,7 @@ function decode(frames) {
     if (!Number.isSafeInteger(number) || number < 0) throw broken("header", "msg_id or parent_id is wrong");
   }
   if (!/^[0-9a-f]{16}$/.test(header.session ?? "")) throw broken("header", "session is wrong");
-  return { name: NAMES[preamble[6]] ?? "other", header, body: readMap(bodyBytes), buffers };
+  return { name: NAMES[envelope[6]] ?? "other", header, body: readMap(bodyBytes), buffers };
 }
 
 class Link {
@@ -222,9 +227,10 @@ class Link {
   }
 
   say(name, body, parentId = 0, buffers = []) {
-    const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 1, 0, TYPE[name], 0]);
     const head = encode({ msg_id: ++this.number, parent_id: parentId, session });
-    this.queue = this.queue.then(() => this.socket.send([preamble, head, encode(body), ...buffers])).catch(() => {});
+    const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 1, 0, TYPE[name], 0, head.length >> 8, head.length & 0xff]);
+    const envelope = Buffer.concat([preamble, head, encode(body)]);
+    this.queue = this.queue.then(() => this.socket.send([envelope, ...buffers])).catch(() => {});
     return this.queue;
   }
 
@@ -248,7 +254,7 @@ class Link {
         const isRefusal = problem instanceof Refusal;
         const code = isRefusal ? problem.code : "protocol";
         if (code === "protocol") refused[problem.rule ?? "msgpack"] = (refused[problem.rule ?? "msgpack"] ?? 0) + 1;
-        const isError = frames[0]?.length === 8 && frames[0][6] === TYPE.ErrorReply;
+        const isError = frames[0]?.length >= PREAMBLE_SIZE && frames[0][6] === TYPE.ErrorReply;
         if (isRefusal && !isError) await this.say("ErrorReply", error(code, problem.message, problem.rule), parentId);
       }
     }

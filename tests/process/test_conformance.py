@@ -45,7 +45,7 @@ from agentkd.messages import wire
 how = sys.argv.pop(1)
 if how == "invalid.flags_unknown":
     honest = wire._read_preamble
-    wire._read_preamble = lambda frame: honest(bytes(frame[:7]) + b"\\0")
+    wire._read_preamble = lambda frame: honest(bytes(frame[:7]) + b"\\0" + bytes(frame[8:]))
 elif how == "ping":
     honest_ping = post.PingReply
     post.PingReply = lambda text: honest_ping(text=text[:10])

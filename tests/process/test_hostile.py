@@ -50,7 +50,7 @@ from agentkd.messages.bodies import (
     TeachRequest,
     Way,
 )
-from agentkd.messages.vectors import header, preamble
+from agentkd.messages.vectors import envelope, header, preamble
 from agentkd.messages.wire import MAX_BODY_BYTES, Message, encode
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
@@ -109,7 +109,7 @@ def refused_by(probe: Probe, rule: Rule, act: Callable[[], Any]) -> None:
 
 
 VECTORS = {
-    1: "frames_one_empty",
+    1: "frames_apart",
     2: "preamble_empty",
     3: "preamble_seven",
     4: "preamble_magic",
@@ -274,7 +274,7 @@ def test_cases_28_29_epochs_that_are_over_or_were_never_given(probe: Probe, tmp_
     ids=["case34_nesting", "case35_million_lists", "case12_over_limit"],
 )
 def test_msgpack_that_would_grow(probe: Probe, body: bytes, rule: Rule) -> None:
-    refused_by(probe, rule, lambda: probe.send([preamble(), header(session=probe.session), body]))
+    refused_by(probe, rule, lambda: probe.send([envelope(preamble(), header(session=probe.session), body)]))
 
 
 @pytest.mark.parametrize("name", ["body_nan", "body_infinite"], ids=["case43_nan", "case43_inf"])
@@ -354,7 +354,7 @@ def test_weights_that_are_none_are_never_adopted(probe: Probe, live: LiveAgent, 
 @pytest.mark.parametrize("name", ["../x", "/abs", "a/../../b", "a\0b", "x" * 300, "CON"], ids="case65_{!r:.12}".format)
 def test_names_that_lead_out_of_the_store(probe: Probe, name: str) -> None:
     body = msgpack.packb({"kind": "weights", "weights": name})
-    refused_by(probe, Rule.BODY, lambda: probe.send([preamble(number=30), header(session=probe.session), body]))
+    refused_by(probe, Rule.BODY, lambda: probe.send([envelope(preamble(number=30), header(session=probe.session), body)]))
 
 
 class LyingSender(Side):

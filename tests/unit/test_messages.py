@@ -4,10 +4,11 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sides import header, preamble
+from sides import header
 
 from agentkd.errors import RemoteProtocolError
 from agentkd.messages import bodies
+from agentkd.messages.vectors import envelope, invalid, preamble
 from agentkd.messages.wire import MAX_BODY_BYTES, Message, decode, encode
 
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda value: f"{value:064x}")
@@ -43,7 +44,11 @@ def test_decode_gives_back_what_was_encoded(body, number, buffers) -> None:
 @settings(max_examples=300)
 @given(frames=st.lists(st.binary(max_size=60), max_size=6), number=st.sampled_from([*bodies.TYPES, 200]))
 def test_any_frames_decode_or_are_refused(frames, number) -> None:
-    for candidate in (frames, [preamble(number=number), HEADER, *frames], [preamble(number=number), *frames]):
+    for candidate in (
+        frames,
+        [envelope(preamble(number=number), HEADER, b"".join(frames[:1])), *frames[1:]],
+        [preamble(number=number), *frames],
+    ):
         try:
             decode(candidate)
         except RemoteProtocolError:
@@ -62,43 +67,42 @@ def test_a_flipped_byte_decodes_or_is_refused(body, data) -> None:
         return
 
 
+NOT_A_NUMBER = next(vector for vector in invalid() if vector.name == "body_nan")
 GOOD_BODY = msgpack.packb({"progress": 1, "is_busy": False})
 CASES = {
     "no frames": [],
-    "empty preamble": [b"", HEADER, GOOD_BODY],
-    "seven octets": [preamble(number=3)[:7], HEADER, GOOD_BODY],
-    "wrong magic": [preamble(number=3, magic=b"HTTP"), HEADER, GOOD_BODY],
-    "major 0": [preamble(number=3, major=0), HEADER, GOOD_BODY],
-    "major 255": [preamble(number=3, major=255), HEADER, GOOD_BODY],
-    "minor above": [preamble(number=3, minor=9), HEADER, GOOD_BODY],
-    "unknown type": [preamble(number=250), HEADER, GOOD_BODY],
-    "critical flag": [preamble(number=3, flags=1), HEADER, GOOD_BODY],
-    "missing body": [preamble(number=3), HEADER],
-    "a thousand frames": [preamble(number=3), HEADER, GOOD_BODY] + [b""] * 1000,
-    "body over limit": [preamble(number=3), HEADER, b"\xc4" + b"x" * MAX_BODY_BYTES],
-    "array bomb": [preamble(number=3), HEADER, b"\xdd\xff\xff\xff\xff"],
-    "map bomb": [preamble(number=3), HEADER, b"\xdf\xff\xff\xff\xff"],
-    "binary bomb": [preamble(number=3), HEADER, b"\xc6\xff\xff\xff\xff"],
-    "deep nesting": [preamble(number=3), HEADER, b"\x91" * 500_000],
-    "integer key": [preamble(number=3), HEADER, msgpack.packb({1: 2})],
-    "duplicate key": [preamble(number=3), HEADER, b"\x82\xa1a\x01\xa1a\x02"],
-    "bad utf-8": [preamble(number=3), HEADER, b"\x81\xa1a\xa2\xff\xff"],
-    "trailing octets": [preamble(number=3), HEADER, GOOD_BODY + b"\x00"],
-    "extension type": [preamble(number=3), HEADER, msgpack.packb({"progress": msgpack.ExtType(4, b"x")})],
-    "reserved octet": [preamble(number=3), HEADER, b"\xc1"],
-    "a list": [preamble(number=3), HEADER, msgpack.packb([1])],
-    "not a number": [
-        preamble(number=11),
-        HEADER,
-        msgpack.packb({"task": "t", "epoch": 1, "step": 1, "steps": 1, "loss": float("nan")}),
+    "empty preamble": [b""],
+    "seven octets": [preamble(number=3)[:7]],
+    "wrong magic": [envelope(preamble(number=3, magic=b"HTTP"), HEADER, GOOD_BODY)],
+    "major 0": [envelope(preamble(number=3, major=0), HEADER, GOOD_BODY)],
+    "major 255": [envelope(preamble(number=3, major=255), HEADER, GOOD_BODY)],
+    "minor above": [envelope(preamble(number=3, minor=9), HEADER, GOOD_BODY)],
+    "unknown type": [envelope(preamble(number=250), HEADER, GOOD_BODY)],
+    "critical flag": [envelope(preamble(number=3, flags=1), HEADER, GOOD_BODY)],
+    "missing body": [envelope(preamble(number=3), HEADER, b"")],
+    "a thousand frames": [envelope(preamble(number=3), HEADER, GOOD_BODY)] + [b""] * 1000,
+    "body over limit": [envelope(preamble(number=3), HEADER, b"\xc4" + b"x" * MAX_BODY_BYTES)],
+    "array bomb": [envelope(preamble(number=3), HEADER, b"\xdd\xff\xff\xff\xff")],
+    "map bomb": [envelope(preamble(number=3), HEADER, b"\xdf\xff\xff\xff\xff")],
+    "binary bomb": [envelope(preamble(number=3), HEADER, b"\xc6\xff\xff\xff\xff")],
+    "deep nesting": [envelope(preamble(number=3), HEADER, b"\x91" * 500_000)],
+    "integer key": [envelope(preamble(number=3), HEADER, msgpack.packb({1: 2}))],
+    "duplicate key": [envelope(preamble(number=3), HEADER, b"\x82\xa1a\x01\xa1a\x02")],
+    "bad utf-8": [envelope(preamble(number=3), HEADER, b"\x81\xa1a\xa2\xff\xff")],
+    "trailing octets": [envelope(preamble(number=3), HEADER, GOOD_BODY + b"\x00")],
+    "extension type": [envelope(preamble(number=3), HEADER, msgpack.packb({"progress": msgpack.ExtType(4, b"x")}))],
+    "reserved octet": [envelope(preamble(number=3), HEADER, b"\xc1")],
+    "a list": [envelope(preamble(number=3), HEADER, msgpack.packb([1]))],
+    "not a number": list(NOT_A_NUMBER.frames),
+    "negative count": [envelope(preamble(number=3), HEADER, msgpack.packb({"progress": -1, "is_busy": False}))],
+    "null for a required field": [envelope(preamble(number=3), HEADER, msgpack.packb({"progress": None, "is_busy": False}))],
+    "message number too large": [envelope(preamble(number=3), header(msg_id=2**64 - 1), GOOD_BODY)],
+    "no session": [envelope(preamble(number=3), header(session="xyz"), GOOD_BODY)],
+    "bool as a number": [envelope(preamble(number=3), HEADER, msgpack.packb({"progress": True, "is_busy": False}))],
+    "a million empty lists": [
+        envelope(preamble(number=3), HEADER, b"\x91" + b"\xdd" + (900_000).to_bytes(4) + b"\x90" * 900_000)
     ],
-    "negative count": [preamble(number=3), HEADER, msgpack.packb({"progress": -1, "is_busy": False})],
-    "null for a required field": [preamble(number=3), HEADER, msgpack.packb({"progress": None, "is_busy": False})],
-    "message number too large": [preamble(number=3), header(msg_id=2**64 - 1), GOOD_BODY],
-    "no session": [preamble(number=3), header(session="xyz"), GOOD_BODY],
-    "bool as a number": [preamble(number=3), HEADER, msgpack.packb({"progress": True, "is_busy": False})],
-    "a million empty lists": [preamble(number=3), HEADER, b"\x91" + b"\xdd" + (900_000).to_bytes(4, "big") + b"\x90" * 900_000],
-    "bool as message number": [preamble(number=3), header(msg_id=True), GOOD_BODY],
+    "bool as message number": [envelope(preamble(number=3), header(msg_id=True), GOOD_BODY)],
 }
 
 
@@ -110,4 +114,4 @@ def test_bad_frames_are_refused(frames) -> None:
 
 def test_unknown_optional_fields_are_ignored() -> None:
     body = msgpack.packb({"progress": 1, "is_busy": False, "from_the_future": 3})
-    assert decode([preamble(number=3), HEADER, body]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)
+    assert decode([envelope(preamble(number=3), HEADER, body)]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)
