@@ -303,6 +303,9 @@ def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write t
     """Write the parts of the specification that follow from the code."""
     from agentkd.messages.specification import files
 
+    for stale in (folder / "vectors").glob("*/*"):
+        if str(stale.relative_to(folder)) not in files():
+            stale.unlink()
     for path, data in files().items():
         target = folder / path
         try:

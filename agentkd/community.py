@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentkd import seeding
 from agentkd.agents.crew import Crew
@@ -21,10 +21,14 @@ from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.config import LaunchConfig
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, TrainingError
+from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.networks import families
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
+
+if TYPE_CHECKING:
+    from agentkd.agents.guests import Guest
 
 IDLE_WAIT_S = 0.2
 CLOSE_TIMEOUT_S = 60.0
@@ -47,6 +51,16 @@ class AgentHandle:
         """
         return self._last.result().weights if self._last else ""
 
+    def as_teacher(self) -> TeacherReference:
+        """This network, as it is now, as the teacher of a task.
+
+        Raises:
+            ConfigError: it was not trained yet.
+        """
+        if not self.weights:
+            raise ConfigError(f"{self.name} cannot teach: not trained yet; call train() first")
+        return TeacherReference(architecture=self.architecture, weights=self.weights)
+
     def train(self, data: str, **recipe: Any) -> "Future[TaskResult]":
         """Trains on a dataset specification; goes on from the newest weights.
 
@@ -58,20 +72,17 @@ class AgentHandle:
 
     def distill(
         self,
-        teachers: "AgentHandle | Sequence[AgentHandle]",
+        teachers: "AgentHandle | Guest | Sequence[AgentHandle | Guest]",
         data: str,
         distillation: Distillation | None = None,
         **recipe: Any,
     ) -> "Future[TaskResult]":
         """Learns from one or several teachers, which serve soft targets from processes of their own.
 
-        Waits until the teachers' own tasks are done, since the weights that teach are part of the task.
+        Waits until the teachers' own tasks are done, or a guest has come, since the weights that teach are part of the task.
         """
-        listed = [teachers] if isinstance(teachers, AgentHandle) else list(teachers)
-        untrained = [teacher.name for teacher in listed if not teacher.weights]
-        if untrained:
-            raise ConfigError(f"{', '.join(untrained)} cannot teach: not trained yet; call train() first")
-        references = tuple(TeacherReference(architecture=t.architecture, weights=t.weights) for t in listed)
+        listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+        references = tuple(teacher.as_teacher() for teacher in listed)
         chosen = distillation or Distillation()
         inputs = self._inputs(data, recipe)
         if chosen.start != "own":
@@ -104,7 +115,7 @@ class Community:
     """Agent processes that do what a script asks. Use as a context manager: no process outlives it.
 
     Args:
-        devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``.
+        devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``; ``none`` if only guests are to do the work.
         out: folder for weights and records; one community at a time may use it.
         seed: root of all random numbers.
 
@@ -121,7 +132,7 @@ class Community:
         self, devices: str = "auto", out: str | Path = "runs/community", seed: int = 1, watcher: Watcher | None = None
     ) -> None:
         self.seed = seed
-        self._slots = parse_devices(devices)
+        self._slots = () if devices == "none" else parse_devices(devices)
         self._folder = RunFolder(Path(out))
         self._watcher = watcher or Silent()
         self._submitted: queue.Queue[tuple[str, Task, str, Future[TaskResult]] | None] = queue.Queue()
@@ -145,11 +156,33 @@ class Community:
         Raises:
             ConfigError: the name is taken, or the architecture is not legal.
         """
-        if name in self._names:
-            raise ConfigError(f"the name {name!r} is taken in this community")
         architecture = families.resolve(family, num_classes, settings)
-        self._names.add(name)
+        self._take_name(name)
         return AgentHandle(self, name, architecture)
+
+    def guest(self, name: str, public_key: str, *, may: tuple[str, ...] = EVERYTHING) -> "Guest":
+        """Admits an agent that somebody else starts, perhaps in another language; it finds the community by ``invitation``.
+
+        A guest that learns (``agentkd agent --join``) takes tasks like the community's own agents. One that says what weights it
+        teaches can be a teacher, be assessed and be asked for soft targets. It may leave and come back.
+
+        Args:
+            name: how it is called here.
+            public_key: as ``agentkd keys new`` prints it.
+            may: kinds of knowledge that it may fetch.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        from agentkd.agents.guests import Guest  # needs torch, which a script that only plans does not
+
+        self._take_name(name)
+        return Guest(self._crew, name, public_key, may)
+
+    @property
+    def invitation(self) -> str:
+        """What a guest needs to know to come, as options of ``agentkd agent``."""
+        return f"--join {self._crew.contact.endpoint} --coordinator-key {self._crew.contact.coordinator_key}"
 
     def source(self, spec: str) -> DataSource:
         """A dataset by specification and content."""
@@ -165,6 +198,11 @@ class Community:
         self._submitted.put((task.digest, task, label, future))
         return future
 
+    def _take_name(self, name: str) -> None:
+        if name in self._names:
+            raise ConfigError(f"the name {name!r} is taken in this community")
+        self._names.add(name)
+
     # On the community's thread.
 
     def _run(self) -> None:
@@ -175,6 +213,7 @@ class Community:
                 Journal(self._folder.journal) as journal,
                 Crew(self._folder, self._slots, LaunchConfig(), self._watcher) as crew,
             ):
+                self._crew = crew
                 self._started.set_result(None)
                 self._work(journal, crew, waiting)
         except AgentKDError as error:

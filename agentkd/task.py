@@ -31,9 +31,9 @@ class DataSource(FrozenData):
 
 
 class TeacherReference(FrozenData):
-    """A network that teaches: architecture and the digest of its weights."""
+    """A network that teaches: architecture and the digest of its weights. Without an architecture only who holds it can teach."""
 
-    architecture: Architecture
+    architecture: Architecture | None
     weights: str
     share: float = Field(default=1.0, gt=0)
 

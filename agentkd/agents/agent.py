@@ -48,6 +48,7 @@ from agentkd.messages.bodies import (
     AssessRequest,
     Body,
     CancelRequest,
+    Capability,
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
@@ -127,7 +128,7 @@ class Agent:
         self._audit = Audit(settings.audit)
         transport = find_transport(settings.transport)
         hello = HelloRequest(
-            capabilities=ALL_CAPABILITIES,
+            capabilities=(*ALL_CAPABILITIES, Capability.LEARN),
             window_bytes=WINDOW_BYTES,
             device=settings.device,
             environment=environment(self.device),
@@ -158,13 +159,20 @@ class Agent:
             self.post.connect(self._coordinator)
             if self.settings.join and not self._joined.wait(JOIN_TIMEOUT_S):
                 raise ReplyTimeoutError("coordinator", "HelloRequest", JOIN_TIMEOUT_S)
-            while True:
-                delivery = self._work.get()
-                if isinstance(delivery.message.body, LeaveRequest):
-                    self._say(LeftEvent(reason="asked to leave"), delivery.message.msg_id)
-                    return
-                self._answer(delivery)
-                self._progress += 1
+            try:
+                self._work_until_leave()
+            except SystemExit:
+                self._say(LeftEvent(reason="ended by a signal"))
+                raise
+
+    def _work_until_leave(self) -> None:
+        while True:
+            delivery = self._work.get()
+            if isinstance(delivery.message.body, LeaveRequest):
+                self._say(LeftEvent(reason="asked to leave"), delivery.message.msg_id)
+                return
+            self._answer(delivery)
+            self._progress += 1
 
     # On the I/O thread.
 
@@ -398,7 +406,8 @@ def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
     if settings.parent_pid:
         _die_with_parent(settings.parent_pid)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: sys.exit(0))
     torch.set_num_threads(settings.threads)
     Agent(settings).serve()
 

@@ -32,13 +32,16 @@ from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact, Launcher, LocalLauncher
 from agentkd.messages.bodies import (
+    AdmittedPeer,
     Body,
+    Capability,
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
+    LeftEvent,
     ReleaseEvent,
     TaskProgressEvent,
     TaskReply,
@@ -47,8 +50,10 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
     TeachReply,
     TeachRequest,
+    Way,
     WelcomeReply,
 )
+from agentkd.messages.wire import Buffer
 from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
@@ -94,7 +99,10 @@ class _Collected:
 
 
 class Crew:
-    """Has tasks done. Use as a context manager: no agent outlives it. Not thread-safe; one thread calls ``want`` and ``turn``."""
+    """Has tasks done. Use as a context manager: no agent that it started outlives it.
+
+    One thread calls ``want`` and ``turn``; ``invite``, ``greeting`` and ``ask`` may be called from any.
+    """
 
     def __init__(
         self,
@@ -107,7 +115,7 @@ class Crew:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts)
-        self._inbox: queue.Queue[Delivery | _Collected] = queue.Queue()
+        self._inbox: queue.Queue[Delivery | _Collected | AdmittedPeer] = queue.Queue()
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
@@ -127,8 +135,8 @@ class Crew:
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
         self._config = config
         launcher = launcher or LocalLauncher(folder)
-        contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
-        self._members = Members(folder, launcher, contact, self._post, config)
+        self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
+        self._members = Members(folder, launcher, self._contact, self._post, config)
 
     def __enter__(self) -> "Crew":
         self._post.start()
@@ -168,6 +176,49 @@ class Crew:
         finished, self._finished = self._finished, []
         return finished
 
+    def invite(self, guest: AdmittedPeer) -> None:
+        """Admits an agent that somebody else starts. It learns or teaches, as it says when it comes; it may come back."""
+        self._members.admit(guest)
+        self._inbox.put(guest)
+
+    def greeting(self, public_key: str) -> HelloRequest | None:
+        """What a guest said when it came; ``None`` if it is not here."""
+        peer = self._post.peer(public_key)
+        return peer.greeting if peer is not None and isinstance(peer.greeting, HelloRequest) else None
+
+    def ask(self, public_key: str, body: Body, *, buffers: tuple[Buffer, ...] = (), timeout_s: float) -> Delivery:
+        """An agent's reply to a request. Blocks.
+
+        Raises:
+            RemoteAgentError: it answered with an error.
+            ReplyTimeoutError: it did not answer in time.
+        """
+        return self._asker.ask(self._post, public_key, body, buffers=buffers, timeout_s=timeout_s)
+
+    def fetch(self, delivery: Delivery) -> bytes:
+        """The piece of knowledge that a reply hands over. Blocks.
+
+        Raises:
+            AgentKDError: as ``Carrier.fetch``.
+        """
+        body = delivery.message.body
+        assert isinstance(body, KnowledgeReply)
+        fetched = self._carrier.fetch(delivery.sender, body.piece, delivery.message.buffers)
+        try:
+            return bytes(fetched.data)
+        finally:
+            fetched.release()
+
+    @property
+    def contact(self) -> Contact:
+        """Where guests find this crew, and its public key."""
+        return self._contact
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How knowledge can get here."""
+        return self._carrier.ways
+
     def activities(self) -> tuple[Activity, ...]:
         """What every agent is doing."""
         return tuple(self._activity(member) for member in self._dispatcher.members.values())
@@ -183,9 +234,12 @@ class Crew:
 
     # Incoming.
 
-    def _receive(self, delivery: "Delivery | _Collected") -> None:
+    def _receive(self, delivery: "Delivery | _Collected | AdmittedPeer") -> None:
         if isinstance(delivery, _Collected):
             self._end(delivery)
+            return
+        if isinstance(delivery, AdmittedPeer):
+            self._members.expect(delivery)
             return
         name = self._members.name_of(delivery.sender)
         if not name:
@@ -193,8 +247,7 @@ class Crew:
         body = delivery.message.body
         self._members.note_message(name)
         if isinstance(body, HelloRequest):
-            if self._members.joined(name, body):
-                self._handle(dispatch.Joined(name))
+            self._join(name, body)
         elif isinstance(body, HeartbeatEvent):
             self._members.note_heartbeat(name, body)
         elif isinstance(body, TaskProgressEvent):
@@ -211,6 +264,18 @@ class Crew:
             self._handle(dispatch.Ready(name, body.weights))
         elif isinstance(body, ErrorReply):
             self._receive_error(name, body)
+        elif isinstance(body, LeftEvent) and self._members.is_guest(name):
+            self._lose(self._members.drop(name, body.reason or "it left"))
+
+    def _join(self, name: str, hello: HelloRequest) -> None:
+        is_new = self._members.joined(name, hello)
+        if self._members.is_guest(name):
+            learns = Capability.LEARN in hello.capabilities
+            what = f"teaches {hello.teaches[:12]}" if hello.teaches else "learns" if learns else "looks on"
+            self.watcher.tell(f"{name} came as a guest and {what}")
+            self._handle(dispatch.Arrived(name, learns, hello.teaches))
+        elif is_new:
+            self._handle(dispatch.Joined(name))
 
     def _take_result(self, name: str, key: str, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
@@ -271,7 +336,7 @@ class Crew:
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
-        self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work goes to another agent")
+        self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._handle(dispatch.Lost(lost.agent))
 
     def _current(self, task: str, epoch: int) -> _Doing | None:
@@ -284,16 +349,18 @@ class Crew:
         self._act(self._dispatcher.handle(event))
 
     def _act(self, actions: list[dispatch.Action]) -> None:
+        if any(isinstance(action, dispatch.Start | dispatch.Move) for action in actions):
+            for teacher, students in self._dispatcher.students().items():
+                self._members.introduce(teacher, students)
         for action in actions:
             if isinstance(action, dispatch.Launch):
                 self._members.launch(action.agent, self.slots[action.slot])
             elif isinstance(action, dispatch.Start):
                 self._start(action)
             elif isinstance(action, dispatch.Teach):
-                teacher = action.teacher
-                self._say(
-                    action.agent, TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=action.data)
-                )
+                architecture, weights = action.teacher.architecture, action.teacher.weights
+                assert architecture is not None
+                self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
             elif isinstance(action, dispatch.Move):
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)

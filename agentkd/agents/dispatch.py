@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from agentkd.task import DataSource, Task, TeacherReference
 
+GUEST_SLOT = -1
+
 
 class Bench(StrEnum):
     """What an agent was started for."""
@@ -49,6 +51,15 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """An agent that somebody else started said hello: it learns, or teaches these weights and no others, or neither."""
+
+    agent: str
+    learns: bool
+    teaches: str = ""
+
+
+@dataclass(frozen=True)
 class Lost:
     """An agent ended, fell silent or hangs."""
 
@@ -82,7 +93,7 @@ class Ready:
     weights: str
 
 
-Event = Joined | Lost | Ended | Failed | Ready
+Event = Joined | Arrived | Lost | Ended | Failed | Ready
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,8 @@ class Dispatcher:
     def handle(self, event: Event) -> list[Action]:
         """Takes note of an event and says what is to be done."""
         actions: list[Action] = []
+        if isinstance(event, Arrived):
+            return self._take_in(event) + self._assign()
         member = self.members.get(event.agent)
         if member is None:
             return actions
@@ -186,7 +199,7 @@ class Dispatcher:
         elif isinstance(event, Ready):
             if member.weights == event.weights:
                 member.condition = Condition.TEACHING
-                actions += self._move_students(event)
+                actions += self._move_students(event.agent, event.weights)
         elif self._is_current(event):
             member.condition, member.task = Condition.IDLE, ""
             if isinstance(event, Ended):
@@ -205,6 +218,24 @@ class Dispatcher:
         if member is not None and member.condition is Condition.ADOPTING:
             member.condition, member.weights = Condition.IDLE, ""
 
+    def students(self) -> dict[str, tuple[str, ...]]:
+        """Who learns from each teaching agent now."""
+        found: dict[str, list[str]] = {}
+        for running in self.running.values():
+            for teacher in running.teachers.values():
+                found.setdefault(teacher, []).append(running.agent)
+        return {teacher: tuple(students) for teacher, students in found.items()}
+
+    def _take_in(self, event: Arrived) -> list[Action]:
+        """A guest in the bench where it is of use. What it did in an earlier session is lost."""
+        actions = self.handle(Lost(event.agent))
+        if event.teaches:
+            self.members[event.agent] = Member(event.agent, Bench.TEACHING, GUEST_SLOT, Condition.TEACHING, weights=event.teaches)
+            actions += self._move_students(event.agent, event.teaches)
+        elif event.learns:
+            self.members[event.agent] = Member(event.agent, Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
+        return actions
+
     def _is_current(self, event: Ended | Failed) -> bool:
         running = self.running.get(event.task)
         return running is not None and (running.agent, running.epoch) == (event.agent, event.epoch)
@@ -216,12 +247,13 @@ class Dispatcher:
         self.waiting = {task: self.tasks[task], **self.waiting}
         return []
 
-    def _move_students(self, event: Ready) -> list[Action]:
+    def _move_students(self, teacher: str, weights: str) -> list[Action]:
+        """Tells everybody who learns from these weights where they are taught now."""
         moves: list[Action] = []
         for running in self.running.values():
-            if running.teachers.get(event.weights, event.agent) != event.agent:
-                running.teachers[event.weights] = event.agent
-                moves.append(Move(running.agent, event.weights, event.agent))
+            if weights in running.teachers:
+                running.teachers[weights] = teacher
+                moves.append(Move(running.agent, weights, teacher))
         return moves
 
     def _assign(self) -> list[Action]:
@@ -258,16 +290,16 @@ class Dispatcher:
     def _have_taught(self, reference: TeacherReference, data: DataSource, reserved: set[str]) -> list[Action]:
         """What must happen so that these weights are taught; nothing if they are, or soon will be."""
         bench = [m for m in self.members.values() if m.bench is Bench.TEACHING]
-        if any(m.weights == reference.weights for m in bench):
+        if reference.architecture is None or any(m.weights == reference.weights for m in bench):
             return []
         idle = [m for m in bench if m.condition is Condition.IDLE]
-        idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved]
+        idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved and m.slot != GUEST_SLOT]
         if idle:
             idle[0].condition, idle[0].weights = Condition.ADOPTING, reference.weights
             return [Teach(idle[0].name, reference, data)]
         starting = sum(m.condition is Condition.STARTING for m in bench)
         unserved = reserved - {m.weights for m in bench}
-        if starting < len(unserved) and len(bench) < max(len(reserved), self.num_slots):
+        if self.num_slots and starting < len(unserved) and len(bench) < max(len(reserved), self.num_slots):
             return [self._launch(Bench.TEACHING, len(bench) % self.num_slots)]
         return []
 

@@ -7,17 +7,19 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from agentkd.agents.feeding import DatasetFeed, view_images
 from agentkd.agents.teaching import Teacher
+from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.errors import (
     ArtifactCorruptError,
+    ConfigError,
     ContractError,
     DatasetError,
     ExchangeError,
@@ -31,6 +33,7 @@ from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import tensors
 from agentkd.knowledge.soft_targets import SoftTargets
 from agentkd.messages.bodies import (
+    AdmittedPeer,
     Body,
     ErrorReply,
     KnowledgeKind,
@@ -41,7 +44,7 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
 )
 from agentkd.recipe import Distillation
-from agentkd.task import ExchangeSummary, Task
+from agentkd.task import ExchangeSummary, Task, TeacherReference
 from agentkd.training.batches import Batch
 from agentkd.training.losses import Outputs, Terms, cross_entropy
 
@@ -78,7 +81,8 @@ class DirectLesson:
         assert task.distillation
         self._task, self._feed, self._store = task, feed, store
         self._teachers = [
-            Teacher(t.architecture, t.weights, task.data, stored=store.get(t.weights), device=device) for t in task.teachers
+            Teacher(must_have_architecture(t), t.weights, task.data, stored=store.get(t.weights), device=device)
+            for t in task.teachers
         ]
         self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
 
@@ -129,20 +133,20 @@ class RemoteLesson:
         self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
         self._peers = {taught.weights: taught.peer for taught in teachers}
         self._without_data: set[str] = set()
-        self._asked: dict[int, tuple[str, int, float]] = {}
+        self._asked: dict[int, _Asked] = {}
         self._answers: dict[tuple[str, int], tuple[Tensor, Fetched]] = {}
         self._in_use: list[Fetched] = []
         self._requests = self._bytes = 0
         self._waited_s = self._teacher_s = 0.0
         for peer in self._peers.values():
-            post.connect(peer)
+            self._reach(peer)
 
     def close(self) -> None:
         """Gives back what was lent and closes the connections to the teachers."""
         for fetched in (*self._in_use, *(fetched for _, fetched in self._answers.values())):
             fetched.release()
         for peer in self._peers.values():
-            self._post.disconnect(peer.public_key)
+            self._part(peer)
 
     def summary(self) -> ExchangeSummary:
         """What the lesson cost so far."""
@@ -192,8 +196,19 @@ class RemoteLesson:
             if time.monotonic() - asked_at > ASK_AGAIN_S:
                 number, asked_at = self._say(peer, request), time.monotonic()
 
+    def _reach(self, peer: PeerAddress) -> None:
+        """Dials a teacher; one that does not listen dials this agent, and is let in for that."""
+        if not peer.endpoints:
+            self._post.admit([AdmittedPeer(agent=peer.agent, public_key=peer.public_key, may=())])
+        self._post.connect(peer)
+
+    def _part(self, peer: PeerAddress) -> None:
+        """Hangs up. Who dialed this agent keeps the connection, since it would not know to dial again for the next lesson."""
+        if peer.endpoints:
+            self._post.disconnect(peer.public_key)
+
     def _is_asked(self, weights: str, step: int) -> bool:
-        return any((w, s) == (weights, step) for w, s, _ in self._asked.values())
+        return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
 
     def _ask(self, weights: str, step: int) -> None:
         request = soft_targets_request(self._task, self._feed, weights, step).model_copy(update={"ways": self._carrier.ways})
@@ -202,7 +217,7 @@ class RemoteLesson:
             images = view_images(self._feed.dataset, request.views, request.view_settings)
             buffers, request = (tensors.encode({"images": images}),), request.model_copy(update={"views": ()})
         number = self._say(self._peers[weights], request, buffers)
-        self._asked[number] = (weights, step, time.monotonic())
+        self._asked[number] = _Asked(weights, step, has_images=bool(buffers))
 
     def _say(self, peer: PeerAddress, body: Body, buffers: tuple[bytes, ...] = ()) -> int:
         self._requests += 1
@@ -211,15 +226,15 @@ class RemoteLesson:
     def _receive(self, started: float, step: int) -> None:
         delivery = self._next(started, f"soft targets of step {step}")
         if delivery is None:
-            late = [n for n, (_, _, asked_at) in self._asked.items() if time.monotonic() - asked_at > ASK_AGAIN_S]
-            for number in late:
-                weights, at, _ = self._asked.pop(number)
-                self._ask(weights, at)
+            now = time.monotonic()
+            for number in [number for number, asked in self._asked.items() if now - asked.at > ASK_AGAIN_S]:
+                late = self._asked.pop(number)
+                self._ask(late.weights, late.step)
             return
         asked = self._asked.get(delivery.message.parent_id)
-        if asked is None or delivery.sender != self._peers[asked[0]].public_key:
+        if asked is None or delivery.sender != self._peers[asked.weights].public_key:
             return
-        weights, at, _ = self._asked.pop(delivery.message.parent_id)
+        del self._asked[delivery.message.parent_id]
         body = delivery.message.body
         if isinstance(body, ErrorReply):
             self._take_refusal(delivery, body, asked)
@@ -228,20 +243,19 @@ class RemoteLesson:
         try:
             fetched = self._carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=self._check)
         except (ExchangeError, ArtifactCorruptError) as error:  # lost or damaged on the way: the answer is asked for again
-            log.info("soft targets of step %d: %s; asking again", at, error)
+            log.info("soft targets of step %d: %s; asking again", asked.step, error)
             self._asked[delivery.message.parent_id] = asked
             return
-        self._answers[weights, at] = self._checked(body, fetched, weights), fetched
+        self._answers[asked.weights, asked.step] = self._checked(body, fetched, asked.weights), fetched
         self._bytes += body.piece.size_bytes
         self._teacher_s += body.teacher_s
 
-    def _take_refusal(self, delivery: Delivery, body: ErrorReply, asked: tuple[str, int, float]) -> None:
-        weights, step, _ = asked
-        if body.code == DatasetError.code and weights not in self._without_data:
-            self._without_data.add(weights)
-            self._ask(weights, step)
+    def _take_refusal(self, delivery: Delivery, body: ErrorReply, asked: "_Asked") -> None:
+        if body.code == DatasetError.code and not asked.has_images:
+            self._without_data.add(asked.weights)
+            self._ask(asked.weights, asked.step)
         elif body.code in (ContractError.code, DatasetError.code, RemoteProtocolError.code):
-            raise RemoteAgentError(self._peers[weights].agent, body.code, body.remote_type, body.text, rule=body.rule)
+            raise RemoteAgentError(self._peers[asked.weights].agent, body.code, body.remote_type, body.text, rule=body.rule)
         else:
             self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
 
@@ -264,12 +278,11 @@ class RemoteLesson:
         old = self._peers.get(event.weights)
         if old is None or old == event.peer:
             return
-        self._post.disconnect(old.public_key)
-        self._post.connect(event.peer)
+        self._part(old)
+        self._reach(event.peer)
         self._peers[event.weights] = event.peer
-        for number in [n for n, (weights, _, _) in self._asked.items() if weights == event.weights]:
-            weights, step, _ = self._asked.pop(number)
-            self._ask(weights, step)
+        for number in [number for number, asked in self._asked.items() if asked.weights == event.weights]:
+            self._ask(event.weights, self._asked.pop(number).step)
 
     def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> Tensor:
         if body.weights != weights:
@@ -279,6 +292,27 @@ class RemoteLesson:
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
             raise ContractError("logits", None if logits is None else tuple(logits.shape), (*wanted, "h", "w"))
         return logits
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request under way: for whose soft targets, for which step, since when, and whether the images went with it."""
+
+    weights: str
+    step: int
+    has_images: bool
+    at: float = field(default_factory=time.monotonic)
+
+
+def must_have_architecture(teacher: TeacherReference) -> Architecture:
+    """The architecture of a teacher that is to be built here.
+
+    Raises:
+        ConfigError: only who holds it can teach.
+    """
+    if teacher.architecture is None:
+        raise ConfigError(f"teacher {teacher.weights[:12]} has no architecture here: only the agent that holds it can teach")
+    return teacher.architecture
 
 
 def soft_targets_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:

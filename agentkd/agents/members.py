@@ -1,4 +1,7 @@
-"""The agents of a run as processes and peers: started, welcomed, watched, ended. Decides nothing about tasks."""
+"""The agents of a run as processes and peers: started or invited, welcomed, watched, ended. Decides nothing about tasks.
+
+A *guest* was started by somebody else and admitted by its key. It may leave and come back; it is never killed.
+"""
 
 import os
 import time
@@ -24,21 +27,22 @@ LEAVE_GRACE_S = 2.0
 
 @dataclass
 class _Peer:
-    process: AgentProcess
-    public_key: str
+    identity: AdmittedPeer
+    process: AgentProcess | None
     started_at: float
+    device: str = ""
     endpoints: tuple[str, ...] = ()
+    introduced: tuple[AdmittedPeer, ...] = ()
     liveness: Liveness | None = None
 
 
 class Members:
-    """Every agent process that this coordinator started."""
+    """Every agent process that this coordinator started, and its guests."""
 
     def __init__(self, folder: RunFolder, launcher: Launcher, contact: Contact, post: Post, config: LaunchConfig) -> None:
         self._folder, self._launcher, self._contact, self._post, self._config = folder, launcher, contact, post, config
         self._peers: dict[str, _Peer] = {}
         self._names: dict[str, str] = {}
-        self._guests: dict[str, AdmittedPeer] = {}
         self._failed_starts = 0
 
     def launch(self, name: str, slot: Slot) -> None:
@@ -46,9 +50,23 @@ class Members:
         keys = new_key_pair()
         key_file = self._folder.keys / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
         save_key_pair(key_file, keys)
-        self._post.admit([AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING)])
-        self._names[keys.public] = name
-        self._peers[name] = _Peer(self._launcher.start(name, slot, key_file, self._contact), keys.public, time.monotonic())
+        identity = self.admit(AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING))
+        process = self._launcher.start(name, slot, key_file, self._contact)
+        self._peers[name] = _Peer(identity, process, time.monotonic(), slot.device)
+
+    def admit(self, identity: AdmittedPeer) -> AdmittedPeer:
+        """Lets a key in under a name. From any thread."""
+        self._names[identity.public_key] = identity.agent
+        self._post.admit([identity])
+        return identity
+
+    def expect(self, guest: AdmittedPeer) -> None:
+        """An agent that somebody else starts, admitted already, may come when it likes."""
+        self._peers[guest.agent] = _Peer(guest, None, time.monotonic())
+
+    def is_guest(self, name: str) -> bool:
+        """Whether somebody else started it."""
+        return self._peers[name].process is None
 
     def name_of(self, public_key: str) -> str:
         """Who has that key; empty for an agent that is no longer one of ours."""
@@ -56,41 +74,41 @@ class Members:
 
     def key_of(self, name: str) -> str:
         """An agent's public key; empty if it is lost."""
-        return self._peers[name].public_key if name in self._peers else ""
+        return self._peers[name].identity.public_key if name in self._peers else ""
 
     def device_of(self, name: str) -> str:
         """The device that an agent was placed on."""
-        return self._peers[name].process.slot.device if name in self._peers else ""
+        return self._peers[name].device if name in self._peers else ""
 
     def address_of(self, name: str) -> PeerAddress:
         """Where an agent serves knowledge."""
         peer = self._peers[name]
-        return PeerAddress(agent=name, endpoints=peer.endpoints, public_key=peer.public_key)
+        return PeerAddress(agent=name, endpoints=peer.endpoints, public_key=peer.identity.public_key)
 
     def joined(self, name: str, hello: HelloRequest) -> bool:
-        """Takes note that an agent was welcomed and tells everybody the keys; false if it had joined before."""
+        """Takes note that an agent was welcomed; false if it had joined before."""
         peer = self._peers[name]
-        is_new = not peer.endpoints
-        peer.endpoints = hello.endpoints
+        is_new = peer.liveness is None
+        peer.endpoints, peer.introduced = hello.endpoints, ()
+        peer.device = hello.device or peer.device
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)
         self._failed_starts = 0
-        self.tell_peers()
         return is_new
 
-    def tell_peers(self, *guests: AdmittedPeer) -> None:
-        """Tells every agent who its peers are; guests stay among them from then on."""
-        self._guests |= {guest.public_key: guest for guest in guests}
-        own = (
-            AdmittedPeer(agent=name, endpoints=peer.endpoints, public_key=peer.public_key, may=EVERYTHING)
-            for name, peer in self._peers.items()
+    def introduce(self, teacher: str, students: tuple[str, ...]) -> None:
+        """Tells a teacher who may ask it, unless it knows that already. Nobody else may."""
+        peer = self._peers.get(teacher)
+        if peer is None:
+            return
+        listed = tuple(
+            self._peers[name].identity.model_copy(update={"endpoints": self._peers[name].endpoints})
+            for name in students
+            if name in self._peers
         )
-        everybody = PeersEvent(peers=(*own, *self._guests.values()))
-        for other in self._peers.values():
-            if other.endpoints:
-                self._post.send(other.public_key, everybody)
-        for guest in self._guests:
-            self._post.send(guest, everybody)
+        if listed != peer.introduced:
+            peer.introduced = listed
+            self._post.send(peer.identity.public_key, PeersEvent(peers=listed))
 
     def note_message(self, name: str) -> None:
         """Any message is a sign of life."""
@@ -112,38 +130,44 @@ class Members:
         """
         now = time.monotonic()
         for name, peer in list(self._peers.items()):
-            exit_code = peer.process.poll()
+            exit_code = peer.process.poll() if peer.process else None
             if exit_code is not None:
                 reason = f"its process ended with exit code {exit_code}"
-            elif peer.liveness is None:
-                reason = "did not join in time" if now - peer.started_at > START_TIMEOUT_S else ""
-            else:
+            elif peer.liveness is not None:
                 reason = verdict(peer.liveness, now, lease_s=self._config.lease_s, hang_s=self._config.hang_s)
+            else:
+                reason = "did not join in time" if peer.process and now - peer.started_at > START_TIMEOUT_S else ""
             if reason:
-                yield self._drop(name, exit_code, reason)
+                yield self.drop(name, reason, exit_code)
 
     def end(self) -> None:
         """Asks all agents to leave, and leaves none behind."""
         for peer in self._peers.values():
-            if peer.endpoints and peer.process.poll() is None:
-                self._post.send(peer.public_key, LeaveRequest())
+            if peer.liveness is not None:
+                self._post.send(peer.identity.public_key, LeaveRequest())
         deadline = time.monotonic() + LEAVE_GRACE_S
-        idle_end = [peer.process for peer in self._peers.values()]
-        while any(process.poll() is None for process in idle_end) and time.monotonic() < deadline:
+        processes = self._processes()
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
             time.sleep(0.02)
-        end_all(idle_end)
-        self._peers.clear()
+        self.end_now()
 
     def end_now(self) -> None:
-        """Ends all agents without asking."""
-        end_all([peer.process for peer in self._peers.values()])
+        """Ends all agents without asking. Guests see that their coordinator is gone."""
+        end_all(self._processes())
         self._peers.clear()
 
-    def _drop(self, name: str, exit_code: int | None, reason: str) -> AgentLostError:
-        peer = self._peers.pop(name)
+    def drop(self, name: str, reason: str, exit_code: int | None = None) -> AgentLostError:
+        """Gives an agent up, and says so. A guest stays invited."""
+        peer = self._peers[name]
+        if peer.process is None:
+            seen_s = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
+            peer.liveness = None
+            self._post.disconnect(peer.identity.public_key)
+            return AgentLostError(name, seen_s, None, reason)
+        del self._peers[name]
         peer.process.kill()
-        self._post.forget(peer.public_key)
-        self._names.pop(peer.public_key, None)
+        self._post.forget(peer.identity.public_key)
+        self._names.pop(peer.identity.public_key, None)
         tail = peer.process.stderr_tail()
         if peer.liveness is None:
             self._failed_starts += 1
@@ -153,3 +177,6 @@ class Members:
                 )
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else reason)
+
+    def _processes(self) -> list[AgentProcess]:
+        return [peer.process for peer in self._peers.values() if peer.process is not None]

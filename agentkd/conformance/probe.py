@@ -62,8 +62,6 @@ class Probe:
             while True:
                 greeting = self.hear(timeout_s=timeout_s)
                 if isinstance(greeting.body, HelloRequest):
-                    self.heard_hello = greeting.body
-                    self.say(WelcomeReply(agent="agent", heartbeat_s=1.0, lease_s=20.0), parent_id=greeting.msg_id)
                     return greeting
         return self.ask(hello or HelloRequest(), timeout_s=timeout_s)
 
@@ -115,6 +113,9 @@ class Probe:
                 break
             if heard.message is None:
                 raise BrokenClauseError(f"the agent sent what is no message: {heard.problem}")
+            if self.is_listening and isinstance(heard.message.body, HelloRequest):  # again, if the agent dialed anew
+                self.heard_hello = heard.message.body
+                self.say(WelcomeReply(agent="agent", heartbeat_s=1.0, lease_s=20.0), parent_id=heard.message.msg_id)
             if parent_id is None or heard.message.parent_id == parent_id:
                 return heard.message
         raise ReplyTimeoutError("the agent", "a message", timeout_s)

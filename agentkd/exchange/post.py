@@ -43,7 +43,7 @@ from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode, type_o
 
 SEND_GIVE_UP_S = 30.0
 SEND_RETRY_S = 0.02
-GREET_AGAIN_S = 5.0
+GREET_AGAIN_S = 1.0
 ERROR_NUMBER = NUMBERS[ErrorReply]
 ALL_CAPABILITIES: tuple[str, ...] = (Capability.SHARED, Capability.STORE, Capability.STREAM, Capability.VIEWS)
 PLAIN_HELLO = HelloRequest(capabilities=ALL_CAPABILITIES, window_bytes=WINDOW_BYTES)

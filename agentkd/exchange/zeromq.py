@@ -1,8 +1,9 @@
 """The channel between processes: ZeroMQ sockets with CURVE, over tcp and ipc, on one I/O thread.
 
 It listens on two ROUTERs, one for each lane, and dials with DEALERs. Fail closed: sockets enforce the ZAP domain, and only
-keys that ``is_admitted`` accepts get through the handshake; each message is checked again, so that a revoked key's live session
-ends at its next message. A peer's identity is its authenticated key, never a routing id or what a message says.
+keys that ``is_admitted`` accepts get through the handshake, which is tried with a stranger's key before anything is said; each
+message is checked again, so that a revoked key's live session ends at its next message. A peer's identity is its authenticated
+key, never a routing id or what a message says.
 """
 
 import contextlib
@@ -15,15 +16,17 @@ from pathlib import Path
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import recv_monitor_message
 
 from agentkd.errors import LaunchError, Rule
 from agentkd.exchange.channel import Counters, Frames, FramesArrived, Turn
-from agentkd.exchange.keys import KeyPair
+from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.loop import CommandLoop
 from agentkd.messages.wire import MAX_MESSAGE_BYTES
 
 ZAP_DOMAIN = b"agentkd"
 HANDSHAKE_MS = 5_000
+SELF_TEST_MS = 10_000
 LINGER_MS = 1_000
 CONTROL_HIGH_WATER_MARK = 10_000
 BULK_HIGH_WATER_MARK = 64
@@ -58,6 +61,7 @@ class ZeroMQChannel:
         self._routers = {lane: self._listening_socket(lane) for lane in (CONTROL, BULK)}
         self.endpoints = self._bind(self._routers[CONTROL], bind)
         self.bulk_endpoints = self._bind(self._routers[BULK], tuple(_any_port(address) for address in bind))
+        self._refuse_a_stranger()
 
     def start(self, arrived: FramesArrived, turn: Turn) -> None:
         self._arrived, self._turn = arrived, turn
@@ -193,6 +197,32 @@ class ZeroMQChannel:
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         return router
 
+    def _refuse_a_stranger(self) -> None:
+        """Knocks at both lanes with a key that was made this moment. Were it let in, so would be anybody.
+
+        Raises:
+            LaunchError: it was not refused.
+        """
+        stranger = new_key_pair()
+        for endpoint in (self.endpoints[0], self.bulk_endpoints[0]):
+            knock = self._curve_socket(zmq.DEALER, CONTROL)
+            knock.curve_publickey, knock.curve_secretkey = stranger.public.encode(), stranger.secret.encode()
+            knock.curve_serverkey = self.keys.public.encode()
+            monitor = knock.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH)
+            knock.connect(endpoint)
+            event = recv_monitor_message(monitor)["event"] if monitor.poll(SELF_TEST_MS) else None
+            knock.disable_monitor()
+            monitor.close(linger=0)
+            knock.close(linger=0)
+            if event != zmq.Event.HANDSHAKE_FAILED_AUTH:
+                self._give_up()
+                what = "a key that nobody knows was let in" if event else "nobody answers the authentication of peers"
+                raise LaunchError(f"{endpoint} is not safe to listen on: {what}")
+
+    def _give_up(self) -> None:
+        self._authenticator.stop()
+        self._context.destroy(linger=0)
+
     def _bind(self, router: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
         bound = []
         for address in addresses:
@@ -200,8 +230,7 @@ class ZeroMQChannel:
             try:
                 router.bind(chosen)
             except zmq.ZMQError as error:
-                self._authenticator.stop()
-                self._context.destroy(linger=0)
+                self._give_up()
                 raise LaunchError(
                     f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
                 ) from error

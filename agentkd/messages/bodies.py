@@ -49,6 +49,7 @@ class Capability(StrEnum):
     STORE = "store"
     STREAM = "stream"
     VIEWS = "views"
+    LEARN = "learn"
 
 
 class KnowledgeKind(StrEnum):
@@ -105,7 +106,11 @@ class Piece(Body):
 
 
 class HelloRequest(Body):
-    """Dialer to listener, first of all: the minor versions I speak, what I can do, where I am. Who I am is my key."""
+    """Dialer to listener, first of all: the minor versions I speak, what I can do, where I am. Who I am is my key.
+
+    Args:
+        teaches: digest of the weights that this agent teaches from the start, if any.
+    """
 
     minor_min: int = Field(default=0, strict=True, ge=0, le=255)
     minor_max: int = Field(default=0, strict=True, ge=0, le=255)
@@ -117,6 +122,7 @@ class HelloRequest(Body):
     window_bytes: Count = 0
     pid: Count = 0
     device: Name = ""
+    teaches: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
     environment: dict[Name, Text] = Field(default_factory=dict, max_length=64)
 
 

@@ -29,6 +29,7 @@ const TYPE = {
 };
 const NAMES = Object.fromEntries(Object.entries(TYPE).map(([name, number]) => [number, name]));
 const PREAMBLE_SIZE = 10;
+const GREET_AGAIN_MS = 1000;
 const STRIDE = 8;
 const INLINE_LIMIT = 64 * 1024 * 1024;
 
@@ -214,28 +215,40 @@ function decode(frames) {
 
 class Link {
   constructor(endpoint, publicKey, coordinates) {
-    Object.assign(this, { coordinates, number: 0, session: "", queue: Promise.resolve() });
+    Object.assign(this, { endpoint, publicKey, coordinates, number: 0, session: "" });
+    this.dial();
+    this.redial = setInterval(() => (this.session ? clearInterval(this.redial) : this.dial()), GREET_AGAIN_MS);
+  }
+
+  // ZeroMQ does not come again by itself after a handshake that was refused, so whoever is not welcomed dials anew.
+  dial() {
+    if (this.socket) {
+      this.socket.linger = 0;
+      this.socket.close();
+    }
+    this.queue = Promise.resolve();
     this.socket = new Dealer({
-      curvePublicKey: keys.public, curveSecretKey: keys.secret, curveServerKey: publicKey, linger: 500,
+      curvePublicKey: keys.public, curveSecretKey: keys.secret, curveServerKey: this.publicKey, linger: 500,
     });
-    this.socket.connect(endpoint);
+    this.socket.connect(this.endpoint);
     this.say("HelloRequest", {
       minor_min: 0, minor_max: 0, agent: "", endpoints: [], capabilities: [], host: "", store: "", window_bytes: 0,
-      pid: process.pid, device: "javascript", environment: { node: process.version },
+      teaches: weights, pid: process.pid, device: "javascript", environment: { node: process.version },
     });
-    this.listen();
+    this.listen(this.socket);
   }
 
   say(name, body, parentId = 0, buffers = []) {
     const head = encode({ msg_id: ++this.number, parent_id: parentId, session });
     const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 1, 0, TYPE[name], 0, head.length >> 8, head.length & 0xff]);
     const envelope = Buffer.concat([preamble, head, encode(body)]);
-    this.queue = this.queue.then(() => this.socket.send([envelope, ...buffers])).catch(() => {});
+    const { socket } = this;
+    this.queue = this.queue.then(() => socket.send([envelope, ...buffers])).catch(() => {});
     return this.queue;
   }
 
-  async listen() {
-    for await (const frames of this.socket) {
+  async listen(socket) {
+    for await (const frames of socket) {
       numMessages++;
       let parentId = 0;
       try {

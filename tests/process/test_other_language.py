@@ -1,5 +1,6 @@
 """An agent in JavaScript, written from the specification alone, keeps every clause and teaches a Python peer."""
 
+import contextlib
 import json
 import shutil
 import struct
@@ -9,20 +10,47 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import command, environment
+from experiments import SPEC, command, environment
 from live_agent import free_port
 
+import agentkd
 from agentkd.conformance.probe import Probe
+from agentkd.errors import RemoteAgentError
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeReply, KnowledgeRequest, LeaveRequest, LeftEvent
 
 FOLDER = Path(__file__).parents[2] / "examples" / "other_language"
+VIEWS = agentkd.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed"),
     pytest.mark.skipif(not (FOLDER / "node_modules").is_dir(), reason="run: npm install in examples/other_language"),
 ]
+
+
+def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) -> None:
+    save_key_pair(tmp_path / "agent.json", new_key_pair())
+    key = load_key_pair(tmp_path / "agent.json").public
+    with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", out=tmp_path / "run") as community:
+        guest = community.guest("javascript", key)
+        assert not guest.is_here
+        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *community.invitation.split()]
+        process = subprocess.Popen(start, stdout=subprocess.PIPE, text=True)
+        ended.callback(process.kill)
+        assert process.stdout is not None
+        assert guest.weights == json.loads(process.stdout.readline())["weights"]
+        images = torch.full((2, 3, 32, 32), 0.9)
+        images[..., :16] = 0.1
+        assert guest.assess(images, num_classes=5).predicted == (0.5, 0, 0, 0, 0.5)
+        assert guest.soft_targets(images, num_classes=5).argmax(dim=1)[1].tolist() == [[0, 0, 4, 4]] * 4
+        with pytest.raises(RemoteAgentError, match="num_classes"):
+            guest.assess(images, num_classes=4)
+        student = community.agent("student", "unet", num_classes=5, base=8, depth=2)
+        result = student.distill(guest, SPEC, agentkd.Distillation(alpha=0, start="scratch"), epochs=1, views=VIEWS)
+        exchange = result.result(timeout=120).exchange
+        assert exchange is not None and exchange.requests >= 4 and exchange.teacher_s > 0
+    assert process.wait(timeout=10) == 0, "it was asked to leave with the community"
 
 
 @pytest.fixture

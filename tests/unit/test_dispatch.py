@@ -1,6 +1,20 @@
 """Who does what: events in, actions out."""
 
-from agentkd.agents.dispatch import Accept, Dispatcher, Ended, Failed, GiveUp, Joined, Launch, Lost, Move, Ready, Start, Teach
+from agentkd.agents.dispatch import (
+    Accept,
+    Arrived,
+    Dispatcher,
+    Ended,
+    Failed,
+    GiveUp,
+    Joined,
+    Launch,
+    Lost,
+    Move,
+    Ready,
+    Start,
+    Teach,
+)
 from agentkd.architecture import Architecture
 from agentkd.task import DataSource, Task, TaskKind, TeacherReference
 
@@ -112,3 +126,38 @@ def test_an_ensemble_waits_for_all_its_teachers() -> None:
 
 def test_events_of_unknown_agents_are_ignored() -> None:
     assert Dispatcher(1).handle(Ended("nobody", "a", 1)) == []
+
+
+def test_a_guest_that_learns_does_tasks_and_what_it_left_is_done_by_others() -> None:
+    dispatcher = Dispatcher(0)
+    assert dispatcher.want([("a", task())]) == []
+    assert dispatcher.handle(Arrived("ann", learns=True)) == [Start("ann", "a", 1)]
+    assert dispatcher.handle(Arrived("bob", learns=True)) == []
+    assert dispatcher.handle(Lost("ann")) == [Start("bob", "a", 2)]
+    assert dispatcher.handle(Arrived("ann", learns=True)) == []
+    assert dispatcher.handle(Ended("bob", "a", 2)) == [Accept("a")]
+
+
+def test_a_guest_that_was_started_again_has_lost_its_task() -> None:
+    dispatcher = Dispatcher(0)
+    dispatcher.want([("a", task())])
+    dispatcher.handle(Arrived("ann", learns=True))
+    assert dispatcher.handle(Arrived("ann", learns=True)) == [Start("ann", "a", 2)]
+
+
+def test_weights_that_only_a_guest_holds_are_waited_for_and_never_replaced() -> None:
+    dispatcher, foreign = Dispatcher(1), TeacherReference(architecture=None, weights="w9")
+    assert dispatcher.want([("a", task(foreign))]) == [Launch("agent-1", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-1")) == []
+    assert dispatcher.handle(Arrived("js", learns=False, teaches="w9")) == [Start("agent-1", "a", 1, (("w9", "js"),))]
+    assert dispatcher.students() == {"js": ("agent-1",)}
+    assert dispatcher.handle(Arrived("js", learns=False, teaches="w9")) == [Move("agent-1", "w9", "js")]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
+    dispatcher.want([("b", task(TEACHER))])
+    assert dispatcher.members["js"].weights == "w9", "a guest is not told to adopt other weights"
+
+
+def test_a_guest_that_neither_learns_nor_teaches_gets_nothing_to_do() -> None:
+    dispatcher = Dispatcher(0)
+    dispatcher.want([("a", task())])
+    assert dispatcher.handle(Arrived("ann", learns=False)) == [] and dispatcher.members == {}

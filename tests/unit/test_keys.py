@@ -8,9 +8,11 @@ from sides import RawPeer, Side, wait_until
 from typer.testing import CliRunner
 
 from agentkd.cli import app
-from agentkd.errors import ConfigError, RemoteProtocolError, Rule, StorageError
+from agentkd.errors import ConfigError, LaunchError, RemoteProtocolError, Rule, StorageError
+from agentkd.exchange import zeromq
 from agentkd.exchange.grants import Audit, Grants, Registry
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
+from agentkd.exchange.zeromq import ZeroMQChannel
 from agentkd.messages.bodies import PingReply, PingRequest
 
 
@@ -98,3 +100,15 @@ def test_what_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         Audit(tmp_path / "file" / "log").note(None, kind="weights", digest="", size_bytes=0, way="", outcome="served")
+
+
+def test_a_listener_that_would_let_anybody_in_does_not_start() -> None:
+    with pytest.raises(LaunchError, match="nobody knows was let in"):
+        ZeroMQChannel(new_key_pair(), lambda key: True, ("tcp://127.0.0.1:*",))
+
+
+def test_a_listener_whose_authentication_nobody_answers_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeromq, "SELF_TEST_MS", 300)
+    monkeypatch.setattr(zeromq.ThreadAuthenticator, "configure_curve_callback", lambda self, *rest: self.stop())
+    with pytest.raises(LaunchError, match="nobody answers"):
+        ZeroMQChannel(new_key_pair(), lambda key: False, ("ipc://*",))
