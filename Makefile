@@ -37,8 +37,9 @@ lint: $(READY)  ## Check style and formatting
 types: $(READY)  ## Check types
 	$(BIN)/mypy
 
-fuzz: $(READY)  ## Read a million damaged messages and files
+fuzz: $(READY)  ## Read a million damaged messages and files, and send a hundred thousand to a live agent
 	$(BIN)/python tests/fuzz.py 1000000
+	AGENTKD_FUZZED=100000 $(BIN)/python -m pytest -q tests/process/test_hostile.py -k damaged_messages --timeout 1800
 
 bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py

@@ -25,6 +25,7 @@ from agentkd.errors import (
     StorageError,
 )
 from agentkd.exchange.asking import Asker
+from agentkd.exchange.channel import Counters
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
@@ -213,6 +214,11 @@ class Crew:
     def contact(self) -> Contact:
         """Where guests find this crew, and its public key."""
         return self._contact
+
+    @property
+    def counters(self) -> Counters:
+        """What crossed this crew's sockets."""
+        return self._post.counters
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -6,6 +6,7 @@ Cases are numbered as in the list that the library promises to withstand: framin
 
 import json
 import os
+import random
 import socket
 import struct
 import time
@@ -17,6 +18,7 @@ import msgpack
 import pytest
 import torch
 import zmq
+from fuzz import mangle
 from isal.isal_zlib import crc32
 from live_agent import NETWORK, LiveAgent, start_agent
 from sides import Side, wait_until
@@ -31,11 +33,13 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.messages import vectors
 from agentkd.messages.bodies import (
+    NUMBERS,
     AdmittedPeer,
     AssessRequest,
     ErrorReply,
     HelloRequest,
     KnowledgeRequest,
+    LeaveRequest,
     PeersEvent,
     Piece,
     PingReply,
@@ -51,7 +55,7 @@ from agentkd.messages.bodies import (
     Way,
 )
 from agentkd.messages.vectors import envelope, header, preamble
-from agentkd.messages.wire import MAX_BODY_BYTES, Message, encode
+from agentkd.messages.wire import MAX_BODY_BYTES, Message, encode, type_of
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
@@ -60,6 +64,7 @@ pytestmark = pytest.mark.process
 MAX_GROWTH_BYTES = 64 * 1024**2
 ANSWER_S = 1.0  # a hundred milliseconds on a quiet machine; tests share theirs with the agents of other tests
 STRANGERS_AT_ONCE = 50
+NUM_FUZZED = int(os.environ.get("AGENTKD_FUZZED", "2000"))
 NUM_STRANGERS = int(os.environ.get("AGENTKD_STRANGERS", "200"))
 CUT_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x01"
 NOTHING = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
@@ -275,6 +280,23 @@ def test_cases_28_29_epochs_that_are_over_or_were_never_given(probe: Probe, tmp_
 )
 def test_msgpack_that_would_grow(probe: Probe, body: bytes, rule: Rule) -> None:
     refused_by(probe, rule, lambda: probe.send([envelope(preamble(), header(session=probe.session), body)]))
+
+
+def test_damaged_messages_through_the_socket_leave_the_agent_as_it_was(live: LiveAgent, probe: Probe) -> None:
+    """Vectors with flipped, cut, doubled and mixed octets; AGENTKD_FUZZED says how many."""
+    seeds = [vector.frames for vector in (*vectors.valid(), *vectors.invalid()) if sum(map(len, vector.frames)) < 4096]
+    for index in range(NUM_FUZZED):
+        chance = random.Random(f"live-{index}")
+        frames = [bytearray(frame) for frame in chance.choice(seeds)]
+        mangle(chance, frames)
+        if type_of(frames) != NUMBERS[LeaveRequest]:
+            probe.send([bytes(frame) for frame in frames])
+        if index % 1000 == 999:
+            probe.greet(timeout_s=60)
+            probe.want(PingReply, PingRequest(text=str(index)), timeout_s=60)
+            probe.forget()
+    probe.greet(timeout_s=60)
+    probe.forget()
 
 
 @pytest.mark.parametrize("name", ["body_nan", "body_infinite"], ids=["case43_nan", "case43_inf"])

@@ -1,0 +1,215 @@
+"""Many light agents joined to one coordinator: heartbeats, tasks and results over real sockets, and nothing lost.
+
+The coordinator is the library's own crew with a journal; the agents live in one loop of a load generator, each with a socket,
+a key and a session of its own. A task takes an agent ``--task-s`` seconds. Ends with 1 if a task was lost or done twice, or an
+agent was lost.
+
+    python benchmarks/many_agents.py --agents 1000 --minutes 10
+"""
+
+import argparse
+import heapq
+import multiprocessing
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import zmq
+
+from agentkd.agents.crew import Crew
+from agentkd.agents.watching import Silent
+from agentkd.architecture import Architecture
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.config import LaunchConfig
+from agentkd.exchange.grants import EVERYTHING
+from agentkd.exchange.keys import KeyPair, new_key_pair
+from agentkd.messages.bodies import (
+    AdmittedPeer,
+    Body,
+    Capability,
+    HeartbeatEvent,
+    HelloRequest,
+    LeaveRequest,
+    LeftEvent,
+    TaskProgressEvent,
+    TaskReply,
+    TaskRequest,
+    WelcomeReply,
+)
+from agentkd.messages.wire import Message, decode, encode
+from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+
+SOURCE = DataSource(spec="generated:seed=1", content_digest="ab" * 32)
+NETWORK = Architecture(family="unet", num_classes=5)
+POLL_MS = 20
+Context = zmq.Context[zmq.Socket[bytes]]
+GREET_AGAIN_S = 2.0
+
+
+class LightAgent:
+    """One agent: greets, beats, does tasks that take a while and do nothing."""
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", number: int, keys: KeyPair, endpoint: str, coordinator: str
+    ) -> None:
+        self.session, self.number, self.progress = f"{number:016x}", 0, 0
+        self.heartbeat_s, self.is_welcome, self.is_over = 0.0, False, False
+        self._keys, self._endpoint, self._coordinator, self._context = keys, endpoint, coordinator, context
+        self.dial()
+
+    def dial(self) -> None:
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.linger = 2000
+        self.socket.curve_publickey, self.socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
+        self.socket.curve_serverkey = self._coordinator.encode()
+        self.socket.connect(self._endpoint)
+        self.say(HelloRequest(capabilities=(Capability.LEARN,), device="none"))
+
+    def say(self, body: Body, parent_id: int = 0) -> None:
+        self.number += 1
+        self.socket.send_multipart(encode(Message(body, self.number, parent_id, self.session)))
+
+
+def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: str, task_s: float) -> None:
+    """The load generator's process: every agent in one loop, until all were asked to leave."""
+    context: Context = zmq.Context(io_threads=1)
+    context.set(zmq.MAX_SOCKETS, 2 * len(keys) + 100)
+    before = psutil.Process().memory_info().rss
+    poller, by_socket = zmq.Poller(), {}
+    timers: list[tuple[float, int, str, LightAgent, Message | None]] = []
+    ticket = 0
+
+    def later(delay_s: float, what: str, agent: LightAgent, message: Message | None = None) -> None:
+        nonlocal ticket
+        ticket += 1
+        heapq.heappush(timers, (time.monotonic() + delay_s, ticket, what, agent, message))
+
+    for number, pair in enumerate(keys):
+        agent = LightAgent(context, number, pair, endpoint, coordinator)
+        by_socket[agent.socket] = agent
+        poller.register(agent.socket, zmq.POLLIN)
+    num_left = num_messages = 0
+    while num_left < len(keys):
+        for socket, _ in poller.poll(POLL_MS):
+            agent = by_socket[socket]
+            while socket.get(zmq.EVENTS) & zmq.POLLIN:
+                message = decode(socket.recv_multipart())
+                num_messages += 1
+                body = message.body
+                if isinstance(body, WelcomeReply) and not agent.is_welcome:
+                    agent.is_welcome, agent.heartbeat_s = True, body.heartbeat_s
+                    later(body.heartbeat_s, "beat", agent)
+                elif isinstance(body, TaskRequest):
+                    later(task_s, "done", agent, message)
+                elif isinstance(body, LeaveRequest):
+                    agent.say(LeftEvent(reason="asked to leave"), message.msg_id)
+                    agent.is_over = True
+                    num_left += 1
+        now = time.monotonic()
+        while timers and timers[0][0] <= now:
+            _, _, what, agent, request = heapq.heappop(timers)
+            if agent.is_over:
+                continue
+            if what == "beat":
+                agent.say(HeartbeatEvent(progress=agent.progress, is_busy=False))
+                later(agent.heartbeat_s, "beat", agent)
+            elif request is not None and isinstance(request.body, TaskRequest):
+                asked = request.body
+                agent.progress += 1
+                agent.say(TaskProgressEvent(task=asked.key, epoch=asked.epoch, step=1, steps=1, loss=1.0), request.msg_id)
+                result = TaskResult(status=Status.COMPLETED, miou=0.5, seconds=task_s)
+                agent.say(TaskReply(task=asked.key, epoch=asked.epoch, result=result), request.msg_id)
+    pipe.send((num_messages, psutil.Process().memory_info().rss - before))
+    context.destroy(linger=2000)
+
+
+def task(number: int) -> Task:
+    return Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=SOURCE, seed=number)
+
+
+def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
+    """Runs it and prints what was seen; returns the exit code."""
+    folder, process = RunFolder(place), psutil.Process()
+    keys = [new_key_pair() for _ in range(num_agents)]
+    ours, theirs = multiprocessing.Pipe()
+    done: dict[str, int] = {}
+    events: list[str] = []
+    watcher = Silent()
+    watcher.tell = events.append  # type: ignore[method-assign]
+    with Journal(folder.journal) as journal, Crew(folder, (), LaunchConfig(transport="tcp"), watcher) as crew:
+        before = process.memory_info().rss
+        for number, pair in enumerate(keys):
+            crew.invite(AdmittedPeer(agent=f"light-{number}", public_key=pair.public, may=EVERYTHING))
+        contact = crew.contact
+        arguments = (theirs, keys, contact.endpoint, contact.coordinator_key, task_s)
+        generator = multiprocessing.Process(target=generate, args=arguments, daemon=True)
+        generator.start()
+        began = time.monotonic()
+        while sum("came as a guest" in event for event in events) < num_agents:
+            crew.turn()
+            if time.monotonic() - began > 120:
+                print(f"only {len(events)} of {num_agents} joined in 120 s")
+                return 1
+        joined_s = time.monotonic() - began
+        print(f"{num_agents} agents joined in {joined_s:.1f} s", flush=True)
+        events.clear()
+        tasks = {made.digest: made for made in map(task, range(num_agents))}
+        next_number, started = num_agents, time.monotonic()
+        crew.want((key, made, key[:8]) for key, made in tasks.items())
+        cpu, counted, shown = sum(process.cpu_times()[:2]), crew.counters.messages_received, started
+        sent = crew.counters.messages_sent
+        deadline = started + 60 * minutes
+        while len(done) < len(tasks):
+            fresh = []
+            for finished in crew.turn():
+                if finished.result.status is Status.COMPLETED:
+                    done[finished.key] = done.get(finished.key, 0) + 1
+                    journal.commit(Record(tasks[finished.key], finished.result, finished.agent, finished.attempts))
+                if time.monotonic() < deadline:
+                    made = task(next_number)
+                    next_number += 1
+                    tasks[made.digest] = made
+                    fresh.append((made.digest, made, "task"))
+            crew.want(fresh)
+            if time.monotonic() - shown > 30:
+                shown = time.monotonic()
+                print(f"  {shown - started:4.0f} s: {len(done):,} tasks done", flush=True)
+            if time.monotonic() > deadline + 60 + 10 * task_s:
+                break
+        seconds = time.monotonic() - started
+        cpu = (sum(process.cpu_times()[:2]) - cpu) / seconds
+        received, sent = crew.counters.messages_received - counted, crew.counters.messages_sent - sent
+        memory = process.memory_info().rss - before
+        recorded = len(list(journal.records()))
+        refused, dropped, late = crew.counters.refused, crew.counters.dropped, crew.counters.late
+    _, theirs_memory = ours.recv() if ours.poll(30) else (0, 0)
+    generator.join(10)
+    lost = [event for event in events if "was lost" in event]
+    twice = sum(count > 1 for count in done.values())
+    print(f"{seconds:.0f} s: {len(tasks):,} tasks given, {len(done):,} done, {twice} twice, {recorded:,} recorded; ", end="")
+    print(f"{len(lost)} agents lost")
+    print(f"coordinator: {received / seconds:,.0f} messages/s received, {sent / seconds:,.0f}/s sent, {cpu:.2f} cores; ", end="")
+    print(f"refused {sum(refused.values())}, dropped {dropped}, late {late}")
+    each = memory / 1024 / num_agents, theirs_memory / 1024 / num_agents
+    print(f"memory of an agent: {each[0]:.0f} KiB in the coordinator, {each[1]:.0f} KiB in the generator")
+    is_well = len(done) == len(tasks) == recorded and not twice and not lost
+    return 0 if is_well else 1
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--agents", type=int, default=1000)
+    options.add_argument("--minutes", type=float, default=10.0)
+    options.add_argument("--task-s", type=float, default=10.0)
+    chosen = options.parse_args()
+    multiprocessing.set_start_method("spawn")
+    with tempfile.TemporaryDirectory() as place:
+        return measure(chosen.agents, chosen.minutes, chosen.task_s, Path(place))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
