@@ -20,6 +20,13 @@ _PLACES = {
     "ViewSettings": "agentkd.recipe",
     "load_experiment": "agentkd.config",
     "open_dataset": "agentkd.datasets.opening",
+    "Attention": "agentkd.objectives",
+    "Boundary": "agentkd.objectives",
+    "ChannelWise": "agentkd.objectives",
+    "Dist": "agentkd.objectives",
+    "Features": "agentkd.objectives",
+    "Pairwise": "agentkd.objectives",
+    "SoftTargets": "agentkd.objectives",
     "run_experiment": "agentkd.agents.coordinator",
 }
 

@@ -24,6 +24,7 @@ from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, Traini
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.networks import families
+from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
 
@@ -74,16 +75,24 @@ class AgentHandle:
         self,
         teachers: "AgentHandle | Guest | Sequence[AgentHandle | Guest]",
         data: str,
-        distillation: Distillation | None = None,
+        objectives: Sequence[Objective] = (SoftTargets(),),
+        *,
+        alpha: float = 0.5,
+        hard_loss: str = "family",
+        start: str = "own",
+        codec: str = "float16",
         **recipe: Any,
     ) -> "Future[TaskResult]":
-        """Learns from one or several teachers, which serve soft targets from processes of their own.
+        """Learns from one or several teachers, which serve what the objectives need from processes of their own.
+
+        The further arguments are fields of ``Distillation`` and ``Recipe``.
 
         Waits until the teachers' own tasks are done, or a guest has come, since the weights that teach are part of the task.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         references = tuple(teacher.as_teacher() for teacher in listed)
-        chosen = distillation or Distillation()
+        given = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss, "start": start, "codec": codec}
+        chosen = Distillation.model_validate(given)
         inputs = self._inputs(data, recipe)
         if chosen.start != "own":
             inputs["initial_weights"] = ""

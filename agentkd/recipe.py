@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agentkd.canonical import FrozenData
+from agentkd.objectives import Objective, Payload, SoftTargets, payloads, projected_taps, student_taps
 
 
 class ViewSettings(FrozenData):
@@ -71,25 +72,37 @@ class Recipe(FrozenData):
 
 
 class Distillation(FrozenData):
-    """How a student is taught with soft targets (Eq. 1 of the paper).
+    """How a student is taught: ``alpha`` times the hard-label loss plus what its objectives add.
 
-    ``L = alpha * hard + (1 - alpha) * KL(softmax(z_T / tau) || softmax(z_S / tau))``, mean over valid pixels.
+    With soft targets alone this is Eq. 1 of the paper, ``alpha * hard + (1 - alpha) * KL``: soft targets count ``1 - alpha``
+    times their weight, every other objective its weight.
 
     Args:
+        objectives: what of the teachers' output the student is drawn to.
         alpha: weight of the hard-label loss.
-        temperature: tau.
-        scale_by_temperature_squared: multiply the KL term by tau^2, so that its gradient does not shrink as tau grows
-            (Hinton et al. 2015). The paper's Eq. 1 has no such factor: ``false`` is paper-exact.
         hard_loss: ``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained.
         start: initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers.
-        resolution: where soft targets are compared: ``full`` image resolution (paper) or the student's ``native`` stride.
-        codec: how logits travel: ``float16`` or ``float32``, always at the teacher's native stride.
+        codec: how payloads travel: ``float16`` or ``float32``, logits always at the teacher's native stride.
     """
 
+    objectives: tuple[Objective, ...] = Field(default=(SoftTargets(),), min_length=1, max_length=16)
     alpha: float = Field(default=0.5, ge=0, le=1)
-    temperature: float = Field(default=2.0, gt=0, le=100)
-    scale_by_temperature_squared: bool = True
     hard_loss: Literal["family", "cross_entropy"] = "family"
     start: Literal["own", "scratch", "inherit"] = "own"
-    resolution: Literal["full", "native"] = "full"
     codec: Literal["float16", "float32"] = "float16"
+
+    @property
+    def payloads(self) -> tuple[Payload, ...]:
+        """What the objectives need of each teacher, each once."""
+        return tuple(dict.fromkeys(payload for objective in self.objectives for payload in payloads(objective)))
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """The student's modules that the objectives look at, each once."""
+        return tuple(dict.fromkeys(tap for objective in self.objectives for tap in student_taps(objective)))
+
+    @property
+    def projected_taps(self) -> tuple[tuple[str, str], ...]:
+        """Student's and teacher's tap of each projection that is trained with the student."""
+        pairs = (pair for objective in self.objectives for pair in projected_taps(objective).items())
+        return tuple(dict.fromkeys(pairs))

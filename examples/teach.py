@@ -17,7 +17,7 @@ def main(out: str = "runs/teach", epochs: int = 4) -> None:
             print(f"mIoU of {name}: {done.result().miou:.3f}")
 
         lesson = small.distill(
-            big, DATA, agentkd.Distillation(alpha=0.5, temperature=2, start="scratch"), epochs=epochs, views=VIEWS
+            big, DATA, [agentkd.SoftTargets(temperature=2)], alpha=0.5, start="scratch", epochs=epochs, views=VIEWS
         )
         result = lesson.result()
         print(f"mIoU of the small network taught: {result.miou:.3f}; weights {result.weights[:12]}")

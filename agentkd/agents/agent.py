@@ -272,7 +272,7 @@ class Agent:
         seconds = 0.0
         if request.kind is KnowledgeKind.ASSESSMENT:
             raise ConfigError("assessments are asked for with AssessRequest")
-        if request.kind is KnowledgeKind.SOFT_TARGETS:
+        if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
             parcel, seconds = self._must_teach(request.weights).answer(request, images)
             piece, buffers = self.carrier.pack(delivery.sender, parcel, request.ways)
         elif self._teacher is not None and self._teacher.weights == request.weights:

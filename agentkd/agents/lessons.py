@@ -30,8 +30,8 @@ from agentkd.errors import (
 )
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
-from agentkd.knowledge import tensors
-from agentkd.knowledge.soft_targets import SoftTargets
+from agentkd.knowledge import objectives, tensors
+from agentkd.knowledge.objectives import Moment
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -43,35 +43,41 @@ from agentkd.messages.bodies import (
     TaughtBy,
     TeacherMovedEvent,
 )
+from agentkd.objectives import LOGITS, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import ExchangeSummary, Task, TeacherReference
 from agentkd.training.batches import Batch
+from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs, Terms, cross_entropy
 
 STEPS_AHEAD = 4
 ASK_AGAIN_S = 10.0
 GIVE_UP_S = 300.0
 POLL_S = 0.5
+RANKS = {"logits": 4, "features": 4, "attention": 3, "similarity": 4}
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Eq. 1: alpha times the hard loss plus (1 - alpha) times the divergence from the teachers."""
+    """Eq. 1 and beyond: alpha times the hard loss, (1 - alpha) times soft targets, and what other objectives add."""
 
     distillation: Distillation
     ignore_index: int
+    shares: tuple[float, ...]
 
-    def terms(self, hard: Terms, outputs: Outputs, knowledge: tuple[Tensor, ...], batch: Batch) -> Terms:
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
         """The weighted terms; their sum is the loss."""
         d = self.distillation
-        objective = SoftTargets(d.temperature, d.scale_by_temperature_squared, d.resolution, d.codec)
+        moment = Moment(batch.labels, self.ignore_index, progress, self.shares)
         if d.hard_loss == "cross_entropy":
             hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.ignore_index)}
         weighted = {name: term if name == "discriminator" else d.alpha * term for name, term in hard.items()}
-        soft = objective.loss(outputs["logits"], knowledge, batch.labels, self.ignore_index)
-        return weighted | {"soft_targets": (1 - d.alpha) * soft}
+        for index, objective in enumerate(d.objectives):
+            factor = (1 - d.alpha) * objective.weight if isinstance(objective, SoftTargets) else objective.weight
+            weighted[f"{index}.{objective.kind}"] = factor * objectives.loss(objective, outputs, knowledge, moment)
+        return weighted
 
 
 class DirectLesson:
@@ -84,15 +90,19 @@ class DirectLesson:
             Teacher(must_have_architecture(t), t.weights, task.data, stored=store.get(t.weights), device=device)
             for t in task.teachers
         ]
-        self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
+        self.terms = blend(task, feed).terms
 
-    def fetch(self, step: int) -> tuple[Tensor, ...]:
+    def fetch(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher."""
         payloads = []
         for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
-            parcel, _ = teacher.answer(soft_targets_request(self._task, self._feed, reference.weights, step))
-            payloads.append(tensors.decode(parcel.view)["logits"])
+            parcel, _ = teacher.answer(lesson_request(self._task, self._feed, reference.weights, step))
+            payloads.append(tensors.decode(parcel.view))
         return tuple(payloads)
+
+    def peek(self, step: int) -> Knowledge:
+        """As ``fetch``."""
+        return self.fetch(step)
 
     def fetch_weights(self, weights: str) -> bytes:
         """A teacher's weights."""
@@ -130,11 +140,11 @@ class RemoteLesson:
         assert task.distillation
         self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
         self._carrier, self._total_steps = carrier, total_steps
-        self.terms = Blend(task.distillation, feed.dataset.ignore_index).terms
+        self.terms = blend(task, feed).terms
         self._peers = {taught.weights: taught.peer for taught in teachers}
         self._without_data: set[str] = set()
         self._asked: dict[int, _Asked] = {}
-        self._answers: dict[tuple[str, int], tuple[Tensor, Fetched]] = {}
+        self._answers: dict[tuple[str, int], tuple[dict[str, Tensor], Fetched]] = {}
         self._in_use: list[Fetched] = []
         self._requests = self._bytes = 0
         self._waited_s = self._teacher_s = 0.0
@@ -154,10 +164,24 @@ class RemoteLesson:
             requests=self._requests, bytes_received=self._bytes, waited_s=self._waited_s, teacher_s=self._teacher_s
         )
 
-    def fetch(self, step: int) -> tuple[Tensor, ...]:
+    def fetch(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher, in the task's order; valid until the next call. Waits until they are there."""
         while self._in_use:
             self._in_use.pop().release()
+        self._await(step)
+        payloads = []
+        for reference in self._task.teachers:
+            taught, fetched = self._answers.pop((reference.weights, step))
+            payloads.append(taught)
+            self._in_use.append(fetched)
+        return tuple(payloads)
+
+    def peek(self, step: int) -> Knowledge:
+        """As ``fetch``, but they can still be fetched afterwards."""
+        self._await(step)
+        return tuple(self._answers[reference.weights, step][0] for reference in self._task.teachers)
+
+    def _await(self, step: int) -> None:
         for ahead in range(step, min(step + STEPS_AHEAD, self._total_steps)):
             for weights in self._peers:
                 if (weights, ahead) not in self._answers and not self._is_asked(weights, ahead):
@@ -166,12 +190,6 @@ class RemoteLesson:
         while any((weights, step) not in self._answers for weights in self._peers):
             self._receive(started, step)
         self._waited_s += time.monotonic() - started
-        payloads = []
-        for reference in self._task.teachers:
-            logits, fetched = self._answers.pop((reference.weights, step))
-            payloads.append(logits)
-            self._in_use.append(fetched)
-        return tuple(payloads)
 
     def fetch_weights(self, weights: str) -> bytes:
         """A teacher's weights, asked of the teacher itself and checked against their digest."""
@@ -211,7 +229,7 @@ class RemoteLesson:
         return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
 
     def _ask(self, weights: str, step: int) -> None:
-        request = soft_targets_request(self._task, self._feed, weights, step).model_copy(update={"ways": self._carrier.ways})
+        request = lesson_request(self._task, self._feed, weights, step).model_copy(update={"ways": self._carrier.ways})
         buffers: tuple[bytes, ...] = ()
         if weights in self._without_data:
             images = view_images(self._feed.dataset, request.views, request.view_settings)
@@ -284,14 +302,19 @@ class RemoteLesson:
         for number in [number for number, asked in self._asked.items() if asked.weights == event.weights]:
             self._ask(event.weights, self._asked.pop(number).step)
 
-    def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> Tensor:
+    def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> dict[str, Tensor]:
         if body.weights != weights:
             raise ContractError("weights", body.weights, weights)
-        logits = tensors.decode(fetched.data).get("logits")
-        wanted = (self._task.recipe.batch_size, self._task.architecture.num_classes)
-        if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
-            raise ContractError("logits", None if logits is None else tuple(logits.shape), (*wanted, "h", "w"))
-        return logits
+        found = tensors.decode(fetched.data)
+        assert self._task.distillation
+        images = self._task.recipe.batch_size
+        for payload in self._task.distillation.payloads:
+            tensor = found.get(payload.name)
+            shape = None if tensor is None else tuple(tensor.shape)
+            wanted = (images, self._task.architecture.num_classes) if payload.form == "logits" else (images,)
+            if shape is None or shape[: len(wanted)] != wanted or len(shape) != RANKS[payload.form]:
+                raise ContractError(payload.name, shape, wanted)
+        return found
 
 
 @dataclass(frozen=True)
@@ -315,11 +338,19 @@ def must_have_architecture(teacher: TeacherReference) -> Architecture:
     return teacher.architecture
 
 
-def soft_targets_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:
-    """The request for a step's soft targets; equal requests of several students have equal bodies."""
+def blend(task: Task, feed: DatasetFeed) -> Blend:
+    """How a task's loss is put together."""
     assert task.distillation
+    return Blend(task.distillation, feed.dataset.ignore_index, tuple(teacher.share for teacher in task.teachers))
+
+
+def lesson_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:
+    """The request for a step's payloads; equal requests of several students have equal bodies."""
+    assert task.distillation
+    payloads = task.distillation.payloads
     return KnowledgeRequest(
-        kind=KnowledgeKind.SOFT_TARGETS,
+        kind=KnowledgeKind.SOFT_TARGETS if payloads == (LOGITS,) else KnowledgeKind.FEATURE_MAPS,
+        payloads=payloads,
         weights=weights,
         num_classes=task.architecture.num_classes,
         dataset=feed.dataset.digest,

@@ -13,14 +13,15 @@ from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
 from agentkd.errors import ContractError, DatasetError
 from agentkd.exchange.sources import Parcel
-from agentkd.knowledge import tensors
+from agentkd.knowledge import payloads, tensors
 from agentkd.knowledge.contracts import SoftTargetsContract, agree
 from agentkd.knowledge.energy import energy, known_below, known_fraction
-from agentkd.knowledge.soft_targets import SoftTargets
-from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeRequest
+from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
 from agentkd.networks.build import build
+from agentkd.objectives import LOGITS
 from agentkd.task import DataSource
+from agentkd.training.taps import tapped
 
 CACHED_BYTES = 256 * 1024**2
 Allocate = Callable[[int], Parcel]
@@ -78,10 +79,10 @@ class Teacher:
             return self._answers[key]
         started = time.monotonic()
         inputs = self._decode_images(images) if images is not None else self._view_images(request)
-        payload = {"logits": SoftTargets(codec=request.codec).teach(self._forward(inputs))}
-        layout = tensors.plan(payload)
+        taught = self._teach(request, inputs)
+        layout = tensors.plan(taught)
         parcel = self._allocate(layout.size_bytes)
-        tensors.write(payload, layout, parcel.view)
+        tensors.write(taught, layout, parcel.view)
         self._answers[key] = (parcel, time.monotonic() - started)
         self._cached_bytes += parcel.size_bytes
         while self._cached_bytes > CACHED_BYTES and len(self._answers) > 1:
@@ -100,7 +101,7 @@ class Teacher:
         if request.num_classes != self._architecture.num_classes:
             raise ContractError("num_classes", self._architecture.num_classes, request.num_classes)
         inputs = self._decode_images(images)
-        logits = self._forward(inputs)
+        logits = self._logits(inputs)
         threshold = self._threshold()
         counts = torch.bincount(logits.argmax(dim=1).flatten(), minlength=request.num_classes).double()
         return AssessReply(
@@ -134,14 +135,27 @@ class Teacher:
             raise ContractError("images", ("N", 3, "H", "W", torch.float32), found)
         return images
 
+    def _teach(self, request: KnowledgeRequest, images: Tensor) -> dict[str, Tensor]:
+        """The teacher's half of every objective: the payloads asked for, logits if none is named."""
+        wanted = request.payloads or (LOGITS,)
+        if request.kind is KnowledgeKind.SOFT_TARGETS and wanted != (LOGITS,):
+            raise ContractError(
+                "payloads", LOGITS.name, ", ".join(payload.name for payload in wanted), hint="ask for feature_maps"
+            )
+        outputs = self._forward(images, tuple(dict.fromkeys(payload.tap for payload in wanted if payload.tap)))
+        return {payload.name: payloads.reduce(payload, outputs, request.codec) for payload in wanted}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return payloads.dense(self._forward(images)["logits"])
+
     @torch.no_grad()
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> dict[str, Tensor]:
         self.num_forwards += 1
-        return self._network(images.to(self._device))["logits"]
+        return tapped(self._network, images.to(self._device), taps)
 
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""
         if self._known_below is None and self._source is not None:
             batches = evaluation_images(self._source)
-            self._known_below = known_below(torch.cat([energy(self._forward(images)).flatten().cpu() for images in batches]))
+            self._known_below = known_below(torch.cat([energy(self._logits(images)).flatten().cpu() for images in batches]))
         return self._known_below

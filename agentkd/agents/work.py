@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agentkd import seeding
 from agentkd.agents.feeding import DatasetFeed, open_source
@@ -24,11 +24,14 @@ from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
 from agentkd.networks.cost import Cost, measure_cost
+from agentkd.objectives import Payload
+from agentkd.recipe import Distillation
 from agentkd.task import ExchangeSummary, Status, Task, TaskKind, TaskResult
 from agentkd.training.batches import Batch
-from agentkd.training.loop import Hooks, Lesson, Plan, Trained, train
+from agentkd.training.loop import Hooks, Knowledge, Lesson, Plan, Trained, train
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.metrics import Scores, evaluate
+from agentkd.training.taps import TAP, Pupil, tapped
 
 NUM_PICTURES = 4
 
@@ -36,6 +39,7 @@ NUM_PICTURES = 4
 class TeachersLesson(Lesson, Protocol):
     """A lesson that can also hand over a teacher's weights and say what it cost."""
 
+    def peek(self, step: int) -> Knowledge: ...
     def fetch_weights(self, weights: str) -> Buffer: ...
     def summary(self) -> ExchangeSummary: ...
 
@@ -126,6 +130,9 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         assert at.lesson
         lesson = at.lesson(task, feed, task.recipe.epochs * feed.steps_per_epoch)
     network = _initial_network(task, at, lesson)
+    student: nn.Module = network
+    if lesson and task.distillation and task.distillation.student_taps:
+        student = _pupil(task, task.distillation, network, feed, lesson)
     family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
     plan = Plan(
         recipe=task.recipe,
@@ -136,7 +143,7 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         lesson=lesson,
     )
     trained = train(
-        network,
+        student,
         feed,
         plan,
         device=at.device,
@@ -145,7 +152,8 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
     )
-    weights = at.store.put(encode_weights(task.architecture, trained.weights))
+    own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
+    weights = at.store.put(encode_weights(task.architecture, own))
     return TaskResult(
         status=trained.status,
         weights=weights,
@@ -166,6 +174,25 @@ def _initial_network(task: Task, at: Surroundings, lesson: TeachersLesson | None
     if lesson and task.distillation and task.distillation.start == "inherit":
         inherit_weights(network, lesson.fetch_weights(task.teachers[0].weights))
     return network
+
+
+def _pupil(
+    task: Task, distillation: Distillation, network: SegmentationNetwork, feed: DatasetFeed, lesson: TeachersLesson
+) -> Pupil:
+    """The student with its taps, and a projection to the channels of each teacher's features where an objective needs one.
+
+    Raises:
+        ContractError: a tap that the student does not have.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        own = tapped(network.eval(), feed.training_batch(0).images, distillation.student_taps)
+        torch.manual_seed(seeding.derive("projections", task.seed))
+        projections: dict[str, tuple[str, nn.Module]] = {}
+        for index, taught in enumerate(lesson.peek(0) if distillation.projected_taps else ()):
+            for tap, its in distillation.projected_taps:
+                channels = taught[Payload(form="features", tap=its).name].shape[1]
+                projections[f"{index}.{tap}"] = (tap, nn.Conv2d(own[TAP + tap].shape[1], channels, kernel_size=1, bias=False))
+    return Pupil(network.train(), distillation.student_taps, projections)
 
 
 def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
+from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Task, TaskResult
 
@@ -57,6 +58,7 @@ class KnowledgeKind(StrEnum):
 
     WEIGHTS = "weights"
     SOFT_TARGETS = "soft_targets"
+    FEATURE_MAPS = "feature_maps"
     ASSESSMENT = "assessment"
 
 
@@ -270,8 +272,9 @@ class TeacherMovedEvent(Body):
 
 
 class KnowledgeRequest(Body):
-    """Student to teacher. For soft targets the views are named; a teacher without the dataset is sent the images (a buffer).
+    """Student to teacher. Views are named; a teacher without the dataset is sent the images (a buffer).
 
+    ``payloads`` says to what the output is reduced: logits for ``soft_targets``, anything for ``feature_maps``.
     ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
     """
 
@@ -282,6 +285,7 @@ class KnowledgeRequest(Body):
     view_settings: ViewSettings = ViewSettings()
     views: tuple[tuple[Count, Count], ...] = Field(default=(), max_length=MAX_VIEWS)
     codec: Name = "float16"
+    payloads: tuple[Payload, ...] = Field(default=(), max_length=16)
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
 
 

@@ -35,6 +35,11 @@ class SegmentationNetwork(nn.Module):
     training_only: tuple[str, ...] = ()
     adversary: str = ""
 
+    @property
+    def tap_root(self) -> nn.Module:
+        """The module whose submodules can be tapped by name."""
+        return self
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """How the parameters are optimized; one group unless a family says otherwise."""
         return [ParameterGroup(tuple(self.parameters()))]

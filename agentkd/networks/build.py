@@ -20,6 +20,11 @@ class OwnNetwork(SegmentationNetwork):
         self.network = network
         self.training_only = tuple(f"network.{name}" for name in getattr(network, "training_only", ()))
 
+    @property
+    def tap_root(self) -> nn.Module:
+        """The user's module, so that taps are named as the user names them."""
+        return self.network
+
     def forward(self, images: Tensor) -> Outputs:
         outputs = self.network(images)
         return outputs if isinstance(outputs, dict) else {"logits": outputs}

@@ -22,6 +22,8 @@ from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import ParameterGroupLike, build_optimizers, set_learning_rate
 
+Knowledge = tuple[dict[str, Tensor], ...]
+
 
 class TrainableNetwork(Protocol):
     """What the loop needs of a network: see ``agentkd.networks.blocks.SegmentationNetwork``."""
@@ -39,10 +41,10 @@ class Feed(Protocol):
 
 
 class Lesson(Protocol):
-    """What a teacher adds. ``fetch`` may wait for the teacher; ``terms`` replaces the hard loss by the weighted sum of both."""
+    """What teachers add. ``fetch`` may wait for the payloads of each by name; ``terms`` adds their part to the hard loss."""
 
-    def fetch(self, step: int) -> tuple[Tensor, ...]: ...
-    def terms(self, hard: Terms, outputs: Outputs, knowledge: tuple[Tensor, ...], batch: Batch) -> Terms: ...
+    def fetch(self, step: int) -> Knowledge: ...
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms: ...
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def _step(
     recipe = plan.recipe
     torch.manual_seed(seeding.derive("step", plan.seed, step))
     batch = feed.training_batch(step)
-    knowledge = tuple(payload.to(device) for payload in plan.lesson.fetch(step)) if plan.lesson else ()
+    fetched = plan.lesson.fetch(step) if plan.lesson else ()
+    knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in fetched)
     batch = Batch(batch.images.to(device), batch.labels.to(device), batch.views)
     set_learning_rate(optimizers["main"], recipe, step, total_steps)
     try:
@@ -167,7 +170,7 @@ def _step(
             outputs = network(batch.images)
             terms = plan.loss(network, outputs, batch, plan.labels)
             if plan.lesson:
-                terms = plan.lesson.terms(terms, outputs, knowledge, batch)
+                terms = plan.lesson.terms(terms, outputs, knowledge, batch, step / total_steps)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         value = float(loss.detach())
         if not math.isfinite(value):

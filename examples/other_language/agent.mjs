@@ -131,6 +131,7 @@ function knowledge(body, buffers) {
   let file = weightsFile;
   if (body.kind === "soft_targets") {
     if (body.num_classes !== numClasses) throw refusal("", `num_classes is ${numClasses} here, not ${body.num_classes}`, "contract");
+    if ((body.payloads ?? []).some((payload) => payload.form !== "logits")) throw refusal("", "only logits from here", "contract");
     if (buffers.length !== 1) throw refusal("", "this teacher has no dataset; send the images", "dataset");
     const { shape, logits } = logitsOf(readImages(buffers[0]));
     const width = body.codec === "float16" ? 2 : 4;

@@ -21,6 +21,7 @@ LAYERS = [
     {"training", "datasets", "networks"},
     {"task"},
     {"architecture", "recipe"},
+    {"objectives"},
     {"errors", "seeding", "logs"},
     {"canonical"},
 ]

@@ -50,6 +50,7 @@ from agentkd.messages.bodies import (
 )
 from agentkd.messages.wire import Message, encode
 from agentkd.networks.families import resolve
+from agentkd.objectives import Attention, Boundary, ChannelWise, Dist, Dkd, Features, Ifvd, Pairwise, SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
 
@@ -153,11 +154,13 @@ def in_one_call(task: Task, folder: RunFolder) -> TaskResult:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"alpha": 0.3, "temperature": 4.0},
-        {"scale_by_temperature_squared": False, "hard_loss": "cross_entropy", "codec": "float32"},
-        {"resolution": "native", "start": "inherit"},
+        {"alpha": 0.3, "objectives": (SoftTargets(temperature=4.0),)},
+        {"objectives": (SoftTargets(scale_by_temperature_squared=False),), "hard_loss": "cross_entropy", "codec": "float32"},
+        {"objectives": (SoftTargets(resolution="native"),), "start": "inherit"},
+        {"objectives": (SoftTargets(), Features({"body.2": "body.2"}), Pairwise({"body": "body"}), Attention({"body": "body"}))},
+        {"objectives": (Dist(), ChannelWise(taps={"body": "body"}, weight=50), Dkd(), Boundary(), Ifvd({"body": "body"}))},
     ],
-    ids=["hinton", "paper-exact", "native-inherit"],
+    ids=["hinton", "paper-exact", "native-inherit", "features", "relations"],
 )
 def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(hand: Hand, fields: dict) -> None:
     teacher = trained_teacher(hand.folder)
@@ -187,7 +190,7 @@ def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(
 )
 def test_every_way_gives_the_same_bits(hand: Hand, transport: str, way: str, scheme: str) -> None:
     teacher = trained_teacher(hand.folder)
-    task = lesson_task(teacher, temperature=3.0)
+    task = lesson_task(teacher, objectives=(SoftTargets(temperature=3.0),))
     torch.set_num_threads(1)
     expected = in_one_call(task, hand.folder)
     hand.transport = transport
@@ -209,7 +212,7 @@ def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:
     """Teacher and student as posts of one process, each with its own thread."""
     folder = RunFolder(tmp_path / "run")
     teacher = trained_teacher(folder)
-    task = lesson_task(teacher, temperature=3.0)
+    task = lesson_task(teacher, objectives=(SoftTargets(temperature=3.0),))
     torch.set_num_threads(1)
     expected = in_one_call(task, folder)
     teaching = Teacher(teacher.architecture, teacher.weights, task.data, stored=folder.store.get(teacher.weights), device=CPU)

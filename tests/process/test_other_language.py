@@ -47,7 +47,7 @@ def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) 
         with pytest.raises(RemoteAgentError, match="num_classes"):
             guest.assess(images, num_classes=4)
         student = community.agent("student", "unet", num_classes=5, base=8, depth=2)
-        result = student.distill(guest, SPEC, agentkd.Distillation(alpha=0, start="scratch"), epochs=1, views=VIEWS)
+        result = student.distill(guest, SPEC, alpha=0, start="scratch", epochs=1, views=VIEWS)
         exchange = result.result(timeout=120).exchange
         assert exchange is not None and exchange.requests >= 4 and exchange.teacher_s > 0
     assert process.wait(timeout=10) == 0, "it was asked to leave with the community"

@@ -114,7 +114,7 @@ def test_an_unfinished_run_has_a_report_too(tmp_path: Path) -> None:
 
 def test_a_script_teaches_and_is_answered_from_the_records_when_run_again(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    from agentkd import Community, ConfigError, Distillation, TrainingError, ViewSettings
+    from agentkd import Community, ConfigError, TrainingError, ViewSettings
 
     views = ViewSettings(crop_height=32, crop_width=32)
     digests = []
@@ -127,7 +127,7 @@ def test_a_script_teaches_and_is_answered_from_the_records_when_run_again(tmp_pa
             with pytest.raises(ConfigError, match="is taken"):
                 community.agent("big", "unet", num_classes=5)
             big.train(SPEC, epochs=1, views=views)
-            result = small.distill(big, SPEC, Distillation(start="scratch"), epochs=1, views=views).result(120)
+            result = small.distill(big, SPEC, start="scratch", epochs=1, views=views).result(120)
             assert result.exchange.requests > 0
             assert 0 <= small.evaluate(SPEC).miou <= 1
             digests.append(small.weights)

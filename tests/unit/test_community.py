@@ -4,7 +4,6 @@ from concurrent.futures import Future
 
 import pytest
 
-from agentkd import Distillation
 from agentkd.community import AgentHandle, Community
 from agentkd.errors import ChannelClosedError
 from agentkd.networks.families import resolve
@@ -50,7 +49,7 @@ def test_a_student_starts_where_the_distillation_says(community: Recording, star
     teacher, student = handle(community, "t"), handle(community, "s")
     teacher.train("s")
     student.train("s")
-    student.distill(teacher, "s", Distillation(start=start))
+    student.distill(teacher, "s", start=start)
     task = community.tasks[-1]
     assert (task.kind, task.initial_weights, task.teachers[0].weights) == (TaskKind.DISTILL, initial, "w1")
 

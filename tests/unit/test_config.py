@@ -99,4 +99,4 @@ def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:
     assert epochs == (120, 50, 50, 50)
     assert build_recipe(paper, "pidnet_s").batch_size == 4
     assert paper.round2.teachers == "largest"
-    assert not paper.round2.distillation.scale_by_temperature_squared
+    assert not paper.round2.distillation.objectives[0].scale_by_temperature_squared

@@ -119,8 +119,8 @@ def test_nothing_is_asked_beyond_the_last_step(table: Table) -> None:
 def test_answers_out_of_order_go_to_their_steps(table: Table) -> None:
     table.answer(2, value=2.0)
     table.answer(1, value=1.0)
-    assert table.lesson.fetch(0)[0].unique().item() == 1.0
-    assert table.lesson.fetch(1)[0].unique().item() == 2.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
+    assert table.lesson.fetch(1)[0]["logits"].unique().item() == 2.0
 
 
 def test_a_silent_teacher_is_asked_again_and_then_given_up(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
     table.inbox.put(Delivery("coordinator", Message(moved)))
     table.answer(1)
     table.answer(STEPS_AHEAD + 1, sender=SECOND.public_key, value=3.0)
-    assert table.lesson.fetch(0)[0].unique().item() == 3.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 3.0
     assert table.post.open == {SECOND.public_key}
     assert [peer for peer, _, _ in table.post.said] == [FIRST.public_key] * STEPS_AHEAD + [SECOND.public_key] * STEPS_AHEAD
 
@@ -144,7 +144,7 @@ def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
 def test_an_answer_of_somebody_else_is_not_taken(table: Table) -> None:
     table.answer(1, sender="c" * 40, value=9.0)
     table.answer(1, value=1.0)
-    assert table.lesson.fetch(0)[0].unique().item() == 1.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
 
 
 def test_a_refused_contract_ends_the_lesson(table: Table) -> None:
@@ -197,14 +197,14 @@ def test_targets_damaged_on_the_way_are_asked_for_again(table: Table, monkeypatc
         table.answer(newest, value=1.0)
 
     threading.Timer(0.3, answer_newest).start()
-    assert table.lesson.fetch(0)[0].unique().item() == 1.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
 
 
 def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
     refusal = ErrorReply(code="dataset", remote_type="DatasetError", text="has no dataset")
     table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
     table.answer(STEPS_AHEAD + 1, value=2.0)
-    assert table.lesson.fetch(0)[0].unique().item() == 2.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 2.0
     _, request, _ = table.post.said[-1]
     sent = tensors.decode(table.post.sent_buffers[0])["images"]
     assert request.views == () and torch.equal(sent, table.feed.training_batch(0).images)

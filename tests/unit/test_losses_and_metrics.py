@@ -2,11 +2,9 @@
 
 import math
 
-import pytest
 import torch
 from torch.nn import functional as F
 
-from agentkd.knowledge.soft_targets import SoftTargets
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.training.batches import Batch
@@ -121,73 +119,3 @@ def test_the_one_class_predictor_is_scored_as_if_it_had_predicted() -> None:
     metrics = SegmentationMetrics(2, IGNORE)
     metrics.update(F.one_hot(torch.zeros_like(labels), 2).permute(0, 3, 1, 2).float(), labels)
     assert metrics.scores().one_class_miou == metrics.scores().miou == 0.375
-
-
-class TestSoftTargets:
-    labels = torch.zeros(2, 4, 4, dtype=torch.long)
-
-    def test_gradcheck(self) -> None:
-        teacher = torch.randn(2, 3, 2, 2, dtype=torch.float64)
-        student = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-        objective = SoftTargets(temperature=2)
-        assert torch.autograd.gradcheck(lambda s: objective.loss(s, (teacher,), self.labels, IGNORE), student)
-
-    def test_a_hand_computed_value(self) -> None:
-        teacher = torch.tensor([math.log(3.0), 0.0]).reshape(1, 2, 1, 1)
-        student = torch.zeros(1, 2, 1, 1)
-        expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-        loss = SoftTargets(temperature=1).loss(student, (teacher,), torch.zeros(1, 1, 1, dtype=torch.long), IGNORE)
-        assert math.isclose(float(loss), expected, rel_tol=1e-6)
-
-    def test_equality_gives_zero(self) -> None:
-        logits = torch.randn(2, 3, 4, 4)
-        assert abs(float(SoftTargets().loss(logits, (logits,), self.labels, IGNORE))) < 1e-6
-
-    def test_tau_squared_is_a_setting(self) -> None:
-        student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-        plain = SoftTargets(4, scale_by_temperature_squared=False).loss(student, (teacher,), self.labels, IGNORE)
-        scaled = SoftTargets(4, scale_by_temperature_squared=True).loss(student, (teacher,), self.labels, IGNORE)
-        assert torch.allclose(scaled, 16 * plain)
-
-    def test_duplicated_and_tiled_images_change_nothing(self) -> None:
-        student, teacher = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 3, 4, 4, dtype=torch.float64)
-        objective = SoftTargets(3)
-        one = objective.loss(student, (teacher,), self.labels, IGNORE)
-        for repeat in ((2, 1, 1, 1), (1, 1, 2, 2)):
-            labels = self.labels.repeat(repeat[0], repeat[2], repeat[3])
-            assert torch.allclose(one, objective.loss(student.repeat(repeat), (teacher.repeat(repeat),), labels, IGNORE))
-
-    def test_ignored_pixels_do_not_count(self) -> None:
-        student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-        labels = self.labels.clone()
-        labels[:, :, 2:] = IGNORE
-        whole = SoftTargets().loss(student, (teacher,), labels, IGNORE)
-        part = SoftTargets().loss(student[..., :2], (teacher[..., :2],), self.labels[..., :2], IGNORE)
-        assert torch.allclose(whole, part)
-
-    def test_several_teachers_average_probabilities_not_logits(self) -> None:
-        loud, soft = torch.tensor([9.0, 0.0]).reshape(1, 2, 1, 1), torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
-        mean = (loud.softmax(1) + soft.softmax(1)) / 2
-        labels = torch.zeros(1, 1, 1, dtype=torch.long)
-        at_mean = SoftTargets(1).loss(mean.log(), (loud, soft), labels, IGNORE)
-        assert abs(float(at_mean)) < 1e-6
-
-    def test_half_precision_stays_finite_for_extreme_logits(self) -> None:
-        teacher = SoftTargets().teach(torch.tensor([1e6, -1e6]).reshape(1, 2, 1, 1))
-        student = torch.tensor([-5e4, 5e4]).reshape(1, 2, 1, 1).half()
-        assert torch.isfinite(SoftTargets().loss(student, (teacher,), torch.zeros(1, 1, 1, dtype=torch.long), IGNORE))
-
-    @pytest.mark.parametrize("resolution", ["full", "native"])
-    def test_teach_then_loss_is_the_one_process_formula_bit_for_bit(self, resolution) -> None:
-        objective = SoftTargets(2, resolution=resolution, codec="float32")
-        student, teacher = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
-        labels = torch.randint(0, 3, (2, 16, 16))
-        size = (16, 16) if resolution == "full" else (8, 8)
-        s, t = (
-            F.interpolate(x, size=size, mode="bilinear", align_corners=False) if x.shape[-1] != size[0] else x
-            for x in (student, teacher)
-        )
-        ls, lt = F.log_softmax(s / 2, dim=1), F.log_softmax(t / 2, dim=1)
-        ones = torch.ones(2, *size)
-        direct = ((lt.exp() * (lt - ls)).sum(dim=1) * ones).sum() / ones.sum() * 4
-        assert torch.equal(objective.loss(student, (objective.teach(teacher),), labels, IGNORE), direct)

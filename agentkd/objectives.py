@@ -1,0 +1,226 @@
+"""Distillation objectives as data: what of a teacher's output a student is drawn to, and how strongly.
+
+An objective has two halves. The teacher's half is a *payload*: a reduction of the teacher's output that travels. The student's
+half is the loss; both are computed in ``agentkd.knowledge``. A tap is the dotted name of a module: ``spp``, ``layer3.1``.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from agentkd.canonical import FrozenData
+
+Weight = Annotated[float, Field(gt=0, le=1e9)]
+Temperature = Annotated[float, Field(gt=0, le=100)]
+Tap = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=150)]
+Taps = Annotated[dict[Tap, Tap], Field(min_length=1, max_length=16)]
+
+
+class Payload(FrozenData):
+    """What a teacher reduces its output to before it is sent.
+
+    Args:
+        form: ``logits`` [N,K,h,w]; ``features`` [N,C,h,w] of a tap; ``attention`` [N,h,w], the mean over channels of their
+            square; ``similarity`` [N,h,w,h*w], the cosines between all pairs of positions, pooled to at most ``size``.
+        tap: module of the teacher; empty for logits.
+        size: largest height and width of a similarity.
+    """
+
+    form: Literal["logits", "features", "attention", "similarity"] = "logits"
+    tap: str = Field(default="", pattern=r"^([A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)?$", max_length=150)
+    size: int = Field(default=0, ge=0, le=64)
+
+    @property
+    def name(self) -> str:
+        """Its tensor's name."""
+        return ".".join(part for part in (self.form, self.tap, str(self.size) if self.size else "") if part)
+
+
+LOGITS = Payload()
+
+
+class SoftTargets(FrozenData):
+    """KL(softmax(z_T / tau) || softmax(z_S / tau)), mean over valid pixels.
+
+    Args:
+        temperature: tau.
+        weight: factor on top of ``1 - alpha``.
+        scale_by_temperature_squared: multiply by tau^2, so that the gradient does not shrink as tau grows (Hinton et al. 2015).
+            The paper's Eq. 1 has no such factor: ``false`` is paper-exact.
+        resolution: compare at ``full`` image resolution (paper) or at the student's ``native`` stride.
+        standardize: bring each pixel's logits to mean zero and deviation one over the classes first (Sun et al. 2024).
+        gate: where the teacher counts: ``through`` everywhere; ``correct`` where it is right; ``confidence`` where its largest
+            probability is at least ``gate_at``; ``cutoff`` in the first ``gate_at`` of the steps; ``linear`` less and less.
+        gate_at: see ``gate``.
+
+    Source: Vlachos et al., Eq. 1; Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
+    """
+
+    kind: Literal["soft_targets"] = "soft_targets"
+    temperature: Temperature = 2.0
+    weight: Weight = 1.0
+    scale_by_temperature_squared: bool = True
+    resolution: Literal["full", "native"] = "full"
+    standardize: bool = False
+    gate: Literal["through", "correct", "confidence", "cutoff", "linear"] = "through"
+    gate_at: float = Field(default=0.5, ge=0, le=1)
+
+
+class Boundary(FrozenData):
+    """Soft targets on the pixels within ``width`` of another label alone.
+
+    Source: after Liu et al., "BPKD: Boundary Privileged Knowledge Distillation For Semantic Segmentation", 2024.
+    """
+
+    kind: Literal["boundary"] = "boundary"
+    temperature: Temperature = 2.0
+    weight: Weight = 1.0
+    width: int = Field(default=2, ge=1, le=64)
+
+
+class Dkd(FrozenData):
+    """Decoupled soft targets: ``target`` times the divergence of target against rest, ``rest`` times that among the others.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022.
+    """
+
+    kind: Literal["dkd"] = "dkd"
+    temperature: Temperature = 1.0
+    weight: Weight = 1.0
+    target: float = Field(default=1.0, ge=0)
+    rest: float = Field(default=8.0, ge=0)
+
+
+class Dist(FrozenData):
+    """One minus Pearson's correlation, over the classes of each pixel (``beta``) and over the pixels of each class (``gamma``).
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
+    """
+
+    kind: Literal["dist"] = "dist"
+    temperature: Temperature = 1.0
+    weight: Weight = 1.0
+    beta: float = Field(default=1.0, ge=0)
+    gamma: float = Field(default=1.0, ge=0)
+
+
+class ChannelWise(FrozenData):
+    """tau^2 / C times the sum over channels of the KL between the spatial softmaxes, of the logits or of features.
+
+    Args:
+        taps: student's tap to teacher's tap; empty for the logits. Features are projected to the teacher's channels.
+        weight: 3 is the published one for logits; use 50 for features.
+
+    Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
+    """
+
+    kind: Literal["channel"] = "channel"
+    taps: dict[Tap, Tap] = Field(default_factory=dict, max_length=16)
+    temperature: Temperature = 4.0
+    weight: Weight = 3.0
+
+
+class _Tapped(FrozenData):
+    """An objective on features, which may be given the taps first: ``Features({"spp": "spp"}, weight=10)``."""
+
+    taps: Taps
+
+    def __init__(self, taps: dict[str, str] | None = None, **fields: Any) -> None:
+        super().__init__(**({"taps": taps} if taps is not None else {}), **fields)
+
+
+class Features(_Tapped):
+    """Mean squared error of the projected student's and the teacher's features.
+
+    Args:
+        taps: student's tap to teacher's tap.
+        standardize: bring each channel to mean zero and deviation one first (PKD).
+
+    Source: Romero et al., "FitNets", 2015; Cao et al., "PKD", NeurIPS 2022.
+    """
+
+    kind: Literal["features"] = "features"
+    weight: Weight = 10.0
+    standardize: bool = False
+
+
+class Attention(_Tapped):
+    """Squared distance of the attention maps (mean over channels of the squared features), each of length one; mean over images.
+
+    The published loss is the mean over positions: its weight of 1e4 at a map of 32x32 is about 10 here, at any size.
+
+    Source: Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017.
+    """
+
+    kind: Literal["attention"] = "attention"
+    weight: Weight = 10.0
+
+
+class Pairwise(_Tapped):
+    """Mean squared difference of the cosines between all pairs of positions, of features pooled to at most ``size``.
+
+    Source: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019.
+    """
+
+    kind: Literal["pairwise"] = "pairwise"
+    weight: Weight = 10.0
+    size: int = Field(default=32, ge=1, le=32)
+
+
+class Ifvd(_Tapped):
+    """Mean squared difference of each position's cosine to the mean feature of its class.
+
+    Source: Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020.
+    """
+
+    kind: Literal["ifvd"] = "ifvd"
+    weight: Weight = 20.0
+
+
+class Own(FrozenData):
+    """A user's own objective: ``path`` (``package.module:Name``) is called with ``settings`` in the student's process.
+
+    What it makes must have ``loss(student, teacher, moment)``, see ``agentkd.knowledge.objectives.StudentHalf``. The teacher's
+    half is one of the known payloads: no code is named on the wire.
+    """
+
+    kind: Literal["own"] = "own"
+    path: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    sends: tuple[Payload, ...] = (LOGITS,)
+    student_taps: tuple[Tap, ...] = ()
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "Own":
+        if not self.sends:
+            raise ValueError("an objective needs at least one payload of the teacher")
+        return self
+
+
+Objective = Annotated[
+    SoftTargets | Boundary | Dkd | Dist | ChannelWise | Features | Attention | Pairwise | Ifvd | Own, Field(discriminator="kind")
+]
+_FORMS = {"channel": "features", "features": "features", "ifvd": "features", "attention": "attention", "pairwise": "similarity"}
+
+
+def payloads(objective: Objective) -> tuple[Payload, ...]:
+    """What an objective needs of the teacher."""
+    if isinstance(objective, Own):
+        return objective.sends
+    return tuple(payload_of(objective, tap) for tap in getattr(objective, "taps", {}).values()) or (LOGITS,)
+
+
+def payload_of(objective: Objective, tap: str) -> Payload:
+    """The payload that an objective on features needs of one of the teacher's taps."""
+    return Payload.model_validate({"form": _FORMS[objective.kind], "tap": tap, "size": getattr(objective, "size", 0)})
+
+
+def student_taps(objective: Objective) -> tuple[str, ...]:
+    """The modules of the student that an objective looks at."""
+    return objective.student_taps if isinstance(objective, Own) else tuple(getattr(objective, "taps", {}))
+
+
+def projected_taps(objective: Objective) -> dict[str, str]:
+    """Student's tap to teacher's tap, where a projection to the teacher's channels is trained with the student."""
+    return dict(objective.taps) if isinstance(objective, Features | ChannelWise) else {}

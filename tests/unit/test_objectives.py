@@ -1,0 +1,348 @@
+"""Every objective keeps one contract: gradients, zero at equality, invariances, masks, half precision, two halves as one."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agentkd.errors import ConfigError, ContractError
+from agentkd.knowledge import objectives, payloads, tensors
+from agentkd.knowledge.objectives import Moment
+from agentkd.objectives import (
+    Attention,
+    Boundary,
+    ChannelWise,
+    Dist,
+    Dkd,
+    Features,
+    Ifvd,
+    Objective,
+    Own,
+    Pairwise,
+    Payload,
+    SoftTargets,
+)
+from agentkd.objectives import payloads as payloads_of
+from agentkd.recipe import Distillation
+from agentkd.training.taps import Pupil, tapped
+
+IGNORE, K, C = 255, 3, 4
+ALL: dict[str, Objective] = {
+    "soft_targets": SoftTargets(temperature=2),
+    "soft_targets native": SoftTargets(temperature=3, resolution="native"),
+    "soft_targets standardized": SoftTargets(standardize=True),
+    "soft_targets correct": SoftTargets(gate="correct"),
+    "boundary": Boundary(width=1),
+    "dkd": Dkd(temperature=2),
+    "dist": Dist(temperature=2),
+    "channel logits": ChannelWise(),
+    "channel features": ChannelWise(taps={"s": "t"}),
+    "features": Features({"s": "t"}),
+    "features standardized": Features({"s": "t"}, standardize=True),
+    "attention": Attention({"s": "t"}),
+    "pairwise": Pairwise({"s": "t"}, size=4),
+    "ifvd": Ifvd({"s": "t"}),
+}
+EVERY = pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
+
+
+def outputs(seed: int, tap: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "logits": torch.randn(2, K, 4, 4, generator=generator, dtype=dtype),
+        f"tap.{tap}": torch.randn(2, C, 4, 4, generator=generator, dtype=dtype),
+    }
+
+
+def labels() -> Tensor:
+    return torch.randint(0, K, (2, 4, 4), generator=torch.Generator().manual_seed(9))
+
+
+def taught(objective: Objective, teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The payloads in full precision, so that the numerics of the loss are what is tested."""
+    found = {}
+    for payload in payloads_of(objective):
+        reduction = payloads._REDUCTIONS[payload.form]
+        found[payload.name] = reduction(teacher["tap.t" if payload.tap else "logits"], payload)
+    return found
+
+
+def value(
+    objective: Objective, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], truth: Tensor | None = None
+) -> Tensor:
+    moment = Moment(labels() if truth is None else truth, IGNORE)
+    return objectives.loss(objective, student, [taught(objective, teacher)], moment)
+
+
+@EVERY
+def test_gradients_are_those_of_finite_differences(objective: Objective) -> None:
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    leaves = [tensor.requires_grad_() for tensor in student.values()]
+    assert torch.autograd.gradcheck(lambda *given: value(objective, dict(zip(student, given, strict=True)), teacher), leaves)
+
+
+@EVERY
+def test_equal_outputs_give_zero(objective: Objective) -> None:
+    student = outputs(1, "s")
+    teacher = {"logits": student["logits"], "tap.t": student["tap.s"]}
+    assert abs(float(value(objective, student, teacher))) < 1e-7
+
+
+@EVERY
+def test_other_outputs_give_more_than_zero(objective: Objective) -> None:
+    assert float(value(objective, outputs(1, "s"), outputs(2, "t"))) > 1e-4
+
+
+@EVERY
+def test_duplicated_images_change_nothing(objective: Objective) -> None:
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    twice = [{name: tensor.repeat(2, 1, 1, 1) for name, tensor in given.items()} for given in (student, teacher)]
+    assert torch.allclose(value(objective, student, teacher), value(objective, *twice, labels().repeat(2, 1, 1)))
+
+
+@EVERY
+def test_tiled_images_change_nothing(objective: Objective) -> None:
+    if isinstance(objective, Pairwise):
+        objective = Pairwise({"s": "t"}, size=8)
+    truth = labels()
+    if isinstance(objective, Boundary):  # no new edge at the seam
+        truth[:, 0], truth[:, -1], truth[:, :, 0], truth[:, :, -1] = 0, 0, 0, 0
+        objective = Boundary(width=1)
+        student, teacher = outputs(1, "s"), outputs(2, "t")
+        tiled = [{n: t.repeat(1, 1, 1, 2) for n, t in given.items()} for given in (student, teacher)]
+        assert torch.allclose(value(objective, student, teacher, truth), value(objective, *tiled, truth.repeat(1, 1, 2)))
+        return
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    tiled = [{name: tensor.repeat(1, 1, 2, 2) for name, tensor in given.items()} for given in (student, teacher)]
+    assert torch.allclose(value(objective, student, teacher, truth), value(objective, *tiled, truth.repeat(1, 2, 2)))
+
+
+@EVERY
+def test_ignored_pixels_do_not_count(objective: Objective) -> None:
+    """What stands under ignored pixels is of no account to the loss (pooled similarities: where pooling keeps them apart)."""
+    truth = labels()
+    truth[:, :, 2:] = IGNORE
+    before = value(objective, outputs(1, "s"), outputs(2, "t"), truth)
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    for given in (student, teacher):
+        for tensor in given.values():
+            tensor[..., 2:] = 7 * torch.randn(tensor[..., 2:].shape, dtype=tensor.dtype)
+    assert torch.allclose(before, value(objective, student, teacher, truth))
+
+
+@EVERY
+def test_with_every_pixel_ignored_it_is_zero_and_differentiable(objective: Objective) -> None:
+    student = {name: tensor.requires_grad_() for name, tensor in outputs(1, "s").items()}
+    nothing = value(objective, student, outputs(2, "t"), torch.full((2, 4, 4), IGNORE))
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+    assert all(tensor.grad is None or torch.isfinite(tensor.grad).all() for tensor in student.values())
+
+
+@EVERY
+def test_half_precision_stays_finite_for_extreme_outputs(objective: Objective) -> None:
+    student = {name: (3e4 * tensor.sign()).half().requires_grad_() for name, tensor in outputs(1, "s").items()}
+    teacher = {name: 1e6 * tensor.sign() for name, tensor in outputs(2, "t", torch.float32).items()}
+    sent = {
+        payload.name: payloads.reduce(payload, {"logits": teacher["logits"], "tap.t": teacher["tap.t"]}, "float16")
+        for payload in payloads_of(objective)
+    }
+    found = objectives.loss(objective, student, [sent], Moment(labels(), IGNORE))
+    found.backward()
+    assert torch.isfinite(found) and found.dtype == torch.float32
+
+
+@EVERY
+def test_teach_then_loss_is_the_one_process_formula_bit_for_bit(objective: Objective) -> None:
+    """Payloads that were reduced, packed, and unpacked give the same bits as the teacher's outputs themselves."""
+    student, teacher = outputs(1, "s", torch.float32), outputs(2, "t", torch.float32)
+    sent = {payload.name: payloads.reduce(payload, teacher, "float32") for payload in payloads_of(objective)}
+    received = tensors.decode(tensors.encode(sent))
+    there = objectives.loss(objective, student, [received], Moment(labels(), IGNORE))
+    assert torch.equal(there, value(objective, student, teacher))
+
+
+def one(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64).reshape(1, -1, 1, 1)
+
+
+def by_hand(objective: Objective, student: Tensor, teacher: Tensor, truth: Tensor) -> float:
+    s, t = {"logits": student, "tap.s": student}, {"logits": teacher, "tap.t": teacher}
+    return float(value(objective, s, t, truth))
+
+
+LABEL = torch.zeros(1, 1, 1, dtype=torch.long)
+
+
+def test_soft_targets_by_hand() -> None:
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    student, teacher = one(0, 0), one(math.log(3), 0)
+    assert math.isclose(by_hand(SoftTargets(temperature=1), student, teacher, LABEL), expected, rel_tol=1e-12)
+    plain = by_hand(SoftTargets(temperature=4, scale_by_temperature_squared=False), student, teacher, LABEL)
+    assert math.isclose(by_hand(SoftTargets(temperature=4), student, teacher, LABEL), 16 * plain)
+
+
+def test_standardized_logits_forget_scale_and_shift_over_the_classes() -> None:
+    teacher, student = one(1, 2, 5), one(0, 3, 1)
+    objective = SoftTargets(standardize=True)
+    assert math.isclose(
+        by_hand(objective, student, teacher, LABEL), by_hand(objective, 3 * student + 7, 0.5 * teacher - 1, LABEL), rel_tol=1e-6
+    )
+
+
+def test_dkd_by_hand() -> None:
+    """Teacher 1/2, 1/4, 1/4 and student 1/4, 1/2, 1/4; the target is class 0."""
+    teacher, student = one(math.log(2), 0, 0), one(0, math.log(2), 0)
+    target = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    rest = 0.5 * math.log(0.5 / (2 / 3)) + 0.5 * math.log(0.5 / (1 / 3))
+    assert math.isclose(by_hand(Dkd(target=1, rest=8), student, teacher, LABEL), target + 8 * rest, rel_tol=1e-9)
+
+
+def test_dist_by_hand() -> None:
+    """Opposite order over the classes has correlation -1."""
+    teacher, student = one(1, 0), one(0, 1)
+    assert math.isclose(by_hand(Dist(beta=1, gamma=0), student, teacher, LABEL), 2.0, rel_tol=1e-6)
+
+
+def test_channel_by_hand() -> None:
+    """One channel, two places: 3/4, 1/4 against 1/2, 1/2; tau 2 has factor 4."""
+    teacher = torch.tensor([2 * math.log(3.0), 0.0], dtype=torch.float64).reshape(1, 1, 1, 2)
+    student = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
+    expected = 4 * (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5))
+    truth = torch.zeros(1, 1, 2, dtype=torch.long)
+    assert math.isclose(by_hand(ChannelWise(temperature=2), student, teacher, truth), expected, rel_tol=1e-9)
+
+
+def test_features_by_hand() -> None:
+    assert by_hand(Features({"s": "t"}), one(1, 2), one(3, 2), LABEL) == 2.0
+
+
+def test_attention_by_hand() -> None:
+    """All attention on one of two places against the other: unit vectors at a right angle."""
+    here, there = (torch.tensor(x, dtype=torch.float64).reshape(1, 1, 1, 2) for x in ([2.0, 0.0], [0.0, 5.0]))
+    assert math.isclose(by_hand(Attention({"s": "t"}), here, there, torch.zeros(1, 1, 2, dtype=torch.long)), 2.0)
+
+
+def test_pairwise_by_hand() -> None:
+    """Two places, alike for the teacher, at a right angle for the student: two of four pairs differ by one."""
+    teacher = torch.ones(1, 2, 1, 2, dtype=torch.float64)
+    student = torch.eye(2, dtype=torch.float64).reshape(1, 2, 1, 2)
+    assert math.isclose(by_hand(Pairwise({"s": "t"}), student, teacher, torch.zeros(1, 1, 2, dtype=torch.long)), 0.5)
+
+
+def test_ifvd_by_hand() -> None:
+    """Both places of one class: the teacher's are its mean (cosine 1), the student's at 45 degrees to theirs."""
+    teacher = torch.ones(1, 2, 1, 2, dtype=torch.float64)
+    student = torch.eye(2, dtype=torch.float64).reshape(1, 2, 1, 2)
+    expected = (1 - math.sqrt(0.5)) ** 2
+    assert math.isclose(by_hand(Ifvd({"s": "t"}), student, teacher, torch.zeros(1, 1, 2, dtype=torch.long)), expected)
+
+
+def test_boundary_counts_only_pixels_near_an_edge() -> None:
+    truth = torch.zeros(1, 1, 8, dtype=torch.long)
+    truth[..., 4:] = 1
+    teacher, student = torch.zeros(1, 2, 1, 8, dtype=torch.float64), torch.zeros(1, 2, 1, 8, dtype=torch.float64)
+    teacher[:, 0, :, :2] = 9.0
+    assert by_hand(Boundary(width=1, temperature=1), student, teacher, truth) == 0
+    teacher[:, 0, :, 3] = math.log(3)
+    near = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert math.isclose(by_hand(Boundary(width=1, temperature=1), student, teacher, truth), near / 2)
+
+
+def test_gates_close_where_they_should() -> None:
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    right = teacher["logits"].argmax(dim=1)
+    wrong = (right + 1) % K
+    through = value(SoftTargets(), student, teacher)
+    assert torch.allclose(value(SoftTargets(gate="correct"), student, teacher, right), through)
+    assert value(SoftTargets(gate="correct"), student, teacher, wrong) == 0
+    assert value(SoftTargets(gate="confidence", gate_at=0), student, teacher) == through
+    assert value(SoftTargets(gate="confidence", gate_at=1), student, teacher) == 0
+    sent = [taught(SoftTargets(), teacher)]
+    late, early = Moment(labels(), IGNORE, progress=0.75), Moment(labels(), IGNORE, progress=0.25)
+    assert objectives.loss(SoftTargets(gate="cutoff", gate_at=0.5), student, sent, late) == 0
+    assert objectives.loss(SoftTargets(gate="cutoff", gate_at=0.5), student, sent, early) == through
+    assert torch.allclose(objectives.loss(SoftTargets(gate="linear"), student, sent, late), 0.25 * through)
+
+
+def test_several_teachers_average_probabilities_by_their_shares() -> None:
+    loud, soft = one(9, 0), one(0, 1)
+    for shares in ((), (1.0, 3.0)):
+        weights = shares or (1.0, 1.0)
+        mean = (weights[0] * loud.softmax(1) + weights[1] * soft.softmax(1)) / sum(weights)
+        moment = Moment(LABEL, IGNORE, shares=shares)
+        found = objectives.loss(SoftTargets(temperature=1), {"logits": mean.log()}, [{"logits": loud}, {"logits": soft}], moment)
+        assert abs(float(found)) < 1e-9
+
+
+def test_classification_is_dense_prediction_of_one_pixel() -> None:
+    student, teacher = torch.randn(2, K), torch.randn(2, K)
+    sent = {"logits": payloads.reduce(Payload(), {"logits": teacher}, "float32")}
+    found = objectives.loss(SoftTargets(temperature=1), {"logits": student}, [sent], Moment(torch.tensor([0, 2]), IGNORE))
+    direct = F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), log_target=True, reduction="batchmean")
+    assert torch.allclose(found, direct)
+
+
+class MyOwn:
+    """A user's own objective: absolute difference of the logits."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def loss(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], moment: Moment) -> Tensor:
+        size = teacher["logits"].shape[-2:]
+        difference = (objectives.resize(student["logits"], size) - teacher["logits"]).abs().pow(self.power).mean(dim=1)
+        return difference[moment.valid(size)].mean()
+
+
+def test_a_users_own_objective_is_a_class_with_a_loss() -> None:
+    objective = Own(path=f"{__name__}:MyOwn", settings={"power": 2.0})
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    assert torch.allclose(value(objective, student, teacher), F.mse_loss(student["logits"], teacher["logits"]))
+    for path in ("nowhere:At", f"{__name__}:K"):
+        with pytest.raises(ConfigError):
+            objectives.load_own(Own(path=path))
+
+
+def test_a_distillation_asks_for_each_payload_once() -> None:
+    d = Distillation(objectives=(SoftTargets(), Dist(), Features({"s": "t"}), Ifvd({"s": "t"}), Attention({"s": "u"})))
+    assert [payload.name for payload in d.payloads] == ["logits", "features.t", "attention.u"]
+    assert d.student_taps == ("s",) and d.projected_taps == (("s", "t"),)
+    with pytest.raises(ValidationError):
+        Features({})
+
+
+class TestTaps:
+    network = nn.Sequential()
+
+    def make(self) -> nn.Module:
+        class Small(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+            def forward(self, x: Tensor) -> dict[str, Tensor]:
+                return {"logits": self.head(self.stem(x))}
+
+        return Small()
+
+    def test_a_tap_is_what_the_module_returned(self) -> None:
+        network, images = self.make(), torch.randn(1, 3, 2, 2)
+        found = tapped(network, images, ("stem",))
+        assert torch.equal(found["tap.stem"], network.stem(images)) and set(found) == {"logits", "tap.stem"}
+        assert not network.stem._forward_hooks
+
+    def test_a_tap_that_is_not_there_is_refused_by_name(self) -> None:
+        with pytest.raises(ContractError, match=r"tap.*head, stem"):
+            tapped(self.make(), torch.randn(1, 3, 2, 2), ("spp",))
+
+    def test_projections_are_trained_and_dropped(self) -> None:
+        network = self.make()
+        pupil = Pupil(network, ("stem",), {"0.stem": ("stem", nn.Conv2d(4, 7, 1, bias=False))})
+        assert pupil.train()(torch.randn(2, 3, 2, 2))["projected.0.stem"].shape == (2, 7, 2, 2)
+        assert set(pupil.eval()(torch.randn(2, 3, 2, 2))) == {"logits"}
+        assert set(Pupil.own(dict(pupil.state_dict()))) == set(network.state_dict()) and pupil.head is network.head
