@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "AgentKDError": "agentkd.errors",
     "Architecture": "agentkd.architecture",
-    "Community": "agentkd.community",
+    "Community": "agentkd.community.community",
     "ConfigError": "agentkd.errors",
     "Distillation": "agentkd.recipe",
     "Experiment": "agentkd.config",

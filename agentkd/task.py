@@ -5,6 +5,7 @@ stage or the agent that did the work are not inputs, so the same work asked for 
 """
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -19,6 +20,9 @@ class TaskKind(StrEnum):
     TRAIN = "train"
     DISTILL = "distill"
     EVALUATE = "evaluate"
+    ASSESS = "assess"
+    FEATURES = "features"
+    AVERAGE = "average"
 
 
 class DataSource(FrozenData):
@@ -49,6 +53,9 @@ class Task(FrozenData):
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
         prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        home: of an assessment: the data that the network learned, whose validation split says what it knows.
+        views: of feature maps: (sample index, view seed) pairs.
+        taps: of feature maps: the modules whose output is wanted besides the logits.
     """
 
     kind: TaskKind
@@ -64,6 +71,14 @@ class Task(FrozenData):
     max_deploy_parameters: int = 0
     max_num_macs: int = 0
     prune_below: tuple[float, ...] = ()
+    home: DataSource | None = None
+    views: tuple[tuple[int, int], ...] = ()
+    taps: tuple[str, ...] = ()
+
+    def canonical(self) -> Any:
+        """Plain data without the fields that only some kinds have, so that a new kind leaves the digests of the others alone."""
+        absent = {name for name in ("home", "views", "taps") if not getattr(self, name)}
+        return {name: value for name, value in super().canonical().items() if name not in absent}
 
 
 class Status(StrEnum):
@@ -93,12 +108,37 @@ class ExchangeSummary(FrozenData):
     teacher_s: float = 0.0
 
 
+class Competence(FrozenData):
+    """What a network knows about data.
+
+    Args:
+        weights: whose competence it is.
+        dataset: content digest of what was looked at; ``split`` says which part of it.
+        known_fraction: share of pixels whose energy is below the 95th percentile of that on the network's own validation split;
+            ``None`` if it is not known what it learned.
+        miou: as ever, ``None`` where nothing is labelled; so are ``class_iou`` and ``calibration_error``.
+        calibration_error: expected calibration error of the labelled pixels, 15 bins (Guo et al. 2017).
+        predicted: share of the pixels predicted as each class.
+    """
+
+    weights: str
+    dataset: str
+    split: str
+    num_images: int
+    known_fraction: float | None
+    miou: float | None
+    class_iou: tuple[float | None, ...]
+    calibration_error: float | None
+    predicted: tuple[float, ...]
+
+
 class TaskResult(FrozenData):
     """Outputs of one unit of work. Times and memory differ between machines; weights and mIoU do not on the same one.
 
     Args:
         weights: digest of the kept weights; empty unless the task trained a network.
         predictions: digest of the class maps of the first samples; only of an evaluation.
+        knowledge: digest of feature maps; only of the task that makes them.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
 
@@ -120,6 +160,13 @@ class TaskResult(FrozenData):
     peak_memory_bytes: int = 0
     exchange: ExchangeSummary | None = None
     predictions: str = ""
+    knowledge: str = ""
+    competence: Competence | None = None
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """Digests of everything it refers to."""
+        return tuple(filter(None, (self.weights, self.predictions, self.knowledge)))

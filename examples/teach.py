@@ -7,7 +7,7 @@ VIEWS = agentkd.ViewSettings(crop_height=64, crop_width=64, scale_min=1.0, scale
 
 
 def main(out: str = "runs/teach", epochs: int = 4) -> None:
-    with agentkd.Community(devices="cpu:2", out=out) as community:
+    with agentkd.Community(devices="cpu:2", record=out) as community:
         big = community.agent("big", "unet", num_classes=5, base=16, depth=3)
         alone = community.agent("alone", "unet", num_classes=5, base=8, depth=2)
         small = community.agent("small", "unet", num_classes=5, base=8, depth=2)

@@ -71,7 +71,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import EpochResult, Task
+from agentkd.task import EpochResult, Task, TaskKind
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
@@ -339,7 +339,8 @@ class Agent:
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()
         task, key = request.task, request.key
-        for digest in (task.initial_weights, task.pretrained):
+        merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
+        for digest in (task.initial_weights, task.pretrained, *merged):
             self._obtain(digest)
         lessons: list[RemoteLesson] = []
 

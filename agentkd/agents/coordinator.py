@@ -186,7 +186,7 @@ def _recorded_results(journal: Journal, folder: RunFolder) -> dict[str, TaskResu
     """What is recorded, after a look that the weights it names are there."""
     results = {}
     for record in journal.records():
-        for digest in filter(None, (record.result.weights, record.result.predictions)):
+        for digest in record.result.artifacts:
             if digest not in folder.store:
                 raise ArtifactNotFoundError(digest, folder.store.place)
         results[record.task.digest] = record.result

@@ -103,6 +103,14 @@ class Crew:
     """Has tasks done. Use as a context manager: no agent that it started outlives it.
 
     One thread calls ``want`` and ``turn``; ``invite``, ``greeting`` and ``ask`` may be called from any.
+
+    Args:
+        folder: where everything of the run lies.
+        slots: one learning agent each.
+        config: timing, transport, attempts.
+        watcher: who is told what happens.
+        launcher: starts the agents; as processes here if it is not given.
+        is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
     """
 
     def __init__(
@@ -112,6 +120,8 @@ class Crew:
         config: LaunchConfig,
         watcher: Watcher,
         launcher: Launcher | None = None,
+        *,
+        is_forgiving: bool = False,
     ) -> None:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
@@ -134,7 +144,7 @@ class Crew:
             ),
         )
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
-        self._config = config
+        self._config, self._is_forgiving = config, is_forgiving
         launcher = launcher or LocalLauncher(folder)
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
@@ -215,6 +225,11 @@ class Crew:
         """Where guests find this crew, and its public key."""
         return self._contact
 
+    def progress(self, key: str) -> TaskProgressEvent | None:
+        """The newest that was heard of a task under way. On the thread that calls ``turn``."""
+        doing = self._doing.get(key)
+        return doing.progress if doing else None
+
     @property
     def counters(self) -> Counters:
         """What crossed this crew's sockets."""
@@ -288,7 +303,7 @@ class Crew:
         doing = self._current(body.task, body.epoch)
         if doing:
             doing.result = body.result
-            missing = [d for d in (body.result.weights, body.result.predictions) if d and d not in self.folder.store]
+            missing = [digest for digest in body.result.artifacts if digest not in self.folder.store]
             if missing:
                 self._collecting.submit(self._collect, name, key, body, missing)
                 return
@@ -329,7 +344,7 @@ class Crew:
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
         if body.code == StorageError.code:
             raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
-        if body.code in FATAL_CODES:
+        if body.code in FATAL_CODES and not (self._is_forgiving and body.task):
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if not body.task:
             if body.code != ProtocolError.code:
@@ -338,7 +353,8 @@ class Crew:
         doing = self._current(body.task, body.epoch)
         if doing:
             doing.error = body
-        self._handle(dispatch.Failed(name, body.task, body.epoch, retryable=body.code != NonFiniteLossError.code))
+        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES
+        self._handle(dispatch.Failed(name, body.task, body.epoch, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)

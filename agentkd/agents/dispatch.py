@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentkd.task import DataSource, Task, TeacherReference
+from agentkd.task import DataSource, Task, TaskKind, TeacherReference
 
 GUEST_SLOT = -1
 
@@ -267,9 +267,10 @@ class Dispatcher:
         for key, task in list(self.waiting.items()):
             if not free:
                 break
-            needed = {reference.weights for reference in task.teachers}
+            taught_by = task.teachers if task.kind is TaskKind.DISTILL else ()
+            needed = {reference.weights for reference in taught_by}
             reserved |= needed
-            for reference in task.teachers:
+            for reference in taught_by:
                 actions += self._have_taught(reference, task.data, reserved)
             teachers = {weights: self._teaching(weights) for weights in needed}
             if all(teachers.values()):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agentkd import seeding
+from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
@@ -70,7 +71,7 @@ def execute(task: Task, at: Surroundings) -> TaskResult:
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
         )
-    return _evaluate(task, at, size) if task.kind is TaskKind.EVALUATE else _train(task, at, size)
+    return _EXECUTIONS[task.kind](task, at, size)
 
 
 def load_weights(network: SegmentationNetwork, data: Buffer) -> None:
@@ -222,6 +223,41 @@ def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     )
 
 
+def _look(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """An assessment, or feature maps."""
+    started = time.monotonic()
+    network = build(task.architecture).to(at.device).eval()
+    load_weights(network, at.store.get(task.initial_weights))
+    fields: dict[str, Any] = {}
+    if task.kind is TaskKind.ASSESS:
+        fields["competence"] = assess(network, task, at.device)
+    else:
+        metadata = {"kind": "feature_maps", "weights": task.initial_weights, "views": [list(view) for view in task.views]}
+        fields["knowledge"] = at.store.put(tensors.encode(feature_maps(network, task, at.device), metadata))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, environment=environment(at.device), seconds=seconds, **fields, **size)
+
+
+def _average(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """Weights that are the mean of several networks of one architecture, by shares; counters are the first one's."""
+    started = time.monotonic()
+    expected = dict(build(task.architecture).state_dict())
+    states = [tensors.decode(at.store.get(teacher.weights)) for teacher in task.teachers]
+    for state in states:
+        tensors.match(state, expected)
+    shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
+    shares /= shares.sum()
+    mean = {
+        name: sum(share * state[name].double() for share, state in zip(shares, states, strict=True)).to(first.dtype)
+        if first.is_floating_point()
+        else first
+        for name, first in states[0].items()
+    }
+    weights = at.store.put(encode_weights(task.architecture, mean))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
+
+
 def _whole_batch(task: Task, index: int) -> Batch:
     view = whole_view(open_source(task.data), index)
     return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
@@ -256,3 +292,13 @@ def _training_fields(trained: Trained) -> dict[str, Any]:
         "images_per_s": trained.images_per_s,
         "peak_memory_bytes": trained.peak_memory_bytes,
     }
+
+
+_EXECUTIONS: dict[TaskKind, Callable[[Task, Surroundings, dict[str, Any]], TaskResult]] = {
+    TaskKind.TRAIN: _train,
+    TaskKind.DISTILL: _train,
+    TaskKind.EVALUATE: _evaluate,
+    TaskKind.ASSESS: _look,
+    TaskKind.FEATURES: _look,
+    TaskKind.AVERAGE: _average,
+}

@@ -2,18 +2,86 @@
 
 import importlib
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from agentkd import seeding
 from agentkd.datasets import files
 from agentkd.datasets.generated import GeneratedScenes
-from agentkd.datasets.samples import Dataset, read_size
+from agentkd.datasets.order import ViewKey
+from agentkd.datasets.samples import Color, Dataset, Sample, read_size
 from agentkd.errors import DatasetError
+from agentkd.recipe import ViewSettings
 
 DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
 
 
-def open_dataset(spec: str) -> Dataset:
+@dataclass(frozen=True)
+class Views:
+    """Named views of a dataset: (sample index, view seed) pairs, and what a view may look like."""
+
+    data: "Opened"
+    keys: tuple[ViewKey, ...]
+    settings: ViewSettings
+
+
+class Opened:
+    """A dataset with the specification it was opened by: what scripts hold, and pass on to agents. A ``Dataset`` itself."""
+
+    def __init__(self, spec: str, dataset: Dataset) -> None:
+        self.spec, self._dataset = spec, dataset
+
+    @property
+    def name(self) -> str:
+        """As the dataset calls itself."""
+        return self._dataset.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; class k is the k-th."""
+        return self._dataset.classes
+
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """A color for each class."""
+        return self._dataset.colors
+
+    @property
+    def ignore_index(self) -> int:
+        """The label that does not count."""
+        return self._dataset.ignore_index
+
+    @property
+    def splits(self) -> Mapping[str, tuple[int, ...]]:
+        """Sample indices of each split."""
+        return self._dataset.splits
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content."""
+        return self._dataset.digest
+
+    def sample(self, index: int) -> Sample:
+        """A labelled image."""
+        return self._dataset.sample(index)
+
+    def group(self, index: int) -> str:
+        """The video or clip that a sample comes from."""
+        return self._dataset.group(index)
+
+    def check(self) -> None:
+        """Reads everything once; raises ``DatasetError`` for the first sample that is not as described."""
+        self._dataset.check()
+
+    def views(self, indices: Sequence[int], seed: int = 0, settings: ViewSettings | None = None) -> Views:
+        """A seeded view of each of these samples: the same seed gives the same pixels, everywhere."""
+        keys = tuple((index, seeding.derive("view", seed, index)) for index in indices)
+        return Views(self, keys, settings or ViewSettings())
+
+
+def open_dataset(spec: str) -> Opened:
     """The dataset that a specification names.
 
     ========== ============================================== =============================================
@@ -31,6 +99,10 @@ def open_dataset(spec: str) -> Dataset:
     Raises:
         DatasetError: the specification or the data are wrong.
     """
+    return Opened(spec, _open(spec))
+
+
+def _open(spec: str) -> Dataset:
     kind, _, rest = spec.partition(":")
     if kind in ("generated", "folder", "camvid"):
         options = _read_options(kind, rest)

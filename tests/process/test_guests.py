@@ -27,7 +27,7 @@ def test_an_agent_started_by_hand_learns_leaves_and_comes_back(tmp_path: Path) -
         return process
 
     with ended:
-        with agentkd.Community(devices="none", out=tmp_path / "run") as community:
+        with agentkd.Community(devices="none", record=tmp_path / "run") as community:
             guest = community.guest("by hand", load_key_pair(tmp_path / "guest.json").public)
             student = community.agent("student", "unet", num_classes=5, base=8, depth=2)
             first = student.train(SPEC, epochs=1, views=VIEWS)

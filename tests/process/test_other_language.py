@@ -32,7 +32,7 @@ pytestmark = [
 def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) -> None:
     save_key_pair(tmp_path / "agent.json", new_key_pair())
     key = load_key_pair(tmp_path / "agent.json").public
-    with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", out=tmp_path / "run") as community:
+    with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
         guest = community.guest("javascript", key)
         assert not guest.is_here
         start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *community.invitation.split()]

@@ -119,7 +119,7 @@ def test_a_script_teaches_and_is_answered_from_the_records_when_run_again(tmp_pa
     views = ViewSettings(crop_height=32, crop_width=32)
     digests = []
     for _ in range(2):
-        with Community(devices="cpu:2", out=tmp_path / "run") as community:
+        with Community(devices="cpu:2", record=tmp_path / "run") as community:
             big = community.agent("big", "unet", num_classes=5, base=8, depth=2)
             small = community.agent("small", "unet", num_classes=5, base=8, depth=1)
             with pytest.raises(ConfigError, match="big cannot teach"):

@@ -4,9 +4,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from agentkd.community import AgentHandle, Community
-from agentkd.errors import ChannelClosedError
-from agentkd.networks.families import resolve
+from agentkd.community.community import Community
+from agentkd.community.futures import Lesson, then
+from agentkd.community.handles import AgentHandle
+from agentkd.errors import ChannelClosedError, ConfigError, TrainingError
+from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 
 
@@ -20,9 +22,12 @@ class Recording(Community):
     def source(self, spec: str) -> DataSource:
         return DataSource(spec=spec, content_digest="d")
 
-    def submit(self, task: Task, label: str) -> "Future[TaskResult]":
+    def classes(self, spec: str) -> tuple[str, ...]:
+        return tuple("abcde")
+
+    def submit(self, task: Task, label: str) -> Lesson:
         self.tasks.append(task)
-        done: Future[TaskResult] = Future()
+        done = Lesson()
         done.set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}"))
         return done
 
@@ -33,7 +38,7 @@ def community() -> Recording:
 
 
 def handle(community: Recording, name: str) -> AgentHandle:
-    return AgentHandle(community, name, resolve("unet", 5))
+    return AgentHandle(community, name, "unet", num_classes=5)
 
 
 def test_training_goes_on_from_the_newest_weights(community: Recording) -> None:
@@ -69,6 +74,62 @@ def test_an_evaluation_names_the_split(community: Recording) -> None:
 
 
 def test_a_closed_community_says_so(tmp_path) -> None:
-    agent = Community(devices="cpu:1", out=tmp_path).agent("a", "unet", num_classes=5)
+    agent = Community(devices="cpu:1", record=tmp_path).agent("a", "unet", num_classes=5)
     with pytest.raises(ChannelClosedError, match="with-block"):
         agent.train("generated:seed=1,size=32x32,train=8")
+
+
+def test_progress_ends_with_the_task_and_can_be_read_again() -> None:
+    lesson = Lesson()
+    events = [TaskProgressEvent(task="ab" * 32, epoch=1, step=step, steps=2, loss=0.5) for step in (1, 2)]
+    for event in events:
+        lesson.note(event)
+    lesson.set_result(TaskResult(status=Status.COMPLETED))
+    assert list(lesson.progress()) == events and list(lesson.progress()) == []
+
+
+def test_progress_ends_with_a_failed_task_too() -> None:
+    lesson = Lesson()
+    lesson.set_exception(TrainingError("no"))
+    assert list(lesson.progress()) == []
+    with pytest.raises(TrainingError):
+        lesson.result()
+
+
+def test_what_is_made_of_a_future_has_its_errors() -> None:
+    given: Future[int] = Future()
+    doubled, broken = then(given, lambda value: 2 * value), then(given, lambda value: 1 // 0)
+    given.set_result(4)
+    assert doubled.result() == 8
+    with pytest.raises(ZeroDivisionError):
+        broken.result()
+
+
+def test_a_network_takes_its_number_of_classes_from_the_first_data_it_meets(community: Recording) -> None:
+    agent = AgentHandle(community, "a", "unet")
+    with pytest.raises(ConfigError, match="number of classes"):
+        agent.architecture  # noqa: B018
+    agent.train("s")
+    assert agent.architecture.num_classes == 5
+
+
+def test_shares_of_teachers_are_part_of_the_task(community: Recording) -> None:
+    a, b, student = (handle(community, name) for name in "abs")
+    a.train("s")
+    b.train("s")
+    student.distill([a, b], "s", shares=[1, 3])
+    assert [teacher.share for teacher in community.tasks[-1].teachers] == [1.0, 3.0]
+    with pytest.raises(ConfigError, match="one for each"):
+        student.distill([a, b], "s", shares=[1])
+
+
+def test_an_untrained_network_cannot_teach_or_be_looked_at(community: Recording) -> None:
+    student, teacher = handle(community, "s"), handle(community, "t")
+    for act in (lambda: student.distill(teacher, "s"), lambda: teacher.assess("s"), lambda: teacher.evaluate("s")):
+        with pytest.raises(ConfigError, match="no weights yet"):
+            act()
+
+
+def test_new_kinds_of_tasks_leave_the_digests_of_others_alone(community: Recording) -> None:
+    handle(community, "a").train("s")
+    assert not {"home", "views", "taps"} & set(community.tasks[0].canonical())

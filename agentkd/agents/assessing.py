@@ -1,0 +1,83 @@
+"""Looking without learning: what a network knows about data, and what it makes of views inside."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agentkd.agents.feeding import evaluation_images, open_source, view_images
+from agentkd.datasets.samples import split_indices
+from agentkd.datasets.views import whole_view
+from agentkd.knowledge.energy import energy, known_below, known_fraction
+from agentkd.knowledge.payloads import dense
+from agentkd.task import Competence, DataSource, Task
+from agentkd.training.metrics import SegmentationMetrics
+from agentkd.training.taps import TAP, tapped
+
+NUM_BINS = 15
+
+
+@torch.no_grad()
+def assess(network: torch.nn.Module, task: Task, device: torch.device) -> Competence:
+    """What a network in evaluation mode knows about a split (the one named ``validation`` in ``task.data``)."""
+    dataset, classes = open_source(task.data), task.architecture.num_classes
+    metrics, calibration = SegmentationMetrics(classes, dataset.ignore_index, device), _Calibration(dataset.ignore_index)
+    predicted, energies, num_labelled = torch.zeros(classes, dtype=torch.float64), [], 0
+    indices = split_indices(dataset, task.data.validation)
+    for index in indices:
+        view = whole_view(dataset, index)
+        labels = torch.from_numpy(view.label)[None].long()
+        logits = dense(network(torch.from_numpy(view.image)[None].to(device))["logits"]).float()
+        energies.append(energy(logits).flatten().cpu())
+        full = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        predicted += torch.bincount(full.argmax(dim=1).flatten().cpu(), minlength=classes)
+        metrics.update(full, labels.to(device))
+        calibration.update(full.cpu(), labels)
+        num_labelled += int((labels != dataset.ignore_index).sum())
+    scores = metrics.scores() if num_labelled else None
+    threshold = _threshold(network, task.home, device) if task.home else None
+    return Competence(
+        weights=task.initial_weights,
+        dataset=dataset.digest,
+        split=task.data.validation,
+        num_images=len(indices),
+        known_fraction=None if threshold is None else known_fraction(torch.cat(energies), threshold),
+        miou=scores.miou if scores else None,
+        class_iou=scores.class_iou if scores else (),
+        calibration_error=calibration.error() if num_labelled else None,
+        predicted=tuple((predicted / predicted.sum()).tolist()),
+    )
+
+
+@torch.no_grad()
+def feature_maps(network: torch.nn.Module, task: Task, device: torch.device) -> dict[str, Tensor]:
+    """``logits`` and the features of each tap for the views of a task, float32, in the views' order."""
+    images = view_images(open_source(task.data), task.views, task.recipe.views).to(device)
+    outputs = tapped(network, images, task.taps)
+    named = {"logits": dense(outputs["logits"])} | {tap: outputs[TAP + tap] for tap in task.taps}
+    return {name: value.float().cpu().contiguous() for name, value in named.items()}
+
+
+def _threshold(network: torch.nn.Module, home: DataSource, device: torch.device) -> float:
+    """The energy under which a pixel is known."""
+    own = [energy(dense(network(images.to(device))["logits"])).flatten().cpu() for images in evaluation_images(home)]
+    return known_below(torch.cat(own))
+
+
+class _Calibration:
+    """Expected calibration error: confidence against accuracy, in bins of equal width."""
+
+    def __init__(self, ignore_index: int) -> None:
+        self._ignore_index = ignore_index
+        self._counts, self._confidence, self._correct = (torch.zeros(NUM_BINS, dtype=torch.float64) for _ in range(3))
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        confidence, predicted = logits.softmax(dim=1).max(dim=1)
+        valid = labels != self._ignore_index
+        confidence, correct = confidence[valid].double(), (predicted == labels)[valid].double()
+        bins = (confidence * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+        self._counts += torch.bincount(bins, minlength=NUM_BINS)
+        self._confidence += torch.bincount(bins, confidence, minlength=NUM_BINS)
+        self._correct += torch.bincount(bins, correct, minlength=NUM_BINS)
+
+    def error(self) -> float:
+        return float((self._confidence - self._correct).abs().sum() / self._counts.sum())

@@ -1,0 +1,214 @@
+"""Handles to the networks of a community: what a script says to them becomes tasks."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentkd import seeding
+from agentkd.architecture import Architecture, Setting
+from agentkd.community.futures import Lesson, then
+from agentkd.datasets.opening import Opened, Views
+from agentkd.errors import ConfigError
+from agentkd.networks import families
+from agentkd.objectives import Objective, SoftTargets
+from agentkd.recipe import Distillation, Recipe
+from agentkd.task import Competence, DataSource, Task, TaskKind, TaskResult, TeacherReference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agentkd.community.community import Community
+
+Data = str | Opened
+
+
+class TeacherLike(Protocol):
+    """Whoever can be the teacher of a task: a handle, or a guest."""
+
+    name: str
+
+    def as_teacher(self) -> TeacherReference: ...
+
+
+class AgentHandle:
+    """A named network of a community. Its tasks are done one after the other; ``weights`` is the digest of the newest."""
+
+    def __init__(
+        self,
+        community: "Community",
+        name: str,
+        family: str,
+        *,
+        num_classes: int | None = None,
+        settings: dict[str, Setting] | None = None,
+    ) -> None:
+        self.name, self._family, self._settings = name, family, settings or {}
+        self._community, self._initial = community, ""
+        self._last: Future[TaskResult] | None = None
+        self._home: DataSource | None = None
+        self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network as data.
+
+        Raises:
+            ConfigError: its number of classes is not known before it has met data.
+        """
+        if self._architecture is None:
+            raise ConfigError(f"{self.name} does not know its number of classes yet; give num_classes=..., or data first")
+        return self._architecture
+
+    @property
+    def weights(self) -> str:
+        """Digest of the newest weights; waits for the task that makes them. Empty before any training.
+
+        Raises:
+            TrainingError: that task failed.
+        """
+        return self._last.result().weights if self._last else self._initial
+
+    @property
+    def miou(self) -> float:
+        """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits."""
+        return self._last.result().miou if self._last else 0.0
+
+    def start_from(self, weights: str) -> None:
+        """Takes stored weights of this architecture, by their digest, as its own."""
+        self._initial, self._last = weights, None
+
+    def as_teacher(self) -> TeacherReference:
+        """This network, as it is now, as the teacher of a task.
+
+        Raises:
+            ConfigError: it has no weights yet.
+        """
+        return TeacherReference(architecture=self.architecture, weights=self._must_have_weights())
+
+    def train(self, data: Data, **recipe: Any) -> Lesson:
+        """Trains; goes on from the newest weights.
+
+        Args:
+            data: a dataset, or its specification (see ``agentkd.open_dataset``); splits ``train`` and ``validation`` are used.
+            recipe: fields of ``Recipe`` that differ from the family's published ones.
+        """
+        return self._learn(Task(kind=TaskKind.TRAIN, **self._inputs(data, recipe)))
+
+    def distill(
+        self,
+        teachers: TeacherLike | Sequence[TeacherLike],
+        data: Data,
+        objectives: Sequence[Objective] = (SoftTargets(),),
+        *,
+        shares: Sequence[float] = (),
+        alpha: float = 0.5,
+        hard_loss: str = "family",
+        start: str = "own",
+        codec: str = "float16",
+        **recipe: Any,
+    ) -> Lesson:
+        """Learns from one or several teachers, which serve what the objectives need from processes of their own.
+
+        Waits until the teachers' own tasks are done, or a guest has come, since the weights that teach are part of the task.
+
+        Args:
+            teachers: other networks of the community, or guests.
+            data: a dataset, or its specification.
+            objectives: what of the teachers' output is learned.
+            shares: weight of each teacher; equal if empty.
+            alpha: as the following ones, a field of ``Distillation``.
+            hard_loss: see there.
+            start: see there.
+            codec: see there.
+            recipe: fields of ``Recipe``.
+        """
+        listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+        if shares and len(shares) != len(listed):
+            raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
+        inputs = self._inputs(data, recipe)
+        references = [teacher.as_teacher() for teacher in listed]
+        if shares:
+            references = [r.model_copy(update={"share": float(share)}) for r, share in zip(references, shares, strict=True)]
+        given = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss, "start": start, "codec": codec}
+        chosen = Distillation.model_validate(given)
+        if chosen.start != "own":
+            inputs["initial_weights"] = ""
+        return self._learn(Task(kind=TaskKind.DISTILL, teachers=tuple(references), distillation=chosen, **inputs))
+
+    def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
+        """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed)."""
+        references = [other.as_teacher() for other in others]
+        if shares:
+            references = [r.model_copy(update={"share": float(share)}) for r, share in zip(references, shares, strict=True)]
+        home = self._home or next((other._home for other in others if other._home), None)
+        if home is None:
+            raise ConfigError("none of these networks has met data")
+        self._home, self._architecture = home, self._architecture or others[0].architecture
+        return self._learn(Task(kind=TaskKind.AVERAGE, architecture=self.architecture, data=home, teachers=tuple(references)))
+
+    def evaluate(self, data: Data, split: str = "test") -> TaskResult:
+        """Scores of the newest weights on a split; waits for them."""
+        return self._look(TaskKind.EVALUATE, data, split).result()
+
+    def assess(self, data: Data, split: str = "validation") -> Competence:
+        """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits."""
+        competence = self._look(TaskKind.ASSESS, data, split, home=self._home).result().competence
+        assert competence is not None
+        return competence
+
+    def feature_maps(self, views: Views, taps: Sequence[str] = ()) -> "Future[dict[str, Tensor]]":
+        """What the newest weights make of views: ``logits`` [N,K,h,w] and the features of each tap by its name.
+
+        Args:
+            views: from ``data.views([3, 4], seed=1)``.
+            taps: dotted names of modules, such as ``spp`` or ``layer3``.
+        """
+        from agentkd.knowledge import tensors  # needs torch, which a script that only plans does not
+
+        source = self._meet(views.data)
+        task = Task(
+            kind=TaskKind.FEATURES,
+            architecture=self.architecture,
+            data=source,
+            recipe=Recipe(views=views.settings),
+            initial_weights=self._must_have_weights(),
+            views=views.keys,
+            taps=tuple(taps),
+        )
+        done = self._community.submit(task, f"feature maps of {self.name}")
+        return then(done, lambda result: tensors.decode(self._community.artifact(result.knowledge)))
+
+    def _look(self, kind: TaskKind, data: Data, split: str, home: DataSource | None = None) -> Lesson:
+        source = self._meet(data).model_copy(update={"validation": split})
+        weights = self._must_have_weights()
+        task = Task(kind=kind, architecture=self.architecture, data=source, initial_weights=weights, home=home)
+        return self._community.submit(task, f"{kind} of {self.name}")
+
+    def _must_have_weights(self) -> str:
+        if not self.weights:
+            raise ConfigError(f"{self.name} has no weights yet; call train() first, or give it weights=FILE")
+        return self.weights
+
+    def _meet(self, data: Data) -> DataSource:
+        """The data as a part of a task; a network without a number of classes takes the data's."""
+        source, classes = self._community.source(data), self._community.classes(data)
+        if self._architecture is None:
+            self._architecture = families.resolve(self._family, len(classes), self._settings)
+        return source
+
+    def _inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
+        source = self._meet(data)
+        published = families.published_recipe(self.architecture.family)
+        self._home = source
+        return {
+            "architecture": self.architecture,
+            "data": source,
+            "recipe": Recipe.model_validate(published | recipe),
+            "seed": seeding.derive(self._community.seed, self.name),
+            "view_seed": seeding.derive(self._community.seed, "views"),
+            "initial_weights": self.weights,
+        }
+
+    def _learn(self, task: Task) -> Lesson:
+        self._last = lesson = self._community.submit(task, f"{task.kind} of {self.name}")
+        return lesson

@@ -1,0 +1,76 @@
+"""Scripts: the examples run and say what they should; weights come from files, are averaged, and looked at without learning."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import SPEC
+from safetensors.torch import save_file
+
+import agentkd
+from agentkd.agents.work import encode_weights
+from agentkd.knowledge import tensors
+from agentkd.networks.build import build
+from agentkd.networks.families import resolve
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+VIEWS = agentkd.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
+NETWORK = {"base": 8, "depth": 2}
+pytestmark = pytest.mark.process
+
+
+def test_the_exchange_example_hands_over_every_kind_of_knowledge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "exchange.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+    spec = importlib.util.spec_from_file_location("exchange_example", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(record=str(tmp_path / "run"), epochs=1)
+    said = capsys.readouterr().out
+    assert "step 8 of 8" in said and "{'encoder.1': (2, 32, 16, 16), 'logits': (2, 5, 32, 32)}" in said
+    assert said.count("calibration error") == 2 and "torch" in sys.modules
+
+
+def test_weights_from_files_are_taken_averaged_assessed_and_tapped(tmp_path: Path) -> None:
+    network = resolve("unet", 5, NETWORK)
+    states = [dict(build(network, seed=seed).state_dict()) for seed in (1, 2)]
+    (tmp_path / "ours.safetensors").write_bytes(encode_weights(network, states[0]))
+    save_file(states[1], tmp_path / "plain.safetensors")
+    data = agentkd.open_dataset(SPEC)
+    with agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
+        ours = community.agent("ours", "unet", weights=tmp_path / "ours.safetensors", **NETWORK)
+        assert ours.architecture == network, "the file says how many classes it has"
+        plain = community.agent("plain", "unet", weights=tmp_path / "plain.safetensors", num_classes=5, **NETWORK)
+        with pytest.raises(agentkd.ConfigError, match="not of this architecture"):
+            community.agent("wrong", "unet", weights=tmp_path / "plain.safetensors", num_classes=5, base=16, depth=2)
+
+        competence = ours.assess(data)
+        assert competence.known_fraction is None, "nobody knows what it learned"
+        assert competence.weights == ours.weights and competence.dataset == data.digest and competence.num_images == 8
+        assert sum(competence.predicted) == pytest.approx(1) and 0 <= (competence.calibration_error or 0) <= 1
+        assert competence.miou == ours.evaluate(data, split="validation").miou
+
+        views = data.views([0, 5], seed=3, settings=VIEWS)
+        maps, again = ours.feature_maps(views, taps=["encoder.0"]), ours.feature_maps(views, taps=["encoder.0"])
+        assert torch.equal(maps.result()["encoder.0"], again.result()["encoder.0"])
+        with pytest.raises(agentkd.TrainingError, match="spp"):
+            ours.feature_maps(views, taps=["spp"]).result()
+        assert ours.assess(data) == competence, "one mistake does not end the community"
+
+    with agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
+        ours = community.agent("ours", "unet", weights=tmp_path / "ours.safetensors", **NETWORK)
+        plain = community.agent("plain", "unet", weights=plain.weights, num_classes=5, **NETWORK)
+        both = community.agent("both", "unet", **NETWORK)
+        ours.train(SPEC, epochs=1, views=VIEWS).result()
+        plain.train(SPEC, epochs=1, views=VIEWS).result()
+        mean = tensors.decode(community.artifact(both.average([ours, plain], shares=[1, 3]).result().weights))
+        first, second = (tensors.decode(community.artifact(agent.weights)) for agent in (ours, plain))
+        for name, value in mean.items():
+            expected = 0.25 * first[name] + 0.75 * second[name] if value.is_floating_point() else first[name]
+            assert torch.allclose(value, expected, atol=1e-6), name
+        ranked = community.who_knows(data)
+        assert [agent.name for agent, _ in ranked][-1] == "both", "what was never validated ranks last"
+        assert all(competence.known_fraction is not None for _, competence in ranked)
