@@ -82,14 +82,18 @@ class Distillation(FrozenData):
         alpha: weight of the hard-label loss.
         hard_loss: ``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained.
         start: initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers.
-        codec: how payloads travel: ``float16`` or ``float32``, logits always at the teacher's native stride.
+        codec: how payloads travel, logits always at the teacher's native stride: see ``agentkd.knowledge.codecs``.
+        max_kl: with codec ``auto``, the most that the teacher's probabilities may change by (mean KL a pixel).
     """
 
     objectives: tuple[Objective, ...] = Field(default=(SoftTargets(),), min_length=1, max_length=16)
     alpha: float = Field(default=0.5, ge=0, le=1)
     hard_loss: Literal["family", "cross_entropy"] = "family"
     start: Literal["own", "scratch", "inherit"] = "own"
-    codec: Literal["float16", "float32"] = "float16"
+    codec: Literal[
+        "float16", "float32", "bfloat16", "int8", "top1", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "auto"
+    ] = "float16"
+    max_kl: float = Field(default=1e-5, ge=0)
 
     @property
     def payloads(self) -> tuple[Payload, ...]:

@@ -35,11 +35,17 @@ class DataSource(FrozenData):
 
 
 class TeacherReference(FrozenData):
-    """A network that teaches: architecture and the digest of its weights. Without an architecture only who holds it can teach."""
+    """A network that teaches: architecture and the digest of its weights. Without an architecture only who holds it can teach.
+
+    Args:
+        share: its weight among several teachers.
+        class_order: for each class of the student the teacher's class that means the same; empty if they are numbered alike.
+    """
 
     architecture: Architecture | None
     weights: str
     share: float = Field(default=1.0, gt=0)
+    class_order: tuple[int, ...] = ()
 
 
 class Task(FrozenData):
@@ -100,12 +106,19 @@ class EpochResult(FrozenData):
 
 
 class ExchangeSummary(FrozenData):
-    """What crossed the wire for one task, as the student saw it."""
+    """What crossed the wire for one task, as the student saw it.
+
+    Args:
+        waited_s: seconds that the student had nothing to do but wait for its teachers.
+        teacher_s: seconds of the teachers' work, also where it was done for another student before.
+        cached: answers that a teacher had given before, to this student or another.
+    """
 
     requests: int = 0
     bytes_received: int = 0
     waited_s: float = 0.0
     teacher_s: float = 0.0
+    cached: int = 0
 
 
 class Competence(FrozenData):

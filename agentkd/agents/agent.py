@@ -269,12 +269,13 @@ class Agent:
     def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
         """Answers a request for knowledge, and notes it. What cannot be noted is not handed over."""
         images = _only_buffer(delivery)
-        seconds = 0.0
+        seconds, is_cached = 0.0, False
         if request.kind is KnowledgeKind.ASSESSMENT:
             raise ConfigError("assessments are asked for with AssessRequest")
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
-            parcel, seconds = self._must_teach(request.weights).answer(request, images)
-            piece, buffers = self.carrier.pack(delivery.sender, parcel, request.ways)
+            answer = self._must_teach(request.weights).answer(request, images)
+            seconds, is_cached = answer.seconds, answer.is_cached
+            piece, buffers = self.carrier.pack(delivery.sender, answer.parcel, request.ways)
         elif self._teacher is not None and self._teacher.weights == request.weights:
             piece, buffers = self.carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
         else:
@@ -287,7 +288,7 @@ class Agent:
             way=str(piece.way),
             outcome="served",
         )
-        reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds)
+        reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self.post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _assess(self, delivery: Delivery, request: AssessRequest) -> AssessReply:

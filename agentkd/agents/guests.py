@@ -19,12 +19,15 @@ POLL_S = 0.02
 class Guest:
     """An agent that somebody else started and that was admitted by its key. Every call blocks; all may be made from any thread.
 
+    ``classes`` are the names of those that it tells apart, if a script says so; else class k means the data's class k.
+
     Args:
         may: the kinds of knowledge that it may fetch from the agents of the community.
     """
 
     def __init__(self, crew: Crew, name: str, public_key: str, may: tuple[str, ...] = EVERYTHING) -> None:
         self.name, self.public_key, self._crew = name, public_key, crew
+        self.classes: tuple[str, ...] = ()
         crew.invite(AdmittedPeer(agent=name, public_key=public_key, may=may))
 
     @property

@@ -30,8 +30,9 @@ from agentkd.errors import (
 )
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
-from agentkd.knowledge import objectives, tensors
+from agentkd.knowledge import codecs, objectives, tensors
 from agentkd.knowledge.objectives import Moment
+from agentkd.knowledge.tensors import Buffer
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -96,8 +97,8 @@ class DirectLesson:
         """The payloads of a step, one a teacher."""
         payloads = []
         for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
-            parcel, _ = teacher.answer(lesson_request(self._task, self._feed, reference.weights, step))
-            payloads.append(tensors.decode(parcel.view))
+            parcel = teacher.answer(lesson_request(self._task, self._feed, reference, step)).parcel
+            payloads.append(unpack(self._task, reference, parcel.view))
         return tuple(payloads)
 
     def peek(self, step: int) -> Knowledge:
@@ -146,7 +147,7 @@ class RemoteLesson:
         self._asked: dict[int, _Asked] = {}
         self._answers: dict[tuple[str, int], tuple[dict[str, Tensor], Fetched]] = {}
         self._in_use: list[Fetched] = []
-        self._requests = self._bytes = 0
+        self._requests = self._bytes = self._cached = 0
         self._waited_s = self._teacher_s = 0.0
         for peer in self._peers.values():
             self._reach(peer)
@@ -161,7 +162,11 @@ class RemoteLesson:
     def summary(self) -> ExchangeSummary:
         """What the lesson cost so far."""
         return ExchangeSummary(
-            requests=self._requests, bytes_received=self._bytes, waited_s=self._waited_s, teacher_s=self._teacher_s
+            requests=self._requests,
+            bytes_received=self._bytes,
+            waited_s=self._waited_s,
+            teacher_s=self._teacher_s,
+            cached=self._cached,
         )
 
     def fetch(self, step: int) -> Knowledge:
@@ -229,7 +234,8 @@ class RemoteLesson:
         return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
 
     def _ask(self, weights: str, step: int) -> None:
-        request = lesson_request(self._task, self._feed, weights, step).model_copy(update={"ways": self._carrier.ways})
+        teacher = next(teacher for teacher in self._task.teachers if teacher.weights == weights)
+        request = lesson_request(self._task, self._feed, teacher, step).model_copy(update={"ways": self._carrier.ways})
         buffers: tuple[bytes, ...] = ()
         if weights in self._without_data:
             images = view_images(self._feed.dataset, request.views, request.view_settings)
@@ -267,6 +273,7 @@ class RemoteLesson:
         self._answers[asked.weights, asked.step] = self._checked(body, fetched, asked.weights), fetched
         self._bytes += body.piece.size_bytes
         self._teacher_s += body.teacher_s
+        self._cached += body.is_cached
 
     def _take_refusal(self, delivery: Delivery, body: ErrorReply, asked: "_Asked") -> None:
         if body.code == DatasetError.code and not asked.has_images:
@@ -305,16 +312,7 @@ class RemoteLesson:
     def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> dict[str, Tensor]:
         if body.weights != weights:
             raise ContractError("weights", body.weights, weights)
-        found = tensors.decode(fetched.data)
-        assert self._task.distillation
-        images = self._task.recipe.batch_size
-        for payload in self._task.distillation.payloads:
-            tensor = found.get(payload.name)
-            shape = None if tensor is None else tuple(tensor.shape)
-            wanted = (images, self._task.architecture.num_classes) if payload.form == "logits" else (images,)
-            if shape is None or shape[: len(wanted)] != wanted or len(shape) != RANKS[payload.form]:
-                raise ContractError(payload.name, shape, wanted)
-        return found
+        return unpack(self._task, next(teacher for teacher in self._task.teachers if teacher.weights == weights), fetched.data)
 
 
 @dataclass(frozen=True)
@@ -325,6 +323,31 @@ class _Asked:
     step: int
     has_images: bool
     at: float = field(default_factory=time.monotonic)
+
+
+def unpack(task: Task, teacher: TeacherReference, data: Buffer) -> dict[str, Tensor]:
+    """The payloads of one step by name, as numbers again, with classes in the student's order.
+
+    Raises:
+        ContractError: one is missing, or has another shape than the task's batch and classes ask for.
+        RemoteProtocolError: the bytes are no tensors that may be.
+    """
+    assert task.distillation
+    found, payloads = tensors.decode(data), {}
+    images, classes = task.recipe.batch_size, num_classes_of(task, teacher)
+    for payload in task.distillation.payloads:
+        tensor = codecs.read(payload.name, found, classes)
+        wanted = (images, classes) if payload.form == "logits" else (images,)
+        if tensor is None or tuple(tensor.shape[: len(wanted)]) != wanted or tensor.dim() != RANKS[payload.form]:
+            raise ContractError(payload.name, None if tensor is None else tuple(tensor.shape), wanted)
+        is_ordered = payload.form == "logits" and bool(teacher.class_order)
+        payloads[payload.name] = tensor[:, list(teacher.class_order)] if is_ordered else tensor
+    return payloads
+
+
+def num_classes_of(task: Task, teacher: TeacherReference) -> int:
+    """How many classes a teacher tells apart; as many as the student if nothing else is known."""
+    return (teacher.architecture or task.architecture).num_classes
 
 
 def must_have_architecture(teacher: TeacherReference) -> Architecture:
@@ -344,17 +367,18 @@ def blend(task: Task, feed: DatasetFeed) -> Blend:
     return Blend(task.distillation, feed.dataset.ignore_index, tuple(teacher.share for teacher in task.teachers))
 
 
-def lesson_request(task: Task, feed: DatasetFeed, weights: str, step: int) -> KnowledgeRequest:
+def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:
     """The request for a step's payloads; equal requests of several students have equal bodies."""
     assert task.distillation
     payloads = task.distillation.payloads
     return KnowledgeRequest(
         kind=KnowledgeKind.SOFT_TARGETS if payloads == (LOGITS,) else KnowledgeKind.FEATURE_MAPS,
         payloads=payloads,
-        weights=weights,
-        num_classes=task.architecture.num_classes,
+        weights=teacher.weights,
+        num_classes=num_classes_of(task, teacher),
         dataset=feed.dataset.digest,
         view_settings=task.recipe.views,
         views=feed.views(step),
         codec=task.distillation.codec,
+        max_kl=task.distillation.max_kl if task.distillation.codec == codecs.AUTO else 0.0,
     )

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
 from agentkd.errors import ContractError, DatasetError
 from agentkd.exchange.sources import Parcel
-from agentkd.knowledge import payloads, tensors
+from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import SoftTargetsContract, agree
 from agentkd.knowledge.energy import energy, known_below, known_fraction
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
@@ -25,6 +26,15 @@ from agentkd.training.taps import tapped
 
 CACHED_BYTES = 256 * 1024**2
 Allocate = Callable[[int], Parcel]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher hands over, the seconds that it cost, and whether it had been given before."""
+
+    parcel: Parcel
+    seconds: float
+    is_cached: bool
 
 
 class Teacher:
@@ -63,8 +73,8 @@ class Teacher:
         while self._answers:
             self._answers.popitem()[1][0].close()
 
-    def answer(self, request: KnowledgeRequest, images: Buffer | None = None) -> tuple[Parcel, float]:
-        """The soft targets of the requested views, or of the images sent, and the seconds that they cost.
+    def answer(self, request: KnowledgeRequest, images: Buffer | None = None) -> "Answer":
+        """What was asked for of the requested views, or of the images sent.
 
         Raises:
             ContractError: the request means something else than this teacher can give.
@@ -76,7 +86,8 @@ class Teacher:
         key = canonical.digest([request.model_dump(mode="json", exclude={"ways"}), pixels])
         if key in self._answers:
             self._answers.move_to_end(key)
-            return self._answers[key]
+            parcel, seconds = self._answers[key]
+            return Answer(parcel, seconds, is_cached=True)
         started = time.monotonic()
         inputs = self._decode_images(images) if images is not None else self._view_images(request)
         taught = self._teach(request, inputs)
@@ -89,7 +100,7 @@ class Teacher:
             _, (dropped, _) = self._answers.popitem(last=False)
             self._cached_bytes -= dropped.size_bytes
             dropped.close()
-        return self._answers[key]
+        return Answer(parcel, self._answers[key][1], is_cached=False)
 
     def assess(self, request: AssessRequest, images: Buffer) -> AssessReply:
         """What this network makes of the images.
@@ -143,7 +154,11 @@ class Teacher:
                 "payloads", LOGITS.name, ", ".join(payload.name for payload in wanted), hint="ask for feature_maps"
             )
         outputs = self._forward(images, tuple(dict.fromkeys(payload.tap for payload in wanted if payload.tap)))
-        return {payload.name: payloads.reduce(payload, outputs, request.codec) for payload in wanted}
+        codecs.check(request.codec)
+        taught: dict[str, Tensor] = {}
+        for payload in wanted:
+            taught |= codecs.write(payload.name, payloads.reduce(payload, outputs), request.codec, max_kl=request.max_kl)
+        return taught
 
     def _logits(self, images: Tensor) -> Tensor:
         return payloads.dense(self._forward(images)["logits"])

@@ -1,6 +1,6 @@
 """Handles to the networks of a community: what a script says to them becomes tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -8,7 +8,7 @@ from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
 from agentkd.community.futures import Lesson, then
 from agentkd.datasets.opening import Opened, Views
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
@@ -26,6 +26,7 @@ class TeacherLike(Protocol):
     """Whoever can be the teacher of a task: a handle, or a guest."""
 
     name: str
+    classes: tuple[str, ...]
 
     def as_teacher(self) -> TeacherReference: ...
 
@@ -46,6 +47,7 @@ class AgentHandle:
         self._community, self._initial = community, ""
         self._last: Future[TaskResult] | None = None
         self._home: DataSource | None = None
+        self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
 
     @property
@@ -101,6 +103,7 @@ class AgentHandle:
         objectives: Sequence[Objective] = (SoftTargets(),),
         *,
         shares: Sequence[float] = (),
+        class_map: Mapping[str, str] | None = None,
         alpha: float = 0.5,
         hard_loss: str = "family",
         start: str = "own",
@@ -116,19 +119,29 @@ class AgentHandle:
             data: a dataset, or its specification.
             objectives: what of the teachers' output is learned.
             shares: weight of each teacher; equal if empty.
+            class_map: name of each of the data's classes to the teachers' name for it, where teachers learned other classes or
+                another order.
             alpha: as the following ones, a field of ``Distillation``.
             hard_loss: see there.
             start: see there.
             codec: see there.
             recipe: fields of ``Recipe``.
+
+        Raises:
+            ConfigError: a teacher has no weights, or the arguments do not fit.
+            ContractError: a teacher tells other classes apart, or numbers them otherwise, and no map says how they correspond.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         if shares and len(shares) != len(listed):
             raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
         inputs = self._inputs(data, recipe)
-        references = [teacher.as_teacher() for teacher in listed]
-        if shares:
-            references = [r.model_copy(update={"share": float(share)}) for r, share in zip(references, shares, strict=True)]
+        classes = self._community.classes(data)
+        references = [
+            teacher.as_teacher().model_copy(
+                update={"share": float(share), "class_order": class_order(classes, teacher.classes, class_map)}
+            )
+            for teacher, share in zip(listed, shares or [1.0] * len(listed), strict=True)
+        ]
         given = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss, "start": start, "codec": codec}
         chosen = Distillation.model_validate(given)
         if chosen.start != "own":
@@ -199,7 +212,7 @@ class AgentHandle:
     def _inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
         source = self._meet(data)
         published = families.published_recipe(self.architecture.family)
-        self._home = source
+        self._home, self.classes = source, self._community.classes(data)
         return {
             "architecture": self.architecture,
             "data": source,
@@ -212,3 +225,24 @@ class AgentHandle:
     def _learn(self, task: Task) -> Lesson:
         self._last = lesson = self._community.submit(task, f"{task.kind} of {self.name}")
         return lesson
+
+
+def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[int, ...]:
+    """For each of our classes the number of the one of theirs that means the same; empty if they are numbered alike.
+
+    Raises:
+        ContractError: the classes differ and the map does not say how they correspond.
+
+    Example:
+        >>> class_order(["sky", "road"], ["Road", "Sky"], {"sky": "Sky", "road": "Road"})
+        (1, 0)
+    """
+    if not theirs or (tuple(ours) == tuple(theirs) and class_map is None):
+        return ()
+    if class_map is None:
+        hint = "say which class is which: class_map={OURS: THEIRS, ...}"
+        raise ContractError("classes", ", ".join(theirs), ", ".join(ours), hint=hint)
+    missing = [name for name in ours if class_map.get(name) not in theirs]
+    if missing:
+        raise ContractError("classes", ", ".join(theirs), missing[0], hint="class_map must name one of them for each class")
+    return tuple(theirs.index(class_map[name]) for name in ours)

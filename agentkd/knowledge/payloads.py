@@ -12,18 +12,13 @@ from torch.nn import functional as F
 from agentkd.objectives import Payload
 from agentkd.training.taps import TAP
 
-CODECS = {"float16": torch.float16, "float32": torch.float32}
 
-
-def reduce(payload: Payload, outputs: Mapping[str, Tensor], codec: str) -> Tensor:
-    """The payload in the codec's number type, clamped to its range.
+def reduce(payload: Payload, outputs: Mapping[str, Tensor]) -> Tensor:
+    """The payload in float32.
 
     Shapes: see ``Payload``. A network for classification, with logits [N,K], is one with h = w = 1.
     """
-    dtype = CODECS[codec]
-    value = _REDUCTIONS[payload.form](outputs[TAP + payload.tap if payload.tap else "logits"].detach().float(), payload)
-    limit = torch.finfo(dtype).max
-    return value.clamp(-limit, limit).to(dtype)
+    return _REDUCTIONS[payload.form](outputs[TAP + payload.tap if payload.tap else "logits"].detach().float(), payload)
 
 
 def dense(x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ PublicKey = Annotated[str, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<
 Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(strict=True, ge=0)]
+Divergence = Annotated[float, Field(strict=True, ge=0)]
 
 
 class Body(BaseModel):
@@ -285,6 +286,7 @@ class KnowledgeRequest(Body):
     view_settings: ViewSettings = ViewSettings()
     views: tuple[tuple[Count, Count], ...] = Field(default=(), max_length=MAX_VIEWS)
     codec: Name = "float16"
+    max_kl: Divergence = 0.0
     payloads: tuple[Payload, ...] = Field(default=(), max_length=16)
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
 
@@ -296,6 +298,7 @@ class KnowledgeReply(Body):
     weights: Digest
     piece: Piece
     teacher_s: Seconds = 0.0
+    is_cached: StrictBool = False
 
 
 class ReleaseEvent(Body):

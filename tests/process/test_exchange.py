@@ -16,13 +16,14 @@ from experiments import SPEC
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson, RemoteLesson
 from agentkd.agents.teaching import Teacher
-from agentkd.agents.work import Surroundings, execute
+from agentkd.agents.work import Surroundings, encode_weights, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.knowledge import tensors
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
 from agentkd.messages.bodies import (
@@ -158,9 +159,11 @@ def in_one_call(task: Task, folder: RunFolder) -> TaskResult:
         {"objectives": (SoftTargets(scale_by_temperature_squared=False),), "hard_loss": "cross_entropy", "codec": "float32"},
         {"objectives": (SoftTargets(resolution="native"),), "start": "inherit"},
         {"objectives": (SoftTargets(), Features({"body.2": "body.2"}), Pairwise({"body": "body"}), Attention({"body": "body"}))},
+        {"codec": "int8"},
+        {"codec": "auto", "max_kl": 1e-4, "objectives": (SoftTargets(), Attention({"body": "body"}))},
         {"objectives": (Dist(), ChannelWise(taps={"body": "body"}, weight=50), Dkd(), Boundary(), Ifvd({"body": "body"}))},
     ],
-    ids=["hinton", "paper-exact", "native-inherit", "features", "relations"],
+    ids=["hinton", "paper-exact", "native-inherit", "features", "int8", "auto", "relations"],
 )
 def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(hand: Hand, fields: dict) -> None:
     teacher = trained_teacher(hand.folder)
@@ -176,6 +179,23 @@ def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(
     assert result.status is Status.COMPLETED
     assert result.weights == expected.weights
     assert result.miou == expected.miou
+
+
+def test_a_permuted_class_order_with_its_map_is_bit_identical(tmp_path: Path) -> None:
+    """The same teacher with its classes numbered otherwise, and the map back."""
+    folder, order = RunFolder(tmp_path / "run"), [3, 0, 4, 1, 2]
+    teacher = trained_teacher(folder)
+    state = tensors.decode(folder.store.get(teacher.weights))
+    back = sorted(range(5), key=order.__getitem__)
+    permuted = {name: value[order] if ".head." in name else value for name, value in state.items()}
+    other = TeacherReference(
+        architecture=teacher.architecture,
+        weights=folder.store.put(encode_weights(teacher.architecture, permuted)),
+        class_order=tuple(back),
+    )
+    plain, mapped = (in_one_call(lesson_task(reference), folder) for reference in (teacher, other))
+    wrong = in_one_call(lesson_task(other.model_copy(update={"class_order": ()})), folder)
+    assert plain.weights == mapped.weights != wrong.weights
 
 
 @pytest.mark.parametrize(
@@ -221,9 +241,9 @@ def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:
     def teach(delivery: Delivery) -> None:
         request = delivery.message.body
         if isinstance(request, KnowledgeRequest):
-            parcel, seconds = teaching.answer(request)
-            piece, buffers = giving.pack(delivery.sender, parcel, request.ways)
-            reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds)
+            answer = teaching.answer(request)
+            piece, buffers = giving.pack(delivery.sender, answer.parcel, request.ways)
+            reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=answer.seconds)
             there.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     with Post(new_key_pair(), teach, bind="memory://*") as there, Post(new_key_pair(), inbox.put, bind="memory://*") as here:

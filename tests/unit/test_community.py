@@ -7,7 +7,7 @@ import pytest
 from agentkd.community.community import Community
 from agentkd.community.futures import Lesson, then
 from agentkd.community.handles import AgentHandle
-from agentkd.errors import ChannelClosedError, ConfigError, TrainingError
+from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 
@@ -121,6 +121,18 @@ def test_shares_of_teachers_are_part_of_the_task(community: Recording) -> None:
     assert [teacher.share for teacher in community.tasks[-1].teachers] == [1.0, 3.0]
     with pytest.raises(ConfigError, match="one for each"):
         student.distill([a, b], "s", shares=[1])
+
+
+def test_other_classes_are_refused_by_name_unless_a_map_says_which_is_which(community: Recording) -> None:
+    teacher, student = handle(community, "t"), handle(community, "s")
+    teacher.train("s")
+    teacher.classes = ("E", "D", "C", "B", "A")
+    with pytest.raises(ContractError, match="classes"):
+        student.distill(teacher, "s")
+    with pytest.raises(ContractError, match="class_map"):
+        student.distill(teacher, "s", class_map={"a": "A"})
+    student.distill(teacher, "s", class_map={name: name.upper() for name in "abcde"})
+    assert community.tasks[-1].teachers[0].class_order == (4, 3, 2, 1, 0)
 
 
 def test_an_untrained_network_cannot_teach_or_be_looked_at(community: Recording) -> None:

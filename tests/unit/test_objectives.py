@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agentkd.errors import ConfigError, ContractError
-from agentkd.knowledge import objectives, payloads, tensors
+from agentkd.knowledge import codecs, objectives, payloads, tensors
 from agentkd.knowledge.objectives import Moment
 from agentkd.objectives import (
     Attention,
@@ -148,7 +148,7 @@ def test_half_precision_stays_finite_for_extreme_outputs(objective: Objective) -
     student = {name: (3e4 * tensor.sign()).half().requires_grad_() for name, tensor in outputs(1, "s").items()}
     teacher = {name: 1e6 * tensor.sign() for name, tensor in outputs(2, "t", torch.float32).items()}
     sent = {
-        payload.name: payloads.reduce(payload, {"logits": teacher["logits"], "tap.t": teacher["tap.t"]}, "float16")
+        payload.name: codecs.write(payload.name, payloads.reduce(payload, teacher), "float16")[payload.name]
         for payload in payloads_of(objective)
     }
     found = objectives.loss(objective, student, [sent], Moment(labels(), IGNORE))
@@ -160,7 +160,7 @@ def test_half_precision_stays_finite_for_extreme_outputs(objective: Objective) -
 def test_teach_then_loss_is_the_one_process_formula_bit_for_bit(objective: Objective) -> None:
     """Payloads that were reduced, packed, and unpacked give the same bits as the teacher's outputs themselves."""
     student, teacher = outputs(1, "s", torch.float32), outputs(2, "t", torch.float32)
-    sent = {payload.name: payloads.reduce(payload, teacher, "float32") for payload in payloads_of(objective)}
+    sent = {payload.name: payloads.reduce(payload, teacher) for payload in payloads_of(objective)}
     received = tensors.decode(tensors.encode(sent))
     there = objectives.loss(objective, student, [received], Moment(labels(), IGNORE))
     assert torch.equal(there, value(objective, student, teacher))
@@ -281,7 +281,7 @@ def test_several_teachers_average_probabilities_by_their_shares() -> None:
 
 def test_classification_is_dense_prediction_of_one_pixel() -> None:
     student, teacher = torch.randn(2, K), torch.randn(2, K)
-    sent = {"logits": payloads.reduce(Payload(), {"logits": teacher}, "float32")}
+    sent = {"logits": payloads.reduce(Payload(), {"logits": teacher})}
     found = objectives.loss(SoftTargets(temperature=1), {"logits": student}, [sent], Moment(torch.tensor([0, 2]), IGNORE))
     direct = F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), log_target=True, reduction="batchmean")
     assert torch.allclose(found, direct)

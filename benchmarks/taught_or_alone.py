@@ -1,0 +1,83 @@
+"""Does a teacher help? A student taught by a better network against the same student alone, equally many steps, several seeds.
+
+    AGENTKD_DATA=DIR python benchmarks/taught_or_alone.py --data folder:path=camvid-11,size=160x120,holdout=0.25
+
+Both students of a seed start from the same weights and see the same views. Prints a table of validation and test mIoU with
+means and sample standard deviations.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import agentkd
+from agentkd.community.handles import AgentHandle
+from agentkd.datasets.opening import Opened
+
+TEACHER = {"family": "unet", "base": 32, "depth": 3}
+STUDENT = {"family": "unet", "base": 8, "depth": 3}
+METHODS: dict[str, Sequence[Any]] = {
+    "alone": (),
+    "soft targets": (agentkd.SoftTargets(temperature=2),),
+    "soft targets and features": (
+        agentkd.SoftTargets(temperature=2),
+        agentkd.Features({"encoder.2": "encoder.2"}, weight=0.5, standardize=True),
+    ),
+}
+
+
+def recipe(epochs: int) -> dict[str, Any]:
+    views = agentkd.ViewSettings(crop_height=96, crop_width=128, scale_min=0.75, scale_max=1.5)
+    return {"epochs": epochs, "batch_size": 4, "validate_every": 5, "views": views}
+
+
+def measure(data: Opened, place: Path, seed: int, epochs: int, teacher_epochs: int) -> dict[str, tuple[float, float]]:
+    """Validation and test mIoU of the teacher and of each student."""
+    found: dict[str, tuple[float, float]] = {}
+    scored = lambda agent: (agent.miou, agent.evaluate(data).miou)  # noqa: E731
+    with agentkd.Community(devices="cpu:2", record=place / "teacher") as community:
+        teacher = community.agent("teacher", **TEACHER)
+        teacher.train(data, **recipe(teacher_epochs)).result()
+        found["teacher"] = scored(teacher)
+        weights = community.artifact(teacher.weights)
+    file = place / "teacher.safetensors"
+    file.write_bytes(weights)
+    for name, objectives in METHODS.items():
+        with agentkd.Community(devices="cpu:2", record=place / f"{name}-{seed}", seed=seed) as community:
+            student: AgentHandle = community.agent("student", **STUDENT)
+            if objectives:
+                teacher = community.agent("teacher", weights=file, **TEACHER)
+                student.distill(teacher, data, objectives, **recipe(epochs)).result()
+            else:
+                student.train(data, **recipe(epochs)).result()
+            found[name] = scored(student)
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", default="folder:path=camvid-11,size=160x120,holdout=0.25")
+    options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options.add_argument("--epochs", type=int, default=15)
+    options.add_argument("--teacher-epochs", type=int, default=40)
+    options.add_argument("--record", type=Path, default=Path("runs/taught_or_alone"))
+    chosen = options.parse_args()
+    data = agentkd.open_dataset(chosen.data)
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for seed in chosen.seeds:
+        for name, scores in measure(data, chosen.record, seed, chosen.epochs, chosen.teacher_epochs).items():
+            rows.setdefault(name, []).append(scores)
+            print(f"seed {seed}, {name}: {100 * scores[0]:.2f} validation, {100 * scores[1]:.2f} test", flush=True)
+    print("\n| | validation mIoU, % | test mIoU, % |\n|---|---|---|")
+    for name, scores in rows.items():
+        shown = []
+        for column in zip(*scores, strict=True):
+            spread = f" +- {100 * statistics.stdev(column):.2f}" if len(column) > 1 and name != "teacher" else ""
+            shown.append(f"{100 * statistics.mean(column):.2f}{spread}")
+        print(f"| {name} | {' | '.join(shown)} |")
+
+
+if __name__ == "__main__":
+    main()
