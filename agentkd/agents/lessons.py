@@ -346,8 +346,8 @@ def unpack(task: Task, teacher: TeacherReference, data: Buffer) -> dict[str, Ten
 
 
 def num_classes_of(task: Task, teacher: TeacherReference) -> int:
-    """How many classes a teacher tells apart; as many as the student if nothing else is known."""
-    return (teacher.architecture or task.architecture).num_classes
+    """How many classes a teacher is to tell apart: as many as the student, unless a class order says how they correspond."""
+    return (teacher.architecture if teacher.class_order and teacher.architecture else task.architecture).num_classes
 
 
 def must_have_architecture(teacher: TeacherReference) -> Architecture:
