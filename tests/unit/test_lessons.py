@@ -216,3 +216,9 @@ def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
     _, request, _ = table.post.said[-1]
     sent = tensors.decode(table.post.sent_buffers[0])["images"]
     assert request.views == () and torch.equal(sent, table.feed.training_batch(0).images)
+
+
+def test_targets_that_are_no_numbers_end_the_lesson(table: Table) -> None:
+    table.answer(1, value=float("nan"))
+    with pytest.raises(RemoteProtocolError, match="NaN"):
+        table.lesson.fetch(0)

@@ -1,0 +1,110 @@
+"""A teacher answers equal requests by one forward pass, and never with what was made for another request."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import SPEC
+
+from agentkd.agents.teaching import Teacher
+from agentkd.agents.work import encode_weights
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ConfigError, ContractError
+from agentkd.knowledge import tensors
+from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
+from agentkd.networks.build import build
+from agentkd.networks.families import resolve
+from agentkd.objectives import LOGITS, Payload
+from agentkd.recipe import ViewSettings
+from agentkd.task import DataSource
+
+NETWORK = resolve("tiny_networks:tiny", 5, {"width": 8})
+DATA = open_dataset(SPEC)
+CPU = torch.device("cpu")
+FEATURES = Payload(form="features", tap="body.2")
+ATTENTION = Payload(form="attention", tap="body")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def teacher(seed: int = 1) -> Teacher:
+    stored = encode_weights(NETWORK, dict(build(NETWORK, seed=seed).state_dict()))
+    source = DataSource(spec=SPEC, content_digest=DATA.digest)
+    return Teacher(NETWORK, "ab" * 32, source, stored=stored, device=CPU)
+
+
+def request(**changes: object) -> KnowledgeRequest:
+    fields = {
+        "kind": KnowledgeKind.FEATURE_MAPS if "payloads" in changes else KnowledgeKind.SOFT_TARGETS,
+        "weights": "ab" * 32,
+        "num_classes": 5,
+        "dataset": DATA.digest,
+        "view_settings": ViewSettings(crop_height=32, crop_width=32),
+        "views": ((0, 11), (3, 12)),
+    }
+    return KnowledgeRequest.model_validate(fields | changes)
+
+
+def test_several_students_that_ask_for_the_same_views_cost_one_forward_pass() -> None:
+    taught = teacher()
+    answers = [taught.answer(request(ways=ways)) for ways in (("inline",), ("shared", "inline"), ("stream",), ("inline",))]
+    assert taught.num_forwards == 1 and [answer.is_cached for answer in answers] == [False, True, True, True]
+    assert len({bytes(answer.parcel.view) for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"views": ((0, 11), (3, 13))},
+        {"views": ((0, 11), (4, 12))},
+        {"codec": "float32"},
+        {"codec": "int8"},
+        {"codec": "auto", "max_kl": 1e-3},
+        {"view_settings": ViewSettings(crop_height=32, crop_width=32, flip=0.0)},
+        {"payloads": (LOGITS, FEATURES)},
+    ],
+    ids=["view seed", "sample", "float32", "int8", "auto", "view settings", "payloads"],
+)
+def test_another_request_is_not_answered_from_the_cache(changes: dict[str, object]) -> None:
+    taught = teacher()
+    first, second = taught.answer(request()), taught.answer(request(**changes))
+    assert taught.num_forwards == 2 and not second.is_cached
+    assert bytes(first.parcel.view) != bytes(second.parcel.view)
+
+
+def test_one_changed_weight_changes_the_answer() -> None:
+    stored = [tensors.decode(bytes(teacher().answer(request(codec="float32")).parcel.view))["logits"] for _ in range(2)]
+    other = tensors.decode(bytes(teacher(seed=2).answer(request(codec="float32")).parcel.view))["logits"]
+    assert torch.equal(*stored) and not torch.equal(stored[0], other)
+
+
+def test_every_payload_of_a_request_comes_from_one_forward_pass() -> None:
+    taught = teacher()
+    answer = taught.answer(request(payloads=(LOGITS, FEATURES, ATTENTION, Payload(form="similarity", tap="body", size=4))))
+    found = tensors.decode(answer.parcel.view)
+    assert taught.num_forwards == 1
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "logits": (2, 5, 16, 16),
+        "features.body.2": (2, 8, 16, 16),
+        "attention.body": (2, 16, 16),
+        "similarity.body.4": (2, 4, 4, 16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"num_classes": 4}, ContractError, "num_classes"),
+        ({"weights": "cd" * 32}, ContractError, "weights"),
+        ({"dataset": "other"}, ContractError, "dataset"),
+        ({"codec": "gzip"}, ConfigError, "no codec"),
+        ({"payloads": (Payload(form="features", tap="spp"),)}, ContractError, "taps are names of modules"),
+        ({"payloads": (FEATURES,), "kind": KnowledgeKind.SOFT_TARGETS}, ContractError, "feature_maps"),
+    ],
+)
+def test_what_it_cannot_give_is_refused_by_name(changes: dict[str, object], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        teacher().answer(request(**changes))
