@@ -134,14 +134,15 @@ class Features(_Tapped):
 
     Args:
         taps: student's tap to teacher's tap.
-        standardize: bring each channel to mean zero and deviation one first (PKD).
+        standardize: bring each channel to mean zero and deviation one first (PKD). Without it (FitNets) one large channel, which
+            is common where a tap stands before a normalization, drowns all others and soon the student.
 
     Source: Romero et al., "FitNets", 2015; Cao et al., "PKD", NeurIPS 2022.
     """
 
     kind: Literal["features"] = "features"
     weight: Weight = 10.0
-    standardize: bool = False
+    standardize: bool = True
 
 
 class Attention(_Tapped):

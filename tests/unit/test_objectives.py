@@ -41,7 +41,7 @@ ALL: dict[str, Objective] = {
     "dist": Dist(temperature=2),
     "channel logits": ChannelWise(),
     "channel features": ChannelWise(taps={"s": "t"}),
-    "features": Features({"s": "t"}),
+    "features": Features({"s": "t"}, standardize=False),
     "features standardized": Features({"s": "t"}, standardize=True),
     "attention": Attention({"s": "t"}),
     "pairwise": Pairwise({"s": "t"}, size=4),
@@ -218,7 +218,9 @@ def test_channel_by_hand() -> None:
 
 
 def test_features_by_hand() -> None:
-    assert by_hand(Features({"s": "t"}), one(1, 2), one(3, 2), LABEL) == 2.0
+    wild = one(1e6, -1e6).repeat(1, 1, 1, 4) * torch.arange(4)
+    assert by_hand(Features({"s": "t"}), wild, -wild, torch.zeros(1, 1, 4, dtype=torch.long)) == pytest.approx(4.0)
+    assert by_hand(Features({"s": "t"}, standardize=False), one(1, 2), one(3, 2), LABEL) == 2.0
 
 
 def test_attention_by_hand() -> None:
