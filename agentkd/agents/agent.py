@@ -133,28 +133,29 @@ class Agent:
             device=settings.device,
             environment=environment(self.device),
         )
-        self.post = Post(
-            settings.keys,
-            self._sort,
-            bind=settings.bind or transport.bind,
-            manners=Manners(hello=hello, coordinator_key=settings.coordinator_key, store=self.folder.store.place),
-            grants=Grants(Registry(settings.registry) if settings.registry else None),
-            tick=self._tick,
-            tick_s=HEARTBEAT_S,
-        )
-        self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
         self._coordinator = AdmittedPeer(
             agent="coordinator",
             endpoints=(settings.join,) if settings.join else (),
             public_key=settings.coordinator_key,
             may=EVERYTHING,
         )
+        grants = Grants(Registry(settings.registry) if settings.registry else None)
+        grants.admit([self._coordinator])  # before anybody can knock: who was refused once may not knock again
+        self.post = Post(
+            settings.keys,
+            self._sort,
+            bind=settings.bind or transport.bind,
+            manners=Manners(hello=hello, coordinator_key=settings.coordinator_key, store=self.folder.store.place),
+            grants=grants,
+            tick=self._tick,
+            tick_s=HEARTBEAT_S,
+        )
+        self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
         if self.settings.registry:
             Registry(self.settings.registry).entries()  # a damaged one is said now, not when somebody is refused
-        self.post.admit([self._coordinator])
         with self.post, contextlib.closing(self.carrier):
             self.post.connect(self._coordinator)
             if self.settings.join and not self._joined.wait(JOIN_TIMEOUT_S):

@@ -15,6 +15,7 @@ from agentkd.messages.vectors import SESSION
 from agentkd.messages.wire import Buffer, Message, decode, encode
 
 ANSWER_S = 5.0
+DIAL_AGAIN_S = 2.0
 TURN_S = 1.0
 Kind = TypeVar("Kind", bound=Body)
 
@@ -63,7 +64,14 @@ class Probe:
                 greeting = self.hear(timeout_s=timeout_s)
                 if isinstance(greeting.body, HelloRequest):
                     return greeting
-        return self.ask(hello or HelloRequest(), timeout_s=timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.ask(hello or HelloRequest(), timeout_s=min(DIAL_AGAIN_S, deadline - time.monotonic()))
+            except ReplyTimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+                self._channel.call(lambda: self._channel.connect(self.agent_key, self._endpoint))
 
     def say(self, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), session: str = "") -> int:
         """Says something; returns its number."""

@@ -1,12 +1,15 @@
 """Devices, liveness, keys, seeds, the public names and the table's forms."""
 
 import stat
+from pathlib import Path
 
 import pytest
 
 import agentkd
 from agentkd import seeding
+from agentkd.agents import agent
 from agentkd.errors import ConfigError, StorageError
+from agentkd.exchange.grants import Grants
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.exchange.liveness import Liveness, beat, heard, verdict
 from agentkd.launch.devices import Slot, parse_devices
@@ -74,3 +77,17 @@ def test_public_names_exist_and_are_few() -> None:
         assert getattr(agentkd, name) is not None
     with pytest.raises(AttributeError, match="it has AgentKDError"):
         _ = agentkd.Nothing
+
+
+def test_an_agent_knows_its_coordinator_before_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is refused once may not knock again."""
+    coordinator = new_key_pair()
+
+    def listen(*arguments: object, grants: Grants, **options: object) -> None:
+        assert grants.is_admitted(coordinator.public)
+        raise InterruptedError
+
+    monkeypatch.setattr(agent, "Post", listen)
+    settings = agent.AgentSettings("", coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path)
+    with pytest.raises(InterruptedError):
+        agent.Agent(settings)
