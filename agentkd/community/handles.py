@@ -132,15 +132,11 @@ class AgentHandle:
             ContractError: a teacher tells other classes apart, or numbers them otherwise, and no map says how they correspond.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        if shares and len(shares) != len(listed):
-            raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
         inputs = self._inputs(data, recipe)
         classes = self._community.classes(data)
         references = [
-            teacher.as_teacher().model_copy(
-                update={"share": float(share), "class_order": class_order(classes, teacher.classes, class_map)}
-            )
-            for teacher, share in zip(listed, shares or [1.0] * len(listed), strict=True)
+            reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
+            for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
         ]
         given = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss, "start": start, "codec": codec}
         chosen = Distillation.model_validate(given)
@@ -150,9 +146,7 @@ class AgentHandle:
 
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
         """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed)."""
-        references = [other.as_teacher() for other in others]
-        if shares:
-            references = [r.model_copy(update={"share": float(share)}) for r, share in zip(references, shares, strict=True)]
+        references = as_teachers(others, shares)
         home = self._home or next((other._home for other in others if other._home), None)
         if home is None:
             raise ConfigError("none of these networks has met data")
@@ -225,6 +219,19 @@ class AgentHandle:
     def _learn(self, task: Task) -> Lesson:
         self._last = lesson = self._community.submit(task, f"{task.kind} of {self.name}")
         return lesson
+
+
+def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[TeacherReference]:
+    """Each as a teacher, with its share if shares are given.
+
+    Raises:
+        ConfigError: one has no weights, or there is not a share for each.
+    """
+    if shares and len(shares) != len(listed):
+        raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
+    references = [teacher.as_teacher() for teacher in listed]
+    given = zip(references, shares or [1.0] * len(listed), strict=True)
+    return [reference.model_copy(update={"share": float(share)}) for reference, share in given]
 
 
 def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[int, ...]:
