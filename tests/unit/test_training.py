@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, encode_weights, execute, load_weights
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError
 from agentkd.knowledge import tensors
-from agentkd.messages.bodies import KnowledgeRequest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
@@ -152,30 +149,3 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert learning_rate(recipe, 60, 110) == pytest.approx(0.5**0.9)
     assert learning_rate(Recipe(learning_rate=1.0, schedule="cosine"), 50, 100) == pytest.approx(0.5)
     assert learning_rate(Recipe(learning_rate=1.0, schedule="constant"), 99, 100) == 1.0
-
-
-def test_equal_requests_of_several_students_are_answered_by_one_forward_pass(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    task = make_task()
-    weights = execute(task, Surroundings(store, CPU)).weights
-    teacher = Teacher(task.architecture, weights, task.data, stored=store.get(weights), device=CPU)
-    feed = DatasetFeed(task)
-
-    def request(step: int, **changes: object) -> KnowledgeRequest:
-        fields = {
-            "kind": "soft_targets",
-            "weights": weights,
-            "num_classes": 5,
-            "dataset": feed.dataset.digest,
-            "view_settings": task.recipe.views,
-            "views": feed.views(step),
-        }
-        return KnowledgeRequest(**(fields | changes))
-
-    first, again, other = (teacher.answer(request(step)) for step in (0, 0, 1))
-    assert first == again != other
-    assert teacher.num_forwards == 2
-    teacher.answer(request(0, codec="float32"))
-    assert teacher.num_forwards == 3
-    with pytest.raises(ContractError, match="'dataset' differs"):
-        teacher.answer(request(0, dataset="other"))
