@@ -28,7 +28,15 @@ class Payload(FrozenData):
 
     form: Literal["logits", "features", "attention", "similarity"] = "logits"
     tap: str = Field(default="", pattern=r"^([A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)?$", max_length=150)
-    size: int = Field(default=0, ge=0, le=64)
+    size: int = Field(default=0, ge=0, le=32, strict=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Payload":
+        if (self.form == "logits") == bool(self.tap):
+            raise ValueError("logits have no tap, everything else has one")
+        if (self.form == "similarity") != bool(self.size):
+            raise ValueError("a similarity has a size of 1 to 32, nothing else has one")
+        return self
 
     @property
     def name(self) -> str:

@@ -189,8 +189,8 @@ class Crew:
 
     def invite(self, guest: AdmittedPeer) -> None:
         """Admits an agent that somebody else starts. It learns or teaches, as it says when it comes; it may come back."""
+        self._inbox.put(guest)  # first: once it is admitted its greeting may come at any moment
         self._members.admit(guest)
-        self._inbox.put(guest)
 
     def greeting(self, public_key: str) -> HelloRequest | None:
         """What a guest said when it came; ``None`` if it is not here."""

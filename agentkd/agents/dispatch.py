@@ -173,10 +173,11 @@ class Dispatcher:
         self.tasks: dict[str, Task] = {}
         self.running: dict[str, Running] = {}
         self.attempts: dict[str, int] = {}
+        self._spent: dict[str, int] = {}
         self._names = 0
 
     def want(self, tasks: Iterable[tuple[str, Task]]) -> list[Action]:
-        """Adds tasks (by digest) to be done, in order; tasks already known are left as they are."""
+        """Adds tasks (by digest) to be done, in order; those under way or done are left as they are, given up ones begin anew."""
         for key, task in tasks:
             if key not in self.tasks:
                 self.tasks[key] = self.waiting[key] = task
@@ -208,8 +209,7 @@ class Dispatcher:
             elif event.retryable:
                 actions += self._retry(event.task)
             else:
-                del self.running[event.task]
-                actions.append(GiveUp(event.task))
+                actions.append(self._give_up(event.task))
         return actions + self._assign()
 
     def teaching_failed(self, agent: str) -> None:
@@ -242,10 +242,17 @@ class Dispatcher:
 
     def _retry(self, task: str) -> list[Action]:
         self.running.pop(task, None)
-        if self.attempts[task] >= self.max_attempts:
-            return [GiveUp(task)]
+        if self.attempts[task] - self._spent.get(task, 0) >= self.max_attempts:
+            return [self._give_up(task)]
         self.waiting = {task: self.tasks[task], **self.waiting}
         return []
+
+    def _give_up(self, task: str) -> GiveUp:
+        """Forgets a task, but not its epoch: whoever wants it again must not be taken for an earlier attempt."""
+        self.running.pop(task, None)
+        del self.tasks[task]
+        self._spent[task] = self.attempts[task]
+        return GiveUp(task)
 
     def _move_students(self, teacher: str, weights: str) -> list[Action]:
         """Tells everybody who learns from these weights where they are taught now."""

@@ -7,8 +7,9 @@ from torch import Tensor
 from agentkd.agents.crew import Crew
 from agentkd.errors import ConfigError, ContractError, ReplyTimeoutError
 from agentkd.exchange.grants import EVERYTHING
-from agentkd.knowledge import tensors
+from agentkd.knowledge import codecs, tensors
 from agentkd.messages.bodies import AdmittedPeer, AssessReply, AssessRequest, HelloRequest, KnowledgeKind, KnowledgeRequest
+from agentkd.objectives import LOGITS
 from agentkd.task import TeacherReference
 
 ARRIVAL_TIMEOUT_S = 120.0
@@ -92,7 +93,7 @@ class Guest:
             kind=KnowledgeKind.SOFT_TARGETS, weights=self.weights, num_classes=num_classes, codec=codec, ways=self._crew.ways
         )
         reply = self._crew.ask(self.public_key, request, buffers=_packed(images), timeout_s=ANSWER_TIMEOUT_S)
-        logits = tensors.decode(self._crew.fetch(reply)).get("logits")
+        logits = codecs.read(LOGITS.name, tensors.decode(self._crew.fetch(reply)), num_classes)
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != (len(images), num_classes):
             raise ContractError("logits", (len(images), num_classes, "h", "w"), None if logits is None else tuple(logits.shape))
         return logits

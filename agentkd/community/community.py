@@ -193,11 +193,13 @@ class Community:
                 self._crew = crew
                 self._started.set_result(None)
                 self._work(journal, crew, waiting)
+            end: AgentKDError = ChannelClosedError("the community was closed before this was done; run the script again to go on")
         except AgentKDError as error:
             if not self._started.done():
                 self._started.set_exception(error)
-            for future in (future for futures in waiting.values() for future in futures):
-                future.set_exception(error)
+            end = error
+        for lesson in (lesson for lessons in waiting.values() for lesson in lessons):
+            lesson.set_exception(end)
 
     def _work(self, journal: Journal, crew: Crew, waiting: dict[str, list[Lesson]]) -> None:
         tasks: dict[str, Task] = {}

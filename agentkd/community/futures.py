@@ -3,7 +3,7 @@
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import TaskResult
@@ -31,15 +31,16 @@ class Lesson(Future[TaskResult]):
         self._events.put(event)
 
 
-def then(future: "Future[Given]", make: "Callable[[Given], Made]") -> "Future[Made]":
-    """A future for what is made of another's result; an error of either is its error."""
-    made: Future[Made] = Future()
+class Derived(Generic[Given, Made]):
+    """What is made of a task's result, by whoever asks for it and at that moment."""
 
-    def go_on(done: "Future[Given]") -> None:
-        try:
-            made.set_result(make(done.result()))
-        except BaseException as error:
-            made.set_exception(error)
+    def __init__(self, future: "Future[Given]", make: Callable[[Given], Made]) -> None:
+        self._future, self._make = future, make
 
-    future.add_done_callback(go_on)
-    return made
+    def done(self) -> bool:
+        """Whether the task has ended."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Made:
+        """Waits for the task; raises what ended it, or ``TimeoutError``."""
+        return self._make(self._future.result(timeout))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
-from agentkd.community.futures import Lesson, then
+from agentkd.community.futures import Derived, Lesson
 from agentkd.datasets.opening import Opened, Views
 from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
@@ -94,7 +94,7 @@ class AgentHandle:
             data: a dataset, or its specification (see ``agentkd.open_dataset``); splits ``train`` and ``validation`` are used.
             recipe: fields of ``Recipe`` that differ from the family's published ones.
         """
-        return self._learn(Task(kind=TaskKind.TRAIN, **self._inputs(data, recipe)))
+        return self._learn(Task(kind=TaskKind.TRAIN, **self._inputs(data, recipe)), self._community.classes(data))
 
     def distill(
         self,
@@ -108,6 +108,7 @@ class AgentHandle:
         hard_loss: str = "family",
         start: str = "own",
         codec: str = "float16",
+        max_kl: float = 1e-5,
         **recipe: Any,
     ) -> Lesson:
         """Learns from one or several teachers, which serve what the objectives need from processes of their own.
@@ -125,6 +126,7 @@ class AgentHandle:
             hard_loss: see there.
             start: see there.
             codec: see there.
+            max_kl: see there.
             recipe: fields of ``Recipe``.
 
         Raises:
@@ -138,20 +140,38 @@ class AgentHandle:
             reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
             for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
         ]
-        given = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss, "start": start, "codec": codec}
-        chosen = Distillation.model_validate(given)
+        chosen = Distillation.model_validate(
+            {
+                "objectives": tuple(objectives),
+                "alpha": alpha,
+                "hard_loss": hard_loss,
+                "start": start,
+                "codec": codec,
+                "max_kl": max_kl,
+            }
+        )
         if chosen.start != "own":
             inputs["initial_weights"] = ""
-        return self._learn(Task(kind=TaskKind.DISTILL, teachers=tuple(references), distillation=chosen, **inputs))
+        task = Task(kind=TaskKind.DISTILL, teachers=tuple(references), distillation=chosen, **inputs)
+        return self._learn(task, classes)
 
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
-        """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed)."""
+        """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed).
+
+        Raises:
+            ConfigError: nothing is listed, none has met data, or there is not a share for each.
+            ContractError: their classes differ.
+        """
         references = as_teachers(others, shares)
-        home = self._home or next((other._home for other in others if other._home), None)
-        if home is None:
-            raise ConfigError("none of these networks has met data")
-        self._home, self._architecture = home, self._architecture or others[0].architecture
-        return self._learn(Task(kind=TaskKind.AVERAGE, architecture=self.architecture, data=home, teachers=tuple(references)))
+        home = next((other._home for other in (self, *others) if other._home), None)
+        if not references or home is None:
+            raise ConfigError("an average needs networks, one of which has learned from data")
+        classes = {other.classes for other in others if other.classes}
+        if len(classes) > 1:
+            raise ContractError("classes", *(", ".join(names) for names in sorted(classes)[:2]))
+        self._architecture = self._architecture or others[0].architecture
+        task = Task(kind=TaskKind.AVERAGE, architecture=self.architecture, data=home, teachers=tuple(references))
+        return self._learn(task, next(iter(classes), ()))
 
     def evaluate(self, data: Data, split: str = "test") -> TaskResult:
         """Scores of the newest weights on a split; waits for them."""
@@ -163,7 +183,7 @@ class AgentHandle:
         assert competence is not None
         return competence
 
-    def feature_maps(self, views: Views, taps: Sequence[str] = ()) -> "Future[dict[str, Tensor]]":
+    def feature_maps(self, views: Views, taps: Sequence[str] = ()) -> "Derived[TaskResult, dict[str, Tensor]]":
         """What the newest weights make of views: ``logits`` [N,K,h,w] and the features of each tap by its name.
 
         Args:
@@ -183,7 +203,7 @@ class AgentHandle:
             taps=tuple(taps),
         )
         done = self._community.submit(task, f"feature maps of {self.name}")
-        return then(done, lambda result: tensors.decode(self._community.artifact(result.knowledge)))
+        return Derived(done, lambda result: tensors.decode(self._community.artifact(result.knowledge)))
 
     def _look(self, kind: TaskKind, data: Data, split: str, home: DataSource | None = None) -> Lesson:
         source = self._meet(data).model_copy(update={"validation": split})
@@ -206,7 +226,6 @@ class AgentHandle:
     def _inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
         source = self._meet(data)
         published = families.published_recipe(self.architecture.family)
-        self._home, self.classes = source, self._community.classes(data)
         return {
             "architecture": self.architecture,
             "data": source,
@@ -216,8 +235,9 @@ class AgentHandle:
             "initial_weights": self.weights,
         }
 
-    def _learn(self, task: Task) -> Lesson:
+    def _learn(self, task: Task, classes: tuple[str, ...]) -> Lesson:
         self._last = lesson = self._community.submit(task, f"{task.kind} of {self.name}")
+        self._home, self.classes = task.data, classes
         return lesson
 
 

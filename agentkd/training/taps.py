@@ -37,7 +37,7 @@ def listening(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Ten
         for name in taps:
             if name not in modules or not name:
                 top = ", ".join(sorted({module.partition(".")[0] for module in modules if module}))
-                raise ContractError("tap", name, top, hint=f"taps are names of modules; this network has {top}")
+                raise ContractError("tap", top, name, hint="taps are the dotted names of a network's modules")
             handles.append(modules[name].register_forward_hook(_Listener(name, heard)))
         yield heard
     finally:

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import pytest
 
 from agentkd.community.community import Community
-from agentkd.community.futures import Lesson, then
+from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
@@ -98,11 +98,41 @@ def test_progress_ends_with_a_failed_task_too() -> None:
 
 def test_what_is_made_of_a_future_has_its_errors() -> None:
     given: Future[int] = Future()
-    doubled, broken = then(given, lambda value: 2 * value), then(given, lambda value: 1 // 0)
+    doubled, broken = Derived(given, lambda value: 2 * value), Derived(given, lambda value: 1 // 0)
+    assert not doubled.done()
+    with pytest.raises(TimeoutError):
+        doubled.result(timeout=0)
     given.set_result(4)
     assert doubled.result() == 8
     with pytest.raises(ZeroDivisionError):
         broken.result()
+
+
+def test_a_refused_lesson_leaves_a_network_as_it_was(community: Recording) -> None:
+    teacher, student = handle(community, "t"), handle(community, "s")
+    teacher.train("s")
+    teacher.classes = ("E",)
+    with pytest.raises(ContractError):
+        student.distill(teacher, "s")
+    assert student.classes == () and student.weights == ""
+
+
+def test_averages_are_of_networks_that_belong_together(community: Recording) -> None:
+    a, b = handle(community, "a"), handle(community, "b")
+    a.train("s")
+    b.train("s")
+    with pytest.raises(ConfigError, match="needs networks"):
+        a.average([])
+    b.classes = ("E",)
+    with pytest.raises(ContractError, match="classes"):
+        a.average([a, b])
+
+
+def test_a_budget_of_divergence_is_part_of_the_task(community: Recording) -> None:
+    teacher, student = handle(community, "t"), handle(community, "s")
+    teacher.train("s")
+    student.distill(teacher, "s", codec="auto", max_kl=1e-3)
+    assert community.tasks[-1].distillation.max_kl == 1e-3
 
 
 def test_a_network_takes_its_number_of_classes_from_the_first_data_it_meets(community: Recording) -> None:

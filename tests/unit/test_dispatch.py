@@ -161,3 +161,12 @@ def test_a_guest_that_neither_learns_nor_teaches_gets_nothing_to_do() -> None:
     dispatcher = Dispatcher(0)
     dispatcher.want([("a", task())])
     assert dispatcher.handle(Arrived("ann", learns=False)) == [] and dispatcher.members == {}
+
+
+def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_epoch() -> None:
+    dispatcher = with_agents(1, {"a": task()}, max_attempts=2)
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=False)) == [GiveUp("a")]
+    assert dispatcher.want([("a", task())]) == [Start("agent-1", "a", 2)]
+    assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [Start("agent-1", "a", 3)]
+    assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]

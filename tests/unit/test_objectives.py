@@ -318,9 +318,16 @@ def test_a_distillation_asks_for_each_payload_once() -> None:
         Features({})
 
 
-class TestTaps:
-    network = nn.Sequential()
+@pytest.mark.parametrize(
+    "fields",
+    [{"tap": "s"}, {"form": "features"}, {"form": "similarity", "tap": "s"}, {"form": "attention", "tap": "s", "size": 4}],
+)
+def test_payloads_that_cannot_be_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Payload.model_validate(fields)
 
+
+class TestTaps:
     def make(self) -> nn.Module:
         class Small(nn.Module):
             def __init__(self) -> None:

@@ -101,7 +101,7 @@ def test_every_payload_of_a_request_comes_from_one_forward_pass() -> None:
         ({"weights": "cd" * 32}, ContractError, "weights"),
         ({"dataset": "other"}, ContractError, "dataset"),
         ({"codec": "gzip"}, ConfigError, "no codec"),
-        ({"payloads": (Payload(form="features", tap="spp"),)}, ContractError, "taps are names of modules"),
+        ({"payloads": (Payload(form="features", tap="spp"),)}, ContractError, "dotted names"),
         ({"payloads": (FEATURES,), "kind": KnowledgeKind.SOFT_TARGETS}, ContractError, "feature_maps"),
     ],
 )
