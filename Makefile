@@ -44,6 +44,7 @@ fuzz: $(READY)  ## Read a million damaged messages and files, and send a hundred
 bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exchange.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/codecs.py
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/test_documents.py agentkd

@@ -16,6 +16,10 @@ Tap = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_len
 Taps = Annotated[dict[Tap, Tap], Field(min_length=1, max_length=16)]
 
 
+# How payloads are written: see ``agentkd.knowledge.codecs``.
+Codec = Literal["float16", "float32", "bfloat16", "int8", "top1", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "auto"]
+
+
 class Payload(FrozenData):
     """What a teacher reduces its output to before it is sent.
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agentkd.canonical import FrozenData
-from agentkd.objectives import Objective, Payload, SoftTargets, payloads, projected_taps, student_taps
+from agentkd.objectives import Codec, Objective, Payload, SoftTargets, payloads, projected_taps, student_taps
 
 
 class ViewSettings(FrozenData):
@@ -90,9 +90,7 @@ class Distillation(FrozenData):
     alpha: float = Field(default=0.5, ge=0, le=1)
     hard_loss: Literal["family", "cross_entropy"] = "family"
     start: Literal["own", "scratch", "inherit"] = "own"
-    codec: Literal[
-        "float16", "float32", "bfloat16", "int8", "top1", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "auto"
-    ] = "float16"
+    codec: Codec = "float16"
     max_kl: float = Field(default=1e-5, ge=0)
 
     @property

@@ -47,7 +47,6 @@ SOURCE = DataSource(spec="generated:seed=1", content_digest="ab" * 32)
 NETWORK = Architecture(family="unet", num_classes=5)
 POLL_MS = 20
 Context = zmq.Context[zmq.Socket[bytes]]
-GREET_AGAIN_S = 2.0
 
 
 class LightAgent:
@@ -58,15 +57,11 @@ class LightAgent:
     ) -> None:
         self.session, self.number, self.progress = f"{number:016x}", 0, 0
         self.heartbeat_s, self.is_welcome, self.is_over = 0.0, False, False
-        self._keys, self._endpoint, self._coordinator, self._context = keys, endpoint, coordinator, context
-        self.dial()
-
-    def dial(self) -> None:
-        self.socket = self._context.socket(zmq.DEALER)
+        self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 2000
-        self.socket.curve_publickey, self.socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
-        self.socket.curve_serverkey = self._coordinator.encode()
-        self.socket.connect(self._endpoint)
+        self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
+        self.socket.curve_serverkey = coordinator.encode()
+        self.socket.connect(endpoint)
         self.say(HelloRequest(capabilities=(Capability.LEARN,), device="none"))
 
     def say(self, body: Body, parent_id: int = 0) -> None:

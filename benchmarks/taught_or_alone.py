@@ -33,14 +33,18 @@ def recipe(epochs: int) -> dict[str, Any]:
     return {"epochs": epochs, "batch_size": 4, "validate_every": 5, "views": views}
 
 
+def scores(agent: AgentHandle, data: Opened) -> tuple[float, float]:
+    """Validation and test mIoU."""
+    return agent.miou, agent.evaluate(data).miou
+
+
 def measure(data: Opened, place: Path, seed: int, epochs: int, teacher_epochs: int) -> dict[str, tuple[float, float]]:
     """Validation and test mIoU of the teacher and of each student."""
     found: dict[str, tuple[float, float]] = {}
-    scored = lambda agent: (agent.miou, agent.evaluate(data).miou)  # noqa: E731
     with agentkd.Community(devices="cpu:2", record=place / "teacher") as community:
         teacher = community.agent("teacher", **TEACHER)
         teacher.train(data, **recipe(teacher_epochs)).result()
-        found["teacher"] = scored(teacher)
+        found["teacher"] = scores(teacher, data)
         weights = community.artifact(teacher.weights)
     file = place / "teacher.safetensors"
     file.write_bytes(weights)
@@ -52,7 +56,7 @@ def measure(data: Opened, place: Path, seed: int, epochs: int, teacher_epochs: i
                 student.distill(teacher, data, objectives, **recipe(epochs)).result()
             else:
                 student.train(data, **recipe(epochs)).result()
-            found[name] = scored(student)
+            found[name] = scores(student, data)
     return found
 
 
@@ -67,13 +71,13 @@ def main() -> None:
     data = agentkd.open_dataset(chosen.data)
     rows: dict[str, list[tuple[float, float]]] = {}
     for seed in chosen.seeds:
-        for name, scores in measure(data, chosen.record, seed, chosen.epochs, chosen.teacher_epochs).items():
-            rows.setdefault(name, []).append(scores)
-            print(f"seed {seed}, {name}: {100 * scores[0]:.2f} validation, {100 * scores[1]:.2f} test", flush=True)
+        for name, found in measure(data, chosen.record, seed, chosen.epochs, chosen.teacher_epochs).items():
+            rows.setdefault(name, []).append(found)
+            print(f"seed {seed}, {name}: {100 * found[0]:.2f} validation, {100 * found[1]:.2f} test", flush=True)
     print("\n| | validation mIoU, % | test mIoU, % |\n|---|---|---|")
-    for name, scores in rows.items():
+    for name, found in rows.items():
         shown = []
-        for column in zip(*scores, strict=True):
+        for column in zip(*found, strict=True):
             spread = f" +- {100 * statistics.stdev(column):.2f}" if len(column) > 1 and name != "teacher" else ""
             shown.append(f"{100 * statistics.mean(column):.2f}{spread}")
         print(f"| {name} | {' | '.join(shown)} |")

@@ -34,7 +34,7 @@ def assess(network: torch.nn.Module, task: Task, device: torch.device) -> Compet
         calibration.update(full.cpu(), labels)
         num_labelled += int((labels != dataset.ignore_index).sum())
     scores = metrics.scores() if num_labelled else None
-    threshold = _threshold(network, task.home, device) if task.home else None
+    threshold = known_threshold(network, task.home, device) if task.home else None
     return Competence(
         weights=task.initial_weights,
         dataset=dataset.digest,
@@ -57,8 +57,9 @@ def feature_maps(network: torch.nn.Module, task: Task, device: torch.device) -> 
     return {name: value.float().cpu().contiguous() for name, value in named.items()}
 
 
-def _threshold(network: torch.nn.Module, home: DataSource, device: torch.device) -> float:
-    """The energy under which a pixel is known."""
+@torch.no_grad()
+def known_threshold(network: torch.nn.Module, home: DataSource, device: torch.device) -> float:
+    """The energy under which a pixel is known, from the validation split of what the network learned."""
     own = [energy(dense(network(images.to(device))["logits"])).flatten().cpu() for images in evaluation_images(home)]
     return known_below(torch.cat(own))
 

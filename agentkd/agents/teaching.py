@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from agentkd import canonical
-from agentkd.agents.feeding import evaluation_images, open_source, view_images
+from agentkd.agents.assessing import known_threshold
+from agentkd.agents.feeding import open_source, view_images
 from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
 from agentkd.errors import ContractError, DatasetError
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import codecs, payloads, tensors
-from agentkd.knowledge.contracts import SoftTargetsContract, agree
-from agentkd.knowledge.energy import energy, known_below, known_fraction
+from agentkd.knowledge.contracts import TeachingContract, agree
+from agentkd.knowledge.energy import energy, known_fraction
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
 from agentkd.networks.build import build
@@ -127,12 +128,8 @@ class Teacher:
             raise DatasetError("this teacher", "has no dataset, so views cannot be named", "the images themselves, as a buffer")
         dataset = request.dataset if has_images or self._dataset is None else self._dataset.digest
         agree(
-            SoftTargetsContract(
-                weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset, codec=request.codec
-            ),
-            SoftTargetsContract(
-                weights=request.weights, num_classes=request.num_classes, dataset=request.dataset, codec=request.codec
-            ),
+            TeachingContract(weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset),
+            TeachingContract(weights=request.weights, num_classes=request.num_classes, dataset=request.dataset),
         )
 
     def _view_images(self, request: KnowledgeRequest) -> Tensor:
@@ -171,6 +168,5 @@ class Teacher:
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""
         if self._known_below is None and self._source is not None:
-            batches = evaluation_images(self._source)
-            self._known_below = known_below(torch.cat([energy(self._logits(images)).flatten().cpu() for images in batches]))
+            self._known_below = known_threshold(self._network, self._source, self._device)
         return self._known_below

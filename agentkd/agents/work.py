@@ -201,8 +201,7 @@ def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     started = time.monotonic()
     dataset = open_source(task.data)
     indices = split_indices(dataset, task.data.validation)
-    network = build(task.architecture).to(at.device).eval()
-    load_weights(network, at.store.get(task.initial_weights))
+    network = _network_as_it_is(task, at)
 
     batches = (_whole_batch(task, index) for index in indices)
     scores = evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
@@ -226,8 +225,7 @@ def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
 def _look(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """An assessment, or feature maps."""
     started = time.monotonic()
-    network = build(task.architecture).to(at.device).eval()
-    load_weights(network, at.store.get(task.initial_weights))
+    network = _network_as_it_is(task, at)
     fields: dict[str, Any] = {}
     if task.kind is TaskKind.ASSESS:
         fields["competence"] = assess(network, task, at.device)
@@ -256,6 +254,13 @@ def _average(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     weights = at.store.put(encode_weights(task.architecture, mean))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
+
+
+def _network_as_it_is(task: Task, at: Surroundings) -> SegmentationNetwork:
+    """The task's network with its weights, in evaluation mode."""
+    network = build(task.architecture).to(at.device).eval()
+    load_weights(network, at.store.get(task.initial_weights))
+    return network
 
 
 def _whole_batch(task: Task, index: int) -> Batch:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Silent, Watcher
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Setting
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
@@ -91,11 +91,14 @@ class Community:
         Raises:
             ConfigError: the name is taken, the architecture is not legal, or the weights are not of this architecture.
         """
-        if weights and num_classes is None:
-            num_classes = self._num_classes_of(weights)
-        handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
-        if weights:
-            handle.start_from(self._take_weights(weights, handle.architecture))
+        if not weights:
+            handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
+        else:
+            from agentkd.agents import importing  # needs torch, which a script that only plans does not
+
+            num_classes = num_classes or importing.num_classes_of(weights, self._folder.store)
+            handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
+            handle.start_from(importing.stored_weights(weights, handle.architecture, self._folder.store))
         self._take_name(name)
         self._handles.append(handle)
         return handle
@@ -163,17 +166,6 @@ class Community:
         if spec not in self._opened:
             self._opened[spec] = open_dataset(data) if isinstance(data, str) else data
         return self._opened[spec]
-
-    def _take_weights(self, weights: str | Path, architecture: Architecture) -> str:
-        """Digest of weights that are in the store afterwards and belong to the architecture."""
-        from agentkd.agents.importing import stored_weights  # needs torch, which a script that only plans does not
-
-        return stored_weights(weights, architecture, self._folder.store)
-
-    def _num_classes_of(self, weights: str | Path) -> int | None:
-        from agentkd.agents.importing import num_classes_of
-
-        return num_classes_of(weights, self._folder.store)
 
     def _take_name(self, name: str) -> None:
         if name in self._names:

@@ -16,12 +16,14 @@ Centring takes the mean over the classes off each pixel's logits, which changes 
 
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from agentkd.errors import ConfigError, ContractError
+from agentkd.objectives import Codec
 
 FLOATS = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 TOP = re.compile(r"top([1-8])")
@@ -36,8 +38,8 @@ Parts = dict[str, Tensor]
 
 def check(codec: str) -> None:
     """Raises ``ConfigError`` if there is no such codec."""
-    if codec not in (*FLOATS, "int8", AUTO) and not TOP.fullmatch(codec):
-        raise ConfigError(f"no codec {codec!r}; there are {', '.join(FLOATS)}, int8, top1 to top8, auto")
+    if codec not in get_args(Codec):
+        raise ConfigError(f"no codec {codec!r}; there are {', '.join(get_args(Codec))}")
 
 
 def write(name: str, value: Tensor, codec: str, *, max_kl: float = 0.0) -> Parts:

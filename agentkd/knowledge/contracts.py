@@ -4,23 +4,21 @@ from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError
 
 
-class SoftTargetsContract(FrozenData):
-    """Meaning of soft targets: raw logits at the teacher's native stride, for named views of one dataset.
+class TeachingContract(FrozenData):
+    """Meaning of what a teacher makes of views: whose output, over which classes, of which dataset.
 
     Args:
         weights: digest of the weights that produce them.
         num_classes: K; class k means the dataset's class k.
         dataset: content digest of the dataset that the views are made from.
-        codec: number type on the wire.
     """
 
     weights: str
     num_classes: int
     dataset: str
-    codec: str
 
 
-def agree(teacher: SoftTargetsContract, student: SoftTargetsContract) -> None:
+def agree(teacher: TeachingContract, student: TeachingContract) -> None:
     """Checks that both sides mean the same.
 
     Raises:

@@ -84,7 +84,8 @@ def decode(frames: Sequence[Buffer]) -> Message:
         _refuse(Rule.FRAMES, f"{len(frames)} frames; expected 1 to {1 + MAX_BUFFERS}")
     envelope, *buffers = frames
     body_type, header_size = _read_preamble(envelope)
-    header_bytes, body_bytes = envelope[PREAMBLE.size :][:header_size], envelope[PREAMBLE.size + header_size :]
+    end = PREAMBLE.size + header_size
+    header_bytes, body_bytes = envelope[PREAMBLE.size : end], envelope[end:]
     if not body_bytes:
         _refuse(Rule.FRAMES, "the envelope ends before its body")
     if len(header_bytes) > MAX_HEADER_BYTES or len(body_bytes) > MAX_BODY_BYTES:

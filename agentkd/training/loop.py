@@ -20,15 +20,9 @@ from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
-from agentkd.training.optimization import ParameterGroupLike, build_optimizers, set_learning_rate
+from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
 
 Knowledge = tuple[dict[str, Tensor], ...]
-
-
-class TrainableNetwork(Protocol):
-    """What the loop needs of a network: see ``agentkd.networks.blocks.SegmentationNetwork``."""
-
-    def parameter_groups(self) -> list[ParameterGroupLike]: ...
 
 
 class Feed(Protocol):

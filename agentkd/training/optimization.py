@@ -26,6 +26,12 @@ class ParameterGroupLike(Protocol):
     def optimizer(self) -> str: ...
 
 
+class TrainableNetwork(Protocol):
+    """What the loop needs of a network: see ``agentkd.networks.blocks.SegmentationNetwork``."""
+
+    def parameter_groups(self) -> list[ParameterGroupLike]: ...
+
+
 def build_optimizers(groups: Sequence[ParameterGroupLike], recipe: Recipe) -> dict[str, Optimizer]:
     """``main``, and ``discriminator`` where a network has one. Each parameter is in exactly one."""
     main = [{"params": list(g.parameters), "rate": g.rate} for g in groups if g.optimizer == "main"]

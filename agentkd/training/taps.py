@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from agentkd.errors import ContractError
+from agentkd.training.optimization import ParameterGroupLike, TrainableNetwork
 
 TAP, PROJECTED = "tap.", "projected."
 
@@ -55,6 +57,13 @@ class _Listener:
         self._heard[TAP + self._name] = output
 
 
+@dataclass(frozen=True)
+class _Projections:
+    parameters: tuple[nn.Parameter, ...]
+    rate: float = 1.0
+    optimizer: str = "main"
+
+
 class Pupil(nn.Module):
     """A student with taps, and 1x1 projections of them that are trained with it and dropped afterwards.
 
@@ -79,11 +88,10 @@ class Pupil(nn.Module):
             outputs[PROJECTED + key] = module(outputs[TAP + tap])
         return outputs
 
-    def parameter_groups(self) -> list[Any]:
+    def parameter_groups(self) -> list[ParameterGroupLike]:
         """The network's groups, and one for the projections."""
-        groups = list(self.network.parameter_groups())  # type: ignore[operator]
-        parameters = list(self.projections.parameters())
-        return [*groups, type(groups[0])(parameters=parameters)] if parameters else groups
+        own = cast(TrainableNetwork, self.network).parameter_groups()
+        return [*own, _Projections(tuple(self.projections.parameters()))] if self.projections else own
 
     @staticmethod
     def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
