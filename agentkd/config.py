@@ -117,7 +117,12 @@ class RoundConfig(FrozenData):
 
 
 class LaunchConfig(FrozenData):
-    """How agents are started, watched and connected. Nothing here changes results."""
+    """How agents are started, watched and connected. Nothing here changes results.
+
+    Args:
+        record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
+        max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
+    """
 
     devices: str = "auto"
     transport: Literal["auto", "shared", "store", "ipc", "tcp"] = "auto"
@@ -126,6 +131,8 @@ class LaunchConfig(FrozenData):
     hang_s: float = Field(default=900.0, gt=1)
     max_attempts: int = Field(default=3, ge=1)
     checkpoint_every_s: float = Field(default=30.0, ge=0)
+    record_lessons: bool = False
+    max_record_gib: float = Field(default=4.0, gt=0)
 
 
 class Experiment(FrozenData):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from agentkd.architecture import Architecture
-from agentkd.canonical import FrozenData
+from agentkd.canonical import FrozenData, digest
 from agentkd.recipe import Distillation, Recipe
 
 
@@ -86,6 +86,14 @@ class Task(FrozenData):
         absent = {name for name in ("home", "views", "taps") if not getattr(self, name)}
         return {name: value for name, value in super().canonical().items() if name not in absent}
 
+    def lesson_digest(self, teacher: TeacherReference) -> str:
+        """What a teacher is asked, step by step: equal digests mean the same questions, whoever the student is."""
+        d, r = self.distillation, self.recipe
+        assert d is not None
+        asked = [payload.canonical() for payload in d.payloads]
+        how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
+        return digest([teacher.weights, len(teacher.class_order), self.data.canonical(), asked, how])
+
 
 class Status(StrEnum):
     """How a task ended."""
@@ -112,6 +120,9 @@ class ExchangeSummary(FrozenData):
         waited_s: seconds that the student had nothing to do but wait for its teachers.
         teacher_s: seconds of the teachers' work, also where it was done for another student before.
         cached: answers that a teacher had given before, to this student or another.
+        recorded: answers that came from recordings instead of a teacher, who would have taken ``saved_s`` for them.
+        record: digest of the recording of this lesson; empty if none was made.
+        kept_s: seconds that the student waited for its recording to be written.
     """
 
     requests: int = 0
@@ -119,6 +130,10 @@ class ExchangeSummary(FrozenData):
     waited_s: float = 0.0
     teacher_s: float = 0.0
     cached: int = 0
+    recorded: int = 0
+    saved_s: float = 0.0
+    record: str = ""
+    kept_s: float = 0.0
 
 
 class Competence(FrozenData):
@@ -182,4 +197,5 @@ class TaskResult(FrozenData):
     @property
     def artifacts(self) -> tuple[str, ...]:
         """Digests of everything it refers to."""
-        return tuple(filter(None, (self.weights, self.predictions, self.knowledge)))
+        record = self.exchange.record if self.exchange else ""
+        return tuple(filter(None, (self.weights, self.predictions, self.knowledge, record)))

@@ -20,6 +20,7 @@ import torch
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import RemoteLesson
+from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.run_folder import RunFolder
@@ -329,6 +330,10 @@ class Agent:
         if teacher is not None:
             teacher.close()
 
+    def _read_artifact(self, digest: str) -> bytes:
+        self._obtain(digest)
+        return self.folder.store.get(digest)
+
     def _obtain(self, digest: str) -> None:
         """Has an artifact in the store: from before, or else from the coordinator."""
         if not digest or digest in self.folder.store:
@@ -342,7 +347,7 @@ class Agent:
         self._forget_teaching()
         task, key = request.task, request.key
         merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
-        for digest in (task.initial_weights, task.pretrained, *merged):
+        for digest in (task.initial_weights, task.pretrained, *merged, *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson] = []
 
@@ -360,6 +365,9 @@ class Agent:
                 inbox=self._lesson_inbox,
                 check=check,
                 total_steps=steps,
+                obtain=self._read_artifact,
+                recorded=recorded(request.recorded, self.folder.store),
+                recorder=Recorder(self.folder.lesson(key), self.folder.store) if request.record else None,
             )
             lessons.append(made)
             return made

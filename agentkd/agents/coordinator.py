@@ -89,6 +89,8 @@ class _Coordinator:
 
     def run(self) -> None:
         """Works until nothing is left to be done."""
+        for record in self.journal.records():
+            self.crew.note(record.task, record.result)
         self._want()
         while not self.outlook.is_finished:
             for finished in self.crew.turn():
@@ -109,6 +111,7 @@ class _Coordinator:
             )
             raise TrainingError(text)
         self.journal.commit(Record(step.task, result, finished.agent, finished.attempts), finished.teachers)
+        self.crew.note(step.task, result)
         self.folder.checkpoint(finished.key).unlink(missing_ok=True)
         self.results[finished.key] = result
         self.watcher.tell(describe_result(step, result))

@@ -10,6 +10,8 @@ from agentkd.agents import dispatch
 from agentkd.agents.dispatch import Bench, Condition, Dispatcher
 from agentkd.agents.members import HEARTBEAT_S, Members
 from agentkd.agents.watching import Activity, Watcher
+from agentkd.artifacts import recordings
+from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
 from agentkd.errors import (
@@ -85,6 +87,7 @@ class _Doing:
     agent: str
     epoch: int
     teachers: tuple[tuple[str, str], ...]
+    recorded: tuple[str, ...] = ()
     progress: TaskProgressEvent | None = None
     result: TaskResult | None = None
     error: ErrorReply | None = None
@@ -127,6 +130,7 @@ class Crew:
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts)
         self._inbox: queue.Queue[Delivery | _Collected | AdmittedPeer] = queue.Queue()
+        self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
@@ -166,7 +170,14 @@ class Crew:
         """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
         listed = list(tasks)
         self._labels |= {key: label for key, _, label in listed}
+        self._spare({key: task for key, task, _ in listed} | self._dispatcher.waiting)
         self._act(self._dispatcher.want((key, task) for key, task, _ in listed))
+
+    def note(self, task: Task, result: TaskResult) -> None:
+        """A result that is committed, now or in an earlier session: what was recorded of it can be told again."""
+        self.recordings.note(task, result)
+        self.recordings.collect(in_use=[record for doing in self._doing.values() for record in doing.recorded])
+        self._spare(self._dispatcher.waiting)
 
     def turn(self) -> list[Finished]:
         """Waits a moment for news, acts on it, and returns what was finished since.
@@ -313,11 +324,14 @@ class Crew:
         """On a thread of its own: brings artifacts from the agent that made them."""
         error: AgentKDError | None = None
         try:
-            for digest in digests:
+            for digest in digests:  # grows while a recording is looked at
                 request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
                 reply = self._asker.ask(self._post, key, request, timeout_s=COLLECT_TIMEOUT_S)
                 assert isinstance(reply.message.body, KnowledgeReply)
                 self._carrier.fetch_to_store(key, reply.message.body.piece, reply.message.buffers)
+                if body.result.exchange and digest == body.result.exchange.record:
+                    told = recordings.decode(self.folder.store.get(digest))
+                    digests += sorted({one.piece for one in told if one.piece not in self.folder.store})
         except AgentKDError as caught:
             error = caught
         self._inbox.put(_Collected(name, body, error))
@@ -404,11 +418,18 @@ class Crew:
 
     def _start(self, action: dispatch.Start) -> None:
         task, label = self._dispatcher.tasks[action.task], self._labels[action.task]
-        self._doing[action.task] = _Doing(task, label, action.agent, action.epoch, action.teachers)
+        recorded, _ = self.recordings.find(task)
+        self._doing[action.task] = _Doing(task, label, action.agent, action.epoch, action.teachers, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
-        self._say(action.agent, TaskRequest(task=task, epoch=action.epoch, teachers=taught))
+        request = TaskRequest(
+            task=task, epoch=action.epoch, teachers=taught, recorded=recorded, record=self._config.record_lessons
+        )
+        self._say(action.agent, request)
         again = f" (attempt {action.epoch})" if action.epoch > 1 else ""
         self.watcher.tell(f"{action.agent} starts {label}{again}")
+
+    def _spare(self, tasks: dict[str, Task]) -> None:
+        self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()})
 
     def _activity(self, member: dispatch.Member) -> Activity:
         device = self._members.device_of(member.name)

@@ -5,7 +5,7 @@ students. Teaching agents are started when a task first needs one. Any agent cou
 shared fairly, since a teacher mostly waits for its students.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -173,8 +173,13 @@ class Dispatcher:
         self.tasks: dict[str, Task] = {}
         self.running: dict[str, Running] = {}
         self.attempts: dict[str, int] = {}
+        self.spared: dict[str, frozenset[str]] = {}
         self._spent: dict[str, int] = {}
         self._names = 0
+
+    def spare(self, spared: Mapping[str, frozenset[str]]) -> None:
+        """For tasks (by digest): the weights that need not be taught, because all that they would say is recorded."""
+        self.spared = dict(spared)
 
     def want(self, tasks: Iterable[tuple[str, Task]]) -> list[Action]:
         """Adds tasks (by digest) to be done, in order; those under way or done are left as they are, given up ones begin anew."""
@@ -274,7 +279,8 @@ class Dispatcher:
         for key, task in list(self.waiting.items()):
             if not free:
                 break
-            taught_by = task.teachers if task.kind is TaskKind.DISTILL else ()
+            spared = self.spared.get(key, frozenset())
+            taught_by = [t for t in task.teachers if t.weights not in spared] if task.kind is TaskKind.DISTILL else []
             needed = {reference.weights for reference in taught_by}
             reserved |= needed
             for reference in taught_by:

@@ -6,19 +6,22 @@
 import logging
 import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
+from agentkd.agents.recording import Recorder
 from agentkd.agents.teaching import Teacher
 from agentkd.architecture import Architecture
+from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
-from agentkd.canonical import digest_bytes
 from agentkd.errors import (
     ArtifactCorruptError,
+    ArtifactNotFoundError,
     ConfigError,
     ContractError,
     DatasetError,
@@ -43,6 +46,7 @@ from agentkd.messages.bodies import (
     PeerAddress,
     TaughtBy,
     TeacherMovedEvent,
+    Way,
 )
 from agentkd.objectives import LOGITS, SoftTargets
 from agentkd.recipe import Distillation
@@ -119,9 +123,13 @@ class RemoteLesson:
 
     A teacher that falls silent is asked again; if the coordinator names another one, that one is asked; one without the dataset
     is sent the images. No answer within ``GIVE_UP_S`` ends the task with a typed error: a student never goes on without its
-    teacher's targets.
+    teacher's targets. What stands in a recording is not asked for, and teachers all of whose answers do need not be there.
 
     Args:
+        teachers: who serves the weights that teach; those without one must be recorded.
+        recorded: answers by the digest of their request.
+        recorder: keeps what is told; ``None`` if nobody wants it.
+        obtain: the bytes of an artifact, from here or from the coordinator.
         inbox: deliveries meant for the student (knowledge, errors, moves), filled by the I/O thread.
         check: called while waiting; raises if the task is cancelled.
     """
@@ -137,18 +145,23 @@ class RemoteLesson:
         inbox: "queue.Queue[Delivery]",
         check: Callable[[], None],
         total_steps: int,
+        obtain: Callable[[str], bytes],
+        recorded: Mapping[str, Told] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         assert task.distillation
         self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
         self._carrier, self._total_steps = carrier, total_steps
+        self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder
         self.terms = blend(task, feed).terms
+        self._references = {teacher.weights: teacher for teacher in task.teachers}
         self._peers = {taught.weights: taught.peer for taught in teachers}
         self._without_data: set[str] = set()
         self._asked: dict[int, _Asked] = {}
         self._answers: dict[tuple[str, int], tuple[dict[str, Tensor], Fetched]] = {}
         self._in_use: list[Fetched] = []
-        self._requests = self._bytes = self._cached = 0
-        self._waited_s = self._teacher_s = 0.0
+        self._requests = self._bytes = self._cached = self._served = 0
+        self._waited_s = self._teacher_s = self._saved_s = 0.0
         for peer in self._peers.values():
             self._reach(peer)
 
@@ -158,15 +171,21 @@ class RemoteLesson:
             fetched.release()
         for peer in self._peers.values():
             self._part(peer)
+        if self._recorder:
+            self._recorder.close()
 
     def summary(self) -> ExchangeSummary:
-        """What the lesson cost so far."""
+        """What the lesson cost. It is over: the recording is finished."""
         return ExchangeSummary(
             requests=self._requests,
             bytes_received=self._bytes,
             waited_s=self._waited_s,
             teacher_s=self._teacher_s,
             cached=self._cached,
+            recorded=self._served,
+            saved_s=self._saved_s,
+            record=self._recorder.finish() if self._recorder else "",
+            kept_s=self._recorder.waited_s if self._recorder else 0.0,
         )
 
     def fetch(self, step: int) -> Knowledge:
@@ -188,16 +207,18 @@ class RemoteLesson:
 
     def _await(self, step: int) -> None:
         for ahead in range(step, min(step + STEPS_AHEAD, self._total_steps)):
-            for weights in self._peers:
+            for weights in self._references:
                 if (weights, ahead) not in self._answers and not self._is_asked(weights, ahead):
                     self._ask(weights, ahead)
         started = time.monotonic()
-        while any((weights, step) not in self._answers for weights in self._peers):
+        while any((weights, step) not in self._answers for weights in self._references):
             self._receive(started, step)
         self._waited_s += time.monotonic() - started
 
     def fetch_weights(self, weights: str) -> bytes:
-        """A teacher's weights, asked of the teacher itself and checked against their digest."""
+        """A teacher's weights, asked of the teacher itself, if it is there, and checked against their digest."""
+        if weights not in self._peers:
+            return self._obtain(weights)
         request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights, ways=self._carrier.ways)
         number = self._say(self._peers[weights], request)
         started = asked_at = time.monotonic()
@@ -212,7 +233,7 @@ class RemoteLesson:
                 fetched = self._carrier.fetch(peer.public_key, body.piece, delivery.message.buffers, check=self._check)
                 data = bytes(fetched.data)
                 fetched.release()
-                if digest_bytes(data) != weights:
+                if canonical.digest_bytes(data) != weights:
                     raise RemoteProtocolError(f"weights from {peer.agent} do not have the digest asked for", Rule.DAMAGE)
                 self._bytes += len(data)
                 return data
@@ -234,14 +255,30 @@ class RemoteLesson:
         return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
 
     def _ask(self, weights: str, step: int) -> None:
-        teacher = next(teacher for teacher in self._task.teachers if teacher.weights == weights)
-        request = lesson_request(self._task, self._feed, teacher, step).model_copy(update={"ways": self._carrier.ways})
+        request = lesson_request(self._task, self._feed, self._references[weights], step)
+        if self._recorder or self._recorded:
+            key = request_digest(request)
+            if key in self._recorded:
+                self._repeat(self._recorded[key], step)
+                return
+        if weights not in self._peers:
+            raise ArtifactNotFoundError(f"soft targets of step {step} by {weights[:12]}", "the recordings")
+        request = request.model_copy(update={"ways": self._carrier.ways})
         buffers: tuple[bytes, ...] = ()
         if weights in self._without_data:
             images = view_images(self._feed.dataset, request.views, request.view_settings)
             buffers, request = (tensors.encode({"images": images}),), request.model_copy(update={"views": ()})
         number = self._say(self._peers[weights], request, buffers)
         self._asked[number] = _Asked(weights, step, has_images=bool(buffers))
+
+    def _repeat(self, told: Told, step: int) -> None:
+        """Takes a recorded answer."""
+        data = memoryview(self._obtain(told.piece))
+        self._answers[told.weights, step] = unpack(self._task, self._references[told.weights], data), Fetched(data, Way.STORE)
+        self._served += 1
+        self._saved_s += told.teacher_s
+        if self._recorder:
+            self._recorder.keep(replace(told, step=step))
 
     def _say(self, peer: PeerAddress, body: Body, buffers: tuple[bytes, ...] = ()) -> int:
         self._requests += 1
@@ -271,6 +308,10 @@ class RemoteLesson:
             self._asked[delivery.message.parent_id] = asked
             return
         self._answers[asked.weights, asked.step] = self._checked(body, fetched, asked.weights), fetched
+        if self._recorder:
+            request = request_digest(lesson_request(self._task, self._feed, self._references[asked.weights], asked.step))
+            told = Told(asked.weights, asked.step, request, "", body.piece.size_bytes, body.teacher_s)
+            self._recorder.keep(told, bytes(fetched.data))
         self._bytes += body.piece.size_bytes
         self._teacher_s += body.teacher_s
         self._cached += body.is_cached
@@ -312,7 +353,7 @@ class RemoteLesson:
     def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> dict[str, Tensor]:
         if body.weights != weights:
             raise ContractError("weights", body.weights, weights)
-        return unpack(self._task, next(teacher for teacher in self._task.teachers if teacher.weights == weights), fetched.data)
+        return unpack(self._task, self._references[weights], fetched.data)
 
 
 @dataclass(frozen=True)
@@ -382,3 +423,8 @@ def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, ste
         codec=task.distillation.codec,
         max_kl=task.distillation.max_kl if task.distillation.codec == codecs.AUTO else 0.0,
     )
+
+
+def request_digest(request: KnowledgeRequest) -> str:
+    """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
+    return canonical.digest(request.model_dump(mode="json", exclude={"ways"}))

@@ -28,6 +28,10 @@ class RunFolder:
         """Where the unfinished state of a task lies."""
         return self.checkpoints / f"{task}.safetensors"
 
+    def lesson(self, task: str) -> Path:
+        """Where the list of what was recorded of an unfinished lesson lies."""
+        return self.checkpoints / f"{task}.lesson.jsonl"
+
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run.
 

@@ -9,12 +9,13 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Silent, Watcher
 from agentkd.architecture import Setting
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle, Data
@@ -40,6 +41,8 @@ class Community:
         devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``; ``none`` if only guests are to do the work.
         record: folder for weights and records; one community at a time may use it.
         seed: root of all random numbers.
+        launch: how agents are started and watched, as in an experiment's ``launch``: ``record_lessons=True`` keeps what
+            teachers told, and whoever asks the same again, also in a later session, is answered without a teacher.
 
     Example::
 
@@ -54,9 +57,14 @@ class Community:
     """
 
     def __init__(
-        self, devices: str = "auto", record: str | Path = "runs/community", seed: int = 1, watcher: Watcher | None = None
+        self,
+        devices: str = "auto",
+        record: str | Path = "runs/community",
+        seed: int = 1,
+        watcher: Watcher | None = None,
+        **launch: Any,
     ) -> None:
-        self.seed = seed
+        self.seed, self._launch = seed, LaunchConfig.model_validate(launch)
         self._slots = () if devices == "none" else parse_devices(devices)
         self._folder = RunFolder(Path(record))
         self._watcher = watcher or Silent()
@@ -120,6 +128,11 @@ class Community:
         """
         return self._folder.store.get(digest)
 
+    @property
+    def recordings(self) -> RecordingReport:
+        """What recorded lessons take, and what they saved."""
+        return self._crew.recordings.report()
+
     def guest(self, name: str, public_key: str, *, may: tuple[str, ...] = EVERYTHING) -> "Guest":
         """Admits an agent that somebody else starts, perhaps in another language; it finds the community by ``invitation``.
 
@@ -180,9 +193,11 @@ class Community:
             with (
                 RunLock(self._folder),
                 Journal(self._folder.journal) as journal,
-                Crew(self._folder, self._slots, LaunchConfig(), self._watcher, is_forgiving=True) as crew,
+                Crew(self._folder, self._slots, self._launch, self._watcher, is_forgiving=True) as crew,
             ):
                 self._crew = crew
+                for record in journal.records():
+                    crew.note(record.task, record.result)
                 self._started.set_result(None)
                 self._work(journal, crew, waiting)
             end: AgentKDError = ChannelClosedError("the community was closed before this was done; run the script again to go on")
@@ -226,6 +241,7 @@ class Community:
                         future.set_exception(error)
                     continue
                 journal.commit(Record(tasks[finished.key], finished.result, finished.agent, finished.attempts), finished.teachers)
+                crew.note(tasks[finished.key], finished.result)
                 self._folder.checkpoint(finished.key).unlink(missing_ok=True)
                 for future in futures:
                     future.set_result(finished.result)

@@ -204,7 +204,9 @@ class TaughtBy(Body):
 class TaskRequest(Body):
     """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void.
 
-    ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON.
+    ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON. ``teachers`` serve what the
+    task's teachers know, but for those all of whose answers stand in the recordings ``recorded``. ``record`` asks for a
+    recording of the lesson.
     """
 
     holds_records: ClassVar[bool] = True
@@ -212,6 +214,8 @@ class TaskRequest(Body):
     key: Digest = Field(default_factory=lambda data: data["task"].digest)
     epoch: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
+    recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
+    record: StrictBool = False
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:

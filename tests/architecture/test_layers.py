@@ -33,7 +33,7 @@ OWNERS = {
     "sqlalchemy": {"search"},
     "torch": {"networks", "training", "knowledge", "agents", "community"},
     "torchmetrics": {"training"},
-    "safetensors": {"knowledge", "training", "networks", "report"},
+    "safetensors": {"artifacts", "knowledge", "training", "networks", "report"},
     "PIL": {"datasets"},
     "yaml": {"config", "datasets", "cli"},
     "sqlite3": {"artifacts"},

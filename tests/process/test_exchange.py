@@ -253,7 +253,17 @@ def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:
 
         def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson:
             taught = (TaughtBy(weights=teacher.weights, peer=peer),)
-            return RemoteLesson(task, feed, taught, post=here, carrier=taking, inbox=inbox, check=lambda: None, total_steps=steps)
+            return RemoteLesson(
+                task,
+                feed,
+                taught,
+                post=here,
+                carrier=taking,
+                inbox=inbox,
+                check=lambda: None,
+                total_steps=steps,
+                obtain=folder.store.get,
+            )
 
         result = execute(task, Surroundings(folder.store, CPU, lesson=lesson))
     assert result.weights == expected.weights and result.exchange.requests > 0

@@ -10,10 +10,13 @@ from safetensors.torch import save_file
 
 import agentkd
 from agentkd.agents.work import encode_weights
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.store import Store
 from agentkd.errors import ChannelClosedError
 from agentkd.knowledge import tensors
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
+from agentkd.task import TaskResult
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VIEWS = agentkd.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
@@ -79,3 +82,45 @@ def test_weights_from_files_are_taken_averaged_assessed_and_tapped(tmp_path: Pat
         ranked = community.who_knows(data)
         assert [agent.name for agent, _ in ranked][-1] == "both", "what was never validated ranks last"
         assert all(competence.known_fraction is not None for _, competence in ranked)
+
+
+def test_a_recorded_lesson_is_told_again_without_a_teacher_also_in_a_later_session(tmp_path: Path) -> None:
+    objectives = [agentkd.SoftTargets(temperature=3), agentkd.Features({"encoder.1": "encoder.1"})]
+
+    def session(name: str, *, epochs: int, **launch: object) -> tuple[agentkd.Community, TaskResult]:
+        with agentkd.Community(devices="cpu:2", record=tmp_path / "run", **launch) as community:
+            teacher = community.agent("teacher", "unet", **NETWORK)
+            teacher.train(SPEC, epochs=1, views=VIEWS).result()
+            student = community.agent(name, "unet", base=16, depth=2)
+            return community, student.distill(teacher, SPEC, objectives, epochs=epochs, views=VIEWS).result()
+
+    community, first = session("first", epochs=2, record_lessons=True)
+    assert first.exchange and first.exchange.record and first.exchange.recorded == 0
+    assert community.recordings.num_lessons == 1 and community.recordings.num_pieces == first.exchange.requests
+    community, second = session("second", epochs=2)
+    assert second.exchange and second.exchange.recorded == first.exchange.requests
+    assert second.exchange.requests == second.exchange.bytes_received == 0, "nobody was asked"
+    assert community.recordings.pays and community.recordings.num_served == second.exchange.recorded
+    with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
+        assert len(journal.exchanges()) == 1, "the second lesson had no teacher"
+    _, longer = session("longer", epochs=3)
+    assert longer.exchange and longer.exchange.recorded == first.exchange.requests
+    assert 0 < longer.exchange.requests < longer.exchange.recorded, "what is not recorded is asked"
+
+    lessons = [agentkd.Community(devices="cpu:2", record=tmp_path / place) for place in ("live", "run")]
+    weights = []
+    for place in lessons:
+        with place as community:
+            file = tmp_path / "teacher.safetensors"
+            file.write_bytes(Store(tmp_path / "run" / "artifacts").get(_teacher_of(tmp_path / "run")))
+            teacher = community.agent("teacher", "unet", weights=file, **NETWORK)
+            student = community.agent("equal", "unet", base=16, depth=2)
+            weights.append(student.distill(teacher, SPEC, objectives, epochs=2, views=VIEWS).result())
+    live, told_again = weights
+    assert live.weights == told_again.weights, "told again is told the same"
+    assert live.exchange and told_again.exchange and (live.exchange.recorded, told_again.exchange.requests) == (0, 0)
+
+
+def _teacher_of(run: Path) -> str:
+    with Journal(run / "journal.sqlite", read_only=True) as journal:
+        return journal.exchanges()[0][1]

@@ -1,0 +1,204 @@
+"""Recordings of lessons: what a student was told in each step, so that it, or another, can be told again without the teacher.
+
+A recording is an artifact that lists the pieces of a lesson by digest; the pieces are artifacts as they travelled. This module
+knows which lessons are recorded, what they take, what they saved, and which are dropped first when there are too many.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from agentkd.artifacts.store import Store
+from agentkd.canonical import digest_bytes
+from agentkd.errors import ArtifactError
+from agentkd.task import Task, TaskResult
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Told:
+    """One piece that a student was told.
+
+    Args:
+        request: digest of what was asked, see ``agentkd.agents.lessons.request_digest``; equal requests have equal answers.
+        piece: digest of the answer.
+        teacher_s: seconds that the teacher took for it.
+    """
+
+    weights: str
+    step: int
+    request: str
+    piece: str
+    size_bytes: int
+    teacher_s: float
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What recording lessons costs and saves.
+
+    Args:
+        size_bytes: of the pieces that are kept; pieces that two lessons share count once.
+        num_served: answers that came from a recording instead of a teacher.
+        saved_s: seconds of teachers' work that these answers did not cost.
+        kept_s: seconds that students waited for their recordings to be written.
+    """
+
+    num_lessons: int
+    num_pieces: int
+    size_bytes: int
+    max_bytes: int
+    num_dropped: int
+    num_served: int
+    saved_s: float
+    kept_s: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether recording has saved more time than it took."""
+        return self.saved_s > self.kept_s
+
+    def __str__(self) -> str:
+        verdict = "pays" if self.pays else "has not paid yet"
+        return (
+            f"{self.num_lessons} lessons recorded, {self.num_pieces} pieces, {self.size_bytes / 1e6:.1f} of "
+            f"{self.max_bytes / 1e6:.0f} MB, {self.num_dropped} dropped; {self.num_served} answers served from them, "
+            f"{self.saved_s:.1f} s of teachers saved for {self.kept_s:.1f} s of writing: recording {verdict}"
+        )
+
+
+def encode(told: Iterable[Told]) -> bytes:
+    """A recording as safetensors bytes: a row for each piece, in the order of steps and weights."""
+    rows = sorted(told, key=lambda one: (one.step, one.weights))
+    return save(
+        {
+            **{name: _digests([getattr(one, name) for one in rows]) for name in ("weights", "request", "piece")},
+            "step": np.array([one.step for one in rows], dtype=np.int64),
+            "size_bytes": np.array([one.size_bytes for one in rows], dtype=np.int64),
+            "teacher_s": np.array([one.teacher_s for one in rows], dtype=np.float64),
+        },
+        {"kind": "recording"},
+    )
+
+
+def decode(data: bytes) -> tuple[Told, ...]:
+    """The rows of a recording.
+
+    Raises:
+        ArtifactError: the bytes are no recording.
+    """
+    try:
+        columns = load(data)
+        digests = {name: [bytes(row).hex() for row in columns[name]] for name in ("weights", "request", "piece")}
+        numbers = (columns[name].tolist() for name in ("step", "size_bytes", "teacher_s"))
+        return tuple(
+            Told(weights=weights, step=step, request=request, piece=piece, size_bytes=size, teacher_s=seconds)
+            for weights, request, piece, step, size, seconds in zip(
+                digests["weights"], digests["request"], digests["piece"], *numbers, strict=True
+            )
+        )
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{digest_bytes(data)[:12]} is no recording of a lesson ({error})") from error
+
+
+def _digests(values: list[str]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    return np.frombuffer(b"".join(bytes.fromhex(value) for value in values), dtype=np.uint8).reshape(len(values), 32)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    record: str
+    epochs: int
+    pieces: dict[str, int]
+
+
+class Recordings:
+    """The recorded lessons of a run, in the order in which they ended. ``note`` is told of every result.
+
+    Args:
+        max_bytes: the most that their pieces (``size_bytes``) may take; the lessons that ended first are dropped first.
+    """
+
+    def __init__(self, store: Store, *, max_bytes: int = 4 * GIB) -> None:
+        self._store, self._max_bytes = store, max_bytes
+        self._lessons: dict[str, _Lesson] = {}
+        self._of: dict[str, list[str]] = {}
+        self._uses: Counter[str] = Counter()
+        self.size_bytes = 0
+        self._num_dropped = self._num_served = 0
+        self._saved_s = self._kept_s = 0.0
+
+    def note(self, task: Task, result: TaskResult) -> None:
+        """Takes note of a result; one without a recording, or whose pieces are not all there, adds nothing."""
+        exchange = result.exchange
+        if exchange is None:
+            return
+        self._num_served += exchange.recorded
+        self._saved_s += exchange.saved_s
+        self._kept_s += exchange.kept_s
+        if not exchange.record or exchange.record in self._lessons or exchange.record not in self._store:
+            return
+        pieces = {told.piece: told.size_bytes for told in decode(self._store.get(exchange.record))}
+        if any(piece not in self._store for piece in pieces):
+            self._num_dropped += 1
+            return
+        self._lessons[exchange.record] = _Lesson(exchange.record, result.epochs, pieces)
+        self.size_bytes += sum(size for piece, size in pieces.items() if piece not in self._uses)
+        self._uses.update(pieces.keys())
+        for teacher in task.teachers:
+            self._of.setdefault(task.lesson_digest(teacher), []).append(exchange.record)
+
+    def find(self, task: Task) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Recordings that hold answers for a task, and the weights of those teachers that need not be asked at all."""
+        records: dict[str, None] = {}
+        spared = set()
+        for teacher in task.teachers if task.distillation else ():
+            lessons = [
+                self._lessons[record] for record in self._of.get(task.lesson_digest(teacher), ()) if record in self._lessons
+            ]
+            if lessons:
+                longest = max(lessons, key=lambda lesson: lesson.epochs)
+                records[longest.record] = None
+                if longest.epochs >= task.recipe.epochs:
+                    spared.add(teacher.weights)
+        return tuple(records), frozenset(spared)
+
+    def collect(self, in_use: Iterable[str] = ()) -> tuple[str, ...]:
+        """Drops the pieces of the oldest lessons that are not in use until the rest fits; returns those lessons' recordings.
+
+        The lists stay: they still say what was told, and ``verify`` can say what is missing.
+        """
+        kept, dropped = set(in_use), []
+        for record in list(self._lessons):
+            if self.size_bytes <= self._max_bytes:
+                break
+            if record not in kept:
+                dropped.append(record)
+                self._drop(self._lessons.pop(record).pieces)
+        self._num_dropped += len(dropped)
+        return tuple(dropped)
+
+    def report(self) -> RecordingReport:
+        """What recording cost and saved so far."""
+        return RecordingReport(
+            num_lessons=len(self._lessons),
+            num_pieces=len(self._uses),
+            size_bytes=self.size_bytes,
+            max_bytes=self._max_bytes,
+            num_dropped=self._num_dropped,
+            num_served=self._num_served,
+            saved_s=self._saved_s,
+            kept_s=self._kept_s,
+        )
+
+    def _drop(self, pieces: dict[str, int]) -> None:
+        self._uses.subtract(pieces.keys())
+        for piece in [piece for piece in pieces if not self._uses[piece]]:
+            del self._uses[piece]
+            self.size_bytes -= pieces[piece]
+            self._store.path(piece).unlink(missing_ok=True)
