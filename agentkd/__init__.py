@@ -27,6 +27,7 @@ _PLACES = {
     "Features": "agentkd.objectives",
     "Pairwise": "agentkd.objectives",
     "SoftTargets": "agentkd.objectives",
+    "mutual": "agentkd.community.mutual",
     "run_experiment": "agentkd.agents.coordinator",
 }
 

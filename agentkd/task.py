@@ -7,10 +7,11 @@ stage or the agent that did the work are not inputs, so the same work asked for 
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest
+from agentkd.objectives import LOGITS
 from agentkd.recipe import Distillation, Recipe
 
 
@@ -19,6 +20,7 @@ class TaskKind(StrEnum):
 
     TRAIN = "train"
     DISTILL = "distill"
+    MUTUAL = "mutual"
     EVALUATE = "evaluate"
     ASSESS = "assess"
     FEATURES = "features"
@@ -48,6 +50,15 @@ class TeacherReference(FrozenData):
     class_order: tuple[int, ...] = ()
 
 
+class Partner(FrozenData):
+    """Another student of a mutual lesson: those inputs of its task that may differ from ours."""
+
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    initial_weights: str = ""
+
+
 class Task(FrozenData):
     """Inputs of one unit of work.
 
@@ -62,6 +73,7 @@ class Task(FrozenData):
         home: of an assessment: the data that the network learned, whose validation split says what it knows.
         views: of feature maps: (sample index, view seed) pairs.
         taps: of feature maps: the modules whose output is wanted besides the logits.
+        partners: of mutual teaching: the other students, by digest; they look at the same views in the same steps.
     """
 
     kind: TaskKind
@@ -80,10 +92,38 @@ class Task(FrozenData):
     home: DataSource | None = None
     views: tuple[tuple[int, int], ...] = ()
     taps: tuple[str, ...] = ()
+    partners: tuple[Partner, ...] = Field(default=(), max_length=15)
+
+    @model_validator(mode="after")
+    def _check_partners(self) -> "Task":
+        if (self.kind is TaskKind.MUTUAL) != bool(self.partners):
+            raise ValueError("a mutual lesson has partners, nothing else has")
+        everyone = (self._as_partner, *self.partners)
+        if len({partner.digest for partner in everyone}) < len(everyone):
+            raise ValueError("students that teach each other must differ in architecture, weights or seed")
+        common = [(p.recipe.epochs, p.recipe.batch_size, p.recipe.steps_per_epoch, p.recipe.views) for p in everyone]
+        if any(one != common[0] for one in common):
+            raise ValueError("students that teach each other need equal epochs, batch_size, steps_per_epoch and views")
+        if self.partners and (self.distillation is None or self.distillation.payloads != (LOGITS,)):
+            raise ValueError("students teach each other by their logits alone; give objectives of logits")
+        return self
+
+    @property
+    def _as_partner(self) -> Partner:
+        return Partner(architecture=self.architecture, recipe=self.recipe, seed=self.seed, initial_weights=self.initial_weights)
+
+    def partner_tasks(self) -> tuple["Task", ...]:
+        """The tasks of the other students of a mutual lesson, in the order of ``partners``."""
+        tasks = []
+        for partner in self.partners:
+            others = [self._as_partner, *(other for other in self.partners if other != partner)]
+            fields = {name: getattr(partner, name) for name in Partner.model_fields}
+            tasks.append(self.model_copy(update={**fields, "partners": tuple(sorted(others, key=lambda one: one.digest))}))
+        return tuple(tasks)
 
     def canonical(self) -> Any:
         """Plain data without the fields that only some kinds have, so that a new kind leaves the digests of the others alone."""
-        absent = {name for name in ("home", "views", "taps") if not getattr(self, name)}
+        absent = {name for name in ("home", "views", "taps", "partners") if not getattr(self, name)}
         return {name: value for name, value in super().canonical().items() if name not in absent}
 
     def lesson_digest(self, teacher: TeacherReference) -> str:

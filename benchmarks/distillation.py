@@ -50,7 +50,7 @@ def main() -> None:
                     teachers=(teacher,),
                     distillation=Distillation(start="scratch"),
                 )
-                two = community.submit(task, "benchmark").result()
+                two = community.submit((task, "benchmark"))[0].result()
                 here = Surroundings(folder.store, torch.device("cpu"), lesson=lambda t, f, s: lesson(t, f, s, folder))
                 one = execute(task, here)
                 assert one.weights == two.weights, "the two forms must give the same bits"

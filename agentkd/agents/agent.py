@@ -18,8 +18,10 @@ from pathlib import Path
 
 import torch
 
+from agentkd.agents import mutual
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import RemoteLesson
+from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
@@ -126,6 +128,7 @@ class Agent:
         self._progress = 0
         self._is_busy = False
         self._teacher: Teacher | None = None
+        self._mutual = ""
         self._audit = Audit(settings.audit)
         transport = find_transport(settings.transport)
         hello = HelloRequest(
@@ -183,7 +186,8 @@ class Agent:
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
             self._check_grant(delivery, str(body.kind), body.weights)
-            self._work.put(delivery)
+            is_for_partner = body.step is not None and body.weights == self._mutual
+            (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
             self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), "")
             self._work.put(delivery)
@@ -205,6 +209,8 @@ class Agent:
             self.carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TaskRequest):
             self._check_fence(body)
+            if body.task.kind is TaskKind.MUTUAL:
+                self._mutual = body.key
             self._work.put(delivery)
         elif isinstance(body, TeachRequest | LeaveRequest):
             self._work.put(delivery)
@@ -272,6 +278,9 @@ class Agent:
         """Answers a request for knowledge, and notes it. What cannot be noted is not handed over."""
         images = _only_buffer(delivery)
         seconds, is_cached = 0.0, False
+        if request.step is not None:
+            mutual.hand_over(self.folder.said(request.weights, request.step), delivery, self.post, self.carrier)
+            return
         if request.kind is KnowledgeKind.ASSESSMENT:
             raise ConfigError("assessments are asked for with AssessRequest")
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
@@ -349,28 +358,15 @@ class Agent:
         merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
         for digest in (task.initial_weights, task.pretrained, *merged, *request.recorded):
             self._obtain(digest)
-        lessons: list[RemoteLesson] = []
+        lessons: list[RemoteLesson | MutualLesson] = []
 
         def check() -> None:
             if (key, request.epoch) in self._cancelled:
                 raise TaskCancelledError(key)
 
-        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson:
-            made = RemoteLesson(
-                task,
-                feed,
-                request.teachers,
-                post=self.post,
-                carrier=self.carrier,
-                inbox=self._lesson_inbox,
-                check=check,
-                total_steps=steps,
-                obtain=self._read_artifact,
-                recorded=recorded(request.recorded, self.folder.store),
-                recorder=Recorder(self.folder.lesson(key), self.folder.store) if request.record else None,
-            )
-            lessons.append(made)
-            return made
+        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
+            lessons.append(self._make_lesson(request, feed, steps, check))
+            return lessons[-1]
 
         hooks = self._hooks(key, request.epoch, number, check)
         at = Surroundings(
@@ -386,7 +382,31 @@ class Agent:
         finally:
             for made in lessons:
                 made.close()
+            self._mutual = ""
         self._say(TaskReply(task=key, epoch=request.epoch, result=result), number)
+
+    def _make_lesson(
+        self, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
+    ) -> RemoteLesson | MutualLesson:
+        post, carrier, inbox = self.post, self.carrier, self._lesson_inbox
+        if request.task.kind is TaskKind.MUTUAL:
+            here = self.folder
+            return MutualLesson(
+                request.task, feed, request.teachers, folder=here, post=post, carrier=carrier, inbox=inbox, check=check
+            )
+        return RemoteLesson(
+            request.task,
+            feed,
+            request.teachers,
+            post=post,
+            carrier=carrier,
+            inbox=inbox,
+            check=check,
+            total_steps=steps,
+            obtain=self._read_artifact,
+            recorded=recorded(request.recorded, self.folder.store),
+            recorder=Recorder(self.folder.lesson(request.key), self.folder.store) if request.record else None,
+        )
 
     def _hooks(self, task: str, epoch: int, number: int, check: Callable[[], None]) -> Hooks:
         last_said = 0.0

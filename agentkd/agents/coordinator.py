@@ -112,7 +112,7 @@ class _Coordinator:
             raise TrainingError(text)
         self.journal.commit(Record(step.task, result, finished.agent, finished.attempts), finished.teachers)
         self.crew.note(step.task, result)
-        self.folder.checkpoint(finished.key).unlink(missing_ok=True)
+        self.folder.clear(finished.key)
         self.results[finished.key] = result
         self.watcher.tell(describe_result(step, result))
         self.outlook = self.planner.outlook(self.results)

@@ -37,6 +37,7 @@ from agentkd.launch.local import Contact, Launcher, LocalLauncher
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
+    CancelRequest,
     Capability,
     ErrorReply,
     HeartbeatEvent,
@@ -57,7 +58,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import Status, Task, TaskResult
+from agentkd.task import Status, Task, TaskKind, TaskResult
 
 POLL_S = 0.1
 MAX_COLLECTING = 4
@@ -400,16 +401,24 @@ class Crew:
             elif isinstance(action, dispatch.Move):
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
+            elif isinstance(action, dispatch.Cancel):
+                self._say(action.agent, CancelRequest(task=action.task, epoch=action.epoch))
             elif isinstance(action, dispatch.Accept):
                 doing = self._doing.pop(action.task)
                 assert doing.result is not None
                 self._finish(action.task, doing, doing.result)
             else:
-                doing = self._doing.pop(action.task)
-                self._finish(action.task, doing, _failure(doing.error))
+                given_up = self._doing.pop(action.task, None)
+                because = self._labels.get(action.because, "")
+                failed = _failure(given_up.error if given_up else None, because)
+                self._finish(action.task, given_up, failed)
 
-    def _finish(self, key: str, doing: _Doing, result: TaskResult) -> None:
-        self._finished.append(Finished(key, result, doing.agent, doing.epoch, doing.teachers))
+    def _finish(self, key: str, doing: _Doing | None, result: TaskResult) -> None:
+        if doing is None:
+            self._finished.append(Finished(key, result, "", 0, ()))
+            return
+        teachers = doing.teachers if doing.task.kind is TaskKind.DISTILL else ()
+        self._finished.append(Finished(key, result, doing.agent, doing.epoch, teachers))
 
     def _say(self, agent: str, body: Body) -> None:
         key = self._members.key_of(agent)
@@ -447,8 +456,9 @@ class Crew:
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
 
-def _failure(error: ErrorReply | None) -> TaskResult:
-    code, text = (error.code, error.text) if error else (AgentLostError.code, "its agents were lost")
+def _failure(error: ErrorReply | None, because: str) -> TaskResult:
+    reason = f"{because} failed, without which it cannot be done" if because else "its agents were lost"
+    code, text = (error.code, error.text) if error else (AgentLostError.code, reason)
     return TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT])
 
 

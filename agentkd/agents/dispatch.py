@@ -142,12 +142,22 @@ class Accept:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """The task has used up its attempts."""
+    """The task has used up its attempts, or ``because`` of another one that has and that it cannot do without."""
 
     task: str
+    because: str = ""
 
 
-Action = Launch | Start | Teach | Move | Accept | GiveUp
+@dataclass(frozen=True)
+class Cancel:
+    """Tell an agent to stop a task."""
+
+    agent: str
+    task: str
+    epoch: int
+
+
+Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel
 
 
 @dataclass
@@ -174,6 +184,8 @@ class Dispatcher:
         self.running: dict[str, Running] = {}
         self.attempts: dict[str, int] = {}
         self.spared: dict[str, frozenset[str]] = {}
+        self.ended: dict[str, str] = {}
+        self._cohorts: dict[str, tuple[str, ...]] = {}
         self._spent: dict[str, int] = {}
         self._names = 0
 
@@ -186,6 +198,7 @@ class Dispatcher:
         for key, task in tasks:
             if key not in self.tasks:
                 self.tasks[key] = self.waiting[key] = task
+                self._cohorts[key] = (key, *(partner.digest for partner in task.partner_tasks()))
         return self._assign()
 
     def handle(self, event: Event) -> list[Action]:
@@ -209,12 +222,13 @@ class Dispatcher:
         elif self._is_current(event):
             member.condition, member.task = Condition.IDLE, ""
             if isinstance(event, Ended):
-                del self.running[event.task]
-                actions.append(Accept(event.task))
+                actions += self._end(event)
             elif event.retryable:
                 actions += self._retry(event.task)
             else:
-                actions.append(self._give_up(event.task))
+                actions += self._give_up(event.task)
+        elif member.task == event.task and not self._is_running(event):
+            member.condition, member.task = Condition.IDLE, ""  # it has stopped what was cancelled
         return actions + self._assign()
 
     def teaching_failed(self, agent: str) -> None:
@@ -245,23 +259,45 @@ class Dispatcher:
         running = self.running.get(event.task)
         return running is not None and (running.agent, running.epoch) == (event.agent, event.epoch)
 
+    def _is_running(self, event: Ended | Failed) -> bool:
+        running = self.running.get(event.task)
+        return running is not None and running.agent == event.agent
+
+    def _end(self, event: Ended) -> list[Action]:
+        """Students that teach each other are accepted together, since one that must begin again needs what the others said."""
+        del self.running[event.task]
+        self.ended[event.task] = event.agent
+        cohort = self._cohorts[event.task]
+        if any(key not in self.ended for key in cohort):
+            return []
+        for key in cohort:
+            del self.ended[key]
+        return [Accept(key) for key in cohort]
+
     def _retry(self, task: str) -> list[Action]:
         self.running.pop(task, None)
         if self.attempts[task] - self._spent.get(task, 0) >= self.max_attempts:
-            return [self._give_up(task)]
+            return self._give_up(task)
         self.waiting = {task: self.tasks[task], **self.waiting}
         return []
 
-    def _give_up(self, task: str) -> GiveUp:
-        """Forgets a task, but not its epoch: whoever wants it again must not be taken for an earlier attempt."""
-        self.running.pop(task, None)
-        del self.tasks[task]
-        self._spent[task] = self.attempts[task]
-        return GiveUp(task)
+    def _give_up(self, task: str) -> list[Action]:
+        """Forgets a task, and those of its cohort, but not their epochs: who wants them again is not in an earlier attempt."""
+        actions: list[Action] = []
+        for key in self._cohorts[task]:
+            running = self.running.pop(key, None)
+            if running is not None and key != task:
+                actions.append(Cancel(running.agent, key, running.epoch))
+            was_known = self.tasks.pop(key, None) is not None
+            self.waiting.pop(key, None)
+            self.ended.pop(key, None)
+            self._spent[key] = self.attempts.get(key, 0)
+            actions += [GiveUp(key, because=task if key != task else "")] if was_known else []
+        return actions
 
-    def _move_students(self, teacher: str, weights: str) -> list[Action]:
+    def _move_students(self, teacher: str, weights: str) -> list[Move]:
         """Tells everybody who learns from these weights where they are taught now."""
-        moves: list[Action] = []
+        moves: list[Move] = []
         for running in self.running.values():
             if weights in running.teachers:
                 running.teachers[weights] = teacher
@@ -273,12 +309,15 @@ class Dispatcher:
         reserved = {weights for running in self.running.values() for weights in running.teachers}
         for key, running in self.running.items():
             references = {reference.weights: reference for reference in self.tasks[key].teachers}
-            for weights in running.teachers:
+            for weights in running.teachers.keys() & references.keys():
                 actions += self._have_taught(references[weights], self.tasks[key].data, reserved)
         free = [m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is Condition.IDLE]
         for key, task in list(self.waiting.items()):
-            if not free:
-                break
+            if not free or sum(other in self.waiting for other in self._cohorts[key]) > len(free):
+                break  # or others would take the agents of students that must start together, for ever
+            if task.partners:
+                actions += self._start_together(key, free) if key in self.waiting else []
+                continue
             spared = self.spared.get(key, frozenset())
             taught_by = [t for t in task.teachers if t.weights not in spared] if task.kind is TaskKind.DISTILL else []
             needed = {reference.weights for reference in taught_by}
@@ -288,6 +327,20 @@ class Dispatcher:
             teachers = {weights: self._teaching(weights) for weights in needed}
             if all(teachers.values()):
                 actions.append(self._start(free.pop(0), key, {w: str(a) for w, a in sorted(teachers.items())}))
+        return actions
+
+    def _start_together(self, key: str, free: list[Member]) -> list[Action]:
+        """Starts those of a cohort that wait, each with the agents of the others; those that run are told who is new."""
+        cohort = self._cohorts[key]
+        chosen = {other: free.pop(0).name for other in cohort if other in self.waiting}
+        where = {other: self.running[other].agent for other in cohort if other in self.running}
+        where |= {other: agent for other, agent in self.ended.items() if other in cohort and agent in self.members} | chosen
+        actions: list[Action] = []
+        for other, agent in chosen.items():
+            partners = {name: where[name] for name in sorted(where) if name != other}
+            actions.append(self._start(self.members[agent], other, partners))
+        for other, agent in chosen.items():
+            actions += [move for move in self._move_students(agent, other) if move.student not in chosen.values()]
         return actions
 
     def _start(self, member: Member, key: str, teachers: dict[str, str]) -> Start:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
@@ -105,6 +105,9 @@ class DirectLesson:
             payloads.append(unpack(self._task, reference, parcel.view))
         return tuple(payloads)
 
+    def attend(self, network: nn.Module) -> None:
+        """Who learns makes no difference."""
+
     def peek(self, step: int) -> Knowledge:
         """As ``fetch``."""
         return self.fetch(step)
@@ -187,6 +190,9 @@ class RemoteLesson:
             record=self._recorder.finish() if self._recorder else "",
             kept_s=self._recorder.waited_s if self._recorder else 0.0,
         )
+
+    def attend(self, network: nn.Module) -> None:
+        """Who learns makes no difference."""
 
     def fetch(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher, in the task's order; valid until the next call. Waits until they are there."""
@@ -427,4 +433,4 @@ def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, ste
 
 def request_digest(request: KnowledgeRequest) -> str:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
-    return canonical.digest(request.model_dump(mode="json", exclude={"ways"}))
+    return canonical.digest(request.model_dump(mode="json", exclude={"ways", "step"}))

@@ -38,8 +38,9 @@ NUM_PICTURES = 4
 
 
 class TeachersLesson(Lesson, Protocol):
-    """A lesson that can also hand over a teacher's weights and say what it cost."""
+    """A lesson that is told who learns, can also hand over a teacher's weights, and says what it cost."""
 
+    def attend(self, network: nn.Module) -> None: ...
     def peek(self, step: int) -> Knowledge: ...
     def fetch_weights(self, weights: str) -> Buffer: ...
     def summary(self) -> ExchangeSummary: ...
@@ -127,13 +128,15 @@ def _check_limits(task: Task, deploy_parameters: int, num_macs: int) -> None:
 def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     feed = DatasetFeed(task)
     lesson = None
-    if task.kind is TaskKind.DISTILL:
+    if task.kind in (TaskKind.DISTILL, TaskKind.MUTUAL):
         assert at.lesson
         lesson = at.lesson(task, feed, task.recipe.epochs * feed.steps_per_epoch)
     network = _initial_network(task, at, lesson)
     student: nn.Module = network
     if lesson and task.distillation and task.distillation.student_taps:
         student = _pupil(task, task.distillation, network, feed, lesson)
+    if lesson:
+        lesson.attend(network)
     family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
     plan = Plan(
         recipe=task.recipe,
@@ -302,6 +305,7 @@ def _training_fields(trained: Trained) -> dict[str, Any]:
 _EXECUTIONS: dict[TaskKind, Callable[[Task, Surroundings, dict[str, Any]], TaskResult]] = {
     TaskKind.TRAIN: _train,
     TaskKind.DISTILL: _train,
+    TaskKind.MUTUAL: _train,
     TaskKind.EVALUATE: _evaluate,
     TaskKind.ASSESS: _look,
     TaskKind.FEATURES: _look,

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +32,15 @@ class RunFolder:
     def lesson(self, task: str) -> Path:
         """Where the list of what was recorded of an unfinished lesson lies."""
         return self.checkpoints / f"{task}.lesson.jsonl"
+
+    def said(self, task: str, step: int) -> Path:
+        """Where a student of a mutual lesson leaves what it said in a step."""
+        return self.checkpoints / f"{task}.said" / f"{step}.safetensors"
+
+    def clear(self, task: str) -> None:
+        """Removes what lies here of a task that has ended."""
+        self.checkpoint(task).unlink(missing_ok=True)
+        shutil.rmtree(self.said(task, 0).parent, ignore_errors=True)
 
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run.

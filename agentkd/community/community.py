@@ -68,7 +68,7 @@ class Community:
         self._slots = () if devices == "none" else parse_devices(devices)
         self._folder = RunFolder(Path(record))
         self._watcher = watcher or Silent()
-        self._submitted: queue.Queue[tuple[str, Task, str, Lesson] | None] = queue.Queue()
+        self._submitted: queue.Queue[list[tuple[Task, str, Lesson]] | None] = queue.Queue()
         self._opened: dict[str, Opened] = {}
         self._names: set[str] = set()
         self._handles: list[AgentHandle] = []
@@ -166,13 +166,18 @@ class Community:
         """The classes of a dataset."""
         return self._open(data).classes
 
-    def submit(self, task: Task, label: str) -> Lesson:
-        """Has a task done; the future holds its result, or the error that ended it."""
+    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
+        """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
         if not self._thread.is_alive():
             raise ChannelClosedError("the community is closed; use it inside its with-block")
-        lesson = Lesson()
-        self._submitted.put((task.digest, task, label, lesson))
-        return lesson
+        lessons = [(task, label, Lesson()) for task, label in tasks]
+        self._submitted.put(lessons)
+        return tuple(lesson for *_, lesson in lessons)
+
+    @property
+    def num_learners(self) -> int | None:
+        """How many agents can learn at once; ``None`` if that is up to guests."""
+        return len(self._slots) or None
 
     def _open(self, data: Data) -> Opened:
         spec = data if isinstance(data, str) else data.spec
@@ -216,14 +221,17 @@ class Community:
                 item = self._submitted.get(timeout=0 if waiting else IDLE_WAIT_S)
                 if item is None:
                     return
-                key, task, label, future = item
-                known = journal.find(key)
-                if known is not None:
-                    future.set_result(known)
-                else:
-                    tasks[key] = task
-                    waiting.setdefault(key, []).append(future)
-                    crew.want([(key, task, label)])
+                wanted = []
+                for task, label, future in item:
+                    key = task.digest
+                    known = journal.find(key)
+                    if known is not None:
+                        future.set_result(known)
+                    else:
+                        tasks[key] = task
+                        waiting.setdefault(key, []).append(future)
+                        wanted.append((key, task, label))
+                crew.want(wanted)
             except queue.Empty:
                 pass
             finished_now = crew.turn()
@@ -242,6 +250,6 @@ class Community:
                     continue
                 journal.commit(Record(tasks[finished.key], finished.result, finished.agent, finished.attempts), finished.teachers)
                 crew.note(tasks[finished.key], finished.result)
-                self._folder.checkpoint(finished.key).unlink(missing_ok=True)
+                self._folder.clear(finished.key)
                 for future in futures:
                     future.set_result(finished.result)

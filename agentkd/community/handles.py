@@ -44,7 +44,7 @@ class AgentHandle:
         settings: dict[str, Setting] | None = None,
     ) -> None:
         self.name, self._family, self._settings = name, family, settings or {}
-        self._community, self._initial = community, ""
+        self.community, self._initial = community, ""
         self._last: Future[TaskResult] | None = None
         self._home: DataSource | None = None
         self.classes: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class AgentHandle:
             data: a dataset, or its specification (see ``agentkd.open_dataset``); splits ``train`` and ``validation`` are used.
             recipe: fields of ``Recipe`` that differ from the family's published ones.
         """
-        return self._learn(Task(kind=TaskKind.TRAIN, **self._inputs(data, recipe)), self._community.classes(data))
+        return self._learn(Task(kind=TaskKind.TRAIN, **self.inputs(data, recipe)), self.community.classes(data))
 
     def distill(
         self,
@@ -134,8 +134,8 @@ class AgentHandle:
             ContractError: a teacher tells other classes apart, or numbers them otherwise, and no map says how they correspond.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        inputs = self._inputs(data, recipe)
-        classes = self._community.classes(data)
+        inputs = self.inputs(data, recipe)
+        classes = self.community.classes(data)
         references = [
             reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
             for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
@@ -202,14 +202,14 @@ class AgentHandle:
             views=views.keys,
             taps=tuple(taps),
         )
-        done = self._community.submit(task, f"feature maps of {self.name}")
-        return Derived(done, lambda result: tensors.decode(self._community.artifact(result.knowledge)))
+        (done,) = self.community.submit((task, f"feature maps of {self.name}"))
+        return Derived(done, lambda result: tensors.decode(self.community.artifact(result.knowledge)))
 
     def _look(self, kind: TaskKind, data: Data, split: str, home: DataSource | None = None) -> Lesson:
         source = self._meet(data).model_copy(update={"validation": split})
         weights = self._must_have_weights()
         task = Task(kind=kind, architecture=self.architecture, data=source, initial_weights=weights, home=home)
-        return self._community.submit(task, f"{kind} of {self.name}")
+        return self.community.submit((task, f"{kind} of {self.name}"))[0]
 
     def _must_have_weights(self) -> str:
         if not self.weights:
@@ -218,27 +218,32 @@ class AgentHandle:
 
     def _meet(self, data: Data) -> DataSource:
         """The data as a part of a task; a network without a number of classes takes the data's."""
-        source, classes = self._community.source(data), self._community.classes(data)
+        source, classes = self.community.source(data), self.community.classes(data)
         if self._architecture is None:
             self._architecture = families.resolve(self._family, len(classes), self._settings)
         return source
 
-    def _inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
+        """What every task of learning from this data begins with; waits for the newest weights."""
         source = self._meet(data)
         published = families.published_recipe(self.architecture.family)
         return {
             "architecture": self.architecture,
             "data": source,
             "recipe": Recipe.model_validate(published | recipe),
-            "seed": seeding.derive(self._community.seed, self.name),
-            "view_seed": seeding.derive(self._community.seed, "views"),
+            "seed": seeding.derive(self.community.seed, self.name),
+            "view_seed": seeding.derive(self.community.seed, "views"),
             "initial_weights": self.weights,
         }
 
     def _learn(self, task: Task, classes: tuple[str, ...]) -> Lesson:
-        self._last = lesson = self._community.submit(task, f"{task.kind} of {self.name}")
-        self._home, self.classes = task.data, classes
+        (lesson,) = self.community.submit((task, f"{task.kind} of {self.name}"))
+        self.take_up(lesson, task, classes)
         return lesson
+
+    def take_up(self, lesson: Lesson, task: Task, classes: tuple[str, ...]) -> None:
+        """A lesson that this network is in now: its result will be the newest weights."""
+        self._last, self._home, self.classes = lesson, task.data, classes
 
 
 def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[TeacherReference]:

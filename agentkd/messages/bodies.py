@@ -195,7 +195,7 @@ class LeftEvent(Body):
 
 
 class TaughtBy(Body):
-    """One teacher of a task: the digest of its weights and who serves them."""
+    """One teacher of a task: the digest of its weights and who serves them. In mutual teaching: of the other's task."""
 
     weights: Digest
     peer: PeerAddress
@@ -281,6 +281,9 @@ class KnowledgeRequest(Body):
 
     ``payloads`` says to what the output is reduced: logits for ``soft_targets``, anything for ``feature_maps``.
     ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
+
+    With a ``step`` students teach each other: ``weights`` is the digest of the other's task, and what it said in that step is
+    wanted. It is handed over once it is said; the reply names the weights that said it.
     """
 
     kind: KnowledgeKind
@@ -292,6 +295,7 @@ class KnowledgeRequest(Body):
     codec: Name = "float16"
     max_kl: Divergence = 0.0
     payloads: tuple[Payload, ...] = Field(default=(), max_length=16)
+    step: Count | None = None
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
 
 

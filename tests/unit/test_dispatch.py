@@ -3,6 +3,7 @@
 from agentkd.agents.dispatch import (
     Accept,
     Arrived,
+    Cancel,
     Dispatcher,
     Ended,
     Failed,
@@ -16,7 +17,8 @@ from agentkd.agents.dispatch import (
     Teach,
 )
 from agentkd.architecture import Architecture
-from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+from agentkd.recipe import Distillation, Recipe
+from agentkd.task import DataSource, Partner, Task, TaskKind, TeacherReference
 
 DATA = DataSource(spec="s", content_digest="d")
 ARCHITECTURE = Architecture(family="unet", num_classes=2)
@@ -170,3 +172,65 @@ def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_epoch() -> No
     assert dispatcher.want([("a", task())]) == [Start("agent-1", "a", 2)]
     assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [Start("agent-1", "a", 3)]
     assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]
+
+
+def cohort() -> dict[str, Task]:
+    """Two students that teach each other, by digest."""
+    first = Task(
+        kind=TaskKind.MUTUAL,
+        architecture=ARCHITECTURE,
+        data=DATA,
+        seed=1,
+        distillation=Distillation(),
+        partners=(Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=2),),
+    )
+    (second,) = first.partner_tasks()
+    assert second.partner_tasks() == (first,)
+    return {first.digest: first, second.digest: second}
+
+
+def test_students_that_teach_each_other_start_together_and_are_accepted_together() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = with_agents(2, {**tasks, "later": task()})
+    assert dispatcher.handle(Joined("agent-1")) == [], "one alone would wait, and a later task would take its place"
+    assert dispatcher.handle(Joined("agent-2")) == [
+        Start("agent-1", a, 1, ((b, "agent-2"),)),
+        Start("agent-2", b, 1, ((a, "agent-1"),)),
+    ]
+    assert dispatcher.students() == {"agent-1": ("agent-2",), "agent-2": ("agent-1",)}
+    assert dispatcher.handle(Ended("agent-1", a, 1)) == [Start("agent-1", "later", 1)]
+    assert dispatcher.handle(Ended("agent-2", b, 1)) == [Accept(b), Accept(a)]
+
+
+def test_a_student_of_a_cohort_that_is_lost_begins_again_and_the_other_is_told_where() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = with_agents(2, tasks)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Lost("agent-1")) == [Launch("agent-3", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-3")) == [
+        Start("agent-3", a, 2, ((b, "agent-2"),)),
+        Move("agent-2", a, "agent-3"),
+    ]
+    assert dispatcher.handle(Ended("agent-3", a, 2)) == []
+    assert dispatcher.handle(Lost("agent-2")) == [Start("agent-3", b, 2, ((a, "agent-3"),)), Launch("agent-4", "learning", 1)][:1]
+
+
+def test_a_cohort_is_given_up_together_and_who_still_works_at_it_is_stopped() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = with_agents(2, tasks, max_attempts=1)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Failed("agent-1", a, 1, retryable=True)) == [
+        GiveUp(a),
+        Cancel("agent-2", b, 1),
+        GiveUp(b, because=a),
+    ]
+    assert dispatcher.handle(Failed("agent-2", b, 1, retryable=True)) == []
+    assert dispatcher.want(tasks.items()) == [
+        Start("agent-1", a, 2, ((b, "agent-2"),)),
+        Start("agent-2", b, 2, ((a, "agent-1"),)),
+    ], "both agents are free again, and the epochs go on"

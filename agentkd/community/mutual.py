@@ -1,0 +1,71 @@
+"""Students that teach each other."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from agentkd.community.futures import Lesson
+from agentkd.community.handles import AgentHandle, Data
+from agentkd.errors import ConfigError
+from agentkd.objectives import Codec, Objective, SoftTargets
+from agentkd.recipe import Distillation
+from agentkd.task import Partner, Task, TaskKind
+
+
+def mutual(
+    *students: AgentHandle,
+    data: Data,
+    objectives: Sequence[Objective] = (SoftTargets(temperature=1),),
+    alpha: float = 0.5,
+    codec: str = "float16",
+    **recipe: Any,
+) -> tuple[Lesson, ...]:
+    """Has networks learn together: in each step everyone is taught by what all others make of the same batch.
+
+    All of them learn at the same time, each in an agent of its own, so as many agents as students are needed.
+
+    Args:
+        students: two or more networks of one community.
+        data: a dataset, or its specification.
+        objectives: what of the others' logits is learned; their probabilities are averaged.
+        alpha: weight of the labels.
+        codec: how logits travel.
+        recipe: fields of ``Recipe``; those that are not given are each family's own, but all need the same number of steps.
+
+    Returns:
+        A future for each student, in their order.
+
+    Raises:
+        ConfigError: there are fewer than two students, or not as many agents, or the recipes do not go together.
+
+    Source: Zhang et al., "Deep Mutual Learning", CVPR 2018.
+    """
+    community = students[0].community if students else None
+    if community is None or len(set(students)) < 2 or any(student.community is not community for student in students):
+        raise ConfigError("mutual teaching needs two or more different networks of one community")
+    if community.num_learners is not None and community.num_learners < len(students):
+        raise ConfigError(
+            f"{len(students)} students that teach each other need as many agents, and there are {community.num_learners}; "
+            f'give Community(devices="cpu:{len(students)}"), or a device for each'
+        )
+    chosen = Distillation(objectives=tuple(objectives), alpha=alpha, codec=cast(Codec, codec))
+    inputs = [student.inputs(data, recipe) for student in students]
+    partners = [Partner.model_validate({name: one[name] for name in Partner.model_fields}) for one in inputs]
+    try:
+        tasks = [
+            Task(
+                kind=TaskKind.MUTUAL,
+                distillation=chosen,
+                partners=tuple(sorted(partners[:i] + partners[i + 1 :], key=lambda partner: partner.digest)),
+                **own,
+            )
+            for i, own in enumerate(inputs)
+        ]
+    except ValidationError as error:
+        raise ConfigError("; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())) from None
+    labels = [f"mutual lesson of {student.name}" for student in students]
+    lessons = community.submit(*zip(tasks, labels, strict=True))
+    for student, task, lesson in zip(students, tasks, lessons, strict=True):
+        student.take_up(lesson, task, community.classes(data))
+    return lessons
