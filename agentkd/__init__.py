@@ -14,7 +14,6 @@ _PLACES = {
     "Community": "agentkd.community.community",
     "ConfigError": "agentkd.errors",
     "Distillation": "agentkd.recipe",
-    "Experiment": "agentkd.config",
     "Recipe": "agentkd.recipe",
     "TrainingError": "agentkd.errors",
     "ViewSettings": "agentkd.recipe",
