@@ -5,7 +5,18 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agentkd.canonical import FrozenData
-from agentkd.objectives import Codec, Objective, Payload, SoftTargets, payloads, projected_taps, student_taps
+from agentkd.objectives import (
+    Boundary,
+    Codec,
+    Dkd,
+    Ifvd,
+    Objective,
+    Payload,
+    SoftTargets,
+    payloads,
+    projected_taps,
+    student_taps,
+)
 
 
 class ViewSettings(FrozenData):
@@ -80,7 +91,8 @@ class Distillation(FrozenData):
     Args:
         objectives: what of the teachers' output the student is drawn to.
         alpha: weight of the hard-label loss.
-        hard_loss: ``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained.
+        hard_loss: ``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained; ``none`` learns from the
+            teachers alone (alpha must be 0): labels are not looked at, every pixel counts.
         start: initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers.
         codec: how payloads travel, logits always at the teacher's native stride: see ``agentkd.knowledge.codecs``.
         max_kl: with codec ``auto``, the most that the teacher's probabilities may change by (mean KL a pixel).
@@ -88,10 +100,21 @@ class Distillation(FrozenData):
 
     objectives: tuple[Objective, ...] = Field(default=(SoftTargets(),), min_length=1, max_length=16)
     alpha: float = Field(default=0.5, ge=0, le=1)
-    hard_loss: Literal["family", "cross_entropy"] = "family"
+    hard_loss: Literal["family", "cross_entropy", "none"] = "family"
     start: Literal["own", "scratch", "inherit"] = "own"
     codec: Codec = "float16"
     max_kl: float = Field(default=1e-5, ge=0)
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "Distillation":
+        if self.hard_loss != "none":
+            return self
+        if self.alpha:
+            raise ValueError(f"hard_loss none has no labels to weigh, but alpha is {self.alpha}; give alpha=0")
+        in_need = [o.kind for o in self.objectives if isinstance(o, Boundary | Dkd | Ifvd) or getattr(o, "gate", "") == "correct"]
+        if in_need:
+            raise ValueError(f"{', '.join(in_need)} needs labels, but hard_loss is none")
+        return self
 
     @property
     def payloads(self) -> tuple[Payload, ...]:

@@ -21,6 +21,7 @@ class TaskKind(StrEnum):
     TRAIN = "train"
     DISTILL = "distill"
     MUTUAL = "mutual"
+    CONSOLIDATE = "consolidate"
     EVALUATE = "evaluate"
     ASSESS = "assess"
     FEATURES = "features"
@@ -42,12 +43,39 @@ class TeacherReference(FrozenData):
     Args:
         share: its weight among several teachers.
         class_order: for each class of the student the teacher's class that means the same; empty if they are numbered alike.
+        class_shares: how well it knows each of the student's classes, in [0, 1]: each pixel is taught by who knows best what it
+            sees there. Either all teachers have them, or none.
+        energies: median and 95th percentile of its energy on data that it knows: each tile is taught by who is most at home in
+            it. Either all teachers have them, or none.
     """
 
     architecture: Architecture | None
     weights: str
     share: float = Field(default=1.0, gt=0)
     class_order: tuple[int, ...] = ()
+    class_shares: tuple[float, ...] = ()
+    energies: tuple[float, float] | None = None
+
+    def canonical(self) -> Any:
+        """Plain data, without how teachers are told apart where they are not."""
+        absent = {name for name in ("class_shares", "energies") if not getattr(self, name)}
+        return {name: value for name, value in super().canonical().items() if name not in absent}
+
+
+class Consolidation(FrozenData):
+    """What a network must not forget: where its weights were, and how much each of them matters (online EWC).
+
+    Args:
+        anchors: digest of the weights.
+        importance: digest of the importance of each weight, as a task of kind ``consolidate`` makes it.
+        strength: factor of the penalty, see ``agentkd.training.continual``.
+        decay: how much of an earlier importance counts when the next one is made.
+    """
+
+    anchors: str
+    importance: str
+    strength: float = Field(default=1.0, ge=0)
+    decay: float = Field(default=0.9, ge=0, le=1)
 
 
 class Partner(FrozenData):
@@ -73,6 +101,7 @@ class Task(FrozenData):
         home: of an assessment: the data that the network learned, whose validation split says what it knows.
         views: of feature maps: (sample index, view seed) pairs.
         taps: of feature maps: the modules whose output is wanted besides the logits.
+        consolidation: what is not to be forgotten while this is learned; when consolidating: the importance until now.
         partners: of mutual teaching: the other students, by digest; they look at the same views in the same steps.
     """
 
@@ -92,6 +121,7 @@ class Task(FrozenData):
     home: DataSource | None = None
     views: tuple[tuple[int, int], ...] = ()
     taps: tuple[str, ...] = ()
+    consolidation: Consolidation | None = None
     partners: tuple[Partner, ...] = Field(default=(), max_length=15)
 
     @model_validator(mode="after")
@@ -123,8 +153,9 @@ class Task(FrozenData):
 
     def canonical(self) -> Any:
         """Plain data without the fields that only some kinds have, so that a new kind leaves the digests of the others alone."""
-        absent = {name for name in ("home", "views", "taps", "partners") if not getattr(self, name)}
-        return {name: value for name, value in super().canonical().items() if name not in absent}
+        absent = {name for name in ("home", "views", "taps", "partners", "consolidation") if not getattr(self, name)}
+        plain = super().canonical() | {"teachers": [teacher.canonical() for teacher in self.teachers]}
+        return {name: value for name, value in plain.items() if name not in absent}
 
     def lesson_digest(self, teacher: TeacherReference) -> str:
         """What a teacher is asked, step by step: equal digests mean the same questions, whoever the student is."""
@@ -187,6 +218,7 @@ class Competence(FrozenData):
         miou: as ever, ``None`` where nothing is labelled; so are ``class_iou`` and ``calibration_error``.
         calibration_error: expected calibration error of the labelled pixels, 15 bins (Guo et al. 2017).
         predicted: share of the pixels predicted as each class.
+        energies: median and 95th percentile of the energy on the network's own validation split; ``None`` as above.
     """
 
     weights: str
@@ -198,6 +230,7 @@ class Competence(FrozenData):
     class_iou: tuple[float | None, ...]
     calibration_error: float | None
     predicted: tuple[float, ...]
+    energies: tuple[float, float] | None = None
 
 
 class TaskResult(FrozenData):
@@ -206,7 +239,7 @@ class TaskResult(FrozenData):
     Args:
         weights: digest of the kept weights; empty unless the task trained a network.
         predictions: digest of the class maps of the first samples; only of an evaluation.
-        knowledge: digest of feature maps; only of the task that makes them.
+        knowledge: digest of feature maps, or of the importance of weights; only of the tasks that make them.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
 

@@ -27,10 +27,12 @@ METHODS: dict[str, Sequence[Any]] = {
     ),
 }
 
+Scores = dict[str, tuple[float, float]]
 
-def recipe(epochs: int) -> dict[str, Any]:
+
+def recipe(epochs: int, learning_rate: float = 0.01) -> dict[str, Any]:
     views = agentkd.ViewSettings(crop_height=96, crop_width=128, scale_min=0.75, scale_max=1.5)
-    return {"epochs": epochs, "batch_size": 4, "validate_every": 5, "views": views}
+    return {"epochs": epochs, "batch_size": 4, "validate_every": 5, "learning_rate": learning_rate, "views": views}
 
 
 def scores(agent: AgentHandle, data: Opened) -> tuple[float, float]:
@@ -38,12 +40,12 @@ def scores(agent: AgentHandle, data: Opened) -> tuple[float, float]:
     return agent.miou, agent.evaluate(data).miou
 
 
-def measure(data: Opened, place: Path, seed: int, epochs: int, teacher_epochs: int) -> dict[str, tuple[float, float]]:
-    """Validation and test mIoU of the teacher and of each student."""
-    found: dict[str, tuple[float, float]] = {}
+def measure(data: Opened, place: Path, seed: int, teachers: dict[str, Any], students: dict[str, Any]) -> Scores:
+    """Validation and test mIoU of the teacher and of each student, with their recipes."""
+    found: Scores = {}
     with agentkd.Community(devices="cpu:2", record=place / "teacher") as community:
         teacher = community.agent("teacher", **TEACHER)
-        teacher.train(data, **recipe(teacher_epochs)).result()
+        teacher.train(data, **teachers).result()
         found["teacher"] = scores(teacher, data)
         weights = community.artifact(teacher.weights)
     file = place / "teacher.safetensors"
@@ -53,9 +55,9 @@ def measure(data: Opened, place: Path, seed: int, epochs: int, teacher_epochs: i
             student: AgentHandle = community.agent("student", **STUDENT)
             if objectives:
                 teacher = community.agent("teacher", weights=file, **TEACHER)
-                student.distill(teacher, data, objectives, **recipe(epochs)).result()
+                student.distill(teacher, data, objectives, **students).result()
             else:
-                student.train(data, **recipe(epochs)).result()
+                student.train(data, **students).result()
             found[name] = scores(student, data)
     return found
 
@@ -66,12 +68,14 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options.add_argument("--epochs", type=int, default=15)
     options.add_argument("--teacher-epochs", type=int, default=40)
+    options.add_argument("--learning-rate", type=float, default=0.05, help="of the students; the teacher has the usual 0.01")
     options.add_argument("--record", type=Path, default=Path("runs/taught_or_alone"))
     chosen = options.parse_args()
     data = agentkd.open_dataset(chosen.data)
     rows: dict[str, list[tuple[float, float]]] = {}
+    teachers, students = recipe(chosen.teacher_epochs), recipe(chosen.epochs, chosen.learning_rate)
     for seed in chosen.seeds:
-        for name, found in measure(data, chosen.record, seed, chosen.epochs, chosen.teacher_epochs).items():
+        for name, found in measure(data, chosen.record, seed, teachers, students).items():
             rows.setdefault(name, []).append(found)
             print(f"seed {seed}, {name}: {100 * found[0]:.2f} validation, {100 * found[1]:.2f} test", flush=True)
     print("\n| | validation mIoU, % | test mIoU, % |\n|---|---|---|")

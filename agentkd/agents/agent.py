@@ -356,7 +356,8 @@ class Agent:
         self._forget_teaching()
         task, key = request.task, request.key
         merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
-        for digest in (task.initial_weights, task.pretrained, *merged, *request.recorded):
+        kept = (task.consolidation.anchors, task.consolidation.importance) if task.consolidation else ()
+        for digest in (task.initial_weights, task.pretrained, *merged, *kept, *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []
 

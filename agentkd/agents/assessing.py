@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from agentkd.agents.feeding import evaluation_images, open_source, view_images
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
-from agentkd.knowledge.energy import energy, known_below, known_fraction
+from agentkd.knowledge.energy import energy, known_fraction, usual
 from agentkd.knowledge.payloads import dense
 from agentkd.task import Competence, DataSource, Task
 from agentkd.training.metrics import SegmentationMetrics
@@ -34,13 +34,14 @@ def assess(network: torch.nn.Module, task: Task, device: torch.device) -> Compet
         calibration.update(full.cpu(), labels)
         num_labelled += int((labels != dataset.ignore_index).sum())
     scores = metrics.scores() if num_labelled else None
-    threshold = known_threshold(network, task.home, device) if task.home else None
+    usual_energies = known_energies(network, task.home, device) if task.home else None
     return Competence(
         weights=task.initial_weights,
         dataset=dataset.digest,
         split=task.data.validation,
         num_images=len(indices),
-        known_fraction=None if threshold is None else known_fraction(torch.cat(energies), threshold),
+        known_fraction=known_fraction(torch.cat(energies), usual_energies[1]) if usual_energies else None,
+        energies=usual_energies,
         miou=scores.miou if scores else None,
         class_iou=scores.class_iou if scores else (),
         calibration_error=calibration.error() if num_labelled else None,
@@ -58,10 +59,13 @@ def feature_maps(network: torch.nn.Module, task: Task, device: torch.device) -> 
 
 
 @torch.no_grad()
-def known_threshold(network: torch.nn.Module, home: DataSource, device: torch.device) -> float:
-    """The energy under which a pixel is known, from the validation split of what the network learned."""
+def known_energies(network: torch.nn.Module, home: DataSource, device: torch.device) -> tuple[float, float]:
+    """Median and 95th percentile of a pixel's energy, from the validation split of what the network learned.
+
+    Under the second one a pixel counts as known.
+    """
     own = [energy(dense(network(images.to(device))["logits"])).flatten().cpu() for images in evaluation_images(home)]
-    return known_below(torch.cat(own))
+    return usual(torch.cat(own))
 
 
 class _Calibration:

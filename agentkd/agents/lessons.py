@@ -59,6 +59,7 @@ STEPS_AHEAD = 4
 ASK_AGAIN_S = 10.0
 GIVE_UP_S = 300.0
 POLL_S = 0.5
+NOTHING = -1  # no label has this number
 RANKS = {"logits": 4, "features": 4, "attention": 3, "similarity": 4}
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,22 @@ class Blend:
 
     distillation: Distillation
     ignore_index: int
-    shares: tuple[float, ...]
+    teachers: tuple[TeacherReference, ...]
 
     def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
         """The weighted terms; their sum is the loss."""
         d = self.distillation
-        moment = Moment(batch.labels, self.ignore_index, progress, self.shares)
+        ignored = NOTHING if d.hard_loss == "none" else self.ignore_index
+        moment = Moment(
+            batch.labels,
+            ignored,
+            progress,
+            shares=tuple(teacher.share for teacher in self.teachers),
+            class_shares=tuple(teacher.class_shares for teacher in self.teachers if teacher.class_shares),
+            energies=tuple(teacher.energies for teacher in self.teachers if teacher.energies),
+        )
+        if d.hard_loss == "none":
+            hard = {name: term for name, term in hard.items() if name == "discriminator"}
         if d.hard_loss == "cross_entropy":
             hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.ignore_index)}
         weighted = {name: term if name == "discriminator" else d.alpha * term for name, term in hard.items()}
@@ -411,7 +422,7 @@ def must_have_architecture(teacher: TeacherReference) -> Architecture:
 def blend(task: Task, feed: DatasetFeed) -> Blend:
     """How a task's loss is put together."""
     assert task.distillation
-    return Blend(task.distillation, feed.dataset.ignore_index, tuple(teacher.share for teacher in task.teachers))
+    return Blend(task.distillation, feed.dataset.ignore_index, task.teachers)
 
 
 def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agentkd import canonical
-from agentkd.agents.assessing import known_threshold
+from agentkd.agents.assessing import known_energies
 from agentkd.agents.feeding import open_source, view_images
 from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
@@ -168,5 +168,5 @@ class Teacher:
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""
         if self._known_below is None and self._source is not None:
-            self._known_below = known_threshold(self._network, self._source, self._device)
+            self._known_below = known_energies(self._network, self._source, self._device)[1]
         return self._known_below

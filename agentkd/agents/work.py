@@ -29,12 +29,14 @@ from agentkd.objectives import Payload
 from agentkd.recipe import Distillation
 from agentkd.task import ExchangeSummary, Status, Task, TaskKind, TaskResult
 from agentkd.training.batches import Batch
+from agentkd.training.continual import accumulate, elastic_penalty, importance
 from agentkd.training.loop import Hooks, Knowledge, Lesson, Plan, Trained, train
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.taps import TAP, Pupil, tapped
 
 NUM_PICTURES = 4
+MAX_CONSOLIDATED = 256
 
 
 class TeachersLesson(Lesson, Protocol):
@@ -145,6 +147,7 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         seed=task.seed,
         prune_below=task.prune_below,
         lesson=lesson,
+        penalty=_penalty(task, network.to(at.device), at),
     )
     trained = train(
         student,
@@ -167,6 +170,28 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         **_score_fields(trained.scores),
         **_training_fields(trained),
     )
+
+
+def _penalty(task: Task, network: SegmentationNetwork, at: Surroundings) -> Callable[[], Tensor] | None:
+    kept = task.consolidation
+    if kept is None:
+        return None
+    anchors, matters = (tensors.decode(at.store.get(digest)) for digest in (kept.anchors, kept.importance))
+    return elastic_penalty(network, anchors, matters, kept.strength)
+
+
+def _consolidate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """How much each weight matters for what the network knows now, and for what it knew before."""
+    started = time.monotonic()
+    dataset, before = open_source(task.data), task.consolidation
+    indices = split_indices(dataset, task.data.train)
+    images = (torch.from_numpy(whole_view(dataset, index).image)[None] for index in indices[:MAX_CONSOLIDATED])
+    matters = importance(_network_as_it_is(task, at), images, seed=task.seed)
+    if before is not None:
+        matters = accumulate(tensors.decode(at.store.get(before.importance)), matters, before.decay)
+    knowledge = at.store.put(tensors.encode(matters, {"kind": "importance", "weights": task.initial_weights}))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 
 
 def _initial_network(task: Task, at: Surroundings, lesson: TeachersLesson | None) -> SegmentationNetwork:
@@ -309,5 +334,6 @@ _EXECUTIONS: dict[TaskKind, Callable[[Task, Surroundings, dict[str, Any]], TaskR
     TaskKind.EVALUATE: _evaluate,
     TaskKind.ASSESS: _look,
     TaskKind.FEATURES: _look,
+    TaskKind.CONSOLIDATE: _consolidate,
     TaskKind.AVERAGE: _average,
 }

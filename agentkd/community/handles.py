@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
@@ -12,7 +12,7 @@ from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import Competence, DataSource, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import Competence, Consolidation, DataSource, Task, TaskKind, TaskResult, TeacherReference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentkd.community.community import Community
 
 Data = str | Opened
+Route = Literal["shares", "tiles", "classes"]
 
 
 class TeacherLike(Protocol):
@@ -47,6 +48,7 @@ class AgentHandle:
         self.community, self._initial = community, ""
         self._last: Future[TaskResult] | None = None
         self._home: DataSource | None = None
+        self._kept: tuple[str, Lesson] | None = None
         self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
 
@@ -87,14 +89,48 @@ class AgentHandle:
         """
         return TeacherReference(architecture=self.architecture, weights=self._must_have_weights())
 
-    def train(self, data: Data, **recipe: Any) -> Lesson:
+    def train(self, data: Data, *, protect: float = 0.0, **recipe: Any) -> Lesson:
         """Trains; goes on from the newest weights.
 
         Args:
             data: a dataset, or its specification (see ``agentkd.open_dataset``); splits ``train`` and ``validation`` are used.
+            protect: how strongly what ``consolidate`` noted is kept.
             recipe: fields of ``Recipe`` that differ from the family's published ones.
         """
-        return self._learn(Task(kind=TaskKind.TRAIN, **self.inputs(data, recipe)), self.community.classes(data))
+        task = Task(kind=TaskKind.TRAIN, consolidation=self._protection(protect), **self.inputs(data, recipe))
+        return self._learn(task, self.community.classes(data))
+
+    def consolidate(self) -> Lesson:
+        """Notes what the newest weights are and how much each of them matters, so that ``protect`` can keep them (online EWC).
+
+        Looks at up to 256 training images of the data that was learned last; labels are not needed.
+
+        Raises:
+            ConfigError: nothing was learned yet.
+        """
+        weights = self._must_have_weights()
+        if self._home is None:
+            raise ConfigError(f"{self.name} has not learned from data here, so it is not known what to keep")
+        seed = seeding.derive(self.community.seed, self.name)
+        task = Task(
+            kind=TaskKind.CONSOLIDATE,
+            architecture=self.architecture,
+            data=self._home,
+            seed=seed,
+            initial_weights=weights,
+            consolidation=self._protection(1.0) if self._kept else None,
+        )
+        (lesson,) = self.community.submit((task, f"consolidation of {self.name}"))
+        self._kept = (weights, lesson)
+        return lesson
+
+    def _protection(self, strength: float) -> Consolidation | None:
+        if not strength:
+            return None
+        if self._kept is None:
+            raise ConfigError(f"{self.name} has nothing to protect; call consolidate() before it learns something else")
+        weights, lesson = self._kept
+        return Consolidation(anchors=weights, importance=lesson.result().knowledge, strength=strength)
 
     def distill(
         self,
@@ -103,7 +139,9 @@ class AgentHandle:
         objectives: Sequence[Objective] = (SoftTargets(),),
         *,
         shares: Sequence[float] = (),
+        route: Route = "shares",
         class_map: Mapping[str, str] | None = None,
+        protect: float = 0.0,
         alpha: float = 0.5,
         hard_loss: str = "family",
         start: str = "own",
@@ -120,6 +158,10 @@ class AgentHandle:
             data: a dataset, or its specification.
             objectives: what of the teachers' output is learned.
             shares: weight of each teacher; equal if empty.
+            route: who of several teachers teaches where: all by ``shares``; in each tile of the image who is most at home there
+                (``tiles``); at each pixel who knows best the class that it sees (``classes``, which needs labelled validation
+                data).
+            protect: how strongly what ``consolidate`` noted is kept.
             class_map: name of each of the data's classes to the teachers' name for it, where teachers learned other classes or
                 another order.
             alpha: as the following ones, a field of ``Distillation``.
@@ -130,7 +172,7 @@ class AgentHandle:
             recipe: fields of ``Recipe``.
 
         Raises:
-            ConfigError: a teacher has no weights, or the arguments do not fit.
+            ConfigError: a teacher has no weights, the arguments do not fit, or a guest should be routed.
             ContractError: a teacher tells other classes apart, or numbers them otherwise, and no map says how they correspond.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -140,6 +182,9 @@ class AgentHandle:
             reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
             for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
         ]
+        if route != "shares":
+            routes = [routed(teacher, data, route) for teacher in listed]
+            references = [one.model_copy(update=update) for one, update in zip(references, routes, strict=True)]
         chosen = Distillation.model_validate(
             {
                 "objectives": tuple(objectives),
@@ -152,7 +197,13 @@ class AgentHandle:
         )
         if chosen.start != "own":
             inputs["initial_weights"] = ""
-        task = Task(kind=TaskKind.DISTILL, teachers=tuple(references), distillation=chosen, **inputs)
+        task = Task(
+            kind=TaskKind.DISTILL,
+            teachers=tuple(references),
+            distillation=chosen,
+            consolidation=self._protection(protect),
+            **inputs,
+        )
         return self._learn(task, classes)
 
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
@@ -257,6 +308,23 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     references = [teacher.as_teacher() for teacher in listed]
     given = zip(references, shares or [1.0] * len(listed), strict=True)
     return [reference.model_copy(update={"share": float(share)}) for reference, share in given]
+
+
+def routed(teacher: TeacherLike, data: Data, route: Route) -> dict[str, Any]:
+    """What a teacher's reference says so that it teaches where it knows best.
+
+    Raises:
+        ConfigError: it is a guest, or it is not known what it knows.
+    """
+    if not isinstance(teacher, AgentHandle):
+        raise ConfigError(f"{teacher.name} is a guest; route={route!r} is for networks of the community")
+    competence = teacher.assess(data)
+    if route == "classes" and competence.miou is not None:
+        return {"class_shares": tuple(value or 0.0 for value in competence.class_iou)}
+    if route == "tiles" and competence.energies is not None:
+        return {"energies": competence.energies}
+    missing = "the validation split has no labels" if route == "classes" else "it has not learned from data in this community"
+    raise ConfigError(f"{teacher.name} cannot be routed by {route}: {missing}")
 
 
 def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[int, ...]:

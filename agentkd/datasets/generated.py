@@ -5,7 +5,7 @@ half-burnt rims, flame fronts along them, and smoke that partly hides what is be
 these are not photographs, and a mIoU on them says nothing about real fires.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -25,10 +25,10 @@ SMOKE_OPACITY_LIMIT = 0.45
 class GeneratedScenes:
     """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``."""
 
-    def __init__(self, *, seed: int, size: Size, counts: Mapping[str, int]) -> None:
+    def __init__(self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day") -> None:
         self.name = "generated"
         self.classes, self.colors, self.ignore_index = CLASSES, COLORS, IGNORE_INDEX
-        self.seed, self.size = seed, size
+        self.seed, self.size, self.light = seed, size, light
         self.splits = {
             split: tuple(range(position * SPLIT_STRIDE, position * SPLIT_STRIDE + count))
             for position, (split, count) in enumerate(counts.items())
@@ -41,6 +41,7 @@ class GeneratedScenes:
                 "counts": dict(counts),
                 "split_stride": SPLIT_STRIDE,
             }
+            | ({"light": light} if light != "day" else {})
         )
         self._cached = lru_cache(maxsize=4096)(self._make)
 
@@ -56,11 +57,11 @@ class GeneratedScenes:
         """Nothing can be missing."""
 
     def _make(self, index: int) -> Sample:
-        return make_scene(self.seed, index, self.size)
+        return make_scene(self.seed, index, self.size, self.light)
 
 
-def make_scene(seed: int, index: int, size: Size) -> Sample:
-    """One scene: ``image [H,W,3]`` and ``label [H,W]``."""
+def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:
+    """One scene: ``image [H,W,3]`` and ``label [H,W]``. The light changes the image alone."""
     random = seeding.generator("scene", GENERATOR_VERSION, seed, index)
     relief = noise(random, size, cells=3, octaves=4)
     plants = noise(random, size, cells=12, octaves=3)
@@ -85,6 +86,7 @@ def make_scene(seed: int, index: int, size: Size) -> Sample:
     gray = random.uniform(0.62, 0.88) + 0.12 * (noise(random, size, cells=5, octaves=3) - 0.5)
     image = _blend(image, np.repeat(gray[..., None], 3, axis=2) * np.array([0.98, 1.0, 1.03]), opacity)
 
+    image = LIGHTS[light](image)
     return Sample(image=_photograph(random, image, relief), label=label, name=f"generated-{seed}-{index}")
 
 
@@ -162,6 +164,21 @@ def _photograph(random: np.random.Generator, image: Floats, relief: Floats) -> P
 
 def _ramp(x: Floats, at: float, width: float) -> Floats:
     return np.clip((x - at) / width + 0.5, 0, 1).astype(np.float32)
+
+
+def _infrared(image: Floats) -> Floats:
+    """Heat is bright, vegetation is brighter than soil, and there is no color."""
+    red, green, blue = np.moveaxis(image, 2, 0)
+    tone = np.clip(0.25 + 1.1 * (red - blue) + 0.5 * (green - red), 0, 1)
+    return np.repeat(tone[..., None], 3, axis=2).astype(np.float32)
+
+
+LIGHTS: dict[str, Callable[[Floats], Floats]] = {
+    "day": lambda image: image,
+    "dusk": lambda image: (np.clip(image, 0, 1) ** 1.3 * np.array([0.75, 0.35, 0.45]) + [0.05, 0.0, 0.12]).astype(np.float32),
+    "haze": lambda image: (0.45 * image[..., ::-1] + 0.45).astype(np.float32),
+    "infrared": _infrared,
+}
 
 
 def _blend(below: Floats, above: Floats, opacity: Floats) -> Floats:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from agentkd import seeding
 from agentkd.datasets import files
-from agentkd.datasets.generated import GeneratedScenes
+from agentkd.datasets.derived import Joined, OnlyClasses, Unlabelled
+from agentkd.datasets.generated import LIGHTS, GeneratedScenes
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
 from agentkd.errors import DatasetError
@@ -87,10 +88,13 @@ def open_dataset(spec: str) -> Opened:
     ========== ============================================== =============================================
     kind       options                                        meaning
     ========== ============================================== =============================================
-    generated  seed, size=WxH, train, validation, test        generated burnt-area scenes, counts per split
+    generated  seed, size=WxH, train, validation, test, light generated burnt-area scenes, counts per split
     folder     path, size=WxH, holdout                        the folder layout with dataset.yaml
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
     ========== ============================================== =============================================
+
+    Of any of them ``unlabelled:SPEC`` hides the training labels, ``only:CLASS+CLASS:SPEC`` ignores all other classes, and
+    ``joined:SPEC|SPEC`` puts several together. ``light`` is ``day``, ``dusk``, ``haze`` or ``infrared``.
 
     ``holdout`` takes a validation split out of ``train``: a fraction, or group names joined by ``+``. A relative ``path``
     is looked for here and then in the folder that the environment variable AGENTKD_DATA names. Any other
@@ -104,6 +108,13 @@ def open_dataset(spec: str) -> Opened:
 
 def _open(spec: str) -> Dataset:
     kind, _, rest = spec.partition(":")
+    if kind == "unlabelled":
+        return Unlabelled(_open(rest))
+    if kind == "only":
+        classes, _, inner = rest.partition(":")
+        return OnlyClasses(_open(inner), classes.split("+"))
+    if kind == "joined":
+        return Joined([_open(part) for part in rest.split("|")])
     if kind in ("generated", "folder", "camvid"):
         options = _read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)
@@ -119,7 +130,7 @@ def _read_options(kind: str, text: str) -> dict[str, str]:
         if not equals or not value:
             raise DatasetError(f"{kind}:{text}", f"{item!r} is not an option", "key=value")
         options[key.strip()] = value.strip()
-    known = {"generated": {"seed", "size", "train", "validation", "test"}}.get(kind, {"path", "size", "holdout"})
+    known = {"generated": {"seed", "size", "train", "validation", "test", "light"}}.get(kind, {"path", "size", "holdout"})
     unknown = sorted(set(options) - known)
     if unknown:
         raise DatasetError(kind, f"unknown option {unknown[0]!r}", f"one of {', '.join(sorted(known))}")
@@ -134,7 +145,10 @@ def _open_generated(options: dict[str, str]) -> Dataset:
             raise DatasetError("generated", f"{key}={options[key]!r} is not a number", "a whole number") from None
 
     counts = {split: number(split, count) for split, count in (("train", 64), ("validation", 16), ("test", 16))}
-    return GeneratedScenes(seed=number("seed", 0), size=read_size(options.get("size", "96x96"), "generated"), counts=counts)
+    size, light = read_size(options.get("size", "96x96"), "generated"), options.get("light", "day")
+    if light not in LIGHTS:
+        raise DatasetError("generated", f"light={light!r} is not known", f"one of {', '.join(LIGHTS)}")
+    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light)
 
 
 def _open_files(kind: str, options: dict[str, str]) -> Dataset:

@@ -20,9 +20,15 @@ def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def known_below(energies: Tensor) -> float:
     """The energy under which a pixel counts as known: the 95th percentile of those met in validation."""
+    return usual(energies)[1]
+
+
+def usual(energies: Tensor) -> tuple[float, float]:
+    """Median and 95th percentile of the energies met in validation."""
     flat = energies.flatten()
     step = max(1, flat.numel() // MAX_SCORES)
-    return float(torch.quantile(flat[::step], KNOWN_QUANTILE))
+    middle, high = torch.quantile(flat[::step], torch.tensor([0.5, KNOWN_QUANTILE], dtype=flat.dtype)).tolist()
+    return middle, high
 
 
 def known_fraction(energies: Tensor, threshold: float) -> float:

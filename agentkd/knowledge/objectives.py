@@ -34,6 +34,7 @@ from agentkd.training.losses import label_edges
 from agentkd.training.taps import PROJECTED, TAP
 
 EPSILON = 1e-8
+TILE = 8
 Tensors = Mapping[str, Tensor]
 
 
@@ -45,12 +46,18 @@ class Moment:
         labels: [N,H,W], or [N] for classification.
         progress: share of the training that is done, in [0, 1).
         shares: weight of each teacher; any positive numbers.
+        class_shares: for each teacher how well it knows each class, in [0, 1]: at each pixel the one teaches that knows best
+            what it sees there. Empty if that is not decided so.
+        energies: for each teacher the median and 95th percentile of its energy on data that it knows: in each tile the one
+            teaches that is most at home there. Empty if that is not decided so.
     """
 
     labels: Tensor
     ignore_index: int
     progress: float = 0.0
     shares: tuple[float, ...] = ()
+    class_shares: tuple[tuple[float, ...], ...] = ()
+    energies: tuple[tuple[float, float], ...] = ()
 
     @property
     def maps(self) -> Tensor:
@@ -279,12 +286,31 @@ def _mean(each: list[Tensor], moment: Moment) -> Tensor:
 
 
 def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau: float, moment: Moment) -> Tensor:
-    """Logarithm of the mean, by shares, of the teachers' probabilities [N,K,h,w]."""
+    """Logarithm of the mean, by shares, of the teachers' probabilities [N,K,h,w], or of those of who knows best."""
     if len(teachers) == 1:
         return F.log_softmax(resize(teachers[0], size) / tau, dim=1)
-    each = torch.stack([F.log_softmax(resize(teacher, size) / tau, dim=1) for teacher in teachers])
+    logits = torch.stack([resize(teacher, size) for teacher in teachers])
+    each = F.log_softmax(logits / tau, dim=2)
+    if moment.class_shares or moment.energies:
+        best = best_teacher(logits, moment)[None, :, None].expand(1, -1, each.shape[2], -1, -1)
+        return each.gather(0, best)[0]
     shares = torch.tensor(moment.shares or (1.0,) * len(teachers), dtype=each.dtype, device=each.device)
     return torch.logsumexp(each + (shares / shares.sum()).log().reshape(-1, 1, 1, 1, 1), dim=0)
+
+
+def best_teacher(logits: Tensor, moment: Moment) -> Tensor:
+    """Which teacher knows best, at each pixel [N,H,W], of all their logits [teachers,N,K,H,W].
+
+    By classes: the largest expected share of the class that it sees. By energies: the lowest energy in a tile, from the median
+    (0) to the 95th percentile (1) of what it meets in data that it knows.
+    """
+    if moment.class_shares:
+        shares = logits.new_tensor(moment.class_shares)
+        return torch.einsum("tnkhw,tk->tnhw", logits.softmax(dim=2), shares).argmax(dim=0)
+    median, high = logits.new_tensor(moment.energies).T[:, :, None, None, None]
+    strange = (-logits.logsumexp(dim=2) - median) / (high - median).clamp(min=EPSILON)
+    tiles = F.avg_pool2d(strange, TILE, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(tiles, scale_factor=TILE, mode="nearest").argmin(dim=0)[:, : logits.shape[3], : logits.shape[4]]
 
 
 def _divergence(

@@ -51,7 +51,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result of a training, besides network and data."""
+    """Everything that decides the result of a training, besides network and data. ``penalty`` is added to the loss."""
 
     recipe: Recipe
     loss: TrainingLoss
@@ -59,6 +59,7 @@ class Plan:
     seed: int
     prune_below: tuple[float, ...] = ()
     lesson: Lesson | None = None
+    penalty: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _step(
             terms = plan.loss(network, outputs, batch, plan.labels)
             if plan.lesson:
                 terms = plan.lesson.terms(terms, outputs, knowledge, batch, step / total_steps)
+            if plan.penalty:
+                terms = terms | {"penalty": plan.penalty()}
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -1,0 +1,98 @@
+"""Datasets made of others: without labels, with some classes alone, or several joined. They add nothing of their own."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentkd import canonical
+from agentkd.datasets.samples import Color, Dataset, Sample
+from agentkd.errors import DatasetError
+
+
+class _Derived:
+    """What a dataset shares with the one that it is made of."""
+
+    def __init__(self, name: str, of: Dataset, digest: str) -> None:
+        self.name, self.digest, self._of = name, digest, of
+        self.classes: tuple[str, ...] = of.classes
+        self.colors: tuple[Color, ...] = of.colors
+        self.ignore_index: int = of.ignore_index
+        self.splits: Mapping[str, tuple[int, ...]] = of.splits
+
+    def sample(self, index: int) -> Sample:
+        """A labelled image."""
+        return self._of.sample(index)
+
+    def group(self, index: int) -> str:
+        """The video or clip that a sample comes from."""
+        return self._of.group(index)
+
+    def check(self) -> None:
+        """Reads everything once."""
+        self._of.check()
+
+
+class Unlabelled(_Derived):
+    """The images of a dataset, none of whose training labels can be seen: every pixel of them has the ignored label."""
+
+    def __init__(self, of: Dataset) -> None:
+        super().__init__(f"unlabelled {of.name}", of, canonical.digest(["unlabelled", of.digest]))
+        self._hidden = frozenset(of.splits.get("train", ()))
+
+    def sample(self, index: int) -> Sample:
+        """An image; labelled if it is not for training."""
+        sample = self._of.sample(index)
+        if index not in self._hidden:
+            return sample
+        return Sample(sample.image, np.full_like(sample.label, self.ignore_index), sample.name)
+
+
+class OnlyClasses(_Derived):
+    """A dataset in which only the pixels of some classes count. The classes keep their numbers."""
+
+    def __init__(self, of: Dataset, kept: Sequence[str]) -> None:
+        unknown = [name for name in kept if name not in of.classes]
+        if unknown or not kept:
+            raise DatasetError(of.name, f"has no class {', '.join(unknown) or '(none given)'}", f"of: {', '.join(of.classes)}")
+        super().__init__(f"{'+'.join(kept)} of {of.name}", of, canonical.digest(["only", sorted(kept), of.digest]))
+        self._kept = np.isin(np.arange(256), [of.classes.index(name) for name in kept])
+
+    def sample(self, index: int) -> Sample:
+        """An image whose other classes are ignored."""
+        sample = self._of.sample(index)
+        label = np.where(self._kept[sample.label], sample.label, self.ignore_index).astype(np.uint8)
+        return Sample(sample.image, label, sample.name)
+
+
+class Joined(_Derived):
+    """Several datasets of the same classes as one; each split holds those of all."""
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        first = parts[0]
+        for part in parts[1:]:
+            if (part.classes, part.ignore_index) != (first.classes, first.ignore_index):
+                raise DatasetError(part.name, f"has classes {', '.join(part.classes)}", f"those of {first.name}: {first.classes}")
+        digest = canonical.digest(["joined", [part.digest for part in parts]])
+        super().__init__(" and ".join(part.name for part in parts), first, digest)
+        self._parts = tuple(parts)
+        self._stride = 1 + max(index for part in parts for indices in part.splits.values() for index in indices)
+        names = dict.fromkeys(name for part in parts for name in part.splits)
+        self.splits = {
+            name: tuple(at * self._stride + index for at, part in enumerate(parts) for index in part.splits.get(name, ()))
+            for name in names
+        }
+
+    def sample(self, index: int) -> Sample:
+        """A labelled image of one of them."""
+        at, own = divmod(index, self._stride)
+        return self._parts[at].sample(own)
+
+    def group(self, index: int) -> str:
+        """The video or clip that a sample comes from."""
+        at, own = divmod(index, self._stride)
+        return f"{at}/{self._parts[at].group(own)}"
+
+    def check(self) -> None:
+        """Reads everything once."""
+        for part in self._parts:
+            part.check()
