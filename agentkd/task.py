@@ -47,6 +47,7 @@ class TeacherReference(FrozenData):
             sees there. Either all teachers have them, or none.
         energies: median and 95th percentile of its energy on data that it knows: each tile is taught by who is most at home in
             it. Either all teachers have them, or none.
+        parts: of joined data, those that it teaches, by number. Either all teachers have them, or none.
     """
 
     architecture: Architecture | None
@@ -55,10 +56,11 @@ class TeacherReference(FrozenData):
     class_order: tuple[int, ...] = ()
     class_shares: tuple[float, ...] = ()
     energies: tuple[float, float] | None = None
+    parts: tuple[int, ...] = ()
 
     def canonical(self) -> Any:
         """Plain data, without how teachers are told apart where they are not."""
-        absent = {name for name in ("class_shares", "energies") if not getattr(self, name)}
+        absent = {name for name in ("class_shares", "energies", "parts") if not getattr(self, name)}
         return {name: value for name, value in super().canonical().items() if name not in absent}
 
 

@@ -323,6 +323,10 @@ class Agent:
         return self._teacher
 
     def _adopt(self, request: TeachRequest) -> None:
+        if self._teacher is not None and self._teacher.weights == request.weights:
+            if request.data is not None:
+                self._teacher.teach_about(request.data)
+            return
         self._forget_teaching()
         self._obtain(request.weights)
         self._teacher = Teacher(

@@ -41,6 +41,7 @@ class Member:
     condition: Condition = Condition.STARTING
     task: str = ""
     weights: str = ""
+    data: tuple[DataSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class Dispatcher:
         """An agent could not adopt the weights it was asked to; it is free again."""
         member = self.members.get(agent)
         if member is not None and member.condition is Condition.ADOPTING:
-            member.condition, member.weights = Condition.IDLE, ""
+            member.condition, member.weights, member.data = Condition.IDLE, "", ()
 
     def students(self) -> dict[str, tuple[str, ...]]:
         """Who learns from each teaching agent now."""
@@ -324,7 +325,7 @@ class Dispatcher:
             reserved |= needed
             for reference in taught_by:
                 actions += self._have_taught(reference, task.data, reserved)
-            teachers = {weights: self._teaching(weights) for weights in needed}
+            teachers = {weights: self._teaching(weights, task.data) for weights in needed}
             if all(teachers.values()):
                 actions.append(self._start(free.pop(0), key, {w: str(a) for w, a in sorted(teachers.items())}))
         return actions
@@ -350,19 +351,24 @@ class Dispatcher:
         self.running[key] = Running(member.name, epoch, teachers)
         return Start(member.name, key, epoch, tuple(teachers.items()))
 
-    def _teaching(self, weights: str) -> str | None:
-        """The agent that teaches with these weights, if one is ready."""
-        return next((m.name for m in self.members.values() if m.weights == weights and m.condition is Condition.TEACHING), None)
+    def _teaching(self, weights: str, data: DataSource) -> str | None:
+        """The agent that teaches with these weights about these data, if one is ready. A guest may be sent images."""
+        ready = [m for m in self.members.values() if m.weights == weights and m.condition is Condition.TEACHING]
+        return next((m.name for m in ready if data in m.data or m.slot == GUEST_SLOT), None)
 
     def _have_taught(self, reference: TeacherReference, data: DataSource, reserved: set[str]) -> list[Action]:
         """What must happen so that these weights are taught; nothing if they are, or soon will be."""
         bench = [m for m in self.members.values() if m.bench is Bench.TEACHING]
-        if reference.architecture is None or any(m.weights == reference.weights for m in bench):
+        holder = next((m for m in bench if m.weights == reference.weights), None)
+        if holder and data not in holder.data and holder.condition is Condition.TEACHING and holder.slot != GUEST_SLOT:
+            holder.condition, holder.data = Condition.ADOPTING, (*holder.data, data)
+            return [Teach(holder.name, reference, data)]
+        if reference.architecture is None or holder:
             return []
         idle = [m for m in bench if m.condition is Condition.IDLE]
         idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved and m.slot != GUEST_SLOT]
         if idle:
-            idle[0].condition, idle[0].weights = Condition.ADOPTING, reference.weights
+            idle[0].condition, idle[0].weights, idle[0].data = Condition.ADOPTING, reference.weights, (data,)
             return [Teach(idle[0].name, reference, data)]
         starting = sum(m.condition is Condition.STARTING for m in bench)
         unserved = reserved - {m.weights for m in bench}

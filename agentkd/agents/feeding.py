@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentkd.datasets.opening import open_dataset
+from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
 from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
@@ -20,7 +20,7 @@ EVALUATION_BATCH = 8
 
 
 @lru_cache(maxsize=4)
-def open_source(source: DataSource) -> Dataset:
+def open_source(source: DataSource) -> Opened:
     """The dataset of a task, opened once a process, with the content that the task was planned for.
 
     Raises:

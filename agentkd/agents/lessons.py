@@ -19,6 +19,7 @@ from agentkd.agents.teaching import Teacher
 from agentkd.architecture import Architecture
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
+from agentkd.datasets.opening import Opened
 from agentkd.errors import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
@@ -70,13 +71,13 @@ class Blend:
     """Eq. 1 and beyond: alpha times the hard loss, (1 - alpha) times soft targets, and what other objectives add."""
 
     distillation: Distillation
-    ignore_index: int
+    dataset: Opened
     teachers: tuple[TeacherReference, ...]
 
     def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
         """The weighted terms; their sum is the loss."""
         d = self.distillation
-        ignored = NOTHING if d.hard_loss == "none" else self.ignore_index
+        ignored = NOTHING if d.hard_loss == "none" else self.dataset.ignore_index
         moment = Moment(
             batch.labels,
             ignored,
@@ -84,16 +85,25 @@ class Blend:
             shares=tuple(teacher.share for teacher in self.teachers),
             class_shares=tuple(teacher.class_shares for teacher in self.teachers if teacher.class_shares),
             energies=tuple(teacher.energies for teacher in self.teachers if teacher.energies),
+            teacher_of=self._teachers_by_part(batch) if any(teacher.parts for teacher in self.teachers) else None,
         )
         if d.hard_loss == "none":
             hard = {name: term for name, term in hard.items() if name == "discriminator"}
         if d.hard_loss == "cross_entropy":
-            hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.ignore_index)}
+            hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.dataset.ignore_index)}
         weighted = {name: term if name == "discriminator" else d.alpha * term for name, term in hard.items()}
         for index, objective in enumerate(d.objectives):
             factor = (1 - d.alpha) * objective.weight if isinstance(objective, SoftTargets) else objective.weight
             weighted[f"{index}.{objective.kind}"] = factor * objectives.loss(objective, outputs, knowledge, moment)
         return weighted
+
+    def _teachers_by_part(self, batch: Batch) -> Tensor:
+        """For each image [N] who teaches it."""
+        parts = [self.dataset.part(index) for index, _ in batch.views]
+        chosen = [next((i for i, teacher in enumerate(self.teachers) if part in teacher.parts), None) for part in parts]
+        if None in chosen:
+            raise ContractError("parts", [teacher.parts for teacher in self.teachers], parts, hint="each part needs a teacher")
+        return torch.tensor(chosen, device=batch.labels.device)
 
 
 class DirectLesson:
@@ -422,7 +432,7 @@ def must_have_architecture(teacher: TeacherReference) -> Architecture:
 def blend(task: Task, feed: DatasetFeed) -> Blend:
     """How a task's loss is put together."""
     assert task.distillation
-    return Blend(task.distillation, feed.dataset.ignore_index, task.teachers)
+    return Blend(task.distillation, feed.dataset, task.teachers)
 
 
 def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:

@@ -59,7 +59,8 @@ class Teacher:
     ) -> None:
         self.weights, self.num_forwards = weights, 0
         self._architecture, self._device, self._allocate = architecture, device, allocate
-        self._source, self._dataset = data, open_source(data) if data else None
+        self._source = data
+        self._datasets = {data.content_digest: open_source(data)} if data else {}
         self._network = build(architecture).to(device).eval()
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
@@ -67,6 +68,10 @@ class Teacher:
         self._answers: OrderedDict[str, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
         self._known_below: float | None = None
+
+    def teach_about(self, data: DataSource) -> None:
+        """Students may name views of these data too."""
+        self._datasets[data.content_digest] = open_source(data)
 
     def close(self) -> None:
         """Lets go of the memory of what was handed over."""
@@ -124,17 +129,17 @@ class Teacher:
         )
 
     def _agree(self, request: KnowledgeRequest, *, has_images: bool) -> None:
-        if not has_images and self._dataset is None:
+        if not has_images and not self._datasets:
             raise DatasetError("this teacher", "has no dataset, so views cannot be named", "the images themselves, as a buffer")
-        dataset = request.dataset if has_images or self._dataset is None else self._dataset.digest
+        is_known = has_images or request.dataset in self._datasets
+        dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
             TeachingContract(weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset),
             TeachingContract(weights=request.weights, num_classes=request.num_classes, dataset=request.dataset),
         )
 
     def _view_images(self, request: KnowledgeRequest) -> Tensor:
-        assert self._dataset is not None
-        return view_images(self._dataset, request.views, request.view_settings)
+        return view_images(self._datasets[request.dataset], request.views, request.view_settings)
 
     def _decode_images(self, data: Buffer) -> Tensor:
         images = tensors.decode(data).get("images")

@@ -81,6 +81,10 @@ class AgentHandle:
         """Takes stored weights of this architecture, by their digest, as its own."""
         self._initial, self._last = weights, None
 
+    def settle(self, data: Data) -> None:
+        """Says what data the network is at home in, if that is more than it learned last; see ``assess``."""
+        self._home = self._meet(data)
+
     def as_teacher(self) -> TeacherReference:
         """This network, as it is now, as the teacher of a task.
 
@@ -139,7 +143,7 @@ class AgentHandle:
         objectives: Sequence[Objective] = (SoftTargets(),),
         *,
         shares: Sequence[float] = (),
-        route: Route = "shares",
+        route: Route | Sequence[tuple[int, ...]] = "shares",
         class_map: Mapping[str, str] | None = None,
         protect: float = 0.0,
         alpha: float = 0.5,
@@ -160,7 +164,7 @@ class AgentHandle:
             shares: weight of each teacher; equal if empty.
             route: who of several teachers teaches where: all by ``shares``; in each tile of the image who is most at home there
                 (``tiles``); at each pixel who knows best the class that it sees (``classes``, which needs labelled validation
-                data).
+                data); or, of joined data, for each teacher the numbers of the parts that it teaches: ``[(0,), (1, 2)]``.
             protect: how strongly what ``consolidate`` noted is kept.
             class_map: name of each of the data's classes to the teachers' name for it, where teachers learned other classes or
                 another order.
@@ -183,7 +187,10 @@ class AgentHandle:
             for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
         ]
         if route != "shares":
-            routes = [routed(teacher, data, route) for teacher in listed]
+            routes = [
+                routed(teacher, data, route) if isinstance(route, str) else {"parts": route[i]}
+                for i, teacher in enumerate(listed)
+            ]
             references = [one.model_copy(update=update) for one, update in zip(references, routes, strict=True)]
         chosen = Distillation.model_validate(
             {
@@ -310,7 +317,20 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     return [reference.model_copy(update={"share": float(share)}) for reference, share in given]
 
 
-def routed(teacher: TeacherLike, data: Data, route: Route) -> dict[str, Any]:
+def routes_of(teachers: Sequence[TeacherLike], data: Data, route: Route | Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+    """What each teacher's reference says so that it teaches where it is to.
+
+    Raises:
+        ConfigError: there are not parts for each, or as ``routed``.
+    """
+    if isinstance(route, str):
+        return [routed(teacher, data, route) for teacher in teachers]
+    if len(route) != len(teachers) or not all(route):
+        raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
+    return [{"parts": tuple(parts)} for parts in route]
+
+
+def routed(teacher: TeacherLike, data: Data, route: str) -> dict[str, Any]:
     """What a teacher's reference says so that it teaches where it knows best.
 
     Raises:

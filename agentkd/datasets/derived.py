@@ -82,6 +82,10 @@ class Joined(_Derived):
             for name in names
         }
 
+    def part(self, index: int) -> int:
+        """Which of the datasets a sample comes from."""
+        return index // self._stride
+
     def sample(self, index: int) -> Sample:
         """A labelled image of one of them."""
         at, own = divmod(index, self._stride)

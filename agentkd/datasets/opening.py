@@ -72,6 +72,10 @@ class Opened:
         """The video or clip that a sample comes from."""
         return self._dataset.group(index)
 
+    def part(self, index: int) -> int:
+        """Which of several joined datasets a sample comes from; 0 of a single one."""
+        return self._dataset.part(index) if isinstance(self._dataset, Joined) else 0
+
     def check(self) -> None:
         """Reads everything once; raises ``DatasetError`` for the first sample that is not as described."""
         self._dataset.check()

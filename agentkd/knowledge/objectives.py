@@ -50,6 +50,7 @@ class Moment:
             what it sees there. Empty if that is not decided so.
         energies: for each teacher the median and 95th percentile of its energy on data that it knows: in each tile the one
             teaches that is most at home there. Empty if that is not decided so.
+        teacher_of: for each image [N] the number of the one who teaches it; ``None`` if that is not decided so.
     """
 
     labels: Tensor
@@ -58,6 +59,7 @@ class Moment:
     shares: tuple[float, ...] = ()
     class_shares: tuple[tuple[float, ...], ...] = ()
     energies: tuple[tuple[float, float], ...] = ()
+    teacher_of: Tensor | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -291,7 +293,7 @@ def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau
         return F.log_softmax(resize(teachers[0], size) / tau, dim=1)
     logits = torch.stack([resize(teacher, size) for teacher in teachers])
     each = F.log_softmax(logits / tau, dim=2)
-    if moment.class_shares or moment.energies:
+    if moment.class_shares or moment.energies or moment.teacher_of is not None:
         best = best_teacher(logits, moment)[None, :, None].expand(1, -1, each.shape[2], -1, -1)
         return each.gather(0, best)[0]
     shares = torch.tensor(moment.shares or (1.0,) * len(teachers), dtype=each.dtype, device=each.device)
@@ -301,9 +303,11 @@ def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau
 def best_teacher(logits: Tensor, moment: Moment) -> Tensor:
     """Which teacher knows best, at each pixel [N,H,W], of all their logits [teachers,N,K,H,W].
 
-    By classes: the largest expected share of the class that it sees. By energies: the lowest energy in a tile, from the median
-    (0) to the 95th percentile (1) of what it meets in data that it knows.
+    By images, if that is given. By classes: the largest expected share of the class that it sees. By energies: the lowest energy
+    in a tile, from the median (0) to the 95th percentile (1) of what it meets in data that it knows.
     """
+    if moment.teacher_of is not None:
+        return moment.teacher_of[:, None, None].expand(-1, *logits.shape[3:])
     if moment.class_shares:
         shares = logits.new_tensor(moment.class_shares)
         return torch.einsum("tnkhw,tk->tnhw", logits.softmax(dim=2), shares).argmax(dim=0)
