@@ -42,7 +42,7 @@ fuzz: $(READY)  ## Read a million damaged messages and files, and send a hundred
 	AGENTKD_FUZZED=100000 $(BIN)/python -m pytest -q tests/process/test_hostile.py -k damaged_messages --timeout 1800
 
 bench: $(READY)  ## Run the benchmarks behind the README's figures
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/teaching.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exchange.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/codecs.py
 

@@ -1,9 +1,11 @@
 """A tiny experiment that goes through every stage in seconds, and a coordinator process to run it in."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -11,6 +13,7 @@ import yaml
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
 EXPERIMENT: dict[str, Any] = {
     "name": "tiny",
@@ -66,3 +69,12 @@ def weights_of(place: Path) -> dict[str, str]:
     found = {record.task.digest: record.result.weights for record in records}
     assert len(found) == len(records), "a task was recorded twice"
     return found
+
+
+def load_example(name: str) -> ModuleType:
+    """A script of ``examples/`` as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,5 +1,7 @@
 """A user's own family, small enough that a training takes a second."""
 
+import time
+
 from torch import Tensor, nn
 
 
@@ -38,3 +40,32 @@ class BrokenNet(TinyNet):
 
 def broken(num_classes: int, width: int = 8) -> nn.Module:
     return BrokenNet(num_classes, width)
+
+
+class SlowNet(TinyNet):
+    """As slow as a teacher that is ten times larger, but only as a teacher."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            time.sleep(0.1)
+        return super().forward(images)
+
+
+def slow(num_classes: int, width: int = 16) -> nn.Module:
+    return SlowNet(num_classes, width)
+
+
+class Classifier(nn.Module):
+    """One answer for a whole image."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+def classifier(num_classes: int, width: int = 8) -> nn.Module:
+    return Classifier(num_classes, width)

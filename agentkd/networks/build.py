@@ -13,7 +13,7 @@ from agentkd.networks.blocks import Outputs, SegmentationNetwork
 
 
 class OwnNetwork(SegmentationNetwork):
-    """A user's module in our shape: a bare tensor output becomes ``logits``."""
+    """A user's module in our shape: a bare tensor output becomes ``logits``, those of a whole image [N,K] become [N,K,1,1]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -27,7 +27,10 @@ class OwnNetwork(SegmentationNetwork):
 
     def forward(self, images: Tensor) -> Outputs:
         outputs = self.network(images)
-        return outputs if isinstance(outputs, dict) else {"logits": outputs}
+        named = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        if named["logits"].dim() == 2:
+            named["logits"] = named["logits"][:, :, None, None]
+        return named
 
 
 @dataclass(frozen=True)

@@ -365,3 +365,25 @@ def test_a_loss_that_is_not_finite_is_an_error_reply_and_the_agent_lives_on(hand
     assert isinstance(error, ErrorReply) and error.code == "non_finite_loss"
     hand.say("agent", TaskRequest(task=good, epoch=1))
     assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
+
+
+def test_a_student_that_leaves_in_the_middle_leaves_nothing_with_its_teacher(hand: Hand) -> None:
+    teacher = trained_teacher(hand.folder)
+    task = lesson_task(teacher)
+    long = task.model_copy(update={"recipe": RECIPE.model_copy(update={"epochs": 500})})
+    hand.start("teacher", "leaving", "staying")
+    hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+    hand.wait_for(TeachReply)
+    taught = (TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"]),)
+    hand.say("leaving", TaskRequest(task=long, epoch=1, teachers=taught))
+    hand.wait_for(TaskProgressEvent)
+    psutil.Process(hand.agents["leaving"].pid).kill()
+    deadline = time.monotonic() + 30
+    while True:
+        hand.say("teacher", StatusRequest())
+        if hand.wait_for(StatusReply).message.body.counters["leases"] == 0:
+            break
+        assert time.monotonic() < deadline, "what was lent to the student that left is still lent"
+        time.sleep(0.2)
+    hand.say("staying", TaskRequest(task=task, epoch=1, teachers=taught))
+    assert hand.wait_for(TaskReply).message.body.result.weights == in_one_call(task, hand.folder).weights

@@ -1,11 +1,10 @@
 """Scripts: the examples run and say what they should; weights come from files, are averaged, and looked at without learning."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
-from experiments import SPEC
+from experiments import EXAMPLES, SPEC, load_example
 from safetensors.torch import save_file
 
 import agentkd
@@ -18,7 +17,6 @@ from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.task import TaskResult
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 VIEWS = agentkd.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
 NETWORK = {"base": 8, "depth": 2}
 pytestmark = pytest.mark.process
@@ -27,11 +25,7 @@ pytestmark = pytest.mark.process
 def test_the_exchange_example_hands_over_every_kind_of_knowledge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = EXAMPLES / "exchange.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
-    spec = importlib.util.spec_from_file_location("exchange_example", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(record=str(tmp_path / "run"), epochs=1)
+    load_example("exchange").main(record=str(tmp_path / "run"), epochs=1)
     said = capsys.readouterr().out
     assert "step 8 of 8" in said and "{'encoder.1': (2, 32, 16, 16), 'logits': (2, 5, 32, 32)}" in said
     assert said.count("calibration error") == 2

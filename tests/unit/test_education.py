@@ -1,0 +1,215 @@
+"""What an agent decides by itself, what is kept of what it knew, and data made of other data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from experiments import SPEC
+from torch import nn
+
+from agentkd.community.education import Educated
+from agentkd.community.futures import Lesson
+from agentkd.community.handles import AgentHandle
+from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ConfigError, DatasetError
+from agentkd.knowledge.energy import usual
+from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_targets
+from agentkd.objectives import Boundary, SoftTargets
+from agentkd.recipe import Distillation
+from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.training.continual import accumulate, elastic_penalty, importance
+
+KNOWS, BETTER, KNOWS_NOT = Offer("a", 0.9, 0.6), Offer("b", 0.95, 0.8), Offer("c", 0.3, 0.9)
+
+
+def test_who_knows_the_data_teaches_and_who_does_not_learns_from_the_best() -> None:
+    assert decide(KNOWS, [BETTER], Rules(), {}).role is Role.TEACHER
+    assert decide(KNOWS_NOT, [KNOWS, BETTER], Rules(), {}) == Decision(Role.STUDENT, ("b",), "knows 30% of it, b 95%")
+    assert decide(KNOWS_NOT, [KNOWS, BETTER], Rules(policy="ensemble"), {}).teachers == ("b", "a")
+
+
+def test_nobody_learns_from_who_is_not_better_or_does_not_know() -> None:
+    assert decide(KNOWS_NOT, [Offer("d", 0.9, 0.31)], Rules(), {}).role is Role.IDLE, "0.28 is not better than 0.27 by the margin"
+    assert decide(KNOWS_NOT, [Offer("d", 0.7, 0.99)], Rules(), {}).role is Role.IDLE
+    assert decide(KNOWS_NOT, [], Rules(), {}).role is Role.IDLE
+
+
+def test_nobody_becomes_its_own_teacher_by_way_of_others() -> None:
+    taught = {"a": ("c",), "b": ("a",)}
+    assert learned_from("c", taught) == {"a", "b"}
+    assert decide(KNOWS_NOT, [KNOWS, BETTER], Rules(), taught).role is Role.IDLE
+
+
+def test_forgetting_and_backward_transfer_are_those_of_what_was_known_before() -> None:
+    scores = [{"a": [0.8, 0.1]}, {"a": [0.6, 0.5]}, {"a": [0.7, 0.4]}]
+    kept = retention(scores, {"a": [0, 1]})
+    assert kept.average == pytest.approx(0.55)
+    assert kept.forgetting == pytest.approx((0.1 + 0.1) / 2) and kept.backward_transfer == pytest.approx((-0.1 - 0.1) / 2)
+    assert retention(scores[:1], {"a": [0, -1]}).forgetting == 0.0
+
+
+class Recording:
+    """A community that only notes what it is asked, and answers at once."""
+
+    seed, num_learners = 1, 2
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def source(self, spec: str) -> DataSource:
+        return DataSource(spec=spec, content_digest="d")
+
+    def classes(self, spec: str) -> tuple[str, ...]:
+        return tuple("abcde")
+
+    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
+        self.tasks += [task for task, _ in tasks]
+        lessons = tuple(Lesson() for _ in tasks)
+        for lesson in lessons:
+            lesson.set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}", knowledge="k"))
+        return lessons
+
+
+def educated(community: Recording, name: str, rules: Rules) -> Educated:
+    agent = AgentHandle(community, name, "unet")  # type: ignore[arg-type]
+    agent.train(f"{name}-data")
+    return Educated(agent, f"{name}-data", rules)
+
+
+def learn(rules: Rules) -> list[Task]:
+    community = Recording()
+    student, teacher = educated(community, "s", rules), educated(community, "t", Rules())
+    student.learn("new", [teacher], epochs=3)
+    assert student.learned == ["s-data", "new"]
+    return community.tasks[2:]
+
+
+def test_each_protection_keeps_what_was_known_in_its_way() -> None:
+    (plain,) = learn(Rules(protection="none"))
+    assert plain.data.spec == "unlabelled:new" and [t.weights for t in plain.teachers] == ["w2"]
+    assert plain.distillation and plain.distillation.hard_loss == "none" and plain.recipe.epochs == 3
+    noted, elastic = learn(Rules(protection="ewc", strength=7))
+    assert noted.kind is TaskKind.CONSOLIDATE and noted.data.spec == "s-data"
+    assert elastic.consolidation and elastic.consolidation.strength == 7 and elastic.consolidation.anchors == "w1"
+    (own,) = learn(Rules(protection="lwf", own_share=0.25))
+    assert [(t.weights, t.share) for t in own.teachers] == [("w2", 0.75), ("w1", 0.25)]
+    (again,) = learn(Rules(protection="replay"))
+    assert again.data.spec == "joined:unlabelled:new|unlabelled:s-data"
+    assert [(t.weights, t.parts) for t in again.teachers] == [("w2", (0,)), ("w1", (1,))]
+
+
+def test_each_policy_takes_something_else_from_the_teacher() -> None:
+    def kinds(policy: Any, **more: Any) -> tuple[TaskKind, list[str]]:
+        (task,) = learn(Rules(policy=policy, protection="none", **more))
+        return task.kind, [objective.kind for objective in task.distillation.objectives] if task.distillation else []
+
+    taps = {"taps": (("encoder.0", "encoder.0"),)}
+    assert kinds("soft_targets") == (TaskKind.DISTILL, ["soft_targets"])
+    assert kinds("features", **taps) == (TaskKind.DISTILL, ["soft_targets", "features"])
+    assert kinds("relations", **taps) == (TaskKind.DISTILL, ["soft_targets", "pairwise"])
+    assert kinds("weights") == (TaskKind.AVERAGE, [])
+    assert kinds("data") == (TaskKind.TRAIN, [])
+    assert learn(Rules(policy="data"))[0].data.spec == "joined:s-data|t-data"
+    (started,) = learn(Rules(policy="weights_and_fine_tune", protection="none"))
+    assert started.distillation and started.distillation.start == "inherit" and not started.initial_weights
+    with pytest.raises(ConfigError, match="needs taps"):
+        learn(Rules(policy="features"))
+
+
+class OneWeight(nn.Module):
+    """Logits (w, 0) at every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.unused = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        flat = torch.zeros(len(images), 1, 2, 2)
+        return {"logits": torch.cat([flat + self.w, flat], dim=1)}
+
+
+def test_importance_is_that_of_the_weights_that_matter_and_accumulates() -> None:
+    images = [torch.zeros(1, 3, 2, 2)] * 3
+    first = importance(OneWeight(), images, seed=1)
+    assert first["w"] == 2.0 and first["unused"] == 0.0, "divided by its mean"
+    assert torch.equal(first["w"], importance(OneWeight(), images, seed=1)["w"])
+    assert accumulate({"w": torch.tensor(4.0)}, first, 0.5)["w"] == 4.0
+
+
+def test_the_penalty_is_zero_at_the_anchors_and_pulls_back_what_matters() -> None:
+    network = OneWeight()
+    anchors = {"w": torch.tensor(0.5), "unused": torch.tensor(1.0)}
+    penalty = elastic_penalty(network, anchors, {"w": torch.tensor(2.0), "unused": torch.tensor(0.0)}, strength=3.0)
+    assert penalty() == 0
+    with torch.no_grad():
+        network.w += 2
+        network.unused += 5
+    assert float(penalty()) == pytest.approx(0.5 * 3 * 2 * 2**2 / 2)
+    penalty().backward()
+    assert network.w.grad is not None and float(network.w.grad) == pytest.approx(0.5 * 3 * 2 * 2 * 2 / 2)
+    assert network.unused.grad == 0
+
+
+def test_data_made_of_others_hide_ignore_and_join() -> None:
+    plain, hidden = open_dataset(SPEC), open_dataset(f"unlabelled:{SPEC}")
+    only, both = open_dataset(f"only:Fire+Smoke:{SPEC}"), open_dataset(f"joined:unlabelled:{SPEC}|{SPEC}")
+    train, validation = plain.splits["train"][0], plain.splits["validation"][0]
+    assert np.array_equal(hidden.sample(train).image, plain.sample(train).image)
+    assert (hidden.sample(train).label == 255).all() and (hidden.sample(validation).label != 255).any()
+    assert set(np.unique(only.sample(train).label)) <= {3, 4, 255} and only.classes == plain.classes
+    assert len(both.splits["train"]) == 2 * len(plain.splits["train"])
+    first, second = both.splits["train"][0], both.splits["train"][-1]
+    assert (both.part(first), both.part(second)) == (0, 1) and both.group(first) != both.group(second)
+    assert (both.sample(first).label == 255).all()
+    assert np.array_equal(both.sample(second).label, plain.sample(plain.splits["train"][-1]).label)
+    assert len({one.digest for one in (plain, hidden, only, both)}) == 4
+    both.check()
+    with pytest.raises(DatasetError, match="has no class Water"):
+        open_dataset(f"only:Water:{SPEC}")
+    with pytest.raises(DatasetError, match="light='noon' is not known"):
+        open_dataset("generated:seed=1,light=noon")
+
+
+def test_light_changes_images_and_nothing_else() -> None:
+    day, dusk = (open_dataset(f"generated:seed=5,size=32x32,light={light}") for light in ("day", "dusk"))
+    assert day.digest == open_dataset("generated:seed=5,size=32x32").digest != dusk.digest
+    assert np.array_equal(day.sample(0).label, dusk.sample(0).label)
+    assert day.sample(0).image.mean() > dusk.sample(0).image.mean() + 10
+
+
+def logits(*rows: list[float]) -> torch.Tensor:
+    """Teachers' logits [teachers,1,K,TILE,2 TILE], the same at all pixels."""
+    return torch.tensor(rows)[:, None, :, None, None].expand(-1, 1, -1, TILE, 2 * TILE).clone()
+
+
+def test_who_knows_best_teaches_by_class_by_tile_or_by_image() -> None:
+    labels = torch.zeros(1, TILE, 2 * TILE, dtype=torch.long)
+    sees = logits([5.0, 0.0], [0.0, 5.0])
+    by_class = best_teacher(sees, Moment(labels, 255, class_shares=((0.9, 0.0), (0.0, 0.6))))
+    assert (by_class == 0).all()
+    sees[0, :, :, :, TILE:] = 0.5  # the first one is at a loss on the right
+    by_tile = best_teacher(sees, Moment(labels, 255, energies=((-5.0, -4.0), (-6.0, -3.0))))
+    assert (by_tile[:, :, :TILE] == 0).all() and (by_tile[:, :, TILE:] == 1).all()
+
+
+def test_each_image_is_taught_by_the_teacher_of_its_part() -> None:
+    student, labels = torch.zeros(2, 2, 4, 4), torch.zeros(2, 4, 4).long()
+    teachers = [torch.tensor(value)[None, :, None, None].expand(2, 2, 4, 4) for value in ([3.0, 0.0], [0.0, 1.0])]
+    alone = [float(soft_targets(SoftTargets(), student, [teacher], Moment(labels, 255))) for teacher in teachers]
+    together = soft_targets(SoftTargets(), student, teachers, Moment(labels, 255, teacher_of=torch.tensor([0, 1])))
+    assert float(together) == pytest.approx(sum(alone) / 2)
+
+
+def test_usual_energies_are_the_middle_and_the_95th_percentile() -> None:
+    assert usual(torch.arange(101.0)) == (50.0, 95.0)
+
+
+def test_learning_without_labels_says_so_and_refuses_what_needs_them() -> None:
+    with pytest.raises(ValueError, match="give alpha=0"):
+        Distillation(hard_loss="none")
+    with pytest.raises(ValueError, match="boundary needs labels"):
+        Distillation(hard_loss="none", alpha=0, objectives=(Boundary(),))
+    with pytest.raises(ValueError, match="soft_targets needs labels"):
+        Distillation(hard_loss="none", alpha=0, objectives=(SoftTargets(gate="correct"),))
