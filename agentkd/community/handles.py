@@ -231,6 +231,18 @@ class AgentHandle:
         task = Task(kind=TaskKind.AVERAGE, architecture=self.architecture, data=home, teachers=tuple(references))
         return self._learn(task, next(iter(classes), ()))
 
+    def ema(self, other: "AgentHandle", decay: float = 0.99) -> Lesson:
+        """Moves to an exponential moving average: decay times the own weights, the rest of another network's (mean teacher).
+
+        Raises:
+            ConfigError: as ``average``, or the decay is not between 0 and 1.
+
+        Source: Tarvainen, Valpola, "Mean teachers are better role models", NeurIPS 2017.
+        """
+        if not 0 < decay < 1:
+            raise ConfigError(f"decay is {decay}; it must be above 0 and below 1")
+        return self.average([self, other], shares=[decay, 1 - decay])
+
     def evaluate(self, data: Data, split: str = "test") -> TaskResult:
         """Scores of the newest weights on a split; waits for them."""
         return self._look(TaskKind.EVALUATE, data, split).result()

@@ -10,13 +10,14 @@ from torch import nn
 
 from agentkd.community.education import Educated
 from agentkd.community.futures import Lesson
+from agentkd.community.graph import Edge, TransferGraph
 from agentkd.community.handles import AgentHandle
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.knowledge.energy import usual
 from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_targets
-from agentkd.objectives import Boundary, SoftTargets
+from agentkd.objectives import Boundary, Dist, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
 from agentkd.training.continual import accumulate, elastic_penalty, importance
@@ -146,7 +147,7 @@ def test_the_penalty_is_zero_at_the_anchors_and_pulls_back_what_matters() -> Non
     with torch.no_grad():
         network.w += 2
         network.unused += 5
-    assert float(penalty()) == pytest.approx(0.5 * 3 * 2 * 2**2 / 2)
+    assert float(penalty().detach()) == pytest.approx(0.5 * 3 * 2 * 2**2 / 2)
     penalty().backward()
     assert network.w.grad is not None and float(network.w.grad) == pytest.approx(0.5 * 3 * 2 * 2 * 2 / 2)
     assert network.unused.grad == 0
@@ -213,3 +214,45 @@ def test_learning_without_labels_says_so_and_refuses_what_needs_them() -> None:
         Distillation(hard_loss="none", alpha=0, objectives=(Boundary(),))
     with pytest.raises(ValueError, match="soft_targets needs labels"):
         Distillation(hard_loss="none", alpha=0, objectives=(SoftTargets(gate="correct"),))
+
+
+def test_a_transfer_graph_is_carried_out_in_the_order_of_its_chains() -> None:
+    community = Recording()
+    networks = {name: AgentHandle(community, name, "unet") for name in "abcd"}  # type: ignore[arg-type]
+    for name in "ab":
+        networks[name].train("s")
+    edges = [
+        Edge(teacher="c", student="d"),
+        Edge(teacher="a", student="c", objectives=(SoftTargets(gate="linear"),), share=3),
+        Edge(teacher="b", student="c", objectives=(SoftTargets(gate="linear"),)),
+    ]
+    graph = TransferGraph(edges=tuple(edges))
+    assert graph.students == ("c", "d") and TransferGraph.model_validate(graph.canonical()) == graph
+    lessons = graph.teach(networks, "s", epochs=2)
+    first, second = community.tasks[2:]
+    assert [(teacher.weights, teacher.share) for teacher in first.teachers] == [("w1", 3.0), ("w2", 1.0)]
+    assert first.distillation and first.distillation.objectives == (SoftTargets(gate="linear"),)
+    assert [teacher.weights for teacher in second.teachers] == ["w3"] and set(lessons) == {"c", "d"}
+    with pytest.raises(ConfigError, match="names c, d; there are a"):
+        graph.teach({"a": networks["a"], "b": networks["b"]}, "s")
+
+
+def test_a_transfer_graph_with_a_circle_a_repetition_or_a_contradiction_is_refused() -> None:
+    there, back = Edge(teacher="a", student="b"), Edge(teacher="b", student="a")
+    with pytest.raises(ValueError, match="b, a would be taught by who learns from them"):
+        TransferGraph(edges=(there, back))
+    with pytest.raises(ValueError, match="stands twice"):
+        TransferGraph(edges=(there, there))
+    with pytest.raises(ValueError, match="the edges to b have different objectives"):
+        TransferGraph(edges=(there, Edge(teacher="c", student="b", objectives=(Dist(),))))
+
+
+def test_a_moving_average_is_an_average_with_shares() -> None:
+    community = Recording()
+    a, b = (AgentHandle(community, name, "unet") for name in "ab")  # type: ignore[arg-type]
+    a.train("s")
+    b.train("s")
+    a.ema(b, decay=0.9)
+    assert [(t.weights, t.share) for t in community.tasks[-1].teachers] == [("w1", 0.9), ("w2", pytest.approx(0.1))]
+    with pytest.raises(ConfigError, match="above 0 and below 1"):
+        a.ema(b, decay=1.0)
