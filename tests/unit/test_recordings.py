@@ -103,6 +103,15 @@ def test_the_oldest_lessons_are_dropped_first_but_not_one_that_is_in_use_or_shar
     assert report.pays and report.saved_s == 12.0 and "recording pays" in str(report)
 
 
+def test_a_recording_with_a_hole_answers_what_it_has_but_spares_no_teacher(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), lesson()
+    known = Recordings(store)
+    rows = [told(step, store.put(bytes([step])), 1) for step in (0, 2)]
+    exchange = ExchangeSummary(record=store.put(recordings.encode(rows)))
+    known.note(task, TaskResult(status=Status.COMPLETED, epochs=2, exchange=exchange))
+    assert known.find(task) == ((exchange.record,), frozenset())
+
+
 def test_a_recorder_goes_on_after_its_student_was_killed(tmp_path: Path) -> None:
     store, index = Store(tmp_path / "store"), tmp_path / "lesson.jsonl"
     killed = Recorder(index, store)
