@@ -187,14 +187,14 @@ class RemoteLesson:
         self._requests = self._bytes = self._cached = self._served = 0
         self._waited_s = self._teacher_s = self._saved_s = 0.0
         for peer in self._peers.values():
-            self._reach(peer)
+            reach(self._post, peer)
 
     def close(self) -> None:
         """Gives back what was lent and closes the connections to the teachers."""
         for fetched in (*self._in_use, *(fetched for _, fetched in self._answers.values())):
             fetched.release()
         for peer in self._peers.values():
-            self._part(peer)
+            part(self._post, peer)
         if self._recorder:
             self._recorder.close()
 
@@ -266,17 +266,6 @@ class RemoteLesson:
                 return data
             if time.monotonic() - asked_at > ASK_AGAIN_S:
                 number, asked_at = self._say(peer, request), time.monotonic()
-
-    def _reach(self, peer: PeerAddress) -> None:
-        """Dials a teacher; one that does not listen dials this agent, and is let in for that."""
-        if not peer.endpoints:
-            self._post.admit([AdmittedPeer(agent=peer.agent, public_key=peer.public_key, may=())])
-        self._post.connect(peer)
-
-    def _part(self, peer: PeerAddress) -> None:
-        """Hangs up. Who dialed this agent keeps the connection, since it would not know to dial again for the next lesson."""
-        if peer.endpoints:
-            self._post.disconnect(peer.public_key)
 
     def _is_asked(self, weights: str, step: int) -> bool:
         return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
@@ -371,8 +360,8 @@ class RemoteLesson:
         old = self._peers.get(event.weights)
         if old is None or old == event.peer:
             return
-        self._part(old)
-        self._reach(event.peer)
+        part(self._post, old)
+        reach(self._post, event.peer)
         self._peers[event.weights] = event.peer
         for number in [number for number, asked in self._asked.items() if asked.weights == event.weights]:
             self._ask(event.weights, self._asked.pop(number).step)
@@ -455,3 +444,16 @@ def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, ste
 def request_digest(request: KnowledgeRequest) -> str:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
     return canonical.digest(request.model_dump(mode="json", exclude={"ways", "step"}))
+
+
+def reach(post: Post, peer: PeerAddress) -> None:
+    """Dials a teacher; one that does not listen dials this agent, and is let in for that."""
+    if not peer.endpoints:
+        post.admit([AdmittedPeer(agent=peer.agent, public_key=peer.public_key, may=())])
+    post.connect(peer)
+
+
+def part(post: Post, peer: PeerAddress) -> None:
+    """Hangs up. Who dialed this agent keeps the connection, since it would not know to dial again for the next lesson."""
+    if peer.endpoints:
+        post.disconnect(peer.public_key)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import ASK_AGAIN_S, GIVE_UP_S, blend
+from agentkd.agents.lessons import ASK_AGAIN_S, GIVE_UP_S, blend, part, reach
 from agentkd.agents.work import encode_weights
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
@@ -35,7 +35,6 @@ from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.messages.bodies import (
-    AdmittedPeer,
     ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
@@ -90,7 +89,8 @@ class MutualLesson:
         self._asked: dict[int, str] = {}
         self._due: dict[str, float] = {}
         for partner in partners:
-            self._reach(partner.weights, partner.peer)
+            reach(post, partner.peer)
+            self._peers[partner.weights] = partner.peer
 
     def attend(self, network: nn.Module) -> None:
         """The network that learns, and speaks."""
@@ -130,7 +130,7 @@ class MutualLesson:
                 self._pending += [delivery] if isinstance(delivery.message.body, KnowledgeRequest) else []
         self._answer_pending()
         for peer in self._peers.values():
-            self._part(peer)
+            part(self._post, peer)
 
     # Speaking.
 
@@ -252,23 +252,14 @@ class MutualLesson:
 
     # Where the partners are.
 
-    def _reach(self, key: str, peer: PeerAddress) -> None:
-        if not peer.endpoints:
-            self._post.admit([AdmittedPeer(agent=peer.agent, public_key=peer.public_key, may=())])
-        self._post.connect(peer)
-        self._peers[key] = peer
-
-    def _part(self, peer: PeerAddress) -> None:
-        if peer.endpoints:
-            self._post.disconnect(peer.public_key)
-
     def _move(self, event: TeacherMovedEvent) -> None:
         old = self._peers.get(event.weights)
         if event.weights not in self._partners or old == event.peer:
             return
         if old is not None:
-            self._part(old)
-        self._reach(event.weights, event.peer)
+            part(self._post, old)
+        reach(self._post, event.peer)
+        self._peers[event.weights] = event.peer
         self._asked = {number: key for number, key in self._asked.items() if key != event.weights}
         self._due[event.weights] = time.monotonic()
 

@@ -18,11 +18,6 @@ def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return -temperature * torch.logsumexp(logits.float() / temperature, dim=1)
 
 
-def known_below(energies: Tensor) -> float:
-    """The energy under which a pixel counts as known: the 95th percentile of those met in validation."""
-    return usual(energies)[1]
-
-
 def usual(energies: Tensor) -> tuple[float, float]:
     """Median and 95th percentile of the energies met in validation."""
     flat = energies.flatten()
