@@ -127,6 +127,13 @@ class Task(FrozenData):
     partners: tuple[Partner, ...] = Field(default=(), max_length=15)
 
     @model_validator(mode="after")
+    def _check_routes(self) -> "Task":
+        routes = [(bool(t.class_shares), bool(t.energies), bool(t.parts)) for t in self.teachers]
+        if len(set(routes)) > 1 or any(sum(route) > 1 for route in routes):
+            raise ValueError("teachers are told apart in one way, class_shares, energies or parts, and all of them or none")
+        return self
+
+    @model_validator(mode="after")
     def _check_partners(self) -> "Task":
         if (self.kind is TaskKind.MUTUAL) != bool(self.partners):
             raise ValueError("a mutual lesson has partners, nothing else has")
@@ -165,7 +172,8 @@ class Task(FrozenData):
         assert d is not None
         asked = [payload.canonical() for payload in d.payloads]
         how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
-        return digest([teacher.weights, len(teacher.class_order), self.data.canonical(), asked, how])
+        classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
+        return digest([teacher.weights, classes, self.data.canonical(), asked, how])
 
 
 class Status(StrEnum):

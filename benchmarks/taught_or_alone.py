@@ -68,7 +68,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options.add_argument("--epochs", type=int, default=15)
     options.add_argument("--teacher-epochs", type=int, default=40)
-    options.add_argument("--learning-rate", type=float, default=0.05, help="of the students; the teacher has the usual 0.01")
+    options.add_argument("--learning-rate", type=float, default=0.01, help="of the students; the teacher has 0.01")
     options.add_argument("--record", type=Path, default=Path("runs/taught_or_alone"))
     chosen = options.parse_args()
     data = agentkd.open_dataset(chosen.data)

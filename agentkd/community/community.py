@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Silent, Watcher
 from agentkd.architecture import Setting
@@ -21,7 +23,7 @@ from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle, Data
 from agentkd.config import LaunchConfig
 from agentkd.datasets.opening import Opened, open_dataset
-from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, TrainingError
+from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, Problem, TrainingError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.messages.bodies import TaskProgressEvent
@@ -42,7 +44,7 @@ class Community:
         record: folder for weights and records; one community at a time may use it.
         seed: root of all random numbers.
         launch: how agents are started and watched, as in an experiment's ``launch``: ``record_lessons=True`` keeps what
-            teachers told, and whoever asks the same again, also in a later session, is answered without a teacher.
+            teachers told, and whoever asks the same again, also in a later script, is answered without a teacher.
 
     Example::
 
@@ -64,7 +66,12 @@ class Community:
         watcher: Watcher | None = None,
         **launch: Any,
     ) -> None:
-        self.seed, self._launch = seed, LaunchConfig.model_validate(launch)
+        try:
+            self.seed, self._launch = seed, LaunchConfig.model_validate(launch)
+        except ValidationError as error:
+            known = ", ".join(name for name in LaunchConfig.model_fields if name != "devices")
+            problems = [Problem(".".join(map(str, one["loc"])), f"{one['msg']}; known: {known}") for one in error.errors()]
+            raise ConfigError(problems, source="Community") from None
         self._slots = () if devices == "none" else parse_devices(devices)
         self._folder = RunFolder(Path(record))
         self._watcher = watcher or Silent()

@@ -6,7 +6,7 @@ from typing import Any
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle, Data
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide
-from agentkd.datasets.opening import Opened
+from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets
 
@@ -22,7 +22,7 @@ class Educated:
 
     def __init__(self, agent: AgentHandle, learned: Data, rules: Rules | None = None) -> None:
         self.agent, self.rules = agent, rules or Rules()
-        self.learned = [_spec(learned)]
+        self.learned = _specs(learned)
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Educated:
         the classes that it sees there are as frequent as in what it learned.
         """
         there = self.agent.assess(data, split="train")
-        at_home = self.agent.assess("joined:" + "|".join(self.learned), split="validation")
+        at_home = self.agent.assess(_joined(self.learned), split="validation")
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
         return Offer(self.name, (there.known_fraction or 0.0) * overlap, self.agent.miou)
 
@@ -49,23 +49,23 @@ class Educated:
             recipe: fields of ``Recipe``.
 
         Raises:
-            ConfigError: the policy needs taps, or an equal architecture, and there is none.
+            ConfigError: the policy needs taps, or does not go together with the protection.
         """
-        rules, new = self.rules, _spec(data)
-        best = teachers[0].agent
-        if rules.policy == "weights":
-            lesson = self.agent.average([best])
-        elif rules.policy == "data":
-            lesson = self.agent.train("joined:" + "|".join(self._remembered(teachers[0].learned)), **recipe)
+        policy, new, best = self.rules.policy, _specs(data), teachers[0]
+        if policy == "weights":
+            lesson, known = self.agent.average([best.agent]), [*best.learned, *new]
+        elif policy == "data":
+            known = [*self.learned, *best.learned]
+            lesson = self.agent.train(_joined(known), **recipe)
         else:
-            lesson = self._be_taught(new, [teacher.agent for teacher in teachers], recipe)
-        self.learned.append(new)
-        self.agent.settle("joined:" + "|".join(self.learned))
+            lesson, known = self._be_taught(new, [teacher.agent for teacher in teachers], recipe), [*self.learned, *new]
+        self.learned = list(dict.fromkeys(known))
+        self.agent.settle(_joined(self.learned))
         return lesson
 
-    def _be_taught(self, new: str, teachers: list[AgentHandle], recipe: dict[str, Any]) -> Lesson:
+    def _be_taught(self, new: list[str], teachers: list[AgentHandle], recipe: dict[str, Any]) -> Lesson:
         rules, options = self.rules, dict(recipe)
-        hidden = f"unlabelled:{new}"
+        looked_at = new
         if rules.policy == "weights_and_fine_tune":
             options["start"] = "inherit"
         if rules.protection == "ewc":
@@ -76,10 +76,14 @@ class Educated:
             options["shares"] = [share] * len(teachers) + [rules.own_share]
             teachers = [*teachers, self.agent]
         elif rules.protection == "replay":
-            hidden = "joined:" + "|".join(f"unlabelled:{spec}" for spec in (new, *self.learned))
-            teachers = [*teachers[:1], self.agent]
-            options["route"] = [(0,), tuple(range(1, len(self.learned) + 1))]
+            if len(teachers) > 1:
+                raise ConfigError(f"{self.name}: with replay one teacher teaches what is new; choose protection ewc, lwf or none")
+            looked_at = [*new, *self.learned]
+            teachers = [*teachers, self.agent]
+            numbers = range(len(looked_at))
+            options["route"] = [tuple(numbers[: len(new)]), tuple(numbers[len(new) :])]
         chosen: dict[str, Any] = {"alpha": 0, "hard_loss": "none", "keep": "last", **options}
+        hidden = _joined([f"unlabelled:{spec}" for spec in looked_at])
         return self.agent.distill(teachers, hidden, self._objectives(), **chosen)
 
     def _objectives(self) -> list[Objective]:
@@ -93,9 +97,6 @@ class Educated:
         if not taps:
             raise ConfigError(f"{self.name}: policy {self.rules.policy!r} needs taps=((OURS, THEIRS), ...)")
         return [soft, wanted[self.rules.policy]()]
-
-    def _remembered(self, theirs: list[str]) -> list[str]:
-        return list(dict.fromkeys([*self.learned, *theirs]))
 
 
 def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> dict[str, Decision]:
@@ -130,5 +131,11 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     return decisions
 
 
-def _spec(data: Data) -> str:
-    return data.spec if isinstance(data, Opened) else data
+def _specs(data: Data) -> list[str]:
+    """What a dataset is joined of; itself if it is not."""
+    spec = data.spec if isinstance(data, Opened) else data
+    return spec.removeprefix(JOINED).split("|")
+
+
+def _joined(specs: Sequence[str]) -> str:
+    return specs[0] if len(specs) == 1 else JOINED + "|".join(dict.fromkeys(specs))

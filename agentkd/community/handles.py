@@ -186,6 +186,8 @@ class AgentHandle:
             reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
             for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
         ]
+        if len({reference.weights for reference in references}) < len(references):
+            raise ConfigError("two of the teachers have the same weights; name each once, and give it a share")
         if route != "shares":
             routes = [
                 routed(teacher, data, route) if isinstance(route, str) else {"parts": route[i]}

@@ -34,7 +34,8 @@ class Rules:
             those of an ``ensemble`` of all who know, its ``weights`` (the same architecture), those as a start, or the ``data``
             that it learned.
         protection: how earlier knowledge is kept: ``ewc`` holds the weights that matter, ``lwf`` (learning without forgetting)
-            has the student's earlier self teach too, ``replay`` has it teach on the data that it learned before.
+            has the student's earlier self teach too, ``replay`` has it teach on the data that it learned before (not with an
+            ensemble). Policy ``weights`` replaces everything; ``data`` trains on the own data as well. Both need none of these.
         strength: of the penalty with ``ewc``.
         own_share: of the earlier self among the teachers with ``lwf``.
         taps: student's tap to teacher's tap, for ``features`` and ``relations``.

@@ -15,6 +15,7 @@ from agentkd.datasets.samples import Color, Dataset, Sample, read_size
 from agentkd.errors import DatasetError
 from agentkd.recipe import ViewSettings
 
+JOINED = "joined:"
 DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
 
@@ -117,8 +118,11 @@ def _open(spec: str) -> Dataset:
     if kind == "only":
         classes, _, inner = rest.partition(":")
         return OnlyClasses(_open(inner), classes.split("+"))
-    if kind == "joined":
-        return Joined([_open(part) for part in rest.split("|")])
+    if spec.startswith(JOINED):
+        parts = rest.split("|")
+        if any(JOINED in part for part in parts):
+            raise DatasetError(spec, "has a joined dataset among those that it joins", f"a flat list: {JOINED}A|B|C")
+        return Joined([_open(part) for part in parts])
     if kind in ("generated", "folder", "camvid"):
         options = _read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)

@@ -3,35 +3,14 @@
 from concurrent.futures import Future
 
 import pytest
+from noting import Recording
 
 from agentkd.community.community import Community
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
-
-
-class Recording(Community):
-    """A community that notes tasks and answers at once."""
-
-    def __init__(self) -> None:
-        self.seed = 1
-        self.tasks: list[Task] = []
-
-    def source(self, spec: str) -> DataSource:
-        return DataSource(spec=spec, content_digest="d")
-
-    def classes(self, spec: str) -> tuple[str, ...]:
-        return tuple("abcde")
-
-    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
-        lessons = []
-        for task, _ in tasks:
-            self.tasks.append(task)
-            lessons.append(Lesson())
-            lessons[-1].set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}"))
-        return tuple(lessons)
+from agentkd.task import Status, TaskKind, TaskResult
 
 
 @pytest.fixture
@@ -177,3 +156,8 @@ def test_an_untrained_network_cannot_teach_or_be_looked_at(community: Recording)
 def test_new_kinds_of_tasks_leave_the_digests_of_others_alone(community: Recording) -> None:
     handle(community, "a").train("s")
     assert not {"home", "views", "taps", "partners", "consolidation"} & set(community.tasks[0].canonical())
+
+
+def test_a_setting_that_is_not_one_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="record_lesson: .*known: .*record_lessons"):
+        Community(devices="cpu:1", record_lesson=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from experiments import SPEC
+from noting import Recording
 from torch import nn
 
 from agentkd.community.education import Educated
-from agentkd.community.futures import Lesson
 from agentkd.community.graph import Edge, TransferGraph
 from agentkd.community.handles import AgentHandle
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
@@ -19,7 +19,7 @@ from agentkd.knowledge.energy import usual
 from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_targets
 from agentkd.objectives import Boundary, Dist, SoftTargets
 from agentkd.recipe import Distillation
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import Task, TaskKind
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 
 KNOWS, BETTER, KNOWS_NOT = Offer("a", 0.9, 0.6), Offer("b", 0.95, 0.8), Offer("c", 0.3, 0.9)
@@ -51,28 +51,6 @@ def test_forgetting_and_backward_transfer_are_those_of_what_was_known_before() -
     assert retention(scores[:1], {"a": [0, -1]}).forgetting == 0.0
 
 
-class Recording:
-    """A community that only notes what it is asked, and answers at once."""
-
-    seed, num_learners = 1, 2
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-
-    def source(self, spec: str) -> DataSource:
-        return DataSource(spec=spec, content_digest="d")
-
-    def classes(self, spec: str) -> tuple[str, ...]:
-        return tuple("abcde")
-
-    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
-        self.tasks += [task for task, _ in tasks]
-        lessons = tuple(Lesson() for _ in tasks)
-        for lesson in lessons:
-            lesson.set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}", knowledge="k"))
-        return lessons
-
-
 def educated(community: Recording, name: str, rules: Rules) -> Educated:
     agent = AgentHandle(community, name, "unet")  # type: ignore[arg-type]
     agent.train(f"{name}-data")
@@ -83,7 +61,8 @@ def learn(rules: Rules) -> list[Task]:
     community = Recording()
     student, teacher = educated(community, "s", rules), educated(community, "t", Rules())
     student.learn("new", [teacher], epochs=3)
-    assert student.learned == ["s-data", "new"]
+    known = {"weights": ["t-data", "new"], "data": ["s-data", "t-data"]}
+    assert student.learned == known.get(rules.policy, ["s-data", "new"])
     return community.tasks[2:]
 
 
@@ -167,6 +146,8 @@ def test_data_made_of_others_hide_ignore_and_join() -> None:
     assert np.array_equal(both.sample(second).label, plain.sample(plain.splits["train"][-1]).label)
     assert len({one.digest for one in (plain, hidden, only, both)}) == 4
     both.check()
+    with pytest.raises(DatasetError, match="a flat list"):
+        open_dataset(f"joined:{SPEC}|unlabelled:joined:{SPEC}")
     with pytest.raises(DatasetError, match="has no class Water"):
         open_dataset(f"only:Water:{SPEC}")
     with pytest.raises(DatasetError, match="light='noon' is not known"):
@@ -256,3 +237,34 @@ def test_a_moving_average_is_an_average_with_shares() -> None:
     assert [(t.weights, t.share) for t in community.tasks[-1].teachers] == [("w1", 0.9), ("w2", pytest.approx(0.1))]
     with pytest.raises(ConfigError, match="above 0 and below 1"):
         a.ema(b, decay=1.0)
+
+
+def test_what_was_joined_is_remembered_in_its_parts() -> None:
+    community = Recording()
+    student, teacher = educated(community, "s", Rules()), educated(community, "t", Rules())
+    student.learn("joined:n1|n2", [teacher])
+    task = community.tasks[-1]
+    assert task.data.spec == "joined:unlabelled:n1|unlabelled:n2|unlabelled:s-data"
+    assert [t.parts for t in task.teachers] == [(0, 1), (2,)] and student.learned == ["s-data", "n1", "n2"]
+
+
+def test_teachers_are_told_apart_in_one_way_and_all_or_none() -> None:
+    community = Recording()
+    student, teacher = educated(community, "s", Rules()), educated(community, "t", Rules())
+    student.learn("new", [teacher])
+    task = community.tasks[-1]
+    for wrong in ({"parts": ()}, {"energies": (0.0, 1.0)}):
+        teachers = (task.teachers[0], task.teachers[1].model_copy(update=wrong))
+        with pytest.raises(ValueError, match="all of them or none"):
+            Task.model_validate(dict(task) | {"teachers": teachers})
+
+
+def test_an_ensemble_needs_different_teachers_and_no_replay() -> None:
+    community = Recording()
+    student, teacher = educated(community, "s", Rules(policy="ensemble", protection="none")), educated(community, "t", Rules())
+    with pytest.raises(ConfigError, match="two of the teachers have the same weights"):
+        student.learn("new", [teacher, teacher])
+    student.rules = Rules(policy="ensemble")
+    with pytest.raises(ConfigError, match="with replay one teacher"):
+        student.learn("new", [teacher, teacher])
+    assert student.learned == ["s-data"], "what was refused is not learned"

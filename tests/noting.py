@@ -1,0 +1,27 @@
+"""A community that only notes what it is asked, and answers at once."""
+
+from agentkd.community.futures import Lesson
+from agentkd.task import DataSource, Status, Task, TaskResult
+
+
+class Recording:
+    """What a handle needs of a community, with every task kept."""
+
+    seed, num_learners = 1, 2
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def source(self, spec: str) -> DataSource:
+        return DataSource(spec=spec, content_digest="d")
+
+    def classes(self, spec: str) -> tuple[str, ...]:
+        return tuple("abcde")
+
+    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
+        lessons = []
+        for task, _ in tasks:
+            self.tasks.append(task)
+            lessons.append(Lesson())
+            lessons[-1].set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}", knowledge="k"))
+        return tuple(lessons)
