@@ -159,5 +159,5 @@ def test_new_kinds_of_tasks_leave_the_digests_of_others_alone(community: Recordi
 
 
 def test_a_setting_that_is_not_one_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="record_lesson: .*known: .*record_lessons"):
+    with pytest.raises(ConfigError, match=r"record_lesson: .*known: .*record_lessons"):
         Community(devices="cpu:1", record_lesson=True)
