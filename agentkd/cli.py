@@ -71,6 +71,49 @@ def demo(
 
 
 @app.command()
+def community(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for weights and records; it may be new.")],
+    devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
+    ] = None,
+) -> None:
+    """Keep agents running, so that scripts can come and go: agentkd.Community.connect("RUN"). Ends with Ctrl-C.
+
+    What is under way then is not lost: whoever asks for it again, after the next start, has it gone on with.
+    """
+    import yaml
+    from rich.console import Console
+
+    from agentkd import logs
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.community.host import Host
+    from agentkd.config import launch_settings
+    from agentkd.launch.devices import parse_devices
+    from agentkd.report.live import PlainWatcher
+
+    given = {}
+    for item in overrides or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: expected name=value")
+        given[name] = yaml.safe_load(value)
+    folder = RunFolder(run_folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    slots = () if devices == "none" else parse_devices(devices)
+    host = Host(folder, slots, launch_settings(given), PlainWatcher(Console()))
+    host.start()
+    logs.to_file(folder.logs / "coordinator.log")
+    typer.echo(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
+    try:
+        host.wait()
+    except KeyboardInterrupt:
+        typer.echo("ending; what is recorded stays")
+    finally:
+        host.close()
+
+
+@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
     output_format: Format = "text",

@@ -120,6 +120,9 @@ class LaunchConfig(FrozenData):
     """How agents are started, watched and connected. Nothing here changes results.
 
     Args:
+        teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
+        teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
+            Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
         record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
     """
@@ -131,6 +134,8 @@ class LaunchConfig(FrozenData):
     hang_s: float = Field(default=900.0, gt=1)
     max_attempts: int = Field(default=3, ge=1)
     checkpoint_every_s: float = Field(default=30.0, ge=0)
+    teacher_copies: int = Field(default=1, ge=1, le=64)
+    teacher_wait_s: float = Field(default=300.0, gt=0)
     record_lessons: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
 
@@ -182,6 +187,20 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     for override in overrides:
         apply_override(data, override)
     return check_experiment(data, source=str(path))
+
+
+def launch_settings(data: dict[str, Any]) -> LaunchConfig:
+    """How agents are started, from plain data.
+
+    Raises:
+        ConfigError: all problems found, and the settings there are.
+    """
+    try:
+        return LaunchConfig.model_validate(data)
+    except ValidationError as error:
+        known = ", ".join(name for name in LaunchConfig.model_fields if name != "devices")
+        problems = [Problem(".".join(map(str, one["loc"])), f"{one['msg']}; known: {known}") for one in error.errors()]
+        raise ConfigError(problems, source="launch") from None
 
 
 def dump_experiment(experiment: Experiment) -> str:

@@ -4,9 +4,10 @@ An objective has two halves. The teacher's half is a *payload*: a reduction of t
 half is the loss; both are computed in ``agentkd.knowledge``. A tap is the dotted name of a module: ``spp``, ``layer3.1``.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.canonical import FrozenData
 
@@ -49,9 +50,42 @@ class Payload(FrozenData):
 
 
 LOGITS = Payload()
+Schedule = Literal["constant", "rise", "fall", "cosine"]
 
 
-class SoftTargets(FrozenData):
+class Scheduled(FrozenData):
+    """What every objective has besides its own fields.
+
+    Args:
+        schedule: how its weight goes with the share ``p`` of the steps that are done: ``constant``, ``rise`` (p), ``fall``
+            (1 - p) or ``cosine`` ((1 + cos(pi p)) / 2).
+    """
+
+    schedule: Schedule = "constant"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_constant(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if (name, value) != ("schedule", "constant")}
+
+    def factor(self, progress: float) -> float:
+        """What the weight is multiplied with after this share of the steps.
+
+        Example:
+            >>> [SoftTargets(schedule="fall").factor(p) for p in (0.0, 0.25, 1.0)]
+            [1.0, 0.75, 0.0]
+        """
+        match self.schedule:
+            case "rise":
+                return progress
+            case "fall":
+                return 1 - progress
+            case "cosine":
+                return (1 + math.cos(math.pi * progress)) / 2
+        return 1.0
+
+
+class SoftTargets(Scheduled):
     """KL(softmax(z_T / tau) || softmax(z_S / tau)), mean over valid pixels.
 
     Args:
@@ -78,7 +112,7 @@ class SoftTargets(FrozenData):
     gate_at: float = Field(default=0.5, ge=0, le=1)
 
 
-class Boundary(FrozenData):
+class Boundary(Scheduled):
     """Soft targets on the pixels within ``width`` of another label alone.
 
     Source: after Liu et al., "BPKD: Boundary Privileged Knowledge Distillation For Semantic Segmentation", 2024.
@@ -90,7 +124,7 @@ class Boundary(FrozenData):
     width: int = Field(default=2, ge=1, le=64)
 
 
-class Dkd(FrozenData):
+class Dkd(Scheduled):
     """Decoupled soft targets: ``target`` times the divergence of target against rest, ``rest`` times that among the others.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022.
@@ -103,7 +137,7 @@ class Dkd(FrozenData):
     rest: float = Field(default=8.0, ge=0)
 
 
-class Dist(FrozenData):
+class Dist(Scheduled):
     """One minus Pearson's correlation, over the classes of each pixel (``beta``) and over the pixels of each class (``gamma``).
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
@@ -116,7 +150,7 @@ class Dist(FrozenData):
     gamma: float = Field(default=1.0, ge=0)
 
 
-class ChannelWise(FrozenData):
+class ChannelWise(Scheduled):
     """tau^2 / C times the sum over channels of the KL between the spatial softmaxes, of the logits or of features.
 
     Args:
@@ -132,7 +166,7 @@ class ChannelWise(FrozenData):
     weight: Weight = 3.0
 
 
-class _Tapped(FrozenData):
+class _Tapped(Scheduled):
     """An objective on features, which may be given the taps first: ``Features({"spp": "spp"}, weight=10)``."""
 
     taps: Taps
@@ -190,7 +224,7 @@ class Ifvd(_Tapped):
     weight: Weight = 20.0
 
 
-class Own(FrozenData):
+class Own(Scheduled):
     """A user's own objective: ``path`` (``package.module:Name``) is called with ``settings`` in the student's process.
 
     What it makes must have ``loss(student, teacher, moment)``, see ``agentkd.knowledge.objectives.StudentHalf``. The teacher's

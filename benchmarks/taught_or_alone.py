@@ -1,6 +1,6 @@
 """Does a teacher help? A student taught by a better network against the same student alone, equally many steps, several seeds.
 
-    AGENTKD_DATA=DIR python benchmarks/taught_or_alone.py --data folder:path=camvid-11,size=160x120,holdout=0.25
+    AGENTKD_DATA=DIR python benchmarks/taught_or_alone.py --data folder:path=camvid-11,size=120x90,holdout=0.25
 
 Both students of a seed start from the same weights and see the same views. Prints a table of validation and test mIoU with
 means and sample standard deviations.
@@ -30,9 +30,16 @@ METHODS: dict[str, Sequence[Any]] = {
 Scores = dict[str, tuple[float, float]]
 
 
-def recipe(epochs: int, learning_rate: float = 0.01) -> dict[str, Any]:
-    views = agentkd.ViewSettings(crop_height=96, crop_width=128, scale_min=0.75, scale_max=1.5)
-    return {"epochs": epochs, "batch_size": 4, "validate_every": 5, "learning_rate": learning_rate, "views": views}
+def recipe(epochs: int, learning_rate: float) -> dict[str, Any]:
+    views = agentkd.ViewSettings(crop_height=72, crop_width=96, scale_min=0.75, scale_max=1.5)
+    return {
+        "epochs": epochs,
+        "batch_size": 4,
+        "validate_every": 5,
+        "views": views,
+        "optimizer": "sgd",
+        "learning_rate": learning_rate,
+    }
 
 
 def scores(agent: AgentHandle, data: Opened) -> tuple[float, float]:
@@ -64,16 +71,16 @@ def measure(data: Opened, place: Path, seed: int, teachers: dict[str, Any], stud
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", default="folder:path=camvid-11,size=160x120,holdout=0.25")
+    options.add_argument("--data", default="folder:path=camvid-11,size=120x90,holdout=0.25")
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options.add_argument("--epochs", type=int, default=15)
+    options.add_argument("--epochs", type=int, default=30)
     options.add_argument("--teacher-epochs", type=int, default=40)
-    options.add_argument("--learning-rate", type=float, default=0.01, help="of the students; the teacher has 0.01")
+    options.add_argument("--learning-rate", type=float, default=0.05)
     options.add_argument("--record", type=Path, default=Path("runs/taught_or_alone"))
     chosen = options.parse_args()
     data = agentkd.open_dataset(chosen.data)
     rows: dict[str, list[tuple[float, float]]] = {}
-    teachers, students = recipe(chosen.teacher_epochs), recipe(chosen.epochs, chosen.learning_rate)
+    teachers, students = recipe(chosen.teacher_epochs, chosen.learning_rate), recipe(chosen.epochs, chosen.learning_rate)
     for seed in chosen.seeds:
         for name, found in measure(data, chosen.record, seed, teachers, students).items():
             rows.setdefault(name, []).append(found)

@@ -20,9 +20,9 @@ import torch
 
 from agentkd.agents import mutual
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import RemoteLesson
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
+from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.run_folder import RunFolder
@@ -397,7 +397,15 @@ class Agent:
         if request.task.kind is TaskKind.MUTUAL:
             here = self.folder
             return MutualLesson(
-                request.task, feed, request.teachers, folder=here, post=post, carrier=carrier, inbox=inbox, check=check
+                request.task,
+                feed,
+                request.teachers,
+                folder=here,
+                post=post,
+                carrier=carrier,
+                inbox=inbox,
+                check=check,
+                wait_s=request.wait_s,
             )
         return RemoteLesson(
             request.task,
@@ -411,6 +419,7 @@ class Agent:
             obtain=self._read_artifact,
             recorded=recorded(request.recorded, self.folder.store),
             recorder=Recorder(self.folder.lesson(request.key), self.folder.store) if request.record else None,
+            wait_s=request.wait_s,
         )
 
     def _hooks(self, task: str, epoch: int, number: int, check: Callable[[], None]) -> Hooks:

@@ -2,15 +2,14 @@
 
 import logging
 import queue
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agentkd.agents import dispatch
+from agentkd.agents.collecting import Collected, Collector
 from agentkd.agents.dispatch import Bench, Condition, Dispatcher
 from agentkd.agents.members import HEARTBEAT_S, Members
 from agentkd.agents.watching import Activity, Watcher
-from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
@@ -28,6 +27,7 @@ from agentkd.errors import (
 )
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
+from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
@@ -42,11 +42,11 @@ from agentkd.messages.bodies import (
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
-    KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
     LeftEvent,
     ReleaseEvent,
+    SubmitRequest,
     TaskProgressEvent,
     TaskReply,
     TaskRequest,
@@ -61,8 +61,6 @@ from agentkd.messages.wire import Buffer
 from agentkd.task import Status, Task, TaskKind, TaskResult
 
 POLL_S = 0.1
-MAX_COLLECTING = 4
-COLLECT_TIMEOUT_S = 60.0
 MAX_ERROR_TEXT = 2000
 # Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
@@ -94,15 +92,6 @@ class _Doing:
     error: ErrorReply | None = None
 
 
-@dataclass(frozen=True)
-class _Collected:
-    """The artifacts of a result are in the store, or could not be brought there."""
-
-    agent: str
-    reply: TaskReply
-    error: AgentKDError | None
-
-
 class Crew:
     """Has tasks done. Use as a context manager: no agent that it started outlives it.
 
@@ -115,6 +104,8 @@ class Crew:
         watcher: who is told what happens.
         launcher: starts the agents; as processes here if it is not given.
         is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
+        on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``), on the I/O thread; the keys of
+            those scripts stand in the run folder. Without it nobody else may hand in tasks.
     """
 
     def __init__(
@@ -126,16 +117,17 @@ class Crew:
         launcher: Launcher | None = None,
         *,
         is_forgiving: bool = False,
+        on_order: Callable[[Delivery], None] | None = None,
     ) -> None:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
-        self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts)
-        self._inbox: queue.Queue[Delivery | _Collected | AdmittedPeer] = queue.Queue()
+        self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
+        self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
-        self._asker, self._collecting = Asker(), ThreadPoolExecutor(MAX_COLLECTING, thread_name_prefix="agentkd-collect")
+        self._asker, self._on_order = Asker(), on_order
         keys, transport = new_key_pair(), find_transport(config.transport)
         bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
         self._post = Post(
@@ -147,8 +139,10 @@ class Crew:
                 coordinator_key=keys.public,
                 store=folder.store.place,
             ),
+            grants=Grants(Registry(folder.visitors) if on_order else None),
         )
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
+        self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
         launcher = launcher or LocalLauncher(folder)
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
@@ -163,7 +157,7 @@ class Crew:
             self._members.end()
         else:
             self._members.end_now()
-        self._collecting.shutdown(wait=False, cancel_futures=True)
+        self._collector.close()
         self._carrier.close()
         self._post.close()
 
@@ -232,6 +226,10 @@ class Crew:
         finally:
             fetched.release()
 
+    def tell(self, public_key: str, body: Body, *, parent_id: int = 0) -> None:
+        """Says something to a peer, perhaps as an answer. From any thread."""
+        self._post.send(public_key, body, parent_id=parent_id)
+
     @property
     def contact(self) -> Contact:
         """Where guests find this crew, and its public key."""
@@ -259,7 +257,11 @@ class Crew:
     # On the I/O thread.
 
     def _sort(self, delivery: Delivery) -> None:
-        if not self._asker.take(delivery):
+        if isinstance(delivery.message.body, SubmitRequest):
+            self._post.grants.check(delivery.sender, TASKS)
+            if self._on_order:
+                self._on_order(delivery)
+        elif not self._asker.take(delivery):
             self._inbox.put(delivery)
 
     def _welcome(self, key: str) -> WelcomeReply:
@@ -267,8 +269,8 @@ class Crew:
 
     # Incoming.
 
-    def _receive(self, delivery: "Delivery | _Collected | AdmittedPeer") -> None:
-        if isinstance(delivery, _Collected):
+    def _receive(self, delivery: "Delivery | Collected | AdmittedPeer") -> None:
+        if isinstance(delivery, Collected):
             self._end(delivery)
             return
         if isinstance(delivery, AdmittedPeer):
@@ -315,29 +317,11 @@ class Crew:
         doing = self._current(body.task, body.epoch)
         if doing:
             doing.result = body.result
-            missing = [digest for digest in body.result.artifacts if digest not in self.folder.store]
-            if missing:
-                self._collecting.submit(self._collect, name, key, body, missing)
+            if self._collector.begin(name, key, body):
                 return
         self._handle(dispatch.Ended(name, body.task, body.epoch))
 
-    def _collect(self, name: str, key: str, body: TaskReply, digests: list[str]) -> None:
-        """On a thread of its own: brings artifacts from the agent that made them."""
-        error: AgentKDError | None = None
-        try:
-            for digest in digests:  # grows while a recording is looked at
-                request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
-                reply = self._asker.ask(self._post, key, request, timeout_s=COLLECT_TIMEOUT_S)
-                assert isinstance(reply.message.body, KnowledgeReply)
-                self._carrier.fetch_to_store(key, reply.message.body.piece, reply.message.buffers)
-                if body.result.exchange and digest == body.result.exchange.record:
-                    told = recordings.decode(self.folder.store.get(digest))
-                    digests += sorted({one.piece for one in told if one.piece not in self.folder.store})
-        except AgentKDError as caught:
-            error = caught
-        self._inbox.put(_Collected(name, body, error))
-
-    def _end(self, collected: _Collected) -> None:
+    def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
             self._handle(dispatch.Ended(collected.agent, body.task, body.epoch))
@@ -431,7 +415,12 @@ class Crew:
         self._doing[action.task] = _Doing(task, label, action.agent, action.epoch, action.teachers, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
         request = TaskRequest(
-            task=task, epoch=action.epoch, teachers=taught, recorded=recorded, record=self._config.record_lessons
+            task=task,
+            epoch=action.epoch,
+            teachers=taught,
+            recorded=recorded,
+            record=self._config.record_lessons,
+            wait_s=self._config.teacher_wait_s,
         )
         self._say(action.agent, request)
         again = f" (attempt {action.epoch})" if action.epoch > 1 else ""
@@ -464,5 +453,6 @@ def _failure(error: ErrorReply | None, because: str) -> TaskResult:
 
 def _sweep(folder: RunFolder) -> None:
     """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
-    for stale in (*folder.keys.glob("*.json"), *folder.checkpoints.glob("*.part"), *folder.store.place.glob("*/*.part")):
+    left = {folder.keys: "*.json", folder.visitors: "*", folder.checkpoints: "*.part", folder.store.place: "*/*.part"}
+    for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
         stale.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ students. Teaching agents are started when a task first needs one. Any agent cou
 shared fairly, since a teacher mostly waits for its students.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -175,10 +176,11 @@ class Dispatcher:
 
     Args:
         max_attempts: how often a task is tried before it is given up.
+        max_copies: how many agents may teach with the same weights when several students learn from them.
     """
 
-    def __init__(self, num_slots: int, *, max_attempts: int = 3) -> None:
-        self.num_slots, self.max_attempts = num_slots, max_attempts
+    def __init__(self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1) -> None:
+        self.num_slots, self.max_attempts, self.max_copies = num_slots, max_attempts, max_copies
         self.members: dict[str, Member] = {}
         self.waiting: dict[str, Task] = {}
         self.tasks: dict[str, Task] = {}
@@ -219,7 +221,6 @@ class Dispatcher:
         elif isinstance(event, Ready):
             if member.weights == event.weights:
                 member.condition = Condition.TEACHING
-                actions += self._move_students(event.agent, event.weights)
         elif self._is_current(event):
             member.condition, member.task = Condition.IDLE, ""
             if isinstance(event, Ended):
@@ -230,7 +231,7 @@ class Dispatcher:
                 actions += self._give_up(event.task)
         elif member.task == event.task and not self._is_running(event):
             member.condition, member.task = Condition.IDLE, ""  # it has stopped what was cancelled
-        return actions + self._assign()
+        return actions + self._share_out() + self._assign()
 
     def teaching_failed(self, agent: str) -> None:
         """An agent could not adopt the weights it was asked to; it is free again."""
@@ -251,7 +252,7 @@ class Dispatcher:
         actions = self.handle(Lost(event.agent))
         if event.teaches:
             self.members[event.agent] = Member(event.agent, Bench.TEACHING, GUEST_SLOT, Condition.TEACHING, weights=event.teaches)
-            actions += self._move_students(event.agent, event.teaches)
+            actions += self._move_students(event.agent, event.teaches, come_back=True)
         elif event.learns:
             self.members[event.agent] = Member(event.agent, Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
         return actions
@@ -296,14 +297,33 @@ class Dispatcher:
             actions += [GiveUp(key, because=task if key != task else "")] if was_known else []
         return actions
 
-    def _move_students(self, teacher: str, weights: str) -> list[Move]:
-        """Tells everybody who learns from these weights where they are taught now."""
+    def _move_students(self, teacher: str, weights: str, *, come_back: bool = False) -> list[Move]:
+        """Tells everybody who learns from these weights where they are taught now; or those alone whose teacher has come back."""
         moves: list[Move] = []
         for running in self.running.values():
-            if weights in running.teachers:
+            if weights in running.teachers and (not come_back or running.teachers[weights] == teacher):
                 running.teachers[weights] = teacher
                 moves.append(Move(running.agent, weights, teacher))
         return moves
+
+    def _share_out(self) -> list[Action]:
+        """Moves students whose teacher is gone to one with the same weights, and evens out the copies of a teacher."""
+        moves: list[Action] = []
+        for key, running in self.running.items():
+            task = self.tasks[key]
+            for weights, teacher in running.teachers.items() if not task.partners else ():
+                load = self._load()
+                other = self._teaching(weights, task.data)
+                member = self.members.get(teacher)
+                is_gone = member is None or member.weights != weights
+                if other is not None and (is_gone or load[other] + 1 < load[teacher]):
+                    running.teachers[weights] = other
+                    moves.append(Move(running.agent, weights, other))
+        return moves
+
+    def _load(self) -> Counter[str]:
+        """How many students each teaching agent has."""
+        return Counter(teacher for running in self.running.values() for teacher in running.teachers.values())
 
     def _assign(self) -> list[Action]:
         actions: list[Action] = list(self._fill_learning_bench())
@@ -352,18 +372,26 @@ class Dispatcher:
         return Start(member.name, key, epoch, tuple(teachers.items()))
 
     def _teaching(self, weights: str, data: DataSource) -> str | None:
-        """The agent that teaches with these weights about these data, if one is ready. A guest may be sent images."""
+        """The agent with the fewest students that teaches with these weights about these data. A guest may be sent images."""
         ready = [m for m in self.members.values() if m.weights == weights and m.condition is Condition.TEACHING]
-        return next((m.name for m in ready if data in m.data or m.slot == GUEST_SLOT), None)
+        able, load = [m.name for m in ready if data in m.data or m.slot == GUEST_SLOT], self._load()
+        return min(able, key=lambda name: load[name], default=None)
+
+    def _num_copies(self, weights: str) -> int:
+        """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
+        tasks = (self.tasks[key] for key in (*self.running, *self.waiting))
+        students = sum(any(teacher.weights == weights for teacher in task.teachers) for task in tasks)
+        return max(1, min(self.max_copies, students, self.num_slots))
 
     def _have_taught(self, reference: TeacherReference, data: DataSource, reserved: set[str]) -> list[Action]:
         """What must happen so that these weights are taught; nothing if they are, or soon will be."""
         bench = [m for m in self.members.values() if m.bench is Bench.TEACHING]
-        holder = next((m for m in bench if m.weights == reference.weights), None)
-        if holder and data not in holder.data and holder.condition is Condition.TEACHING and holder.slot != GUEST_SLOT:
-            holder.condition, holder.data = Condition.ADOPTING, (*holder.data, data)
-            return [Teach(holder.name, reference, data)]
-        if reference.architecture is None or holder:
+        holders = [m for m in bench if m.weights == reference.weights]
+        for holder in holders:
+            if data not in holder.data and holder.condition is Condition.TEACHING and holder.slot != GUEST_SLOT:
+                holder.condition, holder.data = Condition.ADOPTING, (*holder.data, data)
+                return [Teach(holder.name, reference, data)]
+        if reference.architecture is None or len(holders) >= self._num_copies(reference.weights):
             return []
         idle = [m for m in bench if m.condition is Condition.IDLE]
         idle += [m for m in bench if m.condition is Condition.TEACHING and m.weights not in reserved and m.slot != GUEST_SLOT]
@@ -371,8 +399,9 @@ class Dispatcher:
             idle[0].condition, idle[0].weights, idle[0].data = Condition.ADOPTING, reference.weights, (data,)
             return [Teach(idle[0].name, reference, data)]
         starting = sum(m.condition is Condition.STARTING for m in bench)
-        unserved = reserved - {m.weights for m in bench}
-        if self.num_slots and starting < len(unserved) and len(bench) < max(len(reserved), self.num_slots):
+        copies = Counter({weights: self._num_copies(weights) for weights in reserved})
+        lacking = sum(max(0, number - sum(m.weights == weights for m in bench)) for weights, number in copies.items())
+        if self.num_slots and starting < lacking and len(bench) < max(copies.total(), self.num_slots):
             return [self._launch(Bench.TEACHING, len(bench) % self.num_slots)]
         return []
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import ASK_AGAIN_S, GIVE_UP_S, blend, part, reach
+from agentkd.agents.lessons import blend
+from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S, part, reach
 from agentkd.agents.work import encode_weights
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
@@ -75,6 +76,7 @@ class MutualLesson:
         carrier: Carrier,
         inbox: "queue.Queue[Delivery]",
         check: Callable[[], None],
+        wait_s: float = WAIT_S,
     ) -> None:
         assert task.distillation
         self._task, self._key, self._folder = task, task.digest, folder
@@ -84,6 +86,7 @@ class MutualLesson:
         self._peers: dict[str, PeerAddress] = {}
         self._network: nn.Module | None = None
         self._step = self._requests = self._bytes = 0
+        self._wait_s = wait_s
         self._weights, self._waited_s = "", 0.0
         self._pending: list[Delivery] = []
         self._asked: dict[int, str] = {}
@@ -170,9 +173,9 @@ class MutualLesson:
         started = time.monotonic()
         while len(heard) < len(self._partners):
             self._check()
-            if time.monotonic() - started > GIVE_UP_S:
+            if time.monotonic() - started > self._wait_s:
                 names = ", ".join(peer.agent for peer in self._peers.values())
-                raise ReplyTimeoutError(names or "partners", f"step {self._step}", GIVE_UP_S)
+                raise ReplyTimeoutError(names or "partners", f"step {self._step}", self._wait_s)
             self._receive(heard)
             for key in [key for key, due in self._due.items() if key not in heard and due <= time.monotonic()]:
                 left_behind = self._folder.said(key, self._step)

@@ -24,6 +24,8 @@ class RunFolder:
         self.logs = place / "logs"
         self.report = place / "report"
         self.lock = place / "lock"
+        self.contact = place / "contact.json"
+        self.visitors = self.keys / "visitors"
 
     def checkpoint(self, task: str) -> Path:
         """Where the unfinished state of a task lies."""
@@ -61,6 +63,22 @@ class RunLock:
     def __init__(self, folder: RunFolder) -> None:
         self.path = folder.lock
         self._descriptor = -1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a coordinator, in this process or another, works in the folder now."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
 
     def __enter__(self) -> "RunLock":
         try:

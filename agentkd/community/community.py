@@ -4,36 +4,44 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
-import queue
-import threading
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Silent, Watcher
 from agentkd.architecture import Setting
-from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.recordings import RecordingReport
-from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle, Data
-from agentkd.config import LaunchConfig
+from agentkd.community.host import Host
+from agentkd.community.visit import Visit
+from agentkd.config import launch_settings
 from agentkd.datasets.opening import Opened, open_dataset
-from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, Problem, TrainingError
+from agentkd.errors import ChannelClosedError, ConfigError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
-from agentkd.messages.bodies import TaskProgressEvent
-from agentkd.task import Competence, DataSource, Status, Task
+from agentkd.task import Competence, DataSource, Task
 
 if TYPE_CHECKING:
     from agentkd.agents.guests import Guest
 
-IDLE_WAIT_S = 0.2
-CLOSE_TIMEOUT_S = 60.0
+
+class Works(Protocol):
+    """Who has a community's tasks done: a host in this process, or one that is visited."""
+
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def crew(self) -> Crew: ...
+    @property
+    def num_learners(self) -> int | None: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+    def submit(self, orders: Sequence[tuple[Task, str, Lesson]]) -> None: ...
+    def recordings(self) -> RecordingReport: ...
 
 
 class Community:
@@ -66,30 +74,41 @@ class Community:
         watcher: Watcher | None = None,
         **launch: Any,
     ) -> None:
-        try:
-            self.seed, self._launch = seed, LaunchConfig.model_validate(launch)
-        except ValidationError as error:
-            known = ", ".join(name for name in LaunchConfig.model_fields if name != "devices")
-            problems = [Problem(".".join(map(str, one["loc"])), f"{one['msg']}; known: {known}") for one in error.errors()]
-            raise ConfigError(problems, source="Community") from None
-        self._slots = () if devices == "none" else parse_devices(devices)
-        self._folder = RunFolder(Path(record))
-        self._watcher = watcher or Silent()
-        self._submitted: queue.Queue[list[tuple[Task, str, Lesson]] | None] = queue.Queue()
+        slots = () if devices == "none" else parse_devices(devices)
+        folder = RunFolder(Path(record))
+        self._begin(folder, seed, Host(folder, slots, launch_settings(launch), watcher or Silent()))
+
+    @classmethod
+    def connect(cls, run: str | Path, seed: int = 1) -> Self:
+        """A community that another process on this machine keeps (a script, or ``agentkd community RUN``), to be used likewise.
+
+        Its agents, its records and its weights are shared; what two scripts ask for alike is done once. Networks are called by
+        names as ever; to go on with one that another script trained, give its digest: ``community.agent(..., weights=DIGEST)``.
+
+        Args:
+            run: the community's folder.
+            seed: root of this script's random numbers.
+
+        Raises (on entering):
+            ConfigError: nobody keeps a community there now.
+        """
+        folder = RunFolder(Path(run)).must_exist()
+        community = cls.__new__(cls)
+        community._begin(folder, seed, Visit(folder))
+        return community
+
+    def _begin(self, folder: RunFolder, seed: int, works: Works) -> None:
+        self.seed, self._folder, self._works = seed, folder, works
         self._opened: dict[str, Opened] = {}
         self._names: set[str] = set()
         self._handles: list[AgentHandle] = []
-        self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="agentkd-community", daemon=True)
 
-    def __enter__(self) -> "Community":
-        self._thread.start()
-        self._started.result()
+    def __enter__(self) -> Self:
+        self._works.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._submitted.put(None)
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._works.close()
 
     def agent(
         self, name: str, family: str, *, weights: str | Path = "", num_classes: int | None = None, **settings: Setting
@@ -138,7 +157,7 @@ class Community:
     @property
     def recordings(self) -> RecordingReport:
         """What recorded lessons take, and what they saved."""
-        return self._crew.recordings.report()
+        return self._works.recordings()
 
     def guest(self, name: str, public_key: str, *, may: tuple[str, ...] = EVERYTHING) -> "Guest":
         """Admits an agent that somebody else starts, perhaps in another language; it finds the community by ``invitation``.
@@ -152,17 +171,19 @@ class Community:
             may: kinds of knowledge that it may fetch.
 
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: the name is taken, or this script is only connected to the community.
         """
         from agentkd.agents.guests import Guest  # needs torch, which a script that only plans does not
 
+        crew = self._works.crew
         self._take_name(name)
-        return Guest(self._crew, name, public_key, may)
+        return Guest(crew, name, public_key, may)
 
     @property
     def invitation(self) -> str:
         """What a guest needs to know to come, as options of ``agentkd agent``."""
-        return f"--join {self._crew.contact.endpoint} --coordinator-key {self._crew.contact.coordinator_key}"
+        contact = self._works.crew.contact
+        return f"--join {contact.endpoint} --coordinator-key {contact.coordinator_key}"
 
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""
@@ -175,16 +196,16 @@ class Community:
 
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
-        if not self._thread.is_alive():
+        if not self._works.is_open:
             raise ChannelClosedError("the community is closed; use it inside its with-block")
         lessons = [(task, label, Lesson()) for task, label in tasks]
-        self._submitted.put(lessons)
+        self._works.submit(lessons)
         return tuple(lesson for *_, lesson in lessons)
 
     @property
     def num_learners(self) -> int | None:
         """How many agents can learn at once; ``None`` if that is up to guests."""
-        return len(self._slots) or None
+        return self._works.num_learners
 
     def _open(self, data: Data) -> Opened:
         spec = data if isinstance(data, str) else data.spec
@@ -196,67 +217,3 @@ class Community:
         if name in self._names:
             raise ConfigError(f"the name {name!r} is taken in this community")
         self._names.add(name)
-
-    # On the community's thread.
-
-    def _run(self) -> None:
-        waiting: dict[str, list[Lesson]] = {}
-        try:
-            with (
-                RunLock(self._folder),
-                Journal(self._folder.journal) as journal,
-                Crew(self._folder, self._slots, self._launch, self._watcher, is_forgiving=True) as crew,
-            ):
-                self._crew = crew
-                for record in journal.records():
-                    crew.note(record.task, record.result)
-                self._started.set_result(None)
-                self._work(journal, crew, waiting)
-            end: AgentKDError = ChannelClosedError("the community was closed before this was done; run the script again to go on")
-        except AgentKDError as error:
-            if not self._started.done():
-                self._started.set_exception(error)
-            end = error
-        for lesson in (lesson for lessons in waiting.values() for lesson in lessons):
-            lesson.set_exception(end)
-
-    def _work(self, journal: Journal, crew: Crew, waiting: dict[str, list[Lesson]]) -> None:
-        tasks: dict[str, Task] = {}
-        told: dict[str, TaskProgressEvent] = {}
-        while True:
-            try:
-                item = self._submitted.get(timeout=0 if waiting else IDLE_WAIT_S)
-                if item is None:
-                    return
-                wanted = []
-                for task, label, future in item:
-                    key = task.digest
-                    known = journal.find(key)
-                    if known is not None:
-                        future.set_result(known)
-                    else:
-                        tasks[key] = task
-                        waiting.setdefault(key, []).append(future)
-                        wanted.append((key, task, label))
-                crew.want(wanted)
-            except queue.Empty:
-                pass
-            finished_now = crew.turn()
-            for key, lessons in waiting.items():
-                event = crew.progress(key)
-                if event is not None and event != told.get(key):
-                    told[key] = event
-                    for lesson in lessons:
-                        lesson.note(event)
-            for finished in finished_now:
-                futures = waiting.pop(finished.key, [])
-                if finished.result.status is Status.FAILED:
-                    error = TrainingError(f"{finished.result.error_code}: {finished.result.error_text}")
-                    for future in futures:
-                        future.set_exception(error)
-                    continue
-                journal.commit(Record(tasks[finished.key], finished.result, finished.agent, finished.attempts), finished.teachers)
-                crew.note(tasks[finished.key], finished.result)
-                self._folder.clear(finished.key)
-                for future in futures:
-                    future.set_result(finished.result)

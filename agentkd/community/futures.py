@@ -17,6 +17,7 @@ class Lesson(Future[TaskResult]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rivals: Callable[[], list[Lesson | None]] = list
         self._events: queue.SimpleQueue[TaskProgressEvent | None] = queue.SimpleQueue()
         self.add_done_callback(lambda done: self._events.put(None))
 
@@ -25,6 +26,13 @@ class Lesson(Future[TaskResult]):
         while (event := self._events.get()) is not None:
             yield event
         self._events.put(None)
+
+    def teacher_miou(self) -> list[float | None]:
+        """MIoU of each teacher in the same validation as the student's; ``None`` for one that cannot be measured so.
+
+        A guest cannot, nor can who numbers the classes in another order. Each teacher is evaluated once, and recorded. Waits.
+        """
+        return [rival.result().miou if rival else None for rival in self.rivals()]
 
     def note(self, event: TaskProgressEvent) -> None:
         """A new report, from the community's thread."""

@@ -16,8 +16,7 @@ class Edge(FrozenData):
     """One network teaches another.
 
     Args:
-        objectives: what is learned; an objective has a weight, soft targets have a gate, which may be a schedule (``cutoff``,
-            ``linear``). All edges to one student need the same.
+        objectives: what is learned, with weights, schedules and gates. All edges to one student need the same.
         share: weight among the student's teachers.
     """
 

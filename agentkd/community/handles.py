@@ -213,7 +213,15 @@ class AgentHandle:
             consolidation=self._protection(protect),
             **inputs,
         )
-        return self._learn(task, classes)
+        lesson = self._learn(task, classes)
+        lesson.rivals = lambda: [self._validated(reference, task.data) for reference in references]
+        return lesson
+
+    def _validated(self, teacher: TeacherReference, data: DataSource) -> Lesson | None:
+        if teacher.architecture is None or teacher.class_order:
+            return None
+        task = Task(kind=TaskKind.EVALUATE, architecture=teacher.architecture, data=data, initial_weights=teacher.weights)
+        return self.community.submit((task, f"evaluation of {teacher.weights[:12]}"))[0]
 
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
         """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed).

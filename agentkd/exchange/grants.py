@@ -4,11 +4,13 @@ Fail closed: an unknown key may nothing. A registry file that changes takes effe
 live session ends there.
 """
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from agentkd.exchange.keys import write_private
 from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
+TASKS = "tasks"  # may hand in tasks; no kind of knowledge
 REGISTRY_FILE = "registry.json"
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ class Entry:
 
 
 class Registry:
-    """Registered keys in a 0600 file. One process writes at a time; readers see a whole file or the one before."""
+    """Registered keys in a 0600 file. Processes that write wait for each other; readers see a whole file or the one before."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / REGISTRY_FILE
@@ -67,18 +70,19 @@ class Registry:
             ConfigError: an unknown kind of knowledge, a malformed key, or a name or key that is taken.
         """
         entry = Entry(name, public_key, tuple(may))
-        unknown = sorted(set(entry.may) - set(EVERYTHING))
+        unknown = sorted(set(entry.may) - {*EVERYTHING, TASKS})
         if unknown:
             raise ConfigError(f"{', '.join(unknown)}: no kind of knowledge; there are {', '.join(EVERYTHING)}")
         try:
             AdmittedPeer(agent=name, public_key=public_key)
         except ValueError as error:
             raise ConfigError(f"{name!r}, {public_key!r}: not a name and a public key of 40 characters (Z85)") from error
-        entries = self.entries()
-        for other in entries.values():
-            if not other.is_revoked and (other.name == name or other.public_key == public_key):
-                raise ConfigError(f"{other.name} is registered already with {other.public_key}; revoke it first")
-        self._write(entries | {public_key: entry})
+        with self._alone():
+            entries = self.entries()
+            for other in entries.values():
+                if not other.is_revoked and (other.name == name or other.public_key == public_key):
+                    raise ConfigError(f"{other.name} is registered already with {other.public_key}; revoke it first")
+            self._write(entries | {public_key: entry})
         return entry
 
     def revoke(self, name: str) -> Entry:
@@ -87,12 +91,13 @@ class Registry:
         Raises:
             ConfigError: nobody of that name is registered.
         """
-        entries = self.entries()
-        for key, entry in entries.items():
-            if entry.name == name and not entry.is_revoked:
-                revoked = replace(entry, is_revoked=True)
-                self._write(entries | {key: revoked})
-                return revoked
+        with self._alone():
+            entries = self.entries()
+            for key, entry in entries.items():
+                if entry.name == name and not entry.is_revoked:
+                    revoked = replace(entry, is_revoked=True)
+                    self._write(entries | {key: revoked})
+                    return revoked
         raise ConfigError(f"nobody registered is called {name!r}; see: agentkd keys list")
 
     def stamp(self) -> tuple[int, int]:
@@ -102,6 +107,21 @@ class Registry:
         except OSError:
             return (0, 0)
         return (found.st_mtime_ns, found.st_ino)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process changes the registry."""
+        lock = self.path.with_suffix(".lock")
+        try:
+            lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(lock, error.strerror or str(error)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _write(self, entries: dict[str, Entry]) -> None:
         text = json.dumps([entry.as_data() for entry in entries.values()], indent=2)

@@ -206,7 +206,7 @@ class TaskRequest(Body):
 
     ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON. ``teachers`` serve what the
     task's teachers know, but for those all of whose answers stand in the recordings ``recorded``. ``record`` asks for a
-    recording of the lesson.
+    recording of the lesson. A student gives its lesson up when a teacher has not answered for ``wait_s``.
     """
 
     holds_records: ClassVar[bool] = True
@@ -216,6 +216,7 @@ class TaskRequest(Body):
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
     recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
+    wait_s: Seconds = 300.0
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
@@ -249,6 +250,22 @@ class CancelRequest(Body):
 
     task: Digest
     epoch: Count
+
+
+class SubmitRequest(Body):
+    """A script to the coordinator: have this task done, or answer it from the records. ``label`` is for people."""
+
+    holds_records: ClassVar[bool] = True
+    task: Task
+    label: Name = ""
+
+
+class SubmitReply(Body):
+    """Coordinator to script: the result, which is recorded."""
+
+    holds_records: ClassVar[bool] = True
+    task: Digest
+    result: TaskResult
 
 
 # Knowledge.
@@ -405,6 +422,8 @@ TYPES: dict[int, type[Body]] = {
     12: TaskReply,
     13: CancelRequest,
     14: StatusReply,
+    15: SubmitRequest,
+    16: SubmitReply,
     20: TeachRequest,
     21: TeachReply,
     22: TeacherMovedEvent,

@@ -193,6 +193,8 @@ def _examples() -> dict[int, Body]:
         bodies.PingReply(text="hello"),
         bodies.StatusRequest(),
         bodies.StatusReply(progress=3, is_busy=False, counters={"messages_sent": 1}, refused={"order": 1}),
+        bodies.SubmitRequest(task=task, label="training of small"),
+        bodies.SubmitReply(task=DIGEST, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
         bodies.TaskRequest(task=task, epoch=1, teachers=(bodies.TaughtBy(weights=DIGEST, peer=address),)),
         bodies.TaskProgressEvent(task=DIGEST, epoch=1, step=1, steps=2, loss=0.5, miou=0.25),
         bodies.TaskReply(task=DIGEST, epoch=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),

@@ -14,7 +14,8 @@ import torch
 from experiments import SPEC
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import DirectLesson, RemoteLesson
+from agentkd.agents.lessons import DirectLesson
+from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, encode_weights, execute
 from agentkd.artifacts.run_folder import RunFolder

@@ -118,3 +118,19 @@ def test_a_recorded_lesson_is_told_again_without_a_teacher_also_in_a_later_sessi
 def _teacher_of(run: Path) -> str:
     with Journal(run / "journal.sqlite", read_only=True) as journal:
         return journal.exchanges()[0][1]
+
+
+def test_copies_of_a_teacher_share_the_work_and_change_no_weights(tmp_path: Path) -> None:
+    learned, served = [], []
+    for copies in (1, 2):
+        place = tmp_path / str(copies)
+        with agentkd.Community(devices="cpu:2", record=place, teacher_copies=copies) as community:
+            teacher = community.agent("teacher", "unet", **NETWORK)
+            teacher.train(SPEC, epochs=1, views=VIEWS).result()
+            students = [community.agent(name, "unet", **NETWORK) for name in ("ann", "bob")]
+            lessons = [student.distill(teacher, SPEC, epochs=20, views=VIEWS) for student in students]
+            learned.append([lesson.result().weights for lesson in lessons])
+            assert lessons[0].teacher_miou() == [teacher.miou]
+        logs = [path.read_text(encoding="utf-8") for path in (place / "logs").glob("*.audit.jsonl")]
+        served.append(sum('"soft_targets"' in log for log in logs))
+    assert learned[0] == learned[1] and served == [1, 2]

@@ -161,3 +161,13 @@ def test_new_kinds_of_tasks_leave_the_digests_of_others_alone(community: Recordi
 def test_a_setting_that_is_not_one_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"record_lesson: .*known: .*record_lessons"):
         Community(devices="cpu:1", record_lesson=True)
+
+
+def test_teachers_are_measured_in_the_same_validation_as_their_student(community: Recording) -> None:
+    student, teacher = handle(community, "student"), handle(community, "teacher")
+    teacher.train("data", epochs=1).result()
+    lesson = student.distill(teacher, "data", epochs=1)
+    assert len(community.tasks) == 2, "nothing is measured unless somebody asks"
+    assert lesson.teacher_miou() == [0.0]
+    lesson_task, measured = community.tasks[1:]
+    assert (measured.kind, measured.initial_weights, measured.data) == (TaskKind.EVALUATE, teacher.weights, lesson_task.data)

@@ -109,6 +109,26 @@ def test_students_are_told_when_their_teacher_is_replaced() -> None:
     assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
 
 
+def test_copies_of_a_teacher_share_its_students_and_stand_in_for_each_other() -> None:
+    dispatcher = Dispatcher(2, max_copies=2)
+    dispatcher.want([("a", task(TEACHER)), ("b", task(TEACHER))])
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Joined("agent-3"))[0] == Teach("agent-3", TEACHER, DATA)
+    both = dispatcher.handle(Ready("agent-3", "w1"))
+    assert both == [Start("agent-1", "a", 1, (("w1", "agent-3"),)), Start("agent-2", "b", 1, (("w1", "agent-3"),))]
+    assert dispatcher.handle(Joined("agent-4")) == [Teach("agent-4", TEACHER, DATA)]
+    assert dispatcher.handle(Ready("agent-4", "w1")) == [Move("agent-1", "w1", "agent-4")]
+    assert dispatcher.handle(Lost("agent-4"))[0] == Move("agent-1", "w1", "agent-3"), "at once, since a copy is left"
+
+
+def test_one_student_needs_no_copies() -> None:
+    dispatcher = Dispatcher(2, max_copies=2)
+    dispatcher.want([("a", task(TEACHER)), ("b", task())])
+    launched = [dispatcher.handle(Joined(f"agent-{number}")) for number in (1, 2, 3)]
+    assert sum(isinstance(action, Launch) for actions in launched for action in actions) == 1
+
+
 def test_a_teacher_that_nobody_needs_any_more_adopts_other_weights() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER), "b": task(OTHER)})
     for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from experiments import SPEC
 
-from agentkd.agents import lessons
+from agentkd.agents import remote_lesson
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import STEPS_AHEAD, RemoteLesson
+from agentkd.agents.lessons import Blend
+from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
@@ -29,8 +30,10 @@ from agentkd.messages.bodies import (
 )
 from agentkd.messages.wire import Message
 from agentkd.networks.families import resolve
+from agentkd.objectives import SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+from agentkd.training.batches import Batch
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 DIGEST, OTHER = "ab" * 32, "cd" * 32
@@ -62,7 +65,7 @@ class RememberingPost:
 class Table:
     """A lesson with one teacher, its post and its inbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
         teacher = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
@@ -85,6 +88,7 @@ class Table:
             check=lambda: None,
             total_steps=8,
             obtain=lambda digest: b"",
+            **settings,
         )
 
     def answer(
@@ -98,7 +102,7 @@ class Table:
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
-    monkeypatch.setattr(lessons, "POLL_S", 0.01)
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
     return Table()
 
 
@@ -124,9 +128,10 @@ def test_answers_out_of_order_go_to_their_steps(table: Table) -> None:
     assert table.lesson.fetch(1)[0]["logits"].unique().item() == 2.0
 
 
-def test_a_silent_teacher_is_asked_again_and_then_given_up(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "ASK_AGAIN_S", 0.02)
-    monkeypatch.setattr(lessons, "GIVE_UP_S", 0.2)
+def test_a_silent_teacher_is_asked_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
+    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.02)
+    table = Table(wait_s=0.2)
     with pytest.raises(ReplyTimeoutError, match="first did not answer soft targets of step 0"):
         table.lesson.fetch(0)
     assert len(table.post.said) > 2 * STEPS_AHEAD
@@ -190,7 +195,7 @@ def test_weights_come_from_their_teacher_alone_and_have_their_digest(table: Tabl
 
 
 def test_targets_damaged_on_the_way_are_asked_for_again(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.02)
     table.answer(1, value=9.0, sha256="0" * 64)
 
     is_over = threading.Event()
@@ -223,3 +228,18 @@ def test_targets_that_are_no_numbers_end_the_lesson(table: Table) -> None:
     table.answer(1, value=float("nan"))
     with pytest.raises(RemoteProtocolError, match="NaN"):
         table.lesson.fetch(0)
+
+
+def test_the_weight_of_an_objective_follows_its_schedule() -> None:
+    reference = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long))
+
+    def term(schedule: str, progress: float) -> float:
+        distillation = Distillation(objectives=(SoftTargets(schedule=schedule),))
+        blend = Blend(distillation, open_dataset(SPEC), (reference,))
+        return blend.terms({}, {"logits": logits}, ({"logits": logits.flip(1)},), batch, progress)["0.soft_targets"].item()
+
+    assert term("constant", 0.25) > 0
+    assert term("fall", 0.25) == pytest.approx(0.75 * term("constant", 0.25))
+    assert term("rise", 0.0) == 0

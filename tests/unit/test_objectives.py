@@ -271,6 +271,14 @@ def test_gates_close_where_they_should() -> None:
     assert torch.allclose(objectives.loss(SoftTargets(gate="linear"), student, sent, late), 0.25 * through)
 
 
+@pytest.mark.parametrize(("schedule", "factors"), [("rise", (0, 0.5, 1)), ("fall", (1, 0.5, 0)), ("cosine", (1, 0.5, 0))])
+def test_a_schedule_moves_the_weight_and_is_told_only_where_there_is_one(schedule: str, factors: tuple[float, ...]) -> None:
+    moving, still = SoftTargets(schedule=schedule), SoftTargets()
+    assert [moving.factor(p) for p in (0.0, 0.5, 1.0)] == pytest.approx(factors)
+    assert "schedule" not in still.canonical() and moving.canonical() == still.canonical() | {"schedule": schedule}
+    assert SoftTargets.model_validate(moving.canonical()) == moving
+
+
 def test_several_teachers_average_probabilities_by_their_shares() -> None:
     loud, soft = one(9, 0), one(0, 1)
     for shares in ((), (1.0, 3.0)):

@@ -1,0 +1,63 @@
+"""Brings what agents made into the coordinator's store, on threads of its own: a result counts once its artifacts are there."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from agentkd.artifacts import recordings
+from agentkd.artifacts.store import Store
+from agentkd.errors import AgentKDError
+from agentkd.exchange.asking import Asker
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import Post
+from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaskReply
+
+MAX_AT_ONCE = 4
+ANSWER_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The artifacts of a result are in the store, or could not be brought there."""
+
+    agent: str
+    reply: TaskReply
+    error: AgentKDError | None
+
+
+class Collector:
+    """Fetches artifacts from the agents that made them.
+
+    Args:
+        tell: called on one of the collector's threads when a result's artifacts are there, or an error says why not.
+    """
+
+    def __init__(self, post: Post, carrier: Carrier, asker: Asker, store: Store, tell: Callable[[Collected], None]) -> None:
+        self._post, self._carrier, self._asker, self._store, self._tell = post, carrier, asker, store, tell
+        self._threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="agentkd-collect")
+
+    def begin(self, agent: str, public_key: str, reply: TaskReply) -> bool:
+        """Starts to fetch what is not in the store yet; false if nothing is missing."""
+        missing = [digest for digest in reply.result.artifacts if digest not in self._store]
+        if missing:
+            self._threads.submit(self._collect, agent, public_key, reply, missing)
+        return bool(missing)
+
+    def close(self) -> None:
+        """Begins nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _collect(self, agent: str, public_key: str, reply: TaskReply, digests: list[str]) -> None:
+        error: AgentKDError | None = None
+        try:
+            for digest in digests:  # grows while a recording is looked at
+                request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
+                answer = self._asker.ask(self._post, public_key, request, timeout_s=ANSWER_TIMEOUT_S)
+                assert isinstance(answer.message.body, KnowledgeReply)
+                self._carrier.fetch_to_store(public_key, answer.message.body.piece, answer.message.buffers)
+                if reply.result.exchange and digest == reply.result.exchange.record:
+                    told = recordings.decode(self._store.get(digest))
+                    digests += sorted({one.piece for one in told if one.piece not in self._store})
+        except AgentKDError as caught:
+            error = caught
+        self._tell(Collected(agent, reply, error))

@@ -1,0 +1,161 @@
+"""A script's way into a community that another process keeps: tasks go there as messages, and results come back."""
+
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from agentkd.agents.crew import Crew
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.recordings import RecordingReport, Recordings
+from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.community.futures import Lesson
+from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
+from agentkd.exchange.grants import TASKS, Registry
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.messages.bodies import (
+    ErrorReply,
+    PeerAddress,
+    PingReply,
+    PingRequest,
+    SubmitReply,
+    SubmitRequest,
+    TaskProgressEvent,
+)
+from agentkd.task import Task
+
+GREETING_TIMEOUT_S = 20.0
+PING_EVERY_S = 2.0
+GONE_AFTER_S = 20.0
+POLL_S = 0.01
+
+_numbers = itertools.count(1)
+
+
+class Visit:
+    """Has tasks done by a community whose folder this process can read and write. ``submit`` may be called from any thread.
+
+    Args:
+        folder: that of the community. Who may write there may visit: it registers a key of its own.
+    """
+
+    num_learners: int | None = None
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._registry = Registry(folder.visitors)
+        self._name = f"script-{os.getpid()}-{next(_numbers)}"
+        self._lessons: dict[int, Lesson] = {}
+        self._lock = threading.Lock()
+        self._heard_at = time.monotonic()
+        self._is_open = False
+
+    def start(self) -> None:
+        """Dials the community.
+
+        Raises:
+            ConfigError: nobody keeps a community there now.
+            ReplyTimeoutError: it did not answer.
+        """
+        self._host = _read_contact(self._folder)
+        keys = new_key_pair()
+        self._registry.register(self._name, keys.public, [TASKS])
+        manners = Manners(coordinator_key=self._host.public_key)
+        self._post = Post(keys, self._take, manners=manners, tick=self._ping, tick_s=PING_EVERY_S)
+        self._post.start()
+        self._post.connect(self._host)
+        deadline = time.monotonic() + GREETING_TIMEOUT_S
+        while self._post.peer(self._host.public_key) is None:
+            if time.monotonic() > deadline:
+                self.close()
+                raise ReplyTimeoutError(str(self._folder.place), "the greeting of a script", GREETING_TIMEOUT_S)
+            time.sleep(POLL_S)
+        self._is_open, self._heard_at = True, time.monotonic()
+
+    def close(self) -> None:
+        """Goes. What was handed in is done all the same, and answered from the records when it is asked for again."""
+        self._end("this script has left the community; connect again to wait for the result")
+        self._post.close()
+        self._registry.revoke(self._name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks are taken."""
+        return self._is_open
+
+    @property
+    def crew(self) -> Crew:
+        """Not here.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("guests are invited by the process that keeps the community, not by a script that is connected to it")
+
+    def recordings(self) -> RecordingReport:
+        """What recorded lessons take, and what they saved."""
+        found = Recordings(self._folder.store)
+        with Journal(self._folder.journal, read_only=True) as journal:
+            for record in journal.records():
+                found.note(record.task, record.result)
+        return found.report()
+
+    def submit(self, orders: Sequence[tuple[Task, str, Lesson]]) -> None:
+        """Has tasks (with labels) done; each future gets its result, or the error that ended it."""
+        for task, label, lesson in orders:
+            with self._lock:  # the answer cannot be taken before its number is known here
+                number = self._post.send(self._host.public_key, SubmitRequest(task=task, label=label[:100]))
+                self._lessons[number] = lesson
+
+    # On the I/O thread.
+
+    def _take(self, delivery: Delivery) -> None:
+        self._heard_at = time.monotonic()
+        body = delivery.message.body
+        with self._lock:
+            lesson = self._lessons.get(delivery.message.parent_id)
+        if lesson is None or isinstance(body, PingReply):
+            return
+        if isinstance(body, TaskProgressEvent):
+            lesson.note(body)
+            return
+        del self._lessons[delivery.message.parent_id]
+        if isinstance(body, SubmitReply):
+            lesson.set_result(body.result)
+        elif isinstance(body, ErrorReply):
+            lesson.set_exception(_as_error(body))
+
+    def _ping(self) -> None:
+        if not self._is_open:
+            return
+        if time.monotonic() - self._heard_at > GONE_AFTER_S:
+            self._end(f"the community in {self._folder.place} does not answer any more; what it finished is recorded there")
+        else:
+            self._post.send(self._host.public_key, PingRequest(text=""))
+
+    def _end(self, text: str) -> None:
+        self._is_open = False
+        with self._lock:
+            lessons, self._lessons = list(self._lessons.values()), {}
+        for lesson in lessons:
+            lesson.set_exception(ChannelClosedError(text))
+
+
+def _read_contact(folder: RunFolder) -> PeerAddress:
+    """Where the process that keeps a community is."""
+    try:
+        contact = json.loads(folder.contact.read_text(encoding="utf-8"))
+        found = PeerAddress(agent="host", endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found is None or not RunLock(folder).is_held:
+        raise ConfigError(f"nobody keeps a community in {folder.place} now; start one with: agentkd community {folder.place}")
+    return found
+
+
+def _as_error(body: ErrorReply) -> AgentKDError:
+    known = {kind.code: kind for kind in (TrainingError, ChannelClosedError)}
+    return known[body.code](body.text) if body.code in known else RemoteAgentError("host", body.code, body.remote_type, body.text)
