@@ -1,14 +1,29 @@
 """Education cycles: data arrive, and every agent decides by its own rules whether it teaches, learns, or leaves it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data
+from agentkd.community.handles import AgentHandle, Data, TeacherLike
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide
 from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets
+from agentkd.task import TeacherReference
+
+
+@dataclass
+class Earlier:
+    """What an agent was before a lesson, as one of its teachers."""
+
+    name: str
+    classes: tuple[str, ...]
+    reference: TeacherReference
+
+    def as_teacher(self) -> TeacherReference:
+        """Its weights of then."""
+        return self.reference
 
 
 class Educated:
@@ -63,9 +78,14 @@ class Educated:
         self.agent.settle(_joined(self.learned))
         return lesson
 
-    def _be_taught(self, new: list[str], teachers: list[AgentHandle], recipe: dict[str, Any]) -> Lesson:
+    def _be_taught(self, new: list[str], able: list[AgentHandle], recipe: dict[str, Any]) -> Lesson:
         rules, options = self.rules, dict(recipe)
-        looked_at = new
+        teachers: list[TeacherLike] = list(able)
+        looked_at, earlier = new, Earlier(self.name, self.agent.classes, self.agent.as_teacher())
+        if rules.policy == "architecture":
+            if rules.protection == "ewc":
+                raise ConfigError(f"{self.name}: with policy architecture no weights are left to protect; choose lwf or replay")
+            self.agent.become(able[0].architecture)
         if rules.policy == "weights_and_fine_tune":
             options["start"] = "inherit"
         if rules.protection == "ewc":
@@ -74,12 +94,12 @@ class Educated:
         elif rules.protection == "lwf":
             share = (1 - rules.own_share) / len(teachers)
             options["shares"] = [share] * len(teachers) + [rules.own_share]
-            teachers = [*teachers, self.agent]
+            teachers = [*teachers, earlier]
         elif rules.protection == "replay":
             if len(teachers) > 1:
                 raise ConfigError(f"{self.name}: with replay one teacher teaches what is new; choose protection ewc, lwf or none")
             looked_at = [*new, *self.learned]
-            teachers = [*teachers, self.agent]
+            teachers = [*teachers, earlier]
             numbers = range(len(looked_at))
             options["route"] = [tuple(numbers[: len(new)]), tuple(numbers[len(new) :])]
         chosen: dict[str, Any] = {"alpha": 0, "hard_loss": "none", "keep": "last", **options}

@@ -81,6 +81,10 @@ class AgentHandle:
         """Takes stored weights of this architecture, by their digest, as its own."""
         self._initial, self._last = weights, None
 
+    def become(self, architecture: Architecture) -> None:
+        """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
+        self._architecture, self._initial, self._last = architecture, "", None
+
     def settle(self, data: Data) -> None:
         """Says what data the network is at home in, if that is more than it learned last; see ``assess``."""
         self._home = self._meet(data)

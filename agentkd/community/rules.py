@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Policy = Literal["soft_targets", "features", "relations", "ensemble", "weights", "weights_and_fine_tune", "data"]
+Policy = Literal["soft_targets", "features", "relations", "ensemble", "weights", "weights_and_fine_tune", "data", "architecture"]
 Protection = Literal["none", "ewc", "lwf", "replay"]
 
 
@@ -31,8 +31,8 @@ class Rules:
         known_at: data of which at least this fraction is known need no lesson; who knows less does not teach.
         margin: how much better than one's own a teacher's score must be.
         policy: what is taken from the best teacher: its ``soft_targets`` (with ``features`` or ``relations`` of ``taps`` too),
-            those of an ``ensemble`` of all who know, its ``weights`` (the same architecture), those as a start, or the ``data``
-            that it learned.
+            those of an ``ensemble`` of all who know, its ``weights`` (the same architecture), those as a start, the ``data`` that
+            it learned, or its ``architecture``, in which the student begins anew and is taught by soft targets.
         protection: how earlier knowledge is kept: ``ewc`` holds the weights that matter, ``lwf`` (learning without forgetting)
             has the student's earlier self teach too, ``replay`` has it teach on the data that it learned before (not with an
             ensemble). Policy ``weights`` replaces everything; ``data`` trains on the own data as well. Both need none of these.

@@ -17,6 +17,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.knowledge.energy import usual
 from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_targets
+from agentkd.networks.families import resolve
 from agentkd.objectives import Boundary, Dist, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import Task, TaskKind
@@ -268,3 +269,18 @@ def test_an_ensemble_needs_different_teachers_and_no_replay() -> None:
     with pytest.raises(ConfigError, match="with replay one teacher"):
         student.learn("new", [teacher, teacher])
     assert student.learned == ["s-data"], "what was refused is not learned"
+
+
+def test_a_student_may_take_its_teachers_architecture_and_its_earlier_self_teaches_it_too() -> None:
+    community = Recording()
+    student, teacher = educated(community, "s", Rules(policy="architecture")), educated(community, "t", Rules())
+    teacher.agent.become(resolve("unet", 5, {"base": 16, "depth": 2}))
+    teacher.agent.train("t-data", epochs=1)
+    before = student.agent.as_teacher()
+    student.learn("new", [teacher], epochs=1).result()
+    task = community.tasks[-1]
+    assert task.architecture == teacher.agent.architecture != before.architecture and task.initial_weights == ""
+    assert [(one.weights, one.architecture) for one in task.teachers][1] == (before.weights, before.architecture)
+    student.rules = Rules(policy="architecture", protection="ewc")
+    with pytest.raises(ConfigError, match="no weights are left to protect"):
+        student.learn("new", [teacher], epochs=1)
