@@ -80,7 +80,10 @@ class SearchConfig(FrozenData):
     Args:
         trials: feasible trials at most.
         patience: stop when mIoU has not improved for so many trials in a row; 0 never stops early.
-        lag: trial n sees the results of trials up to n - lag; so many trials of one study run side by side.
+        order: ``strict``: trial n sees the results of trials up to n - lag, whatever the timing, and the same search comes out
+            every time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that
+            the run can be gone on with and replayed. No agent waits for a slow trial then.
+        lag: so many trials of one study run side by side.
         max_deploy_ratio: limit on parameters, relative to the baseline's; 0 for none. Likewise ``max_macs_ratio``.
         candidates: size of the set that goes on to round 1, at most.
         recipe_space: training hyperparameters that are searched beside the architecture.
@@ -89,6 +92,7 @@ class SearchConfig(FrozenData):
     epochs: int = Field(default=50, ge=1)
     trials: int = Field(default=20, ge=1)
     patience: int = Field(default=10, ge=0)
+    order: Literal["strict", "as_completed"] = "strict"
     lag: int = Field(default=2, ge=1)
     max_infeasible: int = Field(default=200, ge=1)
     max_deploy_ratio: float = Field(default=1.0, ge=0)

@@ -186,12 +186,13 @@ class Status(StrEnum):
 
 
 class EpochResult(FrozenData):
-    """One epoch of a training: mean loss, and the validation mIoU where the epoch was validated."""
+    """One epoch of a training: mean loss, the validation mIoU where the epoch was validated, and the digest of its weights."""
 
     epoch: int
     loss: float
     miou: float | None = None
     seconds: float
+    weights: str = ""
 
 
 class ExchangeSummary(FrozenData):
@@ -250,6 +251,7 @@ class TaskResult(FrozenData):
         weights: digest of the kept weights; empty unless the task trained a network.
         predictions: digest of the class maps of the first samples; only of an evaluation.
         knowledge: digest of feature maps, or of the importance of weights; only of the tasks that make them.
+        trace: digest of the loss of every step; only of a training.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
 
@@ -272,6 +274,7 @@ class TaskResult(FrozenData):
     exchange: ExchangeSummary | None = None
     predictions: str = ""
     knowledge: str = ""
+    trace: str = ""
     competence: Competence | None = None
     error_code: str = ""
     error_text: str = ""
@@ -281,4 +284,4 @@ class TaskResult(FrozenData):
     def artifacts(self) -> tuple[str, ...]:
         """Digests of everything it refers to."""
         record = self.exchange.record if self.exchange else ""
-        return tuple(filter(None, (self.weights, self.predictions, self.knowledge, record)))
+        return tuple(filter(None, (self.weights, self.predictions, self.knowledge, self.trace, record)))

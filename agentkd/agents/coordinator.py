@@ -11,7 +11,9 @@ from typing import Any
 
 from agentkd.agents.crew import Crew, Finished
 from agentkd.agents.watching import Snapshot, Watcher
+from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.config import Experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
@@ -39,11 +41,12 @@ def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) 
         planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
         results = _recorded_results(journal, folder)
         try:
-            if not planner.outlook(results).is_finished:
+            if not planner.outlook(results, journal.asks()).is_finished:
+                journal.begin_sitting(provenance())
                 with Crew(folder, slots, experiment.launch, watcher) as crew:
                     _Coordinator(experiment, folder, journal, planner, results, crew).run()
         finally:
-            outlook = planner.outlook(results)
+            outlook = planner.outlook(results, journal.asks())
             write_study_view(folder, experiment, planner, outlook)
         return outlook
 
@@ -54,7 +57,7 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
     experiment = Experiment.model_validate(journal.get_meta("experiment"))
     planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
     results = {record.task.digest: record.result for record in journal.records()}
-    return experiment, planner, planner.outlook(results), journal
+    return experiment, planner, planner.outlook(results, journal.asks()), journal
 
 
 def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
@@ -81,7 +84,8 @@ class _Coordinator:
     ) -> None:
         self.experiment, self.folder, self.journal, self.planner = experiment, folder, journal, planner
         self.results, self.crew, self.watcher = results, crew, crew.watcher
-        self.outlook = planner.outlook(results)
+        self.asks = journal.asks()
+        self.outlook = planner.outlook(results, self.asks)
         self.steps: dict[str, Step] = {}
         self.started_at = time.monotonic()
         self.num_before = len(results)
@@ -99,8 +103,12 @@ class _Coordinator:
         self._show(now=True)
 
     def _want(self) -> None:
+        """Has the steps done that are wanted; what new trials saw is written down before."""
+        if self.outlook.asks:
+            self.journal.note_asks(self.outlook.asks)
+            self.asks = self.journal.asks()
         self.steps |= {step.key: step for step in self.outlook.steps}
-        self.crew.want((step.key, step.task, f"{step.stage} of {step.family}: {step.label}") for step in self.outlook.steps)
+        self.crew.want((step.key, step.task, describe_step(step)) for step in self.outlook.steps)
 
     def _record(self, finished: Finished) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
@@ -110,12 +118,13 @@ class _Coordinator:
                 f"{step.stage} of {step.family} failed in attempt {finished.attempts} ({result.error_code}): {result.error_text}"
             )
             raise TrainingError(text)
-        self.journal.commit(Record(step.task, result, finished.agent, finished.attempts), finished.teachers)
+        label = describe_step(step)
+        self.journal.commit(Record(step.task, result, finished.agent, finished.attempts, label, finished.teachers))
         self.crew.note(step.task, result)
         self.folder.clear(finished.key)
         self.results[finished.key] = result
         self.watcher.tell(describe_result(step, result))
-        self.outlook = self.planner.outlook(self.results)
+        self.outlook = self.planner.outlook(self.results, self.asks)
         if self.outlook.failure:
             raise TrainingError(self.outlook.failure)
         self._want()
@@ -136,6 +145,11 @@ class _Coordinator:
         """Tasks in all if no trial is infeasible and every round has as many students as it may."""
         per_family = 1 + self.experiment.search.trials + self.experiment.round1.students + 1 + 1
         return max(len(self.results) + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
+
+
+def describe_step(step: Step) -> str:
+    """What a task is for."""
+    return f"{step.stage} of {step.family}: {step.label}"
 
 
 def describe_result(step: Step, result: TaskResult) -> str:
@@ -166,18 +180,11 @@ def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journa
         return
     before, now = Experiment.model_validate(noted).result_inputs(), experiment.result_inputs()
     problems = [
-        Problem(path, f"is {_short(b)} now, but this run was begun with {_short(a)}") for path, a, b in _differences(before, now)
+        Problem(path, f"is {_short(b)} now, but this run was begun with {_short(a)}") for path, a, b in differences(before, now)
     ]
     if problems:
         problems.append(Problem("", f"choose another folder with --out, or restore what {folder.experiment} says"))
         raise ConfigError(problems, source=str(folder.place))
-
-
-def _differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = sorted({*a, *b})
-        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{path}.{k}" if path else k)]
-    return [] if a == b else [(path, a, b)]
 
 
 def _short(value: Any) -> str:

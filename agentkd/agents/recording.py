@@ -29,7 +29,7 @@ class Recorder:
 
     def __init__(self, index: Path, store: Store) -> None:
         self._index, self._store = index, store
-        self._told = {(told.weights, told.step): told for told in _read(index)}
+        self._told = {(told.weights, told.step): told for told in recordings.read_list(index)}
         self._pending: queue.Queue[tuple[Told, bytes] | None] = queue.Queue(MAX_PENDING)
         self._failure: StorageError | None = None
         self.waited_s = 0.0
@@ -54,7 +54,7 @@ class Recorder:
         """
         self.close()
         self._raise()
-        record = self._store.put(recordings.encode(_read(self._index)))
+        record = self._store.put(recordings.encode(recordings.read_list(self._index)))
         self._index.unlink(missing_ok=True)
         return record
 
@@ -91,18 +91,6 @@ class Recorder:
                 self._failure = error
             except OSError as error:
                 self._failure = StorageError(self._index, error.strerror or str(error))
-
-
-def _read(index: Path) -> list[Told]:
-    """What stands in a list; a last line that was not written whole does not count, and is cut off."""
-    if not index.is_file():
-        return []
-    text = index.read_text(encoding="utf-8")
-    whole, _, rest = text.rpartition("\n")
-    if rest:
-        index.write_text(whole + "\n" if whole else "", encoding="utf-8")
-    unique = {(told.weights, told.step): told for told in (Told(**json.loads(line)) for line in whole.splitlines())}
-    return list(unique.values())
 
 
 def recorded(records: Iterable[str], store: Store) -> dict[str, Told]:

@@ -160,10 +160,11 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         checkpoint_every_s=at.checkpoint_every_s,
     )
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
-    weights = at.store.put(encode_weights(task.architecture, own))
+    losses = torch.tensor(trained.losses, dtype=torch.float64)
     return TaskResult(
         status=trained.status,
-        weights=weights,
+        weights=at.store.put(encode_weights(task.architecture, own)),
+        trace=at.store.put(tensors.encode({"loss": losses}, {"kind": "trace"})),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
         **size,

@@ -1,13 +1,16 @@
 """The journal: every finished task, committed once, in SQLite. It is the truth of a run; all else can be rebuilt from it.
 
 One writer (the coordinator). A record's key is the digest of the task's inputs, so the same work is never recorded twice;
-the same key with other weights is an alarm, never an overwrite.
+the same key with other weights is an alarm, never an overwrite. Each record has a digest that covers the one before, so nothing
+can be changed, taken out or put in between without a trace.
 """
 
+import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,35 +19,90 @@ from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.task import Task, TaskResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS sittings (number INTEGER PRIMARY KEY AUTOINCREMENT, provenance TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS records (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     task TEXT NOT NULL UNIQUE,
     inputs TEXT NOT NULL,
     outputs TEXT NOT NULL,
-    agent TEXT NOT NULL,
-    attempts INTEGER NOT NULL
+    circumstances TEXT NOT NULL,
+    sitting INTEGER NOT NULL REFERENCES sittings (number),
+    digest TEXT NOT NULL UNIQUE
 ) STRICT;
-CREATE TABLE IF NOT EXISTS exchanges (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    task TEXT NOT NULL,
-    teacher_weights TEXT NOT NULL,
-    teacher_agent TEXT NOT NULL,
-    student_agent TEXT NOT NULL
+CREATE TABLE IF NOT EXISTS asks (
+    study TEXT NOT NULL,
+    trial INTEGER NOT NULL,
+    seen TEXT NOT NULL,
+    PRIMARY KEY (study, trial)
 ) STRICT;
 """
+NO_RECORD = ""
+Asks = dict[str, dict[int, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished task: its inputs, outputs, who did it and in how many attempts."""
+    """A finished task: its inputs and outputs, and how it came about.
+
+    Args:
+        agent: who did it, in which of its ``attempts``.
+        label: what it was for, for people.
+        teachers: (weights, agent) of each teacher that was there.
+        at: when it was committed (UTC, ISO 8601); filled in by ``Journal.commit``.
+    """
 
     task: Task
     result: TaskResult
     agent: str
     attempts: int
+    label: str = ""
+    teachers: tuple[tuple[str, str], ...] = ()
+    at: str = field(default="", compare=False)
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What neither decides the result nor is one."""
+        teachers = [list(teacher) for teacher in self.teachers]
+        told = {"agent": self.agent, "attempts": self.attempts, "label": self.label, "teachers": teachers}
+        return told | {"at": self.at or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record as it stands in the journal: texts, and the digest that covers them and the record before."""
+
+    number: int
+    task: str
+    inputs: str
+    outputs: str
+    circumstances: str
+    sitting: int
+    digest: str
+
+    @property
+    def record(self) -> Record:
+        """What the texts say.
+
+        Raises:
+            ValueError: they are not those of a record (pydantic's ``ValidationError`` is one).
+        """
+        how = json.loads(self.circumstances)
+        return Record(
+            Task.model_validate_json(self.inputs),
+            TaskResult.model_validate_json(self.outputs),
+            how["agent"],
+            how["attempts"],
+            how["label"],
+            tuple((weights, agent) for weights, agent in how["teachers"]),
+            how["at"],
+        )
+
+    def expected_digest(self, previous: str, provenance: str) -> str:
+        """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
+        return _chain(previous, self.inputs, self.outputs, self.circumstances, provenance)
 
 
 class Journal:
@@ -52,6 +110,7 @@ class Journal:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._sitting, self._provenance = 0, _text({})
         try:
             if read_only:
                 self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
@@ -73,8 +132,12 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._connection.close()
 
-    def commit(self, record: Record, teachers: tuple[tuple[str, str], ...] = ()) -> bool:
-        """Writes a record and its exchanges (teacher weights, teacher agent) durably; false if the task was recorded before.
+    def begin_sitting(self, provenance: dict[str, Any]) -> None:
+        """Says where the records that follow come from. It is written down with the first of them."""
+        self._sitting, self._provenance = 0, _text(provenance)
+
+    def commit(self, record: Record) -> bool:
+        """Writes a record durably; false if the task was recorded before.
 
         Raises:
             ArtifactError: the task is recorded with other weights: it is not deterministic.
@@ -86,19 +149,32 @@ class Journal:
             if known.weights != record.result.weights:
                 raise ArtifactError(f"task {key} gave weights {record.result.weights} after {known.weights}: not deterministic")
             return False
-        try:
-            with self._connection:
-                self._connection.execute(
-                    "INSERT INTO records (task, inputs, outputs, agent, attempts) VALUES (?, ?, ?, ?, ?)",
-                    (key, _text(record.task.canonical()), _text(record.result.canonical()), record.agent, record.attempts),
-                )
-                self._connection.executemany(
-                    "INSERT INTO exchanges (task, teacher_weights, teacher_agent, student_agent) VALUES (?, ?, ?, ?)",
-                    [(key, weights, agent, record.agent) for weights, agent in teachers],
-                )
-        except sqlite3.DatabaseError as error:
-            raise self._translate(error) from error
+        inputs, outputs, how = (_text(v) for v in (record.task.canonical(), record.result.canonical(), record.circumstances))
+        with self._writing():
+            if not self._sitting:
+                cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (self._provenance,))
+            last = self._connection.execute("SELECT digest FROM records ORDER BY number DESC LIMIT 1").fetchone()
+            digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
+            sitting = self._sitting or cursor.lastrowid or 0
+            self._connection.execute(
+                "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
+                (key, inputs, outputs, how, sitting, digest),
+            )
+        self._sitting = sitting
         return True
+
+    def note_asks(self, asks: Asks) -> None:
+        """Writes down durably which results each trial sees that is asked for now: by study and trial number."""
+        rows = [(study, trial, _text(list(seen))) for study, trials in asks.items() for trial, seen in trials.items()]
+        with self._writing():
+            self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", rows)
+
+    def asks(self) -> Asks:
+        """What every trial saw, where that was written down."""
+        found: Asks = {}
+        for study, trial, seen in self._select("SELECT study, trial, seen FROM asks ORDER BY study, trial"):
+            found.setdefault(study, {})[trial] = tuple(json.loads(seen))
+        return found
 
     def find(self, task: str) -> TaskResult | None:
         """The result recorded for a task digest."""
@@ -107,20 +183,35 @@ class Journal:
 
     def records(self) -> Iterator[Record]:
         """All records in the order in which they were committed."""
-        try:
-            for inputs, outputs, agent, attempts in self._connection.execute(
-                "SELECT inputs, outputs, agent, attempts FROM records ORDER BY number"
-            ):
-                yield Record(Task.model_validate_json(inputs), TaskResult.model_validate_json(outputs), agent, attempts)
-        except sqlite3.DatabaseError as error:
-            raise self._translate(error) from error
+        return (row.record for row in self.rows())
 
-    def exchanges(self) -> list[tuple[str, str, str, str]]:
-        """(task, teacher weights, teacher agent, student agent) of every lesson."""
-        rows = self._connection.execute(
-            "SELECT task, teacher_weights, teacher_agent, student_agent FROM exchanges ORDER BY number"
-        )
-        return [(str(a), str(b), str(c), str(d)) for a, b, c, d in rows]
+    def rows(self) -> Iterator[Row]:
+        """The same as they stand."""
+        columns = "number, task, inputs, outputs, circumstances, sitting, digest"
+        return (Row(*row) for row in self._select(f"SELECT {columns} FROM records ORDER BY number"))
+
+    def sittings(self) -> dict[int, dict[str, Any]]:
+        """Provenance of each sitting, by number."""
+        return {number: json.loads(text) for number, text in self._select("SELECT number, provenance FROM sittings")}
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file; nothing if it is sound."""
+        try:
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check")]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
+    def copy_to(self, path: Path, **meta: Any) -> None:
+        """Writes the journal as one file of its own, compact, with values noted besides."""
+        try:
+            self._connection.execute("VACUUM INTO ?", (str(path),))
+            copy = sqlite3.connect(path)
+            with contextlib.closing(copy), copy:
+                copy.execute("PRAGMA journal_mode=DELETE")
+                copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+        except sqlite3.DatabaseError as error:
+            raise StorageError(path, str(error)) from error
 
     def get_meta(self, key: str) -> Any:
         """A JSON value noted under a key, or ``None``."""
@@ -129,9 +220,21 @@ class Journal:
 
     def set_meta(self, key: str, value: Any) -> None:
         """Notes a JSON value under a key."""
+        with self._writing():
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it or nothing."""
         try:
             with self._connection:
-                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+                yield
+        except sqlite3.DatabaseError as error:
+            raise self._translate(error) from error
+
+    def _select(self, query: str) -> Iterator[Any]:
+        try:
+            yield from self._connection.execute(query)
         except sqlite3.DatabaseError as error:
             raise self._translate(error) from error
 
@@ -150,3 +253,7 @@ class Journal:
 
 def _text(value: Any) -> str:
     return canonical.encode(value).decode()
+
+
+def _chain(previous: str, inputs: str, outputs: str, circumstances: str, provenance: str) -> str:
+    return canonical.digest([previous, inputs, outputs, circumstances, provenance])

@@ -4,9 +4,11 @@ A recording is an artifact that lists the pieces of a lesson by digest; the piec
 knows which lessons are recorded, what they take, what they saved, and which are dropped first when there are too many.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
@@ -104,6 +106,18 @@ def decode(data: bytes) -> tuple[Told, ...]:
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{digest_bytes(data)[:12]} is no recording of a lesson ({error})") from error
+
+
+def read_list(path: Path) -> list[Told]:
+    """What stands in the list of an unfinished lesson; a last line that was not written whole does not count, and is cut off."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole, _, rest = text.rpartition("\n")
+    if rest:
+        path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+    unique = {(told.weights, told.step): told for told in (Told(**json.loads(line)) for line in whole.splitlines())}
+    return list(unique.values())
 
 
 def _is_whole(rows: Iterable[Told], num_teachers: int) -> bool:

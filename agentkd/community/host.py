@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Watcher
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
@@ -105,6 +106,7 @@ class Host:
                 ) as crew,
                 _Invitation(self._folder, crew),
             ):
+                journal.begin_sitting(provenance())
                 for record in journal.records():
                     crew.note(record.task, record.result)
                 self._started.set_result(crew)
@@ -151,7 +153,7 @@ class Host:
                     for future in futures:
                         future.set_exception(error)
                     continue
-                journal.commit(Record(task, finished.result, finished.agent, finished.attempts), finished.teachers)
+                journal.commit(Record(task, finished.result, finished.agent, finished.attempts, label, finished.teachers))
                 crew.note(task, finished.result)
                 self._folder.clear(finished.key)
                 self._watcher.tell(f"{label} is {finished.result.status}")

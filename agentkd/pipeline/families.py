@@ -26,7 +26,12 @@ OUTCOMES = {
 
 @dataclass
 class FamilyOutlook:
-    """Where one family stands. ``winner`` is set once round 1 is done."""
+    """Where one family stands. ``winner`` is set once round 1 is done.
+
+    Args:
+        keys: every task that was ever wanted.
+        asks: trials asked for now, with the numbers of those whose results they see; only in the order ``as_completed``.
+    """
 
     family: str
     steps: list[Step] = field(default_factory=list)
@@ -36,6 +41,8 @@ class FamilyOutlook:
     trial_keys: list[str] = field(default_factory=list)
     winner: Entrant | None = None
     failure: str = ""
+    keys: set[str] = field(default_factory=set)
+    asks: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class FamilyPlan:
@@ -49,13 +56,13 @@ class FamilyPlan:
         self.space = search_space(experiment, family)
         self._suggested: dict[int, Values] = {}
 
-    def outlook(self, results: Results) -> FamilyOutlook:
-        """What is to be done next in this family."""
+    def outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
+        """What is to be done next in this family. ``asked`` says what earlier trials saw, as ``FamilyOutlook.asks`` did."""
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
         if baseline is None:
             return found
-        candidates = self._search(results, found, baseline)
+        candidates = self._search(results, found, baseline, asked or {})
         if candidates is None:
             return found
         self._round1(results, found, candidates)
@@ -74,19 +81,15 @@ class FamilyPlan:
         found.rows.append(Row(self.family, Stage.BASELINE, entrant))
         return entrant
 
-    def _search(self, results: Results, found: FamilyOutlook, baseline: Entrant) -> list[Entrant] | None:
+    def _search(
+        self, results: Results, found: FamilyOutlook, baseline: Entrant, asked: Mapping[int, tuple[int, ...]]
+    ) -> list[Entrant] | None:
         """Asks for trials as far as the order allows; the completed ones once the study is over."""
-        search = self.experiment.search
         entrants: dict[int, Entrant] = {}
-        while True:
+        while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
-            limit = study.visible_limit(found.trials, number, lag=search.lag, num_trials=search.trials)
-            if limit is None:
-                break
-            seen = found.trials[: limit + 1]
-            if study.is_exhausted(seen, patience=search.patience, max_infeasible=search.max_infeasible):
-                break
-            task = self._trial_task(number, seen, found.trials[limit + 1 :], baseline.result)
+            pending = [trial for trial in found.trials if trial not in seen]
+            task = self._trial_task(number, seen, pending, baseline.result)
             entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found)
             if entrant is not None:
                 entrants[number] = entrant
@@ -99,6 +102,22 @@ class FamilyPlan:
         ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
         found.rows.append(Row(self.family, Stage.SEARCH, ranked[0]))
         return ranked
+
+    def _visible(self, found: FamilyOutlook, asked: Mapping[int, tuple[int, ...]]) -> list[Trial] | None:
+        """The trials whose results the next trial may see; ``None`` if none is to be asked for now."""
+        search, number = self.experiment.search, len(found.trials)
+        if number in asked:
+            return [found.trials[index] for index in asked[number]]
+        if search.order == "strict":
+            limit = study.visible_limit(found.trials, number, lag=search.lag, num_trials=search.trials)
+            seen = None if limit is None else found.trials[: limit + 1]
+        else:
+            seen = study.visible_now(found.trials, lag=search.lag, num_trials=search.trials)
+        if seen is None or study.is_exhausted(seen, patience=search.patience, max_infeasible=search.max_infeasible):
+            return None
+        if search.order == "as_completed":
+            found.asks[number] = tuple(trial.number for trial in seen)
+        return seen
 
     def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant]) -> None:
         config = self.experiment.round1
@@ -158,6 +177,7 @@ class FamilyPlan:
     ) -> Entrant | None:
         """The finished task as an entrant; otherwise the task is put among the wanted steps."""
         key = task.digest
+        found.keys.add(key)
         if key in results:
             return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key])
         if all(step.key != key for step in found.steps):

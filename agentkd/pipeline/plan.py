@@ -20,6 +20,9 @@ class Outlook:
         tests: per family, the final network evaluated on the test split.
         is_finished: nothing is left to be done.
         failure: why the experiment cannot go on, or an empty text.
+        keys: every task that is wanted, or was.
+        asks: by family, trials that are asked for now, with the trials whose results they see. To be recorded before the tasks
+            are given, and to be told to every later outlook. Empty in strict order.
     """
 
     steps: tuple[Step, ...]
@@ -31,6 +34,8 @@ class Outlook:
     winner: Entrant | None = None
     is_finished: bool = False
     failure: str = ""
+    keys: frozenset[str] = frozenset()
+    asks: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
 
 
 class Planner:
@@ -50,9 +55,10 @@ class Planner:
             for family in experiment.families
         }
 
-    def outlook(self, results: Results) -> Outlook:
-        """What is to be done next, given the results recorded so far (by task digest)."""
-        found = {family: plan.outlook(results) for family, plan in self.families.items()}
+    def outlook(self, results: Results, asked: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None) -> Outlook:
+        """What is to be done next, given the results and the asks recorded so far (by task digest; by family and trial)."""
+        known = asked or {}
+        found = {family: plan.outlook(results, known.get(family)) for family, plan in self.families.items()}
         winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
         tests: dict[str, Entrant] = {}
         final: dict[str, Entrant] = {}
@@ -71,6 +77,8 @@ class Planner:
             winner=best_of(list(final.values())) if final else None,
             is_finished=len(tests) == len(found),
             failure=failure,
+            keys=frozenset(key for outlook in found.values() for key in outlook.keys),
+            asks={family: outlook.asks for family, outlook in found.items() if outlook.asks},
         )
 
     def _round2(self, results: Results, found: dict[str, FamilyOutlook], winners: dict[str, Entrant]) -> dict[str, Entrant]:
@@ -105,6 +113,7 @@ class Planner:
                 initial_weights=entrant.result.weights,
             )
             key = task.digest
+            found[family].keys.add(key)
             if key in results:
                 tests[family] = Entrant(family, f"{family} on {self.test_split}", key, task, results[key])
             else:

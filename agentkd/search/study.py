@@ -2,7 +2,8 @@
 
 A suggestion is a pure function of (space, history, seed, trial number): each ask has a sampler of its own, seeded by the
 trial number, over a study rebuilt from exactly the history that the order allows. Trial *n* sees the results of trials up
-to *n - lag*, whatever the timing, so a parallel search that was interrupted and resumed is the same search.
+to *n - lag*, whatever the timing, so a parallel search that was interrupted and resumed is the same search. In the other order,
+``as_completed``, it sees what is finished when it is asked for; what that was is recorded, and decides from then on.
 """
 
 import statistics
@@ -79,6 +80,15 @@ def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials:
         if counted < num_trials:
             return limit
     return None
+
+
+def visible_now(trials: Sequence[Trial], *, lag: int, num_trials: int) -> list[Trial] | None:
+    """What a trial asked for now may see where the order is as results come: all that is finished; ``None`` if none is due."""
+    running = sum(trial.outcome is Outcome.RUNNING for trial in trials)
+    counted = sum(trial.outcome is not Outcome.INFEASIBLE for trial in trials)
+    if running >= lag or counted >= num_trials:
+        return None
+    return [trial for trial in trials if trial.outcome is not Outcome.RUNNING]
 
 
 def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -> bool:

@@ -9,11 +9,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.task import EpochResult
 
@@ -31,11 +33,22 @@ class Progress:
     best_miou: float = -1.0
     best_epoch: int = 0
     best: State = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
 
 
 def copy_state(network: nn.Module) -> State:
     """A copy of parameters and buffers on the CPU."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers by name, number type and shape, to the bit."""
+    made = canonical.new_digest()
+    for name, value in sorted(network.state_dict().items()):
+        flat = value.detach().to("cpu").contiguous()
+        made.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        made.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: str) -> None:
@@ -45,6 +58,7 @@ def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
         StorageError: the disk is full or not writable; an older checkpoint stays as it was.
     """
     tensors = {f"network/{name}": value for name, value in copy_state(network).items()}
+    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
     tensors |= {f"best/{name}": value for name, value in progress.best.items()}
     for kind, optimizer in optimizers.items():
         for index, slots in optimizer.state_dict()["state"].items():
@@ -95,7 +109,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
         _restore_optimizer(optimizer, _below(tensors, f"optimizer/{kind}/"))
     told = json.loads(metadata["progress"])
     told["history"] = [EpochResult.model_validate(epoch) for epoch in told["history"]]
-    return Progress(**told, best=_below(tensors, "best/"))
+    return Progress(**told, best=_below(tensors, "best/"), losses=tensors["losses"].tolist())
 
 
 def _below(tensors: State, prefix: str) -> State:

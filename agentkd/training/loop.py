@@ -17,7 +17,7 @@ from agentkd.errors import NonFiniteLossError, OutOfMemoryError
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
 from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint
+from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint, state_digest
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
@@ -71,6 +71,7 @@ class Trained:
     scores: Scores
     best_epoch: int
     history: tuple[EpochResult, ...]
+    losses: tuple[float, ...]
     seconds: float
     images_per_s: float
     peak_memory_bytes: int
@@ -112,6 +113,7 @@ def train(
     while progress.step < total_steps:
         loss = _step(network, optimizers, feed, plan, progress.step, total_steps, device)
         progress.step += 1
+        progress.losses.append(loss)
         progress.loss_sum += loss
         hooks.on_step(progress.step, total_steps, loss)
         if progress.step % per_epoch == 0:
@@ -137,6 +139,7 @@ def train(
         scores=scores,
         best_epoch=progress.best_epoch if recipe.keep == "best" else len(progress.history),
         history=tuple(progress.history),
+        losses=tuple(progress.losses),
         seconds=progress.seconds,
         images_per_s=progress.step * recipe.batch_size / max(progress.seconds, 1e-9),
         peak_memory_bytes=_peak_memory(device),
@@ -201,7 +204,7 @@ def _end_epoch(
     before = progress.seconds
     clock.update()
     loss = progress.loss_sum / feed.steps_per_epoch
-    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=progress.seconds - before)
+    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=progress.seconds - before, weights=state_digest(network))
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)

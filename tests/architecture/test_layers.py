@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "agentkd"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"community", "conformance", "report"},
+    {"community", "conformance", "replay", "report"},
     {"agents"},
     {"exchange", "launch", "pipeline"},
     {"config"},

@@ -3,10 +3,12 @@
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
@@ -57,10 +59,38 @@ def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path, monkeypatch) 
 
 def test_a_task_is_recorded_once(tmp_path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
-        assert journal.commit(record(), (("t", "agent-2"),))
+        taught = replace(record(), label="a lesson", teachers=(("t", "agent-2"),))
+        assert journal.commit(taught)
         assert not journal.commit(record())
-        assert [r.task for r in journal.records()] == [record().task]
-        assert journal.exchanges() == [(record().task.digest, "t", "agent-2", "agent-1")]
+        assert list(journal.records()) == [taught]
+
+
+def test_every_record_says_where_it_comes_from_and_what_came_before(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.begin_sitting({"commit": "one"})
+        journal.commit(record(1))
+        journal.commit(record(2))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.begin_sitting({"commit": "nothing came of it"})
+        journal.begin_sitting({"commit": "two"})
+        journal.commit(record(3))
+        rows, sittings = list(journal.rows()), journal.sittings()
+    assert [sittings[row.sitting]["commit"] for row in rows] == ["one", "one", "two"] and len(sittings) == 2
+    previous = ""
+    for row in rows:
+        provenance = canonical.encode(sittings[row.sitting]).decode()
+        assert row.digest == row.expected_digest(previous, provenance)
+        assert row.digest != replace(row, circumstances=row.circumstances + " ").expected_digest(previous, provenance)
+        previous = row.digest
+
+
+def test_what_a_trial_saw_is_written_down_once(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.note_asks({"unet": {0: (), 1: ()}})
+        journal.note_asks({"unet": {2: (1,)}, "pidnet_s": {0: ()}})
+        with pytest.raises(ArtifactError):
+            journal.note_asks({"unet": {2: (0, 1)}})
+        assert journal.asks() == {"pidnet_s": {0: ()}, "unet": {0: (), 1: (), 2: (1,)}}
 
 
 def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:

@@ -1,0 +1,33 @@
+"""The command line itself, and the options that several commands have."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from agentkd.errors import AgentKDError
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
+]
+Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
+Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
+
+app = typer.Typer(
+    name="agentkd",
+    help="Neural networks as agents that teach each other: architecture search and knowledge distillation, replayable.",
+    epilog="Begin with: agentkd demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs the command line; an expected error prints its text and ends with its exit code."""
+    try:
+        app()
+    except AgentKDError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

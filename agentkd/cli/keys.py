@@ -1,0 +1,66 @@
+"""Commands on keys: who may connect to agents and fetch which knowledge."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentkd.cli.app import Format, app
+
+keys_app = typer.Typer(help="Keys: who may connect to agents and fetch which knowledge.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")]
+
+
+@keys_app.command("new")
+def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+    """Make a key pair in a file that you alone can read, and print the public key."""
+    from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
+
+    pair = new_key_pair()
+    path = (folder or default_key_folder()) / f"{name}.json"
+    save_key_pair(path, pair)
+    typer.echo(f"{path}\npublic key: {pair.public}")
+
+
+@keys_app.command("register")
+def keys_register(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    public_key: Annotated[str, typer.Argument(help="The public key (Z85, 40 characters).")],
+    may: Annotated[
+        str, typer.Option(help="Kinds of knowledge it may fetch, separated by commas.")
+    ] = "weights,soft_targets,assessment",
+    folder: KeyFolder = None,
+) -> None:
+    """Admit a key. Agents started with --registry on this folder see it at the next message."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    kinds = [kind.strip() for kind in may.split(",") if kind.strip()]
+    entry = Registry(folder or default_key_folder()).register(name, public_key, kinds)
+    typer.echo(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
+
+
+@keys_app.command("list")
+def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
+    """List the registered keys."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    entries = Registry(folder or default_key_folder()).entries().values()
+    if output_format == "json":
+        typer.echo(json.dumps([entry.as_data() for entry in entries], indent=2))
+        return
+    for entry in entries:
+        typer.echo(f"{entry.name:<20} {entry.public_key}  {'revoked' if entry.is_revoked else ', '.join(entry.may)}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+    """Take an admission back; a live session with that key ends at its next message."""
+    from agentkd.exchange.grants import Registry
+    from agentkd.exchange.keys import default_key_folder
+
+    entry = Registry(folder or default_key_folder()).revoke(name)
+    typer.echo(f"{entry.name} is admitted no longer")

@@ -1,0 +1,62 @@
+"""Commands on the protocol."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentkd.cli.app import Format, app
+from agentkd.errors import StorageError
+
+protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
+app.add_typer(protocol_app, name="protocol")
+
+
+@protocol_app.command("check")
+def protocol_check(
+    endpoint: Annotated[str, typer.Argument(help="Where the agent listens; with --listen, where to wait for it to join.")],
+    key: Annotated[Path, typer.Option(help="Key file of the coordinator, whose part the check plays.")],
+    agent_key: Annotated[str, typer.Option(help="The agent's public key (Z85).")],
+    listen: Annotated[bool, typer.Option("--listen", help="Wait at ENDPOINT for an agent that dials.")] = False,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes that the agent tells apart.")] = 5,
+    leave: Annotated[bool, typer.Option("--leave", help="End the agent at last, as the leave dialogue does.")] = False,
+    output_format: Format = "text",
+) -> None:
+    """Hold an agent against the protocol: every dialogue, every invalid message. Ends with 1 if a clause is broken."""
+    from agentkd.conformance.clauses import all_clauses, play
+    from agentkd.conformance.probe import Probe
+    from agentkd.exchange.keys import load_key_pair
+
+    broken, rows = 0, []
+    with Probe(endpoint, load_key_pair(key), agent_key, is_listening=listen) as probe:
+        for verdict in play(probe, all_clauses(classes, may_end=leave)):
+            broken += not verdict.is_kept
+            rows.append({"clause": verdict.clause.name, "is_kept": verdict.is_kept, "remark": verdict.remark})
+            if output_format != "json":
+                remark = f" ({verdict.remark})" if verdict.remark else ""
+                typer.echo(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
+    if output_format == "json":
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo(f"{len(rows) - broken} of {len(rows)} clauses kept")
+    if broken:
+        raise typer.Exit(1)
+
+
+@protocol_app.command("write")
+def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write them; protocols/ in this repository.")]) -> None:
+    """Write the parts of the specification that follow from the code."""
+    from agentkd.messages.specification import files
+
+    for stale in (folder / "vectors").glob("*/*"):
+        if str(stale.relative_to(folder)) not in files():
+            stale.unlink()
+    for path, data in files().items():
+        target = folder / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        except OSError as error:
+            raise StorageError(target, error.strerror or str(error)) from error
+    typer.echo(f"{len(files())} files below {folder}")

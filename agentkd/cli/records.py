@@ -1,0 +1,280 @@
+"""Commands on what is recorded: replay, verify, lineage, compare, pack, unpack, tidy up."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentkd.cli.app import Format, app
+from agentkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentkd.artifacts.lineage import Ancestor
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.replay.verdicts import ReplayReport, Verdict
+
+Run = Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
+DIFFERS = 1
+MAX_SHOWN = 12
+
+
+@app.command()
+def replay(
+    run: Run,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task, or what it made, by digest or its first characters; all without it.")
+    ] = None,
+    from_record: Annotated[
+        bool, typer.Option("--from-record", help="No teacher is started: every lesson must be recorded.")
+    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Teachers are asked again, also where a lesson is recorded.")] = False,
+    swap: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Replace one thing, keep the rest: teacher=DIGEST (or OLD:NEW), temperature=4, codec=int8, alpha=0.3.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the replay; by default RUN-replay beside the run.")] = None,
+    devices: Annotated[str, typer.Option(help="As for agentkd run.")] = "auto",
+    tolerance: Annotated[float, typer.Option(min=0, help="Difference in mIoU that another environment may make.")] = 0.01,
+    output_format: Format = "text",
+) -> None:
+    """Execute recorded tasks again and compare: bit-identical, within tolerance, or diverged at which epoch and step.
+
+    Lessons that are recorded are told from the record; teachers are started for the others. Ends with 1 if something diverged.
+    Interrupted, the same command goes on.
+    """
+    from rich.console import Console
+
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.replay.perform import ReplayOptions, Teaching, default_out
+    from agentkd.replay.perform import replay as perform
+    from agentkd.replay.swaps import read_swap
+    from agentkd.report.live import PlainWatcher
+
+    if from_record and live:
+        raise ConfigError("--from-record and --live exclude each other")
+    swaps = tuple(read_swap(text) for text in swap or [])
+    teaching = Teaching.RECORD if from_record else Teaching.LIVE if live else Teaching.EITHER
+    options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance)
+    with _opened(run) as folder:
+        place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps)
+        watcher = None if output_format == "json" else PlainWatcher(Console())
+        report = perform(folder, RunFolder(place), options, watcher)
+    (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+    if output_format == "json":
+        typer.echo(json.dumps(report.as_data(), indent=2))
+    else:
+        _print_report(report)
+        typer.echo(f"details: {place / 'replay.json'}")
+    if not report.is_confirmed:
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
+def verify(run: Run, output_format: Format = "text") -> None:
+    """Check every digest, record and reference of a run or a bundle. Ends with 1 if something is damaged, missing or changed."""
+    from rich.console import Console
+    from rich.status import Status
+
+    from agentkd.artifacts.bundle import verify_bundle
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.artifacts.verification import verify as look_through
+
+    with Status("reading", console=Console(stderr=True)) as status:
+        if run.is_file():
+            found = verify_bundle(run)
+        else:
+            found = look_through(RunFolder(run), lambda path: status.update(f"reading {path.name[:16]}..."))
+    if output_format == "json":
+        typer.echo(json.dumps(found.as_data(), indent=2))
+    else:
+        for problem in found.problems:
+            typer.echo(f"FAIL {problem}")
+        for note in found.notes:
+            typer.echo(f"note {note}")
+        verdict = f"{len(found.problems)} problems" if found.problems else "all sound"
+        typer.echo(f"{found.num_records} records, {found.num_artifacts} artifacts, {found.size_bytes / 1e6:.1f} MB: {verdict}")
+    if found.problems:
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
+def lineage(
+    digest: Annotated[str, typer.Argument(help="Weights, or another artifact or task: the digest or its first characters.")],
+    run: Annotated[Path, typer.Option("--run", help="Run folder, or a bundle (.zip).")],
+    output_format: Format = "text",
+) -> None:
+    """Show where a network comes from: architecture, data, start, every teacher and what it told, back to the beginning."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    from agentkd.artifacts.history import read_history
+    from agentkd.artifacts.lineage import as_data, describe, trace_back
+
+    with _opened(run) as folder:
+        root = trace_back(digest, read_history(folder))
+    if output_format == "json":
+        typer.echo(json.dumps(as_data(root), indent=2))
+        return
+
+    def grow(tree: Tree, ancestor: "Ancestor") -> None:
+        for before in ancestor.ancestors:
+            lines = [f"{before.relation} {before.digest[:12]}", *describe(before)]
+            grow(tree.add("\n".join(lines), highlight=False), before)
+
+    tree = Tree("\n".join([root.digest, *describe(root)]), highlight=False)
+    grow(tree, root)
+    Console(markup=False).print(tree)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or bundle.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
+    output_format: Format = "text",
+) -> None:
+    """Compare two runs: configuration, environment, and what came out of the tasks that both did."""
+    from agentkd.artifacts.comparison import compare
+
+    with _opened(first) as a, _opened(second) as b:
+        found = compare(a, b)
+    if output_format == "json":
+        typer.echo(json.dumps(found.as_data(), indent=2))
+        return
+    for title, listed in (("configuration", found.configuration), ("environment", found.environment)):
+        typer.echo(f"{title}: {'the same' if not listed else ''}")
+        for path, ours, theirs in listed:
+            typer.echo(f"  {path}: {_short(ours)} | {_short(theirs)}")
+    others = [one for one in found.same if not one.is_identical]
+    typer.echo(f"tasks of both: {len(found.same)}, {len(found.same) - len(others)} with the same weights")
+    for one in others:
+        typer.echo(f"  {one.label} ({one.task[:12]}): mIoU {100 * one.miou[0]:.2f} % | {100 * one.miou[1]:.2f} %")
+    for name, only in zip((first, second), found.only, strict=True):
+        typer.echo(f"only in {name}: {len(only)}")
+        for label, miou in only[:MAX_SHOWN]:
+            typer.echo(f"  {label}: mIoU {100 * miou:.2f} %")
+        if len(only) > MAX_SHOWN:
+            typer.echo(f"  ... and {len(only) - MAX_SHOWN} more (--format json lists all)")
+
+
+@app.command()
+def bundle(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The bundle to write.")],
+    artifacts: Annotated[
+        str,
+        typer.Option(help="all; winners (final weights and what they come from, no recordings); records (none, only records)."),
+    ] = "all",
+) -> None:
+    """Pack a run into one file that opens, verifies and replays on another machine, with RO-Crate metadata and model cards."""
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.report.packing import write_bundle
+
+    written = write_bundle(RunFolder(run), out, artifacts)
+    typer.echo(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
+    if written.num_left_out:
+        typer.echo(f"{written.num_left_out} artifacts were left out; what needs them cannot be replayed from this bundle")
+
+
+@app.command("import")
+def import_bundle(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle (.zip).")],
+    out: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
+) -> None:
+    """Verify a bundle and unpack it into a run folder."""
+    from agentkd.artifacts.bundle import unpack
+
+    place = out or Path("runs") / file.stem
+    found = unpack(file, place)
+    typer.echo(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
+    typer.echo(f"next: agentkd replay {place}")
+
+
+@app.command()
+def gc(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Remove what nothing refers to; without it it is only listed.")] = False,
+    recordings: Annotated[
+        bool, typer.Option("--recordings", help="With --apply: remove what teachers told as well, at the price that is listed.")
+    ] = False,
+    output_format: Format = "text",
+) -> None:
+    """Say what a run holds that nothing refers to, and what could be spared at which price. Removes nothing unless told to."""
+    from agentkd.artifacts.garbage import find_garbage, remove
+    from agentkd.artifacts.run_folder import RunFolder, RunLock
+
+    folder = RunFolder(run).must_exist()
+    with RunLock(folder):
+        found = find_garbage(folder)
+        if output_format == "json":
+            typer.echo(json.dumps(found.as_data(), indent=2))
+        else:
+            typer.echo(f"unreferenced: {len(found.unreferenced)} files, {found.size_bytes / 1e6:.1f} MB")
+            for one in found.sparable:
+                size = f"{len(one.files)} files, {one.size_bytes / 1e6:.1f} MB"
+                typer.echo(f"could be spared: {one.what}: {size}; then {one.price}")
+        if apply:
+            told = found.told.files if recordings and found.told else ()
+            typer.echo(f"removed {remove([*found.unreferenced, *told])} files", err=output_format == "json")
+        elif found.unreferenced or recordings:
+            typer.echo("nothing was removed; do it with --apply", err=output_format == "json")
+
+
+@contextmanager
+def _opened(run: Path) -> "Iterator[RunFolder]":
+    """A run folder, or that of a bundle, verified and unpacked for as long as it is looked at."""
+    import tempfile
+
+    from agentkd.artifacts.bundle import unpack
+    from agentkd.artifacts.run_folder import RunFolder
+
+    if not run.is_file():
+        yield RunFolder(run).must_exist()
+        return
+    with tempfile.TemporaryDirectory(prefix="agentkd-bundle-") as place:
+        unpack(run, Path(place) / "run")
+        yield RunFolder(Path(place) / "run")
+
+
+def _print_report(report: "ReplayReport") -> None:
+    from agentkd.replay.verdicts import Outcome
+
+    for verdict in report.verdicts:
+        if verdict.outcome in (Outcome.IDENTICAL, Outcome.KEPT):
+            continue
+        typer.echo(f"{verdict.outcome}: {verdict.label} (task {verdict.task[:12]})")
+        _print_difference(verdict)
+    counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome if report.count(outcome))
+    typer.echo(f"{len(report.verdicts)} tasks: {counts}")
+    typer.echo(f"lessons with a teacher: {report.num_taught_live}")
+    if report.plan:
+        typer.echo(f"plan: {report.plan}")
+
+
+def _print_difference(verdict: "Verdict") -> None:
+    now = verdict.now
+    if verdict.reason:
+        typer.echo(f"  {verdict.reason}")
+    if verdict.divergence:
+        typer.echo(f"  first difference: epoch {verdict.divergence.epoch}, loss of step {verdict.divergence.step}")
+    if now is None:
+        return
+    typer.echo(f"  mIoU {100 * verdict.then.miou:.2f} % then, {100 * now.miou:.2f} % now ({100 * verdict.difference:+.2f})")
+    for epoch, before, after in verdict.epochs:
+        typer.echo(f"  epoch {epoch}: {_percent(before)} then, {_percent(after)} now")
+    for number, pair in enumerate(zip(verdict.then.class_iou, now.class_iou, strict=False)):
+        typer.echo(f"  class {number}: IoU {_percent(pair[0])} then, {_percent(pair[1])} now")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 50 else text[:47] + "..."

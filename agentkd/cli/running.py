@@ -1,0 +1,166 @@
+"""Commands that run agents: experiments, the demo, communities that stay, a single agent."""
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentkd.cli.app import Devices, Overrides, app
+from agentkd.errors import ConfigError, StorageError
+
+INTERRUPTED = 130
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="Experiment file (YAML); see examples/kd_nas.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
+    ] = None,
+    devices: Devices = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run an experiment: baseline, search, two rounds of distillation, report.
+
+    Finished tasks are never done twice: after an interruption of any kind, the same command goes on.
+    """
+    from agentkd.config import load_experiment
+
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    experiment = load_experiment(file, given)
+    _run(experiment, out or Path("runs") / experiment.name)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    devices: Devices = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
+    from agentkd.config import demo_file, load_experiment
+
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    _run(load_experiment(demo_file(), given), out)
+
+
+@app.command()
+def community(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for weights and records; it may be new.")],
+    devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
+    ] = None,
+) -> None:
+    """Keep agents running, so that scripts can come and go: agentkd.Community.connect("RUN"). Ends with Ctrl-C.
+
+    What is under way then is not lost: whoever asks for it again, after the next start, has it gone on with.
+    """
+    import yaml
+    from rich.console import Console
+
+    from agentkd import logs
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.community.host import Host
+    from agentkd.config import launch_settings
+    from agentkd.launch.devices import parse_devices
+    from agentkd.report.live import PlainWatcher
+
+    given = {}
+    for item in overrides or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: expected name=value")
+        given[name] = yaml.safe_load(value)
+    folder = RunFolder(run_folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    slots = () if devices == "none" else parse_devices(devices)
+    host = Host(folder, slots, launch_settings(given), PlainWatcher(Console()))
+    host.start()
+    logs.to_file(folder.logs / "coordinator.log")
+    typer.echo(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
+    try:
+        host.wait()
+    except KeyboardInterrupt:
+        typer.echo("ending; what is recorded stays")
+    finally:
+        host.close()
+
+
+@app.command()
+def agent(
+    key: Annotated[Path, typer.Option(help="This agent's key file; make one with: agentkd keys new NAME.")],
+    coordinator_key: Annotated[str, typer.Option(help="The coordinator's public key (Z85).")],
+    join: Annotated[str, typer.Option(help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")] = "",
+    listen: Annotated[list[str] | None, typer.Option(help="Where to listen; without --join the coordinator dials here.")] = None,
+    run_folder: Annotated[Path, typer.Option(help="Where artifacts lie.")] = Path("runs/agent"),
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
+    transport: Annotated[str, typer.Option(help="auto, shared, store, ipc or tcp.")] = "auto",
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of registered keys (agentkd keys) that may ask for knowledge as well.")
+    ] = None,
+    audit: Annotated[Path | None, typer.Option(help="File for the log of who fetched what.")] = None,
+    parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+) -> None:
+    """Run one agent. The coordinator starts agents itself; this is the command it uses."""
+    from agentkd import logs
+    from agentkd.agents.agent import AgentSettings, run_agent
+    from agentkd.exchange.keys import load_key_pair
+
+    if not join and not listen:
+        raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
+    logs.to_stderr()
+    run_agent(
+        AgentSettings(
+            join=join,
+            coordinator_key=coordinator_key,
+            keys=load_key_pair(key),
+            device=device,
+            threads=threads,
+            run_folder=run_folder,
+            bind=tuple(listen or ()),
+            transport=transport,
+            parent_pid=parent,
+            checkpoint_every_s=checkpoint_every,
+            registry=registry,
+            audit=audit,
+        )
+    )
+
+
+def _run(experiment: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from agentkd import logs
+    from agentkd.agents.coordinator import run_experiment
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.report.live import watcher_for
+    from agentkd.report.write import write_report
+
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what schedulers and closing terminals send ends a run as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    folder = RunFolder(out)
+    console = Console()
+    try:
+        logs.to_file(folder.logs / "coordinator.log")
+    except OSError as error:
+        raise StorageError(folder.logs, error.strerror or str(error)) from error
+    typer.echo(f"{experiment.name}: run folder {out}")
+    try:
+        with watcher_for(console) as watcher:
+            outlook = run_experiment(experiment, folder, watcher)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    written = write_report(folder)
+    _print_table(outlook)
+    typer.echo(f"report: {written.page}")
+
+
+def _print_table(outlook: Any) -> None:
+    from agentkd.report.table import markdown_table
+
+    typer.echo(markdown_table(outlook))

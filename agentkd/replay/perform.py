@@ -1,0 +1,268 @@
+"""Replays: tasks of a run are given to agents once more, in a folder of their own, and their results compared with the records.
+
+The run itself is only read. A replay is a run too: interrupted, it goes on where it stopped.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from agentkd.agents.coordinator import read_run
+from agentkd.agents.crew import Crew
+from agentkd.agents.watching import Silent, Watcher
+from agentkd.artifacts import recordings
+from agentkd.artifacts.history import History, read_history, read_losses
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.provenance import provenance
+from agentkd.artifacts.recordings import Recordings
+from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.config import LaunchConfig
+from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
+from agentkd.launch.devices import parse_devices
+from agentkd.replay.swaps import Swap, swapped
+from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
+from agentkd.task import Status, Task, TaskKind, TaskResult
+
+DECIDED = "that it failed is a recorded decision: {}"
+
+
+class Teaching(StrEnum):
+    """Who teaches in a replay."""
+
+    RECORD = "from-record"
+    LIVE = "live"
+    EITHER = "record where there is one"
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What is replayed, and how.
+
+    Args:
+        tasks: digests (or their beginnings) of tasks or of what they made; empty for all.
+        teaching: whether lessons are told from their recordings, by teachers, or as it can be.
+        swaps: things to be replaced; then only the lessons are replayed that have them.
+        tolerance: the largest difference in mIoU that another environment may make.
+    """
+
+    tasks: tuple[str, ...] = ()
+    teaching: Teaching = Teaching.EITHER
+    swaps: tuple[Swap, ...] = ()
+    devices: str = "auto"
+    tolerance: float = 0.01
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+
+def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: Watcher | None = None) -> ReplayReport:
+    """Executes recorded tasks again in ``out`` and compares.
+
+    Raises:
+        ConfigError: a task or a swap names nothing, or ``out`` holds another replay.
+        ArtifactError: something that a task needs is not in the run; with ``from-record``: a lesson was not recorded.
+    """
+    history = read_history(source)
+    chosen = _choose(history, options.tasks)
+    wanted = _wanted(chosen, history, options)
+    taught_live = _check_recordings(source, wanted.values(), options.teaching)
+    done = _execute(source, out, history, wanted, options, watcher or Silent()) if wanted else {}
+    verdicts = [_verdict(source, out, record, wanted, done, options) for record in chosen]
+    plan, is_confirmed = ("", True) if options.tasks or options.swaps else _check_plan(source, history)
+    swaps = tuple(str(swap) for swap in options.swaps)
+    return ReplayReport(str(source.place), tuple(v for v in verdicts if v), plan, taught_live, is_confirmed, swaps)
+
+
+def _choose(history: History, digests: Sequence[str]) -> list[Record]:
+    """The records that are meant; with a student of a mutual lesson the others, without whom it cannot be repeated."""
+    if not digests:
+        return list(history.by_task.values())
+    chosen = {record.task.digest: record for record in (history.find(digest) for digest in digests)}
+    for record in list(chosen.values()):
+        for partner in record.task.partner_tasks():
+            if partner.digest in history.by_task:
+                chosen[partner.digest] = history.by_task[partner.digest]
+    return list(chosen.values())
+
+
+def _wanted(chosen: Iterable[Record], history: History, options: ReplayOptions) -> dict[str, Task]:
+    """What is to be executed, by the digest of the recorded task; what failed is taken as it was decided then."""
+    wanted = {}
+    for record in chosen:
+        task: Task | None = record.task
+        for swap in options.swaps:
+            task = swapped(task, swap, history) if task else None
+        if task and record.result.status is not Status.FAILED:
+            wanted[record.task.digest] = task
+    if not wanted and options.swaps:
+        raise ConfigError(f"no lesson among the chosen tasks has what --swap {', '.join(map(str, options.swaps))} replaces")
+    return wanted
+
+
+def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teaching) -> int:
+    """How many lessons need a teacher.
+
+    Raises:
+        ArtifactError: one does, and none is to be there.
+    """
+    known = _recordings(source, source)
+    missing = []
+    for task in tasks:
+        absent = {teacher.weights for teacher in task.teachers if task.kind is TaskKind.DISTILL}
+        absent -= known.find(task)[1] if teaching is not Teaching.LIVE else set()
+        if absent:
+            missing.append((task, absent))
+    if missing and teaching is Teaching.RECORD:
+        task, absent = missing[0]
+        raise ArtifactError(
+            f"{len(missing)} of the lessons were not recorded as they are wanted, for instance task {task.digest[:12]} by "
+            f"{', '.join(weights[:12] for weights in sorted(absent))}; leave --from-record out to have teachers asked "
+            f"(launch.record_lessons records them)"
+        )
+    return len(missing)
+
+
+def _recordings(source: RunFolder, place: RunFolder) -> Recordings:
+    """The run's recorded lessons, looked for in a folder."""
+    found = Recordings(place.store, max_bytes=2**63)
+    with Journal(source.journal, read_only=True) as journal:
+        for record in journal.records():
+            found.note(record.task, record.result)
+    return found
+
+
+def _execute(
+    source: RunFolder, out: RunFolder, history: History, wanted: dict[str, Task], options: ReplayOptions, watcher: Watcher
+) -> dict[str, TaskResult]:
+    """The new results by the digest of the recorded task."""
+    same = {task.digest: key for key, task in wanted.items()}
+    results: dict[str, TaskResult] = {}
+    if out.place.resolve() == source.place.resolve():
+        raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
+    with RunLock(out), Journal(out.journal) as journal:
+        _adopt(journal, source, out, options)
+        journal.begin_sitting(provenance())
+        for record in journal.records():
+            if record.task.digest in same:
+                results[same[record.task.digest]] = record.result
+        left = {task.digest: task for key, task in wanted.items() if key not in results}
+        if not left:
+            return results
+        for task in left.values():
+            _lend(source, out, task)
+        with Crew(out, parse_devices(options.devices), options.launch, watcher, is_forgiving=True) as crew:
+            if options.teaching is not Teaching.LIVE:
+                for record in history.by_task.values():
+                    _lend_recording(source, out, record)
+                    crew.note(record.task, record.result)
+            labels = {key: history.by_task[same[key]].label or str(task.kind) for key, task in left.items()}
+            crew.want((key, task, labels[key]) for key, task in left.items())
+            while left:
+                for finished in crew.turn():
+                    task = left.pop(finished.key)
+                    label = labels[finished.key]
+                    if finished.result.status is not Status.FAILED:
+                        journal.commit(Record(task, finished.result, finished.agent, finished.attempts, label, finished.teachers))
+                    out.clear(finished.key)
+                    results[same[finished.key]] = finished.result
+                    watcher.tell(f"replayed {label}, {len(left)} left")
+    return results
+
+
+def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayOptions) -> None:
+    meant = {"of": str(source.place.resolve()), "teaching": str(options.teaching)}
+    noted = journal.get_meta("replay")
+    if noted is None and not any(True for _ in journal.rows()) and journal.get_meta("experiment") is None:
+        journal.set_meta("replay", meant)
+    elif noted != meant:
+        raise ConfigError(f"{out.place} holds {noted or 'a run of its own'}, not this replay; choose another folder with --out")
+
+
+def _lend(source: RunFolder, out: RunFolder, task: Task) -> None:
+    """Has in the replay's store what a task reads."""
+    kept = (task.consolidation.anchors, task.consolidation.importance) if task.consolidation else ()
+    taught = [teacher.weights for teacher in task.teachers if task.kind in (TaskKind.DISTILL, TaskKind.AVERAGE)]
+    for digest in filter(None, (task.initial_weights, task.pretrained, *kept)):
+        _link(source, out, digest)
+    for digest in taught:
+        with contextlib.suppress(ArtifactNotFoundError):  # told from a recording, nobody needs them
+            _link(source, out, digest)
+
+
+def _lend_recording(source: RunFolder, out: RunFolder, record: Record) -> None:
+    exchange = record.result.exchange
+    if exchange is None or not exchange.record or exchange.record not in source.store:
+        return
+    _link(source, out, exchange.record)
+    for told in recordings.decode(source.store.get(exchange.record)):
+        if told.piece in source.store:
+            _link(source, out, told.piece)
+
+
+def _link(source: RunFolder, out: RunFolder, digest: str) -> None:
+    """The same file in both stores; a copy where that cannot be. Files of a store are never written to."""
+    there, here = source.store.must_have(digest), out.store.path(digest)
+    if here.exists():
+        return
+    try:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(there, here)
+        except OSError:
+            part = here.with_suffix(".part")
+            shutil.copyfile(there, part)
+            part.replace(here)
+    except OSError as error:
+        raise StorageError(here, error.strerror or str(error)) from error
+
+
+def _verdict(
+    source: RunFolder,
+    out: RunFolder,
+    record: Record,
+    wanted: dict[str, Task],
+    done: dict[str, TaskResult],
+    options: ReplayOptions,
+) -> Verdict | None:
+    key, then = record.task.digest, record.result
+    label = record.label or str(record.task.kind)
+    if key not in wanted:
+        if options.swaps:
+            return None
+        return Verdict(key, label, Outcome.KEPT, then, reason=DECIDED.format(then.error_code or then.status))
+    now = done[key]
+    is_swapped = wanted[key] != record.task
+    if now.status is Status.FAILED:
+        return Verdict(key, label, Outcome.DIVERGED, then, now, f"it failed now ({now.error_code}): {now.error_text}")
+    losses = _losses(source, then), _losses(out, now)
+    return judge(key, label, then, now, tolerance=options.tolerance, losses=losses, is_swapped=is_swapped or bool(options.swaps))
+
+
+def _losses(folder: RunFolder, result: TaskResult) -> list[float]:
+    if not result.trace or result.trace not in folder.store:
+        return []
+    return read_losses(folder.store.get(result.trace))
+
+
+def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
+    """Whether the experiment's plan, made again from its records, wants exactly the tasks that were done."""
+    with Journal(source.journal, read_only=True) as journal:
+        if journal.get_meta("experiment") is None:
+            return "", True
+    _, _, outlook, journal = read_run(source)
+    with journal:
+        pass
+    strange = history.by_task.keys() - outlook.keys
+    if strange:
+        return f"{len(strange)} recorded tasks are not among those that the plan wants: {min(strange)[:12]} ...", False
+    if outlook.steps:
+        return f"unfinished: {len(outlook.steps)} tasks are wanted next", True
+    return f"the plan, made again from the records, wants exactly these {len(history.by_task)} tasks", True
+
+
+def default_out(source: Path, swaps: Sequence[Swap]) -> Path:
+    """Beside the run, a folder for each set of swaps."""
+    name = "-".join(["replay", *(str(swap).replace("=", "-").replace(":", "-") for swap in swaps)])
+    return source.with_name(f"{source.name}-{name}"[:200])

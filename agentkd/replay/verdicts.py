@@ -1,0 +1,164 @@
+"""What a replay shows: the recorded result and the new one, compared. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agentkd.task import EpochResult, TaskResult
+
+# Of the environment, what says on which machine somebody worked; all else can change bits.
+COMPARED = ("status", "weights", "trace", "predictions", "knowledge", "miou", "class_iou", "competence")
+
+
+class Outcome(StrEnum):
+    """How a replay compares with the record."""
+
+    IDENTICAL = "bit-identical"
+    TOLERATED = "within tolerance"
+    DIVERGED = "diverged"
+    SWAPPED = "counterfactual"
+    KEPT = "kept as recorded"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where the two first differ; steps and epochs count from 1, 0 means not in the training itself."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One task.
+
+    Args:
+        reason: why it was not executed, or why it may differ.
+        epochs: (epoch, recorded mIoU, new mIoU) of the validated epochs.
+        classes: (recorded IoU, new IoU) of each class.
+        environment: what of the environment differs, as (name, then, now).
+    """
+
+    task: str
+    label: str
+    outcome: Outcome
+    then: TaskResult
+    now: TaskResult | None = None
+    reason: str = ""
+    divergence: Divergence | None = None
+    environment: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """New mIoU less the recorded."""
+        return self.now.miou - self.then.miou if self.now else 0.0
+
+    @property
+    def epochs(self) -> list[tuple[int, float | None, float | None]]:
+        """Validated epochs with both mIoU."""
+        now = {epoch.epoch: epoch.miou for epoch in self.now.history} if self.now else {}
+        listed = [(epoch.epoch, epoch.miou, now.get(epoch.epoch)) for epoch in self.then.history]
+        return [row for row in listed if row[1] is not None or row[2] is not None]
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        now = self.now
+        return {
+            "task": self.task,
+            "label": self.label,
+            "outcome": str(self.outcome),
+            "reason": self.reason,
+            "miou": [self.then.miou, now.miou if now else None],
+            "weights": [self.then.weights, now.weights if now else None],
+            "first_difference": vars(self.divergence) if self.divergence else None,
+            "environment": [list(difference) for difference in self.environment],
+            "epochs": [list(row) for row in self.epochs],
+            "class_iou": [list(self.then.class_iou), list(now.class_iou) if now else []],
+        }
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """All verdicts, and whether the plan of the run follows from its records."""
+
+    source: str
+    verdicts: tuple[Verdict, ...]
+    plan: str = ""
+    num_taught_live: int = 0
+    is_plan_confirmed: bool = True
+    swaps: tuple[str, ...] = field(default=())
+
+    def count(self, outcome: Outcome) -> int:
+        """How many tasks ended so."""
+        return sum(verdict.outcome is outcome for verdict in self.verdicts)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether nothing diverged."""
+        return not self.count(Outcome.DIVERGED) and self.is_plan_confirmed
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "source": self.source,
+            "swaps": list(self.swaps),
+            "is_confirmed": self.is_confirmed,
+            "plan": self.plan,
+            "num_lessons_with_teachers": self.num_taught_live,
+            "counts": {str(outcome): self.count(outcome) for outcome in Outcome},
+            "tasks": [verdict.as_data() for verdict in self.verdicts],
+        }
+
+
+def judge(
+    task: str,
+    label: str,
+    then: TaskResult,
+    now: TaskResult,
+    *,
+    tolerance: float,
+    losses: tuple[Sequence[float], Sequence[float]] = ((), ()),
+    is_swapped: bool = False,
+) -> Verdict:
+    """Compares two results of a task, the recorded and the new one.
+
+    Args:
+        task: its digest.
+        label: what it was for.
+        then: what is recorded.
+        now: what came out.
+        tolerance: the largest difference in mIoU that another environment may make.
+        losses: of each step, recorded and new.
+        is_swapped: something was replaced, so that a difference is what was asked for.
+    """
+    same = all(getattr(then, name) == getattr(now, name) for name in COMPARED)
+    keys = sorted({*then.environment, *now.environment})
+    environment = tuple(
+        (key, then.environment.get(key, ""), now.environment.get(key, ""))
+        for key in keys
+        if then.environment.get(key) != now.environment.get(key)
+    )
+    where = None if same else first_difference(then.history, now.history, *losses)
+    outcome, reason = Outcome.IDENTICAL, ""
+    if is_swapped:
+        outcome, reason = Outcome.SWAPPED, "no difference at all" if same else ""
+    elif not same:
+        is_near = then.status is now.status and abs(now.miou - then.miou) <= tolerance
+        outcome = Outcome.TOLERATED if environment and is_near else Outcome.DIVERGED
+        names = ", ".join(f"{name} was {old or 'unknown'} and is {new or 'unknown'}" for name, old, new in environment)
+        reason = f"another environment: {names}" if names else "in the same environment, so something is not deterministic"
+    return Verdict(task, label, outcome, then, now, reason, where, environment)
+
+
+def first_difference(
+    then: Sequence[EpochResult], now: Sequence[EpochResult], then_losses: Sequence[float], now_losses: Sequence[float]
+) -> Divergence:
+    """The first epoch after which the weights differ, and the first step in which the loss does."""
+    pairs = zip(then, now, strict=False)
+    epoch = next((a.epoch for a, b in pairs if (a.weights, a.loss) != (b.weights, b.loss)), 0)
+    if not epoch and len(then) != len(now):
+        epoch = min(len(then), len(now)) + 1
+    steps = zip(then_losses, now_losses, strict=False)
+    step = next((number for number, (a, b) in enumerate(steps, start=1) if a != b), 0)
+    return Divergence(epoch, step)

@@ -1,0 +1,76 @@
+"""Model cards: what a network is, what it was made from, how well it does, and what it is not for (Mitchell et al. 2019)."""
+
+from typing import Any
+
+from agentkd.artifacts.history import History
+from agentkd.artifacts.journal import Record
+from agentkd.artifacts.lineage import trace_back
+from agentkd.networks.families import title
+from agentkd.task import TaskKind
+
+
+def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str:
+    """A model card in Markdown for the network that a task made."""
+    task, result = record.task, record.result
+    tests = [
+        other.result
+        for other in history.by_task.values()
+        if other.task.kind is TaskKind.EVALUATE and other.task.initial_weights == result.weights
+    ]
+    lines = [
+        f"# {title(task.architecture.family)}, {record.label or task.kind}",
+        "",
+        f"Weights `{result.weights}`, made by task `{task.digest}`.",
+        "",
+        "## What it is",
+        "",
+        f"A network for semantic segmentation into {task.architecture.num_classes} classes"
+        + (f": {', '.join(classes)}." if classes else "."),
+        "",
+        *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
+        "",
+        f"{result.num_parameters_deploy:,} parameters when deployed, {result.num_parameters_total:,} while training, "
+        f"{result.num_macs:,} multiply-accumulates for an image of the dataset.",
+        "",
+        "## What it was made from",
+        "",
+        f"Data `{task.data.spec}`, content `{task.data.content_digest}`, split `{task.data.train}`.",
+        "",
+        *_origin(record, history),
+        "",
+        "## How well it does",
+        "",
+        f"Validation mIoU {100 * result.miou:.2f} % (split `{task.data.validation}`).",
+        *(f"Test mIoU {100 * test.miou:.2f} %." for test in tests),
+        "",
+        *_ious(tests[0].class_iou if tests else result.class_iou, classes),
+        "",
+        "## What it is not for",
+        "",
+        "It was measured on these data alone. On images that are unlike them it can be wrong and sure of itself; assess it first",
+        "(`agent.assess(data)`). Nothing that depends on people's safety may rest on it without a person who looks.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _origin(record: Record, history: History) -> list[str]:
+    lines = []
+    for step in trace_back(record.task.digest, history).ancestors:
+        origin = step.record.label if step.record and step.record.label else "from outside this run"
+        lines.append(f"* {step.relation} `{step.digest[:12]}` ({origin})")
+    task = record.task
+    if task.distillation:
+        for objective in task.distillation.objectives:
+            plain: dict[str, Any] = objective.canonical()
+            lines.append(f"* objective {plain.pop('kind')}: " + ", ".join(f"{name} {value}" for name, value in plain.items()))
+    return lines or ["Trained from the beginning, without a teacher."]
+
+
+def _ious(values: tuple[float | None, ...], classes: tuple[str, ...]) -> list[str]:
+    names = classes if len(classes) == len(values) else tuple(str(number) for number in range(len(values)))
+    return _table({n: "-" if v is None else f"{100 * v:.2f} %" for n, v in zip(names, values, strict=True)}, "class", "IoU")
+
+
+def _table(rows: dict[str, str], name: str, value: str = "value") -> list[str]:
+    return [f"| {name} | {value} |", "|---|---|", *(f"| {left} | {right} |" for left, right in rows.items())]

@@ -1,0 +1,127 @@
+"""Which files of a run go into a bundle, and what is written besides."""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from agentkd.agents.coordinator import read_run
+from agentkd.artifacts import recordings
+from agentkd.artifacts.bundle import Written, write_zip
+from agentkd.artifacts.history import History
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.verification import LEFT_OUT, references
+from agentkd.datasets.opening import Opened, open_dataset
+from agentkd.errors import ConfigError, DatasetError
+from agentkd.report import crate
+from agentkd.report.cards import card
+
+Choice = Literal["all", "winners", "records"]
+LICENSE = "No license is stated; ask whoever made this run before handing it on."
+
+
+def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_text: str = LICENSE) -> Written:
+    """Packs a run, finished or not; it may be under way.
+
+    Args:
+        folder: the run.
+        out: the file to write.
+        artifacts: ``all``; ``winners``, those that the final networks come from; ``records``, none.
+        license_text: under which the results are handed on.
+
+    Raises:
+        ConfigError: no such choice.
+        ArtifactError: the folder holds no run.
+        StorageError: the bundle cannot be written.
+    """
+    if artifacts not in get_args(Choice):
+        raise ConfigError(f"--artifacts {artifacts!r}: expected {', '.join(get_args(Choice))}")
+    with (
+        tempfile.TemporaryDirectory(prefix="agentkd-bundle-") as scratch,
+        Journal(folder.must_exist().journal, read_only=True) as journal,
+    ):
+        history = History(journal.records())
+        pretrained = (journal.get_meta("pretrained") or {}).values()
+        held = {digest for digest in (*_referenced(folder, history.by_task.values()), *pretrained) if digest in folder.store}
+        finals = final_networks(folder, history)
+        kept = _chosen(cast(Choice, artifacts), folder, history, finals, held)
+        copy = Path(scratch) / "journal.sqlite"
+        journal.copy_to(copy, **{LEFT_OUT: sorted(held - kept)})
+        last: dict[str, Any] = next(reversed(journal.sittings().values()), {})
+        files: dict[str, Path | bytes] = {"journal.sqlite": copy}
+        files |= {f"artifacts/{digest[:2]}/{digest}.safetensors": folder.store.path(digest) for digest in kept}
+        if folder.experiment.is_file():
+            files["experiment.yaml"] = folder.experiment
+        for path in sorted(folder.report.glob("*")):
+            files[f"report/{path.name}"] = path
+        files["environment.txt"] = _lock(last).encode()
+        data = _dataset(history)
+        if data is not None:
+            files["croissant.json"] = _json(crate.croissant(data))
+        classes = data.classes if data else ()
+        for record in finals:
+            files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes).encode()
+        sizes = {name: len(body) if isinstance(body, bytes) else body.stat().st_size for name, body in files.items()}
+        files["ro-crate-metadata.json"] = _json(crate.crate(folder.place.name, history, sizes, last, license_text))
+        return replace(write_zip(files, out), num_left_out=len(held - kept))
+
+
+def final_networks(folder: RunFolder, history: History) -> list[Record]:
+    """What a run ends with: of an experiment what each family goes on as, else the networks that nothing was made from."""
+    with Journal(folder.journal, read_only=True) as journal:
+        is_experiment = journal.get_meta("experiment") is not None
+    if is_experiment:
+        _, _, outlook, opened = read_run(folder)
+        opened.__exit__(None, None, None)
+        ends = {row.family: row.entrant.key for row in outlook.rows}
+        return [history.by_task[key] for key in dict.fromkeys(ends.values())]
+    used = {digest for record in history.by_task.values() if record.task.recipe for _, digest in references(record.task)}
+    evaluated = {r.task.initial_weights for r in history.by_task.values() if not r.result.weights}
+    return [r for r in history.by_task.values() if r.result.weights and r.result.weights not in used - evaluated]
+
+
+def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[str]:
+    """Every artifact that records name, with what was told in their lessons."""
+    found: set[str] = set()
+    for record in records:
+        found |= {*record.result.artifacts, *(digest for _, digest in references(record.task))}
+        recorded = record.result.exchange.record if record.result.exchange else ""
+        if recorded and recorded in folder.store:
+            found |= {told.piece for told in recordings.decode(folder.store.get(recorded))}
+    return found
+
+
+def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Record], held: set[str]) -> set[str]:
+    if choice == "all":
+        return held
+    if choice == "records":
+        return set()
+    steps = [step for final in finals for step in trace_back(final.task.digest, history).walk()]
+    made = {step.record.task.digest: step.record for step in steps if step.record}
+    return held & (_referenced(folder, made.values()) | {step.digest for step in steps})
+
+
+def _dataset(history: History) -> Opened | None:
+    """The dataset of the run, if it can be opened here."""
+    first = next(iter(history.by_task.values()), None)
+    if first is None:
+        return None
+    try:
+        return open_dataset(first.task.data.spec)
+    except DatasetError:
+        return None
+
+
+def _lock(provenance: dict[str, Any]) -> str:
+    """The packages of the last sitting, as pip reads them, and what else was there as comments."""
+    head = [f"# {name}: {provenance.get(name)}" for name in ("python", "platform", "processor", "cores", "settings")]
+    packages = provenance.get("packages", {})
+    return "\n".join([*head, *(f"{name}=={version}" for name, version in sorted(packages.items()))]) + "\n"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode() + b"\n"
