@@ -1,6 +1,7 @@
 """The whole of KD-NAS without a process: records in, wanted tasks and table out."""
 
 import math
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -210,3 +211,63 @@ class TestTable:
     )
     def test_counts_are_printed_as_in_the_paper(self, count: int, text: str) -> None:
         assert short_count(count) == text
+
+
+ONE = {"families": ["tiny_networks:tiny"]}
+AS_COMPLETED = EXPERIMENT["search"] | {"order": "as_completed", "trials": 18, "lag": 4, "patience": 0}
+Played = tuple[dict[str, TaskResult], dict[str, dict[int, tuple[int, ...]]], Outlook]
+
+
+def play_as_completed(seed: int, **changes: object) -> Played:
+    """A search whose trials finish in an order drawn by lot, with a planner made anew now and then: (results, asks, end)."""
+    drawn = random.Random(seed)
+    search = AS_COMPLETED | changes
+    plan, results, asks = planner(search=search, **ONE), {}, {}
+    for _ in range(400):
+        outlook = plan.outlook(results, asks)
+        for family, asked in outlook.asks.items():
+            assert not asks.setdefault(family, {}).keys() & asked.keys(), "what was asked is asked once"
+            asks[family] |= asked
+        if outlook.is_finished:
+            return results, asks, outlook
+        if drawn.random() < 0.2:
+            plan = planner(search=search, **ONE)
+            assert plan.outlook(results, asks).steps == outlook.steps
+        step = drawn.choice(outlook.steps)
+        results[step.key] = invented(step)
+    raise AssertionError("the experiment does not end")
+
+
+def test_as_completed_what_a_trial_saw_decides_and_the_records_give_the_same_search_again() -> None:
+    ends = [play_as_completed(seed) for seed in (1, 2, 3)]
+    assert len({str(sorted(results)) for results, _, _ in ends}) > 1, "here the order in which trials finish makes a difference"
+    for results, asks, end in ends:
+        again = planner(search=AS_COMPLETED, **ONE)
+        outlook = again.outlook(results, asks)
+        assert outlook.is_finished and not outlook.asks and outlook.keys == results.keys()
+        assert csv_table(outlook) == csv_table(end)
+        for asked in asks.values():
+            assert asked[0] == () and max(len(seen) for seen in asked.values()) >= 14
+            assert all(number - 3 <= len(seen) + 3 for number, seen in asked.items()), "four side by side at most"
+
+
+def test_patience_ends_a_search_as_completed_too() -> None:
+    results, asks, outlook = play_as_completed(4, patience=3, trials=40)
+    assert all(len(trials) < 40 for trials in outlook.trials.values())
+    assert outlook.keys == results.keys() and set(asks) == set(ONE["families"])
+
+
+def test_fifty_trials_are_twenty_five_and_twenty_five() -> None:
+    search = EXPERIMENT["search"] | {"trials": 50, "patience": 0, "lag": 4}
+    whole = list(play(planner(search=search, **ONE)))
+    half, records = len(whole) // 2, {}
+    for outlook in whole[:half]:
+        records[outlook.steps[0].key] = invented(outlook.steps[0])
+    anew = planner(search=search, **ONE)
+    for expected in whole[half:]:
+        outlook = anew.outlook(records)
+        assert outlook.steps == expected.steps
+        if outlook.steps:
+            records[outlook.steps[0].key] = invented(outlook.steps[0])
+    assert csv_table(anew.outlook(records)) == csv_table(whole[-1])
+    assert all(len(trials) == 50 for trials in whole[-1].trials.values())

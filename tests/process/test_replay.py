@@ -1,0 +1,275 @@
+"""What was recorded is executed again: without teachers, with one thing replaced, from a bundle on a machine without network."""
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+from experiments import SPEC, agentkd, command, environment, weights_of, write_experiment
+
+import agentkd as library
+from agentkd.artifacts import recordings
+from agentkd.artifacts.history import read_history
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.task import TaskKind
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+VIEWS = library.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
+RECORDING = {"devices": "cpu:2", "checkpoint_every_s": 0, "record_lessons": True}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole tiny KD-NAS run, recorded. Read only: every test replays elsewhere."""
+    folder = tmp_path_factory.mktemp("recorded")
+    done = agentkd("run", write_experiment(folder, launch=RECORDING), "--out", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lesson by two teachers at once, recorded, and a third network that could have taught."""
+    place = tmp_path_factory.mktemp("taught") / "run"
+    with library.Community(devices="cpu:2", record=place, record_lessons=True) as community:
+        a, b, third = (community.agent(name, "unet", base=8, depth=2) for name in ("a", "b", "third"))
+        for network in (a, b, third):
+            network.train(SPEC, epochs=1, views=VIEWS)
+        student = community.agent("student", "unet", base=16, depth=2)
+        objectives = [library.SoftTargets(temperature=2), library.Features({"encoder.1": "encoder.1"}, weight=0.1)]
+        student.distill([a, b], SPEC, objectives, epochs=2, views=VIEWS).result()
+    return place
+
+
+def replay(run: Path, *options: object, code: int = 0) -> dict:
+    done = agentkd("replay", run, *options, "--format", "json")
+    assert done.returncode == code, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def lesson_of(run: Path) -> str:
+    history = read_history(RunFolder(run))
+    return next(key for key, record in history.by_task.items() if record.task.kind is TaskKind.DISTILL)
+
+
+def teachers_started(place: Path) -> int:
+    logs = [path.read_text(encoding="utf-8") for path in (place / "logs").glob("*.audit.jsonl")]
+    return sum('"soft_targets"' in log or '"feature_maps"' in log for log in logs)
+
+
+def test_a_lesson_of_two_teachers_is_told_from_the_record(taught: Path, tmp_path: Path) -> None:
+    report = replay(taught, "--task", lesson_of(taught)[:10], "--from-record", "--out", tmp_path / "replay")
+    (verdict,) = report["tasks"]
+    assert verdict["outcome"] == "bit-identical" and report["num_lessons_with_teachers"] == 0
+    assert verdict["weights"][0] == verdict["weights"][1]
+    assert teachers_started(tmp_path / "replay") == 0
+    with Journal(tmp_path / "replay" / "journal.sqlite", read_only=True) as journal:
+        (record,) = journal.records()
+    assert record.teachers == () and record.result.exchange and record.result.exchange.requests == 0
+
+
+def test_live_teachers_say_the_same(taught: Path, tmp_path: Path) -> None:
+    report = replay(taught, "--live", "--out", tmp_path / "replay")
+    assert [task["outcome"] for task in report["tasks"]] == ["bit-identical"] * 4
+    assert report["num_lessons_with_teachers"] == 1 and teachers_started(tmp_path / "replay") == 2
+
+
+def test_a_whole_run_is_replayed_from_the_record_and_its_plan_is_confirmed(run: Path, tmp_path: Path) -> None:
+    report = replay(run, "--from-record", "--out", tmp_path / "replay")
+    assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
+    assert weights_of(tmp_path / "replay") == weights_of(run)
+    assert teachers_started(tmp_path / "replay") == 0
+    assert f"exactly these {len(report['tasks'])} tasks" in report["plan"]
+    assert agentkd("verify", tmp_path / "replay").returncode == 0, "a replay is a run too"
+    again = replay(run, "--from-record", "--out", tmp_path / "replay")
+    assert again["is_confirmed"], "a second time everything is there already"
+    assert "choose another folder" in agentkd("replay", run, "--live", "--out", tmp_path / "replay").stderr
+
+
+def test_a_replay_that_is_killed_goes_on(run: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("replay", run, "--out", tmp_path / "replay"), env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if "replayed" in line:
+            break
+    process.kill()
+    process.wait()
+    done = len(weights_of(tmp_path / "replay"))
+    assert 0 < done < len(weights_of(run))
+    assert replay(run, "--out", tmp_path / "replay")["is_confirmed"]
+
+
+def test_the_same_teacher_again_makes_no_difference_and_another_makes_a_report(taught: Path, tmp_path: Path) -> None:
+    history = read_history(RunFolder(taught))
+    lesson = history.by_task[lesson_of(taught)]
+    first, _ = (teacher.weights for teacher in lesson.task.teachers)
+    third = next(
+        r.result.weights
+        for r in history.by_task.values()
+        if r.task.kind is TaskKind.TRAIN and r.result.weights not in {t.weights for t in lesson.task.teachers}
+    )
+    same = replay(taught, "--swap", f"teacher={first[:8]}:{first[:8]}", "--out", tmp_path / "same")
+    (verdict,) = same["tasks"]
+    assert verdict["reason"] == "no difference at all" and verdict["weights"][0] == verdict["weights"][1]
+    assert same["num_lessons_with_teachers"] == 0
+    other = replay(taught, "--swap", f"teacher={first[:8]}:{third[:8]}", "--out", tmp_path / "other")
+    (verdict,) = other["tasks"]
+    assert verdict["outcome"] == "counterfactual" and verdict["weights"][0] != verdict["weights"][1]
+    assert len(verdict["epochs"]) == 2 and len(verdict["class_iou"][1]) == 5 and verdict["first_difference"]["step"] == 1
+    assert teachers_started(tmp_path / "other") == 1, "the other teacher is still told from the record"
+    warm = replay(taught, "--swap", "temperature=5", "--out", tmp_path / "warm")
+    assert warm["num_lessons_with_teachers"] == 0 and warm["tasks"][0]["weights"][0] != warm["tasks"][0]["weights"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--task", "ffffffff"], "begins so"),
+        (["--swap", "teacher=0000"], "teacher=OLD:NEW"),
+        (["--swap", "color=red"], "expected NAME=VALUE"),
+        (["--swap", "temperature=hot"], "is no number"),
+        (["--swap", "codec=zip"], "codec=zip"),
+        (["--from-record", "--live"], "exclude each other"),
+        (["--swap", "codec=int8", "--from-record"], "were not recorded as they are wanted"),
+        (["--out", "."], "choose another folder"),
+    ],
+)
+def test_what_cannot_be_replayed_says_why(taught: Path, options: list[str], text: str) -> None:
+    if options[-1] == ".":
+        options = ["--out", str(taught)]
+    done = agentkd("replay", taught, *options)
+    assert done.returncode in (1, 2, 4, 7, 8) and text in done.stderr, done.stderr
+
+
+def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path: Path) -> None:
+    experiment = write_experiment(tmp_path, launch=RECORDING, round2={"epochs": 6})
+    process = subprocess.Popen(
+        command("run", experiment, "--out", tmp_path / "run"), env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    killed = 0
+    assert process.stdout
+    for line in process.stdout:
+        named = re.search(r"(agent-\d+) starts (search|round1|round2)", line)
+        if named and killed < 3:
+            time.sleep(0.3)
+            for child in psutil.Process(process.pid).children():
+                if f"keys/{named[1]}-" in " ".join(child.cmdline()):
+                    child.send_signal(signal.SIGKILL)
+                    killed += 1
+    assert process.wait(60) == 0 and killed == 3
+    report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
+    assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
+    assert agentkd("verify", tmp_path / "run").returncode == 0
+
+
+def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) -> None:
+    """A record in which somebody changed the result from the second epoch on, with a chain that fits."""
+    forged = tmp_path / "run"
+    done = agentkd("bundle", run, tmp_path / "run.zip")
+    assert done.returncode == 0 and agentkd("import", tmp_path / "run.zip", forged).returncode == 0
+    folder = RunFolder(forged)
+    with Journal(folder.journal, read_only=True) as journal:
+        row = next(row for row in journal.rows() if '"kind":"train"' in row.inputs)
+        outputs = json.loads(row.outputs)
+    outputs["history"][1]["weights"] = outputs["weights"] = "ab" * 32
+    with sqlite3.connect(folder.journal) as connection:
+        connection.execute("UPDATE records SET outputs = ? WHERE number = ?", (json.dumps(outputs), row.number))
+    connection.close()
+    assert "it was changed" in agentkd("verify", forged).stdout
+    report = replay(forged, "--task", row.task, "--out", tmp_path / "replay", code=1)
+    (verdict,) = report["tasks"]
+    assert verdict["outcome"] == "diverged" and verdict["first_difference"] == {"epoch": 2, "step": 0}
+    assert "not deterministic" in verdict["reason"]
+
+
+def test_a_bundle_replays_in_a_new_environment_without_network(run: Path, tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("network namespaces are not allowed here")
+    assert agentkd("bundle", run, tmp_path / "run.zip").returncode == 0
+    venv.create(tmp_path / "new", with_pip=False)
+    (site,) = (tmp_path / "new" / "lib").glob("python3*/site-packages")
+    places = [path for path in sys.path if path.endswith("site-packages")] + [str(Path(library.__file__).parents[1])]
+    (site / "there.pth").write_text("\n".join(places) + "\n", encoding="utf-8")
+    code = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    python = str(tmp_path / "new" / "bin" / "python")
+    unreachable = subprocess.run(["unshare", "-rn", python, "-c", code], capture_output=True, text=True, check=False)
+    assert "unreachable" in unreachable.stderr, "not even the loopback interface is up"
+    (tmp_path / "elsewhere").mkdir()
+    for words in (["import", "../run.zip", "here"], ["verify", "here"], ["replay", "here", "--from-record"]):
+        done = subprocess.run(
+            ["unshare", "-rn", "sh", "-c", f"ip link set lo up 2>/dev/null; exec {python} -m agentkd {' '.join(words)}"],
+            cwd=tmp_path / "elsewhere",
+            env=environment() | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "bit-identical" in done.stdout and "diverged" not in done.stdout
+
+
+def test_recordings_can_be_dropped_at_the_price_that_is_told(run: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    assert agentkd("bundle", run, tmp_path / "b.zip").returncode == agentkd("import", tmp_path / "b.zip", place).returncode == 0
+    (place / "artifacts" / "00").mkdir(exist_ok=True)
+    stray = RunFolder(place).store.put(b"nobody refers to this")
+    listed = agentkd("gc", place)
+    assert "unreferenced: 1 files" in listed.stdout and "need teachers to be replayed" in listed.stdout
+    assert stray in RunFolder(place).store, "nothing is removed unless somebody says so"
+    assert "removed 1 files" in agentkd("gc", place, "--apply").stdout
+    assert stray not in RunFolder(place).store and agentkd("verify", place).returncode == 0
+    told = {
+        one.piece
+        for record in read_history(RunFolder(place)).by_task.values()
+        if record.result.exchange and record.result.exchange.record
+        for one in recordings.decode(RunFolder(place).store.get(record.result.exchange.record))
+    }
+    assert f"removed {len(told)} files" in agentkd("gc", place, "--apply", "--recordings").stdout
+    sound = agentkd("verify", place)
+    assert sound.returncode == 0 and "lessons were dropped" in sound.stdout
+    assert "were not recorded" in agentkd("replay", place, "--from-record", "--out", tmp_path / "a").stderr
+    assert replay(place, "--out", tmp_path / "b")["is_confirmed"], "with teachers it can be replayed all the same"
+
+
+def test_lineage_leads_back_to_every_teacher_and_diff_tells_two_runs_apart(run: Path, taught: Path, tmp_path: Path) -> None:
+    lesson = read_history(RunFolder(taught)).by_task[lesson_of(taught)]
+    told = json.loads(agentkd("lineage", lesson.result.weights[:12], "--run", taught, "--format", "json").stdout)
+    assert [one["digest"] for one in told["ancestors"]] == [teacher.weights for teacher in lesson.task.teachers]
+    assert told["exchange"]["requests"] == 16 and told["ancestors"][0]["inputs"]["data"]["spec"] == SPEC
+    shown = agentkd("lineage", lesson.result.weights[:12], "--run", taught).stdout
+    assert "is taught by weights" in shown and "objectives soft_targets, features" in shown
+    changed = write_experiment(tmp_path, search={"epochs": 2, "trials": 2})
+    assert agentkd("run", changed, "--out", tmp_path / "other").returncode == 0
+    told = json.loads(agentkd("diff", run, tmp_path / "other", "--format", "json").stdout)
+    assert ["search.trials", 3, 2] in told["configuration"] and told["environment"] == []
+    assert len(told["same"]) >= 2 and all(one["is_identical"] for one in told["same"])
+    assert "with the same weights" in agentkd("diff", run, tmp_path / "other").stdout
+
+
+def test_bundles_hold_what_was_chosen_and_have_one_form(run: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for choice in ("all", "winners", "records"):
+        written = agentkd("bundle", run, tmp_path / f"{choice}.zip", "--artifacts", choice)
+        assert written.returncode == 0 and agentkd("verify", tmp_path / f"{choice}.zip").returncode == 0
+        with zipfile.ZipFile(tmp_path / f"{choice}.zip") as archive:
+            sizes[choice] = sum(name.startswith("artifacts/") for name in archive.namelist())
+            assert any(name.startswith("cards/") for name in archive.namelist())
+    assert sizes["records"] == 0 < sizes["winners"] < sizes["all"]
+    final = next(r for r in read_history(RunFolder(run)).by_task.values() if r.label.startswith("round2"))
+    report = replay(tmp_path / "winners.zip", "--task", final.result.weights, "--from-record", "--out", tmp_path / "replay")
+    assert report["is_confirmed"]
+    assert "expected all, winners, records" in agentkd("bundle", run, tmp_path / "x.zip", "--artifacts", "some").stderr
+    assert "not empty" in agentkd("import", tmp_path / "all.zip", run).stderr
+    assert not (tmp_path / "x.zip").exists()

@@ -1,0 +1,222 @@
+"""Runs looked through and packed: whatever byte is changed, whatever is taken away, it is noticed and named."""
+
+import json
+import random
+import shutil
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+from experiments import SPEC
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentkd.architecture import Architecture
+from agentkd.artifacts import recordings
+from agentkd.artifacts.bundle import unpack, verify_bundle
+from agentkd.artifacts.comparison import compare
+from agentkd.artifacts.garbage import find_garbage
+from agentkd.artifacts.history import History, read_history
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.lineage import describe, trace_back
+from agentkd.artifacts.recordings import Told
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.verification import verify
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ArtifactError, ConfigError
+from agentkd.recipe import Distillation
+from agentkd.report.packing import final_networks, write_bundle
+from agentkd.task import DataSource, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
+
+NETWORK = Architecture(family="unet", num_classes=5)
+
+
+def source() -> DataSource:
+    return DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run as agents leave it: a network, a student that it taught, the lesson recorded."""
+    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
+    put = folder.store.put
+    with Journal(folder.journal) as journal:
+        journal.begin_sitting({"started_at": "2026-01-01T00:00:00Z", "packages": {"torch": "2"}, "code": {"commit": "c" * 40}})
+        teacher = put(b"the teacher's weights" * 40)
+        train = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+        journal.commit(Record(train, TaskResult(status=Status.COMPLETED, weights=teacher, miou=0.5), "agent-1", 1, "a training"))
+        pieces = [put(f"what was told in step {step}".encode() * 9) for step in range(3)]
+        told = [Told(teacher, step, "ab" * 32, piece, 9, 0.1) for step, piece in enumerate(pieces)]
+        exchange = ExchangeSummary(requests=3, record=put(recordings.encode(told)))
+        lesson = Task(
+            kind=TaskKind.DISTILL,
+            architecture=NETWORK,
+            data=source(),
+            teachers=(TeacherReference(architecture=NETWORK, weights=teacher),),
+            distillation=Distillation(),
+        )
+        taught = TaskResult(status=Status.COMPLETED, weights=put(b"the student's" * 40), miou=0.6, epochs=3, exchange=exchange)
+        journal.commit(Record(lesson, taught, "agent-2", 2, "a lesson", ((teacher, "agent-1"),)))
+    (folder.report).mkdir()
+    (folder.report / "table.md").write_text("| a | table |\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "run.zip"
+    write_bundle(finished, out)
+    return out
+
+
+def copy(folder: RunFolder, place: Path) -> RunFolder:
+    shutil.copytree(folder.place, place)
+    return RunFolder(place)
+
+
+def test_a_sound_run_and_its_bundle_are_sound_and_a_bundle_opens_to_the_same_run(
+    finished: RunFolder, packed: Path, tmp_path: Path
+) -> None:
+    assert verify(finished).problems == verify_bundle(packed).problems == ()
+    assert verify(finished).num_artifacts == verify_bundle(packed).num_artifacts == 6
+    unpack(packed, tmp_path / "run")
+    assert list(read_history(RunFolder(tmp_path / "run")).by_task) == list(read_history(finished).by_task)
+    write_bundle(finished, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes(), "one run has one bundle"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_no_bit_of_a_bundle_can_be_changed_unseen(packed: Path, tmp_path: Path, position: int, bit: int) -> None:
+    data = bytearray(packed.read_bytes())
+    data[position % len(data)] ^= 1 << bit
+    changed = tmp_path / "changed.zip"
+    changed.write_bytes(data)
+    assert verify_bundle(changed).problems, f"byte {position % len(data)}, bit {bit}"
+
+
+def test_a_changed_byte_in_every_kind_of_file_is_named(packed: Path, tmp_path: Path) -> None:
+    drawn = random.Random(1)
+    with zipfile.ZipFile(packed) as archive:
+        kinds = {info.filename.split("/")[0] + Path(info.filename).suffix: info for info in archive.infolist()}
+    assert len(kinds) == 8, "journal, artifacts, report, environment, croissant, cards, crate and manifest"
+    for info in kinds.values():
+        data = bytearray(packed.read_bytes())
+        start = data.index(info.filename.encode()) + len(info.filename)
+        data[start + drawn.randrange(info.file_size)] ^= 1
+        (tmp_path / "changed.zip").write_bytes(data)
+        told = " ".join(map(str, verify_bundle(tmp_path / "changed.zip").problems))
+        assert info.filename in told or "manifest" in told, told
+        with pytest.raises(ArtifactError, match="is damaged"):
+            unpack(tmp_path / "changed.zip", tmp_path / "run")
+        assert not (tmp_path / "run").exists(), "nothing is unpacked of it"
+
+
+@pytest.mark.parametrize("size", [0, 10, 500, -1])
+def test_what_is_cut_off_or_no_bundle_is_refused(packed: Path, tmp_path: Path, size: int) -> None:
+    (tmp_path / "cut.zip").write_bytes(packed.read_bytes()[:size])
+    assert verify_bundle(tmp_path / "cut.zip").problems
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/absolute", "a/../../b", "a//b", "a\n"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(name, b"x")
+        archive.writestr("manifest-sha256.txt", b"")
+    assert verify_bundle(tmp_path / "evil.zip").problems
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_what_is_wrong_in_a_run_folder_is_named(finished: RunFolder, tmp_path: Path) -> None:
+    history = read_history(finished)
+    lesson = next(record for record in history.by_task.values() if record.result.exchange)
+    assert lesson.result.exchange
+    damaged = copy(finished, tmp_path / "damaged")
+    path = damaged.store.path(lesson.result.weights)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (problem,) = verify(damaged).problems
+    assert lesson.result.weights in problem.place and "its digest is" in problem.text
+
+    lacking = copy(finished, tmp_path / "lacking")
+    lacking.store.path(lesson.task.teachers[0].weights).unlink()
+    found = verify(lacking).problems
+    assert [problem.text.split(" ")[0] for problem in found] == ["made", "is"], "by whoever made it, and whoever it taught"
+    assert ["a training" in found[0].place, "a lesson" in found[1].place] == [True, True]
+
+    dropped = copy(finished, tmp_path / "dropped")
+    told = find_garbage(dropped).told
+    assert told and len(told.files) == 3
+    told.files[0].unlink()
+    assert not verify(dropped).problems and "1 recorded lessons were dropped" in verify(dropped).notes[0]
+
+    stray = copy(finished, tmp_path / "stray")
+    (stray.store.place / "ab").mkdir(exist_ok=True)
+    (stray.store.place / "ab" / "left.incoming").write_bytes(b"half")
+    (stray.store.place / "ab" / f"{'cd' * 32}.safetensors").write_bytes(b"x")
+    assert "not named as an artifact" in verify(stray).problems[0].text and "interrupted transfer" in verify(stray).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("UPDATE records SET outputs = replace(outputs, '0.6', '0.9') WHERE number = 2", "it was changed"),
+        ("UPDATE records SET circumstances = replace(circumstances, 'agent-2', 'agent-3')", "it was changed"),
+        (
+            "UPDATE records SET inputs = replace(inputs, '\"seed\":0', '\"seed\":1') WHERE number = 1",
+            "not the digest of its inputs",
+        ),
+        ("UPDATE records SET outputs = 'x' WHERE number = 1", "cannot be read"),
+        ("DELETE FROM records WHERE number = 1", "it was changed"),
+        ("UPDATE sittings SET provenance = replace(provenance, '\"2\"', '\"3\"')", "it was changed"),
+    ],
+)
+def test_a_journal_that_was_edited_is_noticed(finished: RunFolder, tmp_path: Path, statement: str, text: str) -> None:
+    edited = copy(finished, tmp_path / "edited")
+    with sqlite3.connect(edited.journal) as connection:
+        assert connection.execute(statement).rowcount
+    connection.close()
+    assert text in " ".join(map(str, verify(edited).problems))
+
+
+def test_lineage_goes_back_to_the_beginning(finished: RunFolder) -> None:
+    history = read_history(finished)
+    (final,) = final_networks(finished, history)
+    root = trace_back(final.result.weights[:8], history)
+    assert [(step.relation, step.record.label if step.record else "") for step in root.walk()] == [
+        ("", "a lesson"),
+        ("is taught by weights", "a training"),
+    ]
+    assert any("3 requests" in line for line in describe(root))
+    outside = Task(kind=TaskKind.EVALUATE, architecture=NETWORK, data=source(), initial_weights="ef" * 32)
+    history = History([Record(outside, TaskResult(status=Status.COMPLETED, predictions="12" * 32), "a", 1)])
+    (start,) = trace_back("12121212", history).ancestors
+    assert start.record is None and describe(start) == ["came from outside this run"]
+    for wrong in ("ffff", "12", ""):
+        with pytest.raises(ConfigError, match="begin"):
+            history.find(wrong)
+
+
+def test_two_runs_are_compared(finished: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "other")
+    with Journal(other.journal) as journal:
+        journal.begin_sitting({"packages": {"torch": "3"}, "code": {"commit": "c" * 40}})
+        train = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+        journal.commit(Record(train, TaskResult(status=Status.COMPLETED, weights="w", miou=0.4), "agent-1", 1, "a training"))
+    found = compare(finished, other)
+    assert found.environment == (("packages.torch", "2", "3"),)
+    assert [(one.label, one.miou, one.is_identical) for one in found.same] == [("a training", (0.5, 0.4), False)]
+    assert found.only == ((("a lesson", 0.6),), ())
+    assert json.dumps(found.as_data())
+
+
+def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path / "run")
+    assert find_garbage(folder).unreferenced == ()
+    stray = folder.store.put(b"stray")
+    assert [path.stem for path in find_garbage(folder).unreferenced] == [stray]
+    piece = folder.store.put(b"of a lesson that is not finished")
+    folder.checkpoints.mkdir()
+    line = {"weights": "w", "step": 0, "request": "r", "piece": piece, "size_bytes": 1, "teacher_s": 0.1}
+    folder.lesson("ab" * 32).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert [path.stem for path in find_garbage(folder).unreferenced] == [stray], "an unfinished lesson still needs its pieces"
