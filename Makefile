@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AGENTKD_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test javascript fuzz lint types bench docs clean
+.PHONY: help setup demo test javascript validators chaos fuzz lint types bench docs clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,12 +23,20 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY) javascript  ## Run every test
+test: $(READY) javascript validators  ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 javascript:
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix examples/other_language; \
 	else echo "Node is not installed: the agent in JavaScript is not tested"; fi
+
+validators:
+	@test -x .validators/.ready || { $(PYTHON) -m venv .validators && .validators/bin/python -m pip install --quiet \
+	--disable-pip-version-check roc-validator==0.13.0 mlcroissant==1.1.1 && install -m 755 /dev/null .validators/.ready; } \
+	|| { rm -rf .validators; echo "The validators could not be installed: bundles' metadata are not tested"; }
+
+chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .
@@ -50,4 +58,4 @@ docs: $(READY)  ## Check that the documents' examples run and their links lead s
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/test_documents.py agentkd
 
 clean:  ## Remove what was built, but no runs
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .validators build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,7 +68,7 @@ def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     axes.set(xscale="log", xlabel="parameters that inference needs (deploy)", ylabel="mIoU on the validation split, %")
     axes.grid(alpha=0.3)
-    return _png(figure)
+    return as_png(figure)
 
 
 def search_figure(outlook: Outlook) -> bytes:
@@ -93,7 +93,7 @@ def search_figure(outlook: Outlook) -> bytes:
         axes.grid(alpha=0.3)
     if families:
         panels[0].legend(fontsize=7, frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def curves_figure(outlook: Outlook) -> bytes:
@@ -119,7 +119,7 @@ def curves_figure(outlook: Outlook) -> bytes:
         axes.set(xlabel="epoch", ylabel="mIoU, %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def teaching_figure(outlook: Outlook) -> bytes:
@@ -145,7 +145,7 @@ def teaching_figure(outlook: Outlook) -> bytes:
     axes.set_xlim(-0.4, 3.75)
     axes.set_ylim(-len(families) + 0.2, 1.0)
     axes.axis("off")
-    return _png(figure)
+    return as_png(figure)
 
 
 def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes | None:
@@ -186,7 +186,7 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
         Patch(color=tuple(np.array(color) / 255), label=text) for text, color in zip(dataset.classes, dataset.colors, strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _nodes(lessons: Sequence[Lesson], rows: dict[str, int]) -> dict[str, float]:
@@ -261,7 +261,8 @@ def _front(results: Iterable[TaskResult]) -> list[TaskResult]:
     return kept
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """A figure as a file: the same bytes every time."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()

@@ -12,6 +12,8 @@ from jinja2 import Environment
 
 from agentkd import __version__
 from agentkd.agents.coordinator import read_run
+from agentkd.artifacts.history import History
+from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment
 from agentkd.errors import StorageError
@@ -19,6 +21,7 @@ from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import Stage
 from agentkd.report import figures, table
+from agentkd.report.descent import descent_figure
 from agentkd.report.paper import PAPER_TABLE
 from agentkd.task import TaskResult
 
@@ -48,6 +51,7 @@ def write_report(folder: RunFolder) -> WrittenReport:
         "search": figures.search_figure(outlook),
         "curves": figures.curves_figure(outlook),
         "teaching": figures.teaching_figure(outlook),
+        "lineage": _lineage(outlook, History(records)),
         "pictures": figures.pictures_figure(outlook, dataset, folder.store),
     }
     shown = {name: png for name, png in pictures.items() if png}
@@ -69,6 +73,11 @@ def write_report(folder: RunFolder) -> WrittenReport:
     except OSError as error:
         raise StorageError(folder.report, error.strerror or str(error)) from error
     return WrittenReport(folder.report / "report.html", outlook)
+
+
+def _lineage(outlook: Outlook, history: History) -> bytes | None:
+    """Where the winner comes from."""
+    return descent_figure(trace_back(outlook.winner.key, history)) if outlook.winner else None
 
 
 def _write(path: Path, data: bytes) -> None:

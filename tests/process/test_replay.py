@@ -149,7 +149,7 @@ def test_what_cannot_be_replayed_says_why(taught: Path, options: list[str], text
     if options[-1] == ".":
         options = ["--out", str(taught)]
     done = agentkd("replay", taught, *options)
-    assert done.returncode in (1, 2, 4, 7, 8) and text in done.stderr, done.stderr
+    assert done.returncode in (2, 15) and text in done.stderr, done.stderr
 
 
 def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path: Path) -> None:

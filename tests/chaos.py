@@ -1,0 +1,130 @@
+"""Agents and coordinators of a run killed or stopped at random moments, again and again; the end must be as if nothing had been.
+
+    python tests/chaos.py 200 [--seed 1]
+
+Runs the tiny experiment, with recorded lessons, as often as it takes to do so many kills. After each run: the same table and the
+same weights as those of an undisturbed run, every task recorded once, every digest sound, and a replay of the last one from
+its records gives the same weights. Kills only processes that it started itself, by their number.
+"""
+
+import argparse
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from experiments import agentkd, command, environment, table_of, weights_of, write_experiment
+
+from agentkd.errors import LaunchError
+
+LAUNCH = {"devices": "cpu:2", "checkpoint_every_s": 0, "record_lessons": True, "max_attempts": 1000, "lease_s": 4}
+LONGER = {"baseline": {"epochs": 20}, "round2": {"epochs": 20}}
+MAX_STARTS = 200
+
+
+@dataclass
+class Chaos:
+    """What was done so far."""
+
+    drawn: random.Random
+    wanted: int
+    done: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    starts: int = 0
+
+    @property
+    def num_kills(self) -> int:
+        return self.done["agent killed"] + self.done["coordinator killed"]
+
+    def run(self, experiment: Path, place: Path) -> None:
+        """One run, from its start to its end, however often its coordinator has to be started again."""
+        for _ in range(MAX_STARTS):
+            self.starts += 1
+            process = subprocess.Popen(
+                command("run", experiment, "--out", place), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            while process.poll() is None:
+                time.sleep(self.drawn.uniform(0.2, 2.0))
+                if self.num_kills < self.wanted:
+                    self._disturb(process)
+            assert process.stderr
+            said = process.stderr.read().decode(errors="replace")
+            if process.returncode == 0:
+                self.runs += 1
+                return
+            is_expected = process.returncode in (-signal.SIGKILL, LaunchError.exit_code)
+            assert is_expected, f"the coordinator ended with {process.returncode}: {said}"
+            self.done["started again"] += 1
+        raise AssertionError("the run does not come to an end")
+
+    def _disturb(self, process: "subprocess.Popen[bytes]") -> None:
+        agents = [child for child in _children(process.pid) if re.search(r"keys/agent-\d+-", _command(child))]
+        what = self.drawn.choices(["agent", "coordinator", "stop"], [6, 2, 1])[0]
+        if what == "coordinator" and process.poll() is None:
+            process.kill()
+            process.wait()
+            self.done["coordinator killed"] += 1
+        elif agents:
+            victim = self.drawn.choice(agents)
+            try:
+                victim.send_signal(signal.SIGKILL if what == "agent" else signal.SIGSTOP)
+            except psutil.NoSuchProcess:
+                return
+            self.done["agent killed" if what == "agent" else "agent stopped"] += 1
+
+
+def disturb(num_kills: int, seed: int, folder: Path) -> Chaos:
+    """So many kills, however many runs they take. Fails with what is not as it must be."""
+    experiment = write_experiment(folder, launch=LAUNCH, **LONGER)
+    calm = agentkd("run", experiment, "--out", folder / "calm")
+    assert calm.returncode == 0, calm.stderr
+    expected, table = weights_of(folder / "calm"), table_of(folder / "calm")
+    chaos = Chaos(random.Random(seed), num_kills)
+    while chaos.num_kills < num_kills:
+        place = folder / f"run-{chaos.runs}"
+        chaos.run(experiment, place)
+        assert weights_of(place) == expected, "tasks are missing, or other weights came out"
+        assert table_of(place) == table
+        sound = agentkd("verify", place)
+        assert sound.returncode == 0, sound.stdout
+    replayed = agentkd("replay", place, "--from-record", "--out", folder / "replay")
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    return chaos
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("kills", type=int)
+    options.add_argument("--seed", type=int, default=1)
+    chosen = options.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="agentkd-chaos-") as folder:
+        chaos = disturb(chosen.kills, chosen.seed, Path(folder))
+    told = ", ".join(f"{count} x {what}" for what, count in sorted(chaos.done.items()))
+    print(f"{chaos.runs} runs in {time.monotonic() - started:.0f} s: {told}; every end as undisturbed, all sound, replayed")
+    print(f"0 of {chaos.num_kills} kills lost anything: less than {300 / chaos.num_kills:.1f} % a kill, at 95 % confidence")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

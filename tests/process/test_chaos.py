@@ -1,0 +1,13 @@
+"""Thirty kills at random; ``make chaos`` does two hundred."""
+
+from pathlib import Path
+
+import pytest
+from chaos import disturb
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_thirty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    chaos = disturb(30, seed=1, folder=tmp_path)
+    assert chaos.num_kills >= 30 and chaos.done["agent killed"] and chaos.done["coordinator killed"]
