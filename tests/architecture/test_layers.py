@@ -41,6 +41,8 @@ OWNERS = {
     "jinja2": {"report"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
+    "tensorboardX": {"report"},
+    "mlflow": {"report"},
 }
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 

@@ -7,10 +7,12 @@ import sqlite3
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiments import SPEC
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from agentkd.architecture import Architecture
 from agentkd.artifacts import recordings
@@ -26,8 +28,9 @@ from agentkd.artifacts.verification import verify
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ConfigError
 from agentkd.recipe import Distillation
+from agentkd.report.export import export
 from agentkd.report.packing import final_networks, write_bundle
-from agentkd.task import DataSource, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import DataSource, EpochResult, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
 
 NETWORK = Architecture(family="unet", num_classes=5)
 
@@ -220,3 +223,19 @@ def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: P
     line = {"weights": "w", "step": 0, "request": "r", "piece": piece, "size_bytes": 1, "teacher_s": 0.1}
     folder.lesson("ab" * 32).write_text(json.dumps(line) + "\n", encoding="utf-8")
     assert [path.stem for path in find_garbage(folder).unreferenced] == [stray], "an unfinished lesson still needs its pieces"
+
+
+def test_trainings_are_exported_as_event_files(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    task = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+    history = tuple(EpochResult(epoch=n, loss=1 / n, miou=n / 10, seconds=1) for n in (1, 2, 3))
+    trace = folder.store.put(save({"loss": np.array([0.5, 0.25])}))
+    with Journal(folder.journal) as journal:
+        result = TaskResult(status=Status.COMPLETED, weights="w", history=history, trace=trace)
+        journal.commit(Record(task, result, "agent-1", 1, "search of unet: trial 1"))
+    assert export(folder, tmp_path / "out", "tensorboard") == 1
+    (events,) = (tmp_path / "out" / f"search-of-unet--trial-1-{task.digest[:8]}").glob("events.*")
+    written = events.read_bytes()
+    assert written.count(b"loss/step") == 2 and written.count(b"miou/validation") == 3 and b"recipe.learning_rate" in written
+    with pytest.raises(ConfigError, match="tensorboard or mlflow"):
+        export(folder, tmp_path / "out", "paper")
