@@ -3,7 +3,6 @@
 The run itself is only read. A replay is a run too: interrupted, it goes on where it stopped.
 """
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -20,13 +19,15 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.recordings import Recordings
 from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.artifacts.verification import references
 from agentkd.config import LaunchConfig
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
-from agentkd.launch.devices import parse_devices
+from agentkd.launch.devices import Slot, parse_devices
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
 from agentkd.task import Status, Task, TaskKind, TaskResult
 
+NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
 
 
@@ -152,7 +153,8 @@ def _execute(
             return results
         for task in left.values():
             _lend(source, out, task)
-        with Crew(out, parse_devices(options.devices), options.launch, watcher, is_forgiving=True) as crew:
+        slots, launch = _slots(options.devices, left.values()), options.launch.model_copy(update={"max_record_gib": NO_LIMIT})
+        with Crew(out, slots, launch, watcher, is_forgiving=True) as crew:
             if options.teaching is not Teaching.LIVE:
                 for record in history.by_task.values():
                     _lend_recording(source, out, record)
@@ -171,24 +173,41 @@ def _execute(
     return results
 
 
+def _slots(devices: str, tasks: Iterable[Task]) -> tuple[Slot, ...]:
+    """Room for the agents, enough for those that must learn side by side."""
+    slots = parse_devices(devices)
+    together = max((1 + len(task.partners) for task in tasks), default=1)
+    if len(slots) < together:
+        raise ConfigError(f"{together} students teach each other and need as many agents; give --devices cpu:{together}")
+    return slots
+
+
 def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayOptions) -> None:
-    meant = {"of": str(source.place.resolve()), "teaching": str(options.teaching)}
+    """Takes a folder for this replay. A run is known by its first record, wherever it lies."""
+    with Journal(source.journal, read_only=True) as recorded:
+        first = next((row.digest for row in recorded.rows()), "")
+    meant = {"of": first, "teaching": str(options.teaching)}
     noted = journal.get_meta("replay")
     if noted is None and not any(True for _ in journal.rows()) and journal.get_meta("experiment") is None:
         journal.set_meta("replay", meant)
     elif noted != meant:
-        raise ConfigError(f"{out.place} holds {noted or 'a run of its own'}, not this replay; choose another folder with --out")
+        what = (
+            f"another replay ({noted['teaching']}, of a run that begins with {noted['of'][:12]})" if noted else "a run of its own"
+        )
+        raise ConfigError(f"{out.place} holds {what}; choose another folder with --out")
 
 
 def _lend(source: RunFolder, out: RunFolder, task: Task) -> None:
-    """Has in the replay's store what a task reads."""
-    kept = (task.consolidation.anchors, task.consolidation.importance) if task.consolidation else ()
-    taught = [teacher.weights for teacher in task.teachers if task.kind in (TaskKind.DISTILL, TaskKind.AVERAGE)]
-    for digest in filter(None, (task.initial_weights, task.pretrained, *kept)):
-        _link(source, out, digest)
-    for digest in taught:
-        with contextlib.suppress(ArtifactNotFoundError):  # told from a recording, nobody needs them
+    """Has in the replay's store what a task reads. Teachers that are told from a recording need not be there."""
+    taught = {teacher.weights for teacher in task.teachers} if task.kind is TaskKind.DISTILL else set()
+    for what, digest in references(task):
+        try:
             _link(source, out, digest)
+        except ArtifactNotFoundError:
+            if digest not in taught:
+                lacking = f"task {task.digest[:12]} {what} {digest[:12]}, which is not in {source.place}"
+                text = f"{lacking}: left out of a bundle, or removed; choose other tasks with --task"
+                raise ArtifactError(text) from None
 
 
 def _lend_recording(source: RunFolder, out: RunFolder, record: Record) -> None:
@@ -235,7 +254,7 @@ def _verdict(
     now = done[key]
     is_swapped = wanted[key] != record.task
     if now.status is Status.FAILED:
-        return Verdict(key, label, Outcome.DIVERGED, then, now, f"it failed now ({now.error_code}): {now.error_text}")
+        return Verdict(key, label, Outcome.FAILED, then, now, f"{now.error_code}: {now.error_text}")
     losses = _losses(source, then), _losses(out, now)
     return judge(key, label, then, now, tolerance=options.tolerance, losses=losses, is_swapped=is_swapped or bool(options.swaps))
 

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     IDENTICAL = "bit-identical"
     TOLERATED = "within tolerance"
     DIVERGED = "diverged"
+    FAILED = "could not be repeated"
     SWAPPED = "counterfactual"
     KEPT = "kept as recorded"
 
@@ -96,7 +97,7 @@ class ReplayReport:
     @property
     def is_confirmed(self) -> bool:
         """Whether nothing diverged."""
-        return not self.count(Outcome.DIVERGED) and self.is_plan_confirmed
+        return not self.count(Outcome.DIVERGED) and not self.count(Outcome.FAILED) and self.is_plan_confirmed
 
     def as_data(self) -> dict[str, Any]:
         """As plain data."""

@@ -1,6 +1,7 @@
 """What was recorded is executed again: without teachers, with one thing replaced, from a bundle on a machine without network."""
 
 import json
+import random
 import re
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import SPEC, agentkd, command, environment, weights_of, write_experiment
+from experiments import SPEC, agentkd, command, environment, table_of, weights_of, write_experiment
 
 import agentkd as library
 from agentkd.artifacts import recordings
@@ -275,3 +276,66 @@ def test_bundles_hold_what_was_chosen_and_have_one_form(run: Path, tmp_path: Pat
     assert "expected all, winners, records" in agentkd("bundle", run, tmp_path / "x.zip", "--artifacts", "some").stderr
     assert "not empty" in agentkd("import", tmp_path / "all.zip", run).stderr
     assert not (tmp_path / "x.zip").exists()
+
+
+def test_every_kind_of_task_is_repeated_also_students_that_teach_each_other(tmp_path: Path) -> None:
+    data = library.open_dataset(SPEC)
+    with library.Community(devices="cpu:2", record=tmp_path / "run", record_lessons=True) as community:
+        a, b = (community.agent(name, "unet", base=8, depth=2) for name in ("a", "b"))
+        library.mutual(a, b, data=data, epochs=1, views=VIEWS)
+        a.consolidate().result()
+        a.train(data, epochs=1, views=VIEWS, protect=10.0)
+        a.average([a, b]).result()
+        a.assess(data)
+        a.evaluate(data)
+        a.feature_maps(data.views([1, 2]), taps=["encoder.0"]).result()
+    report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
+    assert [task["outcome"] for task in report["tasks"]] == ["bit-identical"] * 8
+    students = [key for key, r in read_history(RunFolder(tmp_path / "run")).by_task.items() if r.task.kind is TaskKind.MUTUAL]
+    with pytest.raises(library.ConfigError, match="need as many agents"):
+        perform(RunFolder(tmp_path / "run"), RunFolder(tmp_path / "one"), ReplayOptions(tasks=(students[0],), devices="cpu:1"))
+
+
+def test_a_bundle_of_records_alone_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
+    assert agentkd("bundle", run, tmp_path / "r.zip", "--artifacts", "records").returncode == 0
+    done = agentkd("replay", tmp_path / "r.zip", "--out", tmp_path / "replay")
+    assert done.returncode == 15 and "left out of a bundle" in done.stderr
+    first = next(iter(read_history(RunFolder(run)).by_task))
+    for _ in range(2):
+        assert replay(tmp_path / "r.zip", "--task", first, "--out", tmp_path / "first")["is_confirmed"], (
+            "a training needs nothing"
+        )
+
+
+def delayed_run(experiment: Path, place: Path, seed: int) -> None:
+    """A run on four agents that are stopped for moments drawn by lot."""
+    drawn = random.Random(seed)
+    process = subprocess.Popen(command("run", experiment, "--out", place), env=environment(), stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        try:
+            agents = [c for c in psutil.Process(process.pid).children() if "keys/agent-" in " ".join(c.cmdline())]
+            if agents:
+                slow = drawn.choice(agents)
+                slow.suspend()
+                time.sleep(drawn.uniform(0.05, 0.6))
+                slow.resume()
+        except psutil.Error:
+            continue
+        time.sleep(drawn.uniform(0.0, 0.1))
+    assert process.returncode == 0
+
+
+def test_agents_that_are_slow_at_random_change_nothing_in_strict_order_and_are_replayed_in_the_other(tmp_path: Path) -> None:
+    search = {"epochs": 1, "trials": 14, "lag": 4, "patience": 0, "recipe_space": {"learning_rate": {"low": 0.01, "high": 0.1}}}
+    four = {"families": ["tiny_networks:tiny"], "launch": RECORDING | {"devices": "cpu:4"}}
+    strict = write_experiment(tmp_path, search=search, **four)
+    for seed in (1, 2, 3):
+        delayed_run(strict, tmp_path / f"strict-{seed}", seed)
+    assert weights_of(tmp_path / "strict-1") == weights_of(tmp_path / "strict-2") == weights_of(tmp_path / "strict-3")
+    assert table_of(tmp_path / "strict-1") == table_of(tmp_path / "strict-2") == table_of(tmp_path / "strict-3")
+    loose = write_experiment(tmp_path, search=search | {"order": "as_completed"}, **four)
+    delayed_run(loose, tmp_path / "loose", 4)
+    report = replay(tmp_path / "loose", "--from-record", "--out", tmp_path / "replay")
+    assert report["is_confirmed"] and "exactly these" in report["plan"]
+    with Journal(tmp_path / "loose" / "journal.sqlite", read_only=True) as journal:
+        assert len(journal.asks()["tiny_networks:tiny"]) == 14
