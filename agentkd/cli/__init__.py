@@ -1,6 +1,31 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import keys, looking, protocol, records, running  # noqa: F401  (they add their commands)
+from agentkd.cli import looking, records, running
 from agentkd.cli.app import app, main
+from agentkd.cli.keys import keys_app
+from agentkd.cli.protocol import protocol_app
 
 __all__ = ["app", "main"]
+
+# In the order of the help.
+for command in (
+    running.run,
+    running.demo,
+    looking.report,
+    records.replay,
+    records.verify,
+    records.lineage,
+    records.diff,
+    records.bundle,
+    records.unbundle,
+    records.gc,
+    records.export,
+    running.community,
+    running.agent,
+    looking.networks,
+    looking.weights,
+    looking.doctor,
+):
+    app.command("import" if command is records.unbundle else None)(command)
+app.add_typer(keys_app, name="keys")
+app.add_typer(protocol_app, name="protocol")

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, app
+from agentkd.cli.app import Format
 
 keys_app = typer.Typer(help="Keys: who may connect to agents and fetch which knowledge.", no_args_is_help=True)
-app.add_typer(keys_app, name="keys")
 KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")]
 
 

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Format, app
+from agentkd.cli.app import Format
 from agentkd.errors import ConfigError, StorageError
 
 
-@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
     output_format: Format = "text",
@@ -29,7 +28,6 @@ def report(
     typer.echo(f"report: {written.page}")
 
 
-@app.command()
 def networks(
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
     family: Annotated[str | None, typer.Option(help="One family only, or package.module:builder.")] = None,
@@ -64,7 +62,6 @@ def networks(
         typer.echo(f"{row['family']:<20}{row['total']:>14,}{row['network']:>14,}{row['deploy']:>14,}")
 
 
-@app.command()
 def weights(
     file: Annotated[Path, typer.Argument(help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")],
     out: Annotated[Path, typer.Argument(help="Where to write agentkd's form (.safetensors).")],
@@ -87,7 +84,6 @@ def weights(
     typer.echo(f"{out}: {found}")
 
 
-@app.command()
 def doctor(output_format: Format = "text") -> None:
     """Check this machine: Python, packages, devices, sockets, disk. Ends with 1 if something is missing."""
     from agentkd.report.doctor import examine

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, app
+from agentkd.cli.app import Format
 from agentkd.errors import StorageError
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
-app.add_typer(protocol_app, name="protocol")
 
 
 @protocol_app.command("check")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Format, app
+from agentkd.cli.app import Format
 from agentkd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ DIFFERS = 1
 MAX_SHOWN = 12
 
 
-@app.command()
 def replay(
     run: Run,
     task: Annotated[
@@ -75,7 +74,6 @@ def replay(
         raise typer.Exit(DIFFERS)
 
 
-@app.command()
 def verify(run: Run, output_format: Format = "text") -> None:
     """Check every digest, record and reference of a run or a bundle. Ends with 1 if something is damaged, missing or changed."""
     from rich.console import Console
@@ -103,7 +101,6 @@ def verify(run: Run, output_format: Format = "text") -> None:
         raise typer.Exit(DIFFERS)
 
 
-@app.command()
 def lineage(
     digest: Annotated[str, typer.Argument(help="Weights, or another artifact or task: the digest or its first characters.")],
     run: Annotated[Path, typer.Option("--run", help="Run folder, or a bundle (.zip).")],
@@ -132,7 +129,6 @@ def lineage(
     Console(markup=False).print(tree)
 
 
-@app.command()
 def diff(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or bundle.")],
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
@@ -162,7 +158,6 @@ def diff(
             typer.echo(f"  ... and {len(only) - MAX_SHOWN} more (--format json lists all)")
 
 
-@app.command()
 def bundle(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The bundle to write.")],
@@ -181,8 +176,7 @@ def bundle(
         typer.echo(f"{written.num_left_out} artifacts were left out; what needs them cannot be replayed from this bundle")
 
 
-@app.command("import")
-def import_bundle(
+def unbundle(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle (.zip).")],
     out: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
 ) -> None:
@@ -195,7 +189,6 @@ def import_bundle(
     typer.echo(f"next: agentkd replay {place}")
 
 
-@app.command()
 def export(
     run: Run,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
@@ -208,7 +201,6 @@ def export(
         typer.echo(f"{out}: {write_out(folder, out, to)} trainings")
 
 
-@app.command()
 def gc(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     apply: Annotated[bool, typer.Option("--apply", help="Remove what nothing refers to; without it it is only listed.")] = False,

@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, app
+from agentkd.cli.app import Devices, Overrides
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
 
 
-@app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="Experiment file (YAML); see examples/kd_nas.")],
     out: Annotated[
@@ -32,7 +31,6 @@ def run(
     _run(experiment, out or Path("runs") / experiment.name)
 
 
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     devices: Devices = None,
@@ -45,7 +43,6 @@ def demo(
     _run(load_experiment(demo_file(), given), out)
 
 
-@app.command()
 def community(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for weights and records; it may be new.")],
     devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
@@ -88,7 +85,6 @@ def community(
         host.close()
 
 
-@app.command()
 def agent(
     key: Annotated[Path, typer.Option(help="This agent's key file; make one with: agentkd keys new NAME.")],
     coordinator_key: Annotated[str, typer.Option(help="The coordinator's public key (Z85).")],
