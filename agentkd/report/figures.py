@@ -162,6 +162,8 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
         shown.insert(0, ("its student:\n" + title(teacher_family), outlook.tests[teacher_family]))
     elif teacher_family:
         shown.insert(0, ("teacher:\n" + title(teacher_family), outlook.tests[teacher_family]))
+    if any(entrant.result.predictions not in store for _, entrant in shown):
+        return None  # left out of a bundle
     maps = [(text, load(store.get(entrant.result.predictions))) for text, entrant in shown]
     names = sorted(maps[-1][1])[:NUM_PICTURES]
     palette = np.zeros((256, 3), dtype=np.uint8)

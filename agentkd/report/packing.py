@@ -19,6 +19,7 @@ from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.report import crate
 from agentkd.report.cards import card
+from agentkd.task import TaskKind
 
 Choice = Literal["all", "winners", "records"]
 LICENSE = "No license is stated; ask whoever made this run before handing it on."
@@ -102,6 +103,8 @@ def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Re
         return set()
     steps = [step for final in finals for step in trace_back(final.task.digest, history).walk()]
     made = {step.record.task.digest: step.record for step in steps if step.record}
+    ends = {final.result.weights for final in finals}
+    made |= {key: r for key, r in history.by_task.items() if r.task.kind is TaskKind.EVALUATE and r.task.initial_weights in ends}
     return held & (_referenced(folder, made.values()) | {step.digest for step in steps})
 
 

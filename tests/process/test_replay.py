@@ -300,6 +300,9 @@ def test_a_bundle_of_records_alone_says_what_it_lacks(run: Path, tmp_path: Path)
     assert agentkd("bundle", run, tmp_path / "r.zip", "--artifacts", "records").returncode == 0
     done = agentkd("replay", tmp_path / "r.zip", "--out", tmp_path / "replay")
     assert done.returncode == 15 and "left out of a bundle" in done.stderr
+    assert agentkd("import", tmp_path / "r.zip", tmp_path / "records").returncode == 0
+    again = agentkd("report", tmp_path / "records")
+    assert again.returncode == 0 and table_of(tmp_path / "records") == table_of(run), "a table needs the records alone"
     first = next(iter(read_history(RunFolder(run)).by_task))
     for _ in range(2):
         assert replay(tmp_path / "r.zip", "--task", first, "--out", tmp_path / "first")["is_confirmed"], (
