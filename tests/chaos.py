@@ -8,6 +8,7 @@ its records gives the same weights. Kills only processes that it started itself,
 """
 
 import argparse
+import contextlib
 import random
 import re
 import signal
@@ -38,6 +39,7 @@ class Chaos:
     done: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     starts: int = 0
+    stopped: list[psutil.Process] = field(default_factory=list)
 
     @property
     def num_kills(self) -> int:
@@ -51,11 +53,14 @@ class Chaos:
                 command("run", experiment, "--out", place), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
             while process.poll() is None:
-                time.sleep(self.drawn.uniform(0.2, 2.0))
+                time.sleep(self.drawn.uniform(0.5, 3.0))
                 if self.num_kills < self.wanted:
                     self._disturb(process)
             assert process.stderr
             said = process.stderr.read().decode(errors="replace")
+            for victim in self.stopped:  # one that was stopped before it could ask to die with its parent is still there
+                if victim.is_running():
+                    victim.kill()
             if process.returncode == 0:
                 self.runs += 1
                 return
@@ -65,19 +70,22 @@ class Chaos:
         raise AssertionError("the run does not come to an end")
 
     def _disturb(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kills up to three agents at once, or the coordinator, or stops an agent; only once there are agents."""
         agents = [child for child in _children(process.pid) if re.search(r"keys/agent-\d+-", _command(child))]
-        what = self.drawn.choices(["agent", "coordinator", "stop"], [6, 2, 1])[0]
-        if what == "coordinator" and process.poll() is None:
+        what = self.drawn.choices(["agent killed", "coordinator killed", "agent stopped"], [6, 2, 1])[0]
+        if not agents:
+            return
+        if what == "coordinator killed":
             process.kill()
             process.wait()
-            self.done["coordinator killed"] += 1
-        elif agents:
-            victim = self.drawn.choice(agents)
-            try:
-                victim.send_signal(signal.SIGKILL if what == "agent" else signal.SIGSTOP)
-            except psutil.NoSuchProcess:
-                return
-            self.done["agent killed" if what == "agent" else "agent stopped"] += 1
+            self.done[what] += 1
+            return
+        is_stop = what == "agent stopped"
+        for victim in self.drawn.sample(agents, 1 if is_stop else min(len(agents), self.drawn.randint(1, 3))):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.send_signal(signal.SIGSTOP if is_stop else signal.SIGKILL)
+                self.done[what] += 1
+                self.stopped += [victim] if is_stop else []
 
 
 def disturb(num_kills: int, seed: int, folder: Path) -> Chaos:

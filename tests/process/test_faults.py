@@ -183,12 +183,6 @@ def test_a_second_coordinator_on_one_run_is_refused(tmp_path: Path) -> None:
     assert f"in use by another coordinator (process {run.process.pid})" in second.stderr
 
 
-def test_the_number_of_agents_does_not_change_the_result(tmp_path: Path, undisturbed: Path) -> None:
-    done = agentkd("run", write_experiment(tmp_path), "--out", tmp_path / "run", "--devices", "cpu:1")
-    assert done.returncode == 0, done.stderr
-    check_same(tmp_path / "run", undisturbed)
-
-
 def test_an_ensemble_of_teachers_and_other_policies_run(tmp_path: Path) -> None:
     rounds = {"round1": {"epochs": 1, "teachers": "ensemble"}, "round2": {"epochs": 1, "teachers": "best", "keep_best": False}}
     done = agentkd("run", write_experiment(tmp_path, **rounds), "--out", tmp_path / "run")

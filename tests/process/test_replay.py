@@ -10,17 +10,20 @@ import sys
 import time
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from experiments import SPEC, agentkd, command, environment, table_of, weights_of, write_experiment
+from typer.testing import CliRunner
 
 import agentkd as library
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.cli import app
 from agentkd.errors import ArtifactError
 from agentkd.replay.perform import ReplayOptions, Teaching
 from agentkd.replay.perform import replay as perform
@@ -55,10 +58,28 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(autouse=True, scope="module")
+def networks_of_the_tests() -> Iterator[None]:
+    """Agents find the tests' own networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def here(*arguments: object, code: int = 0) -> str:
+    """What a command prints, called in this process."""
+    try:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        ended, said = done.exit_code, done.output
+    except library.AgentKDError as error:
+        ended, said = error.exit_code, str(error)
+    assert ended == code, said
+    return said
+
+
 def replay(run: Path, *options: object, code: int = 0) -> dict:
-    done = agentkd("replay", run, *options, "--format", "json")
-    assert done.returncode == code, done.stderr + done.stdout
-    return json.loads(done.stdout)
+    return json.loads(here("replay", run, *options, "--format", "json", code=code))
 
 
 def lesson_of(run: Path) -> str:
@@ -94,10 +115,10 @@ def test_a_whole_run_is_replayed_from_the_record_and_its_plan_is_confirmed(run: 
     assert weights_of(tmp_path / "replay") == weights_of(run)
     assert teachers_started(tmp_path / "replay") == 0
     assert f"exactly these {len(report['tasks'])} tasks" in report["plan"]
-    assert agentkd("verify", tmp_path / "replay").returncode == 0, "a replay is a run too"
+    assert "all sound" in here("verify", tmp_path / "replay"), "a replay is a run too"
     again = replay(run, "--from-record", "--out", tmp_path / "replay")
     assert again["is_confirmed"], "a second time everything is there already"
-    assert "choose another folder" in agentkd("replay", run, "--live", "--out", tmp_path / "replay").stderr
+    assert "choose another folder" in here("replay", run, "--live", "--out", tmp_path / "replay", code=2)
 
 
 def test_a_replay_that_is_killed_goes_on(run: Path, tmp_path: Path) -> None:
@@ -173,14 +194,14 @@ def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path:
     assert process.wait(60) == 0 and killed == 3
     report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
-    assert agentkd("verify", tmp_path / "run").returncode == 0
+    assert "all sound" in here("verify", tmp_path / "run")
 
 
 def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) -> None:
     """A record in which somebody changed the result from the second epoch on, with a chain that fits."""
     forged = tmp_path / "run"
-    done = agentkd("bundle", run, tmp_path / "run.zip")
-    assert done.returncode == 0 and agentkd("import", tmp_path / "run.zip", forged).returncode == 0
+    here("bundle", run, tmp_path / "run.zip")
+    here("import", tmp_path / "run.zip", forged)
     folder = RunFolder(forged)
     with Journal(folder.journal, read_only=True) as journal:
         row = next(row for row in journal.rows() if '"kind":"train"' in row.inputs)
@@ -189,7 +210,7 @@ def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) ->
     with sqlite3.connect(folder.journal) as connection:
         connection.execute("UPDATE records SET outputs = ? WHERE number = ?", (json.dumps(outputs), row.number))
     connection.close()
-    assert "it was changed" in agentkd("verify", forged).stdout
+    assert "it was changed" in here("verify", forged, code=1)
     report = replay(forged, "--task", row.task, "--out", tmp_path / "replay", code=1)
     (verdict,) = report["tasks"]
     assert verdict["outcome"] == "diverged" and verdict["first_difference"] == {"epoch": 2, "step": 0}
@@ -199,7 +220,7 @@ def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) ->
 def test_a_bundle_replays_in_a_new_environment_without_network(run: Path, tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode:
         pytest.skip("network namespaces are not allowed here")
-    assert agentkd("bundle", run, tmp_path / "run.zip").returncode == 0
+    here("bundle", run, tmp_path / "run.zip")
     venv.create(tmp_path / "new", with_pip=False)
     (site,) = (tmp_path / "new" / "lib").glob("python3*/site-packages")
     places = [path for path in sys.path if path.endswith("site-packages")] + [str(Path(library.__file__).parents[1])]
@@ -225,47 +246,47 @@ def test_a_bundle_replays_in_a_new_environment_without_network(run: Path, tmp_pa
 
 def test_recordings_can_be_dropped_at_the_price_that_is_told(run: Path, tmp_path: Path) -> None:
     place = tmp_path / "run"
-    assert agentkd("bundle", run, tmp_path / "b.zip").returncode == agentkd("import", tmp_path / "b.zip", place).returncode == 0
+    here("bundle", run, tmp_path / "b.zip")
+    here("import", tmp_path / "b.zip", place)
     (place / "artifacts" / "00").mkdir(exist_ok=True)
     stray = RunFolder(place).store.put(b"nobody refers to this")
-    listed = agentkd("gc", place)
-    assert "unreferenced: 1 files" in listed.stdout and "need teachers to be replayed" in listed.stdout
+    listed = here("gc", place)
+    assert "unreferenced: 1 files" in listed and "need teachers to be replayed" in listed
     assert stray in RunFolder(place).store, "nothing is removed unless somebody says so"
-    assert "removed 1 files" in agentkd("gc", place, "--apply").stdout
-    assert stray not in RunFolder(place).store and agentkd("verify", place).returncode == 0
+    assert "removed 1 files" in here("gc", place, "--apply")
+    assert stray not in RunFolder(place).store and "all sound" in here("verify", place)
     told = {
         one.piece
         for record in read_history(RunFolder(place)).by_task.values()
         if record.result.exchange and record.result.exchange.record
         for one in recordings.decode(RunFolder(place).store.get(record.result.exchange.record))
     }
-    assert f"removed {len(told)} files" in agentkd("gc", place, "--apply", "--recordings").stdout
-    sound = agentkd("verify", place)
-    assert sound.returncode == 0 and "lessons were dropped" in sound.stdout
-    assert "were not recorded" in agentkd("replay", place, "--from-record", "--out", tmp_path / "a").stderr
+    assert f"removed {len(told)} files" in here("gc", place, "--apply", "--recordings")
+    assert "lessons were dropped" in here("verify", place)
+    assert "were not recorded" in here("replay", place, "--from-record", "--out", tmp_path / "a", code=15)
     assert replay(place, "--out", tmp_path / "b")["is_confirmed"], "with teachers it can be replayed all the same"
 
 
 def test_lineage_leads_back_to_every_teacher_and_diff_tells_two_runs_apart(run: Path, taught: Path, tmp_path: Path) -> None:
     lesson = read_history(RunFolder(taught)).by_task[lesson_of(taught)]
-    told = json.loads(agentkd("lineage", lesson.result.weights[:12], "--run", taught, "--format", "json").stdout)
+    told = json.loads(here("lineage", lesson.result.weights[:12], "--run", taught, "--format", "json"))
     assert [one["digest"] for one in told["ancestors"]] == [teacher.weights for teacher in lesson.task.teachers]
     assert told["exchange"]["requests"] == 16 and told["ancestors"][0]["inputs"]["data"]["spec"] == SPEC
-    shown = agentkd("lineage", lesson.result.weights[:12], "--run", taught).stdout
+    shown = here("lineage", lesson.result.weights[:12], "--run", taught)
     assert "is taught by weights" in shown and "objectives soft_targets, features" in shown
     changed = write_experiment(tmp_path, search={"epochs": 2, "trials": 2})
     assert agentkd("run", changed, "--out", tmp_path / "other").returncode == 0
-    told = json.loads(agentkd("diff", run, tmp_path / "other", "--format", "json").stdout)
+    told = json.loads(here("diff", run, tmp_path / "other", "--format", "json"))
     assert ["search.trials", 3, 2] in told["configuration"] and told["environment"] == []
     assert len(told["same"]) >= 2 and all(one["is_identical"] for one in told["same"])
-    assert "with the same weights" in agentkd("diff", run, tmp_path / "other").stdout
+    assert "with the same weights" in here("diff", run, tmp_path / "other")
 
 
 def test_bundles_hold_what_was_chosen_and_have_one_form(run: Path, tmp_path: Path) -> None:
     sizes = {}
     for choice in ("all", "winners", "records"):
-        written = agentkd("bundle", run, tmp_path / f"{choice}.zip", "--artifacts", choice)
-        assert written.returncode == 0 and agentkd("verify", tmp_path / f"{choice}.zip").returncode == 0
+        assert "SHA-256" in here("bundle", run, tmp_path / f"{choice}.zip", "--artifacts", choice)
+        assert "all sound" in here("verify", tmp_path / f"{choice}.zip")
         with zipfile.ZipFile(tmp_path / f"{choice}.zip") as archive:
             sizes[choice] = sum(name.startswith("artifacts/") for name in archive.namelist())
             assert any(name.startswith("cards/") for name in archive.namelist())
@@ -273,8 +294,8 @@ def test_bundles_hold_what_was_chosen_and_have_one_form(run: Path, tmp_path: Pat
     final = next(r for r in read_history(RunFolder(run)).by_task.values() if r.label.startswith("round2"))
     report = replay(tmp_path / "winners.zip", "--task", final.result.weights, "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"]
-    assert "expected all, winners, records" in agentkd("bundle", run, tmp_path / "x.zip", "--artifacts", "some").stderr
-    assert "not empty" in agentkd("import", tmp_path / "all.zip", run).stderr
+    assert "expected all, winners, records" in here("bundle", run, tmp_path / "x.zip", "--artifacts", "some", code=2)
+    assert "not empty" in here("import", tmp_path / "all.zip", run, code=15)
     assert not (tmp_path / "x.zip").exists()
 
 
@@ -297,12 +318,11 @@ def test_every_kind_of_task_is_repeated_also_students_that_teach_each_other(tmp_
 
 
 def test_a_bundle_of_records_alone_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
-    assert agentkd("bundle", run, tmp_path / "r.zip", "--artifacts", "records").returncode == 0
-    done = agentkd("replay", tmp_path / "r.zip", "--out", tmp_path / "replay")
-    assert done.returncode == 15 and "left out of a bundle" in done.stderr
-    assert agentkd("import", tmp_path / "r.zip", tmp_path / "records").returncode == 0
-    again = agentkd("report", tmp_path / "records")
-    assert again.returncode == 0 and table_of(tmp_path / "records") == table_of(run), "a table needs the records alone"
+    here("bundle", run, tmp_path / "r.zip", "--artifacts", "records")
+    assert "left out of a bundle" in here("replay", tmp_path / "r.zip", "--out", tmp_path / "replay", code=15)
+    here("import", tmp_path / "r.zip", tmp_path / "records")
+    here("report", tmp_path / "records")
+    assert table_of(tmp_path / "records") == table_of(run), "a table needs the records alone"
     first = next(iter(read_history(RunFolder(run)).by_task))
     for _ in range(2):
         assert replay(tmp_path / "r.zip", "--task", first, "--out", tmp_path / "first")["is_confirmed"], (
@@ -329,7 +349,7 @@ def delayed_run(experiment: Path, place: Path, seed: int) -> None:
 
 
 def test_agents_that_are_slow_at_random_change_nothing_in_strict_order_and_are_replayed_in_the_other(tmp_path: Path) -> None:
-    search = {"epochs": 1, "trials": 14, "lag": 4, "patience": 0, "recipe_space": {"learning_rate": {"low": 0.01, "high": 0.1}}}
+    search = {"epochs": 1, "trials": 8, "lag": 4, "patience": 0, "recipe_space": {"learning_rate": {"low": 0.01, "high": 0.1}}}
     four = {"families": ["tiny_networks:tiny"], "launch": RECORDING | {"devices": "cpu:4"}}
     strict = write_experiment(tmp_path, search=search, **four)
     for seed in (1, 2, 3):
@@ -341,4 +361,4 @@ def test_agents_that_are_slow_at_random_change_nothing_in_strict_order_and_are_r
     report = replay(tmp_path / "loose", "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and "exactly these" in report["plan"]
     with Journal(tmp_path / "loose" / "journal.sqlite", read_only=True) as journal:
-        assert len(journal.asks()["tiny_networks:tiny"]) == 14
+        assert len(journal.asks()["tiny_networks:tiny"]) == 8

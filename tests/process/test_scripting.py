@@ -128,7 +128,7 @@ def test_copies_of_a_teacher_share_the_work_and_change_no_weights(tmp_path: Path
             teacher = community.agent("teacher", "unet", **NETWORK)
             teacher.train(SPEC, epochs=1, views=VIEWS).result()
             students = [community.agent(name, "unet", **NETWORK) for name in ("ann", "bob")]
-            lessons = [student.distill(teacher, SPEC, epochs=20, views=VIEWS) for student in students]
+            lessons = [student.distill(teacher, SPEC, epochs=10, views=VIEWS) for student in students]
             learned.append([lesson.result().weights for lesson in lessons])
             assert lessons[0].teacher_miou() == [teacher.miou]
         logs = [path.read_text(encoding="utf-8") for path in (place / "logs").glob("*.audit.jsonl")]
