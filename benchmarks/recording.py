@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/recording.py
 
 PIDNet-M teaches PIDNet-S in one process. *Records* are the digest of the weights after each epoch, provenance, and the commit
-to the journal; *everything* are these and the soft targets of each step, which a thread beside the student writes. The calls themselves are timed, since their cost drowns in how differently two equal trainings take. Medians.
+to the journal; *everything* are these and the soft targets of each step, which a thread beside the student writes. The calls
+themselves are timed, since their cost drowns in how differently two equal trainings take. Medians.
 """
 
 import argparse
