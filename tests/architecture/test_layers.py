@@ -121,3 +121,9 @@ def test_planning_reporting_and_the_command_line_do_not_import_torch(name: str) 
 def test_the_package_and_its_help_do_not_import_what_takes_time() -> None:
     code = "import sys, agentkd.cli; sys.exit(bool({'torch', 'optuna', 'matplotlib', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_decision_rests_on_the_wall_clock(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "time.time(" not in text and "datetime.now" not in text, "deadlines, leases and durations use the monotonic clock"

@@ -187,3 +187,38 @@ def test_an_ensemble_of_teachers_and_other_policies_run(tmp_path: Path) -> None:
     rounds = {"round1": {"epochs": 1, "teachers": "ensemble"}, "round2": {"epochs": 1, "teachers": "best", "keep_best": False}}
     done = agentkd("run", write_experiment(tmp_path, **rounds), "--out", tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_coordinator_that_was_stopped_for_a_while_goes_on(tmp_path: Path, undisturbed: Path) -> None:
+    """Longer than the lease that it gives: agents go on meanwhile, and nothing is lost."""
+    launch = {"devices": "cpu:2", "checkpoint_every_s": 0, "lease_s": 3}
+    run = Run(write_experiment(tmp_path, launch=launch), tmp_path / "run")
+    for _, stage in run.starts():
+        if stage == "search":
+            break
+    run.process.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    run.process.send_signal(signal.SIGCONT)
+    output = run.end()
+    assert run.process.returncode == 0, output
+    check_same(tmp_path / "run", undisturbed)
+
+
+def test_a_full_disk_stops_the_run_with_the_reason_and_it_goes_on_when_there_is_room(tmp_path: Path, undisturbed: Path) -> None:
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    experiment, disk = write_experiment(tmp_path), tmp_path / "disk"
+    disk.mkdir()
+    again = " ".join(command("run", experiment, "--out", disk / "run"))
+    script = (
+        f"mount -t tmpfs -o size=200k none {disk} || exit 99; {again}; echo ended with $?; "
+        f"mount -o remount,size=100m {disk}; {again}; echo ended with $?; cp -r {disk}/run {tmp_path}/copy"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, env=environment(), timeout=200, check=False
+    )
+    if done.returncode == 99:
+        pytest.skip("a small disk cannot be mounted here")
+    assert "ended with 16" in done.stdout and "ended with 0" in done.stdout, done.stdout + done.stderr
+    assert "free some space" in done.stderr
+    check_same(tmp_path / "copy", undisturbed)

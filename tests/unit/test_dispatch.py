@@ -1,5 +1,10 @@
 """Who does what: events in, actions out."""
 
+import pytest
+import torch
+
+from agentkd.agents.agent import _as_reply
+from agentkd.agents.crew import FATAL_CODES
 from agentkd.agents.dispatch import (
     Accept,
     Arrived,
@@ -17,6 +22,8 @@ from agentkd.agents.dispatch import (
     Teach,
 )
 from agentkd.architecture import Architecture
+from agentkd.errors import OutOfMemoryError
+from agentkd.messages.bodies import TaskRequest
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import DataSource, Partner, Task, TaskKind, TeacherReference
 
@@ -254,3 +261,15 @@ def test_a_cohort_is_given_up_together_and_who_still_works_at_it_is_stopped() ->
         Start("agent-1", a, 2, ((b, "agent-2"),)),
         Start("agent-2", b, 2, ((a, "agent-1"),)),
     ], "both agents are free again, and the epochs go on"
+
+
+@pytest.mark.parametrize("error", [MemoryError("host"), torch.OutOfMemoryError("device")])
+def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up(error: Exception) -> None:
+    request = TaskRequest(task=task(), epoch=1)
+    told = _as_reply(error, request)
+    assert told.code == OutOfMemoryError.code and told.code not in FATAL_CODES and told.task == request.key
+    dispatcher = Dispatcher(1, max_attempts=2)
+    dispatcher.want([("a", task())])
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "a", 2)]
+    assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [GiveUp("a")]
