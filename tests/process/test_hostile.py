@@ -81,6 +81,15 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAgent]:
 
 
 @pytest.fixture
+def alone(tmp_path: Path) -> Iterator[LiveAgent]:
+    """An agent for one test, which may leave it with work to do."""
+    made = start_agent(tmp_path)
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+@pytest.fixture
 def probe(live: LiveAgent) -> Iterator[Probe]:
     """The coordinator's end, greeted; afterwards the agent must be as well as before."""
     with live.probe() as made:
@@ -282,17 +291,18 @@ def test_msgpack_that_would_grow(probe: Probe, body: bytes, rule: Rule) -> None:
     refused_by(probe, rule, lambda: probe.send([envelope(preamble(), header(session=probe.session), body)]))
 
 
-def test_damaged_messages_through_the_socket_leave_the_agent_as_it_was(live: LiveAgent) -> None:
+def test_damaged_messages_through_the_socket_leave_the_agent_as_it_was(alone: LiveAgent) -> None:
     """Vectors with flipped, cut, doubled and mixed octets; AGENTKD_FUZZED says how many.
 
+    A few of them are sound requests for artifacts that nobody hands over, and the agent waits for those when all is said.
     Memory is compared from half way on: before, some of them are still sound, and have the agent load what it trains with.
     """
-    with live.probe() as probe:
+    with alone.probe() as probe:
         probe.greet()
         _send_damaged(probe, range(NUM_FUZZED // 2))
-        before = live.memory()
+        before = alone.memory()
         _send_damaged(probe, range(NUM_FUZZED // 2, NUM_FUZZED))
-        assert live.process.poll() is None and live.memory() - before < MAX_GROWTH_BYTES
+        assert alone.process.poll() is None and alone.memory() - before < MAX_GROWTH_BYTES
 
 
 def _send_damaged(probe: Probe, indices: range) -> None:
