@@ -56,14 +56,14 @@ def test_the_table_is_complete(watched) -> None:
 def test_the_page_is_self_contained_and_says_that_the_scenes_are_generated(watched) -> None:
     page = (watched[0] / "report" / "report.html").read_text(encoding="utf-8")
     assert "<strong>generated</strong>" in page
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
     assert "<script" not in page
 
 
 def test_figures_and_other_forms_are_there(watched) -> None:
     written = {path.name for path in (watched[0] / "report").iterdir()}
-    figures = {f"{name}.png" for name in ("pareto", "search", "curves", "teaching", "pictures")}
+    figures = {f"{name}.png" for name in ("pareto", "search", "curves", "teaching", "lineage", "pictures")}
     assert written == figures | {"table.csv", "table.md", "table.tex", "test.csv", "report.html"}
 
 
