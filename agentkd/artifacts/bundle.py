@@ -5,6 +5,7 @@ memory and compares, besides looking at every digest: there is no byte that can 
 """
 
 import io
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
 
 
 def unpack(bundle: Path, place: Path) -> Verification:
-    """Makes a run folder of a bundle, after a look at every byte of it.
+    """Makes a run folder of a bundle, after a look at every byte of it. The folder appears whole or not at all.
 
     Raises:
         ArtifactError: it is damaged, or there is something at that place already.
@@ -66,14 +67,19 @@ def unpack(bundle: Path, place: Path) -> Verification:
         raise ArtifactError(f"{place} is there already and not empty; choose another folder")
     problems = _check_zip(bundle)
     if not problems:
+        part = place.with_name(f"{place.name}.part")
         try:
+            shutil.rmtree(part, ignore_errors=True)
             with zipfile.ZipFile(bundle) as archive:
-                archive.extractall(place)
+                archive.extractall(part)
+            found = verify(RunFolder(part))
+            if not found.problems:
+                part.replace(place)
+                return found
         except OSError as error:
             raise StorageError(place, error.strerror or str(error)) from error
-        found = verify(RunFolder(place))
-        if not found.problems:
-            return found
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         problems = list(found.problems)
     raise ArtifactError(f"{bundle} is damaged: {problems[0]}; agentkd verify lists all, get it again from where it came")
 

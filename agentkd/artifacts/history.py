@@ -6,6 +6,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.recordings import Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ArtifactError, ConfigError
 
@@ -50,6 +51,14 @@ def read_history(folder: RunFolder) -> History:
     """
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         return History(journal.records())
+
+
+def read_recordings(folder: RunFolder) -> Recordings:
+    """The recorded lessons of a run folder, with no limit on what they take."""
+    found = Recordings(folder.store, max_bytes=2**63)
+    for record in read_history(folder).by_task.values():
+        found.note(record.task, record.result)
+    return found
 
 
 def read_losses(data: bytes) -> list[float]:

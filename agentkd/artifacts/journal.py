@@ -192,7 +192,9 @@ class Journal:
 
     def sittings(self) -> dict[int, dict[str, Any]]:
         """Provenance of each sitting, by number."""
-        return {number: json.loads(text) for number, text in self._select("SELECT number, provenance FROM sittings")}
+        return {
+            number: json.loads(text) for number, text in self._select("SELECT number, provenance FROM sittings ORDER BY number")
+        }
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; nothing if it is sound."""

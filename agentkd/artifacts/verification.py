@@ -104,7 +104,12 @@ def _check_journal(journal: Journal, folder: RunFolder, problems: list[Finding])
     name = folder.journal.name
     damage = journal.check()
     problems += [Finding(name, text) for text in damage]
-    sittings, previous = journal.sittings(), NO_RECORD
+    try:
+        sittings = journal.sittings()
+    except ValueError as error:
+        sittings = {}
+        problems.append(Finding(f"{name}, sittings", f"cannot be read ({error})"))
+    previous = NO_RECORD
     for row in journal.rows():
         place = f"{name}, record {row.number}"
         provenance = canonical.encode(sittings.get(row.sitting)).decode()

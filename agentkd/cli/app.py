@@ -1,17 +1,35 @@
 """The command line itself, and the options that several commands have."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from agentkd.errors import AgentKDError
+from agentkd.errors import AgentKDError, ConfigError
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
 Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
+
+
+def read_settings(items: list[str] | None) -> dict[str, Any]:
+    """What ``--set NAME=VALUE`` says; values are YAML.
+
+    Raises:
+        ConfigError: an item is not of that form.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: expected name=value")
+        found[name] = yaml.safe_load(value)
+    return found
+
 
 app = typer.Typer(
     name="agentkd",

@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format
+from agentkd.cli.app import Format, read_settings
 from agentkd.errors import ConfigError, StorageError
 
 
@@ -35,19 +35,12 @@ def networks(
     output_format: Format = "text",
 ) -> None:
     """List the families with their parameter counts: total (all that trains), network (no discriminator), deploy."""
-    import yaml
-
     from agentkd.networks.build import count_architecture
     from agentkd.networks.families import FAMILIES, resolve
 
     if settings and not family:
         raise ConfigError("--set needs --family, because settings differ from family to family")
-    chosen: dict[str, Any] = {}
-    for item in settings or []:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item!r}: expected name=value")
-        chosen[name] = yaml.safe_load(value)
+    chosen = read_settings(settings)
     rows = []
     for name in [family] if family else FAMILIES:
         architecture = resolve(name, classes, chosen)

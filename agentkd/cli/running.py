@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides
+from agentkd.cli.app import Devices, Overrides, read_settings
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
@@ -54,7 +54,6 @@ def community(
 
     What is under way then is not lost: whoever asks for it again, after the next start, has it gone on with.
     """
-    import yaml
     from rich.console import Console
 
     from agentkd import logs
@@ -64,16 +63,10 @@ def community(
     from agentkd.launch.devices import parse_devices
     from agentkd.report.live import PlainWatcher
 
-    given = {}
-    for item in overrides or []:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item!r}: expected name=value")
-        given[name] = yaml.safe_load(value)
     folder = RunFolder(run_folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slots = () if devices == "none" else parse_devices(devices)
-    host = Host(folder, slots, launch_settings(given), PlainWatcher(Console()))
+    host = Host(folder, slots, launch_settings(read_settings(overrides)), PlainWatcher(Console()))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     typer.echo(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')

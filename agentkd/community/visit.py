@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 
 from agentkd.agents.crew import Crew
-from agentkd.artifacts.journal import Journal
-from agentkd.artifacts.recordings import RecordingReport, Recordings
+from agentkd.artifacts.history import read_recordings
+from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
@@ -97,11 +97,7 @@ class Visit:
 
     def recordings(self) -> RecordingReport:
         """What recorded lessons take, and what they saved."""
-        found = Recordings(self._folder.store)
-        with Journal(self._folder.journal, read_only=True) as journal:
-            for record in journal.records():
-                found.note(record.task, record.result)
-        return found.report()
+        return read_recordings(self._folder).report()
 
     def submit(self, orders: Sequence[tuple[Task, str, Lesson]]) -> None:
         """Has tasks (with labels) done; each future gets its result, or the error that ended it."""

@@ -14,10 +14,9 @@ from agentkd.agents.coordinator import read_run
 from agentkd.agents.crew import Crew
 from agentkd.agents.watching import Silent, Watcher
 from agentkd.artifacts import recordings
-from agentkd.artifacts.history import History, read_history, read_losses
+from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
-from agentkd.artifacts.recordings import Recordings
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.verification import references
 from agentkd.config import LaunchConfig
@@ -108,7 +107,7 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
     Raises:
         ArtifactError: one does, and none is to be there.
     """
-    known = _recordings(source, source)
+    known = read_recordings(source)
     missing = []
     for task in tasks:
         absent = {teacher.weights for teacher in task.teachers if task.kind is TaskKind.DISTILL}
@@ -123,15 +122,6 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
             f"(launch.record_lessons records them)"
         )
     return len(missing)
-
-
-def _recordings(source: RunFolder, place: RunFolder) -> Recordings:
-    """The run's recorded lessons, looked for in a folder."""
-    found = Recordings(place.store, max_bytes=2**63)
-    with Journal(source.journal, read_only=True) as journal:
-        for record in journal.records():
-            found.note(record.task, record.result)
-    return found
 
 
 def _execute(
@@ -270,10 +260,9 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
     with Journal(source.journal, read_only=True) as journal:
         if journal.get_meta("experiment") is None:
             return "", True
-    _, _, outlook, journal = read_run(source)
-    with journal:
-        pass
-    strange = history.by_task.keys() - outlook.keys
+    _, _, outlook, opened = read_run(source)
+    with opened:
+        strange = history.by_task.keys() - outlook.keys
     if strange:
         return f"{len(strange)} recorded tasks are not among those that the plan wants: {min(strange)[:12]} ...", False
     if outlook.steps:

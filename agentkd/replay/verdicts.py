@@ -7,7 +7,7 @@ from typing import Any
 
 from agentkd.task import EpochResult, TaskResult
 
-# Of the environment, what says on which machine somebody worked; all else can change bits.
+# Seconds, memory and who did it may differ; these may not.
 COMPARED = ("status", "weights", "trace", "predictions", "knowledge", "miou", "class_iou", "competence")
 
 

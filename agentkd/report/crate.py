@@ -47,7 +47,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
         license_text: under which the results are handed on.
     """
     sizes = dict(files)
-    actions = [_action(record, history, sizes) for record in history.by_task.values()]
+    actions = [_action(record) for record in history.by_task.values()]
     named = {part["@id"] for action in actions for part in (*action["object"], *action["result"])} & set(sizes)
     plain = sorted(named | {path for path in sizes if not path.startswith("artifacts/")})
     others = sorted({path.split("/")[0] + "/" for path in sizes if path.startswith("artifacts/") and path not in named})
@@ -92,7 +92,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
     if WORKFLOW in sizes:
         root["mainEntity"] = {"@id": WORKFLOW}
         graph += _workflow(sizes[WORKFLOW])
-        graph.append(_whole_run(name, history, last, sizes))
+        graph.append(_whole_run(name, last, sizes))
         root["mentions"].append({"@id": "#run"})
     return {"@context": CONTEXT, "@graph": graph}
 
@@ -128,7 +128,7 @@ def _records(name: str, fields: dict[str, str], rows: list[Entity]) -> Entity:
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": listed, "data": rows}
 
 
-def _action(record: Record, history: History, sizes: Mapping[str, int]) -> Entity:
+def _action(record: Record) -> Entity:
     """One task as something that was done: from what, with what, to what end."""
     task, result = record.task, record.result
     failed = result.status is Status.FAILED
@@ -137,7 +137,7 @@ def _action(record: Record, history: History, sizes: Mapping[str, int]) -> Entit
         "@type": "CreateAction",
         "name": record.label or str(task.kind),
         "description": f"{task.kind} in attempt {record.attempts}, {result.seconds:.1f} s; task {task.digest}",
-        "instrument": {"@id": WORKFLOW if WORKFLOW in sizes else SOFTWARE},
+        "instrument": {"@id": SOFTWARE},
         "agent": {"@id": SOFTWARE},
         "object": [_reference(digest) for _, digest in dict.fromkeys(references(task))],
         "result": [] if failed else [_reference(digest) for digest in result.artifacts],
@@ -147,11 +147,10 @@ def _action(record: Record, history: History, sizes: Mapping[str, int]) -> Entit
         action["endTime"] = record.at
     if failed:
         action["error"] = f"{result.error_code}: {result.error_text}"
-    action["instrument"] = {"@id": SOFTWARE}
     return action
 
 
-def _whole_run(name: str, history: History, last: str, sizes: Mapping[str, int]) -> Entity:
+def _whole_run(name: str, last: str, sizes: Mapping[str, int]) -> Entity:
     tables = [path for path in ("report/table.csv", "report/table.md", "journal.sqlite") if path in sizes]
     action: Entity = {
         "@id": "#run",

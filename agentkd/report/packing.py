@@ -77,12 +77,12 @@ def final_networks(folder: RunFolder, history: History) -> list[Record]:
         is_experiment = journal.get_meta("experiment") is not None
     if is_experiment:
         _, _, outlook, opened = read_run(folder)
-        opened.__exit__(None, None, None)
-        ends = {row.family: row.entrant.key for row in outlook.rows}
+        with opened:
+            ends = {row.family: row.entrant.key for row in outlook.rows}
         return [history.by_task[key] for key in dict.fromkeys(ends.values())]
-    used = {digest for record in history.by_task.values() if record.task.recipe for _, digest in references(record.task)}
-    evaluated = {r.task.initial_weights for r in history.by_task.values() if not r.result.weights}
-    return [r for r in history.by_task.values() if r.result.weights and r.result.weights not in used - evaluated]
+    trained = [record for record in history.by_task.values() if record.result.weights]
+    used = {digest for record in trained for _, digest in references(record.task)}
+    return [record for record in trained if record.result.weights not in used]
 
 
 def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[str]:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from agentkd.architecture import Architecture
 from agentkd.artifacts import recordings
-from agentkd.artifacts.bundle import unpack, verify_bundle
+from agentkd.artifacts.bundle import unpack, verify_bundle, write_zip
 from agentkd.artifacts.comparison import compare
 from agentkd.artifacts.garbage import find_garbage
 from agentkd.artifacts.history import History, read_history
@@ -180,6 +180,20 @@ def test_a_journal_that_was_edited_is_noticed(finished: RunFolder, tmp_path: Pat
         assert connection.execute(statement).rowcount
     connection.close()
     assert text in " ".join(map(str, verify(edited).problems))
+
+
+def test_a_bundle_that_fits_its_manifest_and_holds_a_forged_journal_is_not_unpacked(finished: RunFolder, tmp_path: Path) -> None:
+    forged = copy(finished, tmp_path / "forged")
+    with sqlite3.connect(forged.journal) as connection:
+        connection.execute("UPDATE sittings SET provenance = 'no JSON'")
+    connection.close()
+    files = {"journal.sqlite": forged.journal}
+    write_zip(
+        files | {str(p.relative_to(forged.place)): p for p in forged.store.place.rglob("*.safetensors")}, tmp_path / "f.zip"
+    )
+    with pytest.raises(ArtifactError, match="sittings: cannot be read"):
+        unpack(tmp_path / "f.zip", tmp_path / "run")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "run.part").exists()
 
 
 def test_lineage_goes_back_to_the_beginning(finished: RunFolder) -> None:
