@@ -1,4 +1,4 @@
-"""Agents and coordinators of a run killed or stopped at random moments, again and again; the end must be as if nothing had been.
+"""Agents, fork servers and coordinators killed or stopped at random moments, again and again; the end must be as if nothing was.
 
     python tests/chaos.py 200 [--seed 1]
 
@@ -10,7 +10,6 @@ its records gives the same weights. Kills only processes that it started itself,
 import argparse
 import contextlib
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -21,13 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from experiments import agentkd, command, environment, table_of, weights_of, write_experiment
+from experiments import agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
 
 from agentkd.errors import LaunchError
 
 LAUNCH = {"devices": "cpu:2", "checkpoint_every_s": 0, "record_lessons": True, "max_attempts": 1000, "lease_s": 4}
 LONGER = {"baseline": {"epochs": 20}, "round2": {"epochs": 20}}
 MAX_STARTS = 200
+KINDS, WEIGHTS = ["agent killed", "coordinator killed", "fork server killed", "agent stopped"], [6, 2, 1, 1]
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Chaos:
 
     @property
     def num_kills(self) -> int:
-        return self.done["agent killed"] + self.done["coordinator killed"]
+        return sum(count for what, count in self.done.items() if what.endswith("killed"))
 
     def run(self, experiment: Path, place: Path) -> None:
         """One run, from its start to its end, however often its coordinator has to be started again."""
@@ -70,9 +70,9 @@ class Chaos:
         raise AssertionError("the run does not come to an end")
 
     def _disturb(self, process: "subprocess.Popen[bytes]") -> None:
-        """Kills up to three agents at once, or the coordinator, or stops an agent; only once there are agents."""
-        agents = [child for child in _children(process.pid) if re.search(r"keys/agent-\d+-", _command(child))]
-        what = self.drawn.choices(["agent killed", "coordinator killed", "agent stopped"], [6, 2, 1])[0]
+        """Kills up to three agents at once, or the coordinator, or the fork server, or stops an agent; once there are agents."""
+        agents = list(agents_of(process.pid).values())
+        what = self.drawn.choices(KINDS, WEIGHTS)[0]
         if not agents:
             return
         if what == "coordinator killed":
@@ -81,7 +81,11 @@ class Chaos:
             self.done[what] += 1
             return
         is_stop = what == "agent stopped"
-        for victim in self.drawn.sample(agents, 1 if is_stop else min(len(agents), self.drawn.randint(1, 3))):
+        if what == "fork server killed":
+            victims = [parent for agent in agents[:1] if (parent := agent.parent()) and parent.pid != process.pid]
+        else:
+            victims = self.drawn.sample(agents, 1 if is_stop else min(len(agents), self.drawn.randint(1, 3)))
+        for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(signal.SIGSTOP if is_stop else signal.SIGKILL)
                 self.done[what] += 1
@@ -105,20 +109,6 @@ def disturb(num_kills: int, seed: int, folder: Path) -> Chaos:
     replayed = agentkd("replay", place, "--from-record", "--out", folder / "replay")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     return chaos
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def main() -> None:

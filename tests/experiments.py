@@ -1,13 +1,16 @@
 """A tiny experiment that goes through every stage in seconds, and a coordinator process to run it in."""
 
+import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import yaml
 
 from agentkd.artifacts.journal import Journal
@@ -68,6 +71,18 @@ def weights_of(place: Path) -> dict[str, str]:
         records = list(journal.records())
     found = {record.task.digest: record.result.weights for record in records}
     assert len(found) == len(records), "a task was recorded twice"
+    return found
+
+
+def agents_of(pid: int) -> dict[str, psutil.Process]:
+    """The agents that a coordinator has started, by name."""
+    found = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                named = re.search(r"keys/(agent-\d+)-", " ".join(child.cmdline()))
+                if named:
+                    found[named[1]] = child
     return found
 
 

@@ -4,7 +4,6 @@ The I/O thread keeps heartbeats going and sorts what arrives; the work thread ta
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import queue
@@ -45,6 +44,7 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.transports import find_transport
+from agentkd.launch.parent import die_with_parent
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessReply,
@@ -80,7 +80,6 @@ from agentkd.training.loop import Hooks
 JOIN_TIMEOUT_S = 60.0
 HEARTBEAT_S = 1.0
 PROGRESS_EVERY_S = 0.5
-PR_SET_PDEATHSIG = 1
 MAX_ERROR_TEXT = 10_000
 
 log = logging.getLogger(__name__)
@@ -450,19 +449,11 @@ class Agent:
 def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
     if settings.parent_pid:
-        _die_with_parent(settings.parent_pid)
+        die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(0))
     torch.set_num_threads(settings.threads)
     Agent(settings).serve()
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Asks Linux to kill this process when the one that started it ends; elsewhere the heartbeat's check does it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        sys.exit(LaunchError.exit_code)
 
 
 def _find_device(name: str) -> torch.device:

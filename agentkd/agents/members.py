@@ -154,6 +154,7 @@ class Members:
     def end_now(self) -> None:
         """Ends all agents without asking. Guests see that their coordinator is gone."""
         end_all(self._processes())
+        self._launcher.close()
         self._peers.clear()
 
     def drop(self, name: str, reason: str, exit_code: int | None = None) -> AgentLostError:

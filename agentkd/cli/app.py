@@ -42,6 +42,23 @@ app = typer.Typer(
 )
 
 
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        from agentkd import __version__
+
+        typer.echo(f"agentkd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """What goes before a command."""
+
+
 def main() -> None:
     """Runs the command line; an expected error prints its text and ends with its exit code."""
     try:

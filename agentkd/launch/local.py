@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,12 @@ from typing import Protocol
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
 from agentkd.launch.devices import Slot
+from agentkd.launch.fork_server import ForkServer
 
 STDERR_TAIL_CHARACTERS = 4000
 END_TIMEOUT_S = 5.0
+# By name: imported in the fork server alone. The last one torch imports at the first step of an optimizer, for two seconds.
+PRELOADED = ("agentkd.agents.agent", "agentkd.cli", "torch._dynamo")
 
 
 @dataclass
@@ -23,32 +24,33 @@ class AgentProcess:
 
     name: str
     slot: Slot
-    process: "subprocess.Popen[bytes]"
     log: Path
     key_file: Path
+    server: ForkServer
+    number: int
 
     @property
     def pid(self) -> int:
-        """The operating system's number of the process."""
-        return self.process.pid
+        """The operating system's number of the process; 0 while it is not there yet."""
+        return self.server.pid(self.number)
 
     def poll(self) -> int | None:
         """Exit code (negative: signal), or ``None`` while it runs."""
-        return self.process.poll()
+        return self.server.poll(self.number)
+
+    def ask_to_end(self) -> None:
+        """Sends the signal that ends an agent in good order."""
+        self.server.send_signal(self.number, signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends the process at once and forgets its key."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.server.send_signal(self.number, signal.SIGKILL)
+        self.server.wait(self.number)
         self.key_file.unlink(missing_ok=True)
 
     def stderr_tail(self) -> str:
-        """The end of what it wrote to standard error."""
-        try:
-            return self.log.read_text(encoding="utf-8", errors="replace")[-STDERR_TAIL_CHARACTERS:].strip()
-        except OSError:
-            return ""
+        """The end of what it wrote to standard error, or the server did that should have started it."""
+        return _tail(self.log) or _tail(self.server.log)
 
 
 @dataclass(frozen=True)
@@ -72,45 +74,56 @@ class Launcher(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Nothing that it started is left when this returns. It can start agents again."""
+        ...
+
 
 class LocalLauncher:
-    """Starts agents as child processes in sessions of their own, so that Ctrl-C reaches the coordinator alone."""
+    """Starts agents as forks of a server, in sessions of their own, so that Ctrl-C reaches the coordinator alone."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
+        self._servers: dict[int, ForkServer] = {}
 
     def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
         log = self._folder.logs / f"{name}.log"
-        command = [sys.executable, "-m", "agentkd", "agent", "--join", contact.endpoint]
-        command += ["--coordinator-key", contact.coordinator_key]
-        command += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
-        command += ["--run-folder", str(self._folder.place), "--parent", str(os.getpid())]
-        command += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
-        command += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]
+        arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
+        arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
+        arguments += ["--run-folder", str(self._folder.place)]
+        arguments += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
+        arguments += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as stream:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    start_new_session=True,
-                    env=_environment(slot),
-                )
+            log.touch()
+            server = self._server(slot.threads)
         except OSError as error:
             key_file.unlink(missing_ok=True)
-            if error.filename == str(log):
-                raise StorageError(log, error.strerror or str(error)) from error
-            raise LaunchError(f"cannot start agent {name}: {error}", command=" ".join(command)) from error
-        return AgentProcess(name, slot, process, log, key_file)
+            if error.filename and Path(error.filename).is_relative_to(log.parent):
+                raise StorageError(Path(error.filename), error.strerror or str(error)) from error
+            raise LaunchError(f"cannot start agent {name}: {error}", command=f"agentkd {' '.join(arguments)}") from error
+        return AgentProcess(name, slot, log, key_file, server, server.start(arguments, log))
+
+    def close(self) -> None:
+        """Ends the servers."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+    def _server(self, threads: int) -> ForkServer:
+        """The server for agents with so many threads: libraries read that number when they are loaded."""
+        server = self._servers.get(threads)
+        if server is None or not server.is_alive:
+            log = self._folder.logs / f"fork-server-{threads}.log"
+            server = self._servers[threads] = ForkServer(PRELOADED, _environment(threads), log)
+        return server
 
 
 def end_all(processes: list[AgentProcess]) -> None:
     """Asks all to end, waits a moment, kills the rest. None is left when this returns."""
     for agent in processes:
         if agent.poll() is None:
-            agent.process.send_signal(signal.SIGTERM)
+            agent.ask_to_end()
     deadline = time.monotonic() + END_TIMEOUT_S
     while any(agent.poll() is None for agent in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -118,7 +131,13 @@ def end_all(processes: list[AgentProcess]) -> None:
         agent.kill()
 
 
-def _environment(slot: Slot) -> dict[str, str]:
-    """The parent's environment with threads pinned before any library reads it."""
-    threads = str(slot.threads)
-    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")[-STDERR_TAIL_CHARACTERS:].strip()
+    except OSError:
+        return ""
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The parent's environment with threads pinned before any library reads it. OpenBLAS starts its own at once; one is none."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}

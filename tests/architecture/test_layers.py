@@ -43,6 +43,7 @@ OWNERS = {
     "typer": {"cli"},
     "tensorboardX": {"report"},
     "mlflow": {"report"},
+    "setproctitle": {"launch"},
 }
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 

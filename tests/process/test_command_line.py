@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from experiments import agentkd, write_experiment
 
+import agentkd as library
+
 pytestmark = pytest.mark.process
 COUNTS_K2 = {
     "pidnet_s": 7_716_549,
@@ -22,6 +24,7 @@ COUNTS_K2 = {
 def test_help_answers_and_teaches() -> None:
     done = agentkd("--help")
     assert done.returncode == 0
+    assert agentkd("--version").stdout == f"agentkd {library.__version__}\n"
     for name in ("run", "demo", "report", "networks", "doctor", "agentkd demo"):
         assert name in done.stdout
 

@@ -119,6 +119,7 @@ def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
             yield made
         finally:
             end_all(list(made.agents.values()))
+            launcher.close()
 
 
 def source() -> DataSource:
@@ -274,7 +275,7 @@ def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: 
     teacher = trained_teacher(hand.folder)
     task = lesson_task(teacher)
     hand.start("teacher", "student")
-    children = {child.pid for child in psutil.Process().children()}
+    children = {child.pid for child in psutil.Process().children(recursive=True)}
     assert {agent.pid for agent in hand.agents.values()} == children and os.getpid() not in children
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import agentkd, command, environment, table_of, weights_of, write_experiment
+from experiments import agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
 
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
@@ -44,12 +44,7 @@ class Run:
                 yield found["agent"], found["stage"]
 
     def agents(self) -> dict[str, psutil.Process]:
-        found = {}
-        for child in psutil.Process(self.process.pid).children():
-            named = re.search(r"keys/(agent-\d+)-", " ".join(child.cmdline()))
-            if named:
-                found[named[1]] = child
-        return found
+        return agents_of(self.process.pid)
 
     def end(self) -> str:
         for _ in self.starts():

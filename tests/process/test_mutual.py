@@ -1,12 +1,12 @@
 """Students that teach each other: the same bits as deep mutual learning in one process, also if one is killed in the middle."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from experiments import SPEC
+from experiments import SPEC, agents_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -116,7 +116,7 @@ def killed_in_the_middle(place: Path, *, victims: int) -> list[str]:
         lessons = agentkd.mutual(*students(community), data=SPEC, **recipe)
         for event in lessons[0].progress():
             if event.step >= 20:
-                for child in psutil.Process().children()[:victims]:
+                for child in list(agents_of(os.getpid()).values())[:victims]:
                     child.kill()
                 break
         return [lesson.result(timeout=200).weights for lesson in lessons]

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import SPEC, agentkd, command, environment, table_of, weights_of, write_experiment
+from experiments import SPEC, agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
 from typer.testing import CliRunner
 
 import agentkd as library
@@ -187,10 +186,8 @@ def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path:
         named = re.search(r"(agent-\d+) starts (search|round1|round2)", line)
         if named and killed < 3:
             time.sleep(0.3)
-            for child in psutil.Process(process.pid).children():
-                if f"keys/{named[1]}-" in " ".join(child.cmdline()):
-                    child.send_signal(signal.SIGKILL)
-                    killed += 1
+            agents_of(process.pid)[named[1]].kill()
+            killed += 1
     assert process.wait(60) == 0 and killed == 3
     report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
@@ -336,9 +333,9 @@ def delayed_run(experiment: Path, place: Path, seed: int) -> None:
     process = subprocess.Popen(command("run", experiment, "--out", place), env=environment(), stdout=subprocess.DEVNULL)
     while process.poll() is None:
         try:
-            agents = [c for c in psutil.Process(process.pid).children() if "keys/agent-" in " ".join(c.cmdline())]
+            agents = agents_of(process.pid)
             if agents:
-                slow = drawn.choice(agents)
+                slow = drawn.choice(list(agents.values()))
                 slow.suspend()
                 time.sleep(drawn.uniform(0.05, 0.6))
                 slow.resume()

@@ -1,0 +1,167 @@
+"""Agents as forks of a server: started, ended, lost with it; none is left behind, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from experiments import agents_of
+
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.errors import LaunchError, StorageError
+from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.launch.devices import Slot
+from agentkd.launch.fork_server import ForkServer
+from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+
+pytestmark = pytest.mark.process
+
+NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public)
+ALONE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from process.test_launch import LocalLauncher, RunFolder, start, until_there
+agent = start(LocalLauncher(RunFolder(Path({place!r}))), RunFolder(Path({place!r})), "agent-0")
+until_there(agent)
+print(agent.pid, agent.server._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[ForkServer]:
+    server = ForkServer(("agentkd.cli",), dict(os.environ), tmp_path / "server.log")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[LocalLauncher]:
+    made = LocalLauncher(RunFolder(tmp_path / "run"))
+    yield made
+    made.close()
+
+
+def start(launcher: LocalLauncher, folder: RunFolder, name: str, threads: int = 1) -> AgentProcess:
+    key_file = folder.keys / f"{name}-0.json"
+    save_key_pair(key_file, new_key_pair())
+    return launcher.start(name, Slot("cpu", threads), key_file, NOBODY)
+
+
+def until_there(*agents: AgentProcess) -> None:
+    """Waits until they run as agents of their own name."""
+    deadline = time.monotonic() + 60
+    while not all(agent.pid and agent.key_file.name in " ".join(psutil.Process(agent.pid).cmdline()) for agent in agents):
+        assert time.monotonic() < deadline and all(agent.poll() is None for agent in agents)
+        time.sleep(0.01)
+
+
+def are_gone(*pids: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_fork_is_the_command_line_of_its_own(small: ForkServer, tmp_path: Path) -> None:
+    good, bad = small.start(["--version"], tmp_path / "good.log"), small.start(["no-such-command"], tmp_path / "bad.log")
+    small.wait(good)
+    small.wait(bad)
+    assert small.poll(good) == 0 and small.poll(bad) == 2
+    assert (tmp_path / "good.log").read_text().startswith("agentkd ")
+    assert "no-such-command" in (tmp_path / "bad.log").read_text()
+
+
+def test_a_signal_reaches_its_fork_alone_and_one_that_has_ended_gets_none(launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    one, other = start(launcher, folder, "agent-0"), start(launcher, folder, "agent-1")
+    until_there(one, other)
+    one.kill()
+    assert one.poll() == -signal.SIGKILL and other.poll() is None
+    assert not one.key_file.exists() and other.key_file.exists()
+    one.kill()
+    end_all([one, other])
+    assert other.poll() == 0
+
+
+def test_agents_share_one_server_that_has_no_other_thread_and_a_number_of_threads_has_its_own(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    agents = [start(launcher, folder, f"agent-{i}", threads) for i, threads in enumerate((1, 1, 2))]
+    until_there(*agents)
+    parents = [psutil.Process(agent.pid).parent() for agent in agents]
+    assert parents[0] == parents[1] != parents[2]
+    assert all(parent and parent.num_threads() == 1 for parent in parents)
+    assert set(agents_of(os.getpid())) == {"agent-0", "agent-1", "agent-2"}
+    assert [parent and parent.environ()["OMP_NUM_THREADS"] for parent in parents] == ["1", "1", "2"]
+    end_all(agents)
+
+
+def test_an_agent_can_be_ended_before_it_is_there(launcher: LocalLauncher, tmp_path: Path) -> None:
+    started = time.monotonic()
+    agent = start(launcher, RunFolder(tmp_path / "run"), "agent-0")
+    end_all([agent])
+    launcher.close()
+    assert agent.poll() == -signal.SIGTERM and time.monotonic() - started < 2
+
+
+def test_a_server_that_is_killed_takes_its_agents_along_and_is_replaced(launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    one = start(launcher, folder, "agent-0")
+    until_there(one)
+    pid, server = one.pid, psutil.Process(one.pid).parent()
+    assert server
+    server.kill()
+    assert are_gone(pid)
+    one.kill()
+    assert one.poll() == -signal.SIGKILL
+    other = start(launcher, folder, "agent-1")
+    until_there(other)
+    assert psutil.Process(other.pid).parent() != server
+    end_all([other])
+
+
+def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
+    code = ALONE.format(tests=str(Path(__file__).parents[1]), place=str(tmp_path / "run"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as coordinator:
+        assert coordinator.stdout
+        agent, server = map(int, coordinator.stdout.readline().split())
+        assert psutil.pid_exists(agent) and psutil.pid_exists(server)
+        coordinator.kill()
+    assert are_gone(agent, server)
+
+
+def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
+    server = ForkServer(("no_such_module",), dict(os.environ), tmp_path / "server.log")
+    agent = AgentProcess(
+        "agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log")
+    )
+    server.wait(agent.number)
+    assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.stderr_tail()
+    server.close()
+
+
+def test_a_server_that_cannot_be_started_is_a_launch_error_and_its_key_is_gone(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(LaunchError, match=r"cannot start agent agent-0: .*/no/such/python"):
+        start(launcher, RunFolder(tmp_path / "run"), "agent-0")
+    assert not list((tmp_path / "run" / "keys").iterdir())
+
+
+def test_a_log_that_cannot_be_written_is_a_storage_error(launcher: LocalLauncher, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "logs").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="logs"):
+        start(launcher, RunFolder(tmp_path / "run"), "agent-0")
