@@ -1,9 +1,9 @@
 """The experiment file: YAML with overrides in, frozen checked data out. All problems are reported at once, with their paths."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -16,6 +16,8 @@ from agentkd.errors import ConfigError, DatasetError, Problem
 from agentkd.networks import families
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.space import Choices, Range
+
+Data = TypeVar("Data", bound=FrozenData)
 
 
 class DataConfig(FrozenData):
@@ -172,6 +174,19 @@ class Experiment(FrozenData):
         return {name: value for name, value in self.canonical().items() if name != "launch"}
 
 
+PARTS: tuple[type[FrozenData], ...] = (
+    Experiment,
+    DataConfig,
+    FamilyConfig,
+    BaselineConfig,
+    SearchConfig,
+    PruningConfig,
+    RoundConfig,
+    LaunchConfig,
+    Distillation,
+)
+
+
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Reads and checks an experiment file; ``overrides`` are ``a.b=value`` texts whose value is YAML.
 
@@ -199,12 +214,20 @@ def launch_settings(data: dict[str, Any]) -> LaunchConfig:
     Raises:
         ConfigError: all problems found, and the settings there are.
     """
+    return checked(LaunchConfig, data, source="launch")
+
+
+def checked(kind: type[Data], fields: Mapping[str, Any], *, source: str) -> Data:
+    """Fields that a user gave, as an object of that kind.
+
+    Raises:
+        ConfigError: all problems found, each with its path.
+    """
     try:
-        return LaunchConfig.model_validate(data)
+        return kind.model_validate(dict(fields))
     except ValidationError as error:
-        known = ", ".join(name for name in LaunchConfig.model_fields if name != "devices")
-        problems = [Problem(".".join(map(str, one["loc"])), f"{one['msg']}; known: {known}") for one in error.errors()]
-        raise ConfigError(problems, source="launch") from None
+        problems = [_as_problem(dict(item), kind) for item in error.errors(include_url=False)]
+        raise ConfigError(problems, source=source) from None
 
 
 def dump_experiment(experiment: Experiment) -> str:
@@ -270,32 +293,23 @@ def build_recipe(experiment: Experiment, family: str, **fields: Any) -> Recipe:
     return Recipe.model_validate(merged)
 
 
-def _as_problem(error: dict[str, Any]) -> Problem:
+def _as_problem(error: dict[str, Any], kind: type[FrozenData] | None = None) -> Problem:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return Problem(path, f"unknown key{_closest(path)}")
+        return Problem(path, f"unknown key{_closest(path, kind)}")
     if error["type"] == "missing":
         return Problem(path, "is required")
-    return Problem(path, f"{error['msg']}; found {error['input']!r}")
+    text = error["msg"].removeprefix("Value error, ")
+    return Problem(path, f"{text}; found {error['input']!r}" if path else text)
 
 
-def _closest(path: str) -> str:
-    """A known key of that name, if one is spelled nearly so."""
-    known: set[str] = set()
-    for part in (
-        Experiment,
-        DataConfig,
-        FamilyConfig,
-        BaselineConfig,
-        SearchConfig,
-        PruningConfig,
-        RoundConfig,
-        LaunchConfig,
-        Distillation,
-    ):
-        known |= set(part.model_fields)
-    matches = difflib.get_close_matches(path.rpartition(".")[2], sorted(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+def _closest(path: str, kind: type[FrozenData] | None) -> str:
+    """A known key of that name, if one is spelled nearly so, or else all that this kind has."""
+    known = sorted({name for part in ([kind] if kind else PARTS) for name in part.model_fields})
+    matches = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; known: {', '.join(known)}" if kind and "." not in path else ""
 
 
 def _check_families(data: dict[str, Any]) -> list[Problem]:

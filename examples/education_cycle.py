@@ -19,7 +19,6 @@ def main(
         for lesson in [network.train(own, **recipe) for network, own in zip(networks, data, strict=True)]:
             lesson.result()
         agents = [Educated(network, own, Rules(protection=protection)) for network, own in zip(networks, data, strict=True)]
-
         scores = [{agent.name: [agent.agent.evaluate(one).miou for one in data] for agent in agents}]
         learned = {agent.name: [0 if one in agent.learned else -1 for one in data] for agent in agents}
         print(f"before: mean mIoU {100 * retention(scores, learned).average:.1f} %", flush=True)
@@ -30,11 +29,9 @@ def main(
                     learned[name][cycle - 1] = cycle
             scores.append({agent.name: [agent.agent.evaluate(one).miou for one in data] for agent in agents})
             kept = retention(scores, learned)
-            print(
-                f"after cycle {cycle}: mean mIoU {100 * kept.average:.1f} %, forgetting {100 * kept.forgetting:.1f}, "
-                f"backward transfer {100 * kept.backward_transfer:.1f}",
-                flush=True,
-            )
+            average, forgetting, backward = (100 * figure for figure in (kept.average, kept.forgetting, kept.backward_transfer))
+            told = f"mean mIoU {average:.1f} %, forgetting {forgetting:.1f}, backward transfer {backward:.1f}"
+            print(f"after cycle {cycle}: {told}", flush=True)
     return kept
 
 

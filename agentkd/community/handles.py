@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
 from agentkd.community.futures import Derived, Lesson
+from agentkd.config import checked
 from agentkd.datasets.opening import Opened, Views
 from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
@@ -198,25 +199,14 @@ class AgentHandle:
                 for i, teacher in enumerate(listed)
             ]
             references = [one.model_copy(update=update) for one, update in zip(references, routes, strict=True)]
-        chosen = Distillation.model_validate(
-            {
-                "objectives": tuple(objectives),
-                "alpha": alpha,
-                "hard_loss": hard_loss,
-                "start": start,
-                "codec": codec,
-                "max_kl": max_kl,
-            }
-        )
-        if chosen.start != "own":
+        settings = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss}
+        settings |= {"start": start, "codec": codec, "max_kl": max_kl}
+        inputs["distillation"] = checked(Distillation, settings, source=f"{self.name}.distill")
+        inputs["teachers"] = tuple(references)
+        if start != "own":
             inputs["initial_weights"] = ""
-        task = Task(
-            kind=TaskKind.DISTILL,
-            teachers=tuple(references),
-            distillation=chosen,
-            consolidation=self._protection(protect),
-            **inputs,
-        )
+        lesson_of = inputs | {"kind": TaskKind.DISTILL, "consolidation": self._protection(protect)}
+        task = checked(Task, lesson_of, source=f"{self.name}.distill")
         lesson = self._learn(task, classes)
         lesson.rivals = lambda: [self._validated(reference, task.data) for reference in references]
         return lesson
@@ -314,7 +304,7 @@ class AgentHandle:
         return {
             "architecture": self.architecture,
             "data": source,
-            "recipe": Recipe.model_validate(published | recipe),
+            "recipe": checked(Recipe, published | recipe, source=self.name),
             "seed": seeding.derive(self.community.seed, self.name),
             "view_seed": seeding.derive(self.community.seed, "views"),
             "initial_weights": self.weights,

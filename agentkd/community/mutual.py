@@ -1,14 +1,13 @@
 """Students that teach each other."""
 
 from collections.abc import Sequence
-from typing import Any, cast
-
-from pydantic import ValidationError
+from typing import Any
 
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle, Data
+from agentkd.config import checked
 from agentkd.errors import ConfigError
-from agentkd.objectives import Codec, Objective, SoftTargets
+from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import Partner, Task, TaskKind
 
@@ -49,21 +48,15 @@ def mutual(
             f"{len(students)} students that teach each other need as many agents, and there are {community.num_learners}; "
             f'give Community(devices="cpu:{len(students)}"), or a device for each'
         )
-    chosen = Distillation(objectives=tuple(objectives), alpha=alpha, codec=cast(Codec, codec))
+    fields = {"objectives": tuple(objectives), "alpha": alpha, "codec": codec}
+    chosen = checked(Distillation, fields, source="mutual")
     inputs = [student.inputs(data, recipe) for student in students]
     partners = [Partner.model_validate({name: one[name] for name in Partner.model_fields}) for one in inputs]
-    try:
-        tasks = [
-            Task(
-                kind=TaskKind.MUTUAL,
-                distillation=chosen,
-                partners=tuple(sorted(partners[:i] + partners[i + 1 :], key=lambda partner: partner.digest)),
-                **own,
-            )
-            for i, own in enumerate(inputs)
-        ]
-    except ValidationError as error:
-        raise ConfigError("; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())) from None
+    others = [sorted(partners[:i] + partners[i + 1 :], key=lambda partner: partner.digest) for i in range(len(inputs))]
+    tasks = [
+        checked(Task, own | {"kind": TaskKind.MUTUAL, "distillation": chosen, "partners": tuple(listed)}, source="mutual")
+        for own, listed in zip(inputs, others, strict=True)
+    ]
     labels = [f"mutual lesson of {student.name}" for student in students]
     lessons = community.submit(*zip(tasks, labels, strict=True))
     for student, task, lesson in zip(students, tasks, lessons, strict=True):

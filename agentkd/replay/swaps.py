@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from agentkd.artifacts.history import History
+from agentkd.config import checked
 from agentkd.errors import ConfigError
 from agentkd.recipe import Distillation
 from agentkd.task import Task, TaskKind
@@ -61,10 +60,7 @@ def swapped(task: Task, swap: Swap, history: History) -> Task | None:
             return None
     else:
         plain[swap.name] = swap.value if swap.name == "codec" else _number(swap)
-    try:
-        return task.model_copy(update={"distillation": Distillation.model_validate(plain)})
-    except ValidationError as error:
-        raise ConfigError(f"--swap {swap}: {error.errors(include_url=False)[0]['msg']}") from None
+    return task.model_copy(update={"distillation": checked(Distillation, plain, source=f"--swap {swap}")})
 
 
 def _other_teacher(task: Task, swap: Swap, history: History) -> Task | None:

@@ -8,6 +8,7 @@ from noting import Recording
 from agentkd.community.community import Community
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
+from agentkd.community.mutual import mutual
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, TaskKind, TaskResult
@@ -158,9 +159,23 @@ def test_new_kinds_of_tasks_leave_the_digests_of_others_alone(community: Recordi
     assert not {"home", "views", "taps", "partners", "consolidation"} & set(community.tasks[0].canonical())
 
 
-def test_a_setting_that_is_not_one_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"record_lesson: .*known: .*record_lessons"):
+def test_a_setting_that_is_not_one_is_refused_with_the_one_that_was_meant_or_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"record_lesson: unknown key; did you mean 'record_lessons'"):
         Community(devices="cpu:1", record_lesson=True)
+    with pytest.raises(ConfigError, match=r"wibble: unknown key; known: .*record_lessons"):
+        Community(devices="cpu:1", wibble=True)
+
+
+def test_a_mistaken_recipe_or_distillation_is_told_with_all_its_problems_and_nothing_is_begun(community: Recording) -> None:
+    student, teacher = handle(community, "a"), handle(community, "b")
+    teacher.train("s")
+    with pytest.raises(ConfigError, match=r"(?s)a: 2 problems.*batch_size: .*found 0.*epoch: unknown key; did you mean 'epochs'"):
+        student.train("s", epoch=3, batch_size=0)
+    with pytest.raises(ConfigError, match=r"(?s)a\.distill: 2 problems.*alpha: .*found 3.*codec: .*'float16'.*found 'zip'"):
+        student.distill(teacher, "s", alpha=3, codec="zip")
+    with pytest.raises(ConfigError, match=r"alpha: .*found 3"):
+        mutual(student, teacher, data="s", alpha=3)
+    assert len(community.tasks) == 1 and student.weights == ""
 
 
 def test_teachers_are_measured_in_the_same_validation_as_their_student(community: Recording) -> None:
