@@ -37,6 +37,7 @@ validators:
 
 chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .

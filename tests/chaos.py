@@ -1,6 +1,7 @@
 """Agents, fork servers and coordinators killed or stopped at random moments, again and again; the end must be as if nothing was.
 
     python tests/chaos.py 200 [--seed 1]
+    python tests/chaos.py 10 --coordinator --trials 50
 
 Runs the tiny experiment, with recorded lessons, as often as it takes to do so many kills. After each run: the same table and the
 same weights as those of an undisturbed run, every task recorded once, every digest sound, and a replay of the last one from
@@ -20,14 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from experiments import agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
+from experiments import EXPERIMENT, agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
 
 from agentkd.errors import LaunchError
 
 LAUNCH = {"devices": "cpu:2", "checkpoint_every_s": 0, "record_lessons": True, "max_attempts": 1000, "lease_s": 4}
 LONGER = {"baseline": {"epochs": 20}, "round2": {"epochs": 20}}
 MAX_STARTS = 200
-KINDS, WEIGHTS = ["agent killed", "coordinator killed", "fork server killed", "agent stopped"], [6, 2, 1, 1]
+PATIENCE_S = 900
+WEIGHTS = {"agent killed": 6, "coordinator killed": 2, "fork server killed": 1, "agent stopped": 1}
+KINDS = tuple(WEIGHTS)
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Chaos:
 
     drawn: random.Random
     wanted: int
+    kinds: tuple[str, ...] = KINDS
     done: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     starts: int = 0
@@ -72,7 +76,7 @@ class Chaos:
     def _disturb(self, process: "subprocess.Popen[bytes]") -> None:
         """Kills up to three agents at once, or the coordinator, or the fork server, or stops an agent; once there are agents."""
         agents = list(agents_of(process.pid).values())
-        what = self.drawn.choices(KINDS, WEIGHTS)[0]
+        what = self.drawn.choices(self.kinds, [WEIGHTS[kind] for kind in self.kinds])[0]
         if not agents:
             return
         if what == "coordinator killed":
@@ -92,13 +96,14 @@ class Chaos:
                 self.stopped += [victim] if is_stop else []
 
 
-def disturb(num_kills: int, seed: int, folder: Path) -> Chaos:
+def disturb(num_kills: int, seed: int, folder: Path, *, kinds: tuple[str, ...] = KINDS, trials: int = 0) -> Chaos:
     """So many kills, however many runs they take. Fails with what is not as it must be."""
-    experiment = write_experiment(folder, launch=LAUNCH, **LONGER)
-    calm = agentkd("run", experiment, "--out", folder / "calm")
+    search = {"search": EXPERIMENT["search"] | {"trials": trials}} if trials else {}
+    experiment = write_experiment(folder, launch=LAUNCH, **LONGER, **search)
+    calm = agentkd("run", experiment, "--out", folder / "calm", timeout_s=PATIENCE_S)
     assert calm.returncode == 0, calm.stderr
     expected, table = weights_of(folder / "calm"), table_of(folder / "calm")
-    chaos = Chaos(random.Random(seed), num_kills)
+    chaos = Chaos(random.Random(seed), num_kills, kinds)
     while chaos.num_kills < num_kills:
         place = folder / f"run-{chaos.runs}"
         chaos.run(experiment, place)
@@ -106,7 +111,7 @@ def disturb(num_kills: int, seed: int, folder: Path) -> Chaos:
         assert table_of(place) == table
         sound = agentkd("verify", place)
         assert sound.returncode == 0, sound.stdout
-    replayed = agentkd("replay", place, "--from-record", "--out", folder / "replay")
+    replayed = agentkd("replay", place, "--from-record", "--out", folder / "replay", timeout_s=PATIENCE_S)
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     return chaos
 
@@ -115,10 +120,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("kills", type=int)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--coordinator", action="store_true", help="kill nothing but the coordinator")
+    options.add_argument("--trials", type=int, default=0, help="trials of each family's search")
     chosen = options.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="agentkd-chaos-") as folder:
-        chaos = disturb(chosen.kills, chosen.seed, Path(folder))
+        kinds = ("coordinator killed",) if chosen.coordinator else KINDS
+        chaos = disturb(chosen.kills, chosen.seed, Path(folder), kinds=kinds, trials=chosen.trials)
     told = ", ".join(f"{count} x {what}" for what, count in sorted(chaos.done.items()))
     print(f"{chaos.runs} runs in {time.monotonic() - started:.0f} s: {told}; every end as undisturbed, all sound, replayed")
     print(f"0 of {chaos.num_kills} kills lost anything: less than {300 / chaos.num_kills:.1f} % a kill, at 95 % confidence")
