@@ -276,7 +276,9 @@ def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: 
     task = lesson_task(teacher)
     hand.start("teacher", "student")
     children = {child.pid for child in psutil.Process().children(recursive=True)}
-    assert {agent.pid for agent in hand.agents.values()} == children and os.getpid() not in children
+    agents = [psutil.Process(agent.pid) for agent in hand.agents.values()]
+    assert len(agents) == 2 and {agent.pid for agent in agents} | {agent.ppid() for agent in agents} == children
+    assert os.getpid() not in children
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)
     before = hand.post.counters.bytes_received

@@ -171,8 +171,10 @@ def test_a_second_coordinator_on_one_run_is_refused(tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path)
     run = Run(experiment, tmp_path / "run")
     next(run.starts())
+    run.process.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     second = agentkd("run", experiment, "--out", tmp_path / "run")
-    os.kill(run.process.pid, signal.SIGINT)
+    run.process.send_signal(signal.SIGCONT)
+    run.process.send_signal(signal.SIGINT)
     run.end()
     assert second.returncode == 15
     assert f"in use by another coordinator (process {run.process.pid})" in second.stderr
