@@ -88,6 +88,11 @@ class ForkServer:
                 env=environment,
             )
 
+    @property
+    def own_pid(self) -> int:
+        """The operating system's number of the server: the parent of its forks."""
+        return self._process.pid
+
     def start(self, arguments: list[str], log: Path) -> int:
         """Has ``python -m agentkd ARGUMENTS`` go on in a fork that writes to ``log``. Returns its number here, at once."""
         number = next(self._numbers)
@@ -196,14 +201,14 @@ class _Forks:
 
 def main() -> None:
     """The server; and in each of its forks, what that was forked for."""
-    server, (parent, *modules) = os.getpid(), sys.argv[1:]
+    parent, *modules = sys.argv[1:]
     die_with_parent(int(parent))
     for module in modules:
         importlib.import_module(module)
     gc.freeze()
     arguments = _Forks(socket.socket(fileno=sys.stdin.fileno())).serve()
     if arguments is not None:
-        sys.argv = ["agentkd", *arguments, "--parent", str(server)]
+        sys.argv = ["agentkd", *arguments]
         setproctitle(f"{sys.executable} -m {' '.join(sys.argv)}")
         runpy.run_module("agentkd", run_name="__main__", alter_sys=True)
 

@@ -102,7 +102,8 @@ class LocalLauncher:
             if error.filename and Path(error.filename).is_relative_to(log.parent):
                 raise StorageError(Path(error.filename), error.strerror or str(error)) from error
             raise LaunchError(f"cannot start agent {name}: {error}", command=f"agentkd {' '.join(arguments)}") from error
-        return AgentProcess(name, slot, log, key_file, server, server.start(arguments, log))
+        number = server.start([*arguments, "--parent", str(server.own_pid)], log)
+        return AgentProcess(name, slot, log, key_file, server, number)
 
     def close(self) -> None:
         """Ends the servers."""

@@ -29,7 +29,7 @@ sys.path.insert(0, {tests!r})
 from process.test_launch import LocalLauncher, RunFolder, start, until_there
 agent = start(LocalLauncher(RunFolder(Path({place!r}))), RunFolder(Path({place!r})), "agent-0")
 until_there(agent)
-print(agent.pid, agent.server._process.pid, flush=True)
+print(agent.pid, agent.server.own_pid, flush=True)
 time.sleep(60)
 """
 
