@@ -181,7 +181,9 @@ class Crew:
             RemoteAgentError: an agent met an error that every agent would meet.
             StorageError: an agent could not write.
             LaunchError: agents cannot be started.
+            ChannelClosedError: the I/O thread has ended with an error.
         """
+        self._post.check()
         for lost in self._members.find_lost():
             self._lose(lost)
         try:

@@ -52,6 +52,14 @@ class Channel(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Says if nothing moves any more.
+
+        Raises:
+            ChannelClosedError: the channel is closed, or its thread has ended with an error.
+        """
+        ...
+
     def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
         """Opens a lane to a peer. The bulk lane is a second one, so that long pieces never stand before short messages."""
         ...

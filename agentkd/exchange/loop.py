@@ -16,9 +16,10 @@ class CommandLoop:
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._is_roused = self._is_closed = False
+        self._is_roused = self._is_closed = self._has_ended = False
+        self._run = run
         self.wake_fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run_to_the_end, name=name, daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -31,12 +32,33 @@ class CommandLoop:
             ChannelClosedError: the loop is closed.
         """
         with self._lock:
-            if self._is_closed:
-                raise ChannelClosedError("the channel is closed")
+            self._check()
             self._commands.put(command)
             if not self._is_roused:
                 self._is_roused = True
                 os.write(self._writer, b"\0")
+
+    def check(self) -> None:
+        """Says if commands are obeyed no longer.
+
+        Raises:
+            ChannelClosedError: the loop is closed, or its thread has ended with an error.
+        """
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ChannelClosedError("the channel is closed")
+        if self._has_ended:
+            raise ChannelClosedError(f"the thread {self._thread.name} has ended with an error, which standard error tells")
+
+    def _run_to_the_end(self) -> None:
+        try:
+            self._run()
+        finally:
+            with self._lock:
+                self._has_ended = True
 
     def obey(self) -> bool:
         """Executes what is queued; false once closed and done. On the loop's thread."""

@@ -40,6 +40,9 @@ class MemoryChannel:
     def call(self, command: Callable[[], None]) -> None:
         self._loop.call(command)
 
+    def check(self) -> None:
+        self._loop.check()
+
     def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
         with _lock:
             peer = _listening.get(endpoint)

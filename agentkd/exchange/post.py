@@ -164,6 +164,14 @@ class Post:
         """Sends what is queued, closes the sockets and ends the thread. May be called twice."""
         self.channel.close()
 
+    def check(self) -> None:
+        """Says if messages move no longer.
+
+        Raises:
+            ChannelClosedError: this post is closed, or its I/O thread has ended with an error.
+        """
+        self.channel.check()
+
     def admit(self, peers: Iterable[AdmittedPeer]) -> None:
         """Admits these keys from now on, each for the kinds of knowledge that it may fetch."""
         self.grants.admit(peers)
@@ -189,6 +197,7 @@ class Post:
             self.channel.disconnect(public_key)
             self.streams.peer_gone(public_key)
             self._peers.pop(public_key, None)
+            self._unsent.discard(public_key)
 
         self.channel.call(hang_up)
 

@@ -70,6 +70,9 @@ class ZeroMQChannel:
     def call(self, command: Callable[[], None]) -> None:
         self._loop.call(command)
 
+    def check(self) -> None:
+        self._loop.check()
+
     def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
         if (key, bulk) in self._dealers:
             self._close_dealer(key, bulk)

@@ -186,8 +186,10 @@ def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path:
         named = re.search(r"(agent-\d+) starts (search|round1|round2)", line)
         if named and killed < 3:
             time.sleep(0.3)
-            agents_of(process.pid)[named[1]].kill()
-            killed += 1
+            victim = agents_of(process.pid).get(named[1])
+            if victim:
+                victim.kill()
+                killed += 1
     assert process.wait(60) == 0 and killed == 3
     report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}

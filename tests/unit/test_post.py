@@ -18,6 +18,7 @@ from agentkd.messages.bodies import (
     HelloRequest,
     KnowledgeReply,
     KnowledgeRequest,
+    PeerAddress,
     PeersEvent,
     Piece,
     PingReply,
@@ -252,6 +253,36 @@ def test_many_threads_may_send_faster_than_the_io_thread_takes() -> None:
     assert ticks
     guest.close()
     host.post.close()
+
+
+def test_a_peer_that_is_given_up_takes_what_waited_for_it_along(sides) -> None:
+    host, guest, other = sides
+    guest.post.connect(PeerAddress(agent="", endpoints=("tcp://127.0.0.1:9",), public_key=other.key))  # nobody listens there
+    guest.post.send(other.key, BEAT)
+    guest.post.disconnect(other.key)
+    host.post.allow([guest.key])
+    guest.reach(host)
+    guest.post.send(host.key, BEAT)
+    assert host.inbox.get(timeout=10).message.body == BEAT
+    guest.post.check()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "memory://*"])
+def test_an_io_thread_that_ends_with_an_error_is_told_to_whoever_asks_next(bind: str) -> None:
+    side = Side(bind)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    side.post.check()
+    side.post.channel.call(fail)
+    wait_until(lambda: not any(thread.name.startswith("agentkd") for thread in threading.enumerate()))
+    with pytest.raises(ChannelClosedError, match="has ended with an error"):
+        side.post.check()
+    with pytest.raises(ChannelClosedError, match="has ended with an error"):
+        side.post.send("a" * 40, BEAT)
+    side.post.close()
 
 
 def test_a_closed_post_says_so_and_a_taken_port_too() -> None:
