@@ -1,7 +1,7 @@
 """Bad input against a live agent: every case gives a typed error or is dropped, and the agent goes on as before.
 
 Cases are numbered as in the list that the library promises to withstand: framing 1-20, identity 21-30, msgpack 31-48, tensors
-49-61, streams and store 62-66. Those that are vectors are played from their files.
+49-61, names 65; streams and the journal, 62-64 and 66, are in ``unit/test_lying_streams.py``. Vectors are played from files.
 """
 
 import json
@@ -19,18 +19,14 @@ import pytest
 import torch
 import zmq
 from fuzz import mangle
-from isal.isal_zlib import crc32
 from live_agent import NETWORK, LiveAgent, start_agent
-from sides import Side, wait_until
 
 from agentkd.agents.dispatch import Dispatcher, Ended, Joined
 from agentkd.agents.work import encode_weights
-from agentkd.artifacts.journal import Journal, Record
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
-from agentkd.errors import AgentKDError, ArtifactCorruptError, ArtifactError, RemoteProtocolError, ReplyTimeoutError, Rule
+from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
-from agentkd.exchange.pieces import Carrier
 from agentkd.messages import vectors
 from agentkd.messages.bodies import (
     NUMBERS,
@@ -41,24 +37,19 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
     LeaveRequest,
     PeersEvent,
-    Piece,
     PingReply,
     PingRequest,
     StatusReply,
     StatusRequest,
-    StreamChunkEvent,
-    StreamReply,
-    StreamRequest,
     TaskRequest,
     TeachReply,
     TeachRequest,
-    Way,
 )
 from agentkd.messages.vectors import envelope, header, preamble
 from agentkd.messages.wire import MAX_BODY_BYTES, Message, encode, type_of
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Task, TaskKind
 
 pytestmark = pytest.mark.process
 MAX_GROWTH_BYTES = 64 * 1024**2
@@ -400,122 +391,3 @@ def test_weights_that_are_none_are_never_adopted(probe: Probe, live: LiveAgent, 
 def test_names_that_lead_out_of_the_store(probe: Probe, name: str) -> None:
     body = msgpack.packb({"kind": "weights", "weights": name})
     refused_by(probe, Rule.BODY, lambda: probe.send([envelope(preamble(number=30), header(session=probe.session), body)]))
-
-
-class LyingSender(Side):
-    """A peer that says whatever a case wants when it is asked for a stream."""
-
-    def __init__(self, lie: Callable[["LyingSender", str, int], None]) -> None:
-        super().__init__()
-        self.post.streams.handles = lambda body, peer, parent: False  # its streams are lies, told below
-        self._lie = lie
-        original = self.post._deliver
-
-        def deliver(delivery: Any) -> None:
-            if isinstance(delivery.message.body, StreamRequest):
-                self._lie(self, delivery.sender, delivery.message.msg_id)
-            else:
-                original(delivery)
-
-        self.post._deliver = deliver
-
-    def chunk(self, to: str, number: int, offset: int, data: bytes, crc: int | None = None) -> None:
-        event = StreamChunkEvent(offset=offset, crc32=crc32(data) if crc is None else crc)
-        self.post.send(to, event, parent_id=number, buffers=(data,))
-
-
-DATA = bytes(range(256)) * 256
-GOOD = digest_bytes(DATA)
-
-
-def beyond_the_credit(side: LyingSender, to: str, number: int) -> None:
-    side.chunk(to, number, 1_000_000, b"x" * 4096)
-
-
-def overlapping(side: LyingSender, to: str, number: int) -> None:
-    side.chunk(to, number, 0, DATA[:4096])
-    side.chunk(to, number, 2048, DATA[2048:6144])
-
-
-def wrong_crc(side: LyingSender, to: str, number: int) -> None:
-    side.chunk(to, number, 0, DATA[:4096], crc=1)
-
-
-def wrong_hash(side: LyingSender, to: str, number: int) -> None:
-    side.chunk(to, number, 0, bytes(len(DATA)))
-    side.post.send(to, StreamReply(sha256=GOOD, size_bytes=len(DATA)), parent_id=number)
-
-
-def another_size(side: LyingSender, to: str, number: int) -> None:
-    side.post.send(to, StreamReply(sha256=GOOD, size_bytes=7), parent_id=number)
-
-
-@pytest.mark.parametrize(
-    ("lie", "error"),
-    [
-        (beyond_the_credit, RemoteProtocolError),
-        (overlapping, RemoteProtocolError),
-        (wrong_crc, RemoteProtocolError),
-        (wrong_hash, ArtifactCorruptError),
-        (another_size, ArtifactCorruptError),
-    ],
-    ids=["case62_beyond", "case62_overlap", "case63_crc", "case63_hash", "case63_short"],
-)
-def test_streams_that_lie_end_with_a_typed_error(lie: Callable, error: type[AgentKDError]) -> None:
-    sender, receiver = LyingSender(lie), Side()
-    sender.post.allow([receiver.key])
-    receiver.reach(sender)
-    wait_until(lambda: receiver.post.peer(sender.key) is not None)
-    piece = Piece(way=Way.STREAM, size_bytes=len(DATA), sha256=GOOD)
-    try:
-        with pytest.raises(error):
-            Carrier(receiver.post, ways=(Way.STREAM,)).fetch(sender.key, piece)
-    finally:
-        for side in (sender, receiver):
-            side.post.close()
-
-
-def test_case62_duplicates_and_disorder_do_no_harm() -> None:
-    told: list[int] = []
-
-    def disorderly(side: LyingSender, to: str, number: int) -> None:
-        side.chunk(to, number, 0, DATA[:4096])
-        side.chunk(to, number, 0, DATA[:4096])
-        if not told:
-            told.append(number)
-            side.chunk(to, number, 8192, DATA[8192:12288])
-            return
-        for offset in range(4096, len(DATA), 4096):
-            side.chunk(to, number, offset, DATA[offset : offset + 4096])
-        side.post.send(to, StreamReply(sha256=GOOD, size_bytes=len(DATA)), parent_id=number)
-
-    sender, receiver = LyingSender(disorderly), Side()
-    sender.post.allow([receiver.key])
-    receiver.reach(sender)
-    wait_until(lambda: receiver.post.peer(sender.key) is not None)
-    piece = Piece(way=Way.STREAM, size_bytes=len(DATA), sha256=GOOD)
-    try:
-        assert bytes(Carrier(receiver.post, ways=(Way.STREAM,)).fetch(sender.key, piece).data) == DATA
-    finally:
-        for side in (sender, receiver):
-            side.post.close()
-
-
-def test_case64_a_size_that_lies_is_refused_before_any_memory_is_taken() -> None:
-    side = Side()
-    try:
-        for size in (2**40, 2**35):
-            with pytest.raises(RemoteProtocolError, match="over the limit"):
-                Carrier(side.post).fetch("k" * 40, Piece(way=Way.STREAM, size_bytes=size, sha256=GOOD))
-        with pytest.raises(RemoteProtocolError):
-            Carrier(side.post).fetch("k" * 40, Piece(way=Way.INLINE, size_bytes=10**9, sha256=GOOD), (b"short",))
-    finally:
-        side.post.close()
-
-
-def test_case66_another_result_under_one_key_never_overwrites(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal.sqlite") as journal:
-        journal.commit(Record(task(), TaskResult(status=Status.COMPLETED, weights="cd" * 32), "a", 1))
-        with pytest.raises(ArtifactError, match="not deterministic"):
-            journal.commit(Record(task(), TaskResult(status=Status.COMPLETED, weights="ef" * 32), "b", 1))
-        assert journal.find(task().digest).weights == "cd" * 32
