@@ -8,6 +8,7 @@ that are interleaved, and the ratios that matter.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -78,6 +79,21 @@ class Bench:
             teacher.answer(lesson_request(task, feed, task.teachers[0], step))
         return feed.steps_per_epoch / (time.monotonic() - started)
 
+    def student_beside_teacher(self, seed: int) -> float:
+        """A student that learns alone, while a teacher answers somebody else on another core: what sharing a machine costs."""
+        store = Store(self.place / f"beside-{seed}")
+        task = self.lesson(seed, store)
+        feed = DatasetFeed(task)
+        teacher = Teacher(TEACHER, task.teachers[0].weights, self.data, stored=self.weights.read_bytes(), device=CPU)
+        self.num_runs += 1
+        with agentkd.Community(record=self.place / f"run-{self.num_runs}", devices="cpu:1", seed=seed) as community:
+            lesson = community.agent("student", "pidnet_s").train(self.spec, **self.recipe)
+            for step in itertools.cycle(range(feed.steps_per_epoch)):
+                if lesson.done():
+                    return rate(lesson.result())
+                teacher.answer(lesson_request(task, feed, task.teachers[0], step))
+        raise AssertionError("not reached")
+
     def agents(self, seed: int, students: int = 1, *, taught: bool = True, again: int = 0) -> list[TaskResult]:
         """Students in agents of their own; with ``again`` that many more, afterwards, who are told the recorded lesson."""
         self.num_runs += 1
@@ -124,6 +140,7 @@ def main() -> None:
                 "one process, all cores": bench.monolithic(seed),
                 "teacher alone": bench.teacher_alone(seed),
                 "student alone": total(bench.agents(seed, taught=False)),
+                "student beside a teacher of others": bench.student_beside_teacher(seed),
                 "replayed, 1 student": total(bench.agents(seed, again=1)),
                 "replayed, 2 students": total(bench.agents(seed, again=2)),
                 "replayed, 4 students": total(bench.agents(seed, again=4)),
@@ -141,6 +158,8 @@ def main() -> None:
         print(f"| {name} | {value:.2f} | {value / middle['one process, all cores']:.2f} |")
     ideal = min(middle["teacher alone"], middle["student alone"])
     print(f"\none student / ideal pipeline (the slower of both alone): {middle['taught, 1 student'] / ideal:.2f}, target 0.95")
+    beside = middle["taught, 1 student"] / middle["student beside a teacher of others"]
+    print(f"one student / student beside a teacher of others: {beside:.2f}")
     print(f"replayed / student alone: {middle['replayed, 1 student'] / middle['student alone']:.2f}, target 0.97")
     for count in (2, 4):
         share = middle[f"taught, {count} students"] / middle[f"replayed, {count} students"]
