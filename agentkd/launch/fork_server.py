@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from setproctitle import setproctitle
 from agentkd.launch.parent import die_with_parent
 
 REAP_EVERY_S = 0.05
+TELL_TIMEOUT_S = 20.0
 
 
 class Lines:
@@ -72,7 +74,7 @@ class ForkServer:
     """
 
     def __init__(self, modules: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
-        self.log, self.is_alive = log, True
+        self.log, self._is_alive = log, True
         self._pids: dict[int, int] = {}
         self._exit_codes: dict[int, int] = {}
         self._numbers = count(1)
@@ -87,6 +89,12 @@ class ForkServer:
                 start_new_session=True,
                 env=environment,
             )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can fork."""
+        self._catch_up()
+        return self._is_alive
 
     @property
     def own_pid(self) -> int:
@@ -106,7 +114,6 @@ class ForkServer:
 
     def poll(self, number: int) -> int | None:
         """Exit code of a fork (negative: signal), or ``None`` while it runs or is yet to run."""
-        self._catch_up()
         if not self.is_alive:  # its forks died with it
             return self._exit_codes.setdefault(number, self._process.wait())
         return self._exit_codes.get(number)
@@ -119,8 +126,11 @@ class ForkServer:
                 self._exit_codes[number] = -what
 
     def wait(self, number: int) -> None:
-        """Waits for the end of a fork."""
+        """Waits for the end of a fork that was killed. A server that does not tell it in time is stuck: it is ended."""
+        deadline = time.monotonic() + TELL_TIMEOUT_S
         while self.poll(number) is None:
+            if time.monotonic() > deadline:
+                self._process.kill()
             self._catch_up(REAP_EVERY_S)
 
     def close(self) -> None:
@@ -131,10 +141,10 @@ class ForkServer:
         self._stream.close()
 
     def _catch_up(self, timeout_s: float = 0.0) -> None:
-        while self.is_alive:
+        while self._is_alive:
             answers = self._lines.receive(timeout_s)
             if answers is None:
-                self.is_alive = False
+                self._is_alive = False
             elif not answers:
                 return
             for answer in answers or ():

@@ -74,8 +74,10 @@ def are_gone(*pids: int) -> bool:
 
 def test_a_fork_is_the_command_line_of_its_own(small: ForkServer, tmp_path: Path) -> None:
     good, bad = small.start(["--version"], tmp_path / "good.log"), small.start(["no-such-command"], tmp_path / "bad.log")
-    small.wait(good)
-    small.wait(bad)
+    deadline = time.monotonic() + 60
+    while small.poll(good) is None or small.poll(bad) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert small.poll(good) == 0 and small.poll(bad) == 2
     assert (tmp_path / "good.log").read_text().startswith("agentkd ")
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
@@ -131,6 +133,18 @@ def test_a_server_that_is_killed_takes_its_agents_along_and_is_replaced(launcher
     end_all([other])
 
 
+def test_a_server_that_is_stopped_is_ended_with_its_agents_when_one_of_them_is_to_go(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkd.launch.fork_server.TELL_TIMEOUT_S", 0.5)
+    agent = start(launcher, RunFolder(tmp_path / "run"), "agent-0")
+    until_there(agent)
+    pid, server = agent.pid, psutil.Process(agent.server.own_pid)
+    server.suspend()
+    agent.kill()
+    assert are_gone(pid, server.pid) and agent.poll() == -signal.SIGKILL
+
+
 def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
     code = ALONE.format(tests=str(Path(__file__).parents[1]), place=str(tmp_path / "run"))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as coordinator:
@@ -146,7 +160,9 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     agent = AgentProcess(
         "agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log")
     )
-    server.wait(agent.number)
+    deadline = time.monotonic() + 60
+    while agent.poll() is None:
+        assert time.monotonic() < deadline
     assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.stderr_tail()
     server.close()
 
