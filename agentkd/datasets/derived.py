@@ -1,4 +1,4 @@
-"""Datasets made of others: without labels, with some classes alone, or several joined. They add nothing of their own."""
+"""Datasets made of others: without labels, with fewer images or classes, or several joined. They add nothing of their own."""
 
 from collections.abc import Mapping, Sequence
 
@@ -45,6 +45,18 @@ class Unlabelled(_Derived):
         if index not in self._hidden:
             return sample
         return Sample(sample.image, np.full_like(sample.label, self.ignore_index), sample.name)
+
+
+class FewImages(_Derived):
+    """A dataset of which only so many training images are there, evenly spread over the split. The other splits are whole."""
+
+    def __init__(self, of: Dataset, how_many: int) -> None:
+        train = of.splits.get("train", ())
+        if not 1 <= how_many <= len(train):
+            raise DatasetError(of.name, f"{how_many} of its training images cannot be taken", f"1 to {len(train)}")
+        super().__init__(f"{how_many} images of {of.name}", of, canonical.digest(["few", how_many, of.digest]))
+        taken = tuple(train[i * len(train) // how_many] for i in range(how_many))
+        self.splits = {**of.splits, "train": taken}
 
 
 class OnlyClasses(_Derived):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentkd import seeding
 from agentkd.datasets import files
-from agentkd.datasets.derived import Joined, OnlyClasses, Unlabelled
+from agentkd.datasets.derived import FewImages, Joined, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, GeneratedScenes
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
@@ -98,8 +98,9 @@ def open_dataset(spec: str) -> Opened:
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
     ========== ============================================== =============================================
 
-    Of any of them ``unlabelled:SPEC`` hides the training labels, ``only:CLASS+CLASS:SPEC`` ignores all other classes, and
-    ``joined:SPEC|SPEC`` puts several together. ``light`` is ``day``, ``dusk``, ``haze`` or ``infrared``.
+    Of any of them ``unlabelled:SPEC`` hides the training labels, ``few:16:SPEC`` has only so many training images,
+    ``only:CLASS+CLASS:SPEC`` ignores all other classes, and ``joined:SPEC|SPEC`` puts several together. ``light`` is
+    ``day``, ``dusk``, ``haze`` or ``infrared``.
 
     ``holdout`` takes a validation split out of ``train``: a fraction, or group names joined by ``+``. A relative ``path``
     is looked for here and then in the folder that the environment variable AGENTKD_DATA names. Any other
@@ -115,6 +116,11 @@ def _open(spec: str) -> Dataset:
     kind, _, rest = spec.partition(":")
     if kind == "unlabelled":
         return Unlabelled(_open(rest))
+    if kind == "few":
+        count, _, inner = rest.partition(":")
+        if not count.isdecimal():
+            raise DatasetError(spec, f"{count!r} is not a number of images", "few:16:SPEC")
+        return FewImages(_open(inner), int(count))
     if kind == "only":
         classes, _, inner = rest.partition(":")
         return OnlyClasses(_open(inner), classes.split("+"))

@@ -155,6 +155,20 @@ def test_data_made_of_others_hide_ignore_and_join() -> None:
         open_dataset("generated:seed=1,light=noon")
 
 
+def test_few_images_are_spread_over_the_split_and_nothing_else_changes() -> None:
+    plain, few = open_dataset(SPEC), open_dataset(f"few:3:{SPEC}")
+    train = plain.splits["train"]
+    assert few.splits == {**plain.splits, "train": (train[0], train[len(train) // 3], train[2 * len(train) // 3])}
+    assert np.array_equal(few.sample(train[0]).label, plain.sample(train[0]).label)
+    assert open_dataset(f"few:{len(train)}:{SPEC}").splits == plain.splits
+    assert len({plain.digest, few.digest, open_dataset(f"few:4:{SPEC}").digest}) == 3
+    for wrong in ("0", str(len(train) + 1)):
+        with pytest.raises(DatasetError, match=f"1 to {len(train)}"):
+            open_dataset(f"few:{wrong}:{SPEC}")
+    with pytest.raises(DatasetError, match="is not a number of images"):
+        open_dataset(f"few:{SPEC}")
+
+
 def test_light_changes_images_and_nothing_else() -> None:
     day, dusk = (open_dataset(f"generated:seed=5,size=32x32,light={light}") for light in ("day", "dusk"))
     assert day.digest == open_dataset("generated:seed=5,size=32x32").digest != dusk.digest
