@@ -92,7 +92,7 @@ def test_a_signal_reaches_its_fork_alone_and_one_that_has_ended_gets_none(launch
     assert not one.key_file.exists() and other.key_file.exists()
     one.kill()
     end_all([one, other])
-    assert other.poll() == 0
+    assert other.poll() in (0, -signal.SIGTERM)  # as it had begun to listen for the signal, or not yet
 
 
 def test_agents_share_one_server_that_has_no_other_thread_and_a_number_of_threads_has_its_own(
