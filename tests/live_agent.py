@@ -39,6 +39,10 @@ class LiveAgent:
     def memory(self) -> int:
         return psutil.Process(self.process.pid).memory_info().rss
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
 
 def free_port() -> int:
     channel = ZeroMQChannel(new_key_pair(), lambda key: False, ("tcp://127.0.0.1:*",))

@@ -17,8 +17,7 @@ pytestmark = pytest.mark.process
 def live(tmp_path: Path) -> Iterator[LiveAgent]:
     made = start_agent(tmp_path)
     yield made
-    made.process.kill()
-    made.process.wait()
+    made.kill()
 
 
 def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tmp_path: Path) -> None:
@@ -83,5 +82,4 @@ def test_an_agent_that_is_broken_on_purpose_fails_at_the_clause_it_breaks(clause
             verdicts = list(play(probe, chosen))
         assert [verdict.clause.name for verdict in verdicts if not verdict.is_kept] == [clause], verdicts
     finally:
-        live.process.kill()
-        live.process.wait()
+        live.kill()

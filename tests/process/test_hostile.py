@@ -67,8 +67,7 @@ Vector = {vector.name: vector for vector in vectors.invalid()}
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAgent]:
     made = start_agent(tmp_path_factory.mktemp("live"))
     yield made
-    made.process.kill()
-    made.process.wait()
+    made.kill()
 
 
 @pytest.fixture
@@ -76,8 +75,7 @@ def alone(tmp_path: Path) -> Iterator[LiveAgent]:
     """An agent for one test, which may leave it with work to do."""
     made = start_agent(tmp_path)
     yield made
-    made.process.kill()
-    made.process.wait()
+    made.kill()
 
 
 @pytest.fixture

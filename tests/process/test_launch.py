@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from experiments import agents_of
+from sides import wait_until
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
@@ -62,22 +63,16 @@ def until_there(*agents: AgentProcess) -> None:
         time.sleep(0.01)
 
 
-def are_gone(*pids: int) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-        if not left:
-            return True
-        time.sleep(0.02)
-    return False
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_fork_is_the_command_line_of_its_own(small: ForkServer, tmp_path: Path) -> None:
     good, bad = small.start(["--version"], tmp_path / "good.log"), small.start(["no-such-command"], tmp_path / "bad.log")
-    deadline = time.monotonic() + 60
-    while small.poll(good) is None or small.poll(bad) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: small.poll(good) is not None and small.poll(bad) is not None, timeout_s=60)
     assert small.poll(good) == 0 and small.poll(bad) == 2
     assert (tmp_path / "good.log").read_text().startswith("agentkd ")
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
@@ -124,7 +119,7 @@ def test_a_server_that_is_killed_takes_its_agents_along_and_is_replaced(launcher
     pid, server = one.pid, psutil.Process(one.pid).parent()
     assert server
     server.kill()
-    assert are_gone(pid)
+    wait_until(lambda: is_gone(pid))
     one.kill()
     assert one.poll() == -signal.SIGKILL
     other = start(launcher, folder, "agent-1")
@@ -142,7 +137,8 @@ def test_a_server_that_is_stopped_is_ended_with_its_agents_when_one_of_them_is_t
     pid, server = agent.pid, psutil.Process(agent.server.own_pid)
     server.suspend()
     agent.kill()
-    assert are_gone(pid, server.pid) and agent.poll() == -signal.SIGKILL
+    wait_until(lambda: is_gone(pid) and is_gone(server.pid))
+    assert agent.poll() == -signal.SIGKILL
 
 
 def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
@@ -152,7 +148,7 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
         agent, server = map(int, coordinator.stdout.readline().split())
         assert psutil.pid_exists(agent) and psutil.pid_exists(server)
         coordinator.kill()
-    assert are_gone(agent, server)
+    wait_until(lambda: is_gone(agent) and is_gone(server))
 
 
 def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
@@ -160,9 +156,7 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     agent = AgentProcess(
         "agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log")
     )
-    deadline = time.monotonic() + 60
-    while agent.poll() is None:
-        assert time.monotonic() < deadline
+    wait_until(lambda: agent.poll() is not None, timeout_s=60)
     assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.stderr_tail()
     server.close()
 

@@ -45,6 +45,20 @@ DATA = bytes(range(256)) * 256
 GOOD = digest_bytes(DATA)
 
 
+def fetched_from(lie: Callable[[LyingSender, str, int], None]) -> bytes:
+    """What a receiver gets of a peer that answers its request for a stream in that way."""
+    sender, receiver = LyingSender(lie), Side()
+    try:
+        sender.post.allow([receiver.key])
+        receiver.reach(sender)
+        wait_until(lambda: receiver.post.peer(sender.key) is not None)
+        piece = Piece(way=Way.STREAM, size_bytes=len(DATA), sha256=GOOD)
+        return bytes(Carrier(receiver.post, ways=(Way.STREAM,)).fetch(sender.key, piece).data)
+    finally:
+        for side in (sender, receiver):
+            side.post.close()
+
+
 def beyond_the_credit(side: LyingSender, to: str, number: int) -> None:
     side.chunk(to, number, 1_000_000, b"x" * 4096)
 
@@ -79,17 +93,8 @@ def another_size(side: LyingSender, to: str, number: int) -> None:
     ids=["case62_beyond", "case62_overlap", "case63_crc", "case63_hash", "case63_short"],
 )
 def test_streams_that_lie_end_with_a_typed_error(lie: Callable, error: type[AgentKDError]) -> None:
-    sender, receiver = LyingSender(lie), Side()
-    sender.post.allow([receiver.key])
-    receiver.reach(sender)
-    wait_until(lambda: receiver.post.peer(sender.key) is not None)
-    piece = Piece(way=Way.STREAM, size_bytes=len(DATA), sha256=GOOD)
-    try:
-        with pytest.raises(error):
-            Carrier(receiver.post, ways=(Way.STREAM,)).fetch(sender.key, piece)
-    finally:
-        for side in (sender, receiver):
-            side.post.close()
+    with pytest.raises(error):
+        fetched_from(lie)
 
 
 def test_case62_duplicates_and_disorder_do_no_harm() -> None:
@@ -106,16 +111,7 @@ def test_case62_duplicates_and_disorder_do_no_harm() -> None:
             side.chunk(to, number, offset, DATA[offset : offset + 4096])
         side.post.send(to, StreamReply(sha256=GOOD, size_bytes=len(DATA)), parent_id=number)
 
-    sender, receiver = LyingSender(disorderly), Side()
-    sender.post.allow([receiver.key])
-    receiver.reach(sender)
-    wait_until(lambda: receiver.post.peer(sender.key) is not None)
-    piece = Piece(way=Way.STREAM, size_bytes=len(DATA), sha256=GOOD)
-    try:
-        assert bytes(Carrier(receiver.post, ways=(Way.STREAM,)).fetch(sender.key, piece).data) == DATA
-    finally:
-        for side in (sender, receiver):
-            side.post.close()
+    assert fetched_from(disorderly) == DATA
 
 
 def test_case64_a_size_that_lies_is_refused_before_any_memory_is_taken() -> None:
