@@ -115,6 +115,8 @@ class LocalLauncher:
         """The server for agents with so many threads: libraries read that number when they are loaded."""
         server = self._servers.get(threads)
         if server is None or not server.is_alive:
+            if server is not None:
+                server.close()
             log = self._folder.logs / f"fork-server-{threads}.log"
             server = self._servers[threads] = ForkServer(PRELOADED, _environment(threads), log)
         return server
