@@ -27,7 +27,7 @@ _PLACES = {
     "Pairwise": "agentkd.objectives",
     "SoftTargets": "agentkd.objectives",
     "mutual": "agentkd.community.mutual",
-    "run_experiment": "agentkd.agents.coordinator",
+    "run_experiment": "agentkd.coordinator.run",
 }
 
 __all__ = [*sorted(_PLACES), "__version__"]

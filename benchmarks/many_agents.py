@@ -19,12 +19,12 @@ from pathlib import Path
 import psutil
 import zmq
 
-from agentkd.agents.crew import Crew
-from agentkd.agents.watching import Silent
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.watching import Silent
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.messages.bodies import (

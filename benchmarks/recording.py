@@ -21,13 +21,14 @@ import torch
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson, lesson_request, request_digest
 from agentkd.agents.recording import Recorder
-from agentkd.agents.work import Surroundings, encode_weights, execute
+from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts import recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
+from agentkd.knowledge.weights import encode_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings

@@ -21,8 +21,9 @@ import agentkd
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson, lesson_request
 from agentkd.agents.teaching import Teacher
-from agentkd.agents.work import Surroundings, encode_weights, execute
+from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.store import Store
+from agentkd.knowledge.weights import encode_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import published_recipe, resolve
 from agentkd.recipe import Distillation, Recipe

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 from experiments import SPEC, command, environment
 
-from agentkd.agents.work import encode_weights
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.conformance.probe import Probe
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.keys import KeyPair, load_key_pair, new_key_pair, save_key_pair
 from agentkd.exchange.zeromq import ZeroMQChannel
+from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import TeachReply, TeachRequest, WelcomeReply
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve

@@ -1,1 +1,1 @@
-"""The processes: what an agent does as teacher and as student, and the coordinator that plans and assigns the work."""
+"""An agent's process: what it does as teacher and as student."""

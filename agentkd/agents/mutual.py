@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import blend
 from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S, part, reach
-from agentkd.agents.work import encode_weights
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
@@ -35,6 +34,7 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
+from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import (
     ErrorReply,
     KnowledgeKind,

@@ -11,13 +11,13 @@ from torch import Tensor
 from agentkd import canonical
 from agentkd.agents.assessing import known_energies
 from agentkd.agents.feeding import open_source, view_images
-from agentkd.agents.work import load_weights
 from agentkd.architecture import Architecture
 from agentkd.errors import ContractError, DatasetError
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import TeachingContract, agree
 from agentkd.knowledge.energy import energy, known_fraction
+from agentkd.knowledge.weights import load_weights
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
 from agentkd.networks.build import build

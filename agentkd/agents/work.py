@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from agentkd import seeding
 from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.feeding import DatasetFeed, open_source
-from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.tensors import Buffer
+from agentkd.knowledge.weights import encode_weights, inherit_weights, load_weights
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
@@ -75,33 +75,6 @@ def execute(task: Task, at: Surroundings) -> TaskResult:
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
         )
     return _EXECUTIONS[task.kind](task, at, size)
-
-
-def load_weights(network: SegmentationNetwork, data: Buffer) -> None:
-    """Installs stored weights, which must match the network exactly.
-
-    Raises:
-        ContractError: other names, shapes or number types.
-        RemoteProtocolError: the bytes are no weights that may be (damaged, over a limit, not finite).
-    """
-    loaded = tensors.decode(data)
-    tensors.match(loaded, dict(network.state_dict()))
-    network.load_state_dict(loaded)
-
-
-def inherit_weights(network: SegmentationNetwork, data: Buffer) -> int:
-    """Copies every tensor whose name and shape match; returns how many did."""
-    own = network.state_dict()
-    given = tensors.decode(data)
-    matching = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict({**own, **matching})
-    return len(matching)
-
-
-def encode_weights(architecture: Architecture, state: dict[str, Tensor]) -> bytes:
-    """Weights as they are stored: their metadata say which architecture they belong to."""
-    metadata = {"kind": "weights", "architecture": architecture.canonical()}
-    return tensors.encode(state, metadata)
 
 
 def environment(device: torch.device) -> dict[str, str]:

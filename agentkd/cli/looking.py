@@ -62,7 +62,7 @@ def weights(
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
 ) -> None:
     """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
-    from agentkd.agents.work import encode_weights
+    from agentkd.knowledge.weights import encode_weights
     from agentkd.networks.build import build
     from agentkd.networks.families import resolve
     from agentkd.networks.weights import import_weights, read_checkpoint

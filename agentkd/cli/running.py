@@ -124,8 +124,8 @@ def _run(experiment: Any, out: Path) -> None:
     from rich.console import Console
 
     from agentkd import logs
-    from agentkd.agents.coordinator import run_experiment
     from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.coordinator.run import run_experiment
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from agentkd.agents.crew import Crew
-from agentkd.agents.watching import Silent, Watcher
 from agentkd.architecture import Setting
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
@@ -19,6 +17,8 @@ from agentkd.community.handles import AgentHandle, Data
 from agentkd.community.host import Host
 from agentkd.community.visit import Visit
 from agentkd.config import launch_settings
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ChannelClosedError, ConfigError
 from agentkd.exchange.grants import EVERYTHING
@@ -26,7 +26,7 @@ from agentkd.launch.devices import parse_devices
 from agentkd.task import Competence, DataSource, Task
 
 if TYPE_CHECKING:
-    from agentkd.agents.guests import Guest
+    from agentkd.coordinator.guests import Guest
 
 
 class Works(Protocol):
@@ -128,7 +128,7 @@ class Community:
         if not weights:
             handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
         else:
-            from agentkd.agents import importing  # needs torch, which a script that only plans does not
+            from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
             num_classes = num_classes or importing.num_classes_of(weights, self._folder.store)
             handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
@@ -173,7 +173,7 @@ class Community:
         Raises:
             ConfigError: the name is taken, or this script is only connected to the community.
         """
-        from agentkd.agents.guests import Guest  # needs torch, which a script that only plans does not
+        from agentkd.coordinator.guests import Guest  # needs torch, which a script that only plans does not
 
         crew = self._works.crew
         self._take_name(name)

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from agentkd.agents.crew import Crew
-from agentkd.agents.watching import Watcher
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
 from agentkd.config import LaunchConfig
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.watching import Watcher
 from agentkd.errors import AgentKDError, ChannelClosedError, StorageError, TrainingError
 from agentkd.exchange.keys import write_private
 from agentkd.exchange.post import Delivery

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from agentkd.agents.crew import Crew
 from agentkd.artifacts.history import read_recordings
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.futures import Lesson
+from agentkd.coordinator.crew import Crew
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
 from agentkd.exchange.grants import TASKS, Registry
 from agentkd.exchange.keys import new_key_pair

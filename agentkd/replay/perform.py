@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from agentkd.agents.coordinator import read_run
-from agentkd.agents.crew import Crew
-from agentkd.agents.watching import Silent, Watcher
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
@@ -20,6 +17,9 @@ from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.verification import references
 from agentkd.config import LaunchConfig
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.run import read_run
+from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
 from agentkd.launch.devices import Slot, parse_devices
 from agentkd.replay.swaps import Swap, swapped

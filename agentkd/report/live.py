@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agentkd.agents.watching import Activity, Snapshot
+from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
 from agentkd.pipeline.stages import Stage
 from agentkd.search.study import Outcome

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from agentkd.agents.coordinator import read_run
 from agentkd.artifacts import recordings
 from agentkd.artifacts.bundle import Written, write_zip
 from agentkd.artifacts.history import History
@@ -15,6 +14,7 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT, references
+from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.report import crate

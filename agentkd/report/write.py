@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment
 
 from agentkd import __version__
-from agentkd.agents.coordinator import read_run
 from agentkd.artifacts.history import History
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment
+from agentkd.coordinator.run import read_run
 from agentkd.errors import StorageError
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook

@@ -7,12 +7,12 @@ import pytest
 from experiments import SPEC
 from live_agent import NETWORK
 
-from agentkd.agents.crew import Crew
-from agentkd.agents.watching import Silent
-from agentkd.agents.work import encode_weights
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
+from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import LocalLauncher
 from agentkd.networks.build import build

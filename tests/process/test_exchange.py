@@ -17,7 +17,7 @@ from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson
 from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
-from agentkd.agents.work import Surroundings, encode_weights, execute
+from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
@@ -25,6 +25,7 @@ from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
 from agentkd.messages.bodies import (

@@ -21,12 +21,12 @@ import zmq
 from fuzz import mangle
 from live_agent import NETWORK, LiveAgent, start_agent
 
-from agentkd.agents.dispatch import Dispatcher, Ended, Joined
-from agentkd.agents.work import encode_weights
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
+from agentkd.coordinator.dispatch import Dispatcher, Ended, Joined
 from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
+from agentkd.knowledge.weights import encode_weights
 from agentkd.messages import vectors
 from agentkd.messages.bodies import (
     NUMBERS,

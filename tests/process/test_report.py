@@ -8,10 +8,10 @@ import optuna
 import pytest
 from experiments import SPEC, agentkd, command, environment, write_experiment
 
-from agentkd.agents.coordinator import run_experiment
-from agentkd.agents.watching import Snapshot
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import load_experiment
+from agentkd.coordinator.run import run_experiment
+from agentkd.coordinator.watching import Snapshot
 from agentkd.report.live import render, status_line
 from agentkd.report.write import write_report
 

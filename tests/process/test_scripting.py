@@ -8,11 +8,11 @@ from experiments import EXAMPLES, SPEC, load_example
 from safetensors.torch import save_file
 
 import agentkd
-from agentkd.agents.work import encode_weights
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.store import Store
 from agentkd.errors import ChannelClosedError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.task import TaskResult

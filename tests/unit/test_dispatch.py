@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from agentkd.agents.agent import _as_reply
-from agentkd.agents.crew import FATAL_CODES
-from agentkd.agents.dispatch import (
+from agentkd.architecture import Architecture
+from agentkd.coordinator.crew import FATAL_CODES
+from agentkd.coordinator.dispatch import (
     Accept,
     Arrived,
     Cancel,
@@ -21,7 +22,6 @@ from agentkd.agents.dispatch import (
     Start,
     Teach,
 )
-from agentkd.architecture import Architecture
 from agentkd.errors import OutOfMemoryError
 from agentkd.messages.bodies import TaskRequest
 from agentkd.recipe import Distillation, Recipe

@@ -7,10 +7,10 @@ import torch
 from experiments import SPEC
 
 from agentkd.agents.teaching import Teacher
-from agentkd.agents.work import encode_weights
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, ContractError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentkd.agents.work import Surroundings, encode_weights, execute, load_weights
+from agentkd.agents.work import Surroundings, execute
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings

@@ -5,14 +5,14 @@ import queue
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from agentkd.agents import dispatch
-from agentkd.agents.collecting import Collected, Collector
-from agentkd.agents.dispatch import Bench, Condition, Dispatcher
-from agentkd.agents.members import HEARTBEAT_S, Members
-from agentkd.agents.watching import Activity, Watcher
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
+from agentkd.coordinator import dispatch
+from agentkd.coordinator.collecting import Collected, Collector
+from agentkd.coordinator.dispatch import Bench, Condition, Dispatcher
+from agentkd.coordinator.members import HEARTBEAT_S, Members
+from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
     AgentLostError,

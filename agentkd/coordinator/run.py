@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agentkd.agents.crew import Crew, Finished
-from agentkd.agents.watching import Snapshot, Watcher
 from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.config import Experiment, dump_experiment
+from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.watching import Snapshot, Watcher
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices

@@ -4,7 +4,7 @@ import time
 
 from torch import Tensor
 
-from agentkd.agents.crew import Crew
+from agentkd.coordinator.crew import Crew
 from agentkd.errors import ConfigError, ContractError, ReplyTimeoutError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.knowledge import codecs, tensors

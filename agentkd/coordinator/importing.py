@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from agentkd.agents.work import encode_weights, load_weights
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.build import build
 from agentkd.networks.weights import import_weights, read_checkpoint
 
