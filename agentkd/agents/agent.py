@@ -201,7 +201,7 @@ class Agent:
             for key in self.post.grants.set_peers((*body.peers, self._coordinator)):
                 self.carrier.pool.peer_gone(key)
         elif isinstance(body, CancelRequest):
-            self._cancelled.add((body.task, body.epoch))
+            self._cancelled.add((body.task, body.attempt))
         elif isinstance(body, StatusRequest):
             self.post.send(delivery.sender, self._status(), parent_id=delivery.message.msg_id)
         elif isinstance(body, ReleaseEvent):
@@ -223,12 +223,14 @@ class Agent:
             raise
 
     def _check_fence(self, request: TaskRequest) -> None:
-        """A task of an epoch before the one known is void: somebody else has it, or had it."""
+        """An attempt before the one known is void: somebody else has it, or had it."""
         key = request.key
         known = self._fences.get(key, 0)
-        if request.epoch < known:
-            raise RemoteProtocolError(f"epoch {request.epoch} of task {key[:12]} is over; it is in epoch {known}", Rule.FENCE)
-        self._fences[key] = request.epoch
+        if request.attempt < known:
+            raise RemoteProtocolError(
+                f"attempt {request.attempt} of task {key[:12]} is over; it is in attempt {known}", Rule.FENCE
+            )
+        self._fences[key] = request.attempt
 
     def _status(self) -> StatusReply:
         counters = self.post.counters
@@ -365,14 +367,14 @@ class Agent:
         lessons: list[RemoteLesson | MutualLesson] = []
 
         def check() -> None:
-            if (key, request.epoch) in self._cancelled:
+            if (key, request.attempt) in self._cancelled:
                 raise TaskCancelledError(key)
 
         def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
             lessons.append(self._make_lesson(request, feed, steps, check))
             return lessons[-1]
 
-        hooks = self._hooks(key, request.epoch, number, check)
+        hooks = self._hooks(key, request.attempt, number, check)
         at = Surroundings(
             store=self.folder.store,
             device=self.device,
@@ -387,7 +389,7 @@ class Agent:
             for made in lessons:
                 made.close()
             self._mutual = ""
-        self._say(TaskReply(task=key, epoch=request.epoch, result=result), number)
+        self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(
         self, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
@@ -421,7 +423,7 @@ class Agent:
             wait_s=request.wait_s,
         )
 
-    def _hooks(self, task: str, epoch: int, number: int, check: Callable[[], None]) -> Hooks:
+    def _hooks(self, task: str, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
         last_said = 0.0
         last_miou: float | None = None
 
@@ -432,7 +434,7 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                event = TaskProgressEvent(task=task, epoch=epoch, step=step, steps=steps, loss=loss, miou=last_miou)
+                event = TaskProgressEvent(task=task, attempt=attempt, step=step, steps=steps, loss=loss, miou=last_miou)
                 self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:
@@ -477,7 +479,7 @@ def _as_reply(error: Exception, request: Body) -> ErrorReply:
         code = OutOfMemoryError.code
     else:
         code = error.code if isinstance(error, AgentKDError) else "internal"
-    task, epoch = (request.key, request.epoch) if isinstance(request, TaskRequest) else ("", 0)
+    task, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else ("", 0)
     return ErrorReply(
         code=code,
         rule=error.rule if isinstance(error, RemoteProtocolError) else "",
@@ -485,5 +487,5 @@ def _as_reply(error: Exception, request: Body) -> ErrorReply:
         remote_type=type(error).__name__,
         text=str(error)[:MAX_ERROR_TEXT],
         task=task,
-        epoch=epoch,
+        attempt=attempt,
     )

@@ -93,7 +93,7 @@ def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
             "stream.credit", "a stream keeps to its credit and ends with the digest", lambda probe: _stream(probe, num_classes)
         ),
         Clause("task.impossible", "a task that cannot be done is answered with an error that names it", _impossible_task),
-        Clause("task.fence", "a task of an epoch that is over is refused", _old_epoch),
+        Clause("task.fence", "a task of an attempt that is over is refused", _earlier_attempt),
         Clause("cancel.unknown", "cancelling what is not there does no harm", _cancel_nothing),
     ]
     listed += [Clause(f"invalid.{v.name}", f"{v.note} is refused", _refuses(v)) for v in vectors.invalid()]
@@ -152,19 +152,19 @@ def _task(seed: int) -> Task:
 
 def _impossible_task(probe: Probe) -> str:
     task = _task(1)
-    error = probe.want(ErrorReply, TaskRequest(task=task, epoch=3), timeout_s=30.0)
-    _expect((error.task, error.epoch) == (task.digest, 3), "the error does not name task and epoch")
+    error = probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=30.0)
+    _expect((error.task, error.attempt) == (task.digest, 3), "the error does not name task and attempt")
     return error.code
 
 
-def _old_epoch(probe: Probe) -> None:
-    answer = probe.ask(TaskRequest(task=_task(1), epoch=2), timeout_s=30.0).body
-    _expect(not isinstance(answer, TaskReply), "a task of an old epoch was done")
+def _earlier_attempt(probe: Probe) -> None:
+    answer = probe.ask(TaskRequest(task=_task(1), attempt=2), timeout_s=30.0).body
+    _expect(not isinstance(answer, TaskReply), "a task of an earlier attempt was done")
     _expect_refusal(answer, Rule.FENCE)
 
 
 def _cancel_nothing(probe: Probe) -> None:
-    probe.say(CancelRequest(task=UNKNOWN, epoch=1), parent_id=999_999)
+    probe.say(CancelRequest(task=UNKNOWN, attempt=1), parent_id=999_999)
     _is_there(probe)
 
 

@@ -84,7 +84,7 @@ class _Doing:
     task: Task
     label: str
     agent: str
-    epoch: int
+    attempt: int
     teachers: tuple[tuple[str, str], ...]
     recorded: tuple[str, ...] = ()
     progress: TaskProgressEvent | None = None
@@ -288,7 +288,7 @@ class Crew:
         elif isinstance(body, HeartbeatEvent):
             self._members.note_heartbeat(name, body)
         elif isinstance(body, TaskProgressEvent):
-            doing = self._current(body.task, body.epoch)
+            doing = self._current(body.task, body.attempt)
             if doing:
                 doing.progress = body
         elif isinstance(body, TaskReply):
@@ -316,20 +316,20 @@ class Crew:
 
     def _take_result(self, name: str, key: str, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
-        doing = self._current(body.task, body.epoch)
+        doing = self._current(body.task, body.attempt)
         if doing:
             doing.result = body.result
             if self._collector.begin(name, key, body):
                 return
-        self._handle(dispatch.Ended(name, body.task, body.epoch))
+        self._handle(dispatch.Ended(name, body.task, body.attempt))
 
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
-            self._handle(dispatch.Ended(collected.agent, body.task, body.epoch))
+            self._handle(dispatch.Ended(collected.agent, body.task, body.attempt))
             return
         text = f"its artifacts could not be fetched: {error}"
-        failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, epoch=body.epoch)
+        failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, attempt=body.attempt)
         self._receive_error(collected.agent, failed)
 
     def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
@@ -351,20 +351,20 @@ class Crew:
             if body.code != ProtocolError.code:
                 self._dispatcher.teaching_failed(name)
             return
-        doing = self._current(body.task, body.epoch)
+        doing = self._current(body.task, body.attempt)
         if doing:
             doing.error = body
         retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES
-        self._handle(dispatch.Failed(name, body.task, body.epoch, retryable=retryable))
+        self._handle(dispatch.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._handle(dispatch.Lost(lost.agent))
 
-    def _current(self, task: str, epoch: int) -> _Doing | None:
+    def _current(self, task: str, attempt: int) -> _Doing | None:
         doing = self._doing.get(task)
-        return doing if doing and doing.epoch == epoch else None
+        return doing if doing and doing.attempt == attempt else None
 
     # Decisions carried out.
 
@@ -388,7 +388,7 @@ class Crew:
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
             elif isinstance(action, dispatch.Cancel):
-                self._say(action.agent, CancelRequest(task=action.task, epoch=action.epoch))
+                self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
             elif isinstance(action, dispatch.Accept):
                 doing = self._doing.pop(action.task)
                 assert doing.result is not None
@@ -404,7 +404,7 @@ class Crew:
             self._finished.append(Finished(key, result, "", 0, ()))
             return
         teachers = doing.teachers if doing.task.kind is TaskKind.DISTILL else ()
-        self._finished.append(Finished(key, result, doing.agent, doing.epoch, teachers))
+        self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
 
     def _say(self, agent: str, body: Body) -> None:
         key = self._members.key_of(agent)
@@ -414,18 +414,18 @@ class Crew:
     def _start(self, action: dispatch.Start) -> None:
         task, label = self._dispatcher.tasks[action.task], self._labels[action.task]
         recorded, _ = self.recordings.find(task)
-        self._doing[action.task] = _Doing(task, label, action.agent, action.epoch, action.teachers, recorded)
+        self._doing[action.task] = _Doing(task, label, action.agent, action.attempt, action.teachers, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
         request = TaskRequest(
             task=task,
-            epoch=action.epoch,
+            attempt=action.attempt,
             teachers=taught,
             recorded=recorded,
             record=self._config.record_lessons,
             wait_s=self._config.teacher_wait_s,
         )
         self._say(action.agent, request)
-        again = f" (attempt {action.epoch})" if action.epoch > 1 else ""
+        again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
         self.watcher.tell(f"{action.agent} starts {label}{again}")
 
     def _spare(self, tasks: dict[str, Task]) -> None:

@@ -74,7 +74,7 @@ class Ended:
 
     agent: str
     task: str
-    epoch: int
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Failed:
 
     agent: str
     task: str
-    epoch: int
+    attempt: int
     retryable: bool
 
 
@@ -113,7 +113,7 @@ class Start:
 
     agent: str
     task: str
-    epoch: int
+    attempt: int
     teachers: tuple[tuple[str, str], ...] = ()
 
 
@@ -156,7 +156,7 @@ class Cancel:
 
     agent: str
     task: str
-    epoch: int
+    attempt: int
 
 
 Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel
@@ -164,10 +164,10 @@ Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel
 
 @dataclass
 class Running:
-    """A task in an agent's hands. ``epoch`` is the fence: answers of an earlier attempt are void."""
+    """A task in an agent's hands. ``attempt`` is the fence: answers of an earlier attempt are void."""
 
     agent: str
-    epoch: int
+    attempt: int
     teachers: dict[str, str] = field(default_factory=dict)
 
 
@@ -259,7 +259,7 @@ class Dispatcher:
 
     def _is_current(self, event: Ended | Failed) -> bool:
         running = self.running.get(event.task)
-        return running is not None and (running.agent, running.epoch) == (event.agent, event.epoch)
+        return running is not None and (running.agent, running.attempt) == (event.agent, event.attempt)
 
     def _is_running(self, event: Ended | Failed) -> bool:
         running = self.running.get(event.task)
@@ -284,12 +284,12 @@ class Dispatcher:
         return []
 
     def _give_up(self, task: str) -> list[Action]:
-        """Forgets a task, and those of its cohort, but not their epochs: who wants them again is not in an earlier attempt."""
+        """Forgets a task, and those of its cohort, but not their attempts: who wants them again is not in an earlier one."""
         actions: list[Action] = []
         for key in self._cohorts[task]:
             running = self.running.pop(key, None)
             if running is not None and key != task:
-                actions.append(Cancel(running.agent, key, running.epoch))
+                actions.append(Cancel(running.agent, key, running.attempt))
             was_known = self.tasks.pop(key, None) is not None
             self.waiting.pop(key, None)
             self.ended.pop(key, None)
@@ -366,10 +366,10 @@ class Dispatcher:
 
     def _start(self, member: Member, key: str, teachers: dict[str, str]) -> Start:
         del self.waiting[key]
-        epoch = self.attempts[key] = self.attempts.get(key, 0) + 1
+        attempt = self.attempts[key] = self.attempts.get(key, 0) + 1
         member.condition, member.task = Condition.BUSY, key
-        self.running[key] = Running(member.name, epoch, teachers)
-        return Start(member.name, key, epoch, tuple(teachers.items()))
+        self.running[key] = Running(member.name, attempt, teachers)
+        return Start(member.name, key, attempt, tuple(teachers.items()))
 
     def _teaching(self, weights: str, data: DataSource) -> str | None:
         """The agent with the fewest students that teaches with these weights about these data. A guest may be sent images."""

@@ -1,4 +1,4 @@
-"""Every message of protocol version 1, as data. The table at the end gives each its number on the wire.
+"""Every message of protocol version 2, as data. The table at the end gives each its number on the wire.
 
 ``XRequest`` asks, ``XReply`` answers one request, ``XEvent`` is said unasked. Who may say what, and when, is in
 ``dialogues``. Numbers are strict: a bool is not an int, bytes are not text.
@@ -202,7 +202,7 @@ class TaughtBy(Body):
 
 
 class TaskRequest(Body):
-    """Coordinator to agent: do this. ``epoch`` is the fence: a reply from an older epoch is void.
+    """Coordinator to agent: do this. ``attempt`` is the fence: a reply from an earlier attempt is void.
 
     ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON. ``teachers`` serve what the
     task's teachers know, but for those all of whose answers stand in the recordings ``recorded``. ``record`` asks for a
@@ -212,7 +212,7 @@ class TaskRequest(Body):
     holds_records: ClassVar[bool] = True
     task: Task
     key: Digest = Field(default_factory=lambda data: data["task"].digest)
-    epoch: int = Field(ge=1, lt=2**31)
+    attempt: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
     recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
@@ -229,7 +229,7 @@ class TaskProgressEvent(Body):
     """Agent to coordinator: how far the task is; ``miou`` after a validation."""
 
     task: Digest
-    epoch: Count
+    attempt: Count
     step: Count
     steps: Count
     loss: Annotated[float, Field(strict=True)]
@@ -241,7 +241,7 @@ class TaskReply(Body):
 
     holds_records: ClassVar[bool] = True
     task: Digest
-    epoch: Count
+    attempt: Count
     result: TaskResult
 
 
@@ -249,7 +249,7 @@ class CancelRequest(Body):
     """Coordinator to agent: stop that task at its next step."""
 
     task: Digest
-    epoch: Count
+    attempt: Count
 
 
 class SubmitRequest(Body):
@@ -404,7 +404,7 @@ class ErrorReply(Body):
     text: Text
     retryable: StrictBool = False
     task: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
-    epoch: Count = 0
+    attempt: Count = 0
 
 
 TYPES: dict[int, type[Body]] = {

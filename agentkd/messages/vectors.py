@@ -171,7 +171,7 @@ def _hello(**changes: Any) -> bytes:
 
 
 def _progress(**changes: Any) -> bytes:
-    return msgpack.packb({"task": DIGEST, "epoch": 1, "step": 1, "steps": 2, "loss": 1.0} | changes)
+    return msgpack.packb({"task": DIGEST, "attempt": 1, "step": 1, "steps": 2, "loss": 1.0} | changes)
 
 
 def _examples() -> dict[int, Body]:
@@ -195,10 +195,10 @@ def _examples() -> dict[int, Body]:
         bodies.StatusReply(progress=3, is_busy=False, counters={"messages_sent": 1}, refused={"order": 1}),
         bodies.SubmitRequest(task=task, label="training of small"),
         bodies.SubmitReply(task=DIGEST, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
-        bodies.TaskRequest(task=task, epoch=1, teachers=(bodies.TaughtBy(weights=DIGEST, peer=address),)),
-        bodies.TaskProgressEvent(task=DIGEST, epoch=1, step=1, steps=2, loss=0.5, miou=0.25),
-        bodies.TaskReply(task=DIGEST, epoch=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
-        bodies.CancelRequest(task=DIGEST, epoch=1),
+        bodies.TaskRequest(task=task, attempt=1, teachers=(bodies.TaughtBy(weights=DIGEST, peer=address),)),
+        bodies.TaskProgressEvent(task=DIGEST, attempt=1, step=1, steps=2, loss=0.5, miou=0.25),
+        bodies.TaskReply(task=DIGEST, attempt=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
+        bodies.CancelRequest(task=DIGEST, attempt=1),
         bodies.TeachRequest(architecture=architecture, weights=DIGEST, data=source),
         bodies.TeachReply(weights=DIGEST),
         bodies.TeacherMovedEvent(weights=DIGEST, peer=address),

@@ -22,7 +22,7 @@ from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.messages.bodies import NUMBERS, TYPES, Body
 
 MAGIC = b"AKDP"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 2, 0
 PREAMBLE = struct.Struct(">4s4BH")
 TYPE_AT = 6
 MAX_HEADER_BYTES = 16 * 1024

@@ -170,9 +170,9 @@ function answer(link, name, body, buffers) {
       if (!/^[0-9a-f]{64}$/.test(body.weights ?? "") || typeof body.kind !== "string") throw refusal("body", "kind or weights is wrong");
       return ["KnowledgeReply", ...knowledge(body, buffers)];
     case "TaskRequest": {
-      if (body.epoch < (fences.get(body.key) ?? 0)) throw refusal("fence", "that epoch is over");
-      fences.set(body.key, body.epoch);
-      return ["ErrorReply", error("config", "this agent teaches and does not learn", "", { task: body.key, epoch: body.epoch })];
+      if (body.attempt < (fences.get(body.key) ?? 0)) throw refusal("fence", "that attempt is over");
+      fences.set(body.key, body.attempt);
+      return ["ErrorReply", error("config", "this agent teaches and does not learn", "", { task: body.key, attempt: body.attempt })];
     }
     case "TeachRequest":
       return ["ErrorReply", error("config", "this agent teaches what it knows and adopts nothing")];
@@ -186,7 +186,7 @@ function answer(link, name, body, buffers) {
 }
 
 function error(code, text, rule = "", more = {}) {
-  return { code, rule, remote_type: "Error", text, retryable: false, task: "", epoch: 0, ...more };
+  return { code, rule, remote_type: "Error", text, retryable: false, task: "", attempt: 0, ...more };
 }
 
 // Connections.
@@ -197,7 +197,7 @@ function decode(frames) {
   const [envelope, ...buffers] = frames;
   const isMessage = envelope.length >= PREAMBLE_SIZE && envelope.subarray(0, 4).toString("latin1") === "AKDP";
   if (!isMessage) throw broken("preamble", "no preamble");
-  if (envelope[4] !== 1 || envelope[5] !== 0) throw broken("version", "this side speaks 1.0");
+  if (envelope[4] !== 2 || envelope[5] !== 0) throw broken("version", "this side speaks 2.0");
   if (envelope[7] !== 0) throw broken("flags", "an unknown flag");
   const isKnown = envelope[6] in NAMES || [11, 12, 21, 22, 41, 42, 43, 44].includes(envelope[6]);
   if (!isKnown) throw broken("type", "an unknown type");

@@ -258,13 +258,13 @@ def task(seed: int = 0) -> Task:
     return Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source, seed=seed)
 
 
-def test_cases_28_29_epochs_that_are_over_or_were_never_given(probe: Probe, tmp_path: Path) -> None:
-    probe.want(ErrorReply, TaskRequest(task=task(7), epoch=5), timeout_s=20)
-    assert probe.ask(TaskRequest(task=task(7), epoch=4)).body.rule == Rule.FENCE
+def test_cases_28_29_attempts_that_are_over_or_were_never_given(probe: Probe, tmp_path: Path) -> None:
+    probe.want(ErrorReply, TaskRequest(task=task(7), attempt=5), timeout_s=20)
+    assert probe.ask(TaskRequest(task=task(7), attempt=4)).body.rule == Rule.FENCE
     dispatcher = Dispatcher(1)
     dispatcher.want([("a", task())])
     dispatcher.handle(Joined("agent-1"))
-    assert dispatcher.handle(Ended("agent-1", "a", 2)) == [], "a result of an epoch that was never given is void"
+    assert dispatcher.handle(Ended("agent-1", "a", 2)) == [], "a result of an attempt that was never given is void"
 
 
 @pytest.mark.parametrize(

@@ -58,14 +58,14 @@ def test_no_more_agents_are_started_than_there_is_work() -> None:
     assert dispatcher.want([("a", task())]) == []
 
 
-def test_a_task_of_a_lost_agent_goes_to_its_replacement_with_a_new_epoch() -> None:
+def test_a_task_of_a_lost_agent_goes_to_its_replacement_with_a_new_attempt() -> None:
     dispatcher = with_agents(1, {"a": task()})
     dispatcher.handle(Joined("agent-1"))
     assert dispatcher.handle(Lost("agent-1")) == [Launch("agent-2", "learning", 0)]
     assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "a", 2)]
 
 
-def test_a_result_of_an_earlier_epoch_is_void() -> None:
+def test_a_result_of_an_earlier_attempt_is_void() -> None:
     dispatcher = with_agents(1, {"a": task()})
     dispatcher.handle(Joined("agent-1"))
     dispatcher.handle(Lost("agent-1"))
@@ -192,7 +192,7 @@ def test_a_guest_that_neither_learns_nor_teaches_gets_nothing_to_do() -> None:
     assert dispatcher.handle(Arrived("ann", learns=False)) == [] and dispatcher.members == {}
 
 
-def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_epoch() -> None:
+def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_attempt() -> None:
     dispatcher = with_agents(1, {"a": task()}, max_attempts=2)
     dispatcher.handle(Joined("agent-1"))
     assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=False)) == [GiveUp("a")]
@@ -260,12 +260,12 @@ def test_a_cohort_is_given_up_together_and_who_still_works_at_it_is_stopped() ->
     assert dispatcher.want(tasks.items()) == [
         Start("agent-1", a, 2, ((b, "agent-2"),)),
         Start("agent-2", b, 2, ((a, "agent-1"),)),
-    ], "both agents are free again, and the epochs go on"
+    ], "both agents are free again, and the attempts go on"
 
 
 @pytest.mark.parametrize("error", [MemoryError("host"), torch.OutOfMemoryError("device")])
 def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up(error: Exception) -> None:
-    request = TaskRequest(task=task(), epoch=1)
+    request = TaskRequest(task=task(), attempt=1)
     told = _as_reply(error, request)
     assert told.code == OutOfMemoryError.code and told.code not in FATAL_CODES and told.task == request.key
     dispatcher = Dispatcher(1, max_attempts=2)

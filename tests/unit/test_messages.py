@@ -14,11 +14,11 @@ from agentkd.messages.wire import MAX_BODY_BYTES, Message, decode, encode
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda value: f"{value:064x}")
 MESSAGES = st.one_of(
     st.builds(bodies.HeartbeatEvent, progress=st.integers(0, 2**62), is_busy=st.booleans()),
-    st.builds(bodies.CancelRequest, task=DIGESTS, epoch=st.integers(0, 2**31)),
+    st.builds(bodies.CancelRequest, task=DIGESTS, attempt=st.integers(0, 2**31)),
     st.builds(
         bodies.TaskProgressEvent,
         task=DIGESTS,
-        epoch=st.integers(0, 9),
+        attempt=st.integers(0, 9),
         step=st.integers(0, 10**6),
         steps=st.integers(0, 10**6),
         loss=st.floats(allow_nan=False, allow_infinity=False),
