@@ -369,8 +369,8 @@ class Post:
 
     def _is_forgotten(self, peer: Peer, error: ErrorReply) -> bool:
         """Whether a peer that was dialed and greeted does not know us any more: it was started again."""
-        lost = error.code == ProtocolError.code and error.rule in (Rule.ORDER, Rule.SESSION)
-        return lost and bool(peer.dialed) and peer.conversation.is_open and "before the greeting" in error.text
+        is_told_so = error.code == ProtocolError.code and error.rule == Rule.GREETING
+        return is_told_so and bool(peer.dialed) and peer.conversation.is_open
 
     def _enqueue(self, key: str, item: _Outgoing) -> None:
         peer = self._known(key)

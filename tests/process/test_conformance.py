@@ -40,7 +40,8 @@ BROKEN = """
 import sys
 from agentkd.exchange import post, streaming, streams
 from agentkd.agents import agent
-from agentkd.messages import wire
+from agentkd.errors import Rule
+from agentkd.messages import dialogues, wire
 how = sys.argv.pop(1)
 if how == "invalid.flags_unknown":
     honest = wire._read_preamble
@@ -55,6 +56,9 @@ elif how == "stream.credit":
         start, self.offset = self.offset, self.size
         return (start, self.size - start) if start < self.size else None
     streams.Outflow.next_chunk = everything
+elif how == "join.first":
+    honest_refuse = dialogues._refuse
+    dialogues._refuse = lambda rule, *rest: honest_refuse(Rule.ORDER if rule is Rule.GREETING else rule, *rest)
 elif how == "join.other":
     honest_greeted = post.Post._greeted
     def greeted(self, peer, message, hello):
@@ -66,7 +70,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("clause", ["ping", "task.fence", "stream.credit", "join.other", "invalid.flags_unknown"])
+@pytest.mark.parametrize("clause", ["ping", "task.fence", "stream.credit", "join.first", "join.other", "invalid.flags_unknown"])
 def test_an_agent_that_is_broken_on_purpose_fails_at_the_clause_it_breaks(clause: str, tmp_path: Path) -> None:
     honest = command()
     script = tmp_path / "broken.py"

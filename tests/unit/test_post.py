@@ -118,7 +118,7 @@ def test_nothing_may_be_said_before_the_greeting_and_no_other_session_afterwards
     host, guest, _ = sides
     host.post.allow([guest.key])
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
-        assert raw.ask(PingRequest(text="x")).body.rule == Rule.ORDER
+        assert raw.ask(PingRequest(text="x")).body.rule == Rule.GREETING
         assert isinstance(raw.greet(device="cpu").body, WelcomeReply)
         assert isinstance(raw.greet(device="cpu").body, WelcomeReply), "the same greeting again is harmless"
         assert raw.greet(device="other").body.rule == Rule.ORDER
