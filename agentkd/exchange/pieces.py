@@ -279,5 +279,5 @@ class Carrier:
             known is not None
             and known.can(Capability.STORE)
             and bool(self._post.store_name)
-            and (known.greeting is not None and known.greeting.store == self._post.store_name)
+            and known.greeting.store == self._post.store_name
         )

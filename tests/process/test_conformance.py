@@ -38,10 +38,9 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
 
 BROKEN = """
 import sys
-from agentkd.exchange import post, streaming, streams
+from agentkd.exchange import post, sessions, streaming, streams
 from agentkd.agents import agent
-from agentkd.errors import Rule
-from agentkd.messages import dialogues, wire
+from agentkd.messages import wire
 how = sys.argv.pop(1)
 if how == "invalid.flags_unknown":
     honest = wire._read_preamble
@@ -56,21 +55,19 @@ elif how == "stream.credit":
         start, self.offset = self.offset, self.size
         return (start, self.size - start) if start < self.size else None
     streams.Outflow.next_chunk = everything
-elif how == "join.first":
-    honest_refuse = dialogues._refuse
-    dialogues._refuse = lambda rule, *rest: honest_refuse(Rule.ORDER if rule is Rule.GREETING else rule, *rest)
 elif how == "join.other":
-    honest_greeted = post.Post._greeted
-    def greeted(self, peer, message, hello):
-        peer.greeting = hello
-        honest_greeted(self, peer, message, hello)
-    post.Post._greeted = greeted
+    honest_greeted = sessions.Sessions._greeted
+    def greeted(self, key, message, hello):
+        if key in self._peers:
+            self._peers[key].greeting = hello
+        return honest_greeted(self, key, message, hello)
+    sessions.Sessions._greeted = greeted
 from agentkd.cli import main
 main()
 """
 
 
-@pytest.mark.parametrize("clause", ["ping", "task.fence", "stream.credit", "join.first", "join.other", "invalid.flags_unknown"])
+@pytest.mark.parametrize("clause", ["ping", "task.fence", "stream.credit", "join.other", "invalid.flags_unknown"])
 def test_an_agent_that_is_broken_on_purpose_fails_at_the_clause_it_breaks(clause: str, tmp_path: Path) -> None:
     honest = command()
     script = tmp_path / "broken.py"

@@ -248,7 +248,7 @@ def test_cases_25_26_saying_something_before_or_again(live: LiveAgent) -> None:
     with live.probe() as probe:
         probe.session = "3" * 16
         answer = probe.ask(PingRequest()).body
-        assert answer.rule == Rule.GREETING
+        assert answer.rule in (Rule.GREETING, Rule.SESSION)
         probe.greet()
         assert probe.greet(HelloRequest(device="other")).body.rule == Rule.ORDER
 
