@@ -5,7 +5,7 @@ import math
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentkd.errors import Rule
 from agentkd.exchange.sessions import (
@@ -413,12 +413,26 @@ class TwoSides(RuleBasedStateMachine):
     def dial(self, at: int) -> None:
         self.act(at, self.sides[at].dial(self.KEYS[1 - at], PLACE, self.now))
 
+    @initialize(at=st.none() | SIDE)
+    def one_has_dialed(self, at: int | None) -> None:
+        if at is not None:
+            self.dial(at)
+            self.arrives(1 - at)
+            self.arrives(at)
+
     @rule(at=SIDE)
     def say(self, at: int) -> None:
         number = next(self.numbers[at])
         self.said[at][number] = self.now
         body = ReleaseEvent(leases=(number,))
         self.act(at, self.sides[at].say(self.KEYS[1 - at], Message(body, number, 0, self.sessions[at]), self.now))
+
+    @rule(at=SIDE)
+    def say_several_things_while_nobody_takes_them(self, at: int) -> None:
+        self.is_blocked[at] = True
+        for _ in range(3):
+            self.say(at)
+        self.time_passes(0.02)
 
     @rule(at=SIDE)
     def one_arrives(self, at: int) -> None:
