@@ -177,11 +177,14 @@ def test_a_peer_that_was_started_again_and_does_not_know_us_is_greeted_again_whi
 
 def test_a_peer_that_was_started_again_and_dials_ends_its_old_session_and_gets_what_waited() -> None:
     made = greeted()
+    assert made.went(sent(made.say(PEER, mine(PingRequest(), 99), 0.5))) == []
     assert made.stuck(sent(made.say(PEER, mine(BEAT, 100), 1.0))) == []
     hello = theirs(THEIR_HELLO, 1, session=ANEW)
     actions = made.arrived(PEER, hello, 2.0)
     assert actions == [Ended(PEER), Send(PEER, mine(WELCOME, 3, parent_id=1)), Deliver(PEER, hello)]
     assert made.went(sent(actions)) == [Opened(PEER, THEIR_HELLO, ""), beat(100, 1.0)]
+    answer = theirs(PingReply(text=""), 2, parent_id=99, session=ANEW)
+    assert made.arrived(PEER, answer, 2.1) == [Late(PEER, answer)], "all that was asked in the old session is over"
 
 
 def test_a_peer_that_comes_back_in_its_session_is_welcomed_before_it_gets_what_waited_for_it() -> None:
