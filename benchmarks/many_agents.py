@@ -41,7 +41,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Message, decode, encode
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Status, Task, TaskResult, Train
 
 SOURCE = DataSource(spec="generated:seed=1", content_digest="ab" * 32)
 NETWORK = Architecture(family="unet", num_classes=5)
@@ -115,15 +115,15 @@ def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: 
             elif request is not None and isinstance(request.body, TaskRequest):
                 asked = request.body
                 agent.progress += 1
-                agent.say(TaskProgressEvent(task=asked.key, epoch=asked.epoch, step=1, steps=1, loss=1.0), request.msg_id)
+                agent.say(TaskProgressEvent(task=asked.key, attempt=asked.attempt, step=1, steps=1, loss=1.0), request.msg_id)
                 result = TaskResult(status=Status.COMPLETED, miou=0.5, seconds=task_s)
-                agent.say(TaskReply(task=asked.key, epoch=asked.epoch, result=result), request.msg_id)
+                agent.say(TaskReply(task=asked.key, attempt=asked.attempt, result=result), request.msg_id)
     pipe.send((num_messages, psutil.Process().memory_info().rss - before))
     context.destroy(linger=2000)
 
 
 def task(number: int) -> Task:
-    return Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=SOURCE, seed=number)
+    return Train(architecture=NETWORK, data=SOURCE, seed=number)
 
 
 def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:

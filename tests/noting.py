@@ -18,6 +18,9 @@ class Recording:
     def classes(self, spec: str) -> tuple[str, ...]:
         return tuple("abcde")
 
+    def num_parts(self, spec: str) -> int:
+        return spec.count("|") + 1
+
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         lessons = []
         for task, _ in tasks:

@@ -74,7 +74,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import EpochResult, Task, TaskKind
+from agentkd.task import EpochResult, Mutual, Taught
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
@@ -208,7 +208,7 @@ class Agent:
             self.carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TaskRequest):
             self._check_fence(body)
-            if body.task.kind is TaskKind.MUTUAL:
+            if isinstance(body.task, Mutual):
                 self._mutual = body.key
             self._work.put(delivery)
         elif isinstance(body, TeachRequest | LeaveRequest):
@@ -350,7 +350,7 @@ class Agent:
 
     def _obtain(self, digest: str) -> None:
         """Has an artifact in the store: from before, or else from the coordinator."""
-        if not digest or digest in self.folder.store:
+        if digest in self.folder.store:
             return
         request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self.carrier.ways)
         reply = self._asker.ask(self.post, self.settings.coordinator_key, request)
@@ -360,9 +360,7 @@ class Agent:
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()
         task, key = request.task, request.key
-        merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
-        kept = (task.consolidation.anchors, task.consolidation.importance) if task.consolidation else ()
-        for digest in (task.initial_weights, task.pretrained, *merged, *kept, *request.recorded):
+        for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []
 
@@ -370,8 +368,8 @@ class Agent:
             if (key, request.attempt) in self._cancelled:
                 raise TaskCancelledError(key)
 
-        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
-            lessons.append(self._make_lesson(request, feed, steps, check))
+        def lesson(task: Taught, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
+            lessons.append(self._make_lesson(task, request, feed, steps, check))
             return lessons[-1]
 
         hooks = self._hooks(key, request.attempt, number, check)
@@ -392,13 +390,13 @@ class Agent:
         self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(
-        self, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
+        self, task: Taught, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
     ) -> RemoteLesson | MutualLesson:
         post, carrier, inbox = self.post, self.carrier, self._lesson_inbox
-        if request.task.kind is TaskKind.MUTUAL:
+        if isinstance(task, Mutual):
             here = self.folder
             return MutualLesson(
-                request.task,
+                task,
                 feed,
                 request.teachers,
                 folder=here,
@@ -409,7 +407,7 @@ class Agent:
                 wait_s=request.wait_s,
             )
         return RemoteLesson(
-            request.task,
+            task,
             feed,
             request.teachers,
             post=post,

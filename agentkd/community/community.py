@@ -194,6 +194,10 @@ class Community:
         """The classes of a dataset."""
         return self._open(data).classes
 
+    def num_parts(self, data: Data) -> int:
+        """How many datasets are joined in this one; 1 of a single one."""
+        return self._open(data).num_parts
+
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
         if not self._works.is_open:

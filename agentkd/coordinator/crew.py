@@ -58,7 +58,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import Status, Task, TaskKind, TaskResult
+from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
 MAX_ERROR_TEXT = 2000
@@ -403,7 +403,7 @@ class Crew:
         if doing is None:
             self._finished.append(Finished(key, result, "", 0, ()))
             return
-        teachers = doing.teachers if doing.task.kind is TaskKind.DISTILL else ()
+        teachers = doing.teachers if doing.task.taught_by else ()
         self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
 
     def _say(self, agent: str, body: Body) -> None:

@@ -13,7 +13,7 @@ from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
-from agentkd.task import DataSource, Task, TaskResult
+from agentkd.task import AnyTask, DataSource, TaskResult
 
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
@@ -210,7 +210,7 @@ class TaskRequest(Body):
     """
 
     holds_records: ClassVar[bool] = True
-    task: Task
+    task: AnyTask
     key: Digest = Field(default_factory=lambda data: data["task"].digest)
     attempt: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
@@ -256,7 +256,7 @@ class SubmitRequest(Body):
     """A script to the coordinator: have this task done, or answer it from the records. ``label`` is for people."""
 
     holds_records: ClassVar[bool] = True
-    task: Task
+    task: AnyTask
     label: Name = ""
 
 

@@ -15,7 +15,6 @@ from agentkd.artifacts.history import History, read_history, read_losses, read_r
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.artifacts.verification import references
 from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.run import read_run
@@ -24,7 +23,7 @@ from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, St
 from agentkd.launch.devices import Slot, parse_devices
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
-from agentkd.task import Status, Task, TaskKind, TaskResult
+from agentkd.task import Status, Task, TaskResult
 
 NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
@@ -110,7 +109,7 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
     known = read_recordings(source)
     missing = []
     for task in tasks:
-        absent = {teacher.weights for teacher in task.teachers if task.kind is TaskKind.DISTILL}
+        absent = {teacher.weights for teacher in task.taught_by}
         absent -= known.find(task)[1] if teaching is not Teaching.LIVE else set()
         if absent:
             missing.append((task, absent))
@@ -166,7 +165,7 @@ def _execute(
 def _slots(devices: str, tasks: Iterable[Task]) -> tuple[Slot, ...]:
     """Room for the agents, enough for those that must learn side by side."""
     slots = parse_devices(devices)
-    together = max((1 + len(task.partners) for task in tasks), default=1)
+    together = max((1 + len(task.partner_tasks()) for task in tasks), default=1)
     if len(slots) < together:
         raise ConfigError(f"{together} students teach each other and need as many agents; give --devices cpu:{together}")
     return slots
@@ -189,8 +188,8 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
 
 def _lend(source: RunFolder, out: RunFolder, task: Task) -> None:
     """Has in the replay's store what a task reads. Teachers that are told from a recording need not be there."""
-    taught = {teacher.weights for teacher in task.teachers} if task.kind is TaskKind.DISTILL else set()
-    for what, digest in references(task):
+    taught = {teacher.weights for teacher in task.taught_by}
+    for what, digest in task.references():
         try:
             _link(source, out, digest)
         except ArtifactNotFoundError:
