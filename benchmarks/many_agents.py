@@ -27,6 +27,7 @@ from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
+from agentkd.launch.local import LocalLauncher
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -135,7 +136,10 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
     events: list[str] = []
     watcher = Silent()
     watcher.tell = events.append  # type: ignore[method-assign]
-    with Journal(folder.journal) as journal, Crew(folder, (), LaunchConfig(transport="tcp"), watcher) as crew:
+    with (
+        Journal(folder.journal) as journal,
+        Crew(folder, (), LaunchConfig(transport="tcp"), watcher, LocalLauncher(folder)) as crew,
+    ):
         before = process.memory_info().rss
         for number, pair in enumerate(keys):
             crew.invite(AdmittedPeer(agent=f"light-{number}", public_key=pair.public, may=EVERYTHING))

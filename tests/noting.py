@@ -26,5 +26,5 @@ class Recording:
         for task, _ in tasks:
             self.tasks.append(task)
             lessons.append(Lesson())
-            lessons[-1].set_result(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}", knowledge="k"))
+            lessons[-1].settle(TaskResult(status=Status.COMPLETED, weights=f"w{len(self.tasks)}", knowledge="k"))
         return tuple(lessons)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
 from agentkd.community.futures import Derived, Lesson
+from agentkd.community.works import Commons, Data
 from agentkd.config import checked
-from agentkd.datasets.opening import Opened, Views
+from agentkd.datasets.opening import Views
 from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
@@ -34,9 +35,6 @@ from agentkd.task import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from agentkd.community.community import Community
-
-Data = str | Opened
 Route = Literal["shares", "tiles", "classes"]
 
 
@@ -54,7 +52,7 @@ class AgentHandle:
 
     def __init__(
         self,
-        community: "Community",
+        community: Commons,
         name: str,
         family: str,
         *,

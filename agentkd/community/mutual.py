@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data
+from agentkd.community.handles import AgentHandle
+from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError
 from agentkd.objectives import Objective, SoftTargets

@@ -33,7 +33,7 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Launcher, LocalLauncher
+from agentkd.launch.local import Contact, Launcher
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -95,14 +95,14 @@ class _Doing:
 class Crew:
     """Has tasks done. Use as a context manager: no agent that it started outlives it.
 
-    One thread calls ``want`` and ``turn``; ``invite``, ``greeting`` and ``ask`` may be called from any.
+    One thread calls ``want`` and ``turn``; ``invite``, ``rouse``, ``greeting`` and ``ask`` may be called from any.
 
     Args:
         folder: where everything of the run lies.
         slots: one learning agent each.
         config: timing, transport, attempts.
         watcher: who is told what happens.
-        launcher: starts the agents; as processes here if it is not given.
+        launcher: starts the agents.
         is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
         on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``), on the I/O thread; the keys of
             those scripts stand in the run folder. Without it nobody else may hand in tasks.
@@ -114,7 +114,7 @@ class Crew:
         slots: tuple[Slot, ...],
         config: LaunchConfig,
         watcher: Watcher,
-        launcher: Launcher | None = None,
+        launcher: Launcher,
         *,
         is_forgiving: bool = False,
         on_order: Callable[[Delivery], None] | None = None,
@@ -122,7 +122,7 @@ class Crew:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
-        self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer] = queue.Queue()
+        self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
@@ -144,7 +144,6 @@ class Crew:
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
-        launcher = launcher or LocalLauncher(folder)
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
@@ -194,6 +193,10 @@ class Crew:
             pass
         finished, self._finished = self._finished, []
         return finished
+
+    def rouse(self) -> None:
+        """Has ``turn`` return at once. From any thread."""
+        self._inbox.put(None)
 
     def invite(self, guest: AdmittedPeer) -> None:
         """Admits an agent that somebody else starts. It learns or teaches, as it says when it comes; it may come back."""
@@ -271,7 +274,9 @@ class Crew:
 
     # Incoming.
 
-    def _receive(self, delivery: "Delivery | Collected | AdmittedPeer") -> None:
+    def _receive(self, delivery: Delivery | Collected | AdmittedPeer | None) -> None:
+        if delivery is None:
+            return
         if isinstance(delivery, Collected):
             self._end(delivery)
             return

@@ -78,7 +78,7 @@ def test_networks_with_dropout_and_two_optimizers_resume_to_the_same_bits(tmp_pa
 def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
     at = Surroundings(Store(tmp_path), CPU, checkpoint=tmp_path / "c.safetensors")
     first = execute(make_task(), at)
-    other = make_task().model_copy(update={"seed": 9})
+    other = make_task().replace(seed=9)
     assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
 
 
