@@ -9,7 +9,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.knowledge.energy import energy, known_fraction, usual
 from agentkd.knowledge.payloads import dense
-from agentkd.task import Assess, Competence, DataSource, Features
+from agentkd.task import Assess, Competence, DataSource, FeatureMaps
 from agentkd.training.metrics import SegmentationMetrics
 from agentkd.training.taps import TAP, tapped
 
@@ -50,7 +50,7 @@ def assess(network: torch.nn.Module, task: Assess, device: torch.device) -> Comp
 
 
 @torch.no_grad()
-def feature_maps(network: torch.nn.Module, task: Features, device: torch.device) -> dict[str, Tensor]:
+def feature_maps(network: torch.nn.Module, task: FeatureMaps, device: torch.device) -> dict[str, Tensor]:
     """``logits`` and the features of each tap for the views of a task, float32, in the views' order."""
     images = view_images(open_source(task.data), task.views, task.view_settings).to(device)
     outputs = tapped(network, images, task.taps)

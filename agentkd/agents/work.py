@@ -33,7 +33,7 @@ from agentkd.task import (
     Distill,
     Evaluate,
     ExchangeSummary,
-    Features,
+    FeatureMaps,
     Mutual,
     Status,
     Task,
@@ -246,7 +246,7 @@ def _assess(task: Assess, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     return TaskResult(status=Status.COMPLETED, competence=competence, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _feature_maps(task: Features, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+def _feature_maps(task: FeatureMaps, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """What a network makes of views inside."""
     started = time.monotonic()
     maps = feature_maps(_network_as_it_is(task, at), task, at.device)
@@ -276,7 +276,7 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _network_as_it_is(task: Evaluate | Assess | Features | Consolidate, at: Surroundings) -> SegmentationNetwork:
+def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
     load_weights(network, at.store.get(task.initial_weights))
@@ -325,7 +325,7 @@ EXECUTIONS: dict[type[Task], Callable[[Any, Surroundings, dict[str, Any]], TaskR
     Mutual: _train,
     Evaluate: _evaluate,
     Assess: _assess,
-    Features: _feature_maps,
+    FeatureMaps: _feature_maps,
     Consolidate: _consolidate,
     Average: _average,
 }

@@ -25,7 +25,7 @@ from agentkd.task import (
     DataSource,
     Distill,
     Evaluate,
-    Features,
+    FeatureMaps,
     Task,
     TaskResult,
     TeacherReference,
@@ -285,7 +285,7 @@ class AgentHandle:
             "view_settings": views.settings,
             "taps": tuple(taps),
         }
-        task = checked(Features, fields, source=f"{self.name}.feature_maps")
+        task = checked(FeatureMaps, fields, source=f"{self.name}.feature_maps")
         (done,) = self.community.submit((task, f"feature maps of {self.name}"))
         return Derived(done, lambda result: tensors.decode(self.community.artifact(result.knowledge)))
 

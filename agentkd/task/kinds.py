@@ -251,7 +251,7 @@ class Assess(_Look):
     home: DataSource | None = None
 
 
-class Features(_Look):
+class FeatureMaps(_Look):
     """What a network makes of views inside.
 
     Args:
@@ -312,7 +312,7 @@ class Average(_Work):
             yield "is taught by weights", teacher.weights
 
 
-Task = Train | Distill | Mutual | Evaluate | Assess | Features | Consolidate | Average
+Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average
 Training = Train | Distill | Mutual
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
@@ -321,7 +321,7 @@ KINDS: dict[str, type[Task]] = {
     "mutual": Mutual,
     "evaluate": Evaluate,
     "assess": Assess,
-    "features": Features,
+    "features": FeatureMaps,
     "consolidate": Consolidate,
     "average": Average,
 }
@@ -338,7 +338,7 @@ def read_task(plain: Any) -> Task:
     if kind is None:
         raise ValueError(f"no task is of that kind; there are {', '.join(KINDS)}")
     own = dict(plain)
-    if kind is Features and isinstance(own.get("recipe"), dict):
+    if kind is FeatureMaps and isinstance(own.get("recipe"), dict):
         own["view_settings"] = own["recipe"].get("views", {})
         own["recipe"] = own["recipe"] | {"views": NEUTRAL["recipe"]["views"]}
     foreign = {name for name, value in NEUTRAL.items() if name not in kind.model_fields and own.get(name) == value}

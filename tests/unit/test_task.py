@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from agentkd.agents.work import EXECUTIONS
 from agentkd.architecture import Architecture
 from agentkd.messages.bodies import TaskRequest
-from agentkd.objectives import Features as FeatureObjective
+from agentkd.objectives import Features
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import (
     KINDS,
@@ -23,7 +23,7 @@ from agentkd.task import (
     DataSource,
     Distill,
     Evaluate,
-    Features,
+    FeatureMaps,
     Mutual,
     Partner,
     TeacherReference,
@@ -73,15 +73,15 @@ ILLEGAL = {
     "together with itself": (Mutual, TOGETHER | {"partners": (Partner(architecture=NETWORK, recipe=Recipe(), seed=0),)}),
     "partners of other steps": (Mutual, TOGETHER | {"partners": (PARTNER.replace(recipe=Recipe(epochs=7)),)}),
     "partners of other classes": (Mutual, TOGETHER | {"partners": (PARTNER.replace(architecture=FIVE),)}),
-    "features of partners": (Mutual, TOGETHER | {"distillation": Distillation(objectives=(FeatureObjective({"a": "b"}),))}),
+    "features of partners": (Mutual, TOGETHER | {"distillation": Distillation(objectives=(Features({"a": "b"}),))}),
     "inheriting from partners": (Mutual, TOGETHER | {"distillation": Distillation(start="inherit")}),
     "an evaluation of nothing": (Evaluate, WORK),
     "an evaluation of empty weights": (Evaluate, LOOK | {"initial_weights": ""}),
     "an evaluation with a recipe": (Evaluate, LOOK | {"recipe": Recipe()}),
     "an assessment of nothing": (Assess, WORK),
-    "features of no views": (Features, LOOK | {"views": ()}),
-    "features of a sample before the first": (Features, LOOK | {"views": ((-1, 0),)}),
-    "features of a tap that is none": (Features, LOOK | {"views": ((0, 0),), "taps": ("a b",)}),
+    "features of no views": (FeatureMaps, LOOK | {"views": ()}),
+    "features of a sample before the first": (FeatureMaps, LOOK | {"views": ((-1, 0),)}),
+    "features of a tap that is none": (FeatureMaps, LOOK | {"views": ((0, 0),), "taps": ("a b",)}),
     "consolidation of nothing": (Consolidate, WORK),
     "an average of nothing": (Average, WORK | {"teachers": ()}),
     "an average of unlike networks": (Average, WORK | {"teachers": (TEACHER,)}),
