@@ -1,4 +1,4 @@
-"""The unit tests with every Python that agentkd supports: ``make matrix``. Those that are not installed are named and left out."""
+"""The unit tests with every Python that agentkd supports: ``make matrix``. Those that are not there are named and left out."""
 
 import nox
 

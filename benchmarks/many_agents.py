@@ -22,12 +22,12 @@ import zmq
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.launch.local import LocalLauncher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,

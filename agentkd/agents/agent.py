@@ -26,10 +26,8 @@ from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import (
-    AgentKDError,
     ArtifactNotFoundError,
     ConfigError,
-    ExchangeError,
     LaunchError,
     OutOfMemoryError,
     RemoteProtocolError,
@@ -40,11 +38,13 @@ from agentkd.errors import (
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.grants import EVERYTHING, Audit, Grants, Registry
 from agentkd.exchange.keys import KeyPair
+from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
 from agentkd.exchange.streams import WINDOW_BYTES
-from agentkd.exchange.transports import find_transport
+from agentkd.exchange.transports import AUTO, find_transport
 from agentkd.launch.parent import die_with_parent
+from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessReply,
@@ -78,9 +78,7 @@ from agentkd.task import EpochResult, Mutual, Taught
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
-HEARTBEAT_S = 1.0
 PROGRESS_EVERY_S = 0.5
-MAX_ERROR_TEXT = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +102,9 @@ class AgentSettings:
     threads: int
     run_folder: Path
     bind: tuple[str, ...] = ()
-    transport: str = "auto"
+    transport: str = AUTO
     parent_pid: int = 0
-    checkpoint_every_s: float = 30.0
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     registry: Path | None = None
     audit: Path | None = None
 
@@ -472,18 +470,7 @@ def _only_buffer(delivery: Delivery) -> Buffer | None:
 
 
 def _as_reply(error: Exception, request: Body) -> ErrorReply:
-    """An exception as data: a code from the error tree (``internal`` for anything else), type name and text."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        code = OutOfMemoryError.code
-    else:
-        code = error.code if isinstance(error, AgentKDError) else "internal"
+    """An exception as data, with the task that it ended."""
     task, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else ("", 0)
-    return ErrorReply(
-        code=code,
-        rule=error.rule if isinstance(error, RemoteProtocolError) else "",
-        retryable=isinstance(error, ExchangeError),
-        remote_type=type(error).__name__,
-        text=str(error)[:MAX_ERROR_TEXT],
-        task=task,
-        attempt=attempt,
-    )
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return ErrorReply.of(error, task=task, attempt=attempt, code=OutOfMemoryError.code if is_memory else "")

@@ -10,19 +10,18 @@ from concurrent.futures import Future
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.futures import failure
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order
 from agentkd.coordinator.watching import Watcher
-from agentkd.errors import AgentKDError, ChannelClosedError, StorageError
+from agentkd.errors import ChannelClosedError, StorageError
 from agentkd.exchange.keys import write_private
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import ErrorReply, SubmitReply, SubmitRequest, TaskProgressEvent
 from agentkd.task import Status, TaskResult
 
 CLOSE_TIMEOUT_S = 60.0
-MAX_ERROR_TEXT = 10_000
 
 
 class Host:
@@ -124,8 +123,7 @@ class _Script:
 
     def fail(self, error: BaseException) -> None:
         """Nobody will do it."""
-        code = error.code if isinstance(error, AgentKDError) else "internal"
-        self._tell(ErrorReply(code=code, remote_type=type(error).__name__, text=str(error)[:MAX_ERROR_TEXT]))
+        self._tell(ErrorReply.of(error))
 
     def _tell(self, body: TaskProgressEvent | SubmitReply | ErrorReply) -> None:
         with contextlib.suppress(ChannelClosedError):

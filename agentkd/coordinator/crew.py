@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator import dispatch
 from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.dispatch import Bench, Condition, Dispatcher
-from agentkd.coordinator.members import HEARTBEAT_S, Members
+from agentkd.coordinator.members import Members
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
@@ -29,11 +28,13 @@ from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
 from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact, Launcher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -343,7 +344,7 @@ class Crew:
             piece, buffers = self._carrier.pack_stored(delivery.sender, request.weights, request.ways)
             reply: Body = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece)
         except AgentKDError as error:
-            reply, buffers = ErrorReply(code=error.code, remote_type=type(error).__name__, text=str(error)), ()
+            reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _receive_error(self, name: str, body: ErrorReply) -> None:

@@ -18,13 +18,13 @@ from typing import Protocol
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew, Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import ChannelClosedError
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Launcher, LocalLauncher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, Task, TaskResult
 

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
+from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
+from agentkd.launch.settings import CHECKPOINT_EVERY_S
 
 STDERR_TAIL_CHARACTERS = 4000
 END_TIMEOUT_S = 5.0
@@ -59,8 +61,8 @@ class Contact:
 
     endpoint: str
     coordinator_key: str
-    transport: str = "auto"
-    checkpoint_every_s: float = 30.0
+    transport: str = AUTO
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
 
 class Launcher(Protocol):

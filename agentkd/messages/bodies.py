@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
+from agentkd.errors import AgentKDError, ExchangeError, RemoteProtocolError
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
@@ -18,6 +19,8 @@ from agentkd.task import AnyTask, DataSource, TaskResult
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
 
+TEACHER_WAIT_S = 300.0
+MAX_ERROR_TEXT = 10_000
 Name = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Field(strict=True, max_length=20_000)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
@@ -216,7 +219,7 @@ class TaskRequest(Body):
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
     recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
-    wait_s: Seconds = 300.0
+    wait_s: Seconds = TEACHER_WAIT_S
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
@@ -405,6 +408,19 @@ class ErrorReply(Body):
     retryable: StrictBool = False
     task: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
     attempt: Count = 0
+
+    @classmethod
+    def of(cls, error: BaseException, *, task: str = "", attempt: int = 0, code: str = "") -> Self:
+        """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text."""
+        return cls(
+            code=code or (error.code if isinstance(error, AgentKDError) else "internal"),
+            rule=error.rule if isinstance(error, RemoteProtocolError) else "",
+            retryable=isinstance(error, ExchangeError),
+            remote_type=type(error).__name__,
+            text=str(error)[:MAX_ERROR_TEXT],
+            task=task,
+            attempt=attempt,
+        )
 
 
 TYPES: dict[int, type[Body]] = {

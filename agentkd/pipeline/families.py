@@ -193,7 +193,7 @@ class FamilyPlan:
             )
         settings, fields = split_values(self._suggested[number])
         own = self._own_architecture()
-        pruning = study.Pruning(**search.pruning.canonical()) if search.pruning and number else None
+        pruning = search.pruning if number else None
         task = self._training(
             families.resolve(self.family, self.num_classes, {**own.settings, **settings}),
             build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),

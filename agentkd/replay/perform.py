@@ -14,12 +14,12 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.desk import Desk, Order
 from agentkd.coordinator.run import read_run
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
 from agentkd.launch.devices import Slot, parse_devices
+from agentkd.launch.settings import LaunchConfig
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
 from agentkd.task import Status, Task, TaskResult

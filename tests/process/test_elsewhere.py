@@ -8,13 +8,13 @@ from experiments import SPEC
 from live_agent import NETWORK
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
 from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import LocalLauncher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.networks.build import build
 from agentkd.recipe import Recipe, ViewSettings
 from agentkd.task import DataSource, Status, Train

@@ -11,11 +11,11 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.community import Community
 from agentkd.community.futures import Lesson
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew, Finished
 from agentkd.coordinator.desk import Desk, Done, Order
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
+from agentkd.launch.settings import LaunchConfig
 from agentkd.task import DataSource, Status, TaskResult, Train
 
 Happening = Finished | BaseException | Callable[[], None]
