@@ -23,7 +23,7 @@ from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import ChannelClosedError
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Launcher, LocalLauncher
+from agentkd.launch.engines import find_engine
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, Task, TaskResult
@@ -93,7 +93,6 @@ class Desk:
         watcher: who is told what happens.
         is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
         on_order: as of ``Crew``.
-        make_launcher: makes what starts agents.
     """
 
     def __init__(
@@ -105,12 +104,10 @@ class Desk:
         *,
         is_forgiving: bool = False,
         on_order: Callable[[Delivery], None] | None = None,
-        make_launcher: Callable[[RunFolder], Launcher] = LocalLauncher,
     ) -> None:
         self.folder = folder
-        self._make_crew = partial(
-            Crew, folder, slots, launch, watcher, make_launcher(folder), is_forgiving=is_forgiving, on_order=on_order
-        )
+        launcher = find_engine(launch.engine)(folder)
+        self._make_crew = partial(Crew, folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order)
         self._crew: Crew | None = None
         self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._open: dict[str, _Open] = {}

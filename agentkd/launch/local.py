@@ -9,10 +9,8 @@ from typing import Protocol
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
-from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
 
 STDERR_TAIL_CHARACTERS = 4000
 END_TIMEOUT_S = 5.0
@@ -61,8 +59,8 @@ class Contact:
 
     endpoint: str
     coordinator_key: str
-    transport: str = AUTO
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    transport: str
+    checkpoint_every_s: float
 
 
 class Launcher(Protocol):

@@ -6,23 +6,31 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from agentkd.canonical import FrozenData
 from agentkd.exchange.transports import AUTO, TRANSPORTS, find_transport
+from agentkd.launch.engines import ENGINES, LOCAL, find_engine
 from agentkd.messages.bodies import TEACHER_WAIT_S
 
 CHECKPOINT_EVERY_S = 30.0
 
 
-def _known(name: str) -> str:
+def _transport(name: str) -> str:
     find_transport(name)
     return name
 
 
-TransportName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(TRANSPORTS)})]
+def _engine(name: str) -> str:
+    find_engine(name)
+    return name
+
+
+TransportName = Annotated[str, AfterValidator(_transport), WithJsonSchema({"type": "string", "enum": list(TRANSPORTS)})]
+EngineName = Annotated[str, AfterValidator(_engine), WithJsonSchema({"type": "string", "enum": list(ENGINES)})]
 
 
 class LaunchConfig(FrozenData):
     """How agents are started, watched and connected. Nothing here changes results.
 
     Args:
+        engine: what starts agents: ``local`` (processes on this machine).
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
@@ -30,6 +38,7 @@ class LaunchConfig(FrozenData):
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
     """
 
+    engine: EngineName = LOCAL
     devices: str = "auto"
     transport: TransportName = AUTO
     port: int = Field(default=0, ge=0, le=65535)
