@@ -80,6 +80,11 @@ class Delivery:
         return bool(self.message.deadline_ms) and waited_ms > self.message.deadline_ms
 
 
+def useless(delivery: Delivery) -> RemoteProtocolError:
+    """The refusal of a message that its receiver has no use for. Who sorts messages raises it for all that he does not know."""
+    return RemoteProtocolError(f"{type(delivery.message.body).__name__} is of no use here", Rule.TYPE)
+
+
 @dataclass(frozen=True)
 class Manners:
     """How a post introduces itself.
