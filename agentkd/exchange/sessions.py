@@ -8,7 +8,7 @@ next action of the list. So messages to one peer leave in order, one at a time, 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agentkd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError, Rule
@@ -59,7 +59,6 @@ class Send:
     bulk: bool = False
     give_up_at: float = 0.0
     frames: tuple[Buffer, ...] = field(default=(), compare=False, repr=False)
-    step: Step | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,10 @@ class Introduction:
 
 @dataclass
 class _Session:
-    """One peer. ``greeted_at`` is when it was greeted, as long as it has not answered; ``has_opened`` lasts until ``Ended``."""
+    """One peer. ``greeted_at`` is when it was greeted, as long as it has not answered; ``has_opened`` lasts until ``Ended``.
+
+    ``step`` is where its conversation gets if the message leaves that was offered last.
+    """
 
     key: str
     conversation: Conversation
@@ -157,6 +159,7 @@ class _Session:
     dialed: str = ""
     greeted_at: float | None = None
     has_opened: bool = False
+    step: Step | None = None
     waiting: deque[Send] = field(default_factory=deque)
 
     @property
@@ -213,9 +216,10 @@ class Sessions:
     def say(self, key: str, message: Message, now: float, frames: tuple[Buffer, ...] = ()) -> list[Action]:
         """A message for a peer, which is sent after what waits for it already, and not before it is greeted."""
         peer = self._known(key)
-        peer.waiting.append(Send(key, message, give_up_at=now + SEND_GIVE_UP_S, frames=frames))
-        if peer.is_open and len(peer.waiting) == 1:
-            return self._next(peer)
+        send = Send(key, message, give_up_at=now + SEND_GIVE_UP_S, frames=frames)
+        if peer.is_open and not peer.waiting:
+            return [self._judged(peer, send)]
+        peer.waiting.append(send)
         self._restless[key] = None
         return []
 
@@ -230,8 +234,9 @@ class Sessions:
         peer = self._peers.get(send.peer)
         if peer is None:
             return []
-        if send.step is not None:
-            peer.conversation.take(send.step)
+        if peer.step is not None:
+            peer.conversation.take(peer.step)
+            peer.step = None
         if isinstance(send.message.body, WelcomeReply):
             return [self._open(peer), *self._next(peer)]
         return self._next(peer) if send.give_up_at else []
@@ -239,9 +244,11 @@ class Sessions:
     def stuck(self, send: Send) -> list[Action]:
         """The channel did not take a message: its lane is full, or nobody is there now."""
         peer = self._peers.get(send.peer)
-        if peer is not None and send.give_up_at:
-            peer.waiting.appendleft(send)
-            self._restless[peer.key] = None
+        if peer is not None:
+            peer.step = None
+            if send.give_up_at:
+                peer.waiting.appendleft(send)
+                self._restless[peer.key] = None
         return []
 
     def forget(self, key: str) -> list[Action]:
@@ -361,7 +368,8 @@ class Sessions:
             step = peer.conversation.judge(message.body, is_mine=True, msg_id=message.msg_id, parent_id=message.parent_id)
         except LocalProtocolError as error:
             return Drop(peer.key, message, Reason.ILLEGAL, str(error))
-        return replace(send, step=step) if step is not None else Drop(peer.key, message, Reason.LATE)
+        peer.step = step
+        return send if step is not None else Drop(peer.key, message, Reason.LATE)
 
     def _open(self, peer: _Session) -> Opened:
         assert peer.greeting is not None
