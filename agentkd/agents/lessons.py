@@ -98,6 +98,9 @@ class DirectLesson:
         """The payloads of a step, one a teacher."""
         return self.peek(step)
 
+    def secure(self) -> None:
+        """Nothing is recorded."""
+
     def peek(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher."""
         payloads = []

@@ -98,6 +98,9 @@ class MutualLesson:
         self._interview.want(Want(step))
         return tuple({LOGITS.name: self._understand(self._heard.pop(key), key)} for key in self._partners)
 
+    def secure(self) -> None:
+        """What was said lies in its file before it is handed over."""
+
     def peek(self, step: int) -> Knowledge:
         """Nothing is known before the student has spoken."""
         return ()

@@ -117,6 +117,11 @@ class RemoteLesson:
         self._in_use = [fetched for _, fetched in heard]
         return tuple(taught for taught, _ in heard)
 
+    def secure(self) -> None:
+        """Waits until the recording holds what was told."""
+        if self._recorder:
+            self._recorder.secure()
+
     def peek(self, step: int) -> Knowledge:
         """The payloads of a step, which can still be heard afterwards."""
         self._want(step, is_peek=True)

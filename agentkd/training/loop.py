@@ -50,6 +50,10 @@ class Teaching(Protocol):
         """The hard loss and what the teachers add to it, weighted."""
         ...
 
+    def secure(self) -> None:
+        """Waits until what a training that resumes here needs of the steps so far is on disk."""
+        ...
+
 
 class Untaught:
     """Nobody teaches."""
@@ -64,6 +68,9 @@ class Untaught:
     def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
         """The hard loss alone."""
         return hard
+
+    def secure(self) -> None:
+        """Nothing was said."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,7 @@ def train(
         if progress.step % per_epoch == 0:
             pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
             if checkpoint:
+                plan.teaching.secure()
                 save_checkpoint(checkpoint, network, optimizers, progress, task=task)
                 last_save = time.monotonic()
             if pruned:
@@ -151,6 +159,7 @@ def train(
                 break
         elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
             clock.update()
+            plan.teaching.secure()
             save_checkpoint(checkpoint, network, optimizers, progress, task=task)
             last_save = time.monotonic()
 
