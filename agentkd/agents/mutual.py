@@ -39,7 +39,7 @@ from agentkd.messages.bodies import (
     TaughtBy,
 )
 from agentkd.objectives import LOGITS
-from agentkd.task import ExchangeSummary, Task
+from agentkd.task import ExchangeSummary, Mutual
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs
 
@@ -60,7 +60,7 @@ class MutualLesson:
 
     def __init__(
         self,
-        task: Task,
+        task: Mutual,
         feed: DatasetFeed,
         partners: tuple[TaughtBy, ...],
         *,
@@ -71,7 +71,6 @@ class MutualLesson:
         check: Callable[[], None],
         wait_s: float = WAIT_S,
     ) -> None:
-        assert task.distillation
         self._task, self._key, self._folder = task, task.digest, folder
         self._post, self._carrier, self._inbox = post, carrier, inbox
         self.terms, self._distillation = blend(task, feed).terms, task.distillation

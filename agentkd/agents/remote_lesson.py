@@ -18,7 +18,7 @@ from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaughtBy, Way
-from agentkd.task import ExchangeSummary, Task
+from agentkd.task import Distill, ExchangeSummary
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs
 
@@ -46,7 +46,7 @@ class RemoteLesson:
 
     def __init__(
         self,
-        task: Task,
+        task: Distill,
         feed: DatasetFeed,
         teachers: tuple[TaughtBy, ...],
         *,
@@ -60,7 +60,6 @@ class RemoteLesson:
         recorder: Recorder | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
-        assert task.distillation
         self._task, self._feed, self._carrier = task, feed, carrier
         self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder
         self.terms = blend(task, feed).terms

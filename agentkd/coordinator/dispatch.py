@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+from agentkd.task import DataSource, Task, TeacherReference
 
 GUEST_SLOT = -1
 
@@ -311,7 +311,7 @@ class Dispatcher:
         moves: list[Action] = []
         for key, running in self.running.items():
             task = self.tasks[key]
-            for weights, teacher in running.teachers.items() if not task.partners else ():
+            for weights, teacher in running.teachers.items() if task.taught_by else ():
                 load = self._load()
                 other = self._teaching(weights, task.data)
                 member = self.members.get(teacher)
@@ -329,18 +329,18 @@ class Dispatcher:
         actions: list[Action] = list(self._fill_learning_bench())
         reserved = {weights for running in self.running.values() for weights in running.teachers}
         for key, running in self.running.items():
-            references = {reference.weights: reference for reference in self.tasks[key].teachers}
+            references = {reference.weights: reference for reference in self.tasks[key].taught_by}
             for weights in running.teachers.keys() & references.keys():
                 actions += self._have_taught(references[weights], self.tasks[key].data, reserved)
         free = [m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is Condition.IDLE]
         for key, task in list(self.waiting.items()):
             if not free or sum(other in self.waiting for other in self._cohorts[key]) > len(free):
                 break  # or others would take the agents of students that must start together, for ever
-            if task.partners:
+            if len(self._cohorts[key]) > 1:
                 actions += self._start_together(key, free) if key in self.waiting else []
                 continue
             spared = self.spared.get(key, frozenset())
-            taught_by = [t for t in task.teachers if t.weights not in spared] if task.kind is TaskKind.DISTILL else []
+            taught_by = [teacher for teacher in task.taught_by if teacher.weights not in spared]
             needed = {reference.weights for reference in taught_by}
             reserved |= needed
             for reference in taught_by:
@@ -380,7 +380,7 @@ class Dispatcher:
     def _num_copies(self, weights: str) -> int:
         """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
         tasks = (self.tasks[key] for key in (*self.running, *self.waiting))
-        students = sum(any(teacher.weights == weights for teacher in task.teachers) for task in tasks)
+        students = sum(any(teacher.weights == weights for teacher in task.taught_by) for task in tasks)
         return max(1, min(self.max_copies, students, self.num_slots))
 
     def _have_taught(self, reference: TeacherReference, data: DataSource, reserved: set[str]) -> list[Action]:
