@@ -3,6 +3,7 @@
 A lesson of either kind says what a question looks like as a message, and takes the answers.
 """
 
+import contextlib
 import logging
 import queue
 import time
@@ -126,21 +127,20 @@ class Interview:
             ArtifactNotFoundError: it is not recorded, and nobody teaches it.
             AgentKDError: an answer is not what was asked for, or the task was cancelled.
         """
-        started = ticked = time.monotonic()
+        started = time.monotonic()
+        next_tick = started + self._line.poll_s
         self._is_delivered = False
         self._handle(event)
         while not self._is_delivered:
             self._line.check()
             now = time.monotonic()
-            if now - ticked >= self._line.poll_s:
-                ticked = now
+            if now >= next_tick:
+                next_tick = now + self._line.poll_s
                 here = frozenset(question for question in self._questions.due(now) if self._asks.lies_here(question))
                 self._handle(Tick(here))
-                continue
-            try:
-                self._hear(self._line.inbox.get(timeout=ticked + self._line.poll_s - now))
-            except queue.Empty:
-                continue
+            if not self._is_delivered:
+                with contextlib.suppress(queue.Empty):
+                    self._hear(self._line.inbox.get(timeout=next_tick - now))
         self._asked = {number: asked for number, asked in self._asked.items() if self._questions.knows(asked[0])}
         self.waited_s += time.monotonic() - started
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from experiments import SPEC
+from remembering import RememberingPost
 
-from agentkd.agents import remote_lesson
+from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import Blend
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
@@ -21,7 +22,6 @@ from agentkd.messages.bodies import (
     ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
-    KnowledgeRequest,
     PeerAddress,
     Piece,
     TaughtBy,
@@ -39,27 +39,6 @@ ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key="a" * 40)
 SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
-
-
-class RememberingPost:
-    """What a lesson needs of a post, with every call kept."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, KnowledgeRequest, int]] = []
-        self.open: set[str] = set()
-
-    endpoint = "tcp://127.0.0.1:3"
-
-    def connect(self, address: PeerAddress) -> None:
-        self.open.add(address.public_key)
-
-    def disconnect(self, public_key: str) -> None:
-        self.open.discard(public_key)
-
-    def send(self, peer: str, body: KnowledgeRequest, buffers: tuple[bytes, ...] = ()) -> int:
-        self.sent_buffers = buffers
-        self.said.append((peer, body, len(self.said) + 1))
-        return len(self.said)
 
 
 class Table:
@@ -130,13 +109,24 @@ def test_answers_out_of_order_go_to_their_steps(table: Table) -> None:
     assert table.hear(1)[0]["logits"].unique().item() == 2.0
 
 
+class QuickTime:
+    """A clock that is a quarter of a second later each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.25
+        return self.now
+
+
 def test_a_silent_teacher_is_asked_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_lesson, "POLL_S", 0.0)
-    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.0)
-    table = Table(wait_s=0.01)
-    with pytest.raises(ReplyTimeoutError, match=r"first did not answer soft targets of step 0 within 0\.0 s"):
+    monkeypatch.setattr(interview, "time", QuickTime())
+    table = Table(wait_s=25.0)
+    with pytest.raises(ReplyTimeoutError, match=r"first did not answer soft targets of step 0 within 25\.0 s"):
         table.hear(0)
-    assert len(table.post.said) > 2 * STEPS_AHEAD
+    assert len(table.post.said) == 3 * STEPS_AHEAD
 
 
 def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
