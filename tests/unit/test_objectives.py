@@ -202,6 +202,13 @@ def test_dkd_by_hand() -> None:
     assert math.isclose(by_hand(Dkd(target=1, rest=8), student, teacher, LABEL), target + 8 * rest, rel_tol=1e-9)
 
 
+def test_dkd_has_a_gradient_where_a_teacher_is_surer_than_exp_can_say() -> None:
+    student = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    sent = {"logits": torch.tensor([200.0, 0.0, 0.0]).reshape(1, 3, 1, 1)}
+    objectives.loss(Dkd(), {"logits": student}, [sent], Moment(LABEL, IGNORE)).backward()
+    assert student.grad is not None and torch.isfinite(student.grad).all() and student.grad[0, 0] < 0
+
+
 def test_dist_by_hand() -> None:
     """Opposite order over the classes has correlation -1."""
     teacher, student = one(1, 0), one(0, 1)
