@@ -26,7 +26,7 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.knowledge import tensors
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -71,7 +71,7 @@ class Hand:
     post: Post
     inbox: "queue.Queue[Delivery]"
     launcher: LocalLauncher
-    agents: dict[str, AgentProcess]
+    agents: dict[str, Fork]
     keys: dict[str, str]
     addresses: dict[str, PeerAddress]
     transport: str = "auto"
