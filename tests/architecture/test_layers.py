@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "agentkd"
 # Top row first. A unit imports only rows below its own; units in one row are independent.
 LAYERS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "testing"},
     {"community", "conformance", "replay", "report"},
     {"agents"},
     {"exchange", "launch", "pipeline"},
@@ -31,7 +31,7 @@ OWNERS = {
     "msgpack": {"messages"},
     "optuna": {"search"},
     "sqlalchemy": {"search"},
-    "torch": {"networks", "training", "knowledge", "agents", "community"},
+    "torch": {"networks", "training", "knowledge", "agents", "community", "testing"},
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "knowledge", "training", "networks", "report"},
     "PIL": {"datasets"},
