@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkd.agents.crew import Crew, Finished
-from agentkd.agents.watching import Snapshot, Watcher
+from agentkd.agents.watching import Silent, Snapshot, Watcher
 from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
@@ -29,12 +29,19 @@ SHOW_EVERY_S = 0.25
 log = logging.getLogger(__name__)
 
 
-def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> Outlook:
+def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watcher: Watcher | None = None) -> Outlook:
     """Runs an experiment in a folder, or goes on with it; returns the finished outlook.
+
+    Args:
+        experiment: from ``agentkd.load_experiment``.
+        folder: of the run; it is made if it is not there.
+        watcher: who is told how it goes; nobody if it is not given.
 
     Raises:
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
+    folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
     with RunLock(folder), Journal(folder.journal) as journal:
         _adopt_experiment(experiment, folder, journal)
