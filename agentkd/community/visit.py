@@ -87,7 +87,7 @@ class Visit:
         return self._is_open
 
     @property
-    def crew(self) -> Crew:
+    def agents(self) -> Crew:
         """Not here.
 
         Raises:

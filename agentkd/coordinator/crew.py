@@ -4,6 +4,7 @@ import logging
 import queue
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
@@ -151,7 +152,7 @@ class Crew:
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> Self:
         self._post.start()
         return self
 
