@@ -1,12 +1,13 @@
 """A scenario given to agentkd, and the same scenario given to the reference. Tasks are made here and nowhere else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from reference import training
-from reference.scenarios import RECIPE, Scenario, TeacherSetting
+from reference.scenarios import RECIPE, SCENES, Scenario, TeacherSetting
 from torch import Tensor, nn
 
 from agentkd import seeding
@@ -21,7 +22,7 @@ from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 from agentkd.networks.families import loss_name, resolve
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import Consolidation, DataSource, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import Consolidation, DataSource, Partner, Task, TaskKind, TaskResult, TeacherReference
 
 CPU = torch.device("cpu")
 SEED, VIEW_SEED, IGNORE = 3, 4, 255
@@ -201,3 +202,35 @@ def moved(architecture: Architecture, weights: State) -> dict[str, float]:
         if before.is_floating_point():
             found[part] = found.get(part, 0.0) + float(((weights[name].double() - before.double()) ** 2).sum())
     return {part: squared**0.5 for part, squared in found.items()}
+
+
+def small(width: int = 8) -> Architecture:
+    return resolve("tiny_networks:tiny", 5, {"width": width})
+
+
+def put(store: Store, architecture: Architecture, seed: int) -> str:
+    """Stores the weights of a network that was built with a seed."""
+    return store.put(encode_weights(architecture, dict(build(architecture, seed=seed).state_dict())))
+
+
+def look(kind: str, weights: str, **fields: Any) -> Task:
+    """A task that learns nothing: ``evaluate``, ``assess``, ``features``, ``consolidate``."""
+    return Task(kind=TaskKind(kind), architecture=small(), data=source(SCENES), initial_weights=weights, **fields)
+
+
+def average(shares: Mapping[str, float]) -> Task:
+    """The mean of weights by their shares."""
+    teachers = tuple(TeacherReference(architecture=small(), weights=weights, share=share) for weights, share in shares.items())
+    return Task(kind=TaskKind.AVERAGE, architecture=small(), data=source(SCENES), teachers=teachers)
+
+
+def mutual(*widths: int, **fields: Any) -> Task:
+    """The task of the first of several students that teach each other."""
+    recipe = Recipe.model_validate(RECIPE)
+    first, *others = (
+        Partner(architecture=small(width), recipe=recipe, seed=SEED + number) for number, width in enumerate(widths)
+    )
+    own = {name: getattr(first, name) for name in Partner.model_fields}
+    partners = tuple(sorted(others, key=lambda partner: partner.digest))
+    distillation = Distillation.model_validate({"alpha": 0.3, "codec": "float32"} | fields)
+    return Task(kind=TaskKind.MUTUAL, data=source(SCENES), partners=partners, distillation=distillation, **own)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from experiments import SPEC
+from remembering import RememberingPost
 
 from agentkd.agents import remote_lesson
 from agentkd.agents.feeding import DatasetFeed
@@ -17,14 +18,15 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
+from agentkd.exchange.segments import SegmentPool
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
     ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
-    KnowledgeRequest,
     PeerAddress,
     Piece,
+    ReleaseEvent,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -39,27 +41,6 @@ ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key="a" * 40)
 SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
-
-
-class RememberingPost:
-    """What a lesson needs of a post, with every call kept."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, KnowledgeRequest, int]] = []
-        self.open: set[str] = set()
-
-    endpoint = "tcp://127.0.0.1:3"
-
-    def connect(self, address: PeerAddress) -> None:
-        self.open.add(address.public_key)
-
-    def disconnect(self, public_key: str) -> None:
-        self.open.discard(public_key)
-
-    def send(self, peer: str, body: KnowledgeRequest, buffers: tuple[bytes, ...] = ()) -> int:
-        self.sent_buffers = buffers
-        self.said.append((peer, body, len(self.said) + 1))
-        return len(self.said)
 
 
 class Table:
@@ -243,3 +224,24 @@ def test_the_weight_of_an_objective_follows_its_schedule() -> None:
     assert term("constant", 0.25) > 0
     assert term("fall", 0.25) == pytest.approx(0.75 * term("constant", 0.25))
     assert term("rise", 0.0) == 0
+
+
+def test_what_teachers_lent_is_given_back_once_the_next_step_begins_and_when_the_lesson_ends(table: Table) -> None:
+    pool = SegmentPool()
+    buffer = tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)})
+    for number in (2, 3, 1):
+        segment = pool.take(len(buffer))
+        segment.view[: len(buffer)] = buffer
+        table.answer(number, piece=Piece(way="shared", size_bytes=len(buffer), handle=pool.lease("student", segment)))
+        pool.give(segment)
+
+    def given_back() -> list[int]:
+        return [lease for _, body, _ in table.post.said if isinstance(body, ReleaseEvent) for lease in body.leases]
+
+    table.lesson.fetch(0)
+    assert given_back() == [], "what is in use is not given back"
+    table.lesson.fetch(1)
+    assert given_back() == [3]
+    table.lesson.close()
+    assert sorted(given_back()) == [1, 2, 3] and table.post.open == set()
+    pool.close()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from experiments import SPEC
 
+from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import encode_weights
 from agentkd.datasets.opening import open_dataset
@@ -108,3 +109,31 @@ def test_every_payload_of_a_request_comes_from_one_forward_pass() -> None:
 def test_what_it_cannot_give_is_refused_by_name(changes: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         teacher().answer(request(**changes))
+
+
+def sent(seed: int) -> bytes:
+    return tensors.encode({"images": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))})
+
+
+def test_images_that_are_sent_are_told_apart_by_their_pixels() -> None:
+    taught, asked = teacher(), request(views=())
+    first, second, again = (taught.answer(asked, images=sent(seed)) for seed in (1, 2, 1))
+    assert taught.num_forwards == 2 and [answer.is_cached for answer in (first, second, again)] == [False, False, True]
+    assert bytes(first.parcel.view) == bytes(again.parcel.view) != bytes(second.parcel.view)
+
+
+def test_what_is_taught_is_said_in_evaluation_mode() -> None:
+    network = build(NETWORK, seed=1)
+    found = tensors.decode(teacher().answer(request(views=(), codec="float32"), images=sent(1)).parcel.view)["logits"]
+    images = tensors.decode(sent(1))["images"]
+    with torch.no_grad():
+        assert torch.allclose(found, network.eval()(images)["logits"], atol=1e-6)
+        assert not torch.allclose(found, network.train()(images)["logits"], atol=1e-2)
+
+
+def test_answers_that_take_too_much_memory_are_forgotten_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = teacher()
+    size = taught.answer(request(views=()), images=sent(0)).parcel.size_bytes
+    monkeypatch.setattr(teaching, "CACHED_BYTES", 2 * size)
+    cached = [taught.answer(request(views=()), images=sent(seed)).is_cached for seed in (1, 0, 2, 0, 1)]
+    assert cached == [False, True, False, True, False], "0 was used again, so 1 was the oldest when 2 came"
