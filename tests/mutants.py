@@ -1,0 +1,301 @@
+"""Changes the code a little, many times, and says which changes no unit test notices: ``make mutants``.
+
+It works in a copy of the tree. First the unit tests run once, unchanged, and it is noted which functions each of them runs.
+Then each change is tried with the tests that run the changed function, the quickest first, until one fails. Changes with a
+name (``mutants.toml``) are all tried; of all others as many as there is time for, in an order drawn by lot.
+
+    python tests/mutants.py --minutes 10 --seed 1
+    python tests/mutants.py --minutes 5 --module agentkd/training/loop.py
+
+Ends with 1 if a named change survives, or more than a twentieth of the others without a reason in ``mutants.toml``; with 2 if the
+tests fail without any change.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mutating import MODULE, Book, Mutant, modules, mutants_of, sample
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks")
+PRELOADED = ("torch", "torchmetrics", "optuna", "pydantic", "hypothesis", "pytest", "PIL.Image", "yaml", "zmq", "psutil")
+ALLOWED = 0.05
+MOST_S = 40.0  # of tests for one change, as long as they took without it
+SLOWER = 8.0  # how many times as long before a change counts as one that never ends
+AT_LEAST_S = 60.0
+NOT_TRIED = {"test_documents.py", "test_protocols.py", "test_mutants.py"}  # of texts, not of behaviour
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the unit tests run: by test the functions and how long it took."""
+
+    functions: dict[str, set[tuple[str, str]]]
+    seconds: dict[str, float]
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Those that run the changed function, or anything of the module if the change is in none; the quickest first."""
+
+        def runs(ran: set[tuple[str, str]]) -> bool:
+            if mutant.function == MODULE:
+                return any(module == mutant.module for module, _ in ran)
+            return (mutant.module, mutant.function) in ran
+
+        chosen, spent = [], 0.0
+        for test in sorted((test for test, ran in self.functions.items() if runs(ran)), key=self.seconds.__getitem__):
+            spent += self.seconds[test]
+            if chosen and spent > MOST_S:
+                break
+            chosen.append(test)
+        return chosen
+
+
+class Tracer:
+    """A pytest plugin that writes down, for each test, the functions of agentkd that it runs, in any thread."""
+
+    def __init__(self, root: Path, packages: Sequence[str]) -> None:
+        self._prefix, self._within = f"{root}/", tuple(f"{root}/agentkd/{package}/" for package in packages)
+        self._ran: set[Any] = set()
+        self.functions: dict[str, list[tuple[str, str]]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            self._ran.add(frame.f_code)
+
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        self._ran = set()
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        found = {
+            (code.co_filename.removeprefix(self._prefix), code.co_qualname.partition(".<locals>")[0])
+            for code in self._ran
+            if code.co_filename.startswith(self._within)
+        }
+        self.functions[nodeid] = sorted(found)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+class Copy:
+    """A copy of the tree, in which tests run in forks of this process, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        for name in COPIED:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile"):
+            shutil.copy(ROOT / name, folder / name)
+
+    def run(
+        self, arguments: Sequence[str], *, within_s: float, plugin: "Tracer | None" = None, report: Path | None = None
+    ) -> int | None:
+        """Exit code of pytest, or ``None`` if it did not end in time."""
+        child = os.fork()
+        if child == 0:
+            _test(self.root, arguments, plugin, report)
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                _end_group(child)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+        _end_group(child)
+        os.waitpid(child, 0)
+        return None
+
+    def trace(self) -> Trace | None:
+        """What each unit test runs; ``None`` if they fail."""
+        report = self.root / "trace.json"
+        files = sorted(path.relative_to(self.root).as_posix() for path in (self.root / "tests" / "unit").glob("test_*.py"))
+        chosen = [name for name in files if Path(name).name not in NOT_TRIED]
+        packages = tuple(sorted({Path(module).parts[1] for module in modules(self.root)} | {"datasets"}))
+        if self.run([*chosen, "-q"], within_s=3600, plugin=Tracer(self.root, packages), report=report) != 0:
+            return None
+        told = json.loads(report.read_text())
+        return Trace({test: {(m, f) for m, f in ran} for test, ran in told["functions"].items()}, told["seconds"])
+
+    def survives(self, mutant: Mutant, source: str, trace: Trace) -> str:
+        """``killed``, ``survived`` or ``timed out``."""
+        tests = trace.tests_of(mutant)
+        if not tests:
+            return "survived"
+        path = self.root / mutant.module
+        usual_s = sum(trace.seconds[test] for test in tests)
+        path.write_text(mutant.apply(source), encoding="utf-8")
+        try:
+            code = self.run([*tests, "-x", "-q"], within_s=AT_LEAST_S + SLOWER * usual_s)
+        finally:
+            path.write_text(source, encoding="utf-8")
+        return "timed out" if code is None else "survived" if code == 0 else "killed"
+
+
+def _test(root: Path, arguments: Sequence[str], plugin: Tracer | None, report: Path | None) -> None:
+    """Runs pytest in this fork and ends it."""
+    code = 99
+    try:
+        os.setpgid(0, 0)
+        os.chdir(root)
+        sys.path[:] = [str(root), str(root / "tests"), *(p for p in sys.path if p and not Path(p).is_relative_to(ROOT))]
+        os.environ["PYTHONPATH"] = f"{root}:{root / 'tests'}"
+        sys.dont_write_bytecode = True
+        output = os.open(root / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        import pytest
+
+        code = int(pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[plugin] if plugin else []))
+        if plugin and report:
+            report.write_text(json.dumps({"functions": plugin.functions, "seconds": plugin.seconds}))
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _end_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+@dataclass
+class Table:
+    """What became of the changes."""
+
+    outcomes: list[tuple[Mutant, str, str]]
+
+    def add(self, mutant: Mutant, outcome: str, reason: str) -> None:
+        self.outcomes.append((mutant, "excused" if outcome == "survived" and reason else outcome, reason))
+
+    def share(self) -> float:
+        """Of the changes that were tried, those that survived without a reason."""
+        return sum(outcome == "survived" for _, outcome, _ in self.outcomes) / max(1, len(self.outcomes))
+
+    def text(self) -> str:
+        columns = ("killed", "timed out", "excused", "survived")
+        counts: dict[str, Counter[str]] = {}
+        for mutant, outcome, _ in self.outcomes:
+            counts.setdefault(mutant.package, Counter())[outcome] += 1
+        counts["all"] = sum(counts.values(), Counter())
+        lines = [f"{'package':<12}{'tried':>8}" + "".join(f"{column:>12}" for column in columns)]
+        lines += [
+            f"{name:<12}{count.total():>8}" + "".join(f"{count[column]:>12}" for column in columns)
+            for name, count in counts.items()
+        ]
+        return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0, help="time for the changes without a name")
+    parser.add_argument("--seed", type=int, default=1, help="which of them, and in which order")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="changes tried at a time")
+    parser.add_argument("--module", default="", help="changes of one module, or of those whose path begins so, alone")
+    parser.add_argument("--named", action="store_true", help="the changes with a name alone")
+    parser.add_argument("--output", type=Path, help="where to write what became of each change")
+    given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in PRELOADED:
+        importlib.import_module(name)
+    sources, book = modules(ROOT), Book.read(ROOT / "tests" / "mutants.toml")
+    with tempfile.TemporaryDirectory(prefix="agentkd-mutants-") as folder:
+        copies = [Copy(Path(folder) / str(number)) for number in range(given.jobs)]
+        started = time.monotonic()
+        trace = copies[0].trace()
+        if trace is None:
+            print((copies[0].root / "output.txt").read_text()[-4000:])
+            print("the unit tests fail without any change")
+            return 2
+        print(f"{len(trace.functions)} tests in {time.monotonic() - started:.0f} s", flush=True)
+        lost = 0
+        if not given.module:
+            lost = try_named(copies, book, trace)
+        table = Table([])
+        if not given.named:
+            try_sampled(copies, sources, book, trace, given, table)
+    return report(table, sources, book, given, lost)
+
+
+def try_named(copies: Sequence[Copy], book: Book, trace: Trace) -> int:
+    """Says of each change with a name whether it is noticed; returns how many are not."""
+    sources = modules(
+        ROOT, sorted({Path(m).parts[1] for m in modules(ROOT)} | {named["package"] for named in book.named if "package" in named})
+    )
+    mutants = [book.locate(named, sources) for named in book.named]
+    outcomes = list(in_turns(copies, mutants, sources, trace))
+    names = {id(mutant): named["name"] for mutant, named in zip(mutants, book.named, strict=True)}
+    for mutant, outcome in outcomes:
+        print(f"{outcome:<10} {names[id(mutant)]}")
+    lost = sum(outcome == "survived" for _, outcome in outcomes)
+    print(f"changes with a name: {len(outcomes)}, of them survived {lost}\n", flush=True)
+    return lost
+
+
+def try_sampled(
+    copies: Sequence[Copy], sources: dict[str, str], book: Book, trace: Trace, given: argparse.Namespace, table: Table
+) -> None:
+    every = [m for module, source in sources.items() if module not in book.edges for m in mutants_of(module, source)]
+    chosen = sample([m for m in every if m.module.startswith(given.module)], given.seed)
+    deadline = time.monotonic() + given.minutes * 60
+    for mutant, outcome in in_turns(copies, chosen, sources, trace, deadline=deadline):
+        table.add(mutant, outcome, book.reason(mutant))
+        if outcome != "killed":
+            print(f"{table.outcomes[-1][1]}: {mutant}", flush=True)
+
+
+def in_turns(
+    copies: Sequence[Copy], mutants: Sequence[Mutant], sources: dict[str, str], trace: Trace, *, deadline: float = float("inf")
+) -> Iterator[tuple[Mutant, str]]:
+    """Tries changes, one at a time in each copy, until all are done or the time is over."""
+    waiting, ready = list(reversed(mutants)), list(copies)
+
+    def one(mutant: Mutant) -> tuple[Mutant, str]:
+        copy = ready.pop()
+        try:
+            return mutant, copy.survives(mutant, sources[mutant.module], trace)
+        finally:
+            ready.append(copy)
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        while waiting and time.monotonic() < deadline:
+            few = [waiting.pop() for _ in range(min(len(waiting), 4 * len(copies)))]
+            yield from pool.map(one, few)
+
+
+def report(table: Table, sources: dict[str, str], book: Book, given: argparse.Namespace, lost: int) -> int:
+    if table.outcomes:
+        possible = sum(len(mutants_of(module, source)) for module, source in sources.items() if module not in book.edges)
+        print(f"\n{table.text()}\n")
+        print(f"{len(table.outcomes)} of {possible} changes, seed {given.seed}: {100 * table.share():.1f} % survive unexcused")
+        print(
+            f"not tried, because process tests alone run them: {', '.join(Path(module).name for module in book.edges) or 'none'}"
+        )
+    if given.output:
+        told = [{"outcome": outcome, "reason": reason, "change": str(mutant)} for mutant, outcome, reason in table.outcomes]
+        given.output.write_text(json.dumps(told, indent=1))
+    return int(lost > 0 or table.share() > ALLOWED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
