@@ -13,6 +13,7 @@ tests fail without any change.
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -34,7 +35,24 @@ from mutating import MODULE, Book, Mutant, modules, mutants_of, sample
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks")
-PRELOADED = ("torch", "torchmetrics", "optuna", "pydantic", "hypothesis", "pytest", "PIL.Image", "yaml", "zmq", "psutil")
+PRELOADED = (
+    "torch",
+    "torchmetrics",
+    "optuna",
+    "torch._dynamo",
+    "pydantic",
+    "hypothesis",
+    "pytest",
+    "safetensors.torch",
+    "matplotlib.pyplot",
+    "rich.progress",
+    "typer",
+    "jinja2",
+    "PIL.Image",
+    "yaml",
+    "zmq",
+    "psutil",
+)
 ALLOWED = 0.05
 MOST_S = 40.0  # of tests for one change, as long as they took without it
 SLOWER = 8.0  # how many times as long before a change counts as one that never ends
@@ -76,17 +94,17 @@ class Tracer:
         self.seconds: dict[str, float] = {}
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
-            self._ran.add(frame.f_code)
+        """Called where a function begins; since it returns nothing, for none of its lines."""
+        self._ran.add(frame.f_code)
 
     def pytest_runtest_protocol(self, item: Any) -> None:
         self._ran = set()
-        threading.setprofile(self._note)
-        sys.setprofile(self._note)
+        threading.settrace(self._note)
+        sys.settrace(self._note)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
         found = {
             (code.co_filename.removeprefix(self._prefix), code.co_qualname.partition(".<locals>")[0])
             for code in self._ran
@@ -127,15 +145,24 @@ class Copy:
         return None
 
     def trace(self) -> Trace | None:
-        """What each unit test runs; ``None`` if they fail."""
-        report = self.root / "trace.json"
-        files = sorted(path.relative_to(self.root).as_posix() for path in (self.root / "tests" / "unit").glob("test_*.py"))
-        chosen = [name for name in files if Path(name).name not in NOT_TRIED]
-        packages = tuple(sorted({Path(module).parts[1] for module in modules(self.root)} | {"datasets"}))
-        if self.run([*chosen, "-q"], within_s=3600, plugin=Tracer(self.root, packages), report=report) != 0:
-            return None
-        told = json.loads(report.read_text())
+        """What each unit test runs, kept until the code or a test changes; ``None`` if they fail."""
+        kept = Path(tempfile.gettempdir()) / f"agentkd-mutants-{self._digest()}.json"
+        if not kept.is_file():
+            made = self.root / "trace.json"
+            files = sorted((self.root / "tests" / "unit").glob("test_*.py"))
+            chosen = [path.relative_to(self.root).as_posix() for path in files if path.name not in NOT_TRIED]
+            packages = tuple(sorted({Path(module).parts[1] for module in modules(self.root)} | {"datasets"}))
+            if self.run([*chosen, "-q"], within_s=3600, plugin=Tracer(self.root, packages), report=made) != 0:
+                return None
+            shutil.move(made, kept)
+        told = json.loads(kept.read_text())
         return Trace({test: {(m, f) for m, f in ran} for test, ran in told["functions"].items()}, told["seconds"])
+
+    def _digest(self) -> str:
+        made = hashlib.sha256()
+        for path in sorted([*(self.root / "agentkd").rglob("*.py"), *(self.root / "tests").rglob("*.*")]):
+            made.update(path.read_bytes() if path.is_file() and path.name != "mutants.toml" else b"")
+        return made.hexdigest()[:16]
 
     def survives(self, mutant: Mutant, source: str, trace: Trace) -> str:
         """``killed``, ``survived`` or ``timed out``."""
@@ -243,10 +270,11 @@ def try_named(copies: Sequence[Copy], book: Book, trace: Trace) -> int:
         ROOT, sorted({Path(m).parts[1] for m in modules(ROOT)} | {named["package"] for named in book.named if "package" in named})
     )
     mutants = [book.locate(named, sources) for named in book.named]
-    outcomes = list(in_turns(copies, mutants, sources, trace))
     names = {id(mutant): named["name"] for mutant, named in zip(mutants, book.named, strict=True)}
-    for mutant, outcome in outcomes:
-        print(f"{outcome:<10} {names[id(mutant)]}")
+    outcomes = []
+    for mutant, outcome in in_turns(copies, mutants, sources, trace):
+        print(f"{outcome:<10} {names[id(mutant)]}", flush=True)
+        outcomes.append((mutant, outcome))
     lost = sum(outcome == "survived" for _, outcome in outcomes)
     print(f"changes with a name: {len(outcomes)}, of them survived {lost}\n", flush=True)
     return lost

@@ -10,6 +10,7 @@ import pytest
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
+from agentkd.artifacts.garbage import remove
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
@@ -142,3 +143,33 @@ def test_a_second_coordinator_is_refused_and_the_lock_dies_with_its_holder(tmp_p
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path) -> None:
     with pytest.raises(ArtifactError, match="agentkd run FILE"):
         RunFolder(Path(tmp_path)).must_exist()
+
+
+def test_what_lies_here_of_a_task_that_has_ended_is_removed_and_nothing_else(tmp_path) -> None:
+    folder = RunFolder(tmp_path)
+    kept = [folder.checkpoint("b"), folder.said("b", 0), folder.lesson("a")]
+    for path in [*kept, folder.checkpoint("a"), folder.said("a", 0), folder.said("a", 1)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    folder.clear("a")
+    folder.clear("a")
+    assert sorted(path for path in folder.checkpoints.rglob("*") if path.is_file()) == sorted(kept)
+    assert not folder.said("a", 0).parent.exists()
+
+
+def test_whether_somebody_works_in_a_folder_can_be_seen_from_outside(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not RunLock(folder).is_held
+    with RunLock(folder):
+        assert RunLock(folder).is_held and RunLock(folder).is_held
+    assert folder.lock.is_file() and not RunLock(folder).is_held
+
+
+def test_files_are_removed_and_counted_and_one_that_cannot_be_is_named(tmp_path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"x")
+    assert remove([tmp_path / "a", tmp_path / "b", tmp_path / "gone"]) == 3
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="folder"):
+        remove([tmp_path / "folder"])

@@ -287,3 +287,22 @@ def test_copies_that_cannot_be_evened_out_further_leave_their_students_where_the
     assert dispatcher.students() == {"agent-4": ("agent-2", "agent-3"), "agent-5": ("agent-1",)}
     for _ in range(3):
         assert dispatcher.handle(Ready("agent-5", "w1")) == [], "two and one stay two and one"
+
+
+def test_weights_that_need_not_be_taught_are_not_waited_for() -> None:
+    dispatcher = Dispatcher(1)
+    dispatcher.spare({"a": frozenset({"w1"})})
+    dispatcher.want([("a", task(TEACHER))])
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 1, ())]
+
+
+def test_an_agent_that_could_not_adopt_weights_is_free_for_others() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    dispatcher.teaching_failed("agent-2")
+    assert dispatcher.want([]) == [Teach("agent-2", TEACHER, DATA)], "it is asked again"
+    dispatcher.handle(Ready("agent-2", "w1"))
+    dispatcher.teaching_failed("agent-2")
+    dispatcher.teaching_failed("nobody")
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")], "who teaches already is left alone"

@@ -20,7 +20,7 @@ from agentkd.knowledge import tensors
 from agentkd.messages.bodies import AssessRequest
 from agentkd.networks.build import build
 from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import TaskResult
+from agentkd.task import Consolidation, TaskResult
 
 CPU = torch.device("cpu")
 VIEWS = ((0, 5), (3, 6))
@@ -144,3 +144,17 @@ def test_a_teacher_looks_at_strangers_images_in_evaluation_mode() -> None:
     bound = torch.quantile(energies(logits_of(known)).flatten(), 0.95)
     assert reply.known_fraction == pytest.approx(float((energies(logits) <= bound).double().mean()), abs=2e-3)
     teacher.close()
+
+
+def test_what_matters_now_is_added_to_what_mattered_before_which_fades(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    weights = put(store, small(), 7)
+    now = tensors.decode(store.get(run(look("consolidate", weights), store).knowledge))
+    named = dict(network().named_parameters())
+    assert now.keys() == named.keys() and all(bool((value >= 0).all()) for value in now.values())
+    total = sum(float(value.double().sum()) for value in now.values())
+    assert total / sum(value.numel() for value in now.values()) == pytest.approx(1.0, rel=1e-5), "the mean is one"
+    before = {name: torch.rand(value.shape, generator=torch.Generator().manual_seed(1)) for name, value in now.items()}
+    kept = Consolidation(anchors=weights, importance=store.put(tensors.encode(before)), decay=0.3)
+    both = tensors.decode(store.get(run(look("consolidate", weights, consolidation=kept), store).knowledge))
+    assert all(torch.allclose(both[name], 0.3 * before[name] + now[name], atol=1e-6) for name in now)

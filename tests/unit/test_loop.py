@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from agentkd.errors import OutOfMemoryError
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
@@ -115,3 +116,16 @@ def test_steps_and_epochs_are_told_as_they_end() -> None:
     assert [epoch.loss for epoch in epochs] == [-0.5, -2.5] and tuple(epochs) == result.history
     assert 0 < sum(epoch.seconds for epoch in epochs) <= result.seconds
     assert result.images_per_s == pytest.approx(4 * 2 / result.seconds)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_told_with_the_batch_and_other_errors_are_left_as_they_are(error: RuntimeError) -> None:
+    def raising(*given: object) -> dict[str, Tensor]:
+        raise error
+
+    plan = Plan(recipe=Recipe(epochs=1, batch_size=2), loss=raising, labels=LossSettings(2), seed=1)
+    with pytest.raises(OutOfMemoryError, match=r"too little memory for batch \(2, 3, 1, 4\)"):
+        train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))
+    error = RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))

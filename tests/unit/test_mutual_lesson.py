@@ -19,7 +19,16 @@ from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteAgentErro
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
-from agentkd.messages.bodies import ErrorReply, KnowledgeKind, KnowledgeReply, KnowledgeRequest, PeerAddress, Piece, TaughtBy
+from agentkd.messages.bodies import (
+    ErrorReply,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    PeerAddress,
+    Piece,
+    TaughtBy,
+    TeacherMovedEvent,
+)
 from agentkd.messages.wire import Message
 from agentkd.networks.build import build
 from agentkd.training.batches import Batch
@@ -153,3 +162,28 @@ def test_partners_are_let_go_when_the_lesson_is_over(tmp_path: Path) -> None:
     assert table.post.open == {peer.public_key for peer in PEERS}
     table.lesson.close()
     assert table.post.open == set()
+
+
+def test_a_partner_that_moved_is_asked_where_it_is_now(tmp_path: Path) -> None:
+    table = Table(tmp_path, 8, 10)
+    new = PEERS[1]
+    for weights in ("ef" * 32, table.keys[0], table.keys[0]):  # of no partner; where it is now; told twice
+        table.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=weights, peer=new))))
+    data = speak({"logits": logits(1)}, "float32", 0.0, SAID_BY)
+    table.say(1, data)  # by who is not there any more: not heard
+    piece = Piece(way="inline", size_bytes=len(data), sha256=digest_bytes(data))
+    reply = KnowledgeReply(kind=KnowledgeKind.SOFT_TARGETS, weights=SAID_BY, piece=piece)
+    table.inbox.put(Delivery(new.public_key, Message(reply, parent_id=2, buffers=(data,))))
+    table.terms(logits(9))
+    assert [peer for peer, body, _ in table.post.said if isinstance(body, KnowledgeRequest)] == [
+        PEERS[0].public_key,
+        new.public_key,
+    ]
+    assert table.post.open == {new.public_key}
+
+
+def test_nobody_inherits_from_a_partner(tmp_path: Path) -> None:
+    table = Table(tmp_path, 8, 10)
+    assert table.lesson.peek(0) == ()
+    with pytest.raises(ArtifactNotFoundError):
+        table.lesson.fetch_weights(SAID_BY)

@@ -10,7 +10,7 @@ from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import encode_weights
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ConfigError, ContractError
+from agentkd.errors import ConfigError, ContractError, DatasetError
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
 from agentkd.networks.build import build
@@ -137,3 +137,23 @@ def test_answers_that_take_too_much_memory_are_forgotten_the_oldest_first(monkey
     monkeypatch.setattr(teaching, "CACHED_BYTES", 2 * size)
     cached = [taught.answer(request(views=()), images=sent(seed)).is_cached for seed in (1, 0, 2, 0, 1)]
     assert cached == [False, True, False, True, False], "0 was used again, so 1 was the oldest when 2 came"
+
+
+def test_a_teacher_can_be_told_of_more_data_and_keeps_those_that_it_has() -> None:
+    taught, more = teacher(), open_dataset(SPEC.replace("seed=5", "seed=6"))
+    taught.teach_about(DataSource(spec=SPEC.replace("seed=5", "seed=6"), content_digest=more.digest))
+    first, second = taught.answer(request()), taught.answer(request(dataset=more.digest))
+    assert bytes(first.parcel.view) != bytes(second.parcel.view) and taught.num_forwards == 2
+    with pytest.raises(ContractError, match="dataset"):
+        taught.answer(request(dataset="other"))
+
+
+def test_a_teacher_without_data_is_sent_images_or_says_so() -> None:
+    stored = encode_weights(NETWORK, dict(build(NETWORK, seed=1).state_dict()))
+    taught = Teacher(NETWORK, "ab" * 32, None, stored=stored, device=CPU)
+    with pytest.raises(DatasetError, match="no dataset"):
+        taught.answer(request())
+    assert not taught.answer(request(views=()), images=sent(1)).is_cached
+    for images in ({"images": torch.zeros(2, 4, 32, 32)}, {"images": torch.zeros(3, 32, 32)}, {"pictures": torch.zeros(1)}):
+        with pytest.raises(ContractError, match="images"):
+            taught.answer(request(views=()), images=tensors.encode(images))
