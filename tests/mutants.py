@@ -54,7 +54,7 @@ PRELOADED = (
     "psutil",
 )
 ALLOWED = 0.05
-MOST_S = 40.0  # of tests for one change, as long as they took without it
+MOST_S = 90.0  # of tests for one change, as long as they took without it
 SLOWER = 8.0  # how many times as long before a change counts as one that never ends
 AT_LEAST_S = 60.0
 FIRST = 12  # so many tests are tried before the modules of all the others are imported
@@ -172,17 +172,22 @@ class Copy:
         told = json.loads(kept.read_text())
         return Trace({test: {(m, f) for m, f in ran} for test, ran in told["functions"].items()}, told["seconds"])
 
+    def _failed(self) -> str:
+        lines = (self.root / "output.txt").read_text(errors="replace").splitlines()
+        told = [line.split(" - ")[0] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        return told[0].partition(" ")[2] if told else ""
+
     def _digest(self) -> str:
         made = hashlib.sha256()
         for path in sorted([*(self.root / "agentkd").rglob("*.py"), *(self.root / "tests").rglob("*.*")]):
             made.update(path.read_bytes() if path.is_file() and path.name != "mutants.toml" else b"")
         return made.hexdigest()[:16]
 
-    def survives(self, mutant: Mutant, source: str, trace: Trace) -> str:
-        """``killed``, ``survived`` or ``timed out``."""
+    def attempt(self, mutant: Mutant, source: str, trace: Trace) -> tuple[str, str]:
+        """``killed``, ``survived`` or ``timed out``, and the test that noticed."""
         tests = trace.tests_of(mutant)
         if not tests:
-            return "survived"
+            return "survived", ""
         path = self.root / mutant.module
         path.write_text(mutant.apply(source), encoding="utf-8")
         try:
@@ -190,8 +195,8 @@ class Copy:
                 usual_s = sum(trace.seconds[test] for test in few)
                 code = self.run([*few, "-x", "-q"], within_s=AT_LEAST_S + SLOWER * usual_s) if few else 0
                 if code != 0:
-                    return "timed out" if code is None else "killed"
-            return "survived"
+                    return "timed out" if code is None else "killed", self._failed()
+            return "survived", ""
         finally:
             path.write_text(source, encoding="utf-8")
 
@@ -289,10 +294,10 @@ def try_named(copies: Sequence[Copy], book: Book, trace: Trace) -> int:
     mutants = [book.locate(named, sources) for named in book.named]
     names = {id(mutant): named["name"] for mutant, named in zip(mutants, book.named, strict=True)}
     outcomes = []
-    for mutant, outcome in in_turns(copies, mutants, sources, trace):
-        print(f"{outcome:<10} {names[id(mutant)]}", flush=True)
-        outcomes.append((mutant, outcome))
-    lost = sum(outcome == "survived" for _, outcome in outcomes)
+    for mutant, outcome, test in in_turns(copies, mutants, sources, trace):
+        print(f"{outcome:<10} {names[id(mutant)]:<55} {test}", flush=True)
+        outcomes.append(outcome)
+    lost = outcomes.count("survived")
     print(f"changes with a name: {len(outcomes)}, of them survived {lost}\n", flush=True)
     return lost
 
@@ -303,7 +308,7 @@ def try_sampled(
     every = [m for module, source in sources.items() if Path(module).name not in book.edges for m in mutants_of(module, source)]
     chosen = sample([m for m in every if m.module.startswith(given.module)], given.seed)
     deadline = time.monotonic() + given.minutes * 60
-    for mutant, outcome in in_turns(copies, chosen, sources, trace, deadline=deadline):
+    for mutant, outcome, _ in in_turns(copies, chosen, sources, trace, deadline=deadline):
         table.add(mutant, outcome, book.reason(mutant))
         if outcome != "killed":
             print(f"{table.outcomes[-1][1]}: {mutant}", flush=True)
@@ -311,14 +316,14 @@ def try_sampled(
 
 def in_turns(
     copies: Sequence[Copy], mutants: Sequence[Mutant], sources: dict[str, str], trace: Trace, *, deadline: float = float("inf")
-) -> Iterator[tuple[Mutant, str]]:
+) -> Iterator[tuple[Mutant, str, str]]:
     """Tries changes, one at a time in each copy, until all are done or the time is over."""
     waiting, ready = list(reversed(mutants)), list(copies)
 
-    def one(mutant: Mutant) -> tuple[Mutant, str]:
+    def one(mutant: Mutant) -> tuple[Mutant, str, str]:
         copy = ready.pop()
         try:
-            return mutant, copy.survives(mutant, sources[mutant.module], trace)
+            return mutant, *copy.attempt(mutant, sources[mutant.module], trace)
         finally:
             ready.append(copy)
 
