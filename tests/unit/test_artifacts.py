@@ -173,3 +173,60 @@ def test_files_are_removed_and_counted_and_one_that_cannot_be_is_named(tmp_path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="folder"):
         remove([tmp_path / "folder"])
+
+
+def test_an_artifact_that_comes_piece_by_piece_goes_on_where_it_stopped_and_appears_whole(tmp_path) -> None:
+    store, data = Store(tmp_path), b"knowledge that comes slowly"
+    digest = canonical.digest_bytes(data)
+    with store.incoming(digest) as part:
+        assert part.size_bytes == 0
+        part.write(0, data[:9])
+        with pytest.raises(StorageError, match="another process is receiving it"), store.incoming(digest):
+            pass
+    assert digest not in store
+    with store.incoming(digest) as part:
+        assert part.size_bytes == 9
+        part.write(9, memoryview(data)[9:])
+        part.commit()
+    assert store.get(digest) == data and [path.suffix for path in tmp_path.rglob("*.*")] == [".safetensors"]
+
+
+def test_an_artifact_that_came_with_another_digest_is_not_kept(tmp_path) -> None:
+    store = Store(tmp_path)
+    with store.incoming("ab" * 32) as part:
+        part.write(0, b"something else")
+        with pytest.raises(ArtifactCorruptError) as caught:
+            part.commit()
+    assert caught.value.expected == "ab" * 32 and caught.value.actual == canonical.digest_bytes(b"something else")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_link_is_no_artifact(tmp_path) -> None:
+    store = Store(tmp_path / "store")
+    digest = store.put(b"knowledge")
+    elsewhere = tmp_path / "elsewhere"
+    store.path(digest).rename(elsewhere)
+    store.path(digest).symlink_to(elsewhere)
+    with pytest.raises(ArtifactNotFoundError):
+        store.get(digest)
+
+
+def test_a_copy_of_a_journal_has_what_the_journal_has_and_what_is_noted_besides(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.begin_sitting({"commit": "one"})
+        journal.commit(record(1))
+        journal.set_meta("a", [1])
+        journal.copy_to(tmp_path / "copy.sqlite", left_out=["x"], a=2)
+        assert journal.get_meta("a") == [1] and journal.check() == []
+        with pytest.raises(StorageError, match=r"copy\.sqlite"):
+            journal.copy_to(tmp_path / "copy.sqlite")
+    with Journal(tmp_path / "copy.sqlite", read_only=True) as copied:
+        assert [r.task.seed for r in copied.records()] == [1] and copied.sittings() == {1: {"commit": "one"}}
+        assert (copied.get_meta("left_out"), copied.get_meta("a"), copied.get_meta("b")) == (["x"], 2, None)
+    assert not list(tmp_path.glob("copy.sqlite-*"))
+
+
+def test_a_journal_that_is_not_there_is_not_made_by_reading(tmp_path) -> None:
+    with pytest.raises(StorageError):
+        Journal(tmp_path / "journal.sqlite", read_only=True)
+    assert not list(tmp_path.iterdir())
