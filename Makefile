@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AGENTKD_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test javascript validators chaos fuzz lint types bench docs clean
+.PHONY: help setup demo test javascript validators chaos fuzz lint types bench docs clean mutants
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ validators:
 chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
+
+mutants: $(READY)  ## Change the code a little, many times, and say what no unit test notices (MINUTES=20, SEED=1)
+	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .
