@@ -164,9 +164,13 @@ def test_a_peer_that_comes_back_is_welcomed_before_it_gets_what_waited_for_it(si
     host.post.allow([guest.key])
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
         raw.greet()
-    for _ in range(3):
+
+    def is_missed() -> bool:
+        """What is sent before the host has noticed that the peer left is lost; then it waits."""
         host.post.send(guest.key, BEAT)
-    wait_until(lambda: bool(host.post._unsent))
+        return bool(host.post._unsent)
+
+    wait_until(is_missed)
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
         assert isinstance(raw.greet().body, WelcomeReply)
         assert raw.hear().body == BEAT
