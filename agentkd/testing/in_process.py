@@ -156,12 +156,12 @@ class InProcess:
             return self._learn(task, table, listening.get(task.digest, []))
 
         with torch.random.fork_rng(devices=[]):  # the script's own random numbers are not ours to move
-            cohort = {one.digest: one for one in (task, *task.partner_tasks())}
+            cohort = {one.digest: one for one in _cohort(task)}
             return table.seat(cohort, learn) if len(cohort) > 1 else {task.digest: learn(task)}
 
     def _commit(self, task: Task, outcomes: dict[str, Outcome], orders: Sequence[Order], journal: Journal) -> None:
         labels = {one.digest: label for one, label, _ in orders}
-        for one in (task, *task.partner_tasks()):
+        for one in _cohort(task):
             result, label = outcomes[one.digest], labels.get(one.digest, "")
             if isinstance(result, TaskResult):
                 journal.commit(Record(one, result, HERE, 1, label))
@@ -204,3 +204,8 @@ class InProcess:
             miou = result.miou if result.miou is not None else miou
 
         return Hooks(on_step=on_step, on_epoch=on_epoch)
+
+
+def _cohort(task: Task) -> tuple[Task, ...]:
+    """The task, and those of the students that it is done together with."""
+    return (task, *task.partner_tasks())
