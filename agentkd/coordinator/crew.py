@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import LaunchConfig
-from agentkd.coordinator import dispatch
+from agentkd.coordinator import events
 from agentkd.coordinator.collecting import Collected, Collector
-from agentkd.coordinator.dispatch import Bench, Condition, Dispatcher
+from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import HEARTBEAT_S, Members
+from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
@@ -165,14 +166,14 @@ class Crew:
         """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
         listed = list(tasks)
         self._labels |= {key: label for key, _, label in listed}
-        self._spare({key: task for key, task, _ in listed} | self._dispatcher.waiting)
+        self._spare({key: task for key, task, _ in listed} | self._dispatcher.state.waiting)
         self._act(self._dispatcher.want((key, task) for key, task, _ in listed))
 
     def note(self, task: Task, result: TaskResult) -> None:
         """A result that is committed, now or in an earlier session: what was recorded of it can be told again."""
         self.recordings.note(task, result)
         self.recordings.collect(in_use=[record for doing in self._doing.values() for record in doing.recorded])
-        self._spare(self._dispatcher.waiting)
+        self._spare(self._dispatcher.state.waiting)
 
     def turn(self) -> list[Finished]:
         """Waits a moment for news, acts on it, and returns what was finished since.
@@ -254,7 +255,7 @@ class Crew:
 
     def activities(self) -> tuple[Activity, ...]:
         """What every agent is doing."""
-        return tuple(self._activity(member) for member in self._dispatcher.members.values())
+        return tuple(self._activity(member) for member in self._dispatcher.state.members.values())
 
     # On the I/O thread.
 
@@ -298,7 +299,7 @@ class Crew:
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TeachReply):
-            self._handle(dispatch.Ready(name, body.weights))
+            self._handle(events.Ready(name, body.weights))
         elif isinstance(body, ErrorReply):
             self._receive_error(name, body)
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
@@ -310,9 +311,9 @@ class Crew:
             learns = Capability.LEARN in hello.capabilities
             what = f"teaches {hello.teaches[:12]}" if hello.teaches else "learns" if learns else "looks on"
             self.watcher.tell(f"{name} came as a guest and {what}")
-            self._handle(dispatch.Arrived(name, learns, hello.teaches))
+            self._handle(events.Arrived(name, learns, hello.teaches))
         elif is_new:
-            self._handle(dispatch.Joined(name))
+            self._handle(events.Joined(name))
 
     def _take_result(self, name: str, key: str, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
@@ -321,12 +322,12 @@ class Crew:
             doing.result = body.result
             if self._collector.begin(name, key, body):
                 return
-        self._handle(dispatch.Ended(name, body.task, body.attempt))
+        self._handle(events.Ended(name, body.task, body.attempt))
 
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
-            self._handle(dispatch.Ended(collected.agent, body.task, body.attempt))
+            self._handle(events.Ended(collected.agent, body.task, body.attempt))
             return
         text = f"its artifacts could not be fetched: {error}"
         failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, attempt=body.attempt)
@@ -349,18 +350,18 @@ class Crew:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if not body.task:
             if body.code != ProtocolError.code:
-                self._dispatcher.teaching_failed(name)
+                self._handle(events.TeachingFailed(name))
             return
         doing = self._current(body.task, body.attempt)
         if doing:
             doing.error = body
         retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES
-        self._handle(dispatch.Failed(name, body.task, body.attempt, retryable=retryable))
+        self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
-        self._handle(dispatch.Lost(lost.agent))
+        self._handle(events.Lost(lost.agent))
 
     def _current(self, task: str, attempt: int) -> _Doing | None:
         doing = self._doing.get(task)
@@ -368,28 +369,28 @@ class Crew:
 
     # Decisions carried out.
 
-    def _handle(self, event: dispatch.Event) -> None:
+    def _handle(self, event: events.Event) -> None:
         self._act(self._dispatcher.handle(event))
 
-    def _act(self, actions: list[dispatch.Action]) -> None:
-        if any(isinstance(action, dispatch.Start | dispatch.Move) for action in actions):
+    def _act(self, actions: list[events.Action]) -> None:
+        if any(isinstance(action, events.Start | events.Move) for action in actions):
             for teacher, students in self._dispatcher.students().items():
                 self._members.introduce(teacher, students)
         for action in actions:
-            if isinstance(action, dispatch.Launch):
+            if isinstance(action, events.Launch):
                 self._members.launch(action.agent, self.slots[action.slot])
-            elif isinstance(action, dispatch.Start):
+            elif isinstance(action, events.Start):
                 self._start(action)
-            elif isinstance(action, dispatch.Teach):
+            elif isinstance(action, events.Teach):
                 architecture, weights = action.teacher.architecture, action.teacher.weights
                 assert architecture is not None
                 self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
-            elif isinstance(action, dispatch.Move):
+            elif isinstance(action, events.Move):
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
-            elif isinstance(action, dispatch.Cancel):
+            elif isinstance(action, events.Cancel):
                 self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
-            elif isinstance(action, dispatch.Accept):
+            elif isinstance(action, events.Accept):
                 doing = self._doing.pop(action.task)
                 assert doing.result is not None
                 self._finish(action.task, doing, doing.result)
@@ -411,8 +412,8 @@ class Crew:
         if key:
             self._post.send(key, body)
 
-    def _start(self, action: dispatch.Start) -> None:
-        task, label = self._dispatcher.tasks[action.task], self._labels[action.task]
+    def _start(self, action: events.Start) -> None:
+        task, label = self._dispatcher.state.tasks[action.task], self._labels[action.task]
         recorded, _ = self.recordings.find(task)
         self._doing[action.task] = _Doing(task, label, action.agent, action.attempt, action.teachers, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
@@ -431,7 +432,7 @@ class Crew:
     def _spare(self, tasks: dict[str, Task]) -> None:
         self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()})
 
-    def _activity(self, member: dispatch.Member) -> Activity:
+    def _activity(self, member: Member) -> Activity:
         device = self._members.device_of(member.name)
         doing = self._doing.get(member.task)
         if doing is not None and doing.progress is None:
@@ -441,7 +442,7 @@ class Crew:
             return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
         if member.condition is Condition.TEACHING:
             students = [
-                running.agent for running in self._dispatcher.running.values() if member.name in running.teachers.values()
+                running.agent for running in self._dispatcher.state.running.values() if member.name in running.teachers.values()
             ]
             return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
