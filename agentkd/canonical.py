@@ -7,7 +7,7 @@ have the same bytes, hence the same SHA-256, on every machine.
 import hashlib
 import json
 from io import BufferedReader
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,14 @@ class FrozenData(BaseModel):
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON."""
         return digest(self.canonical())
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values in some fields, checked like any other.
+
+        Raises:
+            ValueError: it cannot be (pydantic's ``ValidationError`` is one).
+        """
+        return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
 
 
 def encode(value: Any) -> bytes:

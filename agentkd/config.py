@@ -3,19 +3,20 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem
+from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.recipe import Distillation, Recipe
-from agentkd.search.space import Choices, Range
+from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
 
@@ -33,29 +34,6 @@ class BaselineConfig(FrozenData):
     """Each family's own architecture, trained."""
 
     epochs: int = Field(default=120, ge=1)
-
-
-class PruningConfig(FrozenData):
-    """Median pruning of trials."""
-
-    startup_trials: int = Field(default=5, ge=1)
-    warmup_epochs: int = Field(default=10, ge=0)
-
-
-def _known_fields(value: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
-    unknown = sorted(set(value) - set(Recipe.model_fields))
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a field of the recipe; known: {', '.join(Recipe.model_fields)}")
-    return value
-
-
-RecipeSpace = Annotated[dict[str, Range | Choices], AfterValidator(_known_fields)]
-RECIPE_SPACE: RecipeSpace = {
-    "learning_rate": Range(low=1e-4, high=5e-2, log=True),
-    "weight_decay": Range(low=1e-5, high=1e-3, log=True),
-    "momentum": Choices(values=(0.8, 0.9, 0.95)),
-    "batch_size": Choices(values=(2, 4, 8)),
-}
 
 
 class FamilyConfig(FrozenData):
@@ -76,34 +54,6 @@ class FamilyConfig(FrozenData):
     recipe_space: RecipeSpace = Field(default_factory=dict)
 
 
-class SearchConfig(FrozenData):
-    """One TPE study per family. The published settings are its first trial.
-
-    Args:
-        trials: feasible trials at most.
-        patience: stop when mIoU has not improved for so many trials in a row; 0 never stops early.
-        order: ``strict``: trial n sees the results of trials up to n - lag, whatever the timing, and the same search comes out
-            every time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that
-            the run can be gone on with and replayed. No agent waits for a slow trial then.
-        lag: so many trials of one study run side by side.
-        max_deploy_ratio: limit on parameters, relative to the baseline's; 0 for none. Likewise ``max_macs_ratio``.
-        candidates: size of the set that goes on to round 1, at most.
-        recipe_space: training hyperparameters that are searched beside the architecture.
-    """
-
-    epochs: int = Field(default=50, ge=1)
-    trials: int = Field(default=20, ge=1)
-    patience: int = Field(default=10, ge=0)
-    order: Literal["strict", "as_completed"] = "strict"
-    lag: int = Field(default=2, ge=1)
-    max_infeasible: int = Field(default=200, ge=1)
-    max_deploy_ratio: float = Field(default=1.0, ge=0)
-    max_macs_ratio: float = Field(default=0.0, ge=0)
-    candidates: int = Field(default=4, ge=1)
-    pruning: PruningConfig | None = PruningConfig()
-    recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))
-
-
 class RoundConfig(FrozenData):
     """One round of distillation.
 
@@ -120,30 +70,6 @@ class RoundConfig(FrozenData):
     keep_best: bool = True
     distillation: Distillation = Distillation()
     recipe: dict[str, Any] = Field(default_factory=dict)
-
-
-class LaunchConfig(FrozenData):
-    """How agents are started, watched and connected. Nothing here changes results.
-
-    Args:
-        teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
-        teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
-            Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
-        record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
-        max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
-    """
-
-    devices: str = "auto"
-    transport: Literal["auto", "shared", "store", "ipc", "tcp"] = "auto"
-    port: int = Field(default=0, ge=0, le=65535)
-    lease_s: float = Field(default=20.0, gt=1)
-    hang_s: float = Field(default=900.0, gt=1)
-    max_attempts: int = Field(default=3, ge=1)
-    checkpoint_every_s: float = Field(default=30.0, ge=0)
-    teacher_copies: int = Field(default=1, ge=1, le=64)
-    teacher_wait_s: float = Field(default=300.0, gt=0)
-    record_lessons: bool = False
-    max_record_gib: float = Field(default=4.0, gt=0)
 
 
 class Experiment(FrozenData):
@@ -180,7 +106,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     FamilyConfig,
     BaselineConfig,
     SearchConfig,
-    PruningConfig,
+    Pruning,
     RoundConfig,
     LaunchConfig,
     Distillation,

@@ -22,11 +22,12 @@ import zmq
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
+from agentkd.launch.local import LocalLauncher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -41,7 +42,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Message, decode, encode
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Status, Task, TaskResult, Train
 
 SOURCE = DataSource(spec="generated:seed=1", content_digest="ab" * 32)
 NETWORK = Architecture(family="unet", num_classes=5)
@@ -115,15 +116,15 @@ def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: 
             elif request is not None and isinstance(request.body, TaskRequest):
                 asked = request.body
                 agent.progress += 1
-                agent.say(TaskProgressEvent(task=asked.key, epoch=asked.epoch, step=1, steps=1, loss=1.0), request.msg_id)
+                agent.say(TaskProgressEvent(task=asked.key, attempt=asked.attempt, step=1, steps=1, loss=1.0), request.msg_id)
                 result = TaskResult(status=Status.COMPLETED, miou=0.5, seconds=task_s)
-                agent.say(TaskReply(task=asked.key, epoch=asked.epoch, result=result), request.msg_id)
+                agent.say(TaskReply(task=asked.key, attempt=asked.attempt, result=result), request.msg_id)
     pipe.send((num_messages, psutil.Process().memory_info().rss - before))
     context.destroy(linger=2000)
 
 
 def task(number: int) -> Task:
-    return Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=SOURCE, seed=number)
+    return Train(architecture=NETWORK, data=SOURCE, seed=number)
 
 
 def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
@@ -135,7 +136,10 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
     events: list[str] = []
     watcher = Silent()
     watcher.tell = events.append  # type: ignore[method-assign]
-    with Journal(folder.journal) as journal, Crew(folder, (), LaunchConfig(transport="tcp"), watcher) as crew:
+    with (
+        Journal(folder.journal) as journal,
+        Crew(folder, (), LaunchConfig(transport="tcp"), watcher, LocalLauncher(folder)) as crew,
+    ):
         before = process.memory_info().rss
         for number, pair in enumerate(keys):
             crew.invite(AdmittedPeer(agent=f"light-{number}", public_key=pair.public, may=EVERYTHING))

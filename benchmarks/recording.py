@@ -32,7 +32,7 @@ from agentkd.knowledge.weights import encode_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task import DataSource, ExchangeSummary, Task, TaskKind, TeacherReference
+from agentkd.task import DataSource, Distill, ExchangeSummary, Task, TeacherReference
 from agentkd.training import loop
 from agentkd.training.loop import Knowledge
 
@@ -61,8 +61,7 @@ class RecordedLesson(DirectLesson):
 def lesson_task(folder: RunFolder, epochs: int) -> Task:
     teacher = resolve("pidnet_m", 5)
     weights = folder.store.put(encode_weights(teacher, dict(build(teacher, seed=1).state_dict())))
-    return Task(
-        kind=TaskKind.DISTILL,
+    return Distill(
         architecture=resolve("pidnet_s", 5),
         data=DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest),
         recipe=Recipe(epochs=epochs, batch_size=4, validate_every=epochs, views=ViewSettings(crop_height=128, crop_width=128)),

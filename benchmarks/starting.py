@@ -20,8 +20,10 @@ import psutil
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import HelloRequest
 
 MEBIBYTE = 1 << 20
@@ -32,7 +34,7 @@ class Yard:
 
     def __init__(self, folder: RunFolder, post: Post, inbox: "queue.Queue[Delivery]") -> None:
         self.folder, self.post, self.inbox = folder, post, inbox
-        self.contact = Contact(post.endpoint, post.keys.public)
+        self.contact = Contact(post.endpoint, post.keys.public, AUTO, CHECKPOINT_EVERY_S)
         self._count = 0
 
     def key_file(self) -> Path:

@@ -27,7 +27,7 @@ from agentkd.knowledge.weights import encode_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import published_recipe, resolve
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import DataSource, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import DataSource, Distill, Task, TaskResult, TeacherReference
 
 CPU = torch.device("cpu")
 TEACHER, STUDENT = resolve("pidnet_m", 5), resolve("pidnet_s", 5)
@@ -48,8 +48,7 @@ class Bench:
 
     def lesson(self, seed: int, store: Store) -> Task:
         """The lesson as a task, for what is done in this process."""
-        return Task(
-            kind=TaskKind.DISTILL,
+        return Distill(
             architecture=STUDENT,
             data=self.data,
             recipe=Recipe.model_validate(published_recipe("pidnet_s") | self.recipe),

@@ -26,10 +26,8 @@ from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import (
-    AgentKDError,
     ArtifactNotFoundError,
     ConfigError,
-    ExchangeError,
     LaunchError,
     OutOfMemoryError,
     RemoteProtocolError,
@@ -40,11 +38,13 @@ from agentkd.errors import (
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.grants import EVERYTHING, Audit, Grants, Registry
 from agentkd.exchange.keys import KeyPair
+from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
 from agentkd.exchange.streams import WINDOW_BYTES
-from agentkd.exchange.transports import find_transport
+from agentkd.exchange.transports import AUTO, find_transport
 from agentkd.launch.parent import die_with_parent
+from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessReply,
@@ -74,13 +74,11 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import EpochResult, Task, TaskKind
+from agentkd.task import EpochResult, Mutual, Taught
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
-HEARTBEAT_S = 1.0
 PROGRESS_EVERY_S = 0.5
-MAX_ERROR_TEXT = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +102,9 @@ class AgentSettings:
     threads: int
     run_folder: Path
     bind: tuple[str, ...] = ()
-    transport: str = "auto"
+    transport: str = AUTO
     parent_pid: int = 0
-    checkpoint_every_s: float = 30.0
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     registry: Path | None = None
     audit: Path | None = None
 
@@ -208,7 +206,7 @@ class Agent:
             self.carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TaskRequest):
             self._check_fence(body)
-            if body.task.kind is TaskKind.MUTUAL:
+            if isinstance(body.task, Mutual):
                 self._mutual = body.key
             self._work.put(delivery)
         elif isinstance(body, TeachRequest | LeaveRequest):
@@ -350,7 +348,7 @@ class Agent:
 
     def _obtain(self, digest: str) -> None:
         """Has an artifact in the store: from before, or else from the coordinator."""
-        if not digest or digest in self.folder.store:
+        if digest in self.folder.store:
             return
         request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self.carrier.ways)
         reply = self._asker.ask(self.post, self.settings.coordinator_key, request)
@@ -360,9 +358,7 @@ class Agent:
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()
         task, key = request.task, request.key
-        merged = [teacher.weights for teacher in task.teachers] if task.kind is TaskKind.AVERAGE else []
-        kept = (task.consolidation.anchors, task.consolidation.importance) if task.consolidation else ()
-        for digest in (task.initial_weights, task.pretrained, *merged, *kept, *request.recorded):
+        for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []
 
@@ -370,8 +366,8 @@ class Agent:
             if (key, request.attempt) in self._cancelled:
                 raise TaskCancelledError(key)
 
-        def lesson(task: Task, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
-            lessons.append(self._make_lesson(request, feed, steps, check))
+        def lesson(task: Taught, feed: DatasetFeed, steps: int) -> RemoteLesson | MutualLesson:
+            lessons.append(self._make_lesson(task, request, feed, steps, check))
             return lessons[-1]
 
         hooks = self._hooks(key, request.attempt, number, check)
@@ -392,13 +388,13 @@ class Agent:
         self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(
-        self, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
+        self, task: Taught, request: TaskRequest, feed: DatasetFeed, steps: int, check: Callable[[], None]
     ) -> RemoteLesson | MutualLesson:
         post, carrier, inbox = self.post, self.carrier, self._lesson_inbox
-        if request.task.kind is TaskKind.MUTUAL:
+        if isinstance(task, Mutual):
             here = self.folder
             return MutualLesson(
-                request.task,
+                task,
                 feed,
                 request.teachers,
                 folder=here,
@@ -409,7 +405,7 @@ class Agent:
                 wait_s=request.wait_s,
             )
         return RemoteLesson(
-            request.task,
+            task,
             feed,
             request.teachers,
             post=post,
@@ -474,18 +470,7 @@ def _only_buffer(delivery: Delivery) -> Buffer | None:
 
 
 def _as_reply(error: Exception, request: Body) -> ErrorReply:
-    """An exception as data: a code from the error tree (``internal`` for anything else), type name and text."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        code = OutOfMemoryError.code
-    else:
-        code = error.code if isinstance(error, AgentKDError) else "internal"
+    """An exception as data, with the task that it ended."""
     task, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else ("", 0)
-    return ErrorReply(
-        code=code,
-        rule=error.rule if isinstance(error, RemoteProtocolError) else "",
-        retryable=isinstance(error, ExchangeError),
-        remote_type=type(error).__name__,
-        text=str(error)[:MAX_ERROR_TEXT],
-        task=task,
-        attempt=attempt,
-    )
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return ErrorReply.of(error, task=task, attempt=attempt, code=OutOfMemoryError.code if is_memory else "")

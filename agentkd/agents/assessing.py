@@ -9,7 +9,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.knowledge.energy import energy, known_fraction, usual
 from agentkd.knowledge.payloads import dense
-from agentkd.task import Competence, DataSource, Task
+from agentkd.task import Assess, Competence, DataSource, FeatureMaps
 from agentkd.training.metrics import SegmentationMetrics
 from agentkd.training.taps import TAP, tapped
 
@@ -17,7 +17,7 @@ NUM_BINS = 15
 
 
 @torch.no_grad()
-def assess(network: torch.nn.Module, task: Task, device: torch.device) -> Competence:
+def assess(network: torch.nn.Module, task: Assess, device: torch.device) -> Competence:
     """What a network in evaluation mode knows about a split (the one named ``validation`` in ``task.data``)."""
     dataset, classes = open_source(task.data), task.architecture.num_classes
     metrics, calibration = SegmentationMetrics(classes, dataset.ignore_index, device), _Calibration(dataset.ignore_index)
@@ -50,9 +50,9 @@ def assess(network: torch.nn.Module, task: Task, device: torch.device) -> Compet
 
 
 @torch.no_grad()
-def feature_maps(network: torch.nn.Module, task: Task, device: torch.device) -> dict[str, Tensor]:
+def feature_maps(network: torch.nn.Module, task: FeatureMaps, device: torch.device) -> dict[str, Tensor]:
     """``logits`` and the features of each tap for the views of a task, float32, in the views' order."""
-    images = view_images(open_source(task.data), task.views, task.recipe.views).to(device)
+    images = view_images(open_source(task.data), task.views, task.view_settings).to(device)
     outputs = tapped(network, images, task.taps)
     named = {"logits": dense(outputs["logits"])} | {tap: outputs[TAP + tap] for tap in task.taps}
     return {name: value.float().cpu().contiguous() for name, value in named.items()}

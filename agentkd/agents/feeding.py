@@ -13,7 +13,7 @@ from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
 from agentkd.errors import ContractError, DatasetError
 from agentkd.recipe import ViewSettings
-from agentkd.task import DataSource, Task
+from agentkd.task import DataSource, Training
 from agentkd.training.batches import Batch
 
 EVALUATION_BATCH = 8
@@ -47,7 +47,7 @@ def evaluation_images(source: DataSource) -> Iterator[Tensor]:
 class DatasetFeed:
     """The batches of one task."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Training) -> None:
         self.dataset = open_source(task.data)
         self._recipe, self._view_seed = task.recipe, task.view_seed
         self._train = split_indices(self.dataset, task.data.train)

@@ -28,7 +28,7 @@ from agentkd.messages.bodies import (
 )
 from agentkd.objectives import LOGITS, SoftTargets
 from agentkd.recipe import Distillation
-from agentkd.task import ExchangeSummary, Task, TeacherReference
+from agentkd.task import Distill, ExchangeSummary, Taught, TeacherReference
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs, Terms, cross_entropy
@@ -82,8 +82,7 @@ class Blend:
 class DirectLesson:
     """Teachers in this process: the reference that exchanges between processes are compared with."""
 
-    def __init__(self, task: Task, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
-        assert task.distillation
+    def __init__(self, task: Distill, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
         self._task, self._feed, self._store = task, feed, store
         self._teachers = [
             Teacher(must_have_architecture(t), t.weights, task.data, stored=store.get(t.weights), device=device)
@@ -115,14 +114,13 @@ class DirectLesson:
         return ExchangeSummary()
 
 
-def unpack(task: Task, teacher: TeacherReference, data: Buffer) -> dict[str, Tensor]:
+def unpack(task: Distill, teacher: TeacherReference, data: Buffer) -> dict[str, Tensor]:
     """The payloads of one step by name, as numbers again, with classes in the student's order.
 
     Raises:
         ContractError: one is missing, or has another shape than the task's batch and classes ask for.
         RemoteProtocolError: the bytes are no tensors that may be.
     """
-    assert task.distillation
     found, payloads = tensors.decode(data), {}
     images, classes = task.recipe.batch_size, num_classes_of(task, teacher)
     for payload in task.distillation.payloads:
@@ -135,7 +133,7 @@ def unpack(task: Task, teacher: TeacherReference, data: Buffer) -> dict[str, Ten
     return payloads
 
 
-def num_classes_of(task: Task, teacher: TeacherReference) -> int:
+def num_classes_of(task: Distill, teacher: TeacherReference) -> int:
     """How many classes a teacher is to tell apart: as many as the student, unless a class order says how they correspond."""
     return (teacher.architecture if teacher.class_order and teacher.architecture else task.architecture).num_classes
 
@@ -151,15 +149,13 @@ def must_have_architecture(teacher: TeacherReference) -> Architecture:
     return teacher.architecture
 
 
-def blend(task: Task, feed: DatasetFeed) -> Blend:
+def blend(task: Taught, feed: DatasetFeed) -> Blend:
     """How a task's loss is put together."""
-    assert task.distillation
-    return Blend(task.distillation, feed.dataset, task.teachers)
+    return Blend(task.distillation, feed.dataset, task.taught_by)
 
 
-def lesson_request(task: Task, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:
+def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:
     """The request for a step's payloads; equal requests of several students have equal bodies."""
-    assert task.distillation
     payloads = task.distillation.payloads
     return KnowledgeRequest(
         kind=KnowledgeKind.SOFT_TARGETS if payloads == (LOGITS,) else KnowledgeKind.FEATURE_MAPS,

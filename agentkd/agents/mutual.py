@@ -45,7 +45,7 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
 )
 from agentkd.objectives import LOGITS
-from agentkd.task import ExchangeSummary, Task
+from agentkd.task import ExchangeSummary, Mutual
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs, Terms
@@ -67,7 +67,7 @@ class MutualLesson:
 
     def __init__(
         self,
-        task: Task,
+        task: Mutual,
         feed: DatasetFeed,
         partners: tuple[TaughtBy, ...],
         *,
@@ -78,7 +78,6 @@ class MutualLesson:
         check: Callable[[], None],
         wait_s: float = WAIT_S,
     ) -> None:
-        assert task.distillation
         self._task, self._key, self._folder = task, task.digest, folder
         self._post, self._carrier, self._inbox, self._check = post, carrier, inbox, check
         self._blend, self._distillation = blend(task, feed), task.distillation

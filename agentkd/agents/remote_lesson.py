@@ -39,7 +39,7 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
     Way,
 )
-from agentkd.task import ExchangeSummary, Task
+from agentkd.task import Distill, ExchangeSummary
 from agentkd.training.loop import Knowledge
 
 STEPS_AHEAD = 4
@@ -68,7 +68,7 @@ class RemoteLesson:
 
     def __init__(
         self,
-        task: Task,
+        task: Distill,
         feed: DatasetFeed,
         teachers: tuple[TaughtBy, ...],
         *,
@@ -82,7 +82,6 @@ class RemoteLesson:
         recorder: Recorder | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
-        assert task.distillation
         self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
         self._carrier, self._total_steps, self._wait_s = carrier, total_steps, wait_s
         self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder

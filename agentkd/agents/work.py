@@ -26,8 +26,22 @@ from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
 from agentkd.networks.cost import Cost, measure_cost
 from agentkd.objectives import Payload
-from agentkd.recipe import Distillation
-from agentkd.task import ExchangeSummary, Status, Task, TaskKind, TaskResult
+from agentkd.task import (
+    Assess,
+    Average,
+    Consolidate,
+    Distill,
+    Evaluate,
+    ExchangeSummary,
+    FeatureMaps,
+    Mutual,
+    Status,
+    Task,
+    TaskResult,
+    Taught,
+    Train,
+    Training,
+)
 from agentkd.training.batches import Batch
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 from agentkd.training.loop import Hooks, Knowledge, Lesson, Plan, Trained, train
@@ -60,7 +74,7 @@ class Surroundings:
     device: torch.device
     checkpoint: Path | None = None
     hooks: Hooks | None = None
-    lesson: Callable[[Task, DatasetFeed, int], TeachersLesson] | None = None
+    lesson: Callable[[Taught, DatasetFeed, int], TeachersLesson] | None = None
     checkpoint_every_s: float = 30.0
 
 
@@ -69,12 +83,13 @@ def execute(task: Task, at: Surroundings) -> TaskResult:
     counts = count_architecture(task.architecture)
     size = {**_count_fields(counts), **_cost_fields(task)}
     try:
-        _check_limits(task, counts.deploy, size["num_macs"])
+        if isinstance(task, Train):
+            _check_limits(task, counts.deploy, size["num_macs"])
     except InfeasibleArchitectureError as error:
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
         )
-    return _EXECUTIONS[task.kind](task, at, size)
+    return EXECUTIONS[type(task)](task, at, size)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -91,7 +106,7 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def _check_limits(task: Task, deploy_parameters: int, num_macs: int) -> None:
+def _check_limits(task: Train, deploy_parameters: int, num_macs: int) -> None:
     for name, value, limit in (
         ("deploy parameters", deploy_parameters, task.max_deploy_parameters),
         ("MACs", num_macs, task.max_num_macs),
@@ -100,16 +115,16 @@ def _check_limits(task: Task, deploy_parameters: int, num_macs: int) -> None:
             raise InfeasibleArchitectureError(name, value, limit)
 
 
-def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     feed = DatasetFeed(task)
     lesson = None
-    if task.kind in (TaskKind.DISTILL, TaskKind.MUTUAL):
+    if isinstance(task, Taught):
         assert at.lesson
         lesson = at.lesson(task, feed, task.recipe.epochs * feed.steps_per_epoch)
     network = _initial_network(task, at, lesson)
     student: nn.Module = network
-    if lesson and task.distillation and task.distillation.student_taps:
-        student = _pupil(task, task.distillation, network, feed, lesson)
+    if lesson and isinstance(task, Distill) and task.distillation.student_taps:
+        student = _pupil(task, network, feed, lesson)
     if lesson:
         lesson.attend(network)
     family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
@@ -118,7 +133,7 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
         loss=LOSSES[family_loss],
         labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
         seed=task.seed,
-        prune_below=task.prune_below,
+        prune_below=task.prune_below if isinstance(task, Train) else (),
         lesson=lesson,
         penalty=_penalty(task, network.to(at.device), at),
     )
@@ -146,15 +161,15 @@ def _train(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     )
 
 
-def _penalty(task: Task, network: SegmentationNetwork, at: Surroundings) -> Callable[[], Tensor] | None:
-    kept = task.consolidation
+def _penalty(task: Training, network: SegmentationNetwork, at: Surroundings) -> Callable[[], Tensor] | None:
+    kept = None if isinstance(task, Mutual) else task.consolidation
     if kept is None:
         return None
     anchors, matters = (tensors.decode(at.store.get(digest)) for digest in (kept.anchors, kept.importance))
     return elastic_penalty(network, anchors, matters, kept.strength)
 
 
-def _consolidate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """How much each weight matters for what the network knows now, and for what it knew before."""
     started = time.monotonic()
     dataset, before = open_source(task.data), task.consolidation
@@ -168,25 +183,24 @@ def _consolidate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResu
     return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _initial_network(task: Task, at: Surroundings, lesson: TeachersLesson | None) -> SegmentationNetwork:
+def _initial_network(task: Training, at: Surroundings, lesson: TeachersLesson | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
-    if task.pretrained:
+    if isinstance(task, Train) and task.pretrained:
         inherit_weights(network, at.store.get(task.pretrained))
     if task.initial_weights:
         load_weights(network, at.store.get(task.initial_weights))
-    if lesson and task.distillation and task.distillation.start == "inherit":
+    if lesson and isinstance(task, Distill) and task.distillation.start == "inherit":
         inherit_weights(network, lesson.fetch_weights(task.teachers[0].weights))
     return network
 
 
-def _pupil(
-    task: Task, distillation: Distillation, network: SegmentationNetwork, feed: DatasetFeed, lesson: TeachersLesson
-) -> Pupil:
+def _pupil(task: Distill, network: SegmentationNetwork, feed: DatasetFeed, lesson: TeachersLesson) -> Pupil:
     """The student with its taps, and a projection to the channels of each teacher's features where an objective needs one.
 
     Raises:
         ContractError: a tap that the student does not have.
     """
+    distillation = task.distillation
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         own = tapped(network.eval(), feed.training_batch(0).images, distillation.student_taps)
         torch.manual_seed(seeding.derive("projections", task.seed))
@@ -198,7 +212,7 @@ def _pupil(
     return Pupil(network.train(), distillation.student_taps, projections)
 
 
-def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """Scores on a split, and the class maps of its first samples for the report."""
     started = time.monotonic()
     dataset = open_source(task.data)
@@ -224,21 +238,25 @@ def _evaluate(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     )
 
 
-def _look(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    """An assessment, or feature maps."""
+def _assess(task: Assess, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What a network knows about data."""
     started = time.monotonic()
-    network = _network_as_it_is(task, at)
-    fields: dict[str, Any] = {}
-    if task.kind is TaskKind.ASSESS:
-        fields["competence"] = assess(network, task, at.device)
-    else:
-        metadata = {"kind": "feature_maps", "weights": task.initial_weights, "views": [list(view) for view in task.views]}
-        fields["knowledge"] = at.store.put(tensors.encode(feature_maps(network, task, at.device), metadata))
+    competence = assess(_network_as_it_is(task, at), task, at.device)
     seconds = time.monotonic() - started
-    return TaskResult(status=Status.COMPLETED, environment=environment(at.device), seconds=seconds, **fields, **size)
+    return TaskResult(status=Status.COMPLETED, competence=competence, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _average(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+def _feature_maps(task: FeatureMaps, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What a network makes of views inside."""
+    started = time.monotonic()
+    maps = feature_maps(_network_as_it_is(task, at), task, at.device)
+    metadata = {"kind": "feature_maps", "weights": task.initial_weights, "views": [list(view) for view in task.views]}
+    knowledge = at.store.put(tensors.encode(maps, metadata))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
+
+
+def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """Weights that are the mean of several networks of one architecture, by shares; counters are the first one's."""
     started = time.monotonic()
     expected = dict(build(task.architecture).state_dict())
@@ -258,7 +276,7 @@ def _average(task: Task, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _network_as_it_is(task: Task, at: Surroundings) -> SegmentationNetwork:
+def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
     load_weights(network, at.store.get(task.initial_weights))
@@ -301,13 +319,13 @@ def _training_fields(trained: Trained) -> dict[str, Any]:
     }
 
 
-_EXECUTIONS: dict[TaskKind, Callable[[Task, Surroundings, dict[str, Any]], TaskResult]] = {
-    TaskKind.TRAIN: _train,
-    TaskKind.DISTILL: _train,
-    TaskKind.MUTUAL: _train,
-    TaskKind.EVALUATE: _evaluate,
-    TaskKind.ASSESS: _look,
-    TaskKind.FEATURES: _look,
-    TaskKind.CONSOLIDATE: _consolidate,
-    TaskKind.AVERAGE: _average,
+EXECUTIONS: dict[type[Task], Callable[[Any, Surroundings, dict[str, Any]], TaskResult]] = {
+    Train: _train,
+    Distill: _train,
+    Mutual: _train,
+    Evaluate: _evaluate,
+    Assess: _assess,
+    FeatureMaps: _feature_maps,
+    Consolidate: _consolidate,
+    Average: _average,
 }

@@ -9,7 +9,6 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import SUFFIX
-from agentkd.artifacts.verification import references
 from agentkd.errors import StorageError
 
 
@@ -69,7 +68,7 @@ def find_garbage(folder: RunFolder) -> Garbage:
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         records = list(journal.records())
         pretrained = set((journal.get_meta("pretrained") or {}).values())
-    needed = {digest for record in records for digest in (*record.result.artifacts, *(d for _, d in references(record.task)))}
+    needed = {digest for record in records for digest in (*record.result.artifacts, *(d for _, d in record.task.references()))}
     told = _told(folder, records)
     unfinished = _unfinished(folder)
     kept = needed | pretrained | {piece for pieces in told.values() for piece in pieces} | unfinished

@@ -17,7 +17,7 @@ from typing import Any
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
-from agentkd.task import Task, TaskResult
+from agentkd.task import Task, TaskResult, read_task
 
 SCHEMA_VERSION = 2
 SCHEMA = """
@@ -91,7 +91,7 @@ class Row:
         """
         how = json.loads(self.circumstances)
         return Record(
-            Task.model_validate_json(self.inputs),
+            read_task(json.loads(self.inputs)),
             TaskResult.model_validate_json(self.outputs),
             how["agent"],
             how["attempts"],

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
-from agentkd.artifacts.verification import references
+from agentkd.task import Taught, Training
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _ancestor(relation: str, digest: str, record: Record | None, history: Histor
         return Ancestor(relation, digest, record, is_repeated=record is not None)
     known.add(digest)
     before = [
-        _ancestor(what, needed, history.maker(needed), history, known) for what, needed in dict.fromkeys(references(record.task))
+        _ancestor(what, needed, history.maker(needed), history, known) for what, needed in dict.fromkeys(record.task.references())
     ]
     for partner in record.task.partner_tasks():
         other = history.by_task.get(partner.digest)
@@ -68,13 +68,14 @@ def describe(ancestor: Ancestor) -> list[str]:
     if record is None:
         return ["came from outside this run"]
     task, result = record.task, record.result
-    lines = [f"{record.label or task.kind} (task {task.digest[:12]}, seed {task.seed})"]
+    seed = f", seed {task.seed}" if isinstance(task, Training) else ""
+    lines = [f"{record.label or task.kind} (task {task.digest[:12]}{seed})"]
     if ancestor.is_repeated:
         return [*lines, "as above"]
     settings = ", ".join(f"{name}={value}" for name, value in task.architecture.settings.items())
     lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}"[:160])
     lines.append(f"data {task.data.spec} ({task.data.content_digest[:12]})")
-    if task.distillation:
+    if isinstance(task, Taught):
         lines.append("objectives " + ", ".join(objective.kind for objective in task.distillation.objectives))
     if result.exchange:
         e = result.exchange

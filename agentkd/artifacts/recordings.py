@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.errors import ArtifactError
-from agentkd.task import Task, TaskResult
+from agentkd.task import Distill, Task, TaskResult
 
 GIB = 1024**3
 
@@ -158,7 +158,7 @@ class Recordings:
     def note(self, task: Task, result: TaskResult) -> None:
         """Takes note of a result; one without a recording, or whose pieces are not all there, adds nothing."""
         exchange = result.exchange
-        if exchange is None:
+        if exchange is None or not isinstance(task, Distill):
             return
         self._num_served += exchange.recorded
         self._saved_s += exchange.saved_s
@@ -181,7 +181,9 @@ class Recordings:
         """Recordings that hold answers for a task, and the weights of those teachers that need not be asked at all."""
         records: dict[str, None] = {}
         spared = set()
-        for teacher in task.teachers if task.distillation else ():
+        if not isinstance(task, Distill):
+            return (), frozenset()
+        for teacher in task.teachers:
             lessons = [
                 self._lessons[record] for record in self._of.get(task.lesson_digest(teacher), ()) if record in self._lessons
             ]

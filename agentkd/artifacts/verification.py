@@ -13,7 +13,6 @@ from agentkd.artifacts.journal import NO_RECORD, Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import DIGEST, SUFFIX
 from agentkd.errors import ArtifactError
-from agentkd.task import Task, TaskKind
 
 LEFT_OUT = "left_out"
 
@@ -85,20 +84,6 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
     return Verification(len(records), num_files, size, tuple(problems), tuple(notes))
 
 
-def references(task: Task) -> Iterator[tuple[str, str]]:
-    """(what for, digest) of each artifact that a task reads."""
-    if task.initial_weights:
-        yield "starts from weights", task.initial_weights
-    if task.pretrained:
-        yield "inherits weights", task.pretrained
-    if task.consolidation:
-        yield "is held to weights", task.consolidation.anchors
-        yield "is held by importance", task.consolidation.importance
-    for teacher in task.teachers if task.kind in (TaskKind.DISTILL, TaskKind.AVERAGE) else ():
-        if teacher.architecture is not None:  # else a guest's, which are nowhere but with the guest
-            yield "is taught by weights", teacher.weights
-
-
 def _check_journal(journal: Journal, folder: RunFolder, problems: list[Finding]) -> Iterator[Record]:
     """The records that can be read; what is wrong with them or with the file is added to the problems."""
     name = folder.journal.name
@@ -144,7 +129,7 @@ def _check_references(
     for record in records:
         place = f"task {record.task.digest[:12]} ({record.label or record.task.kind})"
         made = [("made", digest) for digest in record.result.artifacts]
-        for what, digest in (*references(record.task), *made):
+        for what, digest in (*record.task.references(), *made):
             if digest not in present and digest not in left_out:
                 yield Finding(place, f"{what} {digest}, which is not there")
         recorded = record.result.exchange.record if record.result.exchange else ""

@@ -86,18 +86,22 @@ def agent(
     run_folder: Annotated[Path, typer.Option(help="Where artifacts lie.")] = Path("runs/agent"),
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
-    transport: Annotated[str, typer.Option(help="auto, shared, store, ipc or tcp.")] = "auto",
+    transport: Annotated[str, typer.Option(help="auto, shared, store, ipc or tcp; auto if it is not given.")] = "",
     registry: Annotated[
         Path | None, typer.Option(help="Folder of registered keys (agentkd keys) that may ask for knowledge as well.")
     ] = None,
     audit: Annotated[Path | None, typer.Option(help="File for the log of who fetched what.")] = None,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
-    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    checkpoint_every: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
+    ] = None,
 ) -> None:
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
     from agentkd.agents.agent import AgentSettings, run_agent
     from agentkd.exchange.keys import load_key_pair
+    from agentkd.exchange.transports import AUTO
+    from agentkd.launch.settings import CHECKPOINT_EVERY_S
 
     if not join and not listen:
         raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
@@ -111,9 +115,9 @@ def agent(
             threads=threads,
             run_folder=run_folder,
             bind=tuple(listen or ()),
-            transport=transport,
+            transport=transport or AUTO,
             parent_pid=parent,
-            checkpoint_every_s=checkpoint_every,
+            checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             registry=registry,
             audit=audit,
         )

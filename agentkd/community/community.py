@@ -4,20 +4,20 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from agentkd.architecture import Setting
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data
+from agentkd.community.handles import AgentHandle
 from agentkd.community.host import Host
 from agentkd.community.visit import Visit
+from agentkd.community.works import Data, Works
 from agentkd.config import launch_settings
-from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.desk import Order
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ChannelClosedError, ConfigError
@@ -27,21 +27,6 @@ from agentkd.task import Competence, DataSource, Task
 
 if TYPE_CHECKING:
     from agentkd.coordinator.guests import Guest
-
-
-class Works(Protocol):
-    """Who has a community's tasks done: a host in this process, or one that is visited."""
-
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def crew(self) -> Crew: ...
-    @property
-    def num_learners(self) -> int | None: ...
-    def start(self) -> None: ...
-    def close(self) -> None: ...
-    def submit(self, orders: Sequence[tuple[Task, str, Lesson]]) -> None: ...
-    def recordings(self) -> RecordingReport: ...
 
 
 class Community:
@@ -194,13 +179,17 @@ class Community:
         """The classes of a dataset."""
         return self._open(data).classes
 
+    def num_parts(self, data: Data) -> int:
+        """How many datasets are joined in this one; 1 of a single one."""
+        return self._open(data).num_parts
+
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
         if not self._works.is_open:
             raise ChannelClosedError("the community is closed; use it inside its with-block")
-        lessons = [(task, label, Lesson()) for task, label in tasks]
-        self._works.submit(lessons)
-        return tuple(lesson for *_, lesson in lessons)
+        lessons = tuple(Lesson() for _ in tasks)
+        self._works.submit([Order(task, label, lesson) for (task, label), lesson in zip(tasks, lessons, strict=True)])
+        return lessons
 
     @property
     def num_learners(self) -> int | None:

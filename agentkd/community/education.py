@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data, TeacherLike
+from agentkd.community.handles import AgentHandle, TeacherLike
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide
+from agentkd.community.works import Data
 from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets

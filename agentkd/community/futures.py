@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from agentkd.errors import TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
-from agentkd.task import TaskResult
+from agentkd.task import Status, TaskResult
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -17,6 +18,7 @@ class Lesson(Future[TaskResult]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.set_running_or_notify_cancel()  # what agents have begun is not called off, here or there
         self.rivals: Callable[[], list[Lesson | None]] = list
         self._events: queue.SimpleQueue[TaskProgressEvent | None] = queue.SimpleQueue()
         self.add_done_callback(lambda done: self._events.put(None))
@@ -38,6 +40,17 @@ class Lesson(Future[TaskResult]):
         """A new report, from the community's thread."""
         self._events.put(event)
 
+    def settle(self, result: TaskResult) -> None:
+        """What came of it, from the community's thread."""
+        if result.status is Status.FAILED:
+            self.set_exception(failure(result))
+        else:
+            self.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Why nothing comes of it, from the community's thread."""
+        self.set_exception(error)
+
 
 class Derived(Generic[Given, Made]):
     """What is made of a task's result, by whoever asks for it and at that moment."""
@@ -52,3 +65,8 @@ class Derived(Generic[Given, Made]):
     def result(self, timeout: float | None = None) -> Made:
         """Waits for the task; raises what ended it, or ``TimeoutError``."""
         return self._make(self._future.result(timeout))
+
+
+def failure(result: TaskResult) -> TrainingError:
+    """A failed task as whoever waits for it meets it."""
+    return TrainingError(f"{result.error_code}: {result.error_text}")

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data
+from agentkd.community.handles import AgentHandle
+from agentkd.community.works import Data
 from agentkd.errors import ConfigError
 from agentkd.objectives import Objective, SoftTargets
 

@@ -1,5 +1,7 @@
 """Handles to the networks of a community: what a script says to them becomes tasks."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -7,20 +9,32 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
 from agentkd.community.futures import Derived, Lesson
+from agentkd.community.works import Commons, Data
 from agentkd.config import checked
-from agentkd.datasets.opening import Opened, Views
+from agentkd.datasets.opening import Views
 from agentkd.errors import ConfigError, ContractError
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import Competence, Consolidation, DataSource, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import (
+    Assess,
+    Average,
+    Competence,
+    Consolidate,
+    Consolidation,
+    DataSource,
+    Distill,
+    Evaluate,
+    FeatureMaps,
+    Task,
+    TaskResult,
+    TeacherReference,
+    Train,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from agentkd.community.community import Community
-
-Data = str | Opened
 Route = Literal["shares", "tiles", "classes"]
 
 
@@ -38,7 +52,7 @@ class AgentHandle:
 
     def __init__(
         self,
-        community: "Community",
+        community: Commons,
         name: str,
         family: str,
         *,
@@ -106,8 +120,8 @@ class AgentHandle:
             protect: how strongly what ``consolidate`` noted is kept.
             recipe: fields of ``Recipe`` that differ from the family's published ones.
         """
-        task = Task(kind=TaskKind.TRAIN, consolidation=self._protection(protect), **self.inputs(data, recipe))
-        return self._learn(task, self.community.classes(data))
+        fields = self.inputs(data, recipe) | {"consolidation": self._protection(protect)}
+        return self._learn(checked(Train, fields, source=f"{self.name}.train"), self.community.classes(data))
 
     def consolidate(self) -> Lesson:
         """Notes what the newest weights are and how much each of them matters, so that ``protect`` can keep them (online EWC).
@@ -121,8 +135,7 @@ class AgentHandle:
         if self._home is None:
             raise ConfigError(f"{self.name} has not learned from data here, so it is not known what to keep")
         seed = seeding.derive(self.community.seed, self.name)
-        task = Task(
-            kind=TaskKind.CONSOLIDATE,
+        task = Consolidate(
             architecture=self.architecture,
             data=self._home,
             seed=seed,
@@ -148,7 +161,7 @@ class AgentHandle:
         objectives: Sequence[Objective] = (SoftTargets(),),
         *,
         shares: Sequence[float] = (),
-        route: Route | Sequence[tuple[int, ...]] = "shares",
+        route: Route | Sequence[Sequence[int]] = "shares",
         class_map: Mapping[str, str] | None = None,
         protect: float = 0.0,
         alpha: float = 0.5,
@@ -187,26 +200,19 @@ class AgentHandle:
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         inputs = self.inputs(data, recipe)
         classes = self.community.classes(data)
+        routes = routes_of(listed, data, route, self.community.num_parts(data))
         references = [
-            reference.model_copy(update={"class_order": class_order(classes, teacher.classes, class_map)})
-            for teacher, reference in zip(listed, as_teachers(listed, shares), strict=True)
+            reference.replace(class_order=class_order(classes, teacher.classes, class_map), **where)
+            for teacher, reference, where in zip(listed, as_teachers(listed, shares), routes, strict=True)
         ]
-        if len({reference.weights for reference in references}) < len(references):
-            raise ConfigError("two of the teachers have the same weights; name each once, and give it a share")
-        if route != "shares":
-            routes = [
-                routed(teacher, data, route) if isinstance(route, str) else {"parts": route[i]}
-                for i, teacher in enumerate(listed)
-            ]
-            references = [one.model_copy(update=update) for one, update in zip(references, routes, strict=True)]
         settings = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss}
         settings |= {"start": start, "codec": codec, "max_kl": max_kl}
         inputs["distillation"] = checked(Distillation, settings, source=f"{self.name}.distill")
         inputs["teachers"] = tuple(references)
         if start != "own":
             inputs["initial_weights"] = ""
-        lesson_of = inputs | {"kind": TaskKind.DISTILL, "consolidation": self._protection(protect)}
-        task = checked(Task, lesson_of, source=f"{self.name}.distill")
+        inputs["consolidation"] = self._protection(protect)
+        task = checked(Distill, inputs, source=f"{self.name}.distill")
         lesson = self._learn(task, classes)
         lesson.rivals = lambda: [self._validated(reference, task.data) for reference in references]
         return lesson
@@ -214,7 +220,7 @@ class AgentHandle:
     def _validated(self, teacher: TeacherReference, data: DataSource) -> Lesson | None:
         if teacher.architecture is None or teacher.class_order:
             return None
-        task = Task(kind=TaskKind.EVALUATE, architecture=teacher.architecture, data=data, initial_weights=teacher.weights)
+        task = Evaluate(architecture=teacher.architecture, data=data, initial_weights=teacher.weights)
         return self.community.submit((task, f"evaluation of {teacher.weights[:12]}"))[0]
 
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
@@ -232,7 +238,8 @@ class AgentHandle:
         if len(classes) > 1:
             raise ContractError("classes", *(", ".join(names) for names in sorted(classes)[:2]))
         self._architecture = self._architecture or others[0].architecture
-        task = Task(kind=TaskKind.AVERAGE, architecture=self.architecture, data=home, teachers=tuple(references))
+        fields = {"architecture": self.architecture, "data": home, "teachers": tuple(references)}
+        task = checked(Average, fields, source=f"{self.name}.average")
         return self._learn(task, next(iter(classes), ()))
 
     def ema(self, other: "AgentHandle", decay: float = 0.99) -> Lesson:
@@ -249,11 +256,14 @@ class AgentHandle:
 
     def evaluate(self, data: Data, split: str = "test") -> TaskResult:
         """Scores of the newest weights on a split; waits for them."""
-        return self._look(TaskKind.EVALUATE, data, split).result()
+        task = Evaluate(architecture=self.architecture, data=self._split(data, split), initial_weights=self._must_have_weights())
+        return self._ask_for(task).result()
 
     def assess(self, data: Data, split: str = "validation") -> Competence:
         """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits."""
-        competence = self._look(TaskKind.ASSESS, data, split, home=self._home).result().competence
+        source, weights = self._split(data, split), self._must_have_weights()
+        task = Assess(architecture=self.architecture, data=source, initial_weights=weights, home=self._home)
+        competence = self._ask_for(task).result().competence
         assert competence is not None
         return competence
 
@@ -267,23 +277,24 @@ class AgentHandle:
         from agentkd.knowledge import tensors  # needs torch, which a script that only plans does not
 
         source = self._meet(views.data)
-        task = Task(
-            kind=TaskKind.FEATURES,
-            architecture=self.architecture,
-            data=source,
-            recipe=Recipe(views=views.settings),
-            initial_weights=self._must_have_weights(),
-            views=views.keys,
-            taps=tuple(taps),
-        )
+        fields = {
+            "architecture": self.architecture,
+            "data": source,
+            "initial_weights": self._must_have_weights(),
+            "views": views.keys,
+            "view_settings": views.settings,
+            "taps": tuple(taps),
+        }
+        task = checked(FeatureMaps, fields, source=f"{self.name}.feature_maps")
         (done,) = self.community.submit((task, f"feature maps of {self.name}"))
         return Derived(done, lambda result: tensors.decode(self.community.artifact(result.knowledge)))
 
-    def _look(self, kind: TaskKind, data: Data, split: str, home: DataSource | None = None) -> Lesson:
-        source = self._meet(data).model_copy(update={"validation": split})
-        weights = self._must_have_weights()
-        task = Task(kind=kind, architecture=self.architecture, data=source, initial_weights=weights, home=home)
-        return self.community.submit((task, f"{kind} of {self.name}"))[0]
+    def _split(self, data: Data, split: str) -> DataSource:
+        """Data of which a split is to be looked at."""
+        return self._meet(data).replace(validation=split)
+
+    def _ask_for(self, task: Task) -> Lesson:
+        return self.community.submit((task, f"{task.kind} of {self.name}"))[0]
 
     def _must_have_weights(self) -> str:
         if not self.weights:
@@ -311,7 +322,7 @@ class AgentHandle:
         }
 
     def _learn(self, task: Task, classes: tuple[str, ...]) -> Lesson:
-        (lesson,) = self.community.submit((task, f"{task.kind} of {self.name}"))
+        lesson = self._ask_for(task)
         self.take_up(lesson, task, classes)
         return lesson
 
@@ -324,25 +335,35 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     """Each as a teacher, with its share if shares are given.
 
     Raises:
-        ConfigError: one has no weights, or there is not a share for each.
+        ConfigError: one has no weights, there is not a share for each, or one is not positive.
     """
     if shares and len(shares) != len(listed):
         raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
-    references = [teacher.as_teacher() for teacher in listed]
-    given = zip(references, shares or [1.0] * len(listed), strict=True)
-    return [reference.model_copy(update={"share": float(share)}) for reference, share in given]
+    wrong = [share for share in shares if not 0 < share < math.inf]
+    if wrong:
+        raise ConfigError(f"a share is {wrong[0]}; each must be a number above 0")
+    given = zip(listed, shares or [1.0] * len(listed), strict=True)
+    return [teacher.as_teacher().replace(share=float(share)) for teacher, share in given]
 
 
-def routes_of(teachers: Sequence[TeacherLike], data: Data, route: Route | Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+def routes_of(
+    teachers: Sequence[TeacherLike], data: Data, route: Route | Sequence[Sequence[int]], num_parts: int
+) -> list[dict[str, Any]]:
     """What each teacher's reference says so that it teaches where it is to.
 
     Raises:
-        ConfigError: there are not parts for each, or as ``routed``.
+        ConfigError: not every teacher has parts and every part of the data one teacher, or as ``routed``.
     """
+    if route == "shares":
+        return [{} for _ in teachers]
     if isinstance(route, str):
         return [routed(teacher, data, route) for teacher in teachers]
     if len(route) != len(teachers) or not all(route):
         raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
+    given = Counter(part for parts in route for part in parts)
+    if set(given) != set(range(num_parts)) or max(given.values()) > 1:
+        named = ", ".join(str(part) for part in sorted(given.elements()))
+        raise ConfigError(f"route names the parts {named}; the data have {num_parts}, numbered from 0: name each of them once")
     return [{"parts": tuple(parts)} for parts in route]
 
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, Data
+from agentkd.community.handles import AgentHandle
+from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation
-from agentkd.task import Partner, Task, TaskKind
+from agentkd.task import Mutual, Partner
 
 
 def mutual(
@@ -54,7 +55,7 @@ def mutual(
     partners = [Partner.model_validate({name: one[name] for name in Partner.model_fields}) for one in inputs]
     others = [sorted(partners[:i] + partners[i + 1 :], key=lambda partner: partner.digest) for i in range(len(inputs))]
     tasks = [
-        checked(Task, own | {"kind": TaskKind.MUTUAL, "distillation": chosen, "partners": tuple(listed)}, source="mutual")
+        checked(Mutual, own | {"distillation": chosen, "partners": tuple(listed)}, source="mutual")
         for own, listed in zip(inputs, others, strict=True)
     ]
     labels = [f"mutual lesson of {student.name}" for student in students]

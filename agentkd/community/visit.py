@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from agentkd.artifacts.history import read_recordings
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.community.futures import Lesson
 from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.desk import Order, Waiting
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
 from agentkd.exchange.grants import TASKS, Registry
 from agentkd.exchange.keys import new_key_pair
@@ -19,13 +19,11 @@ from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.messages.bodies import (
     ErrorReply,
     PeerAddress,
-    PingReply,
     PingRequest,
     SubmitReply,
     SubmitRequest,
     TaskProgressEvent,
 )
-from agentkd.task import Task
 
 GREETING_TIMEOUT_S = 20.0
 PING_EVERY_S = 2.0
@@ -48,10 +46,10 @@ class Visit:
         self._folder = folder
         self._registry = Registry(folder.visitors)
         self._name = f"script-{os.getpid()}-{next(_numbers)}"
-        self._lessons: dict[int, Lesson] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._lock = threading.Lock()
         self._heard_at = time.monotonic()
-        self._is_open = False
+        self._is_open, self._why_ended = False, ""
 
     def start(self) -> None:
         """Dials the community.
@@ -99,30 +97,34 @@ class Visit:
         """What recorded lessons take, and what they saved."""
         return read_recordings(self._folder).report()
 
-    def submit(self, orders: Sequence[tuple[Task, str, Lesson]]) -> None:
-        """Has tasks (with labels) done; each future gets its result, or the error that ended it."""
-        for task, label, lesson in orders:
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Has tasks done; whoever waits for one is told what comes of it."""
+        for order in orders:
             with self._lock:  # the answer cannot be taken before its number is known here
-                number = self._post.send(self._host.public_key, SubmitRequest(task=task, label=label[:100]))
-                self._lessons[number] = lesson
+                is_open = self._is_open
+                if is_open:
+                    number = self._post.send(self._host.public_key, SubmitRequest(task=order.task, label=order.label[:100]))
+                    if order.waiting is not None:
+                        self._waiting[number] = order.waiting
+            if not is_open and order.waiting is not None:
+                order.waiting.fail(ChannelClosedError(self._why_ended))
 
     # On the I/O thread.
 
     def _take(self, delivery: Delivery) -> None:
         self._heard_at = time.monotonic()
-        body = delivery.message.body
+        body, number = delivery.message.body, delivery.message.parent_id
+        is_last = isinstance(body, SubmitReply | ErrorReply)
         with self._lock:
-            lesson = self._lessons.get(delivery.message.parent_id)
-        if lesson is None or isinstance(body, PingReply):
+            waiting = self._waiting.pop(number, None) if is_last else self._waiting.get(number)
+        if waiting is None:
             return
         if isinstance(body, TaskProgressEvent):
-            lesson.note(body)
-            return
-        del self._lessons[delivery.message.parent_id]
-        if isinstance(body, SubmitReply):
-            lesson.set_result(body.result)
+            waiting.note(body)
+        elif isinstance(body, SubmitReply):
+            waiting.settle(body.result)
         elif isinstance(body, ErrorReply):
-            lesson.set_exception(_as_error(body))
+            waiting.fail(_as_error(body))
 
     def _ping(self) -> None:
         if not self._is_open:
@@ -133,11 +135,11 @@ class Visit:
             self._post.send(self._host.public_key, PingRequest(text=""))
 
     def _end(self, text: str) -> None:
-        self._is_open = False
         with self._lock:
-            lessons, self._lessons = list(self._lessons.values()), {}
-        for lesson in lessons:
-            lesson.set_exception(ChannelClosedError(text))
+            self._is_open, self._why_ended = False, self._why_ended or text
+            left, self._waiting = list(self._waiting.values()), {}
+        for waiting in left:
+            waiting.fail(ChannelClosedError(text))
 
 
 def _read_contact(folder: RunFolder) -> PeerAddress:

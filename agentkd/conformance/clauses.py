@@ -36,7 +36,7 @@ from agentkd.messages.bodies import (
     Way,
     WelcomeReply,
 )
-from agentkd.task import DataSource, Task, TaskKind
+from agentkd.task import DataSource, Train
 
 UNKNOWN = "0" * 64
 SILENCE_S = 0.5
@@ -144,10 +144,10 @@ def _unoffered(probe: Probe) -> None:
     probe.want(ErrorReply, StreamRequest(sha256=UNKNOWN, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES))
 
 
-def _task(seed: int) -> Task:
+def _task(seed: int) -> Train:
     architecture = Architecture(family="no_such_module:network", num_classes=2)
     source = DataSource(spec="generated:seed=1,size=32x32,train=4,validation=2,test=2", content_digest=UNKNOWN)
-    return Task(kind=TaskKind.TRAIN, architecture=architecture, data=source, seed=seed)
+    return Train(architecture=architecture, data=source, seed=seed)
 
 
 def _impossible_task(probe: Probe) -> str:

@@ -13,7 +13,7 @@ def share_out(state: State) -> list[Move]:
     moves: list[Move] = []
     for key, running in state.running.items():
         task = state.tasks[key]
-        for weights, teacher in running.teachers.items() if not task.partners else ():
+        for weights, teacher in running.teachers.items() if task.taught_by else ():
             load = _load(state)
             other = teaching(state, weights, task.data)
             member = state.members.get(teacher)

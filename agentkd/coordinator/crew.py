@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator import events
 from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.dispatch import Dispatcher
-from agentkd.coordinator.members import HEARTBEAT_S, Members
+from agentkd.coordinator.members import Members
 from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
@@ -30,11 +29,13 @@ from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
 from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Launcher, LocalLauncher
+from agentkd.launch.local import Contact, Launcher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -59,7 +60,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import Status, Task, TaskKind, TaskResult
+from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
 MAX_ERROR_TEXT = 2000
@@ -96,14 +97,14 @@ class _Doing:
 class Crew:
     """Has tasks done. Use as a context manager: no agent that it started outlives it.
 
-    One thread calls ``want`` and ``turn``; ``invite``, ``greeting`` and ``ask`` may be called from any.
+    One thread calls ``want`` and ``turn``; ``invite``, ``rouse``, ``greeting`` and ``ask`` may be called from any.
 
     Args:
         folder: where everything of the run lies.
         slots: one learning agent each.
         config: timing, transport, attempts.
         watcher: who is told what happens.
-        launcher: starts the agents; as processes here if it is not given.
+        launcher: starts the agents.
         is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
         on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``), on the I/O thread; the keys of
             those scripts stand in the run folder. Without it nobody else may hand in tasks.
@@ -115,7 +116,7 @@ class Crew:
         slots: tuple[Slot, ...],
         config: LaunchConfig,
         watcher: Watcher,
-        launcher: Launcher | None = None,
+        launcher: Launcher,
         *,
         is_forgiving: bool = False,
         on_order: Callable[[Delivery], None] | None = None,
@@ -123,7 +124,7 @@ class Crew:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
-        self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer] = queue.Queue()
+        self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
@@ -145,7 +146,6 @@ class Crew:
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
-        launcher = launcher or LocalLauncher(folder)
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
@@ -195,6 +195,10 @@ class Crew:
             pass
         finished, self._finished = self._finished, []
         return finished
+
+    def rouse(self) -> None:
+        """Has ``turn`` return at once. From any thread."""
+        self._inbox.put(None)
 
     def invite(self, guest: AdmittedPeer) -> None:
         """Admits an agent that somebody else starts. It learns or teaches, as it says when it comes; it may come back."""
@@ -272,7 +276,9 @@ class Crew:
 
     # Incoming.
 
-    def _receive(self, delivery: "Delivery | Collected | AdmittedPeer") -> None:
+    def _receive(self, delivery: Delivery | Collected | AdmittedPeer | None) -> None:
+        if delivery is None:
+            return
         if isinstance(delivery, Collected):
             self._end(delivery)
             return
@@ -339,7 +345,7 @@ class Crew:
             piece, buffers = self._carrier.pack_stored(delivery.sender, request.weights, request.ways)
             reply: Body = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece)
         except AgentKDError as error:
-            reply, buffers = ErrorReply(code=error.code, remote_type=type(error).__name__, text=str(error)), ()
+            reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _receive_error(self, name: str, body: ErrorReply) -> None:
@@ -404,7 +410,7 @@ class Crew:
         if doing is None:
             self._finished.append(Finished(key, result, "", 0, ()))
             return
-        teachers = doing.teachers if doing.task.kind is TaskKind.DISTILL else ()
+        teachers = doing.teachers if doing.task.taught_by else ()
         self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
 
     def _say(self, agent: str, body: Body) -> None:

@@ -94,7 +94,7 @@ class Dispatcher:
             for key, task in event.tasks:
                 state.tasks[key] = state.waiting[key] = task
                 state.cohorts[key] = (key, *(partner.digest for partner in task.partner_tasks()))
-                for teacher in task.teachers:
+                for teacher in task.taught_by:
                     state.unadopted.pop(teacher.weights, None)
             return []
         if isinstance(event, Spared):
@@ -230,7 +230,7 @@ class Dispatcher:
                 continue  # until guests come
             if together > len(free):
                 break  # or others would take the agents of students that must start together, for ever
-            if task.partners:
+            if len(state.cohorts[key]) > 1:
                 actions += self._start_together(key, free) if key in state.waiting else []
                 continue
             teachers = {weights: benches.teaching(state, weights, task.data) for weights in sorted(state.needed(key))}

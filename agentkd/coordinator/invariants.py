@@ -104,7 +104,7 @@ def _of_teachers(state: State, key: str, running: Running) -> Iterator[str]:
     if key not in state.tasks:
         return
     task, cohort = state.tasks[key], set(state.cohorts[key]) - {key}
-    known = cohort or {teacher.weights for teacher in task.teachers}
+    known = cohort or {teacher.weights for teacher in task.taught_by}
     yield from (f"{key} is taught by {weights}, which it does not name" for weights in running.teachers.keys() - known)
     for other in cohort & state.running.keys():
         if running.teachers.get(other) != state.running[other].agent:

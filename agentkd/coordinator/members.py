@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.errors import AgentLostError, LaunchError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
@@ -17,10 +16,10 @@ from agentkd.exchange.liveness import Liveness, beat, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
+from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
 
 START_TIMEOUT_S = 120.0
-HEARTBEAT_S = 1.0
 MAX_FAILED_STARTS = 3
 LEAVE_GRACE_S = 2.0
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from agentkd.artifacts.comparison import differences
-from agentkd.artifacts.journal import Journal, Record
-from agentkd.artifacts.provenance import provenance
-from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment, dump_experiment
-from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.desk import Desk, Done, Order
 from agentkd.coordinator.watching import Snapshot, Watcher
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
@@ -36,19 +35,15 @@ def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) 
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
     slots = parse_devices(experiment.launch.devices)
-    with RunLock(folder), Journal(folder.journal) as journal:
-        _adopt_experiment(experiment, folder, journal)
-        planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
-        results = _recorded_results(journal, folder)
+    with Desk(folder, slots, experiment.launch, watcher) as desk:
+        _adopt_experiment(experiment, folder, desk.journal)
+        planner = Planner(experiment, open_dataset(experiment.data.dataset), desk.journal.get_meta("pretrained"))
+        coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
         try:
-            if not planner.outlook(results, journal.asks()).is_finished:
-                journal.begin_sitting(provenance())
-                with Crew(folder, slots, experiment.launch, watcher) as crew:
-                    _Coordinator(experiment, folder, journal, planner, results, crew).run()
+            coordinator.run()
         finally:
-            outlook = planner.outlook(results, journal.asks())
-            write_study_view(folder, experiment, planner, outlook)
-        return outlook
+            write_study_view(folder, experiment, planner, coordinator.outlook)
+        return coordinator.outlook
 
 
 def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
@@ -71,20 +66,13 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
 
 
 class _Coordinator:
-    """Feeds the crew with what the plan wants, and the plan with what the crew finished."""
+    """Has done what the plan wants, and tells the plan what was done."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        folder: RunFolder,
-        journal: Journal,
-        planner: Planner,
-        results: dict[str, TaskResult],
-        crew: Crew,
+        self, experiment: Experiment, planner: Planner, desk: Desk, watcher: Watcher, results: dict[str, TaskResult]
     ) -> None:
-        self.experiment, self.folder, self.journal, self.planner = experiment, folder, journal, planner
-        self.results, self.crew, self.watcher = results, crew, crew.watcher
-        self.asks = journal.asks()
+        self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
+        self.asks = desk.journal.asks()
         self.outlook = planner.outlook(results, self.asks)
         self.steps: dict[str, Step] = {}
         self.started_at = time.monotonic()
@@ -93,36 +81,32 @@ class _Coordinator:
 
     def run(self) -> None:
         """Works until nothing is left to be done."""
-        for record in self.journal.records():
-            self.crew.note(record.task, record.result)
         self._want()
         while not self.outlook.is_finished:
-            for finished in self.crew.turn():
-                self._record(finished)
+            for done in self.desk.turn():
+                self._take(done)
             self._show()
         self._show(now=True)
 
     def _want(self) -> None:
         """Has the steps done that are wanted; what new trials saw is written down before."""
         if self.outlook.asks:
-            self.journal.note_asks(self.outlook.asks)
-            self.asks = self.journal.asks()
-        self.steps |= {step.key: step for step in self.outlook.steps}
-        self.crew.want((step.key, step.task, describe_step(step)) for step in self.outlook.steps)
+            self.desk.journal.note_asks(self.outlook.asks)
+            self.asks = self.desk.journal.asks()
+        new = [step for step in self.outlook.steps if step.key not in self.steps]
+        self.steps |= {step.key: step for step in new}
+        self.desk.submit(
+            Order(step.task, describe_step(step), keeps_failure=step.stage not in (Stage.BASELINE, Stage.TEST)) for step in new
+        )
 
-    def _record(self, finished: Finished) -> None:
+    def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
-        step, result = self.steps[finished.key], finished.result
+        key, result = done.task.digest, done.result
+        step = self.steps[key]
         if result.status is Status.FAILED and step.stage in (Stage.BASELINE, Stage.TEST):
-            text = (
-                f"{step.stage} of {step.family} failed in attempt {finished.attempts} ({result.error_code}): {result.error_text}"
-            )
+            text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
             raise TrainingError(text)
-        label = describe_step(step)
-        self.journal.commit(Record(step.task, result, finished.agent, finished.attempts, label, finished.teachers))
-        self.crew.note(step.task, result)
-        self.folder.clear(finished.key)
-        self.results[finished.key] = result
+        self.results[key] = result
         self.watcher.tell(describe_result(step, result))
         self.outlook = self.planner.outlook(self.results, self.asks)
         if self.outlook.failure:
@@ -138,7 +122,7 @@ class _Coordinator:
         done_now = len(self.results) - self.num_before
         left = elapsed / done_now * (expected - len(self.results)) if done_now else None
         self.watcher.show(
-            Snapshot(self.experiment.name, elapsed, len(self.results), expected, left, self.outlook, self.crew.activities())
+            Snapshot(self.experiment.name, elapsed, len(self.results), expected, left, self.outlook, self.desk.activities())
         )
 
     def _num_expected(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+from agentkd.task import DataSource, Task, TeacherReference
 
 GUEST_SLOT = -1
 
@@ -123,11 +123,10 @@ class State:
 
     def taught_by(self, key: str) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""
-        task = self.tasks[key]
+        teachers, spared = self.tasks[key].taught_by, self.spared.get(key, frozenset())
         if key in self.running:
-            return [teacher for teacher in task.teachers if teacher.weights in self.running[key].teachers]
-        spared = self.spared.get(key, frozenset())
-        return [t for t in task.teachers if t.weights not in spared] if task.kind is TaskKind.DISTILL else []
+            return [teacher for teacher in teachers if teacher.weights in self.running[key].teachers]
+        return [teacher for teacher in teachers if teacher.weights not in spared]
 
     def needed(self, key: str) -> set[str]:
         """The weights of those."""

@@ -94,6 +94,11 @@ class Joined(_Derived):
             for name in names
         }
 
+    @property
+    def num_parts(self) -> int:
+        """How many datasets."""
+        return len(self._parts)
+
     def part(self, index: int) -> int:
         """Which of the datasets a sample comes from."""
         return index // self._stride

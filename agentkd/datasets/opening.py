@@ -77,6 +77,11 @@ class Opened:
         """Which of several joined datasets a sample comes from; 0 of a single one."""
         return self._dataset.part(index) if isinstance(self._dataset, Joined) else 0
 
+    @property
+    def num_parts(self) -> int:
+        """How many datasets are joined in it; 1 of a single one."""
+        return self._dataset.num_parts if isinstance(self._dataset, Joined) else 1
+
     def check(self) -> None:
         """Reads everything once; raises ``DatasetError`` for the first sample that is not as described."""
         self._dataset.check()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+HEARTBEAT_S = 1.0
+
 
 @dataclass(frozen=True)
 class Liveness:

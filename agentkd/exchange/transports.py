@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from agentkd.errors import ConfigError
 from agentkd.messages.bodies import Way
 
+AUTO = "auto"
 TCP, IPC = "tcp://127.0.0.1:*", "ipc://*"
 
 
@@ -17,7 +18,7 @@ class Transport:
 
 
 TRANSPORTS = {
-    "auto": Transport((IPC, TCP), tuple(Way)),
+    AUTO: Transport((IPC, TCP), tuple(Way)),
     "shared": Transport((IPC, TCP), (Way.SHARED,)),
     "store": Transport((IPC, TCP), (Way.STORE,)),
     "ipc": Transport((IPC,), (Way.INLINE, Way.STREAM)),

@@ -14,47 +14,56 @@ auto         any of these                                 no more than ``max_kl`
 Centring takes the mean over the classes off each pixel's logits, which changes no probability.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentkd import objectives
 from agentkd.errors import ConfigError, ContractError
-from agentkd.objectives import Codec
 
-FLOATS = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
-TOP = re.compile(r"top([1-8])")
 AUTO = "auto"
+LOGITS = objectives.LOGITS.name
 LARGEST_INT8 = 127
-SUFFIXES = ("", "int8", "scale", "values", "indices", "tail")
 # For ``auto``: shortest first at few classes. The last one is always near enough.
 CANDIDATES = ("top1", "top2", "int8", "float16", "float32")
 
 Parts = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Codec:
+    """One row of the table.
+
+    Args:
+        parts: suffixes of its tensors to the payload's name; what is read is told apart by them.
+        suits: whether it is made for a payload of that name and these numbers; float16 is written where it is not.
+        write: the tensors, by suffix, that stand for a payload.
+        read: the payload of so many classes again, or ``None`` if the tensors do not belong together.
+    """
+
+    parts: frozenset[str]
+    suits: Callable[[str, Tensor], bool]
+    write: Callable[[str, Tensor], Parts]
+    read: Callable[[Parts, int], Tensor | None]
+
+
 def check(codec: str) -> None:
     """Raises ``ConfigError`` if there is no such codec."""
-    if codec not in get_args(Codec):
-        raise ConfigError(f"no codec {codec!r}; there are {', '.join(get_args(Codec))}")
+    if codec not in get_args(objectives.Codec):
+        raise ConfigError(f"no codec {codec!r}; there are {', '.join(get_args(objectives.Codec))}")
 
 
 def write(name: str, value: Tensor, codec: str, *, max_kl: float = 0.0) -> Parts:
     """The tensors that stand for a payload [N,C,...]; float16 where a codec is not made for it (top classes of features)."""
-    is_logits = name == "logits"
     if codec == AUTO:
-        codec = shortest(value, max_kl) if is_logits else "float16"
-    top = TOP.fullmatch(codec)
-    if top and is_logits and int(top[1]) < value.shape[1] - 1:
-        return _named(name, _write_top(value, int(top[1])))
-    if codec == "int8" and value.dim() == 4:
-        return _named(name, _write_int8(value - value.mean(dim=1, keepdim=True) if is_logits else value))
-    dtype = FLOATS.get(codec, torch.float16)
-    limit = torch.finfo(dtype).max
-    return {name: value.clamp(-limit, limit).to(dtype)}
+        codec = shortest(value, max_kl) if name == LOGITS else "float16"
+    row = CODECS[codec] if CODECS[codec].suits(name, value) else CODECS["float16"]
+    return {_named(name, suffix): part.contiguous() for suffix, part in row.write(name, value).items()}
 
 
 def read(name: str, parts: Mapping[str, Tensor], num_classes: int) -> Tensor | None:
@@ -63,22 +72,13 @@ def read(name: str, parts: Mapping[str, Tensor], num_classes: int) -> Tensor | N
     Raises:
         ContractError: they do not belong together.
     """
-    if name in parts:
-        return parts[name]
-    found = {suffix: parts[f"{name}.{suffix}"] for suffix in SUFFIXES[1:] if f"{name}.{suffix}" in parts}
-    if found.keys() == {"int8", "scale"}:
-        numbers, scale = found["int8"], found["scale"]
-        if numbers.dim() == 4 and tuple(scale.shape) == (*numbers.shape[:2], 1, 1) and numbers.dtype == torch.int8:
-            return numbers.float() * scale.float()
-    elif found.keys() == {"values", "indices", "tail"}:
-        values, indices, tail = found["values"], found["indices"].long(), found["tail"]
-        fits = values.dim() == 4 and values.shape == indices.shape and tail.shape == (len(values), 1, *values.shape[2:])
-        if fits and 0 < values.shape[1] < num_classes and 0 <= int(indices.min()) <= int(indices.max()) < num_classes:
-            rest = tail.float() - torch.log(torch.tensor(float(num_classes - values.shape[1])))
-            whole = rest.expand(len(values), num_classes, *values.shape[2:]).clone()
-            return whole.scatter_(1, indices, values.float())
-    elif not found:
+    suffixes = {suffix for row in CODECS.values() for suffix in row.parts}
+    found = {suffix: parts[_named(name, suffix)] for suffix in suffixes if _named(name, suffix) in parts}
+    if not found:
         return None
+    for row in CODECS.values():
+        if row.parts == found.keys() and (value := row.read(found, num_classes)) is not None:
+            return value
     raise ContractError(name, {suffix: tuple(part.shape) for suffix, part in found.items()}, "the tensors of one codec")
 
 
@@ -101,20 +101,66 @@ def size(codec: str, logits: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in write("logits", logits, codec).values())
 
 
-def _write_int8(value: Tensor) -> Parts:
-    largest = value.abs().amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+def _named(name: str, suffix: str) -> str:
+    return f"{name}.{suffix}" if suffix else name
+
+
+def _float(dtype: torch.dtype) -> Codec:
+    limit = torch.finfo(dtype).max
+    return Codec(
+        parts=frozenset({""}),
+        suits=lambda name, value: True,
+        write=lambda name, value: {"": value.clamp(-limit, limit).to(dtype)},
+        read=lambda found, num_classes: found[""],
+    )
+
+
+def _write_int8(name: str, value: Tensor) -> Parts:
+    centred = value - value.mean(dim=1, keepdim=True) if name == LOGITS else value
+    largest = centred.abs().amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     scale = largest / LARGEST_INT8
-    return {"int8": (value / scale).round().to(torch.int8), "scale": scale}
+    return {"int8": (centred / scale).round().to(torch.int8), "scale": scale}
 
 
-def _write_top(logits: Tensor, count: int) -> Parts:
+def _read_int8(found: Parts, num_classes: int) -> Tensor | None:
+    numbers, scale = found["int8"], found["scale"]
+    fits = numbers.dim() == 4 and tuple(scale.shape) == (*numbers.shape[:2], 1, 1) and numbers.dtype == torch.int8
+    return numbers.float() * scale.float() if fits else None
+
+
+def _write_top(count: int, name: str, logits: Tensor) -> Parts:
     values, indices = logits.topk(count, dim=1)
     rest = logits.scatter(1, indices, -torch.inf).logsumexp(dim=1, keepdim=True)
     largest = values[:, :1]
     limit = torch.finfo(torch.float16).max
     written = {"values": values - largest, "tail": rest - largest}
-    return {name: part.clamp(-limit, limit).half() for name, part in written.items()} | {"indices": indices.to(torch.uint8)}
+    return {part: value.clamp(-limit, limit).half() for part, value in written.items()} | {"indices": indices.to(torch.uint8)}
 
 
-def _named(name: str, parts: Parts) -> Parts:
-    return {f"{name}.{suffix}": part.contiguous() for suffix, part in parts.items()}
+def _read_top(found: Parts, num_classes: int) -> Tensor | None:
+    values, indices, tail = found["values"], found["indices"].long(), found["tail"]
+    fits = values.dim() == 4 and values.shape == indices.shape and tail.shape == (len(values), 1, *values.shape[2:])
+    if not (fits and 0 < values.shape[1] < num_classes and 0 <= int(indices.min()) <= int(indices.max()) < num_classes):
+        return None
+    rest = tail.float() - torch.log(torch.tensor(float(num_classes - values.shape[1])))
+    whole = rest.expand(len(values), num_classes, *values.shape[2:]).clone()
+    return whole.scatter_(1, indices, values.float())
+
+
+def _top(count: int) -> Codec:
+    return Codec(
+        parts=frozenset({"values", "indices", "tail"}),
+        suits=lambda name, value: name == LOGITS and count < value.shape[1] - 1,
+        write=partial(_write_top, count),
+        read=_read_top,
+    )
+
+
+_INT8 = Codec(frozenset({"int8", "scale"}), lambda name, value: value.dim() == 4, _write_int8, _read_int8)
+CODECS: dict[str, Codec] = {
+    "float16": _float(torch.float16),
+    "float32": _float(torch.float32),
+    "bfloat16": _float(torch.bfloat16),
+    "int8": _INT8,
+    **{f"top{count}": _top(count) for count in range(1, 9)},
+}

@@ -45,7 +45,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Layout:
+class TensorLayout:
     """Where each tensor will stand in a file, so that it can be written straight to its place."""
 
     head: bytes
@@ -53,7 +53,7 @@ class Layout:
     size_bytes: int
 
 
-def plan(tensors: Tensors, metadata: dict[str, Any] | None = None) -> Layout:
+def plan(tensors: Tensors, metadata: dict[str, Any] | None = None) -> TensorLayout:
     """The layout of a file of these tensors. The same tensors and metadata always give the same bytes.
 
     The metadata are one entry of canonical JSON, because writers put several entries in no fixed order.
@@ -67,10 +67,10 @@ def plan(tensors: Tensors, metadata: dict[str, Any] | None = None) -> Layout:
         header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    return Layout(struct.pack("<Q", len(text)) + text, tuple(order), 8 + len(text) + end)
+    return TensorLayout(struct.pack("<Q", len(text)) + text, tuple(order), 8 + len(text) + end)
 
 
-def write(tensors: Tensors, layout: Layout, target: memoryview | bytearray) -> None:
+def write(tensors: Tensors, layout: TensorLayout, target: memoryview | bytearray) -> None:
     """Writes the file into memory of at least its size; each tensor is copied once."""
     target[: len(layout.head)] = layout.head
     at = len(layout.head)

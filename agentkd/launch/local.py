@@ -59,8 +59,8 @@ class Contact:
 
     endpoint: str
     coordinator_key: str
-    transport: str = "auto"
-    checkpoint_every_s: float = 30.0
+    transport: str
+    checkpoint_every_s: float
 
 
 class Launcher(Protocol):

@@ -11,13 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
+from agentkd.errors import AgentKDError, ExchangeError, RemoteProtocolError
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
-from agentkd.task import DataSource, Task, TaskResult
+from agentkd.task import AnyTask, DataSource, TaskResult
 
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
 
+TEACHER_WAIT_S = 300.0
+MAX_ERROR_TEXT = 10_000
 Name = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Field(strict=True, max_length=20_000)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
@@ -210,13 +213,13 @@ class TaskRequest(Body):
     """
 
     holds_records: ClassVar[bool] = True
-    task: Task
+    task: AnyTask
     key: Digest = Field(default_factory=lambda data: data["task"].digest)
     attempt: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
     recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
-    wait_s: Seconds = 300.0
+    wait_s: Seconds = TEACHER_WAIT_S
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
@@ -256,7 +259,7 @@ class SubmitRequest(Body):
     """A script to the coordinator: have this task done, or answer it from the records. ``label`` is for people."""
 
     holds_records: ClassVar[bool] = True
-    task: Task
+    task: AnyTask
     label: Name = ""
 
 
@@ -405,6 +408,19 @@ class ErrorReply(Body):
     retryable: StrictBool = False
     task: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
     attempt: Count = 0
+
+    @classmethod
+    def of(cls, error: BaseException, *, task: str = "", attempt: int = 0, code: str = "") -> Self:
+        """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text."""
+        return cls(
+            code=code or (error.code if isinstance(error, AgentKDError) else "internal"),
+            rule=error.rule if isinstance(error, RemoteProtocolError) else "",
+            retryable=isinstance(error, ExchangeError),
+            remote_type=type(error).__name__,
+            text=str(error)[:MAX_ERROR_TEXT],
+            task=task,
+            attempt=attempt,
+        )
 
 
 TYPES: dict[int, type[Body]] = {

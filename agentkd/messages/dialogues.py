@@ -59,7 +59,7 @@ class Speaker(StrEnum):
 
 
 @dataclass(frozen=True)
-class Move:
+class Transition:
     """In ``state``, ``speaker`` may say ``message``; then the dialogue is in the state ``then``."""
 
     state: str
@@ -74,7 +74,7 @@ class Dialogue:
 
     name: str
     purpose: str
-    moves: tuple[Move, ...]
+    moves: tuple[Transition, ...]
 
 
 def _ask(name: str, purpose: str, request: type[Body], reply: type[Body], asker: Speaker = Speaker.OPENER) -> Dialogue:
@@ -82,7 +82,11 @@ def _ask(name: str, purpose: str, request: type[Body], reply: type[Body], asker:
     return Dialogue(
         name,
         purpose,
-        (Move(NEW, asker, request, "asked"), Move("asked", answerer, reply, END), Move("asked", answerer, ErrorReply, END)),
+        (
+            Transition(NEW, asker, request, "asked"),
+            Transition("asked", answerer, reply, END),
+            Transition("asked", answerer, ErrorReply, END),
+        ),
     )
 
 
@@ -90,22 +94,22 @@ JOIN = Dialogue(
     "join",
     "Two peers learn each other's session, version and abilities. Nothing else may be said before.",
     (
-        Move(NEW, Speaker.OPENER, HelloRequest, "greeted"),
-        Move("greeted", Speaker.OPENER, HelloRequest, "greeted"),
-        Move("greeted", Speaker.ANSWERER, WelcomeReply, OPEN),
-        Move("greeted", Speaker.ANSWERER, ErrorReply, NEW),
-        Move(OPEN, Speaker.OPENER, HelloRequest, "greeted"),
+        Transition(NEW, Speaker.OPENER, HelloRequest, "greeted"),
+        Transition("greeted", Speaker.OPENER, HelloRequest, "greeted"),
+        Transition("greeted", Speaker.ANSWERER, WelcomeReply, OPEN),
+        Transition("greeted", Speaker.ANSWERER, ErrorReply, NEW),
+        Transition(OPEN, Speaker.OPENER, HelloRequest, "greeted"),
     ),
 )
 LIFE = Dialogue(
     "life",
     "What may be said at any time while the connection is open.",
     (
-        Move(OPEN, Speaker.AGENT, HeartbeatEvent, OPEN),
-        Move(OPEN, Speaker.COORDINATOR, PeersEvent, OPEN),
-        Move(OPEN, Speaker.COORDINATOR, TeacherMovedEvent, OPEN),
-        Move(OPEN, Speaker.EITHER, ReleaseEvent, OPEN),
-        Move(OPEN, Speaker.AGENT, LeftEvent, OPEN),
+        Transition(OPEN, Speaker.AGENT, HeartbeatEvent, OPEN),
+        Transition(OPEN, Speaker.COORDINATOR, PeersEvent, OPEN),
+        Transition(OPEN, Speaker.COORDINATOR, TeacherMovedEvent, OPEN),
+        Transition(OPEN, Speaker.EITHER, ReleaseEvent, OPEN),
+        Transition(OPEN, Speaker.AGENT, LeftEvent, OPEN),
     ),
 )
 DIALOGUES = (
@@ -117,25 +121,25 @@ DIALOGUES = (
         "task",
         "The coordinator has a task done. Cancelling asks for an end at the next step; the result may still win the race.",
         (
-            Move(NEW, Speaker.COORDINATOR, TaskRequest, "given"),
-            Move("given", Speaker.AGENT, TaskProgressEvent, "given"),
-            Move("given", Speaker.AGENT, TaskReply, END),
-            Move("given", Speaker.AGENT, ErrorReply, END),
-            Move("given", Speaker.COORDINATOR, CancelRequest, "cancelling"),
-            Move("cancelling", Speaker.COORDINATOR, CancelRequest, "cancelling"),
-            Move("cancelling", Speaker.AGENT, TaskProgressEvent, "cancelling"),
-            Move("cancelling", Speaker.AGENT, TaskReply, END),
-            Move("cancelling", Speaker.AGENT, ErrorReply, END),
+            Transition(NEW, Speaker.COORDINATOR, TaskRequest, "given"),
+            Transition("given", Speaker.AGENT, TaskProgressEvent, "given"),
+            Transition("given", Speaker.AGENT, TaskReply, END),
+            Transition("given", Speaker.AGENT, ErrorReply, END),
+            Transition("given", Speaker.COORDINATOR, CancelRequest, "cancelling"),
+            Transition("cancelling", Speaker.COORDINATOR, CancelRequest, "cancelling"),
+            Transition("cancelling", Speaker.AGENT, TaskProgressEvent, "cancelling"),
+            Transition("cancelling", Speaker.AGENT, TaskReply, END),
+            Transition("cancelling", Speaker.AGENT, ErrorReply, END),
         ),
     ),
     Dialogue(
         "submit",
         "A script in another process has the coordinator have a task done. If the script goes away the task goes on.",
         (
-            Move(NEW, Speaker.AGENT, SubmitRequest, "taken"),
-            Move("taken", Speaker.COORDINATOR, TaskProgressEvent, "taken"),
-            Move("taken", Speaker.COORDINATOR, SubmitReply, END),
-            Move("taken", Speaker.COORDINATOR, ErrorReply, END),
+            Transition(NEW, Speaker.AGENT, SubmitRequest, "taken"),
+            Transition("taken", Speaker.COORDINATOR, TaskProgressEvent, "taken"),
+            Transition("taken", Speaker.COORDINATOR, SubmitReply, END),
+            Transition("taken", Speaker.COORDINATOR, ErrorReply, END),
         ),
     ),
     _ask("teach", "An agent adopts weights and becomes a teacher.", TeachRequest, TeachReply, Speaker.COORDINATOR),
@@ -145,20 +149,20 @@ DIALOGUES = (
         "stream",
         "A long piece in chunks, as far as the receiver's credit reaches. To resume, the receiver opens another at an offset.",
         (
-            Move(NEW, Speaker.OPENER, StreamRequest, "flowing"),
-            Move("flowing", Speaker.ANSWERER, StreamChunkEvent, "flowing"),
-            Move("flowing", Speaker.OPENER, StreamCreditEvent, "flowing"),
-            Move("flowing", Speaker.OPENER, StreamCancelEvent, END),
-            Move("flowing", Speaker.ANSWERER, StreamReply, END),
-            Move("flowing", Speaker.ANSWERER, ErrorReply, END),
+            Transition(NEW, Speaker.OPENER, StreamRequest, "flowing"),
+            Transition("flowing", Speaker.ANSWERER, StreamChunkEvent, "flowing"),
+            Transition("flowing", Speaker.OPENER, StreamCreditEvent, "flowing"),
+            Transition("flowing", Speaker.OPENER, StreamCancelEvent, END),
+            Transition("flowing", Speaker.ANSWERER, StreamReply, END),
+            Transition("flowing", Speaker.ANSWERER, ErrorReply, END),
         ),
     ),
     Dialogue(
         "leave",
         "The coordinator ends an agent's process; the agent finishes what it does first.",
         (
-            Move(NEW, Speaker.COORDINATOR, LeaveRequest, "leaving"),
-            Move("leaving", Speaker.AGENT, LeftEvent, END),
+            Transition(NEW, Speaker.COORDINATOR, LeaveRequest, "leaving"),
+            Transition("leaving", Speaker.AGENT, LeftEvent, END),
         ),
     ),
 )

@@ -25,7 +25,7 @@ from agentkd.messages.wire import (
     Message,
     encode,
 )
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Status, TaskResult, Train
 
 SESSION = "0123456789abcdef"
 DIGEST, KEY = "ab" * 32, "k" * 40
@@ -178,7 +178,7 @@ def _examples() -> dict[int, Body]:
     """A body of every type, all with the same small values."""
     source = DataSource(spec="generated:seed=7,size=64x64", content_digest=DIGEST)
     architecture = Architecture(family="unet", num_classes=5)
-    task = Task(kind=TaskKind.TRAIN, architecture=architecture, data=source)
+    task = Train(architecture=architecture, data=source)
     address = bodies.PeerAddress(agent="big", endpoints=("tcp://127.0.0.1:5555",), public_key=KEY)
     admitted = bodies.AdmittedPeer(agent="big", public_key=KEY, may=("soft_targets",))
     piece = bodies.Piece(way=bodies.Way.INLINE, size_bytes=9, sha256=DIGEST)

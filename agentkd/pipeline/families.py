@@ -13,7 +13,7 @@ from agentkd.search import study
 from agentkd.search.selection import pareto_set, rank
 from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
 from agentkd.search.study import Outcome, Trial
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
 Results = Mapping[str, TaskResult]
 OUTCOMES = {
@@ -151,8 +151,7 @@ class FamilyPlan:
         """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps)."""
         recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
         start = config.distillation.start
-        task = Task(
-            kind=TaskKind.DISTILL,
+        task = Distill(
             architecture=student.architecture,
             data=self.data,
             recipe=recipe,
@@ -173,7 +172,7 @@ class FamilyPlan:
         return Lesson(stage, tuple(teachers), student, entrant, is_kept=gained)
 
     def _done(
-        self, task: Task, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
+        self, task: Training, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
     ) -> Entrant | None:
         """The finished task as an entrant; otherwise the task is put among the wanted steps."""
         key = task.digest
@@ -184,7 +183,7 @@ class FamilyPlan:
             found.steps.append(Step(key, task, self.family, stage, label))
         return None
 
-    def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Task:
+    def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         search = self.experiment.search
         if number not in self._suggested:
@@ -194,7 +193,7 @@ class FamilyPlan:
             )
         settings, fields = split_values(self._suggested[number])
         own = self._own_architecture()
-        pruning = study.Pruning(**search.pruning.canonical()) if search.pruning and number else None
+        pruning = search.pruning if number else None
         task = self._training(
             families.resolve(self.family, self.num_classes, {**own.settings, **settings}),
             build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
@@ -204,7 +203,7 @@ class FamilyPlan:
             "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
             "prune_below": study.prune_bounds(seen, pruning, search.epochs),
         }
-        return task.model_copy(update=limits) if number else task
+        return task.replace(**limits) if number else task
 
     def _published_values(self) -> Values:
         own = self._own_architecture()
@@ -213,7 +212,7 @@ class FamilyPlan:
         searched = (name for name in self.space if name.startswith(RECIPE_PREFIX))
         return values | {name: recipe[name.removeprefix(RECIPE_PREFIX)] for name in searched}
 
-    def _as_trial(self, number: int, entrant: Entrant | None, task: Task) -> Trial:
+    def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
         values = self._suggested[number]
         if entrant is None:
             return Trial(number, values, Outcome.RUNNING)
@@ -238,9 +237,8 @@ class FamilyPlan:
     def _own_architecture(self) -> Architecture:
         return families.resolve(self.family, self.num_classes, dict(self.experiment.families[self.family].settings))
 
-    def _training(self, architecture: Architecture, recipe: Recipe) -> Task:
-        return Task(
-            kind=TaskKind.TRAIN,
+    def _training(self, architecture: Architecture, recipe: Recipe) -> Train:
+        return Train(
             architecture=architecture,
             data=self.data,
             recipe=recipe,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from agentkd.config import Experiment
 from agentkd.datasets.samples import Dataset
 from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
-from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step
+from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step, Tested
 from agentkd.search.study import Trial
-from agentkd.task import DataSource, Task, TaskKind
+from agentkd.task import DataSource, Evaluate
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Outlook:
     lessons: tuple[Lesson, ...]
     trials: dict[str, tuple[Trial, ...]]
     trial_keys: dict[str, tuple[str, ...]]
-    tests: dict[str, Entrant] = field(default_factory=dict)
+    tests: dict[str, Tested] = field(default_factory=dict)
     winner: Entrant | None = None
     is_finished: bool = False
     failure: str = ""
@@ -60,7 +60,7 @@ class Planner:
         known = asked or {}
         found = {family: plan.outlook(results, known.get(family)) for family, plan in self.families.items()}
         winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
-        tests: dict[str, Entrant] = {}
+        tests: dict[str, Tested] = {}
         final: dict[str, Entrant] = {}
         if len(winners) == len(found):
             final = self._round2(results, found, winners)
@@ -103,19 +103,18 @@ class Planner:
             found[family].rows.append(Row(family, Stage.ROUND2, entrant))
         return final
 
-    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[str, Entrant]:
+    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[str, Tested]:
         tests = {}
         for family, entrant in final.items():
-            task = Task(
-                kind=TaskKind.EVALUATE,
+            task = Evaluate(
                 architecture=entrant.architecture,
-                data=self.source.model_copy(update={"validation": self.test_split}),
+                data=self.source.replace(validation=self.test_split),
                 initial_weights=entrant.result.weights,
             )
             key = task.digest
             found[family].keys.add(key)
             if key in results:
-                tests[family] = Entrant(family, f"{family} on {self.test_split}", key, task, results[key])
+                tests[family] = Tested(family, key, task, results[key])
             else:
                 found[family].steps.append(Step(key, task, family, Stage.TEST, f"test on {self.test_split}"))
         return tests

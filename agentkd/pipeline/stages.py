@@ -6,7 +6,7 @@ from enum import StrEnum
 from agentkd.architecture import Architecture
 from agentkd.recipe import Recipe
 from agentkd.search.selection import Candidate
-from agentkd.task import Task, TaskResult, TeacherReference
+from agentkd.task import Evaluate, Task, TaskResult, TeacherReference, Training
 
 
 class Stage(StrEnum):
@@ -37,7 +37,7 @@ class Entrant:
     family: str
     label: str
     key: str
-    task: Task
+    task: Training
     result: TaskResult
 
     @property
@@ -58,6 +58,16 @@ class Entrant:
     def as_teacher(self) -> TeacherReference:
         """As a task names its teacher."""
         return TeacherReference(architecture=self.architecture, weights=self.result.weights)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A family's final network on the test split."""
+
+    family: str
+    key: str
+    task: Evaluate
+    result: TaskResult
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,16 @@ from pathlib import Path
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
-from agentkd.artifacts.provenance import provenance
-from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.artifacts.verification import references
-from agentkd.config import LaunchConfig
-from agentkd.coordinator.crew import Crew
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.coordinator.desk import Desk, Order
 from agentkd.coordinator.run import read_run
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
 from agentkd.launch.devices import Slot, parse_devices
+from agentkd.launch.settings import LaunchConfig
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
-from agentkd.task import Status, Task, TaskKind, TaskResult
+from agentkd.task import Status, Task, TaskResult
 
 NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
@@ -110,7 +108,7 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
     known = read_recordings(source)
     missing = []
     for task in tasks:
-        absent = {teacher.weights for teacher in task.teachers if task.kind is TaskKind.DISTILL}
+        absent = {teacher.weights for teacher in task.taught_by}
         absent -= known.find(task)[1] if teaching is not Teaching.LIVE else set()
         if absent:
             missing.append((task, absent))
@@ -127,46 +125,34 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
 def _execute(
     source: RunFolder, out: RunFolder, history: History, wanted: dict[str, Task], options: ReplayOptions, watcher: Watcher
 ) -> dict[str, TaskResult]:
-    """The new results by the digest of the recorded task."""
-    same = {task.digest: key for key, task in wanted.items()}
+    """The new results, by the digest of the task as it is wanted."""
+    labels = {task.digest: history.by_task[key].label or task.kind for key, task in wanted.items()}
     results: dict[str, TaskResult] = {}
     if out.place.resolve() == source.place.resolve():
         raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
-    with RunLock(out), Journal(out.journal) as journal:
-        _adopt(journal, source, out, options)
-        journal.begin_sitting(provenance())
-        for record in journal.records():
-            if record.task.digest in same:
-                results[same[record.task.digest]] = record.result
-        left = {task.digest: task for key, task in wanted.items() if key not in results}
-        if not left:
-            return results
-        for task in left.values():
+    slots, launch = _slots(options.devices, wanted.values()), options.launch.replace(max_record_gib=NO_LIMIT)
+    with Desk(out, slots, launch, watcher, is_forgiving=True) as desk:
+        _adopt(desk.journal, source, out, options)
+        left = [task for task in wanted.values() if desk.journal.find(task.digest) is None]
+        for task in left:
             _lend(source, out, task)
-        slots, launch = _slots(options.devices, left.values()), options.launch.model_copy(update={"max_record_gib": NO_LIMIT})
-        with Crew(out, slots, launch, watcher, is_forgiving=True) as crew:
-            if options.teaching is not Teaching.LIVE:
-                for record in history.by_task.values():
-                    _lend_recording(source, out, record)
-                    crew.note(record.task, record.result)
-            labels = {key: history.by_task[same[key]].label or str(task.kind) for key, task in left.items()}
-            crew.want((key, task, labels[key]) for key, task in left.items())
-            while left:
-                for finished in crew.turn():
-                    task = left.pop(finished.key)
-                    label = labels[finished.key]
-                    if finished.result.status is not Status.FAILED:
-                        journal.commit(Record(task, finished.result, finished.agent, finished.attempts, label, finished.teachers))
-                    out.clear(finished.key)
-                    results[same[finished.key]] = finished.result
-                    watcher.tell(f"replayed {label}, {len(left)} left")
+        if left and options.teaching is not Teaching.LIVE:
+            for record in history.by_task.values():
+                _lend_recording(source, out, record)
+                desk.crew.note(record.task, record.result)
+        desk.submit(Order(task, labels[task.digest]) for task in wanted.values())
+        while len(results) < len(labels):
+            for done in desk.turn():
+                results[done.task.digest] = done.result
+                if done.is_new:
+                    watcher.tell(f"replayed {done.label}, {len(labels) - len(results)} left")
     return results
 
 
 def _slots(devices: str, tasks: Iterable[Task]) -> tuple[Slot, ...]:
     """Room for the agents, enough for those that must learn side by side."""
     slots = parse_devices(devices)
-    together = max((1 + len(task.partners) for task in tasks), default=1)
+    together = max((1 + len(task.partner_tasks()) for task in tasks), default=1)
     if len(slots) < together:
         raise ConfigError(f"{together} students teach each other and need as many agents; give --devices cpu:{together}")
     return slots
@@ -189,8 +175,8 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
 
 def _lend(source: RunFolder, out: RunFolder, task: Task) -> None:
     """Has in the replay's store what a task reads. Teachers that are told from a recording need not be there."""
-    taught = {teacher.weights for teacher in task.teachers} if task.kind is TaskKind.DISTILL else set()
-    for what, digest in references(task):
+    taught = {teacher.weights for teacher in task.taught_by}
+    for what, digest in task.references():
         try:
             _link(source, out, digest)
         except ArtifactNotFoundError:
@@ -241,7 +227,7 @@ def _verdict(
         if options.swaps:
             return None
         return Verdict(key, label, Outcome.KEPT, then, reason=DECIDED.format(then.error_code or then.status))
-    now = done[key]
+    now = done[wanted[key].digest]
     is_swapped = wanted[key] != record.task
     if now.status is Status.FAILED:
         return Verdict(key, label, Outcome.FAILED, then, now, f"{now.error_code}: {now.error_text}")

@@ -7,7 +7,7 @@ from agentkd.artifacts.history import History
 from agentkd.config import checked
 from agentkd.errors import ConfigError
 from agentkd.recipe import Distillation
-from agentkd.task import Task, TaskKind
+from agentkd.task import Distill, Task
 
 NAMES = ("teacher", "temperature", "codec", "alpha")
 
@@ -41,13 +41,13 @@ def read_swap(text: str) -> Swap:
     return Swap(name, new, old) if colon and name == "teacher" else Swap(name, value)
 
 
-def swapped(task: Task, swap: Swap, history: History) -> Task | None:
+def swapped(task: Task, swap: Swap, history: History) -> Distill | None:
     """The task with one thing replaced and all else as it was; ``None`` for a task that has no such thing.
 
     Raises:
         ConfigError: the value cannot be, or it is not clear which teacher is meant.
     """
-    if task.kind is not TaskKind.DISTILL or task.distillation is None:
+    if not isinstance(task, Distill):
         return None
     if swap.name == "teacher":
         return _other_teacher(task, swap, history)
@@ -60,10 +60,10 @@ def swapped(task: Task, swap: Swap, history: History) -> Task | None:
             return None
     else:
         plain[swap.name] = swap.value if swap.name == "codec" else _number(swap)
-    return task.model_copy(update={"distillation": checked(Distillation, plain, source=f"--swap {swap}")})
+    return task.replace(distillation=checked(Distillation, plain, source=f"--swap {swap}"))
 
 
-def _other_teacher(task: Task, swap: Swap, history: History) -> Task | None:
+def _other_teacher(task: Distill, swap: Swap, history: History) -> Distill | None:
     meant = [teacher for teacher in task.teachers if teacher.weights.startswith(swap.old)]
     if swap.old and not meant:
         return None
@@ -74,8 +74,9 @@ def _other_teacher(task: Task, swap: Swap, history: History) -> Task | None:
     changes: dict[str, Any] = {"architecture": found.task.architecture, "weights": found.result.weights}
     if not found.result.weights:
         raise ConfigError(f"--swap {swap}: that task made no weights")
-    teachers = [one.model_copy(update=changes) if one is meant[0] else one for one in task.teachers]
-    return task.model_copy(update={"teachers": tuple(teachers)})
+    teachers = [one.replace(**changes) if one is meant[0] else one for one in task.teachers]
+    fields = {name: getattr(task, name) for name in Distill.model_fields} | {"teachers": tuple(teachers)}
+    return checked(Distill, fields, source=f"--swap {swap}")
 
 
 def _number(swap: Swap) -> float:

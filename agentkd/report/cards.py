@@ -6,7 +6,7 @@ from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.networks.families import title
-from agentkd.task import TaskKind
+from agentkd.task import Evaluate, Taught
 
 
 def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str:
@@ -15,7 +15,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
     tests = [
         other.result
         for other in history.by_task.values()
-        if other.task.kind is TaskKind.EVALUATE and other.task.initial_weights == result.weights
+        if isinstance(other.task, Evaluate) and other.task.initial_weights == result.weights
     ]
     lines = [
         f"# {title(task.architecture.family)}, {record.label or task.kind}",
@@ -60,7 +60,7 @@ def _origin(record: Record, history: History) -> list[str]:
         origin = step.record.label if step.record and step.record.label else "from outside this run"
         lines.append(f"* {step.relation} `{step.digest[:12]}` ({origin})")
     task = record.task
-    if task.distillation:
+    if isinstance(task, Taught):
         for objective in task.distillation.objectives:
             plain: dict[str, Any] = objective.canonical()
             lines.append(f"* objective {plain.pop('kind')}: " + ", ".join(f"{name} {value}" for name, value in plain.items()))

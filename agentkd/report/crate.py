@@ -9,7 +9,6 @@ from typing import Any
 from agentkd import __version__
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
-from agentkd.artifacts.verification import references
 from agentkd.datasets.opening import Opened
 from agentkd.task import Status
 
@@ -139,7 +138,7 @@ def _action(record: Record) -> Entity:
         "description": f"{task.kind} in attempt {record.attempts}, {result.seconds:.1f} s; task {task.digest}",
         "instrument": {"@id": SOFTWARE},
         "agent": {"@id": SOFTWARE},
-        "object": [_reference(digest) for _, digest in dict.fromkeys(references(task))],
+        "object": [_reference(digest) for _, digest in dict.fromkeys(task.references())],
         "result": [] if failed else [_reference(digest) for digest in result.artifacts],
         "actionStatus": {"@id": f"http://schema.org/{'FailedActionStatus' if failed else 'CompletedActionStatus'}"},
     }

@@ -22,7 +22,7 @@ STRANGER_WAIT_S = 0.3
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing looked at."""
 
     name: str
@@ -34,42 +34,40 @@ class Finding:
         return asdict(self)
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Looks at everything a run needs."""
     return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), _sockets()]
 
 
-def _python() -> Finding:
+def _python() -> Check:
     version = sys.version.split()[0]
-    return Finding("python", sys.version_info >= (3, 11), f"{version}; 3.11 or newer is needed")
+    return Check("python", sys.version_info >= (3, 11), f"{version}; 3.11 or newer is needed")
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> Check:
     try:
-        return Finding(name, True, importlib.metadata.version(name))
+        return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, f"is not installed; run: pip install {name}")
+        return Check(name, False, f"is not installed; run: pip install {name}")
 
 
-def _devices() -> Finding:
+def _devices() -> Check:
     try:
         slots = ", ".join(slot.device for slot in parse_devices("auto"))
-        return Finding(
-            "devices", True, f"{count_cores()} cores, {count_cuda_devices()} CUDA devices; --devices auto takes {slots}"
-        )
+        return Check("devices", True, f"{count_cores()} cores, {count_cuda_devices()} CUDA devices; --devices auto takes {slots}")
     except AgentKDError as error:
-        return Finding("devices", False, str(error))
+        return Check("devices", False, str(error))
 
 
-def _disk() -> Finding:
+def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free
     place = Path(tempfile.gettempdir())
-    return Finding(
+    return Check(
         "disk", free > MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free here, {shutil.disk_usage(place).free / 1e9:.1f} GB in {place}"
     )
 
 
-def _sockets() -> Finding:
+def _sockets() -> Check:
     """Whether CURVE works and a stranger is refused."""
     inbox: queue.Queue[Any] = queue.Queue()
     try:
@@ -83,6 +81,6 @@ def _sockets() -> Finding:
             time.sleep(STRANGER_WAIT_S)
             is_alone = inbox.empty() and refused.peer(host.public) is None
         ok = senders == {guest.public, host.public} and is_alone
-        return Finding("sockets", ok, "encrypted loopback works and a stranger is refused" if ok else "a stranger was admitted")
+        return Check("sockets", ok, "encrypted loopback works and a stranger is refused" if ok else "a stranger was admitted")
     except (queue.Empty, AgentKDError) as error:
-        return Finding("sockets", False, f"no message came through an encrypted loopback socket ({error})")
+        return Check("sockets", False, f"no message came through an encrypted loopback socket ({error})")

@@ -10,6 +10,7 @@ from agentkd.artifacts.history import read_history, read_losses
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ConfigError
+from agentkd.task import Taught, Training
 
 Exporter = Callable[[RunFolder, Path], int]
 MISSING = "{} is not installed; run: pip install 'agentkd[{}]'"
@@ -101,10 +102,11 @@ def _losses(folder: RunFolder, record: Record) -> list[float]:
 def _parameters(record: Record) -> dict[str, str]:
     """What was chosen, flat."""
     task = record.task
-    flat = {"kind": str(task.kind), "family": task.architecture.family, "data": task.data.spec, "seed": str(task.seed)}
+    flat = {"kind": str(task.kind), "family": task.architecture.family, "data": task.data.spec}
     flat |= {f"settings.{name}": str(value) for name, value in task.architecture.settings.items()}
-    flat |= {f"recipe.{name}": str(value) for name, value in task.recipe.canonical().items()}
-    flat |= {f"teacher.{number}": teacher.weights for number, teacher in enumerate(task.teachers)}
-    if task.distillation:
+    if isinstance(task, Training):
+        flat |= {"seed": str(task.seed)} | {f"recipe.{name}": str(value) for name, value in task.recipe.canonical().items()}
+    flat |= {f"teacher.{number}": teacher.weights for number, teacher in enumerate(task.taught_by)}
+    if isinstance(task, Taught):
         flat |= {f"distillation.{name}": str(value) for name, value in task.distillation.canonical().items()}
     return flat

@@ -13,13 +13,13 @@ from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.artifacts.verification import LEFT_OUT, references
+from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.report import crate
 from agentkd.report.cards import card
-from agentkd.task import TaskKind
+from agentkd.task import Evaluate
 
 Choice = Literal["all", "winners", "records"]
 LICENSE = "No license is stated; ask whoever made this run before handing it on."
@@ -81,7 +81,7 @@ def final_networks(folder: RunFolder, history: History) -> list[Record]:
             ends = {row.family: row.entrant.key for row in outlook.rows}
         return [history.by_task[key] for key in dict.fromkeys(ends.values())]
     trained = [record for record in history.by_task.values() if record.result.weights]
-    used = {digest for record in trained for _, digest in references(record.task)}
+    used = {digest for record in trained for _, digest in record.task.references()}
     return [record for record in trained if record.result.weights not in used]
 
 
@@ -89,7 +89,7 @@ def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[str]:
     """Every artifact that records name, with what was told in their lessons."""
     found: set[str] = set()
     for record in records:
-        found |= {*record.result.artifacts, *(digest for _, digest in references(record.task))}
+        found |= {*record.result.artifacts, *(digest for _, digest in record.task.references())}
         recorded = record.result.exchange.record if record.result.exchange else ""
         if recorded and recorded in folder.store:
             found |= {told.piece for told in recordings.decode(folder.store.get(recorded))}
@@ -104,7 +104,7 @@ def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Re
     steps = [step for final in finals for step in trace_back(final.task.digest, history).walk()]
     made = {step.record.task.digest: step.record for step in steps if step.record}
     ends = {final.result.weights for final in finals}
-    made |= {key: r for key, r in history.by_task.items() if r.task.kind is TaskKind.EVALUATE and r.task.initial_weights in ends}
+    made |= {key: r for key, r in history.by_task.items() if isinstance(r.task, Evaluate) and r.task.initial_weights in ends}
     return held & (_referenced(folder, made.values()) | {step.digest for step in steps})
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentkd import seeding
 from agentkd.errors import SearchError
+from agentkd.search.settings import Pruning
 from agentkd.search.space import Choices, Parameter, Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -51,19 +52,6 @@ class Trial:
     miou: float = 0.0
     miou_by_epoch: tuple[float | None, ...] = ()
     violation: float = 0.0
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """Median pruning: a trial stops after an epoch if its best mIoU so far is below the median of earlier trials'.
-
-    Args:
-        startup_trials: completed trials before anything is pruned.
-        warmup_epochs: epochs that every trial may finish.
-    """
-
-    startup_trials: int
-    warmup_epochs: int
 
 
 def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials: int) -> int | None:

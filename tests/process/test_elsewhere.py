@@ -8,16 +8,16 @@ from experiments import SPEC
 from live_agent import NETWORK
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import LaunchConfig
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
 from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import LocalLauncher
+from agentkd.launch.settings import LaunchConfig
 from agentkd.networks.build import build
 from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, Status, Task, TaskKind
+from agentkd.task import DataSource, Status, Train
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +29,7 @@ def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     start = here.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=5).state_dict())))
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
     source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
-    task = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source, recipe=recipe, initial_weights=start)
+    task = Train(architecture=NETWORK, data=source, recipe=recipe, initial_weights=start)
     config = LaunchConfig(transport=transport)
     finished, deadline = [], time.monotonic() + 90
     with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=LocalLauncher(elsewhere)) as crew:

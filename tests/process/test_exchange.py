@@ -55,7 +55,7 @@ from agentkd.messages.wire import Message, encode
 from agentkd.networks.families import resolve
 from agentkd.objectives import Attention, Boundary, ChannelWise, Dist, Dkd, Features, Ifvd, Pairwise, SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
 pytestmark = pytest.mark.process
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ class Hand:
             save_key_pair(key_file, pair)
             self.post.allow([pair.public])
             self.keys[name] = pair.public
-            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport)
+            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport, checkpoint_every_s=30)
             self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file, contact)
         for _ in names:
             delivery = self.wait_for(HelloRequest)
@@ -128,14 +128,13 @@ def source() -> DataSource:
 
 
 def trained_teacher(folder: RunFolder) -> TeacherReference:
-    task = Task(kind=TaskKind.TRAIN, architecture=TEACHER_NET, data=source(), recipe=RECIPE, seed=1, view_seed=2)
+    task = Train(architecture=TEACHER_NET, data=source(), recipe=RECIPE, seed=1, view_seed=2)
     return TeacherReference(architecture=TEACHER_NET, weights=execute(task, Surroundings(folder.store, CPU)).weights)
 
 
 def lesson_task(teacher: TeacherReference, **fields: object) -> Task:
     distillation = Distillation(**fields)
-    return Task(
-        kind=TaskKind.DISTILL,
+    return Distill(
         architecture=STUDENT_NET,
         data=source(),
         recipe=RECIPE,
@@ -177,7 +176,7 @@ def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)
     taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
-    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    hand.say("student", TaskRequest(task=task, attempt=1, teachers=(taught,)))
     result = hand.wait_for(TaskReply).message.body.result
     assert result.status is Status.COMPLETED
     assert result.weights == expected.weights
@@ -197,7 +196,7 @@ def test_a_permuted_class_order_with_its_map_is_bit_identical(tmp_path: Path) ->
         class_order=tuple(back),
     )
     plain, mapped = (in_one_call(lesson_task(reference), folder) for reference in (teacher, other))
-    wrong = in_one_call(lesson_task(other.model_copy(update={"class_order": ()})), folder)
+    wrong = in_one_call(lesson_task(other.replace(class_order=())), folder)
     assert plain.weights == mapped.weights != wrong.weights
 
 
@@ -222,7 +221,7 @@ def test_every_way_gives_the_same_bits(hand: Hand, transport: str, way: str, sch
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)
     taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
-    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    hand.say("student", TaskRequest(task=task, attempt=1, teachers=(taught,)))
     result = hand.wait_for(TaskReply).message.body.result
     assert result.weights == expected.weights
     lines = (hand.folder.logs / "teacher.audit.jsonl").read_text(encoding="utf-8").splitlines()
@@ -284,7 +283,7 @@ def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: 
     hand.wait_for(TeachReply)
     before = hand.post.counters.bytes_received
     taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
-    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    hand.say("student", TaskRequest(task=task, attempt=1, teachers=(taught,)))
     exchange = hand.wait_for(TaskReply).message.body.result.exchange
     steps = RECIPE.epochs * 4
     one_payload = 4 * 5 * 16 * 16 * 2  # N, K, h, w at the teacher's native stride 2, float16
@@ -316,7 +315,7 @@ def test_only_the_coordinator_may_give_tasks(hand: Hand) -> None:
     hand.start("agent")
     peer, inbox = new_key_pair(), queue.Queue()
     hand.admit(peer.public)
-    task = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE)
+    task = Train(architecture=STUDENT_NET, data=source(), recipe=RECIPE)
     address = hand.addresses["agent"]
     with Post(peer, inbox.put) as post:
         post.connect(address)
@@ -324,7 +323,7 @@ def test_only_the_coordinator_may_give_tasks(hand: Hand) -> None:
         assert isinstance(inbox.get(timeout=30).message.body, WelcomeReply)
         answer = inbox.get(timeout=30).message.body
         assert isinstance(answer, ErrorReply) and answer.code == "artifact"
-        post.send_frames(address.public_key, encode(Message(TaskRequest(task=task, epoch=1), 99, 0, post.session)))
+        post.send_frames(address.public_key, encode(Message(TaskRequest(task=task, attempt=1), 99, 0, post.session)))
         post.send(address.public_key, PingRequest(text="after that"))
         assert isinstance(inbox.get(timeout=30).message.body, PingReply)
     hand.say("agent", StatusRequest())
@@ -335,12 +334,15 @@ def test_only_the_coordinator_may_give_tasks(hand: Hand) -> None:
 
 def test_a_contract_that_does_not_match_is_refused_by_field(hand: Hand) -> None:
     teacher = trained_teacher(hand.folder)
-    task = lesson_task(teacher).model_copy(update={"architecture": resolve("tiny_networks:tiny", 7, {"width": 8})})
+    seven = resolve("tiny_networks:tiny", 7, {"width": 8})
+    with pytest.raises(ValueError, match="class_order must say which is which"):
+        lesson_task(teacher).replace(architecture=seven)  # what is known beforehand need not travel
+    task = lesson_task(teacher.replace(architecture=None)).replace(architecture=seven)
     hand.start("teacher", "student")
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)
     taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
-    hand.say("student", TaskRequest(task=task, epoch=1, teachers=(taught,)))
+    hand.say("student", TaskRequest(task=task, attempt=1, teachers=(taught,)))
     error = hand.wait_for(ErrorReply, TaskReply).message.body
     assert isinstance(error, ErrorReply)
     assert "'num_classes' differs: teacher has 5, student expects 7" in error.text
@@ -348,27 +350,25 @@ def test_a_contract_that_does_not_match_is_refused_by_field(hand: Hand) -> None:
 
 def test_a_cancelled_task_ends_at_its_next_step_and_the_agent_takes_another(hand: Hand) -> None:
     hand.start("agent")
-    long = Task(
-        kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE.model_copy(update={"epochs": 100_000})
-    )
-    number = hand.say("agent", TaskRequest(task=long, epoch=1))
+    long = Train(architecture=STUDENT_NET, data=source(), recipe=RECIPE.model_copy(update={"epochs": 100_000}))
+    number = hand.say("agent", TaskRequest(task=long, attempt=1))
     hand.wait_for(TaskProgressEvent)
-    hand.say("agent", CancelRequest(task=long.digest, epoch=1), parent_id=number)
+    hand.say("agent", CancelRequest(task=long.digest, attempt=1), parent_id=number)
     error = hand.wait_for(ErrorReply).message.body
-    assert (error.code, error.task, error.epoch) == ("cancelled", long.digest, 1)
-    hand.say("agent", TaskRequest(task=long.model_copy(update={"recipe": RECIPE}), epoch=1))
+    assert (error.code, error.task, error.attempt) == ("cancelled", long.digest, 1)
+    hand.say("agent", TaskRequest(task=long.replace(recipe=RECIPE), attempt=1))
     assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
 
 
 def test_a_loss_that_is_not_finite_is_an_error_reply_and_the_agent_lives_on(hand: Hand) -> None:
     hand.start("agent")
     wild = RECIPE.model_copy(update={"learning_rate": 9.9, "weight_decay": 1.0, "epochs": 200, "momentum": 0.99})
-    bad = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=wild)
-    good = Task(kind=TaskKind.TRAIN, architecture=STUDENT_NET, data=source(), recipe=RECIPE)
-    hand.say("agent", TaskRequest(task=bad, epoch=1))
+    bad = Train(architecture=STUDENT_NET, data=source(), recipe=wild)
+    good = Train(architecture=STUDENT_NET, data=source(), recipe=RECIPE)
+    hand.say("agent", TaskRequest(task=bad, attempt=1))
     error = hand.wait_for(ErrorReply, TaskReply).message.body
     assert isinstance(error, ErrorReply) and error.code == "non_finite_loss"
-    hand.say("agent", TaskRequest(task=good, epoch=1))
+    hand.say("agent", TaskRequest(task=good, attempt=1))
     assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
 
 
@@ -380,7 +380,7 @@ def test_a_student_that_leaves_in_the_middle_leaves_nothing_with_its_teacher(han
     hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
     hand.wait_for(TeachReply)
     taught = (TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"]),)
-    hand.say("leaving", TaskRequest(task=long, epoch=1, teachers=taught))
+    hand.say("leaving", TaskRequest(task=long, attempt=1, teachers=taught))
     hand.wait_for(TaskProgressEvent)
     psutil.Process(hand.agents["leaving"].pid).kill()
     deadline = time.monotonic() + 30
@@ -390,5 +390,5 @@ def test_a_student_that_leaves_in_the_middle_leaves_nothing_with_its_teacher(han
             break
         assert time.monotonic() < deadline, "what was lent to the student that left is still lent"
         time.sleep(0.2)
-    hand.say("staying", TaskRequest(task=task, epoch=1, teachers=taught))
+    hand.say("staying", TaskRequest(task=task, attempt=1, teachers=taught))
     assert hand.wait_for(TaskReply).message.body.result.weights == in_one_call(task, hand.folder).weights

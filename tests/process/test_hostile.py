@@ -50,7 +50,7 @@ from agentkd.messages.vectors import envelope, header, preamble
 from agentkd.messages.wire import MAX_BODY_BYTES, Message, encode, type_of
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.task import DataSource, Task, TaskKind
+from agentkd.task import DataSource, Task, Train
 
 pytestmark = pytest.mark.process
 MAX_GROWTH_BYTES = 64 * 1024**2
@@ -256,7 +256,7 @@ def test_cases_25_26_saying_something_before_or_again(live: LiveAgent) -> None:
 
 def task(seed: int = 0) -> Task:
     source = DataSource(spec="generated:seed=1,size=32x32,train=4,validation=2,test=2", content_digest=DIGEST)
-    return Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source, seed=seed)
+    return Train(architecture=NETWORK, data=source, seed=seed)
 
 
 def test_cases_28_29_attempts_that_are_over_or_were_never_given(probe: Probe, tmp_path: Path) -> None:

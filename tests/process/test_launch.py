@@ -16,13 +16,15 @@ from sides import wait_until
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
 from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
 from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.settings import CHECKPOINT_EVERY_S
 
 pytestmark = pytest.mark.process
 
-NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public)
+NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public, AUTO, CHECKPOINT_EVERY_S)
 ALONE = """
 import sys, time
 from pathlib import Path

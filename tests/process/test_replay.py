@@ -27,7 +27,7 @@ from agentkd.errors import ArtifactError
 from agentkd.replay.perform import ReplayOptions, Teaching
 from agentkd.replay.perform import replay as perform
 from agentkd.replay.swaps import read_swap
-from agentkd.task import TaskKind
+from agentkd.task import Distill, Mutual, Train
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 VIEWS = library.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
@@ -83,7 +83,7 @@ def replay(run: Path, *options: object, code: int = 0) -> dict:
 
 def lesson_of(run: Path) -> str:
     history = read_history(RunFolder(run))
-    return next(key for key, record in history.by_task.items() if record.task.kind is TaskKind.DISTILL)
+    return next(key for key, record in history.by_task.items() if isinstance(record.task, Distill))
 
 
 def teachers_started(place: Path) -> int:
@@ -142,7 +142,7 @@ def test_the_same_teacher_again_makes_no_difference_and_another_makes_a_report(t
     third = next(
         r.result.weights
         for r in history.by_task.values()
-        if r.task.kind is TaskKind.TRAIN and r.result.weights not in {t.weights for t in lesson.task.teachers}
+        if isinstance(r.task, Train) and r.result.weights not in {t.weights for t in lesson.task.teachers}
     )
     same = replay(taught, "--swap", f"teacher={first[:8]}:{first[:8]}", "--out", tmp_path / "same")
     (verdict,) = same["tasks"]
@@ -311,7 +311,7 @@ def test_every_kind_of_task_is_repeated_also_students_that_teach_each_other(tmp_
         a.feature_maps(data.views([1, 2]), taps=["encoder.0"]).result()
     report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
     assert [task["outcome"] for task in report["tasks"]] == ["bit-identical"] * 8
-    students = [key for key, r in read_history(RunFolder(tmp_path / "run")).by_task.items() if r.task.kind is TaskKind.MUTUAL]
+    students = [key for key, r in read_history(RunFolder(tmp_path / "run")).by_task.items() if isinstance(r.task, Mutual)]
     with pytest.raises(library.ConfigError, match="need as many agents"):
         perform(RunFolder(tmp_path / "run"), RunFolder(tmp_path / "one"), ReplayOptions(tasks=(students[0],), devices="cpu:1"))
 

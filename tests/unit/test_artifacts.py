@@ -14,12 +14,12 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
 from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Status, TaskResult, Train
 
 
 def record(seed: int = 0, weights: str = "w") -> Record:
     architecture = Architecture(family="unet", num_classes=2)
-    task = Task(kind=TaskKind.TRAIN, architecture=architecture, data=DataSource(spec="s", content_digest="d"), seed=seed)
+    task = Train(architecture=architecture, data=DataSource(spec="s", content_digest="d"), seed=seed)
     return Record(task, TaskResult(status=Status.COMPLETED, weights=weights, miou=0.5), "agent-1", 1)
 
 

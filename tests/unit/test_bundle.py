@@ -30,7 +30,7 @@ from agentkd.errors import ArtifactError, ConfigError
 from agentkd.recipe import Distillation
 from agentkd.report.export import export
 from agentkd.report.packing import final_networks, write_bundle
-from agentkd.task import DataSource, EpochResult, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import DataSource, Distill, EpochResult, Evaluate, ExchangeSummary, Status, TaskResult, TeacherReference, Train
 
 NETWORK = Architecture(family="unet", num_classes=5)
 
@@ -47,13 +47,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     with Journal(folder.journal) as journal:
         journal.begin_sitting({"started_at": "2026-01-01T00:00:00Z", "packages": {"torch": "2"}, "code": {"commit": "c" * 40}})
         teacher = put(b"the teacher's weights" * 40)
-        train = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+        train = Train(architecture=NETWORK, data=source())
         journal.commit(Record(train, TaskResult(status=Status.COMPLETED, weights=teacher, miou=0.5), "agent-1", 1, "a training"))
         pieces = [put(f"what was told in step {step}".encode() * 9) for step in range(3)]
         told = [Told(teacher, step, "ab" * 32, piece, 9, 0.1) for step, piece in enumerate(pieces)]
         exchange = ExchangeSummary(requests=3, record=put(recordings.encode(told)))
-        lesson = Task(
-            kind=TaskKind.DISTILL,
+        lesson = Distill(
             architecture=NETWORK,
             data=source(),
             teachers=(TeacherReference(architecture=NETWORK, weights=teacher),),
@@ -205,7 +204,7 @@ def test_lineage_goes_back_to_the_beginning(finished: RunFolder) -> None:
         ("is taught by weights", "a training"),
     ]
     assert any("3 requests" in line for line in describe(root))
-    outside = Task(kind=TaskKind.EVALUATE, architecture=NETWORK, data=source(), initial_weights="ef" * 32)
+    outside = Evaluate(architecture=NETWORK, data=source(), initial_weights="ef" * 32)
     history = History([Record(outside, TaskResult(status=Status.COMPLETED, predictions="12" * 32), "a", 1)])
     (start,) = trace_back("12121212", history).ancestors
     assert start.record is None and describe(start) == ["came from outside this run"]
@@ -218,7 +217,7 @@ def test_two_runs_are_compared(finished: RunFolder, tmp_path: Path) -> None:
     other = RunFolder(tmp_path / "other")
     with Journal(other.journal) as journal:
         journal.begin_sitting({"packages": {"torch": "3"}, "code": {"commit": "c" * 40}})
-        train = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+        train = Train(architecture=NETWORK, data=source())
         journal.commit(Record(train, TaskResult(status=Status.COMPLETED, weights="w", miou=0.4), "agent-1", 1, "a training"))
     found = compare(finished, other)
     assert found.environment == (("packages.torch", "2", "3"),)
@@ -241,7 +240,7 @@ def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: P
 
 def test_trainings_are_exported_as_event_files(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    task = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=source())
+    task = Train(architecture=NETWORK, data=source())
     history = tuple(EpochResult(epoch=n, loss=1 / n, miou=n / 10, seconds=1) for n in (1, 2, 3))
     trace = folder.store.put(save({"loss": np.array([0.5, 0.25])}))
     with Journal(folder.journal) as journal:

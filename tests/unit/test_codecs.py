@@ -1,8 +1,11 @@
 """Codecs: what is written is read back within what each may lose, and what does not belong together is refused."""
 
+from typing import get_args
+
 import pytest
 import torch
 
+from agentkd import objectives
 from agentkd.errors import ConfigError, ContractError
 from agentkd.knowledge import codecs, tensors
 from agentkd.knowledge.codecs import divergence, read, size, write
@@ -74,3 +77,7 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
     assert read("logits", {"features": LOGITS}, 5) is None
     with pytest.raises(ConfigError, match="no codec"):
         codecs.check("gzip")
+
+
+def test_every_codec_that_can_be_asked_for_has_its_row() -> None:
+    assert set(get_args(objectives.Codec)) == {*codecs.CODECS, codecs.AUTO} and set(codecs.CANDIDATES) <= set(codecs.CODECS)

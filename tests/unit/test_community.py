@@ -11,7 +11,7 @@ from agentkd.community.handles import AgentHandle
 from agentkd.community.mutual import mutual
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
-from agentkd.task import Status, TaskKind, TaskResult
+from agentkd.task import Status, TaskResult
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_student_starts_where_the_distillation_says(community: Recording, star
     student.train("s")
     student.distill(teacher, "s", start=start)
     task = community.tasks[-1]
-    assert (task.kind, task.initial_weights, task.teachers[0].weights) == (TaskKind.DISTILL, initial, "w1")
+    assert (task.kind, task.initial_weights, task.teachers[0].weights) == ("distill", initial, "w1")
 
 
 def test_networks_of_different_names_have_different_seeds_and_the_same_views(community: Recording) -> None:
@@ -63,7 +63,7 @@ def test_a_closed_community_says_so(tmp_path) -> None:
 
 def test_progress_ends_with_the_task_and_can_be_read_again() -> None:
     lesson = Lesson()
-    events = [TaskProgressEvent(task="ab" * 32, epoch=1, step=step, steps=2, loss=0.5) for step in (1, 2)]
+    events = [TaskProgressEvent(task="ab" * 32, attempt=1, step=step, steps=2, loss=0.5) for step in (1, 2)]
     for event in events:
         lesson.note(event)
     lesson.set_result(TaskResult(status=Status.COMPLETED))
@@ -185,4 +185,39 @@ def test_teachers_are_measured_in_the_same_validation_as_their_student(community
     assert len(community.tasks) == 2, "nothing is measured unless somebody asks"
     assert lesson.teacher_miou() == [0.0]
     lesson_task, measured = community.tasks[1:]
-    assert (measured.kind, measured.initial_weights, measured.data) == (TaskKind.EVALUATE, teacher.weights, lesson_task.data)
+    assert (measured.kind, measured.initial_weights, measured.data) == ("evaluate", teacher.weights, lesson_task.data)
+
+
+@pytest.mark.parametrize("shares", [[1, -1], [1, 0], [float("nan"), 1], [float("inf"), 1]])
+def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: list[float]) -> None:
+    community = Recording()
+    student, *others = (AgentHandle(community, name, "unet") for name in "abc")
+    for other in others:
+        other.train("s")
+    begun = len(community.tasks)
+    for call in (lambda: student.average(others, shares=shares), lambda: student.distill(others, "s", shares=shares)):
+        with pytest.raises(ConfigError, match="a share is"):
+            call()
+    assert len(community.tasks) == begun
+
+
+@pytest.mark.parametrize(
+    ("route", "told"),
+    [
+        ([(0,)], "parts for 1 of 2 teachers"),
+        ([(0,), (1,), (2,)], "parts for 3 of 2 teachers"),
+        ([(0,), ()], "give each one"),
+        ([(0,), (1,)], "the data have 3"),
+        ([(0, 1), (1, 2)], "each of them once"),
+        ([(0, 1), (2, 3)], "the data have 3"),
+    ],
+)
+def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: list[tuple[int, ...]], told: str) -> None:
+    community = Recording()
+    student, *others = (AgentHandle(community, name, "unet") for name in "abc")
+    for other in others:
+        other.train("s")
+    with pytest.raises(ConfigError, match=told):
+        student.distill(others, "joined:x|y|z", route=route)
+    student.distill(others, "joined:x|y|z", route=[(2,), [0, 1]])
+    assert [teacher.parts for teacher in community.tasks[-1].teachers] == [(2,), (0, 1)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agentkd.config import build_recipe, dump_experiment, load_experiment
+from agentkd.config import build_recipe, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
 
 GOOD = {
@@ -100,3 +100,9 @@ def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:
     assert build_recipe(paper, "pidnet_s").batch_size == 4
     assert paper.round2.teachers == "largest"
     assert not paper.round2.distillation.objectives[0].scale_by_temperature_squared
+
+
+@pytest.mark.parametrize(("field", "known"), [("engine", "local"), ("transport", "auto, shared, store, ipc, tcp")])
+def test_an_engine_or_transport_that_is_not_in_its_table_is_refused_with_those_that_are(field: str, known: str) -> None:
+    with pytest.raises(ConfigError, match=f"there are {known}"):
+        launch_settings({field: "warp"})

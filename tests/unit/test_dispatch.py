@@ -32,7 +32,7 @@ from agentkd.coordinator.story import CHAPTER
 from agentkd.errors import OutOfMemoryError
 from agentkd.messages.bodies import TaskRequest
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import DataSource, Partner, Task, TaskKind, TeacherReference
+from agentkd.task import DataSource, Distill, Mutual, Partner, Task, TeacherReference, Train
 
 DATA = DataSource(spec="s", content_digest="d")
 ARCHITECTURE = Architecture(family="unet", num_classes=2)
@@ -41,8 +41,9 @@ OTHER = TeacherReference(architecture=ARCHITECTURE, weights="w2")
 
 
 def task(*teachers: TeacherReference) -> Task:
-    kind = TaskKind.DISTILL if teachers else TaskKind.TRAIN
-    return Task(kind=kind, architecture=ARCHITECTURE, data=DATA, teachers=teachers)
+    if not teachers:
+        return Train(architecture=ARCHITECTURE, data=DATA)
+    return Distill(architecture=ARCHITECTURE, data=DATA, teachers=teachers, distillation=Distillation())
 
 
 def with_agents(num_slots: int, tasks: dict[str, Task], **options: int) -> Dispatcher:
@@ -210,8 +211,7 @@ def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_attempt() -> 
 
 def cohort() -> dict[str, Task]:
     """Two students that teach each other, by digest."""
-    first = Task(
-        kind=TaskKind.MUTUAL,
+    first = Mutual(
         architecture=ARCHITECTURE,
         data=DATA,
         seed=1,

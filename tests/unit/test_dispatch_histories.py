@@ -36,7 +36,7 @@ from agentkd.coordinator.events import (
 )
 from agentkd.coordinator.state import Bench, Condition
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import DataSource, Partner, Task, TaskKind, TeacherReference
+from agentkd.task import Average, DataSource, Distill, Mutual, Partner, Task, TeacherReference, Train
 
 NUM_HISTORIES = int(os.environ.get("AGENTKD_HISTORIES", "200"))
 MAX_ROUNDS = 200
@@ -48,14 +48,13 @@ LEARNING_GUESTS = ("ann", "bob", "cem")
 TEACHING_GUESTS = ("tim", "una")
 
 
-def _task(kind: TaskKind, *teachers: TeacherReference, data: DataSource = DATA) -> Task:
-    return Task(kind=kind, architecture=ARCHITECTURE, data=data, teachers=teachers)
+def _lesson(*teachers: TeacherReference, data: DataSource = DATA) -> Task:
+    return Distill(architecture=ARCHITECTURE, data=data, teachers=teachers, distillation=Distillation())
 
 
 def _cohort(size: int) -> dict[str, Task]:
     partners = tuple(Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=10 * size + number) for number in range(1, size))
-    first = Task(
-        kind=TaskKind.MUTUAL,
+    first = Mutual(
         architecture=ARCHITECTURE,
         data=DATA,
         seed=10 * size,
@@ -65,22 +64,24 @@ def _cohort(size: int) -> dict[str, Task]:
     return {task.digest: task for task in (first, *first.partner_tasks())}
 
 
-TASKS = {
-    "plain 1": _task(TaskKind.TRAIN),
-    "plain 2": _task(TaskKind.TRAIN),
-    "plain 3": _task(TaskKind.TRAIN),
-    "average": _task(TaskKind.AVERAGE, ONE, TWO),
-    "of one": _task(TaskKind.DISTILL, ONE),
-    "of one, too": _task(TaskKind.DISTILL, ONE),
-    "of one, about other data": _task(TaskKind.DISTILL, ONE, data=OTHER_DATA),
-    "of two": _task(TaskKind.DISTILL, TWO),
-    "of both": _task(TaskKind.DISTILL, ONE, TWO),
-    "of a guest": _task(TaskKind.DISTILL, FOREIGN),
-    "of a guest and one": _task(TaskKind.DISTILL, FOREIGN, ONE),
+TASKS: dict[str, Task] = {
+    "plain 1": Train(architecture=ARCHITECTURE, data=DATA),
+    "plain 2": Train(architecture=ARCHITECTURE, data=DATA),
+    "plain 3": Train(architecture=ARCHITECTURE, data=DATA),
+    "average": Average(architecture=ARCHITECTURE, data=DATA, teachers=(ONE, TWO)),
+    "of one": _lesson(ONE),
+    "of one, too": _lesson(ONE),
+    "of one, about other data": _lesson(ONE, data=OTHER_DATA),
+    "of two": _lesson(TWO),
+    "of both": _lesson(ONE, TWO),
+    "of a guest": _lesson(FOREIGN),
+    "of a guest and one": _lesson(FOREIGN, ONE),
     **_cohort(2),
     **_cohort(3),
 }
-COHORTS = {key: {key, *(partner.digest for partner in task.partner_tasks())} for key, task in TASKS.items() if task.partners}
+COHORTS = {
+    key: {key, *(partner.digest for partner in task.partner_tasks())} for key, task in TASKS.items() if task.partner_tasks()
+}
 KEYS = list(TASKS)
 
 
@@ -128,7 +129,7 @@ class Crew(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def find_it_recorded(self, key: str) -> None:
-        weights = frozenset(teacher.weights for teacher in TASKS[key].teachers)
+        weights = frozenset(teacher.weights for teacher in TASKS[key].taught_by)
         self._act(self.dispatcher.spare({**self.dispatcher.state.spared, key: weights}))
 
     @rule()
@@ -335,4 +336,4 @@ Crew.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestHistories = pytest.mark.timeout(0 if NUM_HISTORIES > 1000 else 180)(Crew.TestCase)
+TestHistories = pytest.mark.timeout(60 + 10 * NUM_HISTORIES)(Crew.TestCase)

@@ -20,7 +20,7 @@ from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_target
 from agentkd.networks.families import resolve
 from agentkd.objectives import Boundary, Dist, SoftTargets
 from agentkd.recipe import Distillation
-from agentkd.task import Task, TaskKind
+from agentkd.task import Consolidate, Distill, Task
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 
 KNOWS, BETTER, KNOWS_NOT = Offer("a", 0.9, 0.6), Offer("b", 0.95, 0.8), Offer("c", 0.3, 0.9)
@@ -72,7 +72,7 @@ def test_each_protection_keeps_what_was_known_in_its_way() -> None:
     assert plain.data.spec == "unlabelled:new" and [t.weights for t in plain.teachers] == ["w2"]
     assert plain.distillation and plain.distillation.hard_loss == "none" and plain.recipe.epochs == 3
     noted, elastic = learn(Rules(protection="ewc", strength=7))
-    assert noted.kind is TaskKind.CONSOLIDATE and noted.data.spec == "s-data"
+    assert isinstance(noted, Consolidate) and noted.data.spec == "s-data"
     assert elastic.consolidation and elastic.consolidation.strength == 7 and elastic.consolidation.anchors == "w1"
     (own,) = learn(Rules(protection="lwf", own_share=0.25))
     assert [(t.weights, t.share) for t in own.teachers] == [("w2", 0.75), ("w1", 0.25)]
@@ -82,16 +82,16 @@ def test_each_protection_keeps_what_was_known_in_its_way() -> None:
 
 
 def test_each_policy_takes_something_else_from_the_teacher() -> None:
-    def kinds(policy: Any, **more: Any) -> tuple[TaskKind, list[str]]:
+    def kinds(policy: Any, **more: Any) -> tuple[str, list[str]]:
         (task,) = learn(Rules(policy=policy, protection="none", **more))
-        return task.kind, [objective.kind for objective in task.distillation.objectives] if task.distillation else []
+        return task.kind, [objective.kind for objective in task.distillation.objectives] if isinstance(task, Distill) else []
 
     taps = {"taps": (("encoder.0", "encoder.0"),)}
-    assert kinds("soft_targets") == (TaskKind.DISTILL, ["soft_targets"])
-    assert kinds("features", **taps) == (TaskKind.DISTILL, ["soft_targets", "features"])
-    assert kinds("relations", **taps) == (TaskKind.DISTILL, ["soft_targets", "pairwise"])
-    assert kinds("weights") == (TaskKind.AVERAGE, [])
-    assert kinds("data") == (TaskKind.TRAIN, [])
+    assert kinds("soft_targets") == ("distill", ["soft_targets"])
+    assert kinds("features", **taps) == ("distill", ["soft_targets", "features"])
+    assert kinds("relations", **taps) == ("distill", ["soft_targets", "pairwise"])
+    assert kinds("weights") == ("average", [])
+    assert kinds("data") == ("train", [])
     assert learn(Rules(policy="data"))[0].data.spec == "joined:s-data|t-data"
     (started,) = learn(Rules(policy="weights_and_fine_tune", protection="none"))
     assert started.distillation and started.distillation.start == "inherit" and not started.initial_weights
@@ -269,9 +269,9 @@ def test_teachers_are_told_apart_in_one_way_and_all_or_none() -> None:
     student.learn("new", [teacher])
     task = community.tasks[-1]
     for wrong in ({"parts": ()}, {"energies": (0.0, 1.0)}):
-        teachers = (task.teachers[0], task.teachers[1].model_copy(update=wrong))
+        teachers = (task.teachers[0], task.teachers[1].replace(**wrong))
         with pytest.raises(ValueError, match="all of them or none"):
-            Task.model_validate(dict(task) | {"teachers": teachers})
+            task.replace(teachers=teachers)
 
 
 def test_an_ensemble_needs_different_teachers_and_no_replay() -> None:

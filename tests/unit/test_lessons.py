@@ -32,7 +32,7 @@ from agentkd.messages.wire import Message
 from agentkd.networks.families import resolve
 from agentkd.objectives import SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task import DataSource, Task, TaskKind, TeacherReference
+from agentkd.task import DataSource, Distill, TeacherReference
 from agentkd.training.batches import Batch
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
@@ -69,8 +69,7 @@ class Table:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
         teacher = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
-        task = Task(
-            kind=TaskKind.DISTILL,
+        task = Distill(
             architecture=ARCHITECTURE,
             data=source,
             recipe=recipe,

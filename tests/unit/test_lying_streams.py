@@ -14,9 +14,9 @@ from agentkd.canonical import digest_bytes
 from agentkd.errors import AgentKDError, ArtifactCorruptError, ArtifactError, RemoteProtocolError
 from agentkd.exchange.pieces import Carrier
 from agentkd.messages.bodies import Piece, StreamChunkEvent, StreamReply, StreamRequest, Way
-from agentkd.task import DataSource, Status, Task, TaskKind, TaskResult
+from agentkd.task import DataSource, Status, TaskResult, Train
 
-TASK = Task(kind=TaskKind.TRAIN, architecture=NETWORK, data=DataSource(spec="x", content_digest="d"))
+TASK = Train(architecture=NETWORK, data=DataSource(spec="x", content_digest="d"))
 
 
 class LyingSender(Side):

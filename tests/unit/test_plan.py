@@ -13,7 +13,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import Stage, Step
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
-from agentkd.task import EpochResult, Status, Task, TaskKind, TaskResult
+from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
 
 Outcome = Callable[[Step], TaskResult]
 
@@ -145,12 +145,12 @@ def test_in_an_ensemble_everybody_is_taught_by_all_others() -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_gate_keeps_the_better_weights_and_records_the_lesson_either_way(keep: bool) -> None:
     def outcome(step: Step) -> TaskResult:
-        return invented(step, 0.1 if step.task.kind is TaskKind.DISTILL else 0.5)
+        return invented(step, 0.1 if isinstance(step.task, Distill) else 0.5)
 
     rounds = {name: {"epochs": 1, "keep_best": keep} for name in ("round1", "round2")}
     outlook = end_of(play(planner(**rounds), outcome))
     final = {
-        row.entrant.result.miou for row in outlook.rows if row.stage is Stage.ROUND2 and row.entrant.task.kind is TaskKind.DISTILL
+        row.entrant.result.miou for row in outlook.rows if row.stage is Stage.ROUND2 and isinstance(row.entrant.task, Distill)
     }
     assert final == (set() if keep else {0.1})
     assert all(lesson.taught is not None and lesson.is_kept is not keep for lesson in outlook.lessons)
@@ -177,16 +177,14 @@ def test_infeasible_trials_are_replaced_and_bounded() -> None:
 
 
 def test_tasks_of_one_run_share_the_seed_of_their_views_so_that_teachers_answer_once() -> None:
-    seeds = {
-        step.task.view_seed for outlook in play(planner()) for step in outlook.steps if step.task.kind is not TaskKind.EVALUATE
-    }
+    seeds = {step.task.view_seed for outlook in play(planner()) for step in outlook.steps if not isinstance(step.task, Evaluate)}
     assert len(seeds) == 1
 
 
 def test_a_task_survives_its_canonical_form() -> None:
     for outlook in play(planner()):
         for step in outlook.steps:
-            assert Task.model_validate(step.task.canonical()).digest == step.key
+            assert read_task(step.task.canonical()).digest == step.key
 
 
 class TestTable:

@@ -12,7 +12,7 @@ from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, Task, TaskKind
+from agentkd.task import DataSource, Train
 
 DATA = Path(os.environ.get("AGENTKD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (DATA / "camvid-11").is_dir(), reason="CamVid is not here")]
@@ -29,8 +29,7 @@ def test_camvid_is_split_by_sequence_and_every_file_is_sound() -> None:
 
 
 def test_a_small_network_learns_real_images(tmp_path: Path) -> None:
-    task = Task(
-        kind=TaskKind.TRAIN,
+    task = Train(
         architecture=resolve("unet", 11, {"base": 8, "depth": 2}),
         data=DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest),
         recipe=Recipe(

@@ -15,16 +15,15 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task import DataSource, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
+from agentkd.task import DataSource, Distill, ExchangeSummary, Status, Task, TaskResult, TeacherReference, Train
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
 VIEWS = ViewSettings(crop_height=32, crop_width=32)
 
 
-def lesson(**changes: object) -> Task:
+def lesson(**changes: object) -> Distill:
     fields: dict[str, object] = {
-        "kind": TaskKind.DISTILL,
         "architecture": ARCHITECTURE,
         "data": DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest),
         "recipe": Recipe(epochs=2, batch_size=4, views=VIEWS),
@@ -32,7 +31,7 @@ def lesson(**changes: object) -> Task:
         "teachers": (TEACHER,),
         "distillation": Distillation(),
     }
-    return Task.model_validate(fields | changes)
+    return Distill.model_validate(fields | changes)
 
 
 def told(step: int, piece: str = "", size: int = 100) -> Told:
@@ -71,7 +70,7 @@ def test_only_the_same_questions_to_the_same_weights_are_answered_from_a_recordi
         lesson(distillation=Distillation(codec="int8")),
         lesson(recipe=Recipe(epochs=2, batch_size=8, views=VIEWS)),
         lesson(recipe=Recipe(epochs=2, batch_size=4)),
-        lesson(kind=TaskKind.TRAIN, teachers=(), distillation=None),
+        Train(architecture=ARCHITECTURE, data=first.data, recipe=first.recipe, view_seed=7),
     ):
         assert known.find(other) == ((), frozenset())
 

@@ -16,7 +16,7 @@ from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, Status, Task, TaskKind
+from agentkd.task import DataSource, Status, Task, Train
 from agentkd.training.loop import Hooks
 from agentkd.training.optimization import learning_rate
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def make_task(recipe: Recipe = RECIPE, architecture: Architecture | None = None, **fields) -> Task:
     source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
     chosen = architecture or resolve("tiny_networks:tiny", 5, {"width": 12})
-    return Task(kind=TaskKind.TRAIN, architecture=chosen, data=source, recipe=recipe, seed=1, view_seed=2, **fields)
+    return Train(architecture=chosen, data=source, recipe=recipe, seed=1, view_seed=2, **fields)
 
 
 class Stop(Exception):
@@ -78,7 +78,7 @@ def test_networks_with_dropout_and_two_optimizers_resume_to_the_same_bits(tmp_pa
 def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
     at = Surroundings(Store(tmp_path), CPU, checkpoint=tmp_path / "c.safetensors")
     first = execute(make_task(), at)
-    other = make_task().model_copy(update={"seed": 9})
+    other = make_task().replace(seed=9)
     assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
 
 

@@ -1,0 +1,87 @@
+"""What a community needs of whoever has its tasks done, and what a handle needs of its community. Interfaces alone."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentkd.artifacts.recordings import RecordingReport
+from agentkd.community.futures import Lesson
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.desk import Order
+from agentkd.datasets.opening import Opened
+from agentkd.task import DataSource, Task
+
+Data = str | Opened
+
+
+class Works(Protocol):
+    """Who has a community's tasks done: a host in this process, or one that is visited."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks are taken."""
+        ...
+
+    @property
+    def crew(self) -> Crew:
+        """The agents.
+
+        Raises:
+            ConfigError: they are not here.
+        """
+        ...
+
+    @property
+    def num_learners(self) -> int | None:
+        """How many agents can learn at once; ``None`` if that is up to guests."""
+        ...
+
+    def start(self) -> None:
+        """Begins.
+
+        Raises:
+            AgentKDError: why it cannot.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends; whoever waits for what is unfinished is told so."""
+        ...
+
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Has tasks done together; whoever waits for one is told what comes of it. From any thread."""
+        ...
+
+    def recordings(self) -> RecordingReport:
+        """What recorded lessons take, and what they saved."""
+        ...
+
+
+class Commons(Protocol):
+    """What the networks of a community have in common: data, records, and whoever does their tasks."""
+
+    seed: int
+
+    @property
+    def num_learners(self) -> int | None:
+        """How many agents can learn at once; ``None`` if that is up to guests."""
+        ...
+
+    def source(self, data: Data) -> DataSource:
+        """A dataset by specification and content."""
+        ...
+
+    def classes(self, data: Data) -> tuple[str, ...]:
+        """The classes of a dataset."""
+        ...
+
+    def num_parts(self, data: Data) -> int:
+        """How many datasets are joined in this one; 1 of a single one."""
+        ...
+
+    def artifact(self, digest: str) -> bytes:
+        """Stored bytes by their digest."""
+        ...
+
+    def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
+        """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
+        ...

@@ -1,0 +1,237 @@
+"""The desk of a run: orders come in, agents do them, results are recorded, and whoever waits is told. The only such loop.
+
+Experiments, communities and replays differ in what they order and in what they make of a failure. Everything else is here: the
+run folder is locked, a recorded task is answered from the record, agents are started when there is something to do, a result is
+committed before anybody hears of it, and whatever ends the desk, everybody who waits is told why.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Protocol
+
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.provenance import provenance
+from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.watching import Activity, Watcher
+from agentkd.errors import ChannelClosedError
+from agentkd.exchange.post import Delivery
+from agentkd.launch.devices import Slot
+from agentkd.launch.engines import find_engine
+from agentkd.launch.settings import LaunchConfig
+from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.task import Status, Task, TaskResult
+
+CLOSED = "the community was closed before this was done; run the script again to go on"
+
+
+class Waiting(Protocol):
+    """Whoever waits for a task. Called on the desk's thread; must not block."""
+
+    def note(self, event: TaskProgressEvent) -> None:
+        """How far it is."""
+        ...
+
+    def settle(self, result: TaskResult) -> None:
+        """It is done, or failed. Called once, unless ``fail`` is."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody will do it. Called once, unless ``settle`` is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task that somebody wants done.
+
+    Args:
+        label: what it is for, for people.
+        waiting: who is told; ``None`` if what ``turn`` returns is enough.
+        keeps_failure: whether a failure is a result that is recorded like any other.
+    """
+
+    task: Task
+    label: str
+    waiting: Waiting | None = None
+    keeps_failure: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that is done, or failed; now, or before if it was recorded."""
+
+    task: Task
+    label: str
+    result: TaskResult
+    attempts: int
+    is_new: bool = True
+
+
+@dataclass
+class _Open:
+    order: Order
+    waiting: list[Waiting]
+    told: TaskProgressEvent | None = None
+
+
+class Desk:
+    """Has tasks done and recorded, each once. Use as a context manager: it holds the folder, and no agent outlives it.
+
+    One thread enters it, calls ``turn`` and leaves it; ``submit`` and ``close`` may be called from any.
+
+    Args:
+        folder: where everything of the run lies.
+        slots: one learning agent each.
+        launch: timing, transport, attempts.
+        watcher: who is told what happens.
+        is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
+        on_order: as of ``Crew``.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        slots: tuple[Slot, ...],
+        launch: LaunchConfig,
+        watcher: Watcher,
+        *,
+        is_forgiving: bool = False,
+        on_order: Callable[[Delivery], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        launcher = find_engine(launch.engine)(folder)
+        self._make_crew = partial(Crew, folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order)
+        self._crew: Crew | None = None
+        self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._open: dict[str, _Open] = {}
+        self._held = ExitStack()
+        self._lock = threading.Lock()
+        self._ended: BaseException | None = None
+        self._is_closing = False
+
+    def __enter__(self) -> "Desk":
+        with ExitStack() as held:
+            held.enter_context(RunLock(self.folder))
+            self.journal = held.enter_context(Journal(self.folder.journal))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._refuse_all(error if error is not None else ChannelClosedError(CLOSED))
+        self._held.__exit__(kind, error, trace)
+
+    @property
+    def crew(self) -> Crew:
+        """The agents, who are there from the first call on. On the desk's thread."""
+        if self._crew is None:
+            self.journal.begin_sitting(provenance())
+            crew = self._held.enter_context(self._make_crew())
+            for record in self.journal.records():
+                crew.note(record.task, record.result)
+            self._crew = crew
+        return self._crew
+
+    def activities(self) -> tuple[Activity, ...]:
+        """What every agent is doing; nobody is there before there is something to do."""
+        return self._crew.activities() if self._crew is not None else ()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether somebody has asked that it ends."""
+        return self._is_closing
+
+    def submit(self, orders: Iterable[Order]) -> None:
+        """Takes orders, which are begun together. A desk that has ended tells whoever waits why it has."""
+        listed = list(orders)
+        with self._lock:
+            ended = self._ended
+            if ended is None:
+                for order in listed:
+                    self._submitted.put(order)
+        for order in listed:
+            if ended is not None and order.waiting is not None:
+                order.waiting.fail(ended)
+        if self._crew is not None:
+            self._crew.rouse()
+
+    def close(self) -> None:
+        """Asks that the desk ends; whoever turns it sees ``is_closing``."""
+        self._is_closing = True
+        if self._crew is not None:
+            self._crew.rouse()
+
+    def turn(self) -> list[Done]:
+        """Takes what was ordered, waits a moment for news, and returns what was done since, recorded.
+
+        Raises:
+            AgentKDError: why the work cannot go on; see ``Crew.turn`` and ``Journal.commit``.
+        """
+        done = self._take_orders()
+        if done or self._crew is None:
+            return done
+        finished = self._crew.turn()
+        self._tell_progress()
+        return [self._file(one) for one in finished]
+
+    def _take_orders(self) -> list[Done]:
+        """Begins what is new; what is recorded is done already."""
+        done, wanted = [], []
+        for order in self._new_orders():
+            key = order.task.digest
+            known = self.journal.find(key)
+            if known is not None:
+                done.append(Done(order.task, order.label, known, 0, is_new=False))
+                if order.waiting is not None:
+                    order.waiting.settle(known)
+                continue
+            opened = self._open.setdefault(key, _Open(order, []))
+            opened.waiting += [order.waiting] if order.waiting is not None else []
+            wanted.append((key, order.task, order.label))
+        if wanted:
+            self.crew.want(wanted)
+        return done
+
+    def _new_orders(self) -> Iterator[Order]:
+        """All that were handed in."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._submitted.get_nowait()
+
+    def _file(self, finished: Finished) -> Done:
+        """Records a result, then tells it to whoever waits."""
+        opened, result = self._open[finished.key], finished.result
+        order = opened.order
+        if result.status is not Status.FAILED or order.keeps_failure:
+            record = Record(order.task, result, finished.agent, finished.attempts, order.label, finished.teachers)
+            self.journal.commit(record)
+            self.crew.note(order.task, result)
+            self.folder.clear(finished.key)
+        del self._open[finished.key]  # not before it is recorded: until then whoever waits is told of any error
+        for waiting in opened.waiting:
+            waiting.settle(result)
+        return Done(order.task, order.label, result, finished.attempts)
+
+    def _tell_progress(self) -> None:
+        for key, opened in self._open.items():
+            event = self.crew.progress(key)
+            if event is not None and event != opened.told:
+                opened.told = event
+                for waiting in opened.waiting:
+                    waiting.note(event)
+
+    def _refuse_all(self, error: BaseException) -> None:
+        """From now on nothing is taken; whoever waits is told."""
+        with self._lock:
+            self._ended = error
+        left = [waiting for opened in self._open.values() for waiting in opened.waiting]
+        left += [order.waiting for order in self._new_orders() if order.waiting is not None]
+        self._open.clear()
+        for waiting in left:
+            waiting.fail(error)

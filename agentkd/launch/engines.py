@@ -1,0 +1,21 @@
+"""What starts agents, by the name that ``launch.engine`` says. An engine is a file with a ``Launcher`` and its row here."""
+
+from collections.abc import Callable
+
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.errors import ConfigError
+from agentkd.launch.local import Launcher, LocalLauncher
+
+LOCAL = "local"
+ENGINES: dict[str, Callable[[RunFolder], Launcher]] = {LOCAL: LocalLauncher}
+
+
+def find_engine(name: str) -> Callable[[RunFolder], Launcher]:
+    """What makes a launcher for a run folder.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"engine {name!r}: there are {', '.join(ENGINES)}")
+    return ENGINES[name]

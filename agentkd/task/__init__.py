@@ -1,0 +1,52 @@
+"""A task: a unit of work as a pure function of canonical inputs, and the record of its result.
+
+The digest of the inputs is the task's identity: resume, deduplication and exactly-once all follow from it. Labels such as the
+stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
+"""
+
+from agentkd.task.inputs import Consolidation, DataSource, Partner, TeacherReference
+from agentkd.task.kinds import (
+    KINDS,
+    NEUTRAL,
+    AnyTask,
+    Assess,
+    Average,
+    Consolidate,
+    Distill,
+    Evaluate,
+    FeatureMaps,
+    Mutual,
+    Task,
+    Taught,
+    Train,
+    Training,
+    read_task,
+)
+from agentkd.task.results import Competence, EpochResult, ExchangeSummary, Status, TaskResult
+
+__all__ = [
+    "KINDS",
+    "NEUTRAL",
+    "AnyTask",
+    "Assess",
+    "Average",
+    "Competence",
+    "Consolidate",
+    "Consolidation",
+    "DataSource",
+    "Distill",
+    "EpochResult",
+    "Evaluate",
+    "ExchangeSummary",
+    "FeatureMaps",
+    "Mutual",
+    "Partner",
+    "Status",
+    "Task",
+    "TaskResult",
+    "Taught",
+    "TeacherReference",
+    "Train",
+    "Training",
+    "read_task",
+]

@@ -1,0 +1,345 @@
+"""The kinds of task, each with its own fields and with what it reads. An illegal task cannot be made.
+
+A new kind is a class here and its row in ``KINDS``; how it is executed is a row in ``agentkd.agents.work``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from agentkd.architecture import Architecture
+from agentkd.canonical import FrozenData, digest
+from agentkd.objectives import LOGITS, Tap
+from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
+
+MAX_TEACHERS = 64
+
+# What the canonical form says of fields that a task's kind does not have. Fields that are not listed are left out where they are
+# empty, so that a new field leaves the digests of all other tasks alone.
+NEUTRAL: dict[str, Any] = {
+    "recipe": Recipe().canonical(),
+    "seed": 0,
+    "view_seed": 0,
+    "initial_weights": "",
+    "pretrained": "",
+    "teachers": [],
+    "distillation": None,
+    "max_deploy_parameters": 0,
+    "max_num_macs": 0,
+    "prune_below": [],
+}
+ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
+
+Weights = Annotated[str, Field(min_length=1)]
+Reference = tuple[str, str]
+
+
+class _Work(FrozenData):
+    """What every task has: a network and data."""
+
+    architecture: Architecture
+    data: DataSource
+
+    def canonical(self) -> Any:
+        """The plain data whose digest is the task's key, see ``NEUTRAL``."""
+        own = {name: value for name, value in super().canonical().items() if value or name in ALWAYS}
+        return NEUTRAL | own
+
+    def reads(self) -> Iterator[Reference]:
+        """(what for, digest) of each artifact that whoever executes it needs."""
+        yield from ()
+
+    def references(self) -> Iterator[Reference]:
+        """(what for, digest) of each artifact that the result depends on, a teacher's weights too. None is a guest's."""
+        yield from self.reads()
+
+    @property
+    def taught_by(self) -> tuple[TeacherReference, ...]:
+        """Teachers that must be at hand as agents, or recorded, while it is executed."""
+        return ()
+
+    def partner_tasks(self) -> tuple["Mutual", ...]:
+        """Tasks that must be executed at the same time."""
+        return ()
+
+
+class _Training(_Work):
+    """A network learns.
+
+    Args:
+        seed: root of initialization and dropout; views have a seed of their own so that students can share them.
+        view_seed: root of the training views.
+        initial_weights: digest to start from; empty means initialization from ``seed``.
+    """
+
+    recipe: Recipe = Recipe()
+    seed: int = 0
+    view_seed: int = 0
+    initial_weights: str = ""
+
+    def reads(self) -> Iterator[Reference]:
+        if self.initial_weights:
+            yield "starts from weights", self.initial_weights
+
+
+def _held_by(consolidation: Consolidation | None) -> Iterator[Reference]:
+    if consolidation:
+        yield "is held to weights", consolidation.anchors
+        yield "is held by importance", consolidation.importance
+
+
+class Train(_Training):
+    """Learning from labels.
+
+    Args:
+        pretrained: digest of weights of which matching tensors are inherited at initialization.
+        max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
+        max_num_macs: the same for the multiply-accumulates of one image.
+        prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        consolidation: what is not to be forgotten while this is learned.
+    """
+
+    kind: Literal["train"] = "train"
+    pretrained: str = ""
+    max_deploy_parameters: int = Field(default=0, ge=0)
+    max_num_macs: int = Field(default=0, ge=0)
+    prune_below: tuple[float, ...] = ()
+    consolidation: Consolidation | None = None
+
+    def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
+        if self.pretrained:
+            yield "inherits weights", self.pretrained
+        yield from _held_by(self.consolidation)
+
+
+class Distill(_Training):
+    """Learning from teachers, which serve what the objectives need from processes of their own.
+
+    Args:
+        teachers: whose weights teach, each once; they are told apart by ``share``, or by one kind of route.
+        consolidation: what is not to be forgotten while this is learned.
+    """
+
+    kind: Literal["distill"] = "distill"
+    teachers: tuple[TeacherReference, ...] = Field(min_length=1, max_length=MAX_TEACHERS)
+    distillation: Distillation
+    consolidation: Consolidation | None = None
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.distillation.start != "own" and self.initial_weights:
+            raise ValueError(f"start {self.distillation.start} leaves no room for initial_weights; leave them out or start own")
+        return self
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        for teacher in self.teachers:
+            named, ours = f"teacher {teacher.weights[:12]}", self.architecture.num_classes
+            theirs = teacher.architecture.num_classes if teacher.architecture else None
+            if teacher.class_order and len(teacher.class_order) != ours:
+                raise ValueError(f"{named}: class_order names {len(teacher.class_order)} classes, the student has {ours}")
+            if theirs is not None and any(number >= theirs for number in teacher.class_order):
+                raise ValueError(f"{named}: class_order names class {max(teacher.class_order)}, the teacher has {theirs}")
+            if theirs not in (None, ours) and not teacher.class_order:
+                raise ValueError(f"{named} has {theirs} classes and the student {ours}; class_order must say which is which")
+            if teacher.class_shares and len(teacher.class_shares) != ours:
+                raise ValueError(f"{named}: class_shares are of {len(teacher.class_shares)} classes, the student has {ours}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_routes(self) -> Self:
+        if len({teacher.weights for teacher in self.teachers}) < len(self.teachers):
+            raise ValueError("two of the teachers have the same weights; name each once, and give it a share")
+        if len({teacher.route for teacher in self.teachers}) > 1 or any("+" in teacher.route for teacher in self.teachers):
+            raise ValueError("teachers are told apart in one way, class_shares, energies or parts, and all of them or none")
+        twice = [part for part, count in Counter(p for t in self.teachers for p in t.parts).items() if count > 1]
+        if twice:
+            raise ValueError(f"part {twice[0]} has two teachers; each part is taught by one")
+        return self
+
+    def references(self) -> Iterator[Reference]:
+        yield from self.reads()
+        for teacher in self.teachers:
+            if teacher.architecture is not None:  # else a guest's, which are nowhere but with the guest
+                yield "is taught by weights", teacher.weights
+
+    def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
+        yield from _held_by(self.consolidation)
+
+    @property
+    def taught_by(self) -> tuple[TeacherReference, ...]:
+        return self.teachers
+
+    def lesson_digest(self, teacher: TeacherReference) -> str:
+        """What a teacher is asked, step by step: equal digests mean the same questions, whoever the student is."""
+        d, r = self.distillation, self.recipe
+        asked = [payload.canonical() for payload in d.payloads]
+        how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
+        classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
+        return digest([teacher.weights, classes, self.data.canonical(), asked, how])
+
+
+class Mutual(_Training):
+    """Learning together with partners: in each step every student is taught by the logits of all others.
+
+    Args:
+        partners: the other students, by digest; they look at the same views in the same steps.
+    """
+
+    kind: Literal["mutual"] = "mutual"
+    distillation: Distillation
+    partners: tuple[Partner, ...] = Field(min_length=1, max_length=15)
+
+    @model_validator(mode="after")
+    def _check_partners(self) -> Self:
+        everyone = (self._as_partner, *self.partners)
+        if len({partner.digest for partner in everyone}) < len(everyone):
+            raise ValueError("students that teach each other must differ in architecture, weights or seed")
+        common = [(p.recipe.epochs, p.recipe.batch_size, p.recipe.steps_per_epoch, p.recipe.views) for p in everyone]
+        if any(one != common[0] for one in common):
+            raise ValueError("students that teach each other need equal epochs, batch_size, steps_per_epoch and views")
+        if any(partner.architecture.num_classes != self.architecture.num_classes for partner in self.partners):
+            raise ValueError("students that teach each other need the same classes")
+        if self.distillation.payloads != (LOGITS,):
+            raise ValueError("students teach each other by their logits alone; give objectives of logits")
+        if self.distillation.start != "own":
+            raise ValueError("students that teach each other start as they are; give start: own")
+        return self
+
+    @property
+    def _as_partner(self) -> Partner:
+        return Partner(architecture=self.architecture, recipe=self.recipe, seed=self.seed, initial_weights=self.initial_weights)
+
+    def partner_tasks(self) -> tuple["Mutual", ...]:
+        """The tasks of the other students, in the order of ``partners``."""
+        tasks = []
+        for partner in self.partners:
+            others = [self._as_partner, *(other for other in self.partners if other != partner)]
+            fields = {name: getattr(partner, name) for name in Partner.model_fields}
+            tasks.append(self.replace(**fields, partners=tuple(sorted(others, key=lambda one: one.digest))))
+        return tuple(tasks)
+
+
+class _Look(_Work):
+    """Something is made of a network with its weights as they are."""
+
+    initial_weights: Weights
+
+    def reads(self) -> Iterator[Reference]:
+        yield "starts from weights", self.initial_weights
+
+
+class Evaluate(_Look):
+    """Scores on the split named ``validation``, and pictures."""
+
+    kind: Literal["evaluate"] = "evaluate"
+
+
+class Assess(_Look):
+    """What a network knows about the split named ``validation``; labels are not needed.
+
+    Args:
+        home: the data that the network learned, whose validation split says what it knows.
+    """
+
+    kind: Literal["assess"] = "assess"
+    home: DataSource | None = None
+
+
+class FeatureMaps(_Look):
+    """What a network makes of views inside.
+
+    Args:
+        views: (sample index, view seed) pairs.
+        view_settings: what the views look like.
+        taps: the modules whose output is wanted besides the logits.
+    """
+
+    kind: Literal["features"] = "features"
+    views: tuple[tuple[Number, int], ...] = Field(min_length=1)
+    view_settings: ViewSettings = ViewSettings()
+    taps: tuple[Tap, ...] = ()
+
+    def canonical(self) -> Any:
+        """The settings of the views stand in a recipe's place."""
+        plain = super().canonical()
+        return plain | {"recipe": NEUTRAL["recipe"] | {"views": plain.pop("view_settings")}}
+
+
+class Consolidate(_Look):
+    """How much each weight matters for what the network knows, and knew before.
+
+    Args:
+        seed: root of the labels that are drawn from the network's own predictions.
+        consolidation: the importance until now.
+    """
+
+    kind: Literal["consolidate"] = "consolidate"
+    seed: int = 0
+    consolidation: Consolidation | None = None
+
+    def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
+        yield from _held_by(self.consolidation)
+
+
+class Average(_Work):
+    """The mean of several networks' weights by their shares; all are of the task's architecture.
+
+    Args:
+        teachers: whose weights.
+    """
+
+    kind: Literal["average"] = "average"
+    teachers: tuple[TeacherReference, ...] = Field(min_length=1, max_length=MAX_TEACHERS)
+
+    @model_validator(mode="after")
+    def _check_teachers(self) -> Self:
+        if any(teacher.route or teacher.class_order for teacher in self.teachers):
+            raise ValueError("weights are averaged by shares alone; leave class_order and routes out")
+        other = next((t for t in self.teachers if t.architecture is None or t.architecture != self.architecture), None)
+        if other is not None:
+            raise ValueError(f"weights {other.weights[:12]} are not known to be of this architecture; only like is averaged")
+        return self
+
+    def reads(self) -> Iterator[Reference]:
+        for teacher in self.teachers:
+            yield "is taught by weights", teacher.weights
+
+
+Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average
+Training = Train | Distill | Mutual
+Taught = Distill | Mutual
+KINDS: dict[str, type[Task]] = {
+    "train": Train,
+    "distill": Distill,
+    "mutual": Mutual,
+    "evaluate": Evaluate,
+    "assess": Assess,
+    "features": FeatureMaps,
+    "consolidate": Consolidate,
+    "average": Average,
+}
+AnyTask = Annotated[Task, Field(discriminator="kind")]
+
+
+def read_task(plain: Any) -> Task:
+    """A task from its canonical form.
+
+    Raises:
+        ValueError: it is none (pydantic's ``ValidationError`` is one).
+    """
+    kind = KINDS.get(str(plain.get("kind"))) if isinstance(plain, dict) else None
+    if kind is None:
+        raise ValueError(f"no task is of that kind; there are {', '.join(KINDS)}")
+    own = dict(plain)
+    if kind is FeatureMaps and isinstance(own.get("recipe"), dict):
+        own["view_settings"] = own["recipe"].get("views", {})
+        own["recipe"] = own["recipe"] | {"views": NEUTRAL["recipe"]["views"]}
+    foreign = {name for name, value in NEUTRAL.items() if name not in kind.model_fields and own.get(name) == value}
+    return kind.model_validate({name: value for name, value in own.items() if name not in foreign})

@@ -1,0 +1,118 @@
+"""What comes of a task: weights, scores, what crossed the wire, and how it ended."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from agentkd.canonical import FrozenData
+
+
+class Status(StrEnum):
+    """How a task ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+
+
+class EpochResult(FrozenData):
+    """One epoch of a training: mean loss, the validation mIoU where the epoch was validated, and the digest of its weights."""
+
+    epoch: int
+    loss: float
+    miou: float | None = None
+    seconds: float
+    weights: str = ""
+
+
+class ExchangeSummary(FrozenData):
+    """What crossed the wire for one task, as the student saw it.
+
+    Args:
+        waited_s: seconds that the student had nothing to do but wait for its teachers.
+        teacher_s: seconds of the teachers' work, also where it was done for another student before.
+        cached: answers that a teacher had given before, to this student or another.
+        recorded: answers that came from recordings instead of a teacher, who would have taken ``saved_s`` for them.
+        record: digest of the recording of this lesson; empty if none was made.
+        kept_s: seconds that the student waited for its recording to be written.
+    """
+
+    requests: int = 0
+    bytes_received: int = 0
+    waited_s: float = 0.0
+    teacher_s: float = 0.0
+    cached: int = 0
+    recorded: int = 0
+    saved_s: float = 0.0
+    record: str = ""
+    kept_s: float = 0.0
+
+
+class Competence(FrozenData):
+    """What a network knows about data.
+
+    Args:
+        weights: whose competence it is.
+        dataset: content digest of what was looked at; ``split`` says which part of it.
+        known_fraction: share of pixels whose energy is below the 95th percentile of that on the network's own validation split;
+            ``None`` if it is not known what it learned.
+        miou: as ever, ``None`` where nothing is labelled; so are ``class_iou`` and ``calibration_error``.
+        calibration_error: expected calibration error of the labelled pixels, 15 bins (Guo et al. 2017).
+        predicted: share of the pixels predicted as each class.
+        energies: median and 95th percentile of the energy on the network's own validation split; ``None`` as above.
+    """
+
+    weights: str
+    dataset: str
+    split: str
+    num_images: int
+    known_fraction: float | None
+    miou: float | None
+    class_iou: tuple[float | None, ...]
+    calibration_error: float | None
+    predicted: tuple[float, ...]
+    energies: tuple[float, float] | None = None
+
+
+class TaskResult(FrozenData):
+    """Outputs of one unit of work. Times and memory differ between machines; weights and mIoU do not on the same one.
+
+    Args:
+        weights: digest of the kept weights; empty unless the task trained a network.
+        predictions: digest of the class maps of the first samples; only of an evaluation.
+        knowledge: digest of feature maps, or of the importance of weights; only of the tasks that make them.
+        trace: digest of the loss of every step; only of a training.
+        environment: what else decides bits: device, threads, instruction set, library versions.
+    """
+
+    status: Status
+    weights: str = ""
+    miou: float = 0.0
+    class_iou: tuple[float | None, ...] = ()
+    one_class_miou: float = 0.0
+    best_epoch: int = 0
+    epochs: int = 0
+    history: tuple[EpochResult, ...] = ()
+    num_parameters_total: int = 0
+    num_parameters_network: int = 0
+    num_parameters_deploy: int = 0
+    num_macs: int = 0
+    uncounted_operations: tuple[str, ...] = ()
+    seconds: float = 0.0
+    images_per_s: float = 0.0
+    peak_memory_bytes: int = 0
+    exchange: ExchangeSummary | None = None
+    predictions: str = ""
+    knowledge: str = ""
+    trace: str = ""
+    competence: Competence | None = None
+    error_code: str = ""
+    error_text: str = ""
+    environment: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """Digests of everything it refers to."""
+        record = self.exchange.record if self.exchange else ""
+        return tuple(filter(None, (self.weights, self.predictions, self.knowledge, self.trace, record)))

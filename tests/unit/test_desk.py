@@ -1,0 +1,170 @@
+"""The desk: whoever waits is told, whatever ends it; what is recorded is not done again, and nothing is told before."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentkd.architecture import Architecture
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.run_folder import RunFolder, RunLock
+from agentkd.community.community import Community
+from agentkd.community.futures import Lesson
+from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.desk import Desk, Done, Order
+from agentkd.coordinator.watching import Silent
+from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
+from agentkd.launch.settings import LaunchConfig
+from agentkd.task import DataSource, Status, TaskResult, Train
+
+Happening = Finished | BaseException | Callable[[], None]
+GOOD = TaskResult(status=Status.COMPLETED, weights="a" * 64, miou=0.5)
+BAD = TaskResult(status=Status.FAILED, error_code="non_finite_loss", error_text="nan")
+
+
+def work(seed: int) -> Train:
+    data = DataSource(spec="s", content_digest="d")
+    return Train(architecture=Architecture(family="unet", num_classes=2), data=data, seed=seed)
+
+
+def order(seed: int, waiting: Lesson | None = None, *, keeps_failure: bool = False) -> Order:
+    return Order(work(seed), f"task {seed}", waiting, keeps_failure)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Happening]]:
+    """What happens in the desk's next turn: tasks that agents have done, calls from elsewhere, errors."""
+    given: list[Happening] = []
+
+    def turn(crew: Crew) -> list[Finished]:
+        now, given[:] = list(given), []
+        for one in now:
+            if isinstance(one, BaseException):
+                raise one
+            if not isinstance(one, Finished):
+                one()
+        return [one for one in now if isinstance(one, Finished)]
+
+    monkeypatch.setattr(Crew, "turn", turn)
+    yield given
+
+
+def desk_in(folder: RunFolder) -> Desk:
+    return Desk(folder, (), LaunchConfig(transport="tcp"), Silent())
+
+
+def finished(seed: int, result: TaskResult = GOOD) -> Finished:
+    return Finished(work(seed).digest, result, "agent-1", 2, ())
+
+
+def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFolder, results: list[Happening]) -> None:
+    first, second, later = Lesson(), Lesson(), Lesson()
+    with desk_in(folder) as desk:
+        desk.submit([order(1, first), order(1, second)])
+        assert desk.turn() == [] and not first.done()
+        results.append(finished(1))
+        assert desk.turn() == [Done(work(1), "task 1", GOOD, 2)]
+        assert first.result(0) == second.result(0) == GOOD
+        desk.submit([order(1, later)])
+        assert desk.turn() == [Done(work(1), "task 1", GOOD, 0, is_new=False)] and later.result(0) == GOOD
+    with Journal(folder.journal, read_only=True) as journal:
+        assert [(r.task, r.agent, r.attempts, r.label) for r in journal.records()] == [(work(1), "agent-1", 2, "task 1")]
+
+
+def test_what_is_recorded_is_answered_without_any_agent(folder: RunFolder) -> None:
+    with Journal(folder.journal) as journal:
+        journal.commit(Record(work(1), GOOD, "agent-1", 1))
+    lesson = Lesson()
+    with desk_in(folder) as desk:
+        desk.submit([order(1, lesson)])
+        assert [done.is_new for done in desk.turn()] == [False] and lesson.result(0) == GOOD
+        assert desk.activities() == () and desk.turn() == []
+    with Journal(folder.journal, read_only=True) as journal:
+        assert len(journal.sittings()) == 1, "nobody worked in the second one"
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_failure_is_recorded_only_where_it_counts_as_a_result(folder: RunFolder, results: list[Happening], keeps: bool) -> None:
+    lesson = Lesson()
+    with desk_in(folder) as desk:
+        desk.submit([order(1, lesson, keeps_failure=keeps)])
+        results.append(finished(1, BAD))
+        assert [done.result for done in desk.turn()] == [BAD]
+        with pytest.raises(TrainingError, match="non_finite_loss: nan"):
+            lesson.result(0)
+        assert (desk.journal.find(work(1).digest) is not None) is keeps
+
+
+@pytest.mark.parametrize("error", [StorageError("here", "full"), KeyError("a bug"), KeyboardInterrupt(), MemoryError()])
+def test_whatever_ends_the_desk_everybody_who_waits_is_told_why(
+    folder: RunFolder, results: list[Happening], error: BaseException
+) -> None:
+    begun, not_yet, too_late = Lesson(), Lesson(), Lesson()
+    desk = desk_in(folder)
+    with pytest.raises(type(error)), desk:
+        desk.submit([order(1, begun)])
+        desk.turn()
+        results += [lambda: desk.submit([order(2, not_yet)]), error]
+        desk.turn()
+    desk.submit([order(3, too_late)])
+    assert all(lesson.exception(0) is error for lesson in (begun, not_yet, too_late))
+    assert not RunLock(folder).is_held
+
+
+def test_a_result_that_cannot_be_recorded_is_not_told_as_one(
+    folder: RunFolder, results: list[Happening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, record: Record) -> bool:
+        raise StorageError(journal.path, "No space left on device")
+
+    lesson = Lesson()
+    monkeypatch.setattr(Journal, "commit", full)
+    with pytest.raises(StorageError), desk_in(folder) as desk:
+        desk.submit([order(1, lesson)])
+        results.append(finished(1))
+        desk.turn()
+    assert isinstance(lesson.exception(0), StorageError)
+
+
+def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder) -> None:
+    lesson = Lesson()
+    with desk_in(folder) as desk:
+        desk.submit([order(1, lesson)])
+        closer = threading.Timer(0.05, desk.close)
+        closer.start()
+        while not desk.is_closing:
+            desk.turn()
+        closer.join()
+    with pytest.raises(ChannelClosedError, match="run the script again"):
+        lesson.result(0)
+
+
+def test_a_folder_has_one_desk_and_is_not_touched_by_another(folder: RunFolder) -> None:
+    with desk_in(folder), pytest.raises(ArtifactError, match="in use by another"), desk_in(folder):
+        pass
+    with desk_in(folder):
+        assert RunLock(folder).is_held
+
+
+def test_a_lesson_that_agents_have_begun_is_not_called_off() -> None:
+    lesson = Lesson()
+    assert not lesson.cancel()
+    lesson.settle(GOOD)
+    assert lesson.result(0) == GOOD
+
+
+def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: Path, results: list[Happening]) -> None:
+    with Community(devices="none", record=tmp_path) as community:
+        (lesson,) = community.submit((work(1), "a task"))
+        results.append(KeyError("a bug"))
+        with pytest.raises(KeyError, match="a bug"):
+            lesson.result(20)
+        community._works._thread.join(20)
+        with pytest.raises(ChannelClosedError, match="with-block"):
+            community.submit((work(2), "another"))
