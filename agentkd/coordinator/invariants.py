@@ -24,7 +24,8 @@ Teachers of a task that runs:
 
 What waits:
 
-14. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or they are being prepared.
+14. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
+    bench of teachers, or to other weights, and will be asked next.
 15. No lesson waits for weights that were tried too often.
 """
 
@@ -127,6 +128,6 @@ def _of_waiting(state: State) -> Iterator[str]:
         yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
     members, first = state.members.values(), next(iter(state.waiting), "")
     is_free = any((m.bench, m.condition) == (Bench.LEARNING, Condition.IDLE) for m in members)
-    is_coming = any((m.bench, m.condition) == (Bench.TEACHING, Condition.STARTING) for m in members)
+    is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
     if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):
         yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())
