@@ -2,7 +2,8 @@
 
 import logging
 import queue
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agentkd.artifacts.recordings import GIB, Recordings
@@ -11,6 +12,7 @@ from agentkd.coordinator import events
 from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
+from agentkd.coordinator.requests import Requests
 from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
@@ -23,6 +25,7 @@ from agentkd.errors import (
     NonFiniteLossError,
     ProtocolError,
     RemoteAgentError,
+    Rule,
     StorageError,
 )
 from agentkd.exchange.asking import Asker
@@ -129,6 +132,8 @@ class Crew:
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
+        self._requests = Requests(config.lease_s)
+        self._unadopted: dict[str, ErrorReply] = {}
         self._asker, self._on_order = Asker(), on_order
         keys, transport = new_key_pair(), find_transport(config.transport)
         bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
@@ -294,20 +299,25 @@ class Crew:
             self._join(name, body)
         elif isinstance(body, HeartbeatEvent):
             self._members.note_heartbeat(name, body)
+            if self._requests.is_lost(name, is_busy=body.is_busy, now=time.monotonic()):
+                self.watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
+                self._handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
             doing = self._current(body.task, body.attempt)
             if doing:
                 doing.progress = body
         elif isinstance(body, TaskReply):
+            self._requests.answered(name, delivery.message.parent_id)
             self._take_result(name, delivery.sender, body)
         elif isinstance(body, KnowledgeRequest):
             self._hand_over(delivery, body)
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TeachReply):
+            self._requests.answered(name, delivery.message.parent_id)
             self._handle(events.Ready(name, body.weights))
         elif isinstance(body, ErrorReply):
-            self._receive_error(name, body)
+            self._receive_error(name, body, self._requests.answered(name, delivery.message.parent_id))
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self._lose(self._members.drop(name, body.reason or "it left"))
 
@@ -348,25 +358,32 @@ class Crew:
             reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
-    def _receive_error(self, name: str, body: ErrorReply) -> None:
+    def _receive_error(self, name: str, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
+        """An agent could not do something. A message that it refused to read names no task, but answers what it was ``asked``."""
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
+        is_refusal = not body.task
+        if is_refusal and isinstance(asked, events.Start):
+            body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
         if body.code == StorageError.code:
             raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
         if body.code in FATAL_CODES and not (self._is_forgiving and body.task):
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
+        if isinstance(asked, events.Teach):
+            self._unadopted[asked.teacher.weights] = body
+            self._handle(events.TeachingFailed(name, retryable=body.code != ProtocolError.code))
         if not body.task:
-            if body.code != ProtocolError.code:
-                self._handle(events.TeachingFailed(name))
             return
         doing = self._current(body.task, body.attempt)
         if doing:
             doing.error = body
-        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES
+        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
+        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
+        self._requests.forget(lost.agent)
         self._handle(events.Lost(lost.agent))
 
     def _current(self, task: str, attempt: int) -> _Doing | None:
@@ -390,7 +407,8 @@ class Crew:
             elif isinstance(action, events.Teach):
                 architecture, weights = action.teacher.architecture, action.teacher.weights
                 assert architecture is not None
-                self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
+                number = self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
+                self._requests.note(action, number)
             elif isinstance(action, events.Move):
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
@@ -402,8 +420,8 @@ class Crew:
                 self._finish(action.task, doing, doing.result)
             else:
                 given_up = self._doing.pop(action.task, None)
-                because = self._labels.get(action.because, "")
-                failed = _failure(given_up.error if given_up else None, because)
+                error = self._unadopted.get(action.untaught) or (given_up.error if given_up else None)
+                failed = _failure(error, _reason(action, self._labels))
                 self._finish(action.task, given_up, failed)
 
     def _finish(self, key: str, doing: _Doing | None, result: TaskResult) -> None:
@@ -413,10 +431,10 @@ class Crew:
         teachers = doing.teachers if doing.task.taught_by else ()
         self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
 
-    def _say(self, agent: str, body: Body) -> None:
+    def _say(self, agent: str, body: Body) -> int:
+        """Returns the message's number; 0 if the agent is lost."""
         key = self._members.key_of(agent)
-        if key:
-            self._post.send(key, body)
+        return self._post.send(key, body) if key else 0
 
     def _start(self, action: events.Start) -> None:
         task, label = self._dispatcher.state.tasks[action.task], self._labels[action.task]
@@ -431,12 +449,12 @@ class Crew:
             record=self._config.record_lessons,
             wait_s=self._config.teacher_wait_s,
         )
-        self._say(action.agent, request)
+        self._requests.note(action, self._say(action.agent, request))
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
         self.watcher.tell(f"{action.agent} starts {label}{again}")
 
     def _spare(self, tasks: dict[str, Task]) -> None:
-        self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()})
+        self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))
 
     def _activity(self, member: Member) -> Activity:
         device = self._members.device_of(member.name)
@@ -454,10 +472,18 @@ class Crew:
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
 
-def _failure(error: ErrorReply | None, because: str) -> TaskResult:
-    reason = f"{because} failed, without which it cannot be done" if because else "its agents were lost"
+def _failure(error: ErrorReply | None, reason: str) -> TaskResult:
     code, text = (error.code, error.text) if error else (AgentLostError.code, reason)
     return TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT])
+
+
+def _reason(action: events.GiveUp, labels: Mapping[str, str]) -> str:
+    """Why a task was given up of which no error is known."""
+    if action.because in labels:
+        return f"{labels[action.because]} failed, without which it cannot be done"
+    if action.untaught:
+        return f"no agent could be made to teach the weights {action.untaught[:12]}"
+    return "its agents were lost, or did not do what they were asked"
 
 
 def _sweep(folder: RunFolder) -> None:

@@ -267,6 +267,7 @@ class Post:
             self._admit_message(self._known(sender), message)
         except ProtocolError as error:
             rule = error.rule if isinstance(error, RemoteProtocolError) else Rule.ORDER
+            number = number or (error.msg_id if isinstance(error, RemoteProtocolError) else 0)
             self.counters.refuse(rule)
             log.warning("refused a message of %s: %s", sender[:8], error)
             if type_of(frames) != ERROR_NUMBER:
