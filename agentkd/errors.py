@@ -92,6 +92,7 @@ class Rule(StrEnum):
     BODY = "body"
     TENSORS = "tensors"
     IDENTITY = "identity"
+    GREETING = "greeting"
     SESSION = "session"
     ORDER = "order"
     ROLE = "role"

@@ -4,8 +4,8 @@
     python tests/chaos.py 10 --coordinator --trials 50
 
 Runs the tiny experiment, with recorded lessons, as often as it takes to do so many kills. After each run: the same table and the
-same weights as those of an undisturbed run, every task recorded once, every digest sound, and a replay of the last one from
-its records gives the same weights. Kills only processes that it started itself, by their number.
+same weights as those of an undisturbed run, every task recorded once, every digest sound, and a replay from its records, with
+the teachers gone, gives the same weights. Kills only processes that it started itself, by their number.
 """
 
 import argparse
@@ -111,8 +111,9 @@ def disturb(num_kills: int, seed: int, folder: Path, *, kinds: tuple[str, ...] =
         assert table_of(place) == table
         sound = agentkd("verify", place)
         assert sound.returncode == 0, sound.stdout
-    replayed = agentkd("replay", place, "--from-record", "--out", folder / "replay", timeout_s=PATIENCE_S)
-    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        replay = folder / f"replay-{place.name}"
+        replayed = agentkd("replay", place, "--from-record", "--out", replay, timeout_s=PATIENCE_S)
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     return chaos
 
 
@@ -128,7 +129,7 @@ def main() -> None:
         kinds = ("coordinator killed",) if chosen.coordinator else KINDS
         chaos = disturb(chosen.kills, chosen.seed, Path(folder), kinds=kinds, trials=chosen.trials)
     told = ", ".join(f"{count} x {what}" for what, count in sorted(chaos.done.items()))
-    print(f"{chaos.runs} runs in {time.monotonic() - started:.0f} s: {told}; every end as undisturbed, all sound, replayed")
+    print(f"{chaos.runs} runs in {time.monotonic() - started:.0f} s: {told}; every end as undisturbed, all sound, all replayed")
     print(f"0 of {chaos.num_kills} kills lost anything: less than {300 / chaos.num_kills:.1f} % a kill, at 95 % confidence")
 
 

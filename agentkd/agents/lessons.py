@@ -90,20 +90,23 @@ class DirectLesson:
         ]
         self.terms = blend(task, feed).terms
 
-    def fetch(self, step: int) -> Knowledge:
+    def attend(self, network: nn.Module) -> None:
+        """Who learns makes no difference."""
+
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
+        """The payloads of a step, one a teacher."""
+        return self.peek(step)
+
+    def secure(self) -> None:
+        """Nothing is recorded."""
+
+    def peek(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher."""
         payloads = []
         for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
             parcel = teacher.answer(lesson_request(self._task, self._feed, reference, step)).parcel
             payloads.append(unpack(self._task, reference, parcel.view))
         return tuple(payloads)
-
-    def attend(self, network: nn.Module) -> None:
-        """Who learns makes no difference."""
-
-    def peek(self, step: int) -> Knowledge:
-        """As ``fetch``."""
-        return self.fetch(step)
 
     def fetch_weights(self, weights: str) -> bytes:
         """A teacher's weights."""

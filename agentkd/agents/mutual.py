@@ -8,7 +8,6 @@ Source: Zhang et al., "Deep Mutual Learning", CVPR 2018; all learn at the same t
 import contextlib
 import logging
 import queue
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,39 +15,33 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.interview import Interview, Line
 from agentkd.agents.lessons import blend
-from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S, part, reach
+from agentkd.agents.questions import Conduct, Question, Questions, Want
+from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
 from agentkd.errors import (
-    ArtifactCorruptError,
     ArtifactNotFoundError,
     ContractError,
-    ExchangeError,
-    RemoteAgentError,
-    ReplyTimeoutError,
     StorageError,
 )
-from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import (
-    ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
-    PeerAddress,
     TaughtBy,
-    TeacherMovedEvent,
 )
 from agentkd.objectives import LOGITS
 from agentkd.task import ExchangeSummary, Mutual
-from agentkd.training.batches import Batch
 from agentkd.training.loop import Knowledge
-from agentkd.training.losses import Outputs, Terms
+from agentkd.training.losses import Outputs
 
 NOT_YET_S = 0.2
 
@@ -79,50 +72,47 @@ class MutualLesson:
         wait_s: float = WAIT_S,
     ) -> None:
         self._task, self._key, self._folder = task, task.digest, folder
-        self._post, self._carrier, self._inbox, self._check = post, carrier, inbox, check
-        self._blend, self._distillation = blend(task, feed), task.distillation
+        self._post, self._carrier, self._inbox = post, carrier, inbox
+        self.terms, self._distillation = blend(task, feed).terms, task.distillation
         self._partners = {partner.digest: partner.architecture.num_classes for partner in task.partner_tasks()}
-        self._peers: dict[str, PeerAddress] = {}
-        self._network: nn.Module | None = None
-        self._step = self._requests = self._bytes = 0
-        self._wait_s = wait_s
-        self._weights, self._waited_s = "", 0.0
+        conduct = Conduct(wait_s, silence_s=ASK_AGAIN_S, not_ready_s=NOT_YET_S, damaged_s=0.0, absent_s=NOT_YET_S)
+        known = {partner.weights: partner.peer for partner in partners}
+        questions = Questions(
+            {key: known.get(key) for key in self._partners}, conduct, num_steps=task.recipe.epochs * feed.steps_per_epoch
+        )
+        self._interview = Interview(questions, self, Line(post, carrier, inbox, check, NOT_YET_S))
+        self._step = self._bytes = 0
+        self._weights = ""
         self._pending: list[Delivery] = []
-        self._asked: dict[int, str] = {}
-        self._due: dict[str, float] = {}
-        for partner in partners:
-            reach(post, partner.peer)
-            self._peers[partner.weights] = partner.peer
+        self._heard: dict[str, Buffer] = {}
 
     def attend(self, network: nn.Module) -> None:
-        """The network that learns, and speaks."""
-        self._network = network
+        """The network that speaks in the next step, as its weights are before it sees the batch."""
+        self._weights = weights_digest(self._task.architecture, network)
 
-    def fetch(self, step: int) -> Knowledge:
-        """Nothing is known before the student has spoken; notes whose weights will speak in this step."""
-        assert self._network is not None
-        self._step, self._weights = step, weights_digest(self._task.architecture, self._network)
-        return ()
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
+        """Says what this student makes of the batch, and hears the others. Waits, and answers them meanwhile."""
+        self._step = step
+        self._say(speak(outputs, self._distillation.codec, self._distillation.max_kl, self._weights))
+        self._interview.want(Want(step))
+        return tuple({LOGITS.name: self._understand(self._heard.pop(key), key)} for key in self._partners)
+
+    def secure(self) -> None:
+        """What was said lies in its file before it is handed over."""
 
     def peek(self, step: int) -> Knowledge:
-        """As ``fetch``."""
+        """Nothing is known before the student has spoken."""
         return ()
 
     def fetch_weights(self, weights: str) -> bytes:
         """Nobody's weights are inherited."""
         raise ArtifactNotFoundError(weights, "a mutual lesson")
 
-    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
-        """Says what this student makes of the batch, hears the others, and adds what they add to the loss."""
-        device = outputs["logits"].device
-        self._say(speak(outputs, self._distillation.codec, self._distillation.max_kl, self._weights))
-        heard = {key: self._understand(data, key) for key, data in self._hear().items()}
-        told = tuple({LOGITS.name: heard[key].to(device)} for key in self._partners)
-        return self._blend.terms(hard, outputs, told, batch, progress)
-
     def summary(self) -> ExchangeSummary:
         """What the lesson cost."""
-        return ExchangeSummary(requests=self._requests, bytes_received=self._bytes, waited_s=self._waited_s)
+        return ExchangeSummary(
+            requests=self._interview.num_requests, bytes_received=self._bytes, waited_s=self._interview.waited_s
+        )
 
     def close(self) -> None:
         """Answers who still waits, and hangs up."""
@@ -131,8 +121,7 @@ class MutualLesson:
                 delivery = self._inbox.get_nowait()
                 self._pending += [delivery] if isinstance(delivery.message.body, KnowledgeRequest) else []
         self._answer_pending()
-        for peer in self._peers.values():
-            part(self._post, peer)
+        self._interview.close()
 
     # Speaking.
 
@@ -161,82 +150,46 @@ class MutualLesson:
             else:
                 log.info("step %d of %s was asked for, which is not here", body.step, body.weights[:12])
 
-    # Hearing.
+    # Hearing: what the interview asks, and what it is told.
 
-    def _hear(self) -> dict[str, bytes]:
-        """What every partner said in this step. Waits, and answers the others meanwhile."""
-        heard: dict[str, bytes] = {}
-        self._asked = {}
-        for key in self._partners:
-            self._ask(key)
-        started = time.monotonic()
-        while len(heard) < len(self._partners):
-            self._check()
-            if time.monotonic() - started > self._wait_s:
-                names = ", ".join(peer.agent for peer in self._peers.values())
-                raise ReplyTimeoutError(names or "partners", f"step {self._step}", self._wait_s)
-            self._receive(heard)
-            for key in [key for key, due in self._due.items() if key not in heard and due <= time.monotonic()]:
-                left_behind = self._folder.said(key, self._step)
-                if left_behind.is_file():
-                    heard[key] = left_behind.read_bytes()
-                else:
-                    self._ask(key)
-        self._waited_s += time.monotonic() - started
-        return heard
+    def request(self, question: Question, *, has_images: bool) -> tuple[KnowledgeRequest, tuple[bytes, ...]]:
+        """The request for what a partner says in a step."""
+        request = KnowledgeRequest(
+            kind=KnowledgeKind.SOFT_TARGETS,
+            weights=question.teacher,
+            step=question.step,
+            codec=self._distillation.codec,
+            ways=self._carrier.ways,
+        )
+        return request, ()
 
-    def _ask(self, key: str) -> None:
-        """Asks a partner, if it is there; it is due to be asked again after a while."""
-        self._due[key] = time.monotonic() + (ASK_AGAIN_S if key in self._peers else NOT_YET_S)
-        if key in self._peers:
-            request = KnowledgeRequest(
-                kind=KnowledgeKind.SOFT_TARGETS,
-                weights=key,
-                step=self._step,
-                codec=self._distillation.codec,
-                ways=self._carrier.ways,
-            )
-            self._requests += 1
-            self._asked[self._post.send(self._peers[key].public_key, request)] = key
-
-    def _receive(self, heard: dict[str, bytes]) -> None:
-        try:
-            delivery = self._inbox.get(timeout=NOT_YET_S)
-        except queue.Empty:
-            return
-        body = delivery.message.body
-        if isinstance(body, KnowledgeRequest):
-            self._pending.append(delivery)
-            self._answer_pending()
-        elif isinstance(body, TeacherMovedEvent):
-            self._move(body)
-        elif (key := self._asked.get(delivery.message.parent_id)) is None:
-            return
-        elif isinstance(body, KnowledgeReply):
-            self._take(delivery, body, key, heard)
-        elif isinstance(body, ErrorReply):
-            self._take_refusal(body, key)
-
-    def _take(self, delivery: Delivery, body: KnowledgeReply, key: str, heard: dict[str, bytes]) -> None:
-        try:
-            fetched = self._carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=self._check)
-        except (ExchangeError, ArtifactCorruptError) as error:
-            log.info("step %d of %s: %s; asking again", self._step, key[:12], error)
-            self._due[key] = time.monotonic()
-            return
+    def take(self, question: Question, reply: KnowledgeReply, fetched: Fetched) -> None:
+        """Takes what a partner says, which must be by the weights that it names."""
         data = bytes(fetched.data)
         fetched.release()
         made_by = tensors.read_metadata(data).get("weights")
-        if made_by != body.weights:
-            raise ContractError("weights", body.weights, made_by)
-        heard[key] = data
-        self._bytes += body.piece.size_bytes
+        if made_by != reply.weights:
+            raise ContractError("weights", reply.weights, made_by)
+        self._heard[question.teacher] = data
+        self._bytes += reply.piece.size_bytes
 
-    def _take_refusal(self, body: ErrorReply, key: str) -> None:
-        """A partner that has not begun, or is over, does not have it: its folder is looked into, and it is asked again soon."""
-        if body.code != ArtifactNotFoundError.code and not body.retryable:
-            raise RemoteAgentError(self._peers[key].agent, body.code, body.remote_type, body.text, rule=body.rule)
-        self._due[key] = time.monotonic() + NOT_YET_S
+    def lies_here(self, question: Question) -> bool:
+        """Whether a partner has left behind in this folder what it said in the step."""
+        return self._folder.said(question.teacher, question.step).is_file()
+
+    def repeat(self, question: Question) -> None:
+        """Takes what a partner left behind."""
+        self._heard[question.teacher] = self._folder.said(question.teacher, question.step).read_bytes()
+
+    def drop(self, question: Question) -> None:
+        """What was said in a step that is passed over."""
+        self._heard.pop(question.teacher, None)
+
+    def overhear(self, delivery: Delivery) -> None:
+        """A partner's question is answered, now or when its step is reached."""
+        if isinstance(delivery.message.body, KnowledgeRequest):
+            self._pending.append(delivery)
+            self._answer_pending()
 
     def _understand(self, data: Buffer, key: str) -> Tensor:
         """A partner's logits [N,K,h,w].
@@ -251,19 +204,6 @@ class MutualLesson:
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != wanted:
             raise ContractError(LOGITS.name, None if logits is None else tuple(logits.shape), wanted)
         return logits
-
-    # Where the partners are.
-
-    def _move(self, event: TeacherMovedEvent) -> None:
-        old = self._peers.get(event.weights)
-        if event.weights not in self._partners or old == event.peer:
-            return
-        if old is not None:
-            part(self._post, old)
-        reach(self._post, event.peer)
-        self._peers[event.weights] = event.peer
-        self._asked = {number: key for number, key in self._asked.items() if key != event.weights}
-        self._due[event.weights] = time.monotonic()
 
 
 def weights_digest(architecture: Architecture, network: nn.Module) -> str:

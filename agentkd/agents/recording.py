@@ -1,10 +1,12 @@
 """A lesson recorded while it is given, and lessons recorded before: both in the student's process.
 
 What is told is stored on a thread of its own. A list of it lies beside the student's checkpoint, so a student that is killed
-and starts again goes on with the recording too.
+and starts again goes on with the recording too. No checkpoint is ahead of the list (``secure``), and the list stays until the
+task's result has been committed: whenever a student is killed, what it will not ask again is listed.
 """
 
 import json
+import os
 import queue
 import threading
 import time
@@ -18,19 +20,21 @@ from agentkd.artifacts.store import Store
 from agentkd.errors import StorageError
 
 MAX_PENDING = 64
+POLL_S = 0.5
 
 
 class Recorder:
     """Keeps what a student is told. One thread calls its methods.
 
     Args:
-        index: where the list of what is stored already lies while the lesson lasts.
+        index: where the list of what is stored already lies while the lesson lasts. What it lists of an earlier attempt, and is
+            still stored, need not be told again.
     """
 
     def __init__(self, index: Path, store: Store) -> None:
         self._index, self._store = index, store
-        self._told = {(told.weights, told.step): told for told in recordings.read_list(index)}
-        self._pending: queue.Queue[tuple[Told, bytes] | None] = queue.Queue(MAX_PENDING)
+        self._told = {(told.weights, told.step) for told in self._stored()}
+        self._pending: queue.Queue[tuple[Told, bytes] | threading.Event | None] = queue.Queue(MAX_PENDING)
         self._failure: StorageError | None = None
         self.waited_s = 0.0
         self._thread = threading.Thread(target=self._write, name="agentkd-recorder", daemon=True)
@@ -43,32 +47,48 @@ class Recorder:
             StorageError: an earlier piece could not be written.
         """
         if (told.weights, told.step) not in self._told:
-            self._told[told.weights, told.step] = told
+            self._raise()
+            self._told.add((told.weights, told.step))
             self._put((told, data))
 
+    def secure(self) -> None:
+        """Waits until what was taken is stored and listed, durably.
+
+        Raises:
+            StorageError: something could not be written.
+        """
+        written = threading.Event()
+        self._put(written)
+        started = time.monotonic()
+        while not written.wait(POLL_S):
+            if not self._thread.is_alive():
+                raise StorageError(self._index, "the thread that writes it has ended")
+        self.waited_s += time.monotonic() - started
+        self._raise()
+
     def finish(self) -> str:
-        """Waits until everything is stored, and stores the recording; returns its digest.
+        """Waits until everything is stored, and stores the recording; returns its digest. The list stays.
 
         Raises:
             StorageError: something could not be written.
         """
         self.close()
         self._raise()
-        record = self._store.put(recordings.encode(recordings.read_list(self._index)))
-        self._index.unlink(missing_ok=True)
-        return record
+        return self._store.put(recordings.encode(self._stored()))
 
     def close(self) -> None:
         """Waits until what was taken is written."""
         if self._thread.is_alive():
-            self._put(None, checked=False)
+            self._put(None)
             started = time.monotonic()
             self._thread.join()
             self.waited_s += time.monotonic() - started
 
-    def _put(self, item: tuple[Told, bytes] | None, *, checked: bool = True) -> None:
-        if checked:
-            self._raise()
+    def _stored(self) -> list[Told]:
+        """What is listed and stored. After a power cut a listed piece may be missing; then it was not told."""
+        return [told for told in recordings.read_list(self._index) if told.piece in self._store]
+
+    def _put(self, item: tuple[Told, bytes] | threading.Event | None) -> None:
         started = time.monotonic()
         self._pending.put(item)
         self.waited_s += time.monotonic() - started
@@ -79,18 +99,26 @@ class Recorder:
 
     def _write(self) -> None:
         while (item := self._pending.get()) is not None:
-            if self._failure is not None:
-                continue
-            told, data = item
             try:
-                piece = self._store.put(data) if data else told.piece
-                self._index.parent.mkdir(parents=True, exist_ok=True)
-                with self._index.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(told) | {"piece": piece}) + "\n")
+                if self._failure is None:
+                    self._sync() if isinstance(item, threading.Event) else self._list(*item)
             except StorageError as error:
                 self._failure = error
             except OSError as error:
                 self._failure = StorageError(self._index, error.strerror or str(error))
+            if isinstance(item, threading.Event):
+                item.set()
+
+    def _list(self, told: Told, data: bytes) -> None:
+        piece = self._store.put(data) if data else told.piece
+        self._index.parent.mkdir(parents=True, exist_ok=True)
+        with self._index.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(told) | {"piece": piece}) + "\n")
+
+    def _sync(self) -> None:
+        if self._index.is_file():
+            with self._index.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def recorded(records: Iterable[str], store: Store) -> dict[str, Told]:

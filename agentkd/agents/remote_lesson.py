@@ -1,53 +1,31 @@
 """A lesson whose teachers are other agents: they are asked ahead of need, asked again, replaced, or read from recordings."""
 
-import logging
 import queue
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
+from agentkd.agents.interview import Interview, Line
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
+from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
 from agentkd.agents.recording import Recorder
 from agentkd.artifacts.recordings import Told
-from agentkd.errors import (
-    ArtifactCorruptError,
-    ArtifactNotFoundError,
-    ContractError,
-    DatasetError,
-    ExchangeError,
-    RemoteAgentError,
-    RemoteProtocolError,
-    ReplyTimeoutError,
-    Rule,
-)
+from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import tensors
-from agentkd.messages.bodies import (
-    AdmittedPeer,
-    Body,
-    ErrorReply,
-    KnowledgeKind,
-    KnowledgeReply,
-    KnowledgeRequest,
-    PeerAddress,
-    TaughtBy,
-    TeacherMovedEvent,
-    Way,
-)
+from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaughtBy, Way
 from agentkd.task import Distill, ExchangeSummary
 from agentkd.training.loop import Knowledge
+from agentkd.training.losses import Outputs
 
 STEPS_AHEAD = 4
 ASK_AGAIN_S = 10.0
 WAIT_S = 300.0
 POLL_S = 0.5
-
-log = logging.getLogger(__name__)
 
 
 class RemoteLesson:
@@ -82,36 +60,42 @@ class RemoteLesson:
         recorder: Recorder | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
-        self._task, self._feed, self._post, self._inbox, self._check = task, feed, post, inbox, check
-        self._carrier, self._total_steps, self._wait_s = carrier, total_steps, wait_s
+        self._task, self._feed, self._carrier = task, feed, carrier
         self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder
         self.terms = blend(task, feed).terms
         self._references = {teacher.weights: teacher for teacher in task.teachers}
-        self._peers = {taught.weights: taught.peer for taught in teachers}
-        self._without_data: set[str] = set()
-        self._asked: dict[int, _Asked] = {}
-        self._answers: dict[tuple[str, int], tuple[dict[str, Tensor], Fetched]] = {}
+        self._taught_by = {taught.weights: taught.peer for taught in teachers}
+        conduct = Conduct(
+            wait_s,
+            ahead=STEPS_AHEAD,
+            silence_s=ASK_AGAIN_S,
+            not_ready_s=ASK_AGAIN_S,
+            damaged_s=ASK_AGAIN_S,
+            can_send_images=True,
+        )
+        places = {weights: self._taught_by.get(weights) for weights in self._references}
+        self._questions = Questions(places, conduct, num_steps=total_steps)
+        self._interview = Interview(self._questions, self, Line(post, carrier, inbox, check, POLL_S))
+        self._answers: dict[Question, tuple[dict[str, Tensor], Fetched]] = {}
+        self._inherited: dict[str, bytes] = {}
         self._in_use: list[Fetched] = []
-        self._requests = self._bytes = self._cached = self._served = 0
-        self._waited_s = self._teacher_s = self._saved_s = 0.0
-        for peer in self._peers.values():
-            reach(self._post, peer)
+        self._bytes = self._cached = self._served = 0
+        self._teacher_s = self._saved_s = 0.0
 
     def close(self) -> None:
         """Gives back what was lent and closes the connections to the teachers."""
         for fetched in (*self._in_use, *(fetched for _, fetched in self._answers.values())):
             fetched.release()
-        for peer in self._peers.values():
-            part(self._post, peer)
+        self._interview.close()
         if self._recorder:
             self._recorder.close()
 
     def summary(self) -> ExchangeSummary:
         """What the lesson cost. It is over: the recording is finished."""
         return ExchangeSummary(
-            requests=self._requests,
+            requests=self._interview.num_requests,
             bytes_received=self._bytes,
-            waited_s=self._waited_s,
+            waited_s=self._interview.waited_s,
             teacher_s=self._teacher_s,
             cached=self._cached,
             recorded=self._served,
@@ -123,181 +107,95 @@ class RemoteLesson:
     def attend(self, network: nn.Module) -> None:
         """Who learns makes no difference."""
 
-    def fetch(self, step: int) -> Knowledge:
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
         """The payloads of a step, one a teacher, in the task's order; valid until the next call. Waits until they are there."""
         while self._in_use:
             self._in_use.pop().release()
-        self._await(step)
-        payloads = []
-        for reference in self._task.teachers:
-            taught, fetched = self._answers.pop((reference.weights, step))
-            payloads.append(taught)
-            self._in_use.append(fetched)
-        return tuple(payloads)
+        self._want(step)
+        heard = [self._answers.pop(Question(reference.weights, step)) for reference in self._task.teachers]
+        self._in_use = [fetched for _, fetched in heard]
+        return tuple(taught for taught, _ in heard)
+
+    def secure(self) -> None:
+        """Waits until the recording holds what was told."""
+        if self._recorder:
+            self._recorder.secure()
 
     def peek(self, step: int) -> Knowledge:
-        """As ``fetch``, but they can still be fetched afterwards."""
-        self._await(step)
-        return tuple(self._answers[reference.weights, step][0] for reference in self._task.teachers)
-
-    def _await(self, step: int) -> None:
-        for ahead in range(step, min(step + STEPS_AHEAD, self._total_steps)):
-            for weights in self._references:
-                if (weights, ahead) not in self._answers and not self._is_asked(weights, ahead):
-                    self._ask(weights, ahead)
-        started = time.monotonic()
-        while any((weights, step) not in self._answers for weights in self._references):
-            self._receive(started, step)
-        self._waited_s += time.monotonic() - started
+        """The payloads of a step, which can still be heard afterwards."""
+        self._want(step, is_peek=True)
+        return tuple(self._answers[Question(reference.weights, step)][0] for reference in self._task.teachers)
 
     def fetch_weights(self, weights: str) -> bytes:
         """A teacher's weights, asked of the teacher itself, if it is there, and checked against their digest."""
-        if weights not in self._peers:
+        if weights not in self._taught_by:
             return self._obtain(weights)
-        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=weights, ways=self._carrier.ways)
-        number = self._say(self._peers[weights], request)
-        started = asked_at = time.monotonic()
-        while True:
-            delivery = self._next(started, "weights")
-            peer = self._peers[weights]
-            if delivery is not None and (delivery.message.parent_id, delivery.sender) == (number, peer.public_key):
-                body = delivery.message.body
-                if isinstance(body, ErrorReply):
-                    raise RemoteAgentError(peer.agent, body.code, body.remote_type, body.text)
-                assert isinstance(body, KnowledgeReply)
-                fetched = self._carrier.fetch(peer.public_key, body.piece, delivery.message.buffers, check=self._check)
-                data = bytes(fetched.data)
-                fetched.release()
-                if canonical.digest_bytes(data) != weights:
-                    raise RemoteProtocolError(f"weights from {peer.agent} do not have the digest asked for", Rule.DAMAGE)
-                self._bytes += len(data)
-                return data
-            if time.monotonic() - asked_at > ASK_AGAIN_S:
-                number, asked_at = self._say(peer, request), time.monotonic()
+        self._interview.want(WantWeights(weights))
+        return self._inherited.pop(weights)
 
-    def _is_asked(self, weights: str, step: int) -> bool:
-        return any((asked.weights, asked.step) == (weights, step) for asked in self._asked.values())
+    def _want(self, step: int, *, is_peek: bool = False) -> None:
+        here = frozenset(question for question in self._questions.unasked(step) if self.lies_here(question))
+        self._interview.want(Want(step, here, is_peek))
 
-    def _ask(self, weights: str, step: int) -> None:
-        request = lesson_request(self._task, self._feed, self._references[weights], step)
-        if self._recorder or self._recorded:
-            key = request_digest(request)
-            if key in self._recorded:
-                self._repeat(self._recorded[key], step)
-                return
-        if weights not in self._peers:
-            raise ArtifactNotFoundError(f"soft targets of step {step} by {weights[:12]}", "the recordings")
-        request = request.model_copy(update={"ways": self._carrier.ways})
-        buffers: tuple[bytes, ...] = ()
-        if weights in self._without_data:
-            images = view_images(self._feed.dataset, request.views, request.view_settings)
-            buffers, request = (tensors.encode({"images": images}),), request.model_copy(update={"views": ()})
-        number = self._say(self._peers[weights], request, buffers)
-        self._asked[number] = _Asked(weights, step, has_images=bool(buffers))
+    # What the interview asks, and what it is told.
 
-    def _repeat(self, told: Told, step: int) -> None:
+    def request(self, question: Question, *, has_images: bool) -> tuple[KnowledgeRequest, tuple[bytes, ...]]:
+        """The request for a teacher's payloads, or weights."""
+        ways = self._carrier.ways
+        if question.step == WEIGHTS:
+            return KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=question.teacher, ways=ways), ()
+        request = self._request(question).model_copy(update={"ways": ways})
+        if not has_images:
+            return request, ()
+        images = view_images(self._feed.dataset, request.views, request.view_settings)
+        return request.model_copy(update={"views": ()}), (tensors.encode({"images": images}),)
+
+    def lies_here(self, question: Question) -> bool:
+        """Whether the answer was recorded before."""
+        return question.step != WEIGHTS and bool(self._recorded) and self._digest(question) in self._recorded
+
+    def repeat(self, question: Question) -> None:
         """Takes a recorded answer."""
+        told = self._recorded[self._digest(question)]
         data = memoryview(self._obtain(told.piece))
-        self._answers[told.weights, step] = unpack(self._task, self._references[told.weights], data), Fetched(data, Way.STORE)
+        taught = unpack(self._task, self._references[told.weights], data)
+        self._answers[question] = taught, Fetched(data, Way.STORE)
         self._served += 1
         self._saved_s += told.teacher_s
         if self._recorder:
-            self._recorder.keep(replace(told, step=step))
+            self._recorder.keep(replace(told, step=question.step))
 
-    def _say(self, peer: PeerAddress, body: Body, buffers: tuple[bytes, ...] = ()) -> int:
-        self._requests += 1
-        return self._post.send(peer.public_key, body, buffers=buffers)
-
-    def _receive(self, started: float, step: int) -> None:
-        delivery = self._next(started, f"soft targets of step {step}")
-        if delivery is None:
-            now = time.monotonic()
-            for number in [number for number, asked in self._asked.items() if now - asked.at > ASK_AGAIN_S]:
-                late = self._asked.pop(number)
-                self._ask(late.weights, late.step)
+    def take(self, question: Question, reply: KnowledgeReply, fetched: Fetched) -> None:
+        """Takes a teacher's answer, which must be what was asked for."""
+        if question.step == WEIGHTS:
+            data = bytes(fetched.data)
+            fetched.release()
+            if canonical.digest_bytes(data) != question.teacher:
+                raise RemoteProtocolError(f"weights {question.teacher[:12]} do not have the digest asked for", Rule.DAMAGE)
+            self._inherited[question.teacher] = data
+            self._bytes += len(data)
             return
-        asked = self._asked.get(delivery.message.parent_id)
-        if asked is None or delivery.sender != self._peers[asked.weights].public_key:
-            return
-        del self._asked[delivery.message.parent_id]
-        body = delivery.message.body
-        if isinstance(body, ErrorReply):
-            self._take_refusal(delivery, body, asked)
-            return
-        assert isinstance(body, KnowledgeReply)
-        try:
-            fetched = self._carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=self._check)
-        except (ExchangeError, ArtifactCorruptError) as error:  # lost or damaged on the way: the answer is asked for again
-            log.info("soft targets of step %d: %s; asking again", asked.step, error)
-            self._asked[delivery.message.parent_id] = asked
-            return
-        self._answers[asked.weights, asked.step] = self._checked(body, fetched, asked.weights), fetched
+        if reply.weights != question.teacher:
+            raise ContractError("weights", reply.weights, question.teacher)
+        self._answers[question] = unpack(self._task, self._references[question.teacher], fetched.data), fetched
         if self._recorder:
-            request = request_digest(lesson_request(self._task, self._feed, self._references[asked.weights], asked.step))
-            told = Told(asked.weights, asked.step, request, "", body.piece.size_bytes, body.teacher_s)
+            size = reply.piece.size_bytes
+            told = Told(question.teacher, question.step, self._digest(question), "", size, reply.teacher_s)
             self._recorder.keep(told, bytes(fetched.data))
-        self._bytes += body.piece.size_bytes
-        self._teacher_s += body.teacher_s
-        self._cached += body.is_cached
+        self._bytes += reply.piece.size_bytes
+        self._teacher_s += reply.teacher_s
+        self._cached += reply.is_cached
 
-    def _take_refusal(self, delivery: Delivery, body: ErrorReply, asked: "_Asked") -> None:
-        if body.code == DatasetError.code and not asked.has_images:
-            self._without_data.add(asked.weights)
-            self._ask(asked.weights, asked.step)
-        elif body.code in (ContractError.code, DatasetError.code, RemoteProtocolError.code):
-            raise RemoteAgentError(self._peers[asked.weights].agent, body.code, body.remote_type, body.text, rule=body.rule)
-        else:
-            self._asked[delivery.message.parent_id] = asked  # a teacher not ready yet: asked again after a while
+    def drop(self, question: Question) -> None:
+        """An answer that is not needed any more."""
+        _, fetched = self._answers.pop(question)
+        fetched.release()
 
-    def _next(self, started: float, what: str) -> Delivery | None:
-        """The next delivery for the student; moves of teachers are dealt with here. ``None`` after a short wait."""
-        self._check()
-        if time.monotonic() - started > self._wait_s:
-            teachers = ", ".join(peer.agent for peer in self._peers.values())
-            raise ReplyTimeoutError(teachers, what, self._wait_s)
-        try:
-            delivery = self._inbox.get(timeout=POLL_S)
-        except queue.Empty:
-            return None
-        if isinstance(delivery.message.body, TeacherMovedEvent):
-            self._move(delivery.message.body)
-            return None
-        return delivery
+    def overhear(self, delivery: Delivery) -> None:
+        """Nothing else concerns this lesson."""
 
-    def _move(self, event: TeacherMovedEvent) -> None:
-        old = self._peers.get(event.weights)
-        if old is None or old == event.peer:
-            return
-        part(self._post, old)
-        reach(self._post, event.peer)
-        self._peers[event.weights] = event.peer
-        for number in [number for number, asked in self._asked.items() if asked.weights == event.weights]:
-            self._ask(event.weights, self._asked.pop(number).step)
+    def _request(self, question: Question) -> KnowledgeRequest:
+        return lesson_request(self._task, self._feed, self._references[question.teacher], question.step)
 
-    def _checked(self, body: KnowledgeReply, fetched: Fetched, weights: str) -> dict[str, Tensor]:
-        if body.weights != weights:
-            raise ContractError("weights", body.weights, weights)
-        return unpack(self._task, self._references[weights], fetched.data)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A request under way: for whose soft targets, for which step, since when, and whether the images went with it."""
-
-    weights: str
-    step: int
-    has_images: bool
-    at: float = field(default_factory=time.monotonic)
-
-
-def reach(post: Post, peer: PeerAddress) -> None:
-    """Dials a teacher; one that does not listen dials this agent, and is let in for that."""
-    if not peer.endpoints:
-        post.admit([AdmittedPeer(agent=peer.agent, public_key=peer.public_key, may=())])
-    post.connect(peer)
-
-
-def part(post: Post, peer: PeerAddress) -> None:
-    """Hangs up. Who dialed this agent keeps the connection, since it would not know to dial again for the next lesson."""
-    if peer.endpoints:
-        post.disconnect(peer.public_key)
+    def _digest(self, question: Question) -> str:
+        return request_digest(self._request(question))

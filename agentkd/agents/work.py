@@ -44,7 +44,7 @@ from agentkd.task import (
 )
 from agentkd.training.batches import Batch
 from agentkd.training.continual import accumulate, elastic_penalty, importance
-from agentkd.training.loop import Hooks, Knowledge, Lesson, Plan, Trained, train
+from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.taps import TAP, Pupil, tapped
@@ -53,10 +53,9 @@ NUM_PICTURES = 4
 MAX_CONSOLIDATED = 256
 
 
-class TeachersLesson(Lesson, Protocol):
-    """A lesson that is told who learns, can also hand over a teacher's weights, and says what it cost."""
+class TaskTeaching(Teaching, Protocol):
+    """The teaching of a task: it can be looked into beforehand, hands over a teacher's weights, and says what it cost."""
 
-    def attend(self, network: nn.Module) -> None: ...
     def peek(self, step: int) -> Knowledge: ...
     def fetch_weights(self, weights: str) -> Buffer: ...
     def summary(self) -> ExchangeSummary: ...
@@ -74,7 +73,7 @@ class Surroundings:
     device: torch.device
     checkpoint: Path | None = None
     hooks: Hooks | None = None
-    lesson: Callable[[Taught, DatasetFeed, int], TeachersLesson] | None = None
+    lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
     checkpoint_every_s: float = 30.0
 
 
@@ -125,8 +124,6 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     student: nn.Module = network
     if lesson and isinstance(task, Distill) and task.distillation.student_taps:
         student = _pupil(task, network, feed, lesson)
-    if lesson:
-        lesson.attend(network)
     family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
     plan = Plan(
         recipe=task.recipe,
@@ -134,7 +131,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
         seed=task.seed,
         prune_below=task.prune_below if isinstance(task, Train) else (),
-        lesson=lesson,
+        teaching=lesson or Untaught(),
         penalty=_penalty(task, network.to(at.device), at),
     )
     trained = train(
@@ -183,7 +180,7 @@ def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> T
     return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 
 
-def _initial_network(task: Training, at: Surroundings, lesson: TeachersLesson | None) -> SegmentationNetwork:
+def _initial_network(task: Training, at: Surroundings, lesson: TaskTeaching | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
     if isinstance(task, Train) and task.pretrained:
         inherit_weights(network, at.store.get(task.pretrained))
@@ -194,7 +191,7 @@ def _initial_network(task: Training, at: Surroundings, lesson: TeachersLesson | 
     return network
 
 
-def _pupil(task: Distill, network: SegmentationNetwork, feed: DatasetFeed, lesson: TeachersLesson) -> Pupil:
+def _pupil(task: Distill, network: SegmentationNetwork, feed: DatasetFeed, lesson: TaskTeaching) -> Pupil:
     """The student with its taps, and a projection to the channels of each teacher's features where an objective needs one.
 
     Raises:

@@ -42,6 +42,7 @@ class RunFolder:
     def clear(self, task: str) -> None:
         """Removes what lies here of a task that has ended."""
         self.checkpoint(task).unlink(missing_ok=True)
+        self.lesson(task).unlink(missing_ok=True)
         shutil.rmtree(self.said(task, 0).parent, ignore_errors=True)
 
     def must_exist(self) -> "RunFolder":

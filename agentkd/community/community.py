@@ -160,14 +160,14 @@ class Community:
         """
         from agentkd.coordinator.guests import Guest  # needs torch, which a script that only plans does not
 
-        crew = self._works.crew
+        crew = self._works.agents
         self._take_name(name)
         return Guest(crew, name, public_key, may)
 
     @property
     def invitation(self) -> str:
         """What a guest needs to know to come, as options of ``agentkd agent``."""
-        contact = self._works.crew.contact
+        contact = self._works.agents.contact
         return f"--join {contact.endpoint} --coordinator-key {contact.coordinator_key}"
 
     def source(self, data: Data) -> DataSource:

@@ -5,6 +5,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
@@ -34,13 +35,14 @@ from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact, Launcher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
+    AssessReply,
     Body,
     CancelRequest,
     Capability,
@@ -66,6 +68,8 @@ from agentkd.messages.wire import Buffer
 from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
+OF_ANYBODY = HelloRequest | ErrorReply
+OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
 MAX_ERROR_TEXT = 2000
 # Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
@@ -154,7 +158,7 @@ class Crew:
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> Self:
         self._post.start()
         return self
 
@@ -269,12 +273,20 @@ class Crew:
     # On the I/O thread.
 
     def _sort(self, delivery: Delivery) -> None:
-        if isinstance(delivery.message.body, SubmitRequest):
+        body = delivery.message.body
+        if isinstance(body, SubmitRequest):
             self._post.grants.check(delivery.sender, TASKS)
-            if self._on_order:
-                self._on_order(delivery)
-        elif not self._asker.take(delivery):
+            if self._on_order is None:
+                raise useless(delivery)
+            self._on_order(delivery)
+        elif self._asker.take(delivery):
+            return
+        elif isinstance(body, OF_ANYBODY) or (isinstance(body, OF_AGENTS) and self._members.name_of(delivery.sender)):
             self._inbox.put(delivery)
+        elif isinstance(body, AssessReply | KnowledgeReply):  # whoever asked has given up waiting
+            self._post.counters.late += 1
+        else:
+            raise useless(delivery)
 
     def _welcome(self, key: str) -> WelcomeReply:
         return WelcomeReply(agent=self._members.name_of(key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)

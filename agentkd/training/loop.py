@@ -1,10 +1,11 @@
-"""The one training loop. Plain training and distillation differ only in whether a lesson adds a term to the loss."""
+"""The one training loop. Plain training and distillation differ only in whether teachers add terms to the loss."""
 
 import math
 import resource
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -34,11 +35,42 @@ class Feed(Protocol):
     def validation_batches(self) -> Iterable[Batch]: ...
 
 
-class Lesson(Protocol):
-    """What teachers add. ``fetch`` may wait for the payloads of each by name; ``terms`` adds their part to the hard loss."""
+class Teaching(Protocol):
+    """What teachers add to the steps of a training."""
 
-    def fetch(self, step: int) -> Knowledge: ...
-    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms: ...
+    def attend(self, network: nn.Module) -> None:
+        """Notes who learns. Comes before the forward pass, which may change running statistics."""
+        ...
+
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
+        """What each teacher makes of the step's batch, payloads by name; may be told what the student makes of it. Waits."""
+        ...
+
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
+        """The hard loss and what the teachers add to it, weighted."""
+        ...
+
+    def secure(self) -> None:
+        """Waits until what a training that resumes here needs of the steps so far is on disk."""
+        ...
+
+
+class Untaught:
+    """Nobody teaches."""
+
+    def attend(self, network: nn.Module) -> None:
+        """Nobody is there to know."""
+
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
+        """Nothing."""
+        return ()
+
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
+        """The hard loss alone."""
+        return hard
+
+    def secure(self) -> None:
+        """Nothing was said."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +90,7 @@ class Plan:
     labels: LossSettings
     seed: int
     prune_below: tuple[float, ...] = ()
-    lesson: Lesson | None = None
+    teaching: Teaching = field(default_factory=Untaught)
     penalty: Callable[[], Tensor] | None = None
 
 
@@ -119,6 +151,7 @@ def train(
         if progress.step % per_epoch == 0:
             pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
             if checkpoint:
+                plan.teaching.secure()
                 save_checkpoint(checkpoint, network, optimizers, progress, task=task)
                 last_save = time.monotonic()
             if pruned:
@@ -126,6 +159,7 @@ def train(
                 break
         elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
             clock.update()
+            plan.teaching.secure()
             save_checkpoint(checkpoint, network, optimizers, progress, task=task)
             last_save = time.monotonic()
 
@@ -156,19 +190,21 @@ def _step(
     device: torch.device,
 ) -> float:
     """One optimizer step; returns the loss. Its only random numbers (dropout) are seeded by the step."""
-    recipe = plan.recipe
+    recipe, teaching = plan.recipe, plan.teaching
     torch.manual_seed(seeding.derive("step", plan.seed, step))
     batch = feed.training_batch(step)
-    fetched = plan.lesson.fetch(step) if plan.lesson else ()
-    knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in fetched)
     batch = Batch(batch.images.to(device), batch.labels.to(device), batch.views)
     set_learning_rate(optimizers["main"], recipe, step, total_steps)
+    precision = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        teaching.attend(network)
+        with precision():
             outputs = network(batch.images)
             terms = plan.loss(network, outputs, batch, plan.labels)
-            if plan.lesson:
-                terms = plan.lesson.terms(terms, outputs, knowledge, batch, step / total_steps)
+        heard = teaching.hear(step, outputs)
+        knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in heard)
+        with precision():
+            terms = teaching.terms(terms, outputs, knowledge, batch, step / total_steps)
             if plan.penalty:
                 terms = terms | {"penalty": plan.penalty()}
             loss = torch.stack([term.float() for term in terms.values()]).sum()

@@ -27,7 +27,7 @@ from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -72,7 +72,7 @@ class Hand:
     post: Post
     inbox: "queue.Queue[Delivery]"
     launcher: LocalLauncher
-    agents: dict[str, AgentProcess]
+    agents: dict[str, Fork]
     keys: dict[str, str]
     addresses: dict[str, PeerAddress]
     transport: str = "auto"

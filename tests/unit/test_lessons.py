@@ -1,14 +1,14 @@
 """The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
 
 import queue
-import threading
 from typing import Any
 
 import pytest
 import torch
 from experiments import SPEC
+from remembering import RememberingPost
 
-from agentkd.agents import remote_lesson
+from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import Blend
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
@@ -22,7 +22,6 @@ from agentkd.messages.bodies import (
     ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
-    KnowledgeRequest,
     PeerAddress,
     Piece,
     TaughtBy,
@@ -34,6 +33,7 @@ from agentkd.objectives import SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, TeacherReference
 from agentkd.training.batches import Batch
+from agentkd.training.loop import Knowledge
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 DIGEST, OTHER = "ab" * 32, "cd" * 32
@@ -41,34 +41,13 @@ FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key=
 SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
 
 
-class RememberingPost:
-    """What a lesson needs of a post, with every call kept."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, KnowledgeRequest, int]] = []
-        self.open: set[str] = set()
-
-    endpoint = "tcp://127.0.0.1:3"
-
-    def connect(self, address: PeerAddress) -> None:
-        self.open.add(address.public_key)
-
-    def disconnect(self, public_key: str) -> None:
-        self.open.discard(public_key)
-
-    def send(self, peer: str, body: KnowledgeRequest, buffers: tuple[bytes, ...] = ()) -> int:
-        self.sent_buffers = buffers
-        self.said.append((peer, body, len(self.said) + 1))
-        return len(self.said)
-
-
 class Table:
     """A lesson with one teacher, its post and its inbox."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, weights: str = DIGEST, **settings: Any) -> None:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
-        teacher = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
+        teacher = TeacherReference(architecture=ARCHITECTURE, weights=weights)
         task = Distill(
             architecture=ARCHITECTURE,
             data=source,
@@ -80,7 +59,7 @@ class Table:
         self.lesson = RemoteLesson(
             task,
             self.feed,
-            (TaughtBy(weights=DIGEST, peer=FIRST),),
+            (TaughtBy(weights=weights, peer=FIRST),),
             post=self.post,  # type: ignore[arg-type]
             carrier=Carrier(self.post),  # type: ignore[arg-type]
             inbox=self.inbox,
@@ -89,6 +68,9 @@ class Table:
             obtain=lambda digest: b"",
             **settings,
         )
+
+    def hear(self, step: int) -> Knowledge:
+        return self.lesson.hear(step, {})
 
     def answer(
         self, number: int, *, sender: str = FIRST.public_key, value: float = 0.0, shape=(4, 5, 8, 8), sha256="", **changes: Any
@@ -107,33 +89,44 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 
 def test_the_views_of_the_next_steps_are_asked_for_ahead(table: Table) -> None:
     table.answer(1)
-    table.lesson.fetch(0)
+    table.hear(0)
     assert [request.views for _, request, _ in table.post.said] == [table.feed.views(step) for step in range(STEPS_AHEAD)]
     table.answer(2)
-    table.lesson.fetch(1)
+    table.hear(1)
     assert len(table.post.said) == STEPS_AHEAD + 1
 
 
 def test_nothing_is_asked_beyond_the_last_step(table: Table) -> None:
     table.answer(1)
-    table.lesson.fetch(7)
+    table.hear(7)
     assert len(table.post.said) == 1
 
 
 def test_answers_out_of_order_go_to_their_steps(table: Table) -> None:
     table.answer(2, value=2.0)
     table.answer(1, value=1.0)
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
-    assert table.lesson.fetch(1)[0]["logits"].unique().item() == 2.0
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
+    assert table.hear(1)[0]["logits"].unique().item() == 2.0
+
+
+class QuickTime:
+    """A clock that is a quarter of a second later each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.25
+        return self.now
 
 
 def test_a_silent_teacher_is_asked_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
-    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.02)
-    table = Table(wait_s=0.2)
-    with pytest.raises(ReplyTimeoutError, match="first did not answer soft targets of step 0"):
-        table.lesson.fetch(0)
-    assert len(table.post.said) > 2 * STEPS_AHEAD
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.0)
+    monkeypatch.setattr(interview, "time", QuickTime())
+    table = Table(wait_s=25.0)
+    with pytest.raises(ReplyTimeoutError, match=r"first did not answer soft targets of step 0 within 25\.0 s"):
+        table.hear(0)
+    assert len(table.post.said) == 3 * STEPS_AHEAD
 
 
 def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
@@ -141,7 +134,7 @@ def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
     table.inbox.put(Delivery("coordinator", Message(moved)))
     table.answer(1)
     table.answer(STEPS_AHEAD + 1, sender=SECOND.public_key, value=3.0)
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 3.0
+    assert table.hear(0)[0]["logits"].unique().item() == 3.0
     assert table.post.open == {SECOND.public_key}
     assert [peer for peer, _, _ in table.post.said] == [FIRST.public_key] * STEPS_AHEAD + [SECOND.public_key] * STEPS_AHEAD
 
@@ -149,14 +142,14 @@ def test_a_teacher_that_moved_is_asked_where_it_is_now(table: Table) -> None:
 def test_an_answer_of_somebody_else_is_not_taken(table: Table) -> None:
     table.answer(1, sender="c" * 40, value=9.0)
     table.answer(1, value=1.0)
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
 
 
 def test_a_refused_contract_ends_the_lesson(table: Table) -> None:
     refusal = ErrorReply(code="contract", remote_type="ContractError", text="contract field 'dataset' differs")
     table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
     with pytest.raises(RemoteAgentError, match="'dataset' differs"):
-        table.lesson.fetch(0)
+        table.hear(0)
 
 
 @pytest.mark.parametrize(
@@ -171,53 +164,64 @@ def test_a_refused_contract_ends_the_lesson(table: Table) -> None:
 def test_wrong_targets_are_never_used(table: Table, changes: dict, error: type) -> None:
     table.answer(1, **changes)
     with pytest.raises(error):
-        table.lesson.fetch(0)
+        table.hear(0)
 
 
-def test_weights_come_from_their_teacher_alone_and_have_their_digest(table: Table) -> None:
-    data = b"the teacher's weights"
-    digest = digest_bytes(data)
-    table.lesson._peers = {digest: FIRST}
-
-    def say(sender: str, number: int, content: bytes) -> None:
-        piece = Piece(way="inline", size_bytes=len(content), sha256=digest_bytes(content))
-        reply = KnowledgeReply(kind=KnowledgeKind.WEIGHTS, weights=digest, piece=piece)
-        table.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(content,))))
-
-    say("c" * 40, 1, b"forged")
-    say(FIRST.public_key, 1, data)
-    assert table.lesson.fetch_weights(digest) == data
-    for damaged in (b"other bytes", b""):
-        say(FIRST.public_key, len(table.post.said) + 1, damaged)
-        with pytest.raises(RemoteProtocolError, match="do not have the digest"):
-            table.lesson.fetch_weights(digest)
+WEIGHTS = b"the teacher's weights"
 
 
-def test_targets_damaged_on_the_way_are_asked_for_again(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.02)
+def say_weights(table: Table, sender: str, content: bytes) -> None:
+    piece = Piece(way="inline", size_bytes=len(content), sha256=digest_bytes(content))
+    reply = KnowledgeReply(kind=KnowledgeKind.WEIGHTS, weights=digest_bytes(WEIGHTS), piece=piece)
+    table.inbox.put(Delivery(sender, Message(reply, parent_id=1, buffers=(content,))))
+
+
+def test_weights_come_from_their_teacher_alone() -> None:
+    table = Table(weights=digest_bytes(WEIGHTS))
+    say_weights(table, "c" * 40, b"forged")
+    say_weights(table, FIRST.public_key, WEIGHTS)
+    assert table.lesson.fetch_weights(digest_bytes(WEIGHTS)) == WEIGHTS
+    assert [request.kind for _, request, _ in table.post.said] == [KnowledgeKind.WEIGHTS]
+
+
+@pytest.mark.parametrize("damaged", [b"other bytes", b""])
+def test_weights_have_the_digest_that_was_asked_for(damaged: bytes) -> None:
+    table = Table(weights=digest_bytes(WEIGHTS))
+    say_weights(table, FIRST.public_key, damaged)
+    with pytest.raises(RemoteProtocolError, match="do not have the digest"):
+        table.lesson.fetch_weights(digest_bytes(WEIGHTS))
+
+
+def test_targets_damaged_on_the_way_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lesson, "ASK_AGAIN_S", 0.0)
+    table = Table()
     table.answer(1, value=9.0, sha256="0" * 64)
+    table.answer(STEPS_AHEAD + 1, value=1.0)
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
+    assert table.post.said[STEPS_AHEAD][1].views == table.feed.views(0)
 
-    is_over = threading.Event()
 
-    def answer_newest() -> None:
-        while not is_over.wait(0.05):  # an answer may come just after it was asked for once more
-            newest = max(number for _, request, number in table.post.said if request.views == table.feed.views(0))
-            table.answer(newest, value=1.0)
-
-    answering = threading.Thread(target=answer_newest)
-    answering.start()
-    try:
-        assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
-    finally:
-        is_over.set()
-        answering.join()
+def test_what_was_peeked_at_is_heard_and_what_is_passed_over_is_given_back(table: Table) -> None:
+    for number in (1, 2):
+        table.answer(number, value=float(number))
+    assert table.lesson.peek(0)[0]["logits"].unique().item() == 1.0
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
+    other = Table()
+    other.answer(1)
+    other.lesson.peek(0)
+    (_, fetched), *_ = other.lesson._answers.values()
+    given_back = []
+    fetched._give_back = lambda: given_back.append(True)
+    other.answer(STEPS_AHEAD + 1, value=4.0)
+    assert other.hear(4)[0]["logits"].unique().item() == 4.0
+    assert given_back == [True]
 
 
 def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
     refusal = ErrorReply(code="dataset", remote_type="DatasetError", text="has no dataset")
     table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
     table.answer(STEPS_AHEAD + 1, value=2.0)
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 2.0
+    assert table.hear(0)[0]["logits"].unique().item() == 2.0
     _, request, _ = table.post.said[-1]
     sent = tensors.decode(table.post.sent_buffers[0])["images"]
     assert request.views == () and torch.equal(sent, table.feed.training_batch(0).images)
@@ -226,7 +230,7 @@ def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
 def test_targets_that_are_no_numbers_end_the_lesson(table: Table) -> None:
     table.answer(1, value=float("nan"))
     with pytest.raises(RemoteProtocolError, match="NaN"):
-        table.lesson.fetch(0)
+        table.hear(0)
 
 
 def test_the_weight_of_an_objective_follows_its_schedule() -> None:

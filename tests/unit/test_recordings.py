@@ -1,21 +1,37 @@
 """Recorded lessons: what is kept, what is found again and by whom, what is dropped first, and what survives a killed student."""
 
+import queue
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from experiments import SPEC
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import lesson_request, request_digest
 from agentkd.agents.recording import Recorder, recorded
+from agentkd.agents.remote_lesson import RemoteLesson
+from agentkd.agents.teaching import Teacher
+from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Recordings, Told
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactError
+from agentkd.errors import ArtifactError, StorageError
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import Delivery
+from agentkd.knowledge.weights import encode_weights
+from agentkd.messages.bodies import KnowledgeReply, KnowledgeRequest, PeerAddress, Piece, TaughtBy
+from agentkd.messages.wire import Message
+from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, ExchangeSummary, Status, Task, TaskResult, TeacherReference, Train
+from agentkd.training.loop import Hooks
 
 ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
@@ -123,7 +139,155 @@ def test_a_recorder_goes_on_after_its_student_was_killed(tmp_path: Path) -> None
     again.keep(told(1), b"second")
     rows = recordings.decode(store.get(again.finish()))
     assert [(row.step, store.get(row.piece)) for row in rows] == [(0, b"first"), (1, b"second")]
-    assert not index.exists()
+
+
+def test_a_piece_that_is_listed_and_not_stored_is_told_again_or_is_a_hole(tmp_path: Path) -> None:
+    store, index = Store(tmp_path / "store"), tmp_path / "lesson.jsonl"
+    before = Recorder(index, store)
+    for step in range(3):
+        before.keep(told(step), b"piece %d" % step)
+    before.close()
+    for step in (0, 2):
+        store.path(recordings.read_list(index)[step].piece).unlink()
+    again = Recorder(index, store)
+    again.keep(told(2), b"piece 2")
+    rows = recordings.decode(store.get(again.finish()))
+    assert [(row.step, store.get(row.piece)) for row in rows] == [(1, b"piece 1"), (2, b"piece 2")]
+
+
+def test_what_cannot_be_written_is_said_when_it_is_to_be_secured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be", encoding="utf-8")
+    recorder = Recorder(tmp_path / "file" / "lesson.jsonl", Store(tmp_path / "store"))
+    recorder.keep(told(0), b"piece")
+    with pytest.raises(StorageError, match=r"lesson\.jsonl"):
+        recorder.secure()
+    recorder.close()
+
+
+def test_what_was_recorded_of_a_task_that_has_ended_is_removed_with_its_checkpoint(tmp_path: Path) -> None:
+    folder, task = RunFolder(tmp_path), "ab" * 32
+    folder.checkpoints.mkdir()
+    for path in (folder.checkpoint(task), folder.lesson(task)):
+        path.write_bytes(b"")
+    folder.clear(task)
+    assert not list(folder.checkpoints.iterdir())
+
+
+class Killed(Exception):
+    pass
+
+
+class Answering:
+    """A post whose only peer is a teacher that answers at once."""
+
+    endpoint = "tcp://127.0.0.1:1"
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher, self.inbox, self.num_sent = teacher, queue.Queue(), 0
+
+    def connect(self, address: PeerAddress) -> None: ...
+    def disconnect(self, public_key: str) -> None: ...
+
+    def send(self, peer: str, body: KnowledgeRequest, buffers: tuple[bytes, ...] = ()) -> int:
+        self.num_sent += 1
+        parcel = self.teacher.answer(body).parcel
+        piece = Piece(way="inline", size_bytes=parcel.size_bytes, sha256=parcel.sha256)
+        reply = KnowledgeReply(kind=body.kind, weights=body.weights, piece=piece)
+        self.inbox.put(Delivery(peer, Message(reply, parent_id=self.num_sent, buffers=(bytes(parcel.view),))))
+        return self.num_sent
+
+
+class Classroom:
+    """A recorded distillation of eight steps in this process; every attempt saves a checkpoint after each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = RunFolder(folder)
+        stored = encode_weights(ARCHITECTURE, dict(build(ARCHITECTURE, seed=1).state_dict()))
+        weights = self.folder.store.put(stored)
+        self.task = lesson(teachers=(TeacherReference(architecture=ARCHITECTURE, weights=weights),))
+        self.teacher = Teacher(ARCHITECTURE, weights, self.task.data, stored=stored, device=torch.device("cpu"))
+
+    def attempt(self, folder: RunFolder, recorder: Recorder, on_step: Callable[[int], None] = lambda step: None) -> TaskResult:
+        lessons: list[RemoteLesson] = []
+
+        def make(task: Distill, feed: DatasetFeed, steps: int) -> RemoteLesson:
+            post = Answering(self.teacher)
+            peer = PeerAddress(agent="teacher", endpoints=("tcp://127.0.0.1:2",), public_key="a" * 40)
+            taught_by = (TaughtBy(weights=self.teacher.weights, peer=peer),)
+            carrier = Carrier(post)  # type: ignore[arg-type]
+            given = RemoteLesson(
+                task,
+                feed,
+                taught_by,
+                post=post,  # type: ignore[arg-type]
+                carrier=carrier,
+                inbox=post.inbox,
+                check=lambda: None,
+                total_steps=steps,
+                obtain=folder.store.get,
+                recorder=recorder,
+            )
+            lessons.append(given)
+            return given
+
+        at = Surroundings(
+            self.folder.store,
+            torch.device("cpu"),
+            checkpoint=folder.checkpoint(self.task.digest),
+            hooks=Hooks(on_step=lambda step, steps, loss: on_step(step)),
+            lesson=make,
+            checkpoint_every_s=0.0,
+        )
+        try:
+            return execute(self.task, at)
+        finally:
+            for given in lessons:
+                given.close()
+
+    def steps_of(self, result: TaskResult) -> list[int]:
+        assert result.exchange
+        return [row.step for row in recordings.decode(self.folder.store.get(result.exchange.record))]
+
+
+def test_a_kill_between_checkpoint_and_recorder_leaves_no_gap(tmp_path: Path) -> None:
+    room, left = Classroom(tmp_path / "run"), RunFolder(tmp_path / "left by the kill")
+    whole = room.attempt(RunFolder(tmp_path / "whole"), Recorder(tmp_path / "whole.jsonl", room.folder.store))
+    may_write = threading.Event()
+
+    class Slow(Store):
+        def put(self, data: bytes) -> str:
+            may_write.wait(timeout=60)
+            return super().put(data)
+
+    class Late(Recorder):
+        """Has written nothing, unless somebody waits for it."""
+
+        def secure(self) -> None:
+            may_write.set()
+            super().secure()
+            may_write.clear()
+
+    def kill(step: int) -> None:
+        if step == 6:
+            shutil.copytree(room.folder.checkpoints, left.checkpoints)
+            may_write.set()
+            raise Killed
+
+    with pytest.raises(Killed):
+        room.attempt(room.folder, Late(room.folder.lesson(room.task.digest), Slow(room.folder.store.place)), kill)
+    steps: list[int] = []
+    again = room.attempt(left, Recorder(left.lesson(room.task.digest), room.folder.store), steps.append)
+    assert steps == [6, 7, 8], "the checkpoint was of step 5"
+    assert room.steps_of(again) == room.steps_of(whole) == list(range(8))
+    assert again.weights == whole.weights
+
+
+def test_a_kill_between_the_end_of_a_lesson_and_its_commit_loses_nothing_of_the_recording(tmp_path: Path) -> None:
+    room = Classroom(tmp_path / "run")
+    first, second = (
+        room.attempt(room.folder, Recorder(room.folder.lesson(room.task.digest), room.folder.store)) for _ in range(2)
+    )
+    assert room.steps_of(first) == room.steps_of(second) == list(range(8))
 
 
 def test_recordings_are_found_by_request(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.work import Surroundings, execute
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
@@ -17,7 +19,9 @@ from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
 from agentkd.task import DataSource, Status, Task, Train
-from agentkd.training.loop import Hooks
+from agentkd.training.batches import Batch
+from agentkd.training.loop import Hooks, Knowledge, Plan, train
+from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import learning_rate
 
 SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
@@ -150,3 +154,43 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert learning_rate(recipe, 60, 110) == pytest.approx(0.5**0.9)
     assert learning_rate(Recipe(learning_rate=1.0, schedule="cosine"), 50, 100) == pytest.approx(0.5)
     assert learning_rate(Recipe(learning_rate=1.0, schedule="constant"), 99, 100) == 1.0
+
+
+class Listening:
+    """Teachers that say nothing; keeps what the loop does with them."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.log: list[str] = []
+        self._checkpoint = checkpoint
+
+    def _note(self, what: str) -> None:
+        self.log.append(f"{what}{' under autocast' if torch.is_autocast_enabled('cpu') else ''}")
+
+    def attend(self, network: nn.Module) -> None:
+        self._note("attend")
+        network.register_forward_pre_hook(lambda *inputs: self._note("forward"))
+
+    def hear(self, step: int, outputs: Outputs) -> Knowledge:
+        assert outputs["logits"].requires_grad
+        self._note("hear")
+        return ({"logits": torch.ones(1)},)
+
+    def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
+        assert knowledge[0]["logits"].item() == 1
+        self._note("terms")
+        return hard
+
+    def secure(self) -> None:
+        self._note(f"secure before checkpoint {self._checkpoint.exists()}")
+
+
+def test_teachers_are_heard_outside_autocast_between_forward_pass_and_terms_and_secured_before_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    task = make_task(Recipe(epochs=1, batch_size=16, precision="bfloat16", views=RECIPE.views))
+    path = tmp_path / "checkpoint.safetensors"
+    teaching = Listening(path)
+    plan = Plan(task.recipe, LOSSES["cross_entropy"], LossSettings(5, 255), seed=1, teaching=teaching)
+    train(build(task.architecture, seed=1), DatasetFeed(task), plan, device=CPU, checkpoint=path)
+    step = ["attend", "forward under autocast", "hear", "terms under autocast"]
+    assert [done for done in teaching.log if done != "forward"] == [*step, "secure before checkpoint False"]

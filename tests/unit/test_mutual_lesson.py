@@ -1,0 +1,162 @@
+"""One student's side of a mutual lesson: what it says, to whom, and what it hears from where."""
+
+import queue
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import SPEC
+from remembering import RememberingPost
+from torch import Tensor
+
+from agentkd.agents import mutual
+from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.mutual import MutualLesson, speak, weights_digest
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.canonical import digest_bytes
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ContractError, RemoteAgentError, ReplyTimeoutError
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import Delivery
+from agentkd.knowledge import tensors
+from agentkd.messages.bodies import (
+    ErrorReply,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    PeerAddress,
+    Piece,
+    TaughtBy,
+    TeacherMovedEvent,
+)
+from agentkd.messages.wire import Message
+from agentkd.networks.build import build
+from agentkd.networks.families import resolve
+from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.task import DataSource, Mutual, Partner
+
+MINE, ITS = (resolve("tiny_networks:tiny", 5, {"width": width}) for width in (8, 12))
+FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key="a" * 40)
+SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
+
+
+class Desk:
+    """A student with one partner."""
+
+    def __init__(self, folder: Path, *, peer: PeerAddress | None = FIRST, wait_s: float = 10.0) -> None:
+        source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+        recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
+        partners = (Partner(architecture=ITS, recipe=recipe, seed=2),)
+        self.task = Mutual(
+            architecture=MINE, data=source, recipe=recipe, distillation=Distillation(codec="float32"), partners=partners
+        )
+        (self.partner,) = self.task.partner_tasks()
+        self.post, self.inbox, self.folder = RememberingPost(), queue.Queue(), RunFolder(folder)
+        self.lesson = MutualLesson(
+            self.task,
+            DatasetFeed(self.task),
+            (TaughtBy(weights=self.partner.digest, peer=peer),) if peer else (),
+            folder=self.folder,
+            post=self.post,  # type: ignore[arg-type]
+            carrier=Carrier(self.post),  # type: ignore[arg-type]
+            inbox=self.inbox,
+            check=lambda: None,
+            wait_s=wait_s,
+        )
+        self.network = build(MINE, seed=1)
+        self.lesson.attend(self.network)
+
+    def hear(self, step: int = 0) -> Tensor:
+        ((heard),) = self.lesson.hear(step, {"logits": torch.zeros(4, 5, 8, 8)})
+        return heard["logits"]
+
+    def answer(self, number: int, value: float, *, sender: str = FIRST.public_key, weights: str = "ab" * 32) -> None:
+        data = said(value)
+        piece = Piece(way="inline", size_bytes=len(data), sha256=digest_bytes(data))
+        reply = KnowledgeReply(kind=KnowledgeKind.SOFT_TARGETS, weights=weights, piece=piece)
+        self.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(data,))))
+
+    def refuse(self, number: int, code: str) -> None:
+        self.inbox.put(Delivery(FIRST.public_key, Message(ErrorReply(code=code, text="no"), parent_id=number)))
+
+
+def said(value: float) -> bytes:
+    return speak({"logits": torch.full((4, 5, 8, 8), value)}, "float32", 0.0, "ab" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutual, "NOT_YET_S", 0.001)
+
+
+def test_what_a_student_says_is_kept_with_the_digest_of_its_weights_before_anybody_is_asked(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.answer(1, 2.0)
+    assert desk.hear().unique().item() == 2.0
+    kept = desk.folder.said(desk.task.digest, 0).read_bytes()
+    assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network)
+    ((peer, request, _),) = desk.post.said
+    assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.digest, 0)
+
+
+def test_an_answer_of_somebody_else_or_by_other_weights_is_not_heard(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.answer(1, 9.0, sender="c" * 40)
+    desk.answer(1, 2.0)
+    assert desk.hear().unique().item() == 2.0
+    desk.answer(2, 2.0, weights="cd" * 32)
+    with pytest.raises(ContractError, match="'weights' differs"):
+        desk.hear(1)
+
+
+def test_a_partner_that_is_not_ready_or_not_there_is_waited_for_and_its_folder_looked_into(tmp_path: Path) -> None:
+    for desk in (Desk(tmp_path / "not there", peer=None), Desk(tmp_path / "not ready")):
+        desk.refuse(1, "artifact")
+        place = desk.folder.said(desk.partner.digest, 0)
+        place.parent.mkdir(parents=True)
+        place.write_bytes(said(4.0))
+        assert desk.hear().unique().item() == 4.0
+        assert desk.lesson.summary().bytes_received == 0
+
+
+def test_a_partner_that_never_comes_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(ReplyTimeoutError, match="partners did not answer soft targets of step 0"):
+        Desk(tmp_path, peer=None, wait_s=0.01).hear()
+
+
+def test_a_partner_that_moved_is_asked_where_it_is_now(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=desk.partner.digest, peer=SECOND))))
+    desk.answer(1, 9.0)
+    desk.answer(2, 3.0, sender=SECOND.public_key)
+    assert desk.hear().unique().item() == 3.0
+    assert desk.post.open == {SECOND.public_key}
+
+
+def test_a_refusal_that_blames_the_task_ends_the_lesson(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.refuse(1, "contract")
+    with pytest.raises(RemoteAgentError, match="first failed with contract"):
+        desk.hear()
+
+
+def test_a_partner_that_asks_early_is_answered_once_the_step_is_said(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+
+    def ask(step: int, number: int) -> None:
+        request = KnowledgeRequest(
+            kind=KnowledgeKind.SOFT_TARGETS, weights=desk.task.digest, step=step, ways=("inline",), codec="float32"
+        )
+        desk.inbox.put(Delivery(FIRST.public_key, Message(request, msg_id=number)))
+
+    ask(1, 77)
+    ask(0, 78)
+    desk.answer(1, 2.0)
+    desk.hear()
+    assert desk.post.answered == [78], "step 1 has not been said yet"
+    desk.answer(4, 2.0)  # to its fourth message: it has asked, answered, answered, and asks again
+    desk.hear(1)
+    assert desk.post.answered == [78, 77]
+    ask(1, 79)
+    desk.lesson.close()
+    assert desk.post.answered == [78, 77, 79] and not desk.post.open
