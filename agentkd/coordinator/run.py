@@ -20,7 +20,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.plan import Outlook, Planner
-from agentkd.pipeline.stages import Stage, Step
+from agentkd.pipeline.stages import Step
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
@@ -103,15 +103,13 @@ class _Coordinator:
             self.asks = self.desk.journal.asks()
         new = [step for step in self.outlook.steps if step.key not in self.steps]
         self.steps |= {step.key: step for step in new}
-        self.desk.submit(
-            Order(step.task, describe_step(step), keeps_failure=step.stage not in (Stage.BASELINE, Stage.TEST)) for step in new
-        )
+        self.desk.submit(Order(step.task, describe_step(step), keeps_failure=not step.stage.traits.is_vital) for step in new)
 
     def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
         key, result = done.task.digest, done.result
         step = self.steps[key]
-        if result.status is Status.FAILED and step.stage in (Stage.BASELINE, Stage.TEST):
+        if result.status is Status.FAILED and step.stage.traits.is_vital:
             text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
             raise TrainingError(text)
         self.results[key] = result

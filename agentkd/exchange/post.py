@@ -271,7 +271,7 @@ class Post:
             message = decode(frames)
         except RemoteProtocolError as error:
             is_answered = type_of(frames) != ERROR_NUMBER
-            self._do(self._sessions.refuse(sender, 0, error.rule, str(error), is_answered=is_answered))
+            self._do(self._sessions.refuse(sender, error.msg_id, error.rule, str(error), is_answered=is_answered))
         else:
             self._do(self._sessions.arrived(sender, message, time.monotonic()))
 

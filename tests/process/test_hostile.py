@@ -23,7 +23,8 @@ from live_agent import NETWORK, LiveAgent, start_agent
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
-from agentkd.coordinator.dispatch import Dispatcher, Ended, Joined
+from agentkd.coordinator.dispatch import Dispatcher
+from agentkd.coordinator.events import Ended, Joined
 from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
 from agentkd.knowledge.weights import encode_weights

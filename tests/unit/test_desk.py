@@ -182,7 +182,7 @@ def test_a_lesson_that_agents_have_begun_is_not_called_off() -> None:
 
 def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def turn(crew: Crew) -> list[Finished]:
-        if crew._dispatcher.waiting:
+        if crew._dispatcher.state.waiting:
             raise KeyError("a bug")
         return []
 

@@ -9,9 +9,11 @@ import yaml
 from experiments import EXPERIMENT
 
 from agentkd.config import Experiment, check_experiment
+from agentkd.coordinator.watching import Snapshot
 from agentkd.datasets.opening import open_dataset
 from agentkd.pipeline.plan import Outlook, Planner
-from agentkd.pipeline.stages import Stage, Step
+from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Stage, Step
+from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
 from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
 
@@ -304,3 +306,17 @@ def test_trials_are_stopped_below_the_median_of_the_best_so_far_of_those_that_th
     bounds = {s.label: s.task.prune_below for o in play(plan, outcome) for s in o.steps if s.stage is Stage.SEARCH}
     assert bounds["trial 0"] == bounds["trial 2"] == ()
     assert bounds["trial 3"] == pytest.approx((0.0, 0.41, 0.41)) and bounds["trial 4"] == pytest.approx((0.0, 0.415, 0.415))
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_stage_stands_in_every_report_as_its_row_says(stage: Stage) -> None:
+    outlook, title = end_of(play(planner())), stage.traits.title
+    shown = Snapshot("x", 0.0, 1, 1, None, outlook, ())
+    heads = [str(column.header) for column in live._stages(shown).columns]
+    where = [title in markdown_table(outlook), title in latex_table(outlook), stage.value in heads]
+    where += [stage in figures.MARKERS, stage in figures.LINES, stage in {row.stage for row in outlook.rows}]
+    assert where == [stage.traits.is_in_table] * len(where)
+    assert (stage in {lesson.stage for lesson in outlook.lessons}) == stage.traits.is_round
+    assert tuple(Stage)[:-1] == TABLE_STAGES and ROUNDS == (Stage.ROUND1, Stage.ROUND2)
+    assert Stage(stage.value) is stage and f"{stage}" == stage.value, "the text is part of seeds"
+    assert len({figures.MARKERS[stage] for stage in TABLE_STAGES}) == len(TABLE_STAGES)
