@@ -274,3 +274,36 @@ def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     summary = table.lesson.summary()
     assert (summary.recorded, summary.saved_s, summary.requests) == (1, 0.5, STEPS_AHEAD - 1)
+
+
+def blended(**fields: Any) -> dict[str, float]:
+    """The terms of a loss whose hard part is 10 and 100, a discriminator's 1000, beside one teacher's logits."""
+    reference = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([[[0] * 4] * 4, [[255] * 4] * 4]))
+    blend = Blend(Distillation.model_validate(fields), open_dataset(SPEC), (reference,))
+    hard = {"main": torch.tensor(10.0), "aux": torch.tensor(100.0), "discriminator": torch.tensor(1000.0)}
+    terms = blend.terms(hard, {"logits": logits}, ({"logits": logits.flip(1)},), batch, 0.25)
+    return {name: term.item() for name, term in terms.items()}
+
+
+def test_alpha_weighs_the_labels_and_what_is_left_of_one_the_soft_targets_alone() -> None:
+    soft, dist = {"kind": "soft_targets", "weight": 2.0}, {"kind": "dist", "weight": 3.0}
+    by_three, by_eight = (blended(alpha=alpha, objectives=[soft, dist]) for alpha in (0.3, 0.8))
+    assert list(by_three) == ["main", "aux", "discriminator", "0.soft_targets", "1.dist"]
+    assert (by_three["main"], by_three["aux"], by_three["discriminator"]) == pytest.approx((3.0, 30.0, 1000.0))
+    assert by_three["0.soft_targets"] / by_eight["0.soft_targets"] == pytest.approx(0.7 / 0.2)
+    assert by_three["1.dist"] == by_eight["1.dist"] > 0
+    plain = blended(alpha=0.3, objectives=[{"kind": "soft_targets"}, {"kind": "dist"}])
+    assert by_three["0.soft_targets"] == pytest.approx(2 * plain["0.soft_targets"])
+    assert by_three["1.dist"] == pytest.approx(3 * plain["1.dist"])
+
+
+def test_the_hard_loss_is_the_familys_or_plain_cross_entropy_or_none() -> None:
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    plain = torch.nn.functional.cross_entropy(logits[:1], torch.zeros(1, 4, 4, dtype=torch.long)).item()
+    found = blended(alpha=0.3, hard_loss="cross_entropy")
+    assert list(found) == ["cross_entropy", "0.soft_targets"] and found["cross_entropy"] == pytest.approx(0.3 * plain)
+    without, with_labels = blended(alpha=0.0, hard_loss="none"), blended(alpha=0.0)
+    assert list(without) == ["discriminator", "0.soft_targets"] and without["discriminator"] == 1000.0
+    assert without["0.soft_targets"] != with_labels["0.soft_targets"], "without labels the ignored pixels count too"
