@@ -11,7 +11,7 @@ from remembering import RememberingPost
 
 from agentkd.agents import remote_lesson
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import Blend, lesson_request, request_digest
+from agentkd.agents.lessons import Blend, lesson_request, num_classes_of, request_digest, unpack
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
 from agentkd.artifacts.recordings import Told
 from agentkd.canonical import digest_bytes
@@ -307,3 +307,33 @@ def test_the_hard_loss_is_the_familys_or_plain_cross_entropy_or_none() -> None:
     without, with_labels = blended(alpha=0.0, hard_loss="none"), blended(alpha=0.0)
     assert list(without) == ["discriminator", "0.soft_targets"] and without["discriminator"] == 1000.0
     assert without["0.soft_targets"] != with_labels["0.soft_targets"], "without labels the ignored pixels count too"
+
+
+def test_a_teachers_classes_come_in_the_students_order_which_is_not_its_own_inverse(table: Table) -> None:
+    logits = torch.arange(7, dtype=torch.float32)[None, :, None, None].expand(4, 7, 2, 2).contiguous()
+    wide = resolve("tiny_networks:tiny", 7)
+    teacher = TeacherReference(architecture=wide, weights=DIGEST, class_order=(1, 2, 0, 6, 4))
+    found = unpack(table.task, teacher, tensors.encode({"logits": logits}))["logits"]
+    assert found[0, :, 0, 0].tolist() == [1, 2, 0, 6, 4] and num_classes_of(table.task, teacher) == 7
+    alike = TeacherReference(architecture=wide, weights=DIGEST)
+    assert num_classes_of(table.task, alike) == 5
+    with pytest.raises(ContractError, match="logits"):
+        unpack(table.task, alike, tensors.encode({"logits": logits}))
+
+
+def test_each_image_is_taught_by_who_teaches_its_part_and_a_part_without_a_teacher_is_refused() -> None:
+    teachers = tuple(
+        TeacherReference(architecture=ARCHITECTURE, weights=w, parts=p) for w, p in ((DIGEST, (2,)), (OTHER, (0, 1)))
+    )
+    data = open_dataset(f"joined:{SPEC}|{SPEC}|{SPEC}|{SPEC}")
+    blend = Blend(Distillation(), data, teachers)
+    first = {part: data.splits["train"][16 * part] for part in range(4)}
+    assert [data.part(index) for index in first.values()] == [0, 1, 2, 3]
+
+    def chosen(*parts: int) -> list[int]:
+        batch = Batch(torch.zeros(1), torch.zeros(1), tuple((first[part], 7) for part in parts))
+        return blend._teachers_by_part(batch).tolist()
+
+    assert chosen(2, 0, 1, 2) == [0, 1, 1, 0]
+    with pytest.raises(ContractError, match="each part needs a teacher"):
+        chosen(2, 3)
