@@ -15,7 +15,7 @@ from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
-from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
@@ -41,6 +41,20 @@ FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key=
 SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
 
 
+class Lending(Carrier):
+    """A carrier that keeps count of what is lent."""
+
+    num_lent = 0
+
+    def fetch(self, *args: Any, **options: Any) -> Fetched:
+        fetched = super().fetch(*args, **options)
+        self.num_lent += 1
+        return Fetched(fetched.data, fetched.way, self._take_back)
+
+    def _take_back(self) -> None:
+        self.num_lent -= 1
+
+
 class Table:
     """A lesson with one teacher, its post and its inbox."""
 
@@ -56,12 +70,13 @@ class Table:
             distillation=Distillation(),
         )
         self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
+        self.carrier = Lending(self.post)  # type: ignore[arg-type]
         self.lesson = RemoteLesson(
             task,
             self.feed,
             (TaughtBy(weights=weights, peer=FIRST),),
             post=self.post,  # type: ignore[arg-type]
-            carrier=Carrier(self.post),  # type: ignore[arg-type]
+            carrier=self.carrier,
             inbox=self.inbox,
             check=lambda: None,
             total_steps=8,
@@ -181,6 +196,7 @@ def test_weights_come_from_their_teacher_alone() -> None:
     say_weights(table, "c" * 40, b"forged")
     say_weights(table, FIRST.public_key, WEIGHTS)
     assert table.lesson.fetch_weights(digest_bytes(WEIGHTS)) == WEIGHTS
+    assert table.carrier.num_lent == 0
     assert [request.kind for _, request, _ in table.post.said] == [KnowledgeKind.WEIGHTS]
 
 
@@ -209,12 +225,30 @@ def test_what_was_peeked_at_is_heard_and_what_is_passed_over_is_given_back(table
     other = Table()
     other.answer(1)
     other.lesson.peek(0)
-    (_, fetched), *_ = other.lesson._answers.values()
-    given_back = []
-    fetched._give_back = lambda: given_back.append(True)
     other.answer(STEPS_AHEAD + 1, value=4.0)
     assert other.hear(4)[0]["logits"].unique().item() == 4.0
-    assert given_back == [True]
+    assert other.carrier.num_lent == 1, "what was peeked at has been given back"
+
+
+def test_what_is_lent_is_given_back_with_the_next_step_and_at_the_end(table: Table) -> None:
+    for number in (2, 1, 3):
+        table.answer(number)
+    table.hear(0)
+    assert table.carrier.num_lent == 2, "step 1 came first"
+    table.hear(1)
+    assert table.carrier.num_lent == 1
+    table.hear(2)
+    table.answer(4)
+    table.answer(5, shape=(4, 6, 8, 8))
+    with pytest.raises(ContractError):
+        table.hear(4)
+    assert table.carrier.num_lent == 0, "an answer that is wrong, and one that was passed over"
+    last = Table()
+    for number in (2, 1):
+        last.answer(number)
+    last.hear(0)
+    last.lesson.close()
+    assert last.carrier.num_lent == 0 and not last.post.open
 
 
 def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
