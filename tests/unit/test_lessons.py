@@ -1,6 +1,7 @@
 """The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
 
 import queue
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,17 @@ from remembering import RememberingPost
 
 from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import Blend
+from agentkd.agents.interview import Interview, Line
+from agentkd.agents.lessons import Blend, lesson_request, request_digest
+from agentkd.agents.questions import Conduct, Questions
+from agentkd.agents.recording import Recorder
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
+from agentkd.artifacts import recordings
+from agentkd.artifacts.recordings import Told
+from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
+from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError, TaskCancelledError
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
@@ -78,10 +85,7 @@ class Table:
             post=self.post,  # type: ignore[arg-type]
             carrier=self.carrier,
             inbox=self.inbox,
-            check=lambda: None,
-            total_steps=8,
-            obtain=lambda digest: b"",
-            **settings,
+            **{"check": lambda: None, "total_steps": 8, "obtain": lambda digest: b""} | settings,
         )
 
     def hear(self, step: int) -> Knowledge:
@@ -249,6 +253,37 @@ def test_what_is_lent_is_given_back_with_the_next_step_and_at_the_end(table: Tab
     last.hear(0)
     last.lesson.close()
     assert last.carrier.num_lent == 0 and not last.post.open
+
+
+def test_what_is_recorded_is_repeated_recorded_again_and_counted(tmp_path: Path) -> None:
+    table, store = Table(), Store(tmp_path)
+    piece = store.put(tensors.encode({"logits": torch.full((4, 5, 8, 8), 7.0, dtype=torch.float16)}))
+    requests = [lesson_request(table.lesson._task, table.feed, table.lesson._task.teachers[0], step) for step in range(8)]
+    recorded = {request_digest(request): Told(DIGEST, 99, request_digest(request), piece, 10, 0.5) for request in requests}
+    repeating = Table(recorded=recorded, obtain=store.get, recorder=Recorder(tmp_path / "list.jsonl", store))
+    assert [repeating.hear(step)[0]["logits"].unique().item() for step in range(2)] == [7.0, 7.0]
+    told = repeating.lesson.summary()
+    assert (told.requests, told.recorded, told.saved_s) == (0, 5, 2.5)
+    assert [row.step for row in recordings.decode(store.get(told.record))] == [0, 1, 2, 3, 4]
+
+
+def test_a_cancelled_task_waits_no_more() -> None:
+    def check() -> None:
+        raise TaskCancelledError(DIGEST)
+
+    with pytest.raises(TaskCancelledError):
+        Table(check=check).hear(0)
+
+
+def test_who_dialed_this_agent_is_let_in_and_keeps_the_connection() -> None:
+    guest, post = PeerAddress(agent="guest", endpoints=(), public_key="g" * 40), RememberingPost()
+    questions = Questions({DIGEST: guest, OTHER: FIRST}, Conduct(wait_s=1.0), num_steps=1)
+    line = Line(post, Carrier(post), queue.Queue(), lambda: None, 0.5)  # type: ignore[arg-type]
+    made = Interview(questions, Table().lesson, line)
+    assert [(peer.public_key, peer.may) for peer in post.admitted] == [(guest.public_key, ())]
+    assert post.open == {guest.public_key, FIRST.public_key}
+    made.close()
+    assert post.open == {guest.public_key}
 
 
 def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
