@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agentkd.messages.bodies import Body, PeerAddress
+from agentkd.messages.bodies import AdmittedPeer, Body, PeerAddress
 
 
 class RememberingPost:
@@ -13,6 +13,10 @@ class RememberingPost:
         self.open: set[str] = set()
         self.sent_buffers: tuple[bytes, ...] = ()
         self.answered: list[int] = []
+        self.admitted: list[AdmittedPeer] = []
+
+    def admit(self, peers: list[AdmittedPeer]) -> None:
+        self.admitted += peers
 
     def connect(self, address: PeerAddress) -> None:
         self.open.add(address.public_key)

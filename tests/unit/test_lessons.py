@@ -1,6 +1,7 @@
 """The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
 
 import queue
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +11,19 @@ from remembering import RememberingPost
 
 from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.interview import Interview, Line
 from agentkd.agents.lessons import Blend, lesson_request, num_classes_of, request_digest, unpack
+from agentkd.agents.questions import Conduct, Questions
+from agentkd.agents.recording import Recorder
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
+from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
+from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
-from agentkd.exchange.pieces import Carrier
+from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError, TaskCancelledError
+from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
-from agentkd.exchange.segments import SegmentPool
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
     ErrorReply,
@@ -26,7 +31,6 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     PeerAddress,
     Piece,
-    ReleaseEvent,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -42,6 +46,20 @@ ARCHITECTURE = resolve("tiny_networks:tiny", 5)
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 FIRST = PeerAddress(agent="first", endpoints=("tcp://127.0.0.1:1",), public_key="a" * 40)
 SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_key="b" * 40)
+
+
+class Lending(Carrier):
+    """A carrier that keeps count of what is lent."""
+
+    num_lent = 0
+
+    def fetch(self, *args: Any, **options: Any) -> Fetched:
+        fetched = super().fetch(*args, **options)
+        self.num_lent += 1
+        return Fetched(fetched.data, fetched.way, self._take_back)
+
+    def _take_back(self) -> None:
+        self.num_lent -= 1
 
 
 class Table:
@@ -60,16 +78,15 @@ class Table:
         )
         self.task = task
         self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
+        self.carrier = Lending(self.post)  # type: ignore[arg-type]
         self.lesson = RemoteLesson(
             task,
             self.feed,
             (TaughtBy(weights=weights, peer=FIRST),),
             post=self.post,  # type: ignore[arg-type]
-            carrier=Carrier(self.post),  # type: ignore[arg-type]
+            carrier=self.carrier,
             inbox=self.inbox,
-            check=lambda: None,
-            total_steps=8,
-            **{"obtain": lambda digest: b""} | settings,
+            **{"check": lambda: None, "total_steps": 8, "obtain": lambda digest: b""} | settings,
         )
 
     def hear(self, step: int) -> Knowledge:
@@ -184,6 +201,7 @@ def test_weights_come_from_their_teacher_alone() -> None:
     say_weights(table, "c" * 40, b"forged")
     say_weights(table, FIRST.public_key, WEIGHTS)
     assert table.lesson.fetch_weights(digest_bytes(WEIGHTS)) == WEIGHTS
+    assert table.carrier.num_lent == 0
     assert [request.kind for _, request, _ in table.post.said] == [KnowledgeKind.WEIGHTS]
 
 
@@ -212,12 +230,61 @@ def test_what_was_peeked_at_is_heard_and_what_is_passed_over_is_given_back(table
     other = Table()
     other.answer(1)
     other.lesson.peek(0)
-    (_, fetched), *_ = other.lesson._answers.values()
-    given_back = []
-    fetched._give_back = lambda: given_back.append(True)
     other.answer(STEPS_AHEAD + 1, value=4.0)
     assert other.hear(4)[0]["logits"].unique().item() == 4.0
-    assert given_back == [True]
+    assert other.carrier.num_lent == 1, "what was peeked at has been given back"
+
+
+def test_what_is_lent_is_given_back_with_the_next_step_and_at_the_end(table: Table) -> None:
+    for number in (2, 1, 3):
+        table.answer(number)
+    table.hear(0)
+    assert table.carrier.num_lent == 2, "step 1 came first"
+    table.hear(1)
+    assert table.carrier.num_lent == 1
+    table.hear(2)
+    table.answer(4)
+    table.answer(5, shape=(4, 6, 8, 8))
+    with pytest.raises(ContractError):
+        table.hear(4)
+    assert table.carrier.num_lent == 0, "an answer that is wrong, and one that was passed over"
+    last = Table()
+    for number in (2, 1):
+        last.answer(number)
+    last.hear(0)
+    last.lesson.close()
+    assert last.carrier.num_lent == 0 and not last.post.open
+
+
+def test_what_is_recorded_is_repeated_recorded_again_and_counted(tmp_path: Path) -> None:
+    table, store = Table(), Store(tmp_path)
+    piece = store.put(tensors.encode({"logits": torch.full((4, 5, 8, 8), 7.0, dtype=torch.float16)}))
+    requests = [lesson_request(table.lesson._task, table.feed, table.lesson._task.teachers[0], step) for step in range(8)]
+    recorded = {request_digest(request): Told(DIGEST, 99, request_digest(request), piece, 10, 0.5) for request in requests}
+    repeating = Table(recorded=recorded, obtain=store.get, recorder=Recorder(tmp_path / "list.jsonl", store))
+    assert [repeating.hear(step)[0]["logits"].unique().item() for step in range(2)] == [7.0, 7.0]
+    told = repeating.lesson.summary()
+    assert (told.requests, told.recorded, told.saved_s) == (0, 5, 2.5)
+    assert [row.step for row in recordings.decode(store.get(told.record))] == [0, 1, 2, 3, 4]
+
+
+def test_a_cancelled_task_waits_no_more() -> None:
+    def check() -> None:
+        raise TaskCancelledError(DIGEST)
+
+    with pytest.raises(TaskCancelledError):
+        Table(check=check).hear(0)
+
+
+def test_who_dialed_this_agent_is_let_in_and_keeps_the_connection() -> None:
+    guest, post = PeerAddress(agent="guest", endpoints=(), public_key="g" * 40), RememberingPost()
+    questions = Questions({DIGEST: guest, OTHER: FIRST}, Conduct(wait_s=1.0), num_steps=1)
+    line = Line(post, Carrier(post), queue.Queue(), lambda: None, 0.5)  # type: ignore[arg-type]
+    made = Interview(questions, Table().lesson, line)
+    assert [(peer.public_key, peer.may) for peer in post.admitted] == [(guest.public_key, ())]
+    assert post.open == {guest.public_key, FIRST.public_key}
+    made.close()
+    assert post.open == {guest.public_key}
 
 
 def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
@@ -251,33 +318,12 @@ def test_the_weight_of_an_objective_follows_its_schedule() -> None:
     assert term("rise", 0.0) == 0
 
 
-def test_what_teachers_lent_is_given_back_once_the_next_step_begins_and_when_the_lesson_ends(table: Table) -> None:
-    pool = SegmentPool()
-    buffer = tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)})
-    for number in (2, 3, 1):
-        segment = pool.take(len(buffer))
-        segment.view[: len(buffer)] = buffer
-        table.answer(number, piece=Piece(way="shared", size_bytes=len(buffer), handle=pool.lease("student", segment)))
-        pool.give(segment)
-
-    def given_back() -> list[int]:
-        return [lease for _, body, _ in table.post.said if isinstance(body, ReleaseEvent) for lease in body.leases]
-
-    table.lesson.fetch(0)
-    assert given_back() == [], "what is in use is not given back"
-    table.lesson.fetch(1)
-    assert given_back() == [3]
-    table.lesson.close()
-    assert sorted(given_back()) == [1, 2, 3] and table.post.open == set()
-    pool.close()
-
-
 def test_what_was_heard_can_be_looked_at_before_it_is_used_and_is_counted_once(table: Table) -> None:
     table.answer(1, value=1.0, teacher_s=0.5, is_cached=True)
     assert table.lesson.peek(0)[0]["logits"].unique().item() == 1.0
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
     table.answer(2, value=2.0, teacher_s=0.25)
-    assert table.lesson.fetch(1)[0]["logits"].unique().item() == 2.0
+    assert table.hear(1)[0]["logits"].unique().item() == 2.0
     summary = table.lesson.summary()
     assert (summary.requests, summary.teacher_s, summary.cached, summary.recorded) == (STEPS_AHEAD + 1, 0.75, 1, 0)
     assert summary.bytes_received == 2 * len(tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)}))
@@ -292,7 +338,7 @@ def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     told = Told(DIGEST, 7, request_digest(first), "the piece", len(buffer), 0.5)
     obtained: list[str] = []
     table = Table(recorded={told.request: told}, obtain=lambda digest: obtained.append(digest) or buffer)
-    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 3.0
+    assert table.hear(0)[0]["logits"].unique().item() == 3.0
     assert obtained == ["the piece"] and [request.views for _, request, _ in table.post.said] == [
         table.feed.views(step) for step in range(1, STEPS_AHEAD)
     ]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentkd.agents.questions import (
+    JUDGEMENTS,
     WEIGHTS,
     Answered,
     Ask,
@@ -262,6 +263,12 @@ def test_how_a_refusal_is_judged() -> None:
     assert judge(refusal("protocol", rule=Rule.GRANT, retryable=True)) is Judgement.FAULT
     assert judge(refusal("storage")) is judge(refusal("out_of_memory")) is Judgement.SURROUNDINGS
     assert judge(refusal("of a later version", retryable=True)) is Judgement.NOT_READY
+
+
+def test_a_rule_of_the_protocol_can_be_judged_otherwise_than_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(JUDGEMENTS, ("protocol", Rule.GRANT), Judgement.NOT_READY)
+    assert judge(refusal("protocol", rule=Rule.GRANT)) is Judgement.NOT_READY
+    assert judge(refusal("protocol", rule=Rule.BODY)) is Judgement.FAULT
 
 
 CODES = ("artifact", "exchange", "dataset", "contract", "protocol", "internal", "storage")
