@@ -113,12 +113,13 @@ PARTS: tuple[type[FrozenData], ...] = (
 )
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Reads and checks an experiment file; ``overrides`` are ``a.b=value`` texts whose value is YAML.
 
     Raises:
         ConfigError: all problems found, each with its path in the file.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -92,6 +92,7 @@ class Rule(StrEnum):
     BODY = "body"
     TENSORS = "tensors"
     IDENTITY = "identity"
+    GREETING = "greeting"
     SESSION = "session"
     ORDER = "order"
     ROLE = "role"
@@ -102,10 +103,10 @@ class Rule(StrEnum):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer said something illegal."""
+    """The peer said something illegal. ``msg_id`` is the number of the message, if that could be read; 0 otherwise."""
 
-    def __init__(self, text: str, rule: Rule) -> None:
-        self.rule = rule
+    def __init__(self, text: str, rule: Rule, msg_id: int = 0) -> None:
+        self.rule, self.msg_id = rule, msg_id
         super().__init__(f"{text} [{rule}]")
 
 

@@ -22,7 +22,7 @@ from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import HelloRequest
 
@@ -53,7 +53,7 @@ def fork(yard: Yard, launcher: LocalLauncher, how_many: int) -> tuple[float, flo
     """Seconds until all are there, and MiB that the last of them has for itself."""
     keys = [yard.key_file() for _ in range(how_many)]
     started = time.perf_counter()
-    agents: list[AgentProcess] = [launcher.start(key.stem, Slot("cpu", 1), key, yard.contact) for key in keys]
+    agents: list[Fork] = [launcher.start(key.stem, Slot("cpu", 1), key, yard.contact) for key in keys]
     yard.greet(how_many)
     seconds = time.perf_counter() - started
     memory = psutil.Process(agents[-1].pid).memory_full_info().uss / MEBIBYTE

@@ -1,8 +1,8 @@
 """Three agents that know different light end up knowing all of it, without labels and without anybody deciding for them."""
 
 import agentkd
-from agentkd.community.education import Educated, education_cycle
-from agentkd.community.rules import Protection, Retention, Rules, retention
+from agentkd import Educated, Rules, education_cycle
+from agentkd.community.rules import Protection, Retention, retention
 
 LIGHTS = ("day", "dusk", "infrared")
 SCENES = "generated:seed={seed},size=48x48,train=48,validation=16,test=16,light={light}"

@@ -40,7 +40,7 @@ from agentkd.exchange.grants import EVERYTHING, Audit, Grants, Registry
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
-from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
+from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, useless
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.transports import AUTO, find_transport
 from agentkd.launch.parent import die_with_parent
@@ -211,6 +211,8 @@ class Agent:
             self._work.put(delivery)
         elif isinstance(body, TeachRequest | LeaveRequest):
             self._work.put(delivery)
+        else:
+            raise useless(delivery)
 
     def _check_grant(self, delivery: Delivery, kind: str, digest: str) -> None:
         try:

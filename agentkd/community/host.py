@@ -3,15 +3,13 @@
 import contextlib
 import json
 import os
-import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
 
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.futures import failure
+from agentkd.coordinator.clerk import Clerk
 from agentkd.coordinator.crew import Crew
-from agentkd.coordinator.desk import Desk, Done, Order
+from agentkd.coordinator.desk import Order, desk_with_agents
 from agentkd.coordinator.watching import Watcher
 from agentkd.errors import ChannelClosedError, StorageError
 from agentkd.exchange.keys import write_private
@@ -21,87 +19,29 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import ErrorReply, SubmitReply, SubmitRequest, TaskProgressEvent
 from agentkd.task import Status, TaskResult
 
-CLOSE_TIMEOUT_S = 60.0
 
-
-class Host:
-    """Has tasks done by agents that it starts, and records them. ``submit`` may be called from any thread."""
+class Host(Clerk[Crew]):
+    """Has tasks done by agents that it starts, and records them; other processes may hand in tasks too."""
 
     def __init__(self, folder: RunFolder, slots: tuple[Slot, ...], launch: LaunchConfig, watcher: Watcher) -> None:
-        self._folder, self._slots, self._watcher = folder, slots, watcher
-        self._desk = Desk(folder, slots, launch, watcher, is_forgiving=True, on_order=self._take_order)
-        self._started: Future[Crew] = Future()
-        self._ended: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="agentkd-community", daemon=True)
-
-    def start(self) -> None:
-        """Takes the folder, and begins.
-
-        Raises:
-            AgentKDError: why it cannot.
-        """
-        self._thread.start()
-        self._started.result()
-
-    def close(self) -> None:
-        """Ends all agents; what is unfinished ends with an error."""
-        self._desk.close()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self.num_learners = len(slots) or None
+        desk = desk_with_agents(folder, slots, launch, watcher, is_forgiving=True, on_order=self._take_order)
+        super().__init__(desk, watcher, lambda crew: _Invitation(folder, crew), name="agentkd-community")
 
     @property
-    def is_open(self) -> bool:
-        """Whether tasks are taken."""
-        return self._thread.is_alive()
-
-    @property
-    def num_learners(self) -> int | None:
-        """How many agents can learn at once; ``None`` if that is up to guests."""
-        return len(self._slots) or None
-
-    @property
-    def crew(self) -> Crew:
+    def agents(self) -> Crew:
         """The agents."""
-        return self._started.result()
+        return self.crew
 
     def recordings(self) -> RecordingReport:
         """What recorded lessons take, and what they saved."""
         return self.crew.recordings.report()
 
-    def submit(self, orders: Sequence[Order]) -> None:
-        """Has tasks done together; whoever waits for one is told what comes of it."""
-        self._desk.submit(orders)
-
-    def wait(self) -> None:
-        """Until somebody closes it, or it fails.
-
-        Raises:
-            AgentKDError: what ended it.
-        """
-        self._ended.result()
-
-    # On the I/O thread.
-
     def _take_order(self, delivery: Delivery) -> None:
+        """A task that a script hands in, on the I/O thread."""
         request = delivery.message.body
         assert isinstance(request, SubmitRequest)
-        self._desk.submit([Order(request.task, request.label, _Script(self, delivery, request.task.digest))])
-
-    # On the host's thread.
-
-    def _run(self) -> None:
-        try:
-            with self._desk as desk, _Invitation(self._folder, desk.crew):
-                self._started.set_result(desk.crew)
-                while not desk.is_closing:
-                    for done in desk.turn():
-                        if done.is_new:
-                            self._watcher.tell(_describe(done))
-        except BaseException as error:  # whatever it was: a supervisor tells it to who waits for this thread
-            if not self._started.done():
-                self._started.set_exception(error)
-            self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
+        self.submit([Order(request.task, request.label, _Script(self, delivery, request.task.digest))])
 
 
 class _Script:
@@ -147,8 +87,3 @@ class _Invitation:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(self._path, error.strerror or str(error)) from error
-
-
-def _describe(done: Done) -> str:
-    failed = done.result.status is Status.FAILED
-    return f"{done.label} failed: {failure(done.result)}" if failed else f"{done.label} is {done.result.status}"

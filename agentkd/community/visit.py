@@ -15,14 +15,16 @@ from agentkd.coordinator.desk import Order, Waiting
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
 from agentkd.exchange.grants import TASKS, Registry
 from agentkd.exchange.keys import new_key_pair
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.messages.bodies import (
     ErrorReply,
     PeerAddress,
+    PingReply,
     PingRequest,
     SubmitReply,
     SubmitRequest,
     TaskProgressEvent,
+    WelcomeReply,
 )
 
 GREETING_TIMEOUT_S = 20.0
@@ -85,7 +87,7 @@ class Visit:
         return self._is_open
 
     @property
-    def crew(self) -> Crew:
+    def agents(self) -> Crew:
         """Not here.
 
         Raises:
@@ -114,6 +116,8 @@ class Visit:
     def _take(self, delivery: Delivery) -> None:
         self._heard_at = time.monotonic()
         body, number = delivery.message.body, delivery.message.parent_id
+        if not isinstance(body, WelcomeReply | PingReply | TaskProgressEvent | SubmitReply | ErrorReply):
+            raise useless(delivery)
         is_last = isinstance(body, SubmitReply | ErrorReply)
         with self._lock:
             waiting = self._waiting.pop(number, None) if is_last else self._waiting.get(number)

@@ -22,7 +22,7 @@ class Works(Protocol):
         ...
 
     @property
-    def crew(self) -> Crew:
+    def agents(self) -> Crew:
         """The agents.
 
         Raises:

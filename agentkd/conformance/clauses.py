@@ -38,7 +38,7 @@ from agentkd.messages.bodies import (
 )
 from agentkd.task import DataSource, Train
 
-UNKNOWN = "0" * 64
+UNKNOWN, UNGREETED = "0" * 64, "0" * 16
 SILENCE_S = 0.5
 CHUNK_BYTES = 4096
 IMAGES, SIDE = 2, 64
@@ -77,6 +77,7 @@ def play(probe: Probe, clauses: tuple[Clause, ...]) -> Iterator[Verdict]:
 def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
     """Every clause in the order in which it must be checked; the last one ends the agent, if it may."""
     listed = [
+        Clause("join.first", "what is said before the greeting is refused by a rule of its own", _speak_first),
         Clause("join.greeting", "a greeting is answered with a welcome, or the agent greets itself", _greet),
         Clause("join.again", "the same greeting in the same session does no harm", _greet_again),
         Clause("join.other", "another greeting in the same session is refused", _greet_otherwise),
@@ -100,6 +101,17 @@ def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
     if may_end:
         listed.append(Clause("leave", "an agent that is asked to leave says so", _leave))
     return tuple(listed)
+
+
+def _speak_first(probe: Probe) -> str | None:
+    if probe.is_listening:
+        return "the agent dials: nothing to be checked"
+    try:
+        answer = probe.reach(PingRequest(), session=UNGREETED, timeout_s=30.0).body
+    except ReplyTimeoutError:
+        return "dropped"
+    _expect_refusal(answer, Rule.GREETING, Rule.SESSION)  # the latter if this key greeted before the check began
+    return None
 
 
 def _greet(probe: Probe) -> str:
@@ -291,8 +303,8 @@ def _expect(is_so: bool, otherwise: str) -> None:
         raise BrokenClauseError(otherwise)
 
 
-def _expect_refusal(answer: object, rule: Rule) -> None:
+def _expect_refusal(answer: object, *rules: Rule) -> None:
     if not isinstance(answer, ErrorReply) or answer.code != "protocol":
         raise BrokenClauseError(f"it was answered with {type(answer).__name__} instead of an error of code 'protocol'")
-    if answer.rule != rule:
-        raise BrokenClauseError(f"it was refused by the rule {answer.rule!r} instead of {str(rule)!r}")
+    if answer.rule not in rules:
+        raise BrokenClauseError(f"it was refused by the rule {answer.rule!r} instead of {str(rules[0])!r}")

@@ -64,10 +64,18 @@ class Probe:
                 greeting = self.hear(timeout_s=timeout_s)
                 if isinstance(greeting.body, HelloRequest):
                     return greeting
+        return self.reach(hello or HelloRequest(), timeout_s=timeout_s)
+
+    def reach(self, body: Body, *, session: str = "", timeout_s: float = ANSWER_S) -> Message:
+        """The answer of an agent that perhaps does not listen yet: it is dialed anew, and told again, until it answers.
+
+        Raises:
+            ReplyTimeoutError: it did not.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return self.ask(hello or HelloRequest(), timeout_s=min(DIAL_AGAIN_S, deadline - time.monotonic()))
+                return self.ask(body, session=session, timeout_s=min(DIAL_AGAIN_S, deadline - time.monotonic()))
             except ReplyTimeoutError:
                 if time.monotonic() >= deadline:
                     raise

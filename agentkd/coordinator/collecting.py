@@ -1,12 +1,13 @@
 """Brings what agents made into the coordinator's store, on threads of its own: a result counts once its artifacts are there."""
 
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.store import Store
-from agentkd.errors import AgentKDError
+from agentkd.errors import AgentKDError, ChannelClosedError, ExchangeError
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Post
@@ -14,6 +15,8 @@ from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequ
 
 MAX_AT_ONCE = 4
 ANSWER_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Collector:
     """Fetches artifacts from the agents that made them.
 
     Args:
-        tell: called on one of the collector's threads when a result's artifacts are there, or an error says why not.
+        tell: called once for each result that was begun, when its artifacts are there or an error says why not, whatever that is;
+            mostly on one of the collector's threads.
     """
 
     def __init__(self, post: Post, carrier: Carrier, asker: Asker, store: Store, tell: Callable[[Collected], None]) -> None:
@@ -40,24 +44,32 @@ class Collector:
         """Starts to fetch what is not in the store yet; false if nothing is missing."""
         missing = [digest for digest in reply.result.artifacts if digest not in self._store]
         if missing:
-            self._threads.submit(self._collect, agent, public_key, reply, missing)
+            fetching = self._threads.submit(self._collect, public_key, reply, missing)
+            fetching.add_done_callback(lambda done: self._tell(Collected(agent, reply, _error_of(done))))
         return bool(missing)
 
     def close(self) -> None:
-        """Begins nothing more."""
+        """Begins nothing more. What waits is told as not fetched; what is being fetched ends with the post."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _collect(self, agent: str, public_key: str, reply: TaskReply, digests: list[str]) -> None:
-        error: AgentKDError | None = None
-        try:
-            for digest in digests:  # grows while a recording is looked at
-                request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
-                answer = self._asker.ask(self._post, public_key, request, timeout_s=ANSWER_TIMEOUT_S)
-                assert isinstance(answer.message.body, KnowledgeReply)
-                self._carrier.fetch_to_store(public_key, answer.message.body.piece, answer.message.buffers)
-                if reply.result.exchange and digest == reply.result.exchange.record:
-                    told = recordings.decode(self._store.get(digest))
-                    digests += sorted({one.piece for one in told if one.piece not in self._store})
-        except AgentKDError as caught:
-            error = caught
-        self._tell(Collected(agent, reply, error))
+    def _collect(self, public_key: str, reply: TaskReply, digests: list[str]) -> None:
+        check = self._post.check
+        for digest in digests:  # grows while a recording is looked at
+            request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
+            answer = self._asker.ask(self._post, public_key, request, timeout_s=ANSWER_TIMEOUT_S, check=check).message
+            assert isinstance(answer.body, KnowledgeReply)
+            self._carrier.fetch_to_store(public_key, answer.body.piece, answer.buffers, check=check)
+            if reply.result.exchange and digest == reply.result.exchange.record:
+                told = recordings.decode(self._store.get(digest))
+                digests += sorted({one.piece for one in told if one.piece not in self._store})
+
+
+def _error_of(done: "Future[None]") -> AgentKDError | None:
+    """Why artifacts are not there. A fault of ours is one of fetching too: the task is tried again and not waited for."""
+    if done.cancelled():
+        return ChannelClosedError("the coordinator ended before it was fetched")
+    error = done.exception()
+    if error is None or isinstance(error, AgentKDError):
+        return error
+    log.error("artifacts were not fetched", exc_info=error)
+    return ExchangeError(f"{type(error).__name__}: {error}")

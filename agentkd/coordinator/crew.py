@@ -2,15 +2,19 @@
 
 import logging
 import queue
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator import dispatch
+from agentkd.coordinator import events
 from agentkd.coordinator.collecting import Collected, Collector
-from agentkd.coordinator.dispatch import Bench, Condition, Dispatcher
+from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
+from agentkd.coordinator.requests import Requests
+from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
@@ -22,6 +26,7 @@ from agentkd.errors import (
     NonFiniteLossError,
     ProtocolError,
     RemoteAgentError,
+    Rule,
     StorageError,
 )
 from agentkd.exchange.asking import Asker
@@ -30,13 +35,14 @@ from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact, Launcher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
+    AssessReply,
     Body,
     CancelRequest,
     Capability,
@@ -62,6 +68,8 @@ from agentkd.messages.wire import Buffer
 from agentkd.task import Status, Task, TaskResult
 
 POLL_S = 0.1
+OF_ANYBODY = HelloRequest | ErrorReply
+OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
 MAX_ERROR_TEXT = 2000
 # Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
@@ -128,6 +136,8 @@ class Crew:
         self._labels: dict[str, str] = {}
         self._doing: dict[str, _Doing] = {}
         self._finished: list[Finished] = []
+        self._requests = Requests(config.lease_s)
+        self._unadopted: dict[str, ErrorReply] = {}
         self._asker, self._on_order = Asker(), on_order
         keys, transport = new_key_pair(), find_transport(config.transport)
         bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
@@ -148,7 +158,7 @@ class Crew:
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> Self:
         self._post.start()
         return self
 
@@ -165,14 +175,14 @@ class Crew:
         """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
         listed = list(tasks)
         self._labels |= {key: label for key, _, label in listed}
-        self._spare({key: task for key, task, _ in listed} | self._dispatcher.waiting)
+        self._spare({key: task for key, task, _ in listed} | self._dispatcher.state.waiting)
         self._act(self._dispatcher.want((key, task) for key, task, _ in listed))
 
     def note(self, task: Task, result: TaskResult) -> None:
         """A result that is committed, now or in an earlier session: what was recorded of it can be told again."""
         self.recordings.note(task, result)
         self.recordings.collect(in_use=[record for doing in self._doing.values() for record in doing.recorded])
-        self._spare(self._dispatcher.waiting)
+        self._spare(self._dispatcher.state.waiting)
 
     def turn(self) -> list[Finished]:
         """Waits a moment for news, acts on it, and returns what was finished since.
@@ -258,17 +268,25 @@ class Crew:
 
     def activities(self) -> tuple[Activity, ...]:
         """What every agent is doing."""
-        return tuple(self._activity(member) for member in self._dispatcher.members.values())
+        return tuple(self._activity(member) for member in self._dispatcher.state.members.values())
 
     # On the I/O thread.
 
     def _sort(self, delivery: Delivery) -> None:
-        if isinstance(delivery.message.body, SubmitRequest):
+        body = delivery.message.body
+        if isinstance(body, SubmitRequest):
             self._post.grants.check(delivery.sender, TASKS)
-            if self._on_order:
-                self._on_order(delivery)
-        elif not self._asker.take(delivery):
+            if self._on_order is None:
+                raise useless(delivery)
+            self._on_order(delivery)
+        elif self._asker.take(delivery):
+            return
+        elif isinstance(body, OF_ANYBODY) or (isinstance(body, OF_AGENTS) and self._members.name_of(delivery.sender)):
             self._inbox.put(delivery)
+        elif isinstance(body, AssessReply | KnowledgeReply):  # whoever asked has given up waiting
+            self._post.counters.late += 1
+        else:
+            raise useless(delivery)
 
     def _welcome(self, key: str) -> WelcomeReply:
         return WelcomeReply(agent=self._members.name_of(key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
@@ -293,20 +311,25 @@ class Crew:
             self._join(name, body)
         elif isinstance(body, HeartbeatEvent):
             self._members.note_heartbeat(name, body)
+            if self._requests.is_lost(name, is_busy=body.is_busy, now=time.monotonic()):
+                self.watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
+                self._handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
             doing = self._current(body.task, body.attempt)
             if doing:
                 doing.progress = body
         elif isinstance(body, TaskReply):
+            self._requests.answered(name, delivery.message.parent_id)
             self._take_result(name, delivery.sender, body)
         elif isinstance(body, KnowledgeRequest):
             self._hand_over(delivery, body)
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TeachReply):
-            self._handle(dispatch.Ready(name, body.weights))
+            self._requests.answered(name, delivery.message.parent_id)
+            self._handle(events.Ready(name, body.weights))
         elif isinstance(body, ErrorReply):
-            self._receive_error(name, body)
+            self._receive_error(name, body, self._requests.answered(name, delivery.message.parent_id))
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self._lose(self._members.drop(name, body.reason or "it left"))
 
@@ -316,9 +339,9 @@ class Crew:
             learns = Capability.LEARN in hello.capabilities
             what = f"teaches {hello.teaches[:12]}" if hello.teaches else "learns" if learns else "looks on"
             self.watcher.tell(f"{name} came as a guest and {what}")
-            self._handle(dispatch.Arrived(name, learns, hello.teaches))
+            self._handle(events.Arrived(name, learns, hello.teaches))
         elif is_new:
-            self._handle(dispatch.Joined(name))
+            self._handle(events.Joined(name))
 
     def _take_result(self, name: str, key: str, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
@@ -327,12 +350,12 @@ class Crew:
             doing.result = body.result
             if self._collector.begin(name, key, body):
                 return
-        self._handle(dispatch.Ended(name, body.task, body.attempt))
+        self._handle(events.Ended(name, body.task, body.attempt))
 
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
-            self._handle(dispatch.Ended(collected.agent, body.task, body.attempt))
+            self._handle(events.Ended(collected.agent, body.task, body.attempt))
             return
         text = f"its artifacts could not be fetched: {error}"
         failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, attempt=body.attempt)
@@ -347,26 +370,33 @@ class Crew:
             reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
-    def _receive_error(self, name: str, body: ErrorReply) -> None:
+    def _receive_error(self, name: str, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
+        """An agent could not do something. A message that it refused to read names no task, but answers what it was ``asked``."""
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
+        is_refusal = not body.task
+        if is_refusal and isinstance(asked, events.Start):
+            body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
         if body.code == StorageError.code:
             raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
         if body.code in FATAL_CODES and not (self._is_forgiving and body.task):
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
+        if isinstance(asked, events.Teach):
+            self._unadopted[asked.teacher.weights] = body
+            self._handle(events.TeachingFailed(name, retryable=body.code != ProtocolError.code))
         if not body.task:
-            if body.code != ProtocolError.code:
-                self._dispatcher.teaching_failed(name)
             return
         doing = self._current(body.task, body.attempt)
         if doing:
             doing.error = body
-        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES
-        self._handle(dispatch.Failed(name, body.task, body.attempt, retryable=retryable))
+        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
+        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES and not is_pointless
+        self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
-        self._handle(dispatch.Lost(lost.agent))
+        self._requests.forget(lost.agent)
+        self._handle(events.Lost(lost.agent))
 
     def _current(self, task: str, attempt: int) -> _Doing | None:
         doing = self._doing.get(task)
@@ -374,35 +404,36 @@ class Crew:
 
     # Decisions carried out.
 
-    def _handle(self, event: dispatch.Event) -> None:
+    def _handle(self, event: events.Event) -> None:
         self._act(self._dispatcher.handle(event))
 
-    def _act(self, actions: list[dispatch.Action]) -> None:
-        if any(isinstance(action, dispatch.Start | dispatch.Move) for action in actions):
+    def _act(self, actions: list[events.Action]) -> None:
+        if any(isinstance(action, events.Start | events.Move) for action in actions):
             for teacher, students in self._dispatcher.students().items():
                 self._members.introduce(teacher, students)
         for action in actions:
-            if isinstance(action, dispatch.Launch):
+            if isinstance(action, events.Launch):
                 self._members.launch(action.agent, self.slots[action.slot])
-            elif isinstance(action, dispatch.Start):
+            elif isinstance(action, events.Start):
                 self._start(action)
-            elif isinstance(action, dispatch.Teach):
+            elif isinstance(action, events.Teach):
                 architecture, weights = action.teacher.architecture, action.teacher.weights
                 assert architecture is not None
-                self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
-            elif isinstance(action, dispatch.Move):
+                number = self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
+                self._requests.note(action, number)
+            elif isinstance(action, events.Move):
                 moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
-            elif isinstance(action, dispatch.Cancel):
+            elif isinstance(action, events.Cancel):
                 self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
-            elif isinstance(action, dispatch.Accept):
+            elif isinstance(action, events.Accept):
                 doing = self._doing.pop(action.task)
                 assert doing.result is not None
                 self._finish(action.task, doing, doing.result)
             else:
                 given_up = self._doing.pop(action.task, None)
-                because = self._labels.get(action.because, "")
-                failed = _failure(given_up.error if given_up else None, because)
+                error = self._unadopted.get(action.untaught) or (given_up.error if given_up else None)
+                failed = _failure(error, _reason(action, self._labels))
                 self._finish(action.task, given_up, failed)
 
     def _finish(self, key: str, doing: _Doing | None, result: TaskResult) -> None:
@@ -412,13 +443,13 @@ class Crew:
         teachers = doing.teachers if doing.task.taught_by else ()
         self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
 
-    def _say(self, agent: str, body: Body) -> None:
+    def _say(self, agent: str, body: Body) -> int:
+        """Returns the message's number; 0 if the agent is lost."""
         key = self._members.key_of(agent)
-        if key:
-            self._post.send(key, body)
+        return self._post.send(key, body) if key else 0
 
-    def _start(self, action: dispatch.Start) -> None:
-        task, label = self._dispatcher.tasks[action.task], self._labels[action.task]
+    def _start(self, action: events.Start) -> None:
+        task, label = self._dispatcher.state.tasks[action.task], self._labels[action.task]
         recorded, _ = self.recordings.find(task)
         self._doing[action.task] = _Doing(task, label, action.agent, action.attempt, action.teachers, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
@@ -430,14 +461,14 @@ class Crew:
             record=self._config.record_lessons,
             wait_s=self._config.teacher_wait_s,
         )
-        self._say(action.agent, request)
+        self._requests.note(action, self._say(action.agent, request))
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
         self.watcher.tell(f"{action.agent} starts {label}{again}")
 
     def _spare(self, tasks: dict[str, Task]) -> None:
-        self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()})
+        self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))
 
-    def _activity(self, member: dispatch.Member) -> Activity:
+    def _activity(self, member: Member) -> Activity:
         device = self._members.device_of(member.name)
         doing = self._doing.get(member.task)
         if doing is not None and doing.progress is None:
@@ -447,16 +478,24 @@ class Crew:
             return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
         if member.condition is Condition.TEACHING:
             students = [
-                running.agent for running in self._dispatcher.running.values() if member.name in running.teachers.values()
+                running.agent for running in self._dispatcher.state.running.values() if member.name in running.teachers.values()
             ]
             return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
 
-def _failure(error: ErrorReply | None, because: str) -> TaskResult:
-    reason = f"{because} failed, without which it cannot be done" if because else "its agents were lost"
+def _failure(error: ErrorReply | None, reason: str) -> TaskResult:
     code, text = (error.code, error.text) if error else (AgentLostError.code, reason)
     return TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT])
+
+
+def _reason(action: events.GiveUp, labels: Mapping[str, str]) -> str:
+    """Why a task was given up of which no error is known."""
+    if action.because in labels:
+        return f"{labels[action.because]} failed, without which it cannot be done"
+    if action.untaught:
+        return f"no agent could be made to teach the weights {action.untaught[:12]}"
+    return "its agents were lost, or did not do what they were asked"
 
 
 def _sweep(folder: RunFolder) -> None:

@@ -11,9 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
@@ -44,6 +43,41 @@ class Waiting(Protocol):
 
     def fail(self, error: BaseException) -> None:
         """Nobody will do it. Called once, unless ``settle`` is."""
+        ...
+
+
+class Hands(Protocol):
+    """Who does tasks for a desk. Use as a context manager: when it is left, nothing goes on. ``Crew`` is the one with agents."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...
+
+    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
+        """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
+        ...
+
+    def note(self, task: Task, result: TaskResult) -> None:
+        """A result that is committed, now or in an earlier session."""
+        ...
+
+    def turn(self) -> list[Finished]:
+        """Waits a moment for news, and returns what was finished since.
+
+        Raises:
+            AgentKDError: why the work cannot go on.
+        """
+        ...
+
+    def progress(self, key: str) -> TaskProgressEvent | None:
+        """The newest that is known of a task under way."""
+        ...
+
+    def activities(self) -> tuple[Activity, ...]:
+        """What everybody is doing."""
+        ...
+
+    def rouse(self) -> None:
+        """Has ``turn`` return at once. From any thread."""
         ...
 
 
@@ -81,34 +115,22 @@ class _Open:
     told: TaskProgressEvent | None = None
 
 
-class Desk:
+Crewed = TypeVar("Crewed", bound=Hands)
+
+
+class Desk(Generic[Crewed]):
     """Has tasks done and recorded, each once. Use as a context manager: it holds the folder, and no agent outlives it.
 
     One thread enters it, calls ``turn`` and leaves it; ``submit`` and ``close`` may be called from any.
 
     Args:
         folder: where everything of the run lies.
-        slots: one learning agent each.
-        launch: timing, transport, attempts.
-        watcher: who is told what happens.
-        is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
-        on_order: as of ``Crew``.
+        make_crew: makes who does the tasks, as soon as there is one.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        slots: tuple[Slot, ...],
-        launch: LaunchConfig,
-        watcher: Watcher,
-        *,
-        is_forgiving: bool = False,
-        on_order: Callable[[Delivery], None] | None = None,
-    ) -> None:
-        self.folder = folder
-        launcher = find_engine(launch.engine)(folder)
-        self._make_crew = partial(Crew, folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order)
-        self._crew: Crew | None = None
+    def __init__(self, folder: RunFolder, make_crew: Callable[[], Crewed]) -> None:
+        self.folder, self._make_crew = folder, make_crew
+        self._crew: Crewed | None = None
         self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._open: dict[str, _Open] = {}
         self._held = ExitStack()
@@ -116,7 +138,7 @@ class Desk:
         self._ended: BaseException | None = None
         self._is_closing = False
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> Self:
         with ExitStack() as held:
             held.enter_context(RunLock(self.folder))
             self.journal = held.enter_context(Journal(self.folder.journal))
@@ -128,11 +150,12 @@ class Desk:
         self._held.__exit__(kind, error, trace)
 
     @property
-    def crew(self) -> Crew:
-        """The agents, who are there from the first call on. On the desk's thread."""
+    def crew(self) -> Crewed:
+        """Who does the tasks; they are there from the first call on. On the desk's thread."""
         if self._crew is None:
             self.journal.begin_sitting(provenance())
-            crew = self._held.enter_context(self._make_crew())
+            crew = self._make_crew()
+            self._held.enter_context(crew)
             for record in self.journal.records():
                 crew.note(record.task, record.result)
             self._crew = crew
@@ -235,3 +258,26 @@ class Desk:
         self._open.clear()
         for waiting in left:
             waiting.fail(error)
+
+
+def desk_with_agents(
+    folder: RunFolder,
+    slots: tuple[Slot, ...],
+    launch: LaunchConfig,
+    watcher: Watcher,
+    *,
+    is_forgiving: bool = False,
+    on_order: Callable[[Delivery], None] | None = None,
+) -> Desk[Crew]:
+    """A desk whose tasks agents do, as processes.
+
+    Args:
+        folder: where everything of the run lies.
+        slots: one learning agent each.
+        launch: engine, timing, transport, attempts.
+        watcher: who is told what happens.
+        is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
+        on_order: as of ``Crew``.
+    """
+    launcher = find_engine(launch.engine)(folder)
+    return Desk(folder, lambda: Crew(folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order))

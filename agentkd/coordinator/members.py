@@ -4,6 +4,7 @@ A *guest* was started by somebody else and admitted by its key. It may leave and
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,12 +37,13 @@ class _Peer:
 
 
 class Members:
-    """Every agent process that this coordinator started, and its guests."""
+    """Every agent process that this coordinator started, and its guests. One thread's, but for ``admit`` and ``name_of``."""
 
     def __init__(self, folder: RunFolder, launcher: Launcher, contact: Contact, post: Post, config: LaunchConfig) -> None:
         self._folder, self._launcher, self._contact, self._post, self._config = folder, launcher, contact, post, config
         self._peers: dict[str, _Peer] = {}
-        self._names: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # whose a key is; under the lock
+        self._lock = threading.Lock()
         self._failed_starts = 0
 
     def launch(self, name: str, slot: Slot) -> None:
@@ -55,7 +57,8 @@ class Members:
 
     def admit(self, identity: AdmittedPeer) -> AdmittedPeer:
         """Lets a key in under a name. From any thread."""
-        self._names[identity.public_key] = identity.agent
+        with self._lock:
+            self._names[identity.public_key] = identity.agent
         self._post.admit([identity])
         return identity
 
@@ -68,8 +71,9 @@ class Members:
         return self._peers[name].process is None
 
     def name_of(self, public_key: str) -> str:
-        """Who has that key; empty for an agent that is no longer one of ours."""
-        return self._names.get(public_key, "")
+        """Who has that key; empty for an agent that is no longer one of ours. From any thread."""
+        with self._lock:
+            return self._names.get(public_key, "")
 
     def key_of(self, name: str) -> str:
         """An agent's public key; empty if it is lost."""
@@ -167,7 +171,8 @@ class Members:
         del self._peers[name]
         peer.process.kill()
         self._post.forget(peer.identity.public_key)
-        self._names.pop(peer.identity.public_key, None)
+        with self._lock:
+            self._names.pop(peer.identity.public_key, None)
         tail = peer.process.stderr_tail()
         if peer.liveness is None:
             self._failed_starts += 1

@@ -13,13 +13,14 @@ from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment, dump_experiment
-from agentkd.coordinator.desk import Desk, Done, Order
-from agentkd.coordinator.watching import Snapshot, Watcher
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
+from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.plan import Outlook, Planner
-from agentkd.pipeline.stages import Stage, Step
+from agentkd.pipeline.stages import Step
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
@@ -28,14 +29,21 @@ SHOW_EVERY_S = 0.25
 log = logging.getLogger(__name__)
 
 
-def run_experiment(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> Outlook:
+def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watcher: Watcher | None = None) -> Outlook:
     """Runs an experiment in a folder, or goes on with it; returns the finished outlook.
+
+    Args:
+        experiment: from ``agentkd.load_experiment``.
+        folder: of the run; it is made if it is not there.
+        watcher: who is told how it goes; nobody if it is not given.
 
     Raises:
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
+    folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
-    with Desk(folder, slots, experiment.launch, watcher) as desk:
+    with desk_with_agents(folder, slots, experiment.launch, watcher) as desk:
         _adopt_experiment(experiment, folder, desk.journal)
         planner = Planner(experiment, open_dataset(experiment.data.dataset), desk.journal.get_meta("pretrained"))
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
@@ -69,7 +77,7 @@ class _Coordinator:
     """Has done what the plan wants, and tells the plan what was done."""
 
     def __init__(
-        self, experiment: Experiment, planner: Planner, desk: Desk, watcher: Watcher, results: dict[str, TaskResult]
+        self, experiment: Experiment, planner: Planner, desk: Desk[Crew], watcher: Watcher, results: dict[str, TaskResult]
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
@@ -95,15 +103,13 @@ class _Coordinator:
             self.asks = self.desk.journal.asks()
         new = [step for step in self.outlook.steps if step.key not in self.steps]
         self.steps |= {step.key: step for step in new}
-        self.desk.submit(
-            Order(step.task, describe_step(step), keeps_failure=step.stage not in (Stage.BASELINE, Stage.TEST)) for step in new
-        )
+        self.desk.submit(Order(step.task, describe_step(step), keeps_failure=not step.stage.traits.is_vital) for step in new)
 
     def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
         key, result = done.task.digest, done.result
         step = self.steps[key]
-        if result.status is Status.FAILED and step.stage in (Stage.BASELINE, Stage.TEST):
+        if result.status is Status.FAILED and step.stage.traits.is_vital:
             text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
             raise TrainingError(text)
         self.results[key] = result

@@ -18,7 +18,10 @@ Turn = Callable[[], float]
 
 @dataclass
 class Counters:
-    """What crossed this process's channel since it started; ``refused`` counts messages by the rule they broke."""
+    """What crossed this process's channel since it started; ``refused`` counts messages by the rule they broke.
+
+    The I/O thread alone counts; others may read.
+    """
 
     messages_sent: int = 0
     messages_received: int = 0
@@ -30,7 +33,7 @@ class Counters:
 
     def refuse(self, rule: Rule) -> None:
         """One more refusal."""
-        self.refused[rule] = self.refused.get(rule, 0) + 1
+        self.refused = self.refused | {rule: self.refused.get(rule, 0) + 1}  # a new one: another thread may be reading this one
 
 
 class Channel(Protocol):

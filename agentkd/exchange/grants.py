@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -129,35 +130,43 @@ class Registry:
 
 
 class Grants:
-    """The keys admitted to this process and what each may fetch. Safe to ask from any thread."""
+    """The keys admitted to this process and what each may fetch. Safe to ask and to change from any thread.
+
+    Who changes it makes a new table under the lock; who asks reads one table, the one before or the one after, and never waits.
+    """
 
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry
-        self._stamp = (-1, -1)
-        self._registered: dict[str, Entry] = {}
+        self._registered: tuple[tuple[int, int], dict[str, Entry]] = ((-1, -1), {})  # the stamp of the file, and what it says
         self._admitted: dict[str, Entry] = {}
+        self._lock = threading.Lock()
 
     def admit(self, peers: Iterable[AdmittedPeer]) -> None:
         """Admits these peers as well, or changes what they may."""
-        self._admitted = self._admitted | {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
+        added = {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
+        with self._lock:
+            self._admitted = self._admitted | added
 
     def set_peers(self, peers: Iterable[AdmittedPeer]) -> set[str]:
         """Admits these peers and nobody else, besides the registered; returns the keys that were admitted before."""
-        before = set(self._admitted)
-        self._admitted = {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
-        return before - set(self._admitted)
+        wanted = {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
+        with self._lock:
+            before, self._admitted = self._admitted, wanted
+        return set(before) - set(wanted)
 
     def forget(self, public_key: str) -> None:
         """Takes an admission back that ``admit`` gave."""
-        self._admitted = {key: entry for key, entry in self._admitted.items() if key != public_key}
+        with self._lock:
+            self._admitted = {key: entry for key, entry in self._admitted.items() if key != public_key}
 
     def find(self, public_key: str) -> Entry | None:
         """The entry of an admitted key."""
         if self._registry is not None:
-            stamp = self._registry.stamp()
-            if stamp != self._stamp:
-                self._stamp, self._registered = stamp, self._read_registry()
-            registered = self._registered.get(public_key)
+            stamp, (read_at, entries) = self._registry.stamp(), self._registered
+            if stamp != read_at:
+                entries = self._read_registry()
+                self._registered = (stamp, entries)
+            registered = entries.get(public_key)
             if registered is not None:
                 return None if registered.is_revoked else registered
         return self._admitted.get(public_key)

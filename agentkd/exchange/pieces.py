@@ -6,6 +6,7 @@ short, or both are in one process; ``stream`` otherwise. The bytes are the same 
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Fetched:
 
 
 class Carrier:
-    """Hands pieces over and takes them, for one post.
+    """Hands pieces over and takes them, for one post. Thread-safe; what blocks waits for the I/O thread.
 
     Args:
         store: this process's artifacts.
@@ -60,6 +61,7 @@ class Carrier:
     ) -> None:
         self._post, self._store, self._reader = post, store, SegmentReader()
         self.pool, self.num_repeated_bytes = SegmentPool(), 0
+        self._lock = threading.Lock()
         self._chunk_bytes, self._window_bytes = chunk_bytes, window_bytes
         self._in_process = post.endpoint.startswith(SCHEME)
         self.ways = tuple(way for way in ways if way is not Way.SHARED or IS_SUPPORTED)
@@ -257,7 +259,8 @@ class Carrier:
                     return
                 yield item
         finally:
-            self.num_repeated_bytes += flow.num_repeated_bytes
+            with self._lock:
+                self.num_repeated_bytes += flow.num_repeated_bytes
             self._post.channel.call(lambda: self._post.streams.cancel(receipt))
 
     # What both sides can.
@@ -279,5 +282,5 @@ class Carrier:
             known is not None
             and known.can(Capability.STORE)
             and bool(self._post.store_name)
-            and (known.greeting is not None and known.greeting.store == self._post.store_name)
+            and known.greeting.store == self._post.store_name
         )

@@ -1,9 +1,9 @@
-"""The post of a process: messages to and from peers, each held to the protocol. Who sits behind a key, versions, dialogues.
+"""The post of a process: messages to and from peers. The edge around ``Sessions``, which decides: channel, codec, clock, threads.
 
-``send``, ``connect``, ``admit`` and ``close`` may be called from any thread and do not block. Incoming messages are handed to
-``deliver`` on the I/O thread, which must not block; if it raises ``RemoteProtocolError``, the sender is told. Messages to a peer
-that has not been greeted yet, or cannot be reached now, wait in order for ``SEND_GIVE_UP_S``. Delivery is at most once, which is
-why tasks are idempotent and requests are repeated.
+``send``, ``connect``, ``admit``, ``peer`` and ``close`` may be called from any thread and do not block. Incoming messages are
+handed to ``deliver`` on the I/O thread, which must not block; if it raises ``RemoteProtocolError``, the sender is told. Messages
+to a peer that has not been greeted yet, or cannot be reached now, wait in order for ``sessions.SEND_GIVE_UP_S``. Delivery is at
+most once, which is why tasks are idempotent and requests are repeated.
 """
 
 import contextlib
@@ -12,17 +12,34 @@ import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
-from agentkd.errors import ChannelClosedError, LocalProtocolError, ProtocolError, RemoteProtocolError, Rule
+from agentkd.errors import ChannelClosedError, ProtocolError, RemoteProtocolError, Rule
 from agentkd.exchange.channel import Channel, Frames
 from agentkd.exchange.grants import EVERYTHING, Grants
 from agentkd.exchange.hosts import host_name
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.memory import SCHEME, MemoryChannel
+from agentkd.exchange.sessions import (
+    SEND_RETRY_S,
+    Action,
+    Deliver,
+    Dial,
+    Drop,
+    Ended,
+    HangUp,
+    Introduction,
+    Late,
+    Opened,
+    Reason,
+    Refuse,
+    Send,
+    Sessions,
+    Unwelcome,
+)
 from agentkd.exchange.streaming import Streams
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.zeromq import ZeroMQChannel
@@ -38,12 +55,8 @@ from agentkd.messages.bodies import (
     PingRequest,
     WelcomeReply,
 )
-from agentkd.messages.dialogues import Conversation
 from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode, type_of
 
-SEND_GIVE_UP_S = 30.0
-SEND_RETRY_S = 0.02
-GREET_AGAIN_S = 1.0
 ERROR_NUMBER = NUMBERS[ErrorReply]
 ALL_CAPABILITIES: tuple[str, ...] = (Capability.SHARED, Capability.STORE, Capability.STREAM, Capability.VIEWS)
 PLAIN_HELLO = HelloRequest(capabilities=ALL_CAPABILITIES, window_bytes=WINDOW_BYTES)
@@ -67,6 +80,11 @@ class Delivery:
         return bool(self.message.deadline_ms) and waited_ms > self.message.deadline_ms
 
 
+def useless(delivery: Delivery) -> RemoteProtocolError:
+    """The refusal of a message that its receiver has no use for. Who sorts messages raises it for all that he does not know."""
+    return RemoteProtocolError(f"{type(delivery.message.body).__name__} is of no use here", Rule.TYPE)
+
+
 @dataclass(frozen=True)
 class Manners:
     """How a post introduces itself.
@@ -84,33 +102,22 @@ class Manners:
     store: Path | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Peer:
-    """What is known of a peer in its present session."""
+    """What is known of a peer in its present session. ``dialed`` is where it was reached; empty if it dialed itself."""
 
     key: str
-    conversation: Conversation
-    session: str = ""
-    greeting: HelloRequest | WelcomeReply | None = None
+    greeting: HelloRequest | WelcomeReply
     dialed: str = ""
-    greeted_at: float = 0.0
-    waiting: deque["_Outgoing"] = field(default_factory=deque)
 
     def can(self, capability: Capability) -> bool:
         """Whether the peer said that it can."""
-        return self.greeting is not None and capability in self.greeting.capabilities
+        return capability in self.greeting.capabilities
 
     @property
     def shares_host(self) -> bool:
         """Whether it can read this process's memory files."""
-        return self.greeting is not None and self.greeting.host == host_name()
-
-
-@dataclass
-class _Outgoing:
-    message: Message
-    frames: Frames
-    give_up_at: float
+        return self.greeting.host == host_name()
 
 
 class Post:
@@ -139,9 +146,10 @@ class Post:
         self.counters, self.endpoints = self.channel.counters, self.channel.endpoints
         self.streams = Streams(self)
         self.store_name = host_name(self._manners.store) if self._manners.store else ""
+        self.num_waiting = 0  # messages that could not be sent yet; written by the I/O thread once a turn
         self._numbers = itertools.count(1)
-        self._peers: dict[str, Peer] = {}
-        self._unsent: set[str] = set()
+        self._sessions = Sessions(self._introduction(), self._numbers)
+        self._greeted: dict[str, Peer] = {}  # written by the I/O thread alone, an immutable entry at a time
         self._next_tick = time.monotonic()
 
     @property
@@ -181,25 +189,20 @@ class Post:
         self.admit(AdmittedPeer(agent="", public_key=key, may=EVERYTHING) for key in public_keys)
 
     def forget(self, public_key: str) -> None:
-        """Admits a key no longer; its live session is refused at its next message."""
+        """Admits a key no longer; its live session is refused at its next message, and what waits for it is dropped."""
         self.grants.forget(public_key)
+        with contextlib.suppress(ChannelClosedError):
+            self.disconnect(public_key)
 
     def connect(self, address: PeerAddress) -> None:
         """Dials a peer and greets it. One without an endpoint is expected to dial itself. ``send`` may follow at once."""
         endpoint = _nearest(address.endpoints)
         if endpoint:
-            self.channel.call(lambda: self._dial(address.public_key, endpoint))
+            self._soon(lambda: self._sessions.dial(address.public_key, endpoint, time.monotonic()))
 
     def disconnect(self, public_key: str) -> None:
-        """Closes the connection to a peer, if there is one."""
-
-        def hang_up() -> None:
-            self.channel.disconnect(public_key)
-            self.streams.peer_gone(public_key)
-            self._peers.pop(public_key, None)
-            self._unsent.discard(public_key)
-
-        self.channel.call(hang_up)
+        """Closes the connection to a peer, if there is one; what waits for it is dropped."""
+        self._soon(lambda: self._sessions.forget(public_key))
 
     def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), deadline_ms: int = 0) -> int:
         """Queues a message for the peer with that public key; returns its number, which the reply's ``parent_id`` names.
@@ -207,11 +210,10 @@ class Post:
         Raises:
             ChannelClosedError: this post is closed.
         """
-        number = next(self._numbers)
-        message = Message(body, number, parent_id, self.session, deadline_ms, buffers)
-        item = _Outgoing(message, encode(message), time.monotonic() + SEND_GIVE_UP_S)
-        self.channel.call(lambda: self._enqueue(peer, item))
-        return number
+        message = Message(body, next(self._numbers), parent_id, self.session, deadline_ms, buffers)
+        frames = tuple(encode(message))
+        self._soon(lambda: self._sessions.say(peer, message, time.monotonic(), frames))
+        return message.msg_id
 
     def send_frames(self, peer: str, frames: Frames) -> None:
         """Sends frames as they are, past every check: for conformance tests alone."""
@@ -222,24 +224,30 @@ class Post:
         self.channel.call(send)
 
     def peer(self, key: str) -> Peer | None:
-        """What is known of a peer that was greeted."""
-        found = self._peers.get(key)
-        return found if found is not None and found.conversation.is_open else None
+        """What is known of a peer that was greeted. From any thread; what is returned does not change."""
+        return self._greeted.get(key)
+
+    def _soon(self, decide: Callable[[], list[Action]]) -> None:
+        """Has something decided on the I/O thread, and done."""
+
+        def decide_and_do() -> None:
+            self._do(decide())
+
+        self.channel.call(decide_and_do)
 
     # On the I/O thread.
 
     def send_now(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False) -> int:
-        """Sends from the I/O thread; returns the message's number, or 0 if the lane is full (nothing is queued)."""
-        number = next(self._numbers)
-        message = Message(body, number, parent_id, self.session, 0, buffers)
-        known = self._known(peer)
-        if bulk and not known.conversation.is_open:
-            return 0
-        goes_first = bulk or isinstance(body, WelcomeReply)  # what waits for the greeting must not stand before its answer
-        if not goes_first and (known.waiting or not known.conversation.is_open):
-            self._enqueue(peer, _Outgoing(message, encode(message), time.monotonic() + SEND_GIVE_UP_S))
-            return number
-        return number if self._hand_over(known, message, encode(message), bulk=bulk) else 0
+        """Sends from the I/O thread; returns the message's number.
+
+        On the bulk lane it is now or never: 0 if the lane is full or the peer is not greeted, and nothing is queued.
+        """
+        message = Message(body, next(self._numbers), parent_id, self.session, 0, buffers)
+        if not bulk:
+            self._do(self._sessions.say(peer, message, time.monotonic()))
+            return message.msg_id
+        actions = self._sessions.stream(peer, message)
+        return message.msg_id if actions and self._do(actions) else 0
 
     def _turn(self) -> float:
         """One turn of the I/O loop: sends what waits, moves streams, ticks. Returns how long the loop may sleep."""
@@ -247,192 +255,128 @@ class Post:
         if now >= self._next_tick:
             self._next_tick = now + self._tick_s
             self.streams.tick(now)
-            self._greet_again(now)
             if self._tick:
                 with contextlib.suppress(ChannelClosedError):
                     self._tick()
-        if self._unsent:
-            for key in list(self._unsent):
-                self._flush(self._peers[key], now)
+        self._do(self._sessions.tick(now))
+        self.num_waiting = self._sessions.num_waiting
         if self.streams.pump():
             return 0.0
-        wait_s = max(0.0, self._next_tick - time.monotonic())
-        return min(wait_s, SEND_RETRY_S) if self._unsent or self.streams.is_blocked else wait_s
+        now = time.monotonic()
+        wait_s = max(0.0, min(self._next_tick - now, self._sessions.wait_s(now)))
+        return min(wait_s, SEND_RETRY_S) if self.streams.is_blocked else wait_s
 
     def _arrived(self, sender: str, frames: Sequence[Buffer]) -> None:
-        number = 0
         try:
             message = decode(frames)
-            number = message.msg_id
-            self._admit_message(self._known(sender), message)
+        except RemoteProtocolError as error:
+            is_answered = type_of(frames) != ERROR_NUMBER
+            self._do(self._sessions.refuse(sender, error.msg_id, error.rule, str(error), is_answered=is_answered))
+        else:
+            self._do(self._sessions.arrived(sender, message, time.monotonic()))
+
+    def _do(self, actions: Iterable[Action]) -> bool:
+        """Carries actions out in order, and before the next of them what each leads to. False if a message did not leave."""
+        stack, all_went = [*actions][::-1], True
+        while stack:
+            action = stack.pop()
+            if isinstance(action, Send):
+                went = self._hand_over(action)
+                all_went = all_went and went
+                stack += (self._sessions.went(action) if went else self._sessions.stuck(action))[::-1]
+            elif isinstance(action, Deliver):
+                stack += self._hand_in(action.peer, action.message)[::-1]
+            else:
+                self._act(action)
+        return all_went
+
+    def _act(self, action: Dial | HangUp | Refuse | Drop | Late | Opened | Ended | Unwelcome) -> None:
+        short = action.peer[:8]
+        if isinstance(action, Dial):
+            self.channel.connect(action.peer, action.endpoint)
+        elif isinstance(action, HangUp):
+            self.channel.disconnect(action.peer)
+        elif isinstance(action, Opened):
+            self._greeted[action.peer] = Peer(action.peer, action.greeting, action.dialed)
+        elif isinstance(action, Ended):
+            self._greeted.pop(action.peer, None)
+            self.streams.peer_gone(action.peer)
+        elif isinstance(action, Refuse):
+            self.counters.refuse(action.rule)
+            log.warning("refused a message of %s: %s", short, action.text)
+            if action.answer is not None:
+                self.channel.send(action.peer, encode(action.answer))
+        elif isinstance(action, Late):
+            self.counters.late += 1
+        elif isinstance(action, Drop):
+            self.counters.dropped += 1
+            level = {Reason.ILLEGAL: logging.ERROR, Reason.GIVEN_UP: logging.WARNING}.get(action.reason, logging.INFO)
+            kind = type(action.message.body).__name__
+            log.log(level, "%s for %s is not sent: %s %s", kind, short, action.reason, action.text)
+        elif isinstance(action, Unwelcome):
+            log.error("%s refused the greeting: %s", short, action.text)
+        else:
+            assert_never(action)
+
+    def _hand_over(self, send: Send) -> bool:
+        if send.bulk:
+            self._open_bulk_lane(send.peer)
+        return self.channel.send(send.peer, list(send.frames or encode(send.message)), bulk=send.bulk)
+
+    def _hand_in(self, key: str, message: Message) -> list[Action]:
+        """Hands a message to whoever it is for, here or behind this post; returns its refusal, if it was refused."""
+        self.counters.messages_received += 1
+        body = message.body
+        try:
+            if isinstance(body, PingRequest):
+                self.send_now(key, PingReply(text=body.text), parent_id=message.msg_id)
+            elif self.streams.handles(body, key, message.parent_id):
+                self.streams.receive(key, message)
+            else:
+                self._deliver(Delivery(key, message))
         except ProtocolError as error:
             rule = error.rule if isinstance(error, RemoteProtocolError) else Rule.ORDER
-            self.counters.refuse(rule)
-            log.warning("refused a message of %s: %s", sender[:8], error)
-            if type_of(frames) != ERROR_NUMBER:
-                self._tell_refusal(sender, number, rule, str(error))
+            is_answered = not isinstance(body, ErrorReply)
+            return self._sessions.refuse(key, message.msg_id, rule, str(error), is_answered=is_answered)
+        return []
 
-    def _admit_message(self, peer: Peer, message: Message) -> None:
-        body = message.body
-        if isinstance(body, HelloRequest):
-            self._greeted(peer, message, body)
-            return
-        if peer.session and message.session != peer.session and not isinstance(body, WelcomeReply | ErrorReply):
-            raise RemoteProtocolError(f"session {message.session} is not the one that greeted, {peer.session}", Rule.SESSION)
-        if isinstance(body, ErrorReply) and self._is_forgotten(peer, body):
-            self._greet(peer)
-            return
-        is_refusal = peer.conversation.is_answer_to_greeting(body, message.parent_id)
-        step = peer.conversation.judge(body, is_mine=False, msg_id=message.msg_id, parent_id=message.parent_id)
-        if step is None:
-            self.counters.late += 1
-            return
-        peer.conversation.take(step)
-        self.counters.messages_received += 1
-        if isinstance(body, WelcomeReply):
-            peer.session, peer.greeting = message.session, body
-            self._unsent.add(peer.key)
-        elif is_refusal and isinstance(body, ErrorReply):
-            log.error("%s refused the greeting: %s", peer.key[:8], body.text)
-            peer.waiting.clear()
-        elif isinstance(body, PingRequest):
-            self.send_now(peer.key, PingReply(text=body.text), parent_id=message.msg_id)
-            return
-        elif self.streams.handles(body, peer.key, message.parent_id):
-            self.streams.receive(peer.key, message)
-            return
-        self._deliver(Delivery(peer.key, message))
-
-    def _greeted(self, peer: Peer, message: Message, hello: HelloRequest) -> None:
-        """Answers a greeting. The same one again is answered again; another one in the same session is refused."""
-        if peer.session == message.session and peer.greeting != hello and isinstance(peer.greeting, HelloRequest):
-            raise RemoteProtocolError("a second, different greeting in one session", Rule.ORDER)
-        if not hello.minor_min <= MINOR <= hello.minor_max:
-            text = f"this side speaks minor version {MINOR}, the peer {hello.minor_min} to {hello.minor_max}"
-            raise RemoteProtocolError(text, Rule.VERSION)
-        entry = self.grants.find(peer.key)
-        if hello.agent and entry is not None and entry.name and hello.agent != entry.name:
-            raise RemoteProtocolError(f"this key belongs to {entry.name!r}, not to {hello.agent!r}", Rule.IDENTITY)
-        is_new = peer.session != message.session
-        if is_new:
-            self.streams.peer_gone(peer.key)
-            peer.conversation, peer.session = self._new_conversation(peer.key), message.session
-        peer.greeting = hello
-        step = peer.conversation.judge(hello, is_mine=False, msg_id=message.msg_id, parent_id=0)
-        assert step is not None
-        peer.conversation.take(step)
-        made = self._manners.welcome(peer.key, hello) if self._manners.welcome else None
-        welcome = (made or WelcomeReply(agent=entry.name if entry else "", heartbeat_s=self._tick_s, lease_s=0.0)).model_copy(
-            update={
-                "minor": min(MINOR, hello.minor_max),
-                "capabilities": self._manners.hello.capabilities,
-                "host": host_name(),
-                "store": self.store_name,
-                "window_bytes": self._manners.hello.window_bytes,
-                "bulk_endpoints": self.channel.bulk_endpoints,
-            }
-        )
-        self.send_now(peer.key, welcome, parent_id=message.msg_id)
-        self._unsent.add(peer.key)
-        if is_new:
-            self.counters.messages_received += 1
-            self._deliver(Delivery(peer.key, message))
-
-    def _dial(self, key: str, endpoint: str) -> None:
-        peer = self._known(key)
-        peer.dialed = endpoint
-        self.channel.connect(key, endpoint)
-        self._greet(peer)
-
-    def _greet(self, peer: Peer) -> None:
-        if peer.conversation.is_open:
-            peer.conversation = self._new_conversation(peer.key)
-        peer.session, peer.greeted_at = "", time.monotonic()
-        hello = self._manners.hello.model_copy(
-            update={
-                "minor_min": 0,
-                "minor_max": MINOR,
-                "endpoints": self.endpoints,
-                "host": host_name(),
-                "store": self.store_name,
-                "pid": os.getpid(),
-            }
-        )
-        message = Message(hello, next(self._numbers), 0, self.session)
-        self._hand_over(peer, message, encode(message), bulk=False)
-
-    def _greet_again(self, now: float) -> None:
-        """A greeting that was not answered may have been lost with its connection: dial anew."""
-        for peer in list(self._peers.values()):
-            if peer.dialed and peer.conversation.join_state == "greeted" and now - peer.greeted_at > GREET_AGAIN_S:
-                self._dial(peer.key, peer.dialed)
-
-    def _is_forgotten(self, peer: Peer, error: ErrorReply) -> bool:
-        """Whether a peer that was dialed and greeted does not know us any more: it was started again."""
-        lost = error.code == ProtocolError.code and error.rule in (Rule.ORDER, Rule.SESSION)
-        return lost and bool(peer.dialed) and peer.conversation.is_open and "before the greeting" in error.text
-
-    def _enqueue(self, key: str, item: _Outgoing) -> None:
-        peer = self._known(key)
-        peer.waiting.append(item)
-        self._unsent.add(key)
-        if len(peer.waiting) == 1:
-            self._flush(peer, time.monotonic())
-
-    def _flush(self, peer: Peer, now: float) -> None:
-        """Sends what can be sent to a greeted peer, in order; gives up what waited too long."""
-        while peer.waiting:
-            item = peer.waiting[0]
-            if peer.conversation.is_open and self._hand_over(peer, item.message, item.frames, bulk=False):
-                peer.waiting.popleft()
-            elif now >= item.give_up_at:
-                peer.waiting.popleft()
-                self.counters.dropped += 1
-                log.warning("gave up sending %s to %s", type(item.message.body).__name__, peer.key[:8])
-            else:
-                return
-        self._unsent.discard(peer.key)
-
-    def _hand_over(self, peer: Peer, message: Message, frames: Frames, *, bulk: bool) -> bool:
-        """Gives a legal message to the channel; an illegal or late one is dropped, which counts as done."""
-        try:
-            step = peer.conversation.judge(message.body, is_mine=True, msg_id=message.msg_id, parent_id=message.parent_id)
-        except LocalProtocolError as error:
-            log.error("this side tried to say what the protocol does not allow: %s", error)
-            self.counters.dropped += 1
-            return True
-        if step is None:
-            self.counters.dropped += 1
-            return True
-        if bulk:
-            self._open_bulk_lane(peer)
-        if not self.channel.send(peer.key, frames, bulk=bulk):
-            return False
-        peer.conversation.take(step)
-        return True
-
-    def _open_bulk_lane(self, peer: Peer) -> None:
-        if peer.dialed and isinstance(peer.greeting, WelcomeReply) and not self.channel.has_dialed(peer.key, bulk=True):
+    def _open_bulk_lane(self, key: str) -> None:
+        peer = self._greeted[key]
+        if peer.dialed and isinstance(peer.greeting, WelcomeReply) and not self.channel.has_dialed(key, bulk=True):
             scheme = peer.dialed.partition("://")[0]
             same = [endpoint for endpoint in peer.greeting.bulk_endpoints if endpoint.partition("://")[0] == scheme]
             if same:
-                self.channel.connect(peer.key, same[0], bulk=True)
+                self.channel.connect(key, same[0], bulk=True)
 
-    def _tell_refusal(self, key: str, parent_id: int, rule: Rule, text: str) -> None:
-        error = ErrorReply(code=ProtocolError.code, rule=rule, remote_type=RemoteProtocolError.__name__, text=text[:2000])
-        message = Message(error, next(self._numbers), parent_id, self.session)
-        self.channel.send(key, encode(message))
-        self._known(key).conversation.abandon(parent_id)
+    # How this post introduces itself.
 
-    def _known(self, key: str) -> Peer:
-        peer = self._peers.get(key)
-        if peer is None:
-            peer = self._peers[key] = Peer(key, self._new_conversation(key))
-        return peer
+    def _introduction(self) -> Introduction:
+        mine = {"host": host_name(), "store": self.store_name}
+        spoken = {"minor_min": 0, "minor_max": MINOR, "endpoints": self.endpoints, "pid": os.getpid()}
+        return Introduction(
+            key=self.keys.public,
+            session=self.session,
+            coordinator_key=self._manners.coordinator_key,
+            hello=self._manners.hello.model_copy(update=mine | spoken),
+            welcome=self._welcome,
+            name_of=self._name_of,
+        )
 
-    def _new_conversation(self, key: str) -> Conversation:
-        coordinator = self._manners.coordinator_key
-        return Conversation(i_coordinate=coordinator == self.keys.public, peer_coordinates=coordinator == key)
+    def _name_of(self, key: str) -> str:
+        entry = self.grants.find(key)
+        return entry.name if entry is not None else ""
+
+    def _welcome(self, key: str, hello: HelloRequest) -> WelcomeReply:
+        made = self._manners.welcome(key, hello) if self._manners.welcome else None
+        mine = {
+            "minor": min(MINOR, hello.minor_max),
+            "capabilities": self._manners.hello.capabilities,
+            "host": host_name(),
+            "store": self.store_name,
+            "window_bytes": self._manners.hello.window_bytes,
+            "bulk_endpoints": self.channel.bulk_endpoints,
+        }
+        return (made or WelcomeReply(agent=self._name_of(key), heartbeat_s=self._tick_s, lease_s=0.0)).model_copy(update=mine)
 
 
 def _nearest(endpoints: tuple[str, ...]) -> str:

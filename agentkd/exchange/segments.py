@@ -147,9 +147,10 @@ class SegmentPool:
 
 
 class SegmentReader:
-    """Maps other processes' segments, and keeps the newest mappings, since an owner uses its segments again."""
+    """Maps other processes' segments, and keeps the newest mappings, since an owner uses its segments again. Thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._mapped: OrderedDict[tuple[int, int, int], memoryview] = OrderedDict()
 
     def read(self, handle: SharedHandle, size_bytes: int) -> memoryview:
@@ -160,12 +161,17 @@ class SegmentReader:
             RemoteProtocolError: it is not what it should be.
         """
         key = (handle.pid, handle.descriptor, handle.inode)
-        view = self._mapped.get(key)
+        with self._lock:
+            view = self._mapped.get(key)
+            if view is not None:
+                self._mapped.move_to_end(key)
         if view is None:
-            view = self._mapped[key] = _map(handle)
-            if len(self._mapped) > MAX_MAPPED:
-                self._mapped.popitem(last=False)
-        self._mapped.move_to_end(key)
+            view = _map(handle)  # takes long: others read meanwhile, and two may map the same
+            with self._lock:
+                self._mapped[key] = view
+                self._mapped.move_to_end(key)
+                if len(self._mapped) > MAX_MAPPED:
+                    self._mapped.popitem(last=False)
         if handle.offset + size_bytes > len(view):
             raise RemoteProtocolError(f"{size_bytes} bytes are more than the segment holds", Rule.CREDIT)
         return view[handle.offset : handle.offset + size_bytes]

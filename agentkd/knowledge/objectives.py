@@ -169,11 +169,11 @@ def dkd(objective: Dkd, student: Tensor, teachers: Sequence[Tensor], moment: Mom
     def split(log_p: Tensor) -> tuple[Tensor, Tensor]:
         log_target = log_p.masked_fill(~target, -torch.inf).logsumexp(dim=1, keepdim=True)
         log_rest = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1, keepdim=True)
-        return torch.cat([log_target, log_rest], dim=1), log_p - log_rest
+        return torch.cat([log_target, log_rest], dim=1), (log_p - log_rest).masked_fill(target, 0.0)
 
     (two_s, rest_s), (two_t, rest_t) = split(log_s), split(log_t)
     against = (two_t.exp() * (two_t - two_s)).sum(dim=1)
-    among = (rest_t.exp() * (rest_t - rest_s)).masked_fill(target, 0.0).sum(dim=1)
+    among = (rest_t.exp() * (rest_t - rest_s)).sum(dim=1)
     return _masked_mean(objective.target * against + objective.rest * among, valid) * tau**2
 
 

@@ -18,7 +18,12 @@ def reduce(payload: Payload, outputs: Mapping[str, Tensor]) -> Tensor:
 
     Shapes: see ``Payload``. A network for classification, with logits [N,K], is one with h = w = 1.
     """
-    return _REDUCTIONS[payload.form](outputs[TAP + payload.tap if payload.tap else "logits"].detach().float(), payload)
+    return reduction(payload, outputs[TAP + payload.tap if payload.tap else "logits"].detach().float())
+
+
+def reduction(payload: Payload, output: Tensor) -> Tensor:
+    """The same of one output, in its own precision."""
+    return _REDUCTIONS[payload.form](output, payload)
 
 
 def dense(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +19,34 @@ END_TIMEOUT_S = 5.0
 PRELOADED = ("agentkd.agents.agent", "agentkd.cli", "torch._dynamo")
 
 
+class AgentProcess(Protocol):
+    """A started agent, wherever it runs. One thread calls its methods, and none of them waits long but ``kill``."""
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+        ...
+
+    def poll(self) -> int | None:
+        """Exit code (negative: signal), or ``None`` while it runs or is yet to run."""
+        ...
+
+    def ask_to_end(self) -> None:
+        """Has it end in good order, soon; nothing if it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """It has ended, and its key file is gone, when this returns."""
+        ...
+
+    def stderr_tail(self) -> str:
+        """The end of what it, or what should have started it, wrote to standard error; empty if that is not to be had."""
+        ...
+
+
 @dataclass
-class AgentProcess:
-    """A started agent."""
+class Fork:
+    """A started agent on this machine: an ``AgentProcess``."""
 
     name: str
     slot: Slot
@@ -86,7 +112,7 @@ class LocalLauncher:
         self._folder = folder
         self._servers: dict[int, ForkServer] = {}
 
-    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
+    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> Fork:
         log = self._folder.logs / f"{name}.log"
         arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
@@ -103,7 +129,7 @@ class LocalLauncher:
                 raise StorageError(Path(error.filename), error.strerror or str(error)) from error
             raise LaunchError(f"cannot start agent {name}: {error}", command=f"agentkd {' '.join(arguments)}") from error
         number = server.start([*arguments, "--parent", str(server.own_pid)], log)
-        return AgentProcess(name, slot, log, key_file, server, number)
+        return Fork(name, slot, log, key_file, server, number)
 
     def close(self) -> None:
         """Ends the servers."""
@@ -122,7 +148,7 @@ class LocalLauncher:
         return server
 
 
-def end_all(processes: list[AgentProcess]) -> None:
+def end_all(processes: Sequence[AgentProcess]) -> None:
     """Asks all to end, waits a moment, kills the rest. None is left when this returns."""
     for agent in processes:
         if agent.poll() is None:

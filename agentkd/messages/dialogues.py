@@ -210,7 +210,7 @@ class Conversation:
 
         Raises:
             LocalProtocolError: this side must not say that now.
-            RemoteProtocolError: the peer must not (rule ``order`` or ``role``).
+            RemoteProtocolError: the peer must not (rule ``greeting``, ``order`` or ``role``).
         """
         kind = type(body)
         if kind is HelloRequest or kind is WelcomeReply or self.is_answer_to_greeting(body, parent_id):
@@ -218,7 +218,7 @@ class Conversation:
         if self.join_state != OPEN:
             if kind is ErrorReply:
                 return None
-            _refuse(Rule.ORDER, f"{kind.__name__} before the greeting", is_mine)
+            _refuse(Rule.GREETING, f"{kind.__name__} before the greeting", is_mine)
         if kind in _LASTING and not (kind is LeftEvent and parent_id):
             self._check_speaker(_LASTING[kind], kind, is_mine)
             return _STAY
@@ -248,7 +248,9 @@ class Conversation:
         """Whether this is the error that answers the greeting under way."""
         return type(body) is ErrorReply and self.join_state == "greeted" and parent_id == self._greeting
 
-    def _judge_join(self, kind: type[Body], msg_id: int, *, is_mine: bool) -> Step:
+    def _judge_join(self, kind: type[Body], msg_id: int, *, is_mine: bool) -> Step | None:
+        if kind is WelcomeReply and self.join_state == OPEN and not is_mine:
+            return None  # it answers a greeting that was said twice, or crossed the other side's
         found = _NEXT[JOIN.name].get((self.join_state, kind))
         if found is None:
             _refuse(Rule.ORDER, f"{kind.__name__} in the state {self.join_state!r}", is_mine)

@@ -100,11 +100,14 @@ def decode(frames: Sequence[Buffer]) -> Message:
     session = header.get("session")
     if not isinstance(session, str) or not SESSION.fullmatch(session):
         _refuse(Rule.HEADER, "header needs a session of 16 hexadecimal digits")
+    msg_id, parent_id, deadline_ms = numbers
     try:
         body = body_type.from_wire(_unpack_map(body_bytes, "body"))
+    except RemoteProtocolError as error:
+        error.msg_id = msg_id
+        raise
     except (ValidationError, ValueError, TypeError) as error:
-        _refuse(Rule.BODY, f"{body_type.__name__} is malformed: {_explain(error)}")
-    msg_id, parent_id, deadline_ms = numbers
+        raise RemoteProtocolError(f"{body_type.__name__} is malformed: {_explain(error)}", Rule.BODY, msg_id) from None
     return Message(body, msg_id, parent_id, session, deadline_ms, tuple(buffers))
 
 

@@ -9,14 +9,46 @@ from agentkd.search.selection import Candidate
 from agentkd.task import Evaluate, Task, TaskResult, TeacherReference, Training
 
 
-class Stage(StrEnum):
-    """The stages of KD-NAS in their order."""
+@dataclass(frozen=True)
+class Traits:
+    """What distinguishes a stage.
 
-    BASELINE = "baseline"
-    SEARCH = "search"
-    ROUND1 = "round1"
-    ROUND2 = "round2"
-    TEST = "test"
+    Args:
+        title: its column's head in the table.
+        is_vital: a failure stops the run and is not recorded; elsewhere it is a result like any other.
+        is_in_table: each family has a network after it that stands in the table and the figures.
+        is_round: networks teach each other in it.
+    """
+
+    title: str
+    is_vital: bool = False
+    is_in_table: bool = True
+    is_round: bool = False
+
+
+class Stage(StrEnum):
+    """The stages of KD-NAS in their order: a row each, which is all that reports and the screen know of a stage.
+
+    A new one is a row here, and its tasks in ``families`` or ``plan``.
+    """
+
+    BASELINE = "baseline", Traits("Baseline", is_vital=True)
+    SEARCH = "search", Traits("Search")
+    ROUND1 = "round1", Traits("Round 1", is_round=True)
+    ROUND2 = "round2", Traits("Round 2", is_round=True)
+    TEST = "test", Traits("Test", is_vital=True, is_in_table=False)
+
+    traits: Traits
+
+    def __new__(cls, value: str, traits: Traits) -> "Stage":
+        """A member is a text that knows its row."""
+        member = str.__new__(cls, value)
+        member._value_, member.traits = value, traits
+        return member
+
+
+TABLE_STAGES = tuple(stage for stage in Stage if stage.traits.is_in_table)
+ROUNDS = tuple(stage for stage in Stage if stage.traits.is_round)
 
 
 @dataclass(frozen=True)

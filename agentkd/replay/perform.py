@@ -14,7 +14,7 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator.desk import Desk, Order
+from agentkd.coordinator.desk import Order, desk_with_agents
 from agentkd.coordinator.run import read_run
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
@@ -131,7 +131,7 @@ def _execute(
     if out.place.resolve() == source.place.resolve():
         raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
     slots, launch = _slots(options.devices, wanted.values()), options.launch.replace(max_record_gib=NO_LIMIT)
-    with Desk(out, slots, launch, watcher, is_forgiving=True) as desk:
+    with desk_with_agents(out, slots, launch, watcher, is_forgiving=True) as desk:
         _adopt(desk.journal, source, out, options)
         left = [task for task in wanted.values() if desk.journal.find(task.digest) is None]
         for task in left:

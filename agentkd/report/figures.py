@@ -17,13 +17,14 @@ from agentkd.artifacts.store import Store
 from agentkd.datasets.samples import Dataset
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import Entrant, Lesson, Stage
+from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Entrant, Lesson
 from agentkd.search.study import Outcome
 from agentkd.task import TaskResult
 
 matplotlib.use("Agg")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = {Stage.BASELINE: "s", Stage.SEARCH: "o", Stage.ROUND1: "^", Stage.ROUND2: "*"}
+MARKERS = {stage: "so^DvP"[index % 6] for index, stage in enumerate(TABLE_STAGES)} | {TABLE_STAGES[-1]: "*"}
+LINES = {stage: (":", "-", "--", "-.")[index % 4] for index, stage in enumerate(TABLE_STAGES)}
 DPI = 110
 ERROR_COLOR = np.array([213, 94, 0], dtype=np.uint8)
 NUM_PICTURES = 4
@@ -49,7 +50,7 @@ def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
     for row in outlook.rows:
         axes.scatter(
             *_points([row.entrant.result]),
-            s=150 if row.stage is Stage.ROUND2 else 60,
+            s=150 if row.stage is TABLE_STAGES[-1] else 60,
             color=colors[row.family],
             marker=MARKERS[row.stage],
             edgecolors="black",
@@ -100,12 +101,7 @@ def curves_figure(outlook: Outlook) -> bytes:
     """A panel for each family: validation mIoU after each epoch, of the network that represents each stage."""
     families = list(outlook.trials)
     figure, panels = _panels(len(families))
-    styles = {
-        Stage.BASELINE: ("black", ":"),
-        Stage.SEARCH: (COLORS[0], "-"),
-        Stage.ROUND1: (COLORS[1], "--"),
-        Stage.ROUND2: (COLORS[2], "-."),
-    }
+    line_colors = dict(zip(TABLE_STAGES, ("black", *COLORS), strict=False))
     for family, axes in zip(families, panels, strict=False):
         drawn: set[str] = set()
         for row in outlook.rows:
@@ -113,7 +109,7 @@ def curves_figure(outlook: Outlook) -> bytes:
                 continue
             drawn.add(row.entrant.key)
             points = [(epoch.epoch, 100 * epoch.miou) for epoch in row.entrant.result.history if epoch.miou is not None]
-            color, line = styles[row.stage]
+            color, line = line_colors[row.stage], LINES[row.stage]
             axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=".", label=row.stage.value)
         axes.set_title(title(family), fontsize=10)
         axes.set(xlabel="epoch", ylabel="mIoU, %")
@@ -128,21 +124,19 @@ def teaching_figure(outlook: Outlook) -> bytes:
     colors = family_colors(outlook)
     figure = Figure(figsize=(11, 1.2 + 1.05 * max(1, len(families))), layout="constrained")
     axes = figure.add_subplot()
-    columns = {Stage.ROUND1: (0.0, 1.0), Stage.ROUND2: (2.0, 3.0)}
-    for column, text in (
-        (0.0, "candidates of the search"),
-        (1.0, "after round 1"),
-        (2.0, "before round 2"),
-        (3.0, "after round 2"),
-    ):
-        axes.text(column, 0.75, text, ha="center", fontsize=9, color="dimgray")
+    columns = {stage: (2.0 * index, 2.0 * index + 1.0) for index, stage in enumerate(ROUNDS)}
+    for stage, (left, right) in columns.items():
+        name = stage.traits.title.lower()
+        before = f"before {name}" if left else "candidates of the search"
+        for column, text in ((left, before), (right, f"after {name}")):
+            axes.text(column, 0.75, text, ha="center", fontsize=9, color="dimgray")
     rows = {family: -index for index, family in enumerate(families)}
     for stage, (left, right) in columns.items():
         nodes = _nodes([lesson for lesson in outlook.lessons if lesson.stage is stage], rows)
         for lesson in outlook.lessons:
             if lesson.stage is stage:
                 _draw_lesson(axes, lesson, nodes, left, right, colors)
-    axes.set_xlim(-0.4, 3.75)
+    axes.set_xlim(-0.4, 2 * len(ROUNDS) - 0.25)
     axes.set_ylim(-len(families) + 0.2, 1.0)
     axes.axis("off")
     return as_png(figure)
@@ -154,7 +148,7 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
         return None
     student = outlook.tests[outlook.winner.family]
     shown = [("final network:\n" + title(outlook.winner.family), student)]
-    taught = [lesson for lesson in outlook.lessons if lesson.stage is Stage.ROUND2]
+    taught = [lesson for lesson in outlook.lessons if lesson.stage is ROUNDS[-1]]
     teacher_family = next((lesson.teachers[0].family for lesson in taught if lesson.student.family == outlook.winner.family), "")
     if not teacher_family and taught:
         shown[0] = ("teacher and final:\n" + title(outlook.winner.family), student)

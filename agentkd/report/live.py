@@ -13,10 +13,9 @@ from rich.text import Text
 
 from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
-from agentkd.pipeline.stages import Stage
+from agentkd.pipeline.stages import TABLE_STAGES
 from agentkd.search.study import Outcome
 
-STAGES = (Stage.BASELINE, Stage.SEARCH, Stage.ROUND1, Stage.ROUND2)
 NUM_LINES = 6
 PLAIN_STATUS_EVERY_S = 30.0
 
@@ -118,14 +117,14 @@ def clock(seconds: float) -> str:
 def _stages(snapshot: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("family", style="bold")
-    for stage in STAGES:
+    for stage in TABLE_STAGES:
         table.add_column(stage.value, justify="right")
     table.add_column("trials", justify="right")
     table.add_column("taught by", overflow="fold")
     shown = {(row.family, row.stage): row for row in snapshot.outlook.rows}
     for family, trials in snapshot.outlook.trials.items():
         cells = []
-        for stage in STAGES:
+        for stage in TABLE_STAGES:
             row = shown.get((family, stage))
             cells.append(f"{100 * row.entrant.result.miou:.2f} %" if row else "-")
         finished = [trial for trial in trials if trial.outcome is not Outcome.RUNNING]

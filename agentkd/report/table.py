@@ -6,7 +6,7 @@ from typing import Any
 
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import Row, Stage
+from agentkd.pipeline.stages import TABLE_STAGES, Row, Stage
 
 COLUMNS = (
     "family",
@@ -21,8 +21,6 @@ COLUMNS = (
     "seed",
     "task",
 )
-STAGES = (Stage.BASELINE, Stage.SEARCH, Stage.ROUND1, Stage.ROUND2)
-STAGE_TITLES = {Stage.BASELINE: "Baseline", Stage.SEARCH: "Search", Stage.ROUND1: "Round 1", Stage.ROUND2: "Round 2"}
 
 
 def table_rows(outlook: Outlook) -> list[dict[str, Any]]:
@@ -41,10 +39,10 @@ def csv_table(outlook: Outlook) -> str:
 
 def markdown_table(outlook: Outlook) -> str:
     """Table I's form: a row for each family; a stage's cell holds mIoU in percent, epochs and total parameters."""
-    head = "| Family | " + " | ".join(STAGE_TITLES[stage] for stage in STAGES) + " |"
-    lines = [head, "|---" * (len(STAGES) + 1) + "|"]
+    head = "| Family | " + " | ".join(stage.traits.title for stage in TABLE_STAGES) + " |"
+    lines = [head, "|---" * (len(TABLE_STAGES) + 1) + "|"]
     for family, cells in _by_family(outlook).items():
-        texts = [_markdown_cell(cells.get(stage), outlook) for stage in STAGES]
+        texts = [_markdown_cell(cells.get(stage), outlook) for stage in TABLE_STAGES]
         lines.append(f"| {title(family)} | " + " | ".join(texts) + " |")
     legend = "mIoU on the validation split in % / epochs / total parameters. **Bold**: the winner."
     return "\n".join([*lines, "", legend])
@@ -53,15 +51,15 @@ def markdown_table(outlook: Outlook) -> str:
 def latex_table(outlook: Outlook) -> str:
     """The same as a LaTeX tabular (needs booktabs)."""
     lines = [
-        r"\begin{tabular}{l" + "rr" * len(STAGES) + "}",
+        r"\begin{tabular}{l" + "rr" * len(TABLE_STAGES) + "}",
         r"\toprule",
-        "Family & " + " & ".join(rf"\multicolumn{{2}}{{c}}{{{STAGE_TITLES[stage]}}}" for stage in STAGES) + r" \\",
-        " & " + " & ".join(["mIoU & Params"] * len(STAGES)) + r" \\",
+        "Family & " + " & ".join(rf"\multicolumn{{2}}{{c}}{{{stage.traits.title}}}" for stage in TABLE_STAGES) + r" \\",
+        " & " + " & ".join(["mIoU & Params"] * len(TABLE_STAGES)) + r" \\",
         r"\midrule",
     ]
     for family, cells in _by_family(outlook).items():
         parts = []
-        for stage in STAGES:
+        for stage in TABLE_STAGES:
             row = cells.get(stage)
             if row is None:
                 parts.append("-- & --")
@@ -127,5 +125,5 @@ def _markdown_cell(row: Row | None, outlook: Outlook) -> str:
         return "-"
     result = row.entrant.result
     text = f"{100 * result.miou:.2f} / {result.epochs} / {short_count(result.num_parameters_total)}"
-    is_winner = row.stage is Stage.ROUND2 and outlook.winner is not None and row.entrant.key == outlook.winner.key
+    is_winner = row.stage is TABLE_STAGES[-1] and outlook.winner is not None and row.entrant.key == outlook.winner.key
     return f"**{text}**" if is_winner else text

@@ -19,7 +19,7 @@ from agentkd.coordinator.run import read_run
 from agentkd.errors import StorageError
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import Stage
+from agentkd.pipeline.stages import TABLE_STAGES, Stage
 from agentkd.report import figures, table
 from agentkd.report.descent import descent_figure
 from agentkd.report.paper import PAPER_TABLE
@@ -101,7 +101,7 @@ def _render_page(
         experiment=experiment,
         version=__version__,
         classes=classes,
-        stages=[table.STAGE_TITLES[stage] for stage in table.STAGES],
+        stages=[stage.traits.title for stage in TABLE_STAGES],
         rows=_page_rows(outlook),
         tests=[(title(family), entrant) for family, entrant in outlook.tests.items()],
         lessons=outlook.lessons,
@@ -124,8 +124,8 @@ def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:
     return [
         {
             "title": title(family),
-            "cells": [cells.get(stage) for stage in table.STAGES],
-            "paper": PAPER_TABLE.get(family, (None,) * len(table.STAGES)),
+            "cells": [cells.get(stage) for stage in TABLE_STAGES],
+            "paper": PAPER_TABLE.get(family, (None,) * len(TABLE_STAGES)),
         }
         for family, cells in by_family.items()
     ]

@@ -149,7 +149,10 @@ function answer(link, name, body, buffers) {
   if (needsCoordinator.includes(name) && !link.coordinates) throw refusal("role", `${name} may be said by: coordinator`);
   switch (name) {
     case "WelcomeReply":
-      if (link.coordinates) setInterval(() => beat(link), 1000 * Math.max(0.1, body.heartbeat_s)).unref();
+      if (link.coordinates) link.beating ??= setInterval(() => beat(link), 1000 * Math.max(0.1, body.heartbeat_s)).unref();
+      return null;
+    case "ErrorReply":
+      if (body.code === "protocol" && body.rule === "greeting" && link.session) link.greet(); // the other side was started again
       return null;
     case "PeersEvent":
       for (const peer of body.peers) {
@@ -217,6 +220,12 @@ function decode(frames) {
 class Link {
   constructor(endpoint, publicKey, coordinates) {
     Object.assign(this, { endpoint, publicKey, coordinates, number: 0, session: "" });
+    this.greet();
+  }
+
+  greet() {
+    this.session = "";
+    clearInterval(this.redial);
     this.dial();
     this.redial = setInterval(() => (this.session ? clearInterval(this.redial) : this.dial()), GREET_AGAIN_MS);
   }
@@ -241,7 +250,7 @@ class Link {
 
   say(name, body, parentId = 0, buffers = []) {
     const head = encode({ msg_id: ++this.number, parent_id: parentId, session });
-    const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 1, 0, TYPE[name], 0, head.length >> 8, head.length & 0xff]);
+    const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 2, 0, TYPE[name], 0, head.length >> 8, head.length & 0xff]);
     const envelope = Buffer.concat([preamble, head, encode(body)]);
     const { socket } = this;
     this.queue = this.queue.then(() => socket.send([envelope, ...buffers])).catch(() => {});
@@ -256,7 +265,8 @@ class Link {
         const { name, header, body, buffers } = decode(frames);
         parentId = header.msg_id;
         if (name === "WelcomeReply") this.session = header.session;
-        else if (header.session !== this.session) throw refusal("session", "a session that did not greet");
+        else if (name !== "ErrorReply" && !this.session) throw refusal("greeting", `${name} before the greeting`);
+        else if (name !== "ErrorReply" && header.session !== this.session) throw refusal("session", "a session that did not greet");
         const said = answer(this, name, body, buffers);
         progress++;
         if (said) await this.say(said[0], said[1], parentId, said[2] ?? []);

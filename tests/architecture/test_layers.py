@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "agentkd"
 # Top row first. A unit imports only rows below its own; units in one row are independent.
 LAYERS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "testing"},
     {"community", "conformance", "replay", "report"},
     {"agents", "coordinator"},
     {"pipeline"},
@@ -33,7 +33,7 @@ OWNERS = {
     "msgpack": {"messages"},
     "optuna": {"search"},
     "sqlalchemy": {"search"},
-    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community"},
+    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "testing"},
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "training", "networks", "report"},
     "PIL": {"datasets"},
@@ -47,7 +47,7 @@ OWNERS = {
     "mlflow": {"report"},
     "setproctitle": {"launch"},
     "isal": {"exchange"},
-    "numpy": {"agents", "artifacts", "datasets", "exchange", "report", "seeding"},
+    "numpy": {"agents", "artifacts", "datasets", "exchange", "report", "seeding", "testing"},
 }
 EVERYWHERE = {"pydantic"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}

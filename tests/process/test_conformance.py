@@ -38,7 +38,7 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
 
 BROKEN = """
 import sys
-from agentkd.exchange import post, streaming, streams
+from agentkd.exchange import post, sessions, streaming, streams
 from agentkd.agents import agent
 from agentkd.messages import wire
 how = sys.argv.pop(1)
@@ -56,11 +56,12 @@ elif how == "stream.credit":
         return (start, self.size - start) if start < self.size else None
     streams.Outflow.next_chunk = everything
 elif how == "join.other":
-    honest_greeted = post.Post._greeted
-    def greeted(self, peer, message, hello):
-        peer.greeting = hello
-        honest_greeted(self, peer, message, hello)
-    post.Post._greeted = greeted
+    honest_greeted = sessions.Sessions._greeted
+    def greeted(self, key, message, hello):
+        if key in self._peers:
+            self._peers[key].greeting = hello
+        return honest_greeted(self, key, message, hello)
+    sessions.Sessions._greeted = greeted
 from agentkd.cli import main
 main()
 """

@@ -23,7 +23,8 @@ from live_agent import NETWORK, LiveAgent, start_agent
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
-from agentkd.coordinator.dispatch import Dispatcher, Ended, Joined
+from agentkd.coordinator.dispatch import Dispatcher
+from agentkd.coordinator.events import Ended, Joined
 from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
 from agentkd.knowledge.weights import encode_weights
@@ -235,7 +236,7 @@ def test_cases_23_24_27_30_what_a_peer_may_not_pretend(probe: Probe, live: LiveA
         thief.curve_publickey, thief.curve_secretkey = guest.public.encode(), guest.secret.encode()
         thief.curve_serverkey = live.public_key.encode()
         thief.connect(live.endpoint)
-        refused_by(probe, Rule.ORDER, lambda: thief.send_multipart(encode(Message(StatusRequest(), session="1" * 16))))
+        refused_by(probe, Rule.GREETING, lambda: thief.send_multipart(encode(Message(StatusRequest(), session="1" * 16))))
     with Probe(live.endpoint, guest, live.public_key) as other:
         assert other.greet(HelloRequest(agent="coordinator")).body.rule == Rule.IDENTITY
         other.greet(HelloRequest(agent="guest"))
@@ -248,7 +249,7 @@ def test_cases_25_26_saying_something_before_or_again(live: LiveAgent) -> None:
     with live.probe() as probe:
         probe.session = "3" * 16
         answer = probe.ask(PingRequest()).body
-        assert answer.rule in (Rule.ORDER, Rule.SESSION)
+        assert answer.rule in (Rule.GREETING, Rule.SESSION)
         probe.greet()
         assert probe.greet(HelloRequest(device="other")).body.rule == Rule.ORDER
 

@@ -19,7 +19,7 @@ from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
+from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S
 
 pytestmark = pytest.mark.process
@@ -37,6 +37,12 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def servers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launchers start real ones here, not those that tests share."""
+    monkeypatch.setattr("agentkd.launch.local.ForkServer", ForkServer)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[ForkServer]:
     server = ForkServer(("agentkd.cli",), dict(os.environ), tmp_path / "server.log")
@@ -51,13 +57,13 @@ def launcher(tmp_path: Path) -> Iterator[LocalLauncher]:
     made.close()
 
 
-def start(launcher: LocalLauncher, folder: RunFolder, name: str, threads: int = 1) -> AgentProcess:
+def start(launcher: LocalLauncher, folder: RunFolder, name: str, threads: int = 1) -> Fork:
     key_file = folder.keys / f"{name}-0.json"
     save_key_pair(key_file, new_key_pair())
     return launcher.start(name, Slot("cpu", threads), key_file, NOBODY)
 
 
-def until_there(*agents: AgentProcess) -> None:
+def until_there(*agents: Fork) -> None:
     """Waits until they run as agents of their own name."""
     deadline = time.monotonic() + 60
     while not all(agent.pid and agent.key_file.name in " ".join(psutil.Process(agent.pid).cmdline()) for agent in agents):
@@ -155,9 +161,7 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
 
 def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     server = ForkServer(("no_such_module",), dict(os.environ), tmp_path / "server.log")
-    agent = AgentProcess(
-        "agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log")
-    )
+    agent = Fork("agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log"))
     wait_until(lambda: agent.poll() is not None, timeout_s=60)
     assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.stderr_tail()
     server.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import struct
 import subprocess
@@ -15,10 +16,20 @@ from live_agent import free_port
 
 import agentkd
 from agentkd.conformance.probe import Probe
-from agentkd.errors import RemoteAgentError
+from agentkd.errors import RemoteAgentError, Rule
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.knowledge import tensors
-from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeReply, KnowledgeRequest, LeaveRequest, LeftEvent
+from agentkd.messages.bodies import (
+    AssessReply,
+    AssessRequest,
+    ErrorReply,
+    KnowledgeReply,
+    KnowledgeRequest,
+    LeaveRequest,
+    LeftEvent,
+    PingReply,
+    PingRequest,
+)
 
 FOLDER = Path(__file__).parents[2] / "examples" / "other_language"
 VIEWS = agentkd.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
@@ -35,7 +46,7 @@ def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) 
     with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
         guest = community.guest("javascript", key)
         assert not guest.is_here
-        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *community.invitation.split()]
+        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *shlex.split(community.invitation)]
         process = subprocess.Popen(start, stdout=subprocess.PIPE, text=True)
         ended.callback(process.kill)
         assert process.stdout is not None
@@ -60,7 +71,7 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
         save_key_pair(tmp_path / f"{name}.json", new_key_pair())
     address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["--join", address, "--key", str(tmp_path / "agent.json")]
-    arguments += ["--coordinator-key", load_key_pair(tmp_path / "coordinator.json").public]
+    arguments += [f"--coordinator-key={load_key_pair(tmp_path / 'coordinator.json').public}"]
     with subprocess.Popen(["node", str(FOLDER / "agent.mjs"), *arguments], stdout=subprocess.DEVNULL) as agent:
         yield address
         agent.kill()
@@ -73,6 +84,17 @@ def test_the_agent_in_javascript_keeps_every_clause(endpoint: str, tmp_path: Pat
     rows = json.loads(done.stdout)
     assert [row for row in rows if not row["is_kept"]] == [] and done.returncode == 0
     assert next(row for row in rows if row["clause"] == "knowledge.soft_targets")["remark"] == "logits [2, 5, 8, 8]"
+
+
+def test_it_greets_again_when_its_coordinator_does_not_know_it_any_more(endpoint: str, tmp_path: Path) -> None:
+    coordinator, key = load_key_pair(tmp_path / "coordinator.json"), load_key_pair(tmp_path / "agent.json").public
+    with Probe(endpoint, coordinator, key, is_listening=True) as probe:
+        probe.greet(timeout_s=30)
+        probe.want(PingReply, PingRequest())
+        probe.say(ErrorReply(code="protocol", rule=Rule.GREETING, remote_type="RemoteProtocolError", text="who is there?"))
+        probe.greet(timeout_s=30)
+        probe.want(PingReply, PingRequest())
+        assert isinstance(probe.ask(LeaveRequest()).body, LeftEvent)
 
 
 @pytest.mark.parametrize("codec", ["float32", "float16"])

@@ -134,3 +134,26 @@ def test_copies_of_a_teacher_share_the_work_and_change_no_weights(tmp_path: Path
         logs = [path.read_text(encoding="utf-8") for path in (place / "logs").glob("*.audit.jsonl")]
         served.append(sum('"soft_targets"' in log for log in logs))
     assert learned[0] == learned[1] and served == [1, 2]
+
+
+def test_a_community_of_one_process_gives_a_script_the_bits_that_agents_give_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training, two teachers with features and codecs, mutual teaching, protection: every weight has the same digest."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    recipe = {"epochs": 2, "batch_size": 4, "learning_rate": 0.05, "views": agentkd.ViewSettings(crop_height=32, crop_width=32)}
+
+    def script(kind: type[agentkd.Community], record: Path) -> list[str]:
+        with kind(devices="cpu:2", record=record) as community:
+            a, b, c = (community.agent(name, f"tiny_networks:{name[:-1]}") for name in ("tiny1", "other2", "tiny3"))
+            found = [agent.train(SPEC, **recipe) for agent in (a, b)]
+            objectives = [agentkd.SoftTargets(), agentkd.Features({"body": "body"}, weight=1)]
+            found.append(c.distill([a, b], SPEC, objectives, shares=[1, 2], codec="int8", alpha=0.3, **recipe))
+            found += agentkd.mutual(b, c, data=SPEC, **recipe | {"keep": "last"})
+            c.consolidate()
+            found.append(c.train(SPEC, protect=10.0, **recipe | {"keep": "last"}))
+            found.append(a.average([a, c]))
+            return [lesson.result(timeout=120).weights for lesson in found]
+
+    here, there = script(agentkd.testing.Community, tmp_path / "here"), script(agentkd.Community, tmp_path / "there")
+    assert here == there and len(set(here)) == len(here)

@@ -1,8 +1,9 @@
 """The desk: whoever waits is told, whatever ends it; what is recorded is not done again, and nothing is told before."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -13,10 +14,10 @@ from agentkd.community.community import Community
 from agentkd.community.futures import Lesson
 from agentkd.coordinator.crew import Crew, Finished
 from agentkd.coordinator.desk import Desk, Done, Order
-from agentkd.coordinator.watching import Silent
+from agentkd.coordinator.watching import Activity
 from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
-from agentkd.launch.settings import LaunchConfig
-from agentkd.task import DataSource, Status, TaskResult, Train
+from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.task import DataSource, Status, Task, TaskResult, Train
 
 Happening = Finished | BaseException | Callable[[], None]
 GOOD = TaskResult(status=Status.COMPLETED, weights="a" * 64, miou=0.5)
@@ -37,38 +38,60 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-@pytest.fixture
-def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Happening]]:
-    """What happens in the desk's next turn: tasks that agents have done, calls from elsewhere, errors."""
-    given: list[Happening] = []
+class Scripted:
+    """Somebody whose tasks come out as a test says: ``happenings`` are what the next turn brings, one after the other."""
 
-    def turn(crew: Crew) -> list[Finished]:
-        now, given[:] = list(given), []
+    def __init__(self) -> None:
+        self.happenings: list[Happening] = []
+        self.wanted: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *rest: object) -> None: ...
+
+    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
+        self.wanted += [label for _, _, label in tasks]
+
+    def note(self, task: Task, result: TaskResult) -> None: ...
+
+    def turn(self) -> list[Finished]:
+        now, self.happenings = self.happenings, []
+        done = []
         for one in now:
             if isinstance(one, BaseException):
                 raise one
-            if not isinstance(one, Finished):
+            if isinstance(one, Finished):
+                done.append(one)
+            else:
                 one()
-        return [one for one in now if isinstance(one, Finished)]
+        return done
 
-    monkeypatch.setattr(Crew, "turn", turn)
-    yield given
+    def progress(self, key: str) -> TaskProgressEvent | None:
+        return TaskProgressEvent(task=key, attempt=1, step=1, steps=2, loss=0.5)
+
+    def activities(self) -> tuple[Activity, ...]:
+        return ()
+
+    def rouse(self) -> None: ...
 
 
-def desk_in(folder: RunFolder) -> Desk:
-    return Desk(folder, (), LaunchConfig(transport="tcp"), Silent())
+@pytest.fixture
+def crew() -> Scripted:
+    return Scripted()
 
 
 def finished(seed: int, result: TaskResult = GOOD) -> Finished:
     return Finished(work(seed).digest, result, "agent-1", 2, ())
 
 
-def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFolder, results: list[Happening]) -> None:
+def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFolder, crew: Scripted) -> None:
     first, second, later = Lesson(), Lesson(), Lesson()
-    with desk_in(folder) as desk:
+    with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, first), order(1, second)])
         assert desk.turn() == [] and not first.done()
-        results.append(finished(1))
+        assert first._events.get_nowait() == crew.progress(work(1).digest)
+        crew.happenings.append(finished(1))
         assert desk.turn() == [Done(work(1), "task 1", GOOD, 2)]
         assert first.result(0) == second.result(0) == GOOD
         desk.submit([order(1, later)])
@@ -77,11 +100,11 @@ def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFo
         assert [(r.task, r.agent, r.attempts, r.label) for r in journal.records()] == [(work(1), "agent-1", 2, "task 1")]
 
 
-def test_what_is_recorded_is_answered_without_any_agent(folder: RunFolder) -> None:
+def test_what_is_recorded_is_answered_without_any_agent(folder: RunFolder, crew: Scripted) -> None:
     with Journal(folder.journal) as journal:
         journal.commit(Record(work(1), GOOD, "agent-1", 1))
     lesson = Lesson()
-    with desk_in(folder) as desk:
+    with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, lesson)])
         assert [done.is_new for done in desk.turn()] == [False] and lesson.result(0) == GOOD
         assert desk.activities() == () and desk.turn() == []
@@ -90,11 +113,11 @@ def test_what_is_recorded_is_answered_without_any_agent(folder: RunFolder) -> No
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_a_failure_is_recorded_only_where_it_counts_as_a_result(folder: RunFolder, results: list[Happening], keeps: bool) -> None:
+def test_a_failure_is_recorded_only_where_it_counts_as_a_result(folder: RunFolder, crew: Scripted, keeps: bool) -> None:
     lesson = Lesson()
-    with desk_in(folder) as desk:
+    with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, lesson, keeps_failure=keeps)])
-        results.append(finished(1, BAD))
+        crew.happenings.append(finished(1, BAD))
         assert [done.result for done in desk.turn()] == [BAD]
         with pytest.raises(TrainingError, match="non_finite_loss: nan"):
             lesson.result(0)
@@ -102,15 +125,13 @@ def test_a_failure_is_recorded_only_where_it_counts_as_a_result(folder: RunFolde
 
 
 @pytest.mark.parametrize("error", [StorageError("here", "full"), KeyError("a bug"), KeyboardInterrupt(), MemoryError()])
-def test_whatever_ends_the_desk_everybody_who_waits_is_told_why(
-    folder: RunFolder, results: list[Happening], error: BaseException
-) -> None:
+def test_whatever_ends_the_desk_everybody_who_waits_is_told_why(folder: RunFolder, crew: Scripted, error: BaseException) -> None:
     begun, not_yet, too_late = Lesson(), Lesson(), Lesson()
-    desk = desk_in(folder)
+    desk = Desk(folder, lambda: crew)
     with pytest.raises(type(error)), desk:
         desk.submit([order(1, begun)])
         desk.turn()
-        results += [lambda: desk.submit([order(2, not_yet)]), error]
+        crew.happenings += [lambda: desk.submit([order(2, not_yet)]), error]
         desk.turn()
     desk.submit([order(3, too_late)])
     assert all(lesson.exception(0) is error for lesson in (begun, not_yet, too_late))
@@ -118,23 +139,23 @@ def test_whatever_ends_the_desk_everybody_who_waits_is_told_why(
 
 
 def test_a_result_that_cannot_be_recorded_is_not_told_as_one(
-    folder: RunFolder, results: list[Happening], monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(journal: Journal, record: Record) -> bool:
         raise StorageError(journal.path, "No space left on device")
 
     lesson = Lesson()
     monkeypatch.setattr(Journal, "commit", full)
-    with pytest.raises(StorageError), desk_in(folder) as desk:
+    with pytest.raises(StorageError), Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, lesson)])
-        results.append(finished(1))
+        crew.happenings.append(finished(1))
         desk.turn()
     assert isinstance(lesson.exception(0), StorageError)
 
 
-def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder) -> None:
+def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder, crew: Scripted) -> None:
     lesson = Lesson()
-    with desk_in(folder) as desk:
+    with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, lesson)])
         closer = threading.Timer(0.05, desk.close)
         closer.start()
@@ -145,10 +166,10 @@ def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder) -> None:
         lesson.result(0)
 
 
-def test_a_folder_has_one_desk_and_is_not_touched_by_another(folder: RunFolder) -> None:
-    with desk_in(folder), pytest.raises(ArtifactError, match="in use by another"), desk_in(folder):
+def test_a_folder_has_one_desk_and_is_not_touched_by_another(folder: RunFolder, crew: Scripted) -> None:
+    with Desk(folder, lambda: crew), pytest.raises(ArtifactError, match="in use by another"), Desk(folder, lambda: crew):
         pass
-    with desk_in(folder):
+    with Desk(folder, lambda: crew):
         assert RunLock(folder).is_held
 
 
@@ -159,10 +180,15 @@ def test_a_lesson_that_agents_have_begun_is_not_called_off() -> None:
     assert lesson.result(0) == GOOD
 
 
-def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: Path, results: list[Happening]) -> None:
+def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(crew: Crew) -> list[Finished]:
+        if crew._dispatcher.state.waiting:
+            raise KeyError("a bug")
+        return []
+
+    monkeypatch.setattr(Crew, "turn", turn)
     with Community(devices="none", record=tmp_path) as community:
         (lesson,) = community.submit((work(1), "a task"))
-        results.append(KeyError("a bug"))
         with pytest.raises(KeyError, match="a bug"):
             lesson.result(20)
         community._works._thread.join(20)

@@ -1,19 +1,23 @@
 """Who does what: events in, actions out."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from agentkd.agents.agent import _as_reply
 from agentkd.architecture import Architecture
 from agentkd.coordinator.crew import FATAL_CODES
-from agentkd.coordinator.dispatch import (
+from agentkd.coordinator.dispatch import Dispatcher, retell
+from agentkd.coordinator.events import (
     Accept,
     Arrived,
     Cancel,
-    Dispatcher,
     Ended,
     Failed,
     GiveUp,
+    Idle,
     Joined,
     Launch,
     Lost,
@@ -21,7 +25,10 @@ from agentkd.coordinator.dispatch import (
     Ready,
     Start,
     Teach,
+    TeachingFailed,
 )
+from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running, State
+from agentkd.coordinator.story import CHAPTER
 from agentkd.errors import OutOfMemoryError
 from agentkd.messages.bodies import TaskRequest
 from agentkd.recipe import Distillation, Recipe
@@ -184,13 +191,13 @@ def test_weights_that_only_a_guest_holds_are_waited_for_and_never_replaced() -> 
     assert dispatcher.handle(Arrived("js", learns=False, teaches="w9")) == [Move("agent-1", "w9", "js")]
     assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
     dispatcher.want([("b", task(TEACHER))])
-    assert dispatcher.members["js"].weights == "w9", "a guest is not told to adopt other weights"
+    assert dispatcher.state.members["js"].weights == "w9", "a guest is not told to adopt other weights"
 
 
 def test_a_guest_that_neither_learns_nor_teaches_gets_nothing_to_do() -> None:
     dispatcher = Dispatcher(0)
     dispatcher.want([("a", task())])
-    assert dispatcher.handle(Arrived("ann", learns=False)) == [] and dispatcher.members == {}
+    assert dispatcher.handle(Arrived("ann", learns=False)) == [] and dispatcher.state.members == {}
 
 
 def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_attempt() -> None:
@@ -273,3 +280,322 @@ def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up
     dispatcher.handle(Joined("agent-1"))
     assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "a", 2)]
     assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [GiveUp("a")]
+
+
+def test_copies_that_cannot_be_evened_out_further_leave_their_students_where_they_are() -> None:
+    dispatcher = Dispatcher(3, max_copies=2)
+    dispatcher.want([(key, task(TEACHER)) for key in "abc"])
+    for number in (1, 2, 3):
+        dispatcher.handle(Joined(f"agent-{number}"))
+    dispatcher.handle(Joined("agent-4"))
+    assert len(dispatcher.handle(Ready("agent-4", "w1"))) >= 3, "all three start with the one teacher that there is"
+    dispatcher.handle(Joined("agent-5"))
+    assert dispatcher.handle(Ready("agent-5", "w1")) == [Move("agent-1", "w1", "agent-5")]
+    assert dispatcher.students() == {"agent-4": ("agent-2", "agent-3"), "agent-5": ("agent-1",)}
+    for _ in range(3):
+        assert dispatcher.handle(Ready("agent-5", "w1")) == [], "two and one stay two and one"
+
+
+def test_weights_that_need_not_be_taught_are_not_waited_for() -> None:
+    dispatcher = Dispatcher(1)
+    dispatcher.spare({"a": frozenset({"w1"})})
+    dispatcher.want([("a", task(TEACHER))])
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 1, ())]
+
+
+def test_a_student_of_a_cohort_that_was_given_up_is_not_tried_again_when_its_agent_is_lost() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = with_agents(2, {**tasks, "later": task()}, max_attempts=2)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    given_up = dispatcher.handle(Failed("agent-1", a, 1, retryable=False))
+    assert given_up == [GiveUp(a), Cancel("agent-2", b, 1), GiveUp(b, because=a), Start("agent-1", "later", 1)]
+    assert dispatcher.handle(Lost("agent-2")) == [], "nobody wants what it was doing"
+    assert dispatcher.handle(Ended("agent-1", "later", 1)) == [Accept("later")]
+    dispatcher.check()
+
+
+def test_an_agent_that_is_lost_with_a_task_called_off_does_not_take_it_from_whoever_has_it_now() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = Dispatcher(0, max_attempts=3)
+    dispatcher.want(tasks.items())
+    for name in ("ann", "bob"):
+        dispatcher.handle(Arrived(name, learns=True))
+    dispatcher.handle(Failed("ann", a, 1, retryable=False))
+    dispatcher.handle(Arrived("cem", learns=True))
+    assert dispatcher.want(tasks.items()) == [Start("ann", a, 2, ((b, "cem"),)), Start("cem", b, 2, ((a, "ann"),))]
+    assert dispatcher.handle(Lost("bob")) == []
+    assert dispatcher.state.running[b].agent == "cem"
+    dispatcher.check()
+
+
+def test_a_second_greeting_of_a_busy_agent_leaves_it_busy() -> None:
+    dispatcher = with_agents(1, {"a": task(), "b": task()})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Joined("agent-1")) == []
+    dispatcher.check()
+
+
+def test_students_of_a_cohort_that_are_wanted_apart_hear_of_each_other() -> None:
+    (a, first), (b, second) = cohort().items()
+    dispatcher = Dispatcher(2)
+    dispatcher.want([(a, first)])
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.want([(b, second)]) == [Launch("agent-2", "learning", 1)]
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", b, 1, ((a, "agent-1"),)), Move("agent-1", b, "agent-2")]
+    assert dispatcher.handle(Ended("agent-1", a, 1)) == []
+    assert dispatcher.handle(Ended("agent-2", b, 1)) == [Accept(b), Accept(a)]
+
+
+def test_the_rest_of_a_cohort_does_not_wait_for_those_accepted_in_an_earlier_session() -> None:
+    (_, _), (b, second) = cohort().items()
+    dispatcher = with_agents(1, {b: second})
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", b, 1)]
+    assert dispatcher.handle(Ended("agent-1", b, 1)) == [Accept(b)]
+
+
+def test_a_cohort_for_which_there_are_too_few_agents_lets_others_pass() -> None:
+    dispatcher = with_agents(1, {**cohort(), "later": task()})
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "later", 1)]
+    dispatcher.handle(Ended("agent-1", "later", 1))
+    starts = dispatcher.handle(Arrived("ann", learns=True))
+    assert [action.agent for action in starts if isinstance(action, Start)] == ["agent-1", "ann"], "guests are enough"
+
+
+def test_a_guest_that_teaches_does_not_stand_in_the_way_of_another_teacher() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    dispatcher.handle(Arrived("js", learns=False, teaches="w9"))
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
+
+
+def test_a_lesson_that_lacks_what_only_a_guest_has_is_not_prepared_before_the_guest_comes() -> None:
+    foreign = TeacherReference(architecture=None, weights="w9")
+    dispatcher = with_agents(1, {"a": task(foreign, TEACHER)})
+    assert dispatcher.handle(Joined("agent-1")) == []
+    assert dispatcher.handle(Arrived("js", learns=False, teaches="w9")) == [Launch("agent-2", "teaching", 0)]
+    dispatcher.check()
+
+
+def test_teachers_are_started_for_as_many_lessons_as_there_are_free_agents() -> None:
+    weights = [f"w{number}" for number in range(20)]
+    dispatcher = with_agents(1, {w: task(TeacherReference(architecture=ARCHITECTURE, weights=w)) for w in weights})
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)], "one, and not twenty"
+
+
+def test_a_copy_that_is_no_longer_needed_teaches_something_else() -> None:
+    dispatcher = Dispatcher(2, max_copies=2)
+    dispatcher.want([("a", task(TEACHER)), ("b", task(TEACHER)), ("c", task(OTHER))])
+    for number in (1, 2, 3, 4):
+        dispatcher.handle(Joined(f"agent-{number}"))
+    dispatcher.handle(Ready("agent-3", "w1"))
+    assert dispatcher.handle(Ready("agent-4", "w1")) == [Move("agent-1", "w1", "agent-4")]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Teach("agent-4", OTHER, DATA)]
+    dispatcher.check()
+
+
+def test_students_stay_where_they_are_when_nothing_changes() -> None:
+    dispatcher = Dispatcher(3, max_copies=2)
+    dispatcher.want((name, task(TEACHER)) for name in "abc")
+    for number in range(1, 6):
+        dispatcher.handle(Joined(f"agent-{number}"))
+    dispatcher.handle(Ready("agent-4", "w1"))
+    dispatcher.handle(Ready("agent-5", "w1"))
+    shared = dispatcher.students()
+    assert sorted(len(students) for students in shared.values()) == [1, 2]
+    for event in (Joined("agent-1"), Ended("nobody", "a", 1), Ready("agent-4", "w1"), Ended("agent-1", "a", 9)):
+        assert dispatcher.handle(event) == [] and dispatcher.students() == shared
+    dispatcher.check()
+
+
+def test_weights_that_could_not_be_adopted_are_tried_again_at_once_and_their_students_given_up_in_the_end() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER), "b": task()}, max_attempts=2)
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.state.running.keys() == {"b"}
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Ended("agent-1", "b", 1)) == [Accept("b"), Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(TeachingFailed("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(TeachingFailed("agent-2")) == [GiveUp("a", untaught="w1")]
+    assert dispatcher.want([("a", task(TEACHER))]) == [Teach("agent-2", TEACHER, DATA)], "who wants it again tries again"
+    assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
+
+
+def test_weights_that_an_agent_refuses_to_read_about_are_not_tried_again() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(TeachingFailed("agent-2", retryable=False)) == [GiveUp("a", untaught="w1")]
+
+
+def test_a_student_that_comes_back_to_a_teacher_that_nobody_can_replace_is_given_up() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)}, max_attempts=3)
+    for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1"), Lost("agent-2"), Joined("agent-3")):
+        dispatcher.handle(event)
+    assert dispatcher.handle(TeachingFailed("agent-3", retryable=False)) == [], "it may do without the rest of the lesson"
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [GiveUp("a", untaught="w1")]
+
+
+def test_a_task_whose_agent_says_for_long_that_it_is_idle_is_tried_again() -> None:
+    dispatcher = with_agents(1, {"a": task()}, max_attempts=2)
+    assert dispatcher.handle(Idle("agent-1")) == [], "it is only starting"
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Idle("agent-1")) == [Cancel("agent-1", "a", 1), Start("agent-1", "a", 2)]
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [], "the answer to the cancellation"
+    assert dispatcher.handle(Idle("agent-1")) == [Cancel("agent-1", "a", 2), GiveUp("a")]
+    assert dispatcher.handle(Idle("agent-1")) == [], "and so it is"
+
+
+def test_an_agent_that_is_idle_after_its_task_was_called_off_is_free() -> None:
+    tasks = cohort()
+    dispatcher = with_agents(2, tasks)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    dispatcher.handle(Failed("agent-1", next(iter(tasks)), 1, retryable=False))
+    dispatcher.want([("later", task()), ("last", task())])
+    assert dispatcher.handle(Idle("agent-2")) == [Start("agent-2", "last", 1)]
+
+
+def test_an_agent_that_is_idle_instead_of_adopting_is_asked_again() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Idle("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+
+
+def test_a_lesson_starts_once_its_teacher_need_not_be_there() -> None:
+    foreign = TeacherReference(architecture=None, weights="w9")
+    dispatcher = with_agents(1, {"a": task(foreign)})
+    assert dispatcher.handle(Joined("agent-1")) == []
+    assert dispatcher.spare({"a": frozenset({"w9"})}) == [Start("agent-1", "a", 1)]
+    assert dispatcher.spare({"a": frozenset({"w9"})}) == []
+
+
+def test_a_story_can_be_read_and_told_again() -> None:
+    dispatcher = with_agents(1, {"a" * 64: task(TEACHER)})
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    story = dispatcher.story()
+    assert str(story).splitlines() == [
+        "Wanted(((aaaaaaaaaaaa, distill))) -> Launch(agent-1, learning, 0)",
+        "Joined(agent-1) -> Launch(agent-2, teaching, 0)",
+        "Joined(agent-2) -> Teach(agent-2, w1, s)",
+    ]
+    again = retell(story)
+    assert again.story() == story and again.state == dispatcher.state
+    assert again.handle(Ready("agent-2", "w1")) == dispatcher.handle(Ready("agent-2", "w1")) != []
+
+
+def test_of_a_long_story_the_beginning_is_forgotten_and_the_rest_can_still_be_told_again() -> None:
+    dispatcher = Dispatcher(0)
+    for number in range(3 * CHAPTER):
+        dispatcher.want([(str(number), task())])
+        dispatcher.handle(Arrived("ann", learns=True))
+    story = dispatcher.story()
+    assert CHAPTER <= len(story.told) <= 2 * CHAPTER
+    again = retell(story)
+    assert again.state == dispatcher.state and again.story() == story
+
+
+def corrupt(state: State, what: str) -> None:
+    """A state in which one thing is wrong."""
+    member, running = state.members["agent-1"], state.running["a"]
+    if what == "runs at agent-1, who is idle":
+        member.condition, member.task = Condition.IDLE, ""
+    elif what == "is idle and has the task":
+        state.members["ann"] = Member("ann", Bench.LEARNING, GUEST_SLOT, Condition.IDLE, "b")
+    elif what == "on the bench of teachers":
+        member.bench = Bench.TEACHING
+    elif what == "on the bench of learners":
+        state.members["agent-3"].bench, state.members["agent-3"].slot = Bench.LEARNING, 1
+    elif what == "is teaching and has the weights ''":
+        state.members["agent-3"].weights = ""
+    elif what == "about 0 datasets":
+        state.members["agent-3"].data = ()
+    elif what == "the guest agent-3 is adopting":
+        state.members["agent-3"].slot, state.members["agent-3"].condition = GUEST_SLOT, Condition.ADOPTING
+    elif what == "2 learning agents have slot 0":
+        state.members["agent-2"].slot = 0
+    elif what == "has slot 7 of 2":
+        member.slot = 7
+    elif what == "2 agents teach w1, more than 1":
+        state.members["copy"] = replace(state.members["agent-3"], name="copy")
+    elif what == "a is ['waiting', 'running']":
+        state.waiting["a"] = state.tasks["a"]
+    elif what == "is ['running'] and not known":
+        del state.tasks["b"]
+    elif what == "z is nowhere":
+        state.tasks["z"] = task()
+    elif what == "c waits after 3 attempts":
+        state.attempts["c"] = 3
+    elif what == "so has everybody whom it waits for":
+        state.ended["e"], state.tasks["e"], state.cohorts["e"] = "agent-1", task(), ("e",)
+    elif what == "who is gone":
+        del state.members["agent-1"]
+    elif what == "a runs in attempt 1 after 2 attempts":
+        state.attempts["a"] = 2
+    elif what == "which it does not name":
+        running.teachers["w2"] = "agent-3"
+    elif what == "who does not teach w1 any more":
+        running.teachers["w1"] = "agent-2"
+    elif what == "who has 2 students":
+        state.max_copies = 2
+        state.members["copy"] = replace(state.members["agent-3"], name="copy")
+    elif what == "and it runs at":
+        state.tasks |= cohort()
+        first, second = cohort()
+        state.cohorts |= {first: (first, second), second: (second, first)}
+        state.running[first] = Running("agent-1", 1, {second: "agent-1"})
+        state.running[second] = Running("agent-2", 1, {first: "agent-2"})
+        state.attempts |= {first: 1, second: 1}
+    elif what == "c waits for w2, and nobody is to teach it":
+        state.members["ann"] = Member("ann", Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
+    elif what == "c waits for w2, tried too often":
+        state.unadopted["w2"] = 3
+    else:
+        assert what == "it would be decided: Start"
+        state.waiting = {"d": task(), **state.waiting}
+        state.tasks["d"] = state.waiting["d"]
+        state.cohorts["d"] = ("d",)
+        state.members["ann"] = Member("ann", Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "runs at agent-1, who is idle",
+        "is idle and has the task",
+        "on the bench of teachers",
+        "on the bench of learners",
+        "is teaching and has the weights ''",
+        "about 0 datasets",
+        "the guest agent-3 is adopting",
+        "2 learning agents have slot 0",
+        "has slot 7 of 2",
+        "2 agents teach w1, more than 1",
+        "a is ['waiting', 'running']",
+        "is ['running'] and not known",
+        "z is nowhere",
+        "c waits after 3 attempts",
+        "so has everybody whom it waits for",
+        "who is gone",
+        "a runs in attempt 1 after 2 attempts",
+        "which it does not name",
+        "who does not teach w1 any more",
+        "who has 2 students",
+        "and it runs at",
+        "c waits for w2, and nobody is to teach it",
+        "c waits for w2, tried too often",
+        "it would be decided: Start",
+    ],
+)
+def test_a_state_that_cannot_be_is_named(what: str) -> None:
+    dispatcher = Dispatcher(2)
+    dispatcher.want([("a", task(TEACHER)), ("b", task(TEACHER)), ("c", task(OTHER))])
+    for event in (Joined("agent-1"), Joined("agent-2"), Joined("agent-3"), Ready("agent-3", "w1")):
+        dispatcher.handle(event)
+    assert dispatcher.state.running.keys() == {"a", "b"}
+    dispatcher.check()
+    corrupt(dispatcher.state, what)
+    with pytest.raises(AssertionError, match=re.escape(what)):
+        dispatcher.check()

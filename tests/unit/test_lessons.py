@@ -24,6 +24,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError, TaskCancelledError
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
+from agentkd.exchange.segments import SegmentPool
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
     ErrorReply,
@@ -31,6 +32,7 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     PeerAddress,
     Piece,
+    ReleaseEvent,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -56,10 +58,12 @@ class Lending(Carrier):
     def fetch(self, *args: Any, **options: Any) -> Fetched:
         fetched = super().fetch(*args, **options)
         self.num_lent += 1
-        return Fetched(fetched.data, fetched.way, self._take_back)
 
-    def _take_back(self) -> None:
-        self.num_lent -= 1
+        def give_back() -> None:
+            self.num_lent -= 1
+            fetched.release()
+
+        return Fetched(fetched.data, fetched.way, give_back)
 
 
 class Table:
@@ -76,6 +80,7 @@ class Table:
             teachers=(teacher,),
             distillation=Distillation(),
         )
+        self.task = task
         self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
         self.carrier = Lending(self.post)  # type: ignore[arg-type]
         self.lesson = RemoteLesson(
@@ -315,3 +320,52 @@ def test_the_weight_of_an_objective_follows_its_schedule() -> None:
     assert term("constant", 0.25) > 0
     assert term("fall", 0.25) == pytest.approx(0.75 * term("constant", 0.25))
     assert term("rise", 0.0) == 0
+
+
+def test_what_teachers_lent_is_given_back_once_the_next_step_begins_and_when_the_lesson_ends(table: Table) -> None:
+    pool = SegmentPool()
+    buffer = tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)})
+    for number in (2, 3, 1):
+        segment = pool.take(len(buffer))
+        segment.view[: len(buffer)] = buffer
+        table.answer(number, piece=Piece(way="shared", size_bytes=len(buffer), handle=pool.lease("student", segment)))
+        pool.give(segment)
+
+    def given_back() -> list[int]:
+        return [lease for _, body, _ in table.post.said if isinstance(body, ReleaseEvent) for lease in body.leases]
+
+    table.hear(0)
+    assert given_back() == [], "what is in use is not given back"
+    table.hear(1)
+    assert given_back() == [3]
+    table.lesson.close()
+    assert sorted(given_back()) == [1, 2, 3] and table.post.open == set()
+    pool.close()
+
+
+def test_what_was_heard_can_be_looked_at_before_it_is_used_and_is_counted_once(table: Table) -> None:
+    table.answer(1, value=1.0, teacher_s=0.5, is_cached=True)
+    assert table.lesson.peek(0)[0]["logits"].unique().item() == 1.0
+    assert table.hear(0)[0]["logits"].unique().item() == 1.0
+    table.answer(2, value=2.0, teacher_s=0.25)
+    assert table.hear(1)[0]["logits"].unique().item() == 2.0
+    summary = table.lesson.summary()
+    assert (summary.requests, summary.teacher_s, summary.cached, summary.recorded) == (STEPS_AHEAD + 1, 0.75, 1, 0)
+    assert summary.bytes_received == 2 * len(tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)}))
+    assert summary.waited_s > 0
+
+
+def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
+    buffer = tensors.encode({"logits": torch.full((4, 5, 8, 8), 3.0, dtype=torch.float16)})
+    plain = Table()
+    first = lesson_request(plain.task, plain.feed, plain.task.teachers[0], 0)
+    told = Told(DIGEST, 7, request_digest(first), "the piece", len(buffer), 0.5)
+    obtained: list[str] = []
+    table = Table(recorded={told.request: told}, obtain=lambda digest: obtained.append(digest) or buffer)
+    assert table.hear(0)[0]["logits"].unique().item() == 3.0
+    assert obtained == ["the piece"] and [request.views for _, request, _ in table.post.said] == [
+        table.feed.views(step) for step in range(1, STEPS_AHEAD)
+    ]
+    summary = table.lesson.summary()
+    assert (summary.recorded, summary.saved_s, summary.requests) == (1, 0.5, STEPS_AHEAD - 1)

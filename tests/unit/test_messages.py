@@ -115,3 +115,13 @@ def test_bad_frames_are_refused(frames) -> None:
 def test_unknown_optional_fields_are_ignored() -> None:
     body = msgpack.packb({"progress": 1, "is_busy": False, "from_the_future": 3})
     assert decode([envelope(preamble(number=3), HEADER, body)]).body == bodies.HeartbeatEvent(progress=1, is_busy=False)
+
+
+@pytest.mark.parametrize("rest", [msgpack.packb({"task": 3}), b"\xc1"], ids=["another shape", "no msgpack"])
+def test_a_refusal_names_the_message_if_its_number_could_be_read(rest: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode([envelope(preamble(number=10), header(msg_id=77), rest)])
+    assert caught.value.msg_id == 77
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode([envelope(preamble(number=10), header(msg_id="77"), rest)])
+    assert caught.value.msg_id == 0

@@ -9,9 +9,12 @@ import pytest
 import zmq
 from sides import RawPeer, Side, wait_until
 
+from agentkd.conformance.clauses import all_clauses, play
+from agentkd.conformance.probe import Probe
 from agentkd.errors import ChannelClosedError, LaunchError, RemoteProtocolError, Rule
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Manners, Post
+from agentkd.messages import dialogues
 from agentkd.messages.bodies import (
     AdmittedPeer,
     ErrorReply,
@@ -118,7 +121,7 @@ def test_nothing_may_be_said_before_the_greeting_and_no_other_session_afterwards
     host, guest, _ = sides
     host.post.allow([guest.key])
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
-        assert raw.ask(PingRequest(text="x")).body.rule == Rule.ORDER
+        assert raw.ask(PingRequest(text="x")).body.rule == Rule.GREETING
         assert isinstance(raw.greet(device="cpu").body, WelcomeReply)
         assert isinstance(raw.greet(device="cpu").body, WelcomeReply), "the same greeting again is harmless"
         assert raw.greet(device="other").body.rule == Rule.ORDER
@@ -126,6 +129,19 @@ def test_nothing_may_be_said_before_the_greeting_and_no_other_session_afterwards
         assert raw.ask(PingRequest(text="x")).body.rule == Rule.SESSION
         assert isinstance(raw.greet().body, WelcomeReply), "a process that was started again greets again"
         assert raw.ask(PingRequest(text="x")).body == PingReply(text="x")
+
+
+@pytest.mark.parametrize("told", [Rule.GREETING, Rule.ORDER])
+def test_the_conformance_kit_hears_by_which_rule_one_is_refused_who_did_not_greet(monkeypatch, told: Rule) -> None:
+    honest = dialogues._refuse
+    monkeypatch.setattr(dialogues, "_refuse", lambda rule, *rest: honest(told if rule is Rule.GREETING else rule, *rest))
+    side, keys = Side(), new_key_pair()
+    side.post.allow([keys.public])
+    first = next(clause for clause in all_clauses(2, may_end=False) if clause.name == "join.first")
+    with Probe(side.post.endpoint, keys, side.key) as probe:
+        [verdict] = play(probe, (first,))
+    assert verdict.is_kept == (told is Rule.GREETING)
+    side.post.close()
 
 
 def test_a_version_that_is_not_spoken_and_a_name_that_is_not_the_keys_are_refused(sides) -> None:
@@ -164,9 +180,12 @@ def test_a_peer_that_comes_back_is_welcomed_before_it_gets_what_waited_for_it(si
     host.post.allow([guest.key])
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
         raw.greet()
-    for _ in range(3):
+
+    def is_gone() -> bool:  # until ZeroMQ knows, it takes what is sent, and loses it
         host.post.send(guest.key, BEAT)
-    wait_until(lambda: bool(host.post._unsent))
+        return host.post.num_waiting > 0
+
+    wait_until(is_gone)
     with RawPeer(host.post.endpoint, host.key, guest.post.keys) as raw:
         assert isinstance(raw.greet().body, WelcomeReply)
         assert raw.hear().body == BEAT

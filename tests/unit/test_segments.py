@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from sides import wait_until
 
 from agentkd.errors import ExchangeError, RemoteProtocolError
-from agentkd.exchange.segments import SegmentPool, SegmentReader
+from agentkd.exchange.segments import MAX_MAPPED, Segment, SegmentPool, SegmentReader
 from agentkd.messages.bodies import SharedHandle
 
 PEER, OTHER = "p" * 40, "o" * 40
@@ -130,6 +131,28 @@ def test_writing_to_what_was_read_does_not_reach_the_owner() -> None:
     view[:1] = b"b"
     assert bytes(segment.view[:1]) == b"a"
     pool.close()
+
+
+def test_several_threads_may_read_more_segments_than_are_kept_mapped() -> None:
+    segments = [Segment(1) for _ in range(MAX_MAPPED + 30)]
+    for number, segment in enumerate(segments):
+        segment.view[:2] = number.to_bytes(2)
+    handles, reader = [segment.handle(lease=1) for segment in segments], SegmentReader()
+
+    def read(start: int) -> bool:
+        order = [(start + 7 * step) % len(handles) for step in range(20 * len(handles))]
+        return all(int.from_bytes(reader.read(handles[number], 2)) == number for number in order)
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(read, range(0, 40, 10)))
+    finally:
+        sys.setswitchinterval(often)
+    assert len(reader._mapped) == MAX_MAPPED
+    for segment in segments:
+        segment.close()
 
 
 def test_a_handle_that_is_not_a_sealed_segment_of_agentkd_is_refused(tmp_path: Path) -> None:

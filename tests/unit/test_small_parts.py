@@ -1,11 +1,10 @@
-"""Devices, liveness, keys, seeds, the public names and the table's forms."""
+"""Devices, liveness, keys, seeds and the table's forms."""
 
 import stat
 from pathlib import Path
 
 import pytest
 
-import agentkd
 from agentkd import seeding
 from agentkd.agents import agent
 from agentkd.errors import ConfigError, StorageError
@@ -69,14 +68,6 @@ def test_seeds_and_generators_depend_on_their_keys_alone() -> None:
     assert seeding.derive(1, "a") != seeding.derive(1, "b") != seeding.derive("1", "b")
     assert seeding.generator("x", 1).random(3).tolist() == seeding.generator("x", 1).random(3).tolist()
     assert 0 <= seeding.derive("z") < 2**63
-
-
-def test_public_names_exist_and_are_few() -> None:
-    assert len(agentkd.__all__) <= 20
-    for name in agentkd.__all__:
-        assert getattr(agentkd, name) is not None
-    with pytest.raises(AttributeError, match="it has AgentKDError"):
-        _ = agentkd.Nothing
 
 
 def test_an_agent_knows_its_coordinator_before_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,159 @@
+"""What happens to a dispatcher, and what it decides: events and actions, plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agentkd.coordinator.state import Bench
+from agentkd.task import DataSource, Task, TeacherReference
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Tasks, by digest, are to be done, in this order."""
+
+    tasks: tuple[tuple[str, Task], ...]
+
+
+@dataclass(frozen=True)
+class Spared:
+    """For tasks, by digest: the weights that need not be taught, because all that they would say is recorded."""
+
+    spared: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An agent said hello."""
+
+    agent: str
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """An agent that somebody else started said hello: it learns, or teaches these weights and no others, or neither."""
+
+    agent: str
+    learns: bool
+    teaches: str = ""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An agent ended, fell silent or hangs."""
+
+    agent: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An agent answered a task with a result."""
+
+    agent: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
+
+    agent: str
+    task: str
+    attempt: int
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An agent adopted weights and teaches now."""
+
+    agent: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class TeachingFailed:
+    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
+
+    agent: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An agent has said for long that it has nothing to do: what it was asked last was lost, or its answer was."""
+
+    agent: str
+
+
+Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | TeachingFailed | Idle
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Start an agent process."""
+
+    agent: str
+    bench: Bench
+    slot: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Send a task to an agent. ``teachers`` names the agent that serves each teacher's weights."""
+
+    agent: str
+    task: str
+    attempt: int
+    teachers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Teach:
+    """Have an agent adopt weights and teach."""
+
+    agent: str
+    teacher: TeacherReference
+    data: DataSource
+
+
+@dataclass(frozen=True)
+class Move:
+    """Tell a student that another agent serves those weights now."""
+
+    student: str
+    weights: str
+    teacher: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The result is current: commit it."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The task has used up its attempts.
+
+    Args:
+        because: another task that has, and that it cannot do without.
+        untaught: weights that it should learn from and that no agent could adopt.
+    """
+
+    task: str
+    because: str = ""
+    untaught: str = ""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Tell an agent to stop a task."""
+
+    agent: str
+    task: str
+    attempt: int
+
+
+Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel

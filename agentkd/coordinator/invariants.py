@@ -1,0 +1,133 @@
+"""What always holds of the state of a dispatcher, whatever has happened. Looks, and changes nothing.
+
+Agents:
+
+1. Exactly who is busy has a task. Only learning agents are; only teaching agents adopt and teach.
+2. Exactly who adopts or teaches has weights, and about some data, unless it is a guest.
+3. A guest is never starting or adopting: it is not told to teach what it does not have.
+4. No two learning agents that were started have the same slot, and every slot is one of those there are.
+5. Of weights there are no more copies than allowed, guests aside.
+
+Tasks:
+
+6. Every task known is in exactly one of these: waiting, running, ended, done. What was given up is in none, and not known.
+7. A running task is in the hands of one agent, which is busy with it; whoever is busy with another has been told to stop.
+8. The attempt that runs is the newest; what runs has not been started too often, and what waits may be started again.
+9. Only students that teach each other end without being done, and not all of them.
+
+Teachers of a task that runs:
+
+10. They are its references, or the others of its cohort, and nobody else.
+11. One that is gone is being replaced: nobody teaches its weights now about these data, or the student would have been told.
+12. A student hears each other one of its cohort that runs where it runs.
+13. No student could be moved so that the copies of its teacher would be shared more evenly.
+
+What waits:
+
+14. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
+    bench of teachers, or to other weights, and will be asked next.
+15. No lesson waits for weights that were tried too often.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from agentkd.coordinator.state import Bench, Condition, Member, Running, State
+
+
+def broken(state: State) -> list[str]:
+    """What does not hold, each in a sentence; empty if all is well."""
+    found: list[str] = []
+    for member in state.members.values():
+        found += _of_member(state, member)
+    found += _of_bench(state)
+    for key in {**state.tasks, **state.waiting, **state.running, **state.ended}:
+        found += _of_task(state, key)
+    for key, running in state.running.items():
+        found += _of_running(state, key, running)
+        found += _of_teachers(state, key, running)
+    return found or list(_of_waiting(state))
+
+
+def _of_member(state: State, member: Member) -> Iterator[str]:
+    name, condition = member.name, member.condition
+    if (condition is Condition.BUSY) != bool(member.task):
+        yield f"{name} is {condition} and has the task {member.task!r}"
+    if condition is Condition.BUSY and member.bench is not Bench.LEARNING:
+        yield f"{name} is busy with a task on the bench of teachers"
+    teaches = condition in (Condition.ADOPTING, Condition.TEACHING)
+    if teaches and member.bench is not Bench.TEACHING:
+        yield f"{name} is {condition} on the bench of learners"
+    if teaches != bool(member.weights):
+        yield f"{name} is {condition} and has the weights {member.weights!r}"
+    if not member.is_guest and teaches != bool(member.data):
+        yield f"{name} is {condition} about {len(member.data)} datasets"
+    if member.is_guest and condition in (Condition.STARTING, Condition.ADOPTING):
+        yield f"the guest {name} is {condition}"
+
+
+def _of_bench(state: State) -> Iterator[str]:
+    started = [member for member in state.members.values() if not member.is_guest]
+    slots = Counter(member.slot for member in started if member.bench is Bench.LEARNING)
+    yield from (f"{number} learning agents have slot {slot}" for slot, number in slots.items() if number > 1)
+    yield from (f"{m.name} has slot {m.slot} of {state.num_slots}" for m in started if not 0 <= m.slot < state.num_slots)
+    for weights, number in Counter(member.weights for member in started if member.weights).items():
+        if number > max(1, state.max_copies):
+            yield f"{number} agents teach {weights}, more than {state.max_copies}"
+
+
+def _of_task(state: State, key: str) -> Iterator[str]:
+    where = [name for name in ("waiting", "running", "ended", "done") if key in getattr(state, name)]
+    if key not in state.tasks:
+        yield f"{key} is {where} and not known"
+    elif len(where) != 1:
+        yield f"{key} is {where or 'nowhere'}"
+    if key in state.waiting and state.attempts_left(key) <= 0:
+        yield f"{key} waits after {state.attempts.get(key, 0)} attempts"
+    if key in state.ended:
+        cohort = [other for other in state.cohorts[key] if other in state.tasks]
+        if all(other in state.ended or other in state.done for other in cohort):
+            yield f"{key} has ended, and so has everybody whom it waits for"
+
+
+def _of_running(state: State, key: str, running: Running) -> Iterator[str]:
+    member = state.members.get(running.agent)
+    if member is None:
+        yield f"{key} runs at {running.agent}, who is gone"
+    elif (member.condition, member.task) != (Condition.BUSY, key):
+        yield f"{key} runs at {running.agent}, who is {member.condition} with {member.task!r}"
+    attempts, spent = state.attempts.get(key, 0), state.spent.get(key, 0)
+    if running.attempt != attempts or state.attempts_left(key) < 0:
+        yield f"{key} runs in attempt {running.attempt} after {attempts} attempts, of which {spent} do not count"
+
+
+def _of_teachers(state: State, key: str, running: Running) -> Iterator[str]:
+    if key not in state.tasks:
+        return
+    task, cohort = state.tasks[key], set(state.cohorts[key]) - {key}
+    known = cohort or {teacher.weights for teacher in task.taught_by}
+    yield from (f"{key} is taught by {weights}, which it does not name" for weights in running.teachers.keys() - known)
+    for other in cohort & state.running.keys():
+        if running.teachers.get(other) != state.running[other].agent:
+            yield f"{key} hears {other} at {running.teachers.get(other)}, and it runs at {state.running[other].agent}"
+    if cohort:
+        return
+    load = Counter(agent for other in state.running.values() for agent in other.teachers.values())
+    for weights, agent in running.teachers.items():
+        able = [m for m in state.members.values() if (m.weights, m.condition) == (weights, Condition.TEACHING)]
+        able = [m for m in able if m.name != agent and (m.is_guest or task.data in m.data)]
+        teacher = state.members.get(agent)
+        if able and (teacher is None or teacher.weights != weights):
+            yield f"{key} learns from {agent}, who does not teach {weights} any more, though {able[0].name} does"
+        elif any(load[m.name] + 1 < load[agent] for m in able):
+            yield f"{key} learns from {agent}, who has {load[agent]} students, and {able[0].name} has {load[able[0].name]}"
+
+
+def _of_waiting(state: State) -> Iterator[str]:
+    for key in state.waiting:
+        yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
+    members, first = state.members.values(), next(iter(state.waiting), "")
+    is_free = any((m.bench, m.condition) == (Bench.LEARNING, Condition.IDLE) for m in members)
+    is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
+    if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):
+        yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())

@@ -1,0 +1,151 @@
+"""How things stand with the agents and the tasks of a crew: all that a dispatcher remembers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from agentkd.task import DataSource, Task, TeacherReference
+
+GUEST_SLOT = -1
+
+
+class Bench(StrEnum):
+    """What an agent was started for."""
+
+    LEARNING = "learning"
+    TEACHING = "teaching"
+
+
+class Condition(StrEnum):
+    """What an agent is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    ADOPTING = "adopting"
+    TEACHING = "teaching"
+
+
+@dataclass
+class Member:
+    """One agent as the coordinator sees it."""
+
+    name: str
+    bench: Bench
+    slot: int
+    condition: Condition = Condition.STARTING
+    task: str = ""
+    weights: str = ""
+    data: tuple[DataSource, ...] = ()
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether somebody else started it."""
+        return self.slot == GUEST_SLOT
+
+    def rest(self) -> None:
+        """Has nothing to do from now on."""
+        self.condition, self.task, self.weights, self.data = Condition.IDLE, "", "", ()
+
+
+@dataclass
+class Running:
+    """A task in an agent's hands. ``attempt`` is the fence: answers of an earlier attempt are void."""
+
+    agent: str
+    attempt: int
+    teachers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """Agents by name, tasks by digest. Every task known is either waiting, running, ended or done.
+
+    Args:
+        num_slots: learning agents that may be started.
+        max_attempts: how often a task is tried before it is given up, and weights are before their students are.
+        max_copies: how many agents may teach with the same weights when several students learn from them.
+        ended: of a cohort, who has a result while others have none yet, and by which agent.
+        cohorts: for every task that was ever wanted, those that are accepted together with it, itself first.
+        attempts: how often a task was started; never forgotten, so that no attempt has the number of an earlier one.
+        spent: those attempts of a task that do not count, since it was given up after them.
+        spared: see ``Spared``.
+        unadopted: how often these weights could not be adopted since a student of them was wanted last.
+        num_names: agents that were started.
+    """
+
+    num_slots: int
+    max_attempts: int
+    max_copies: int
+    members: dict[str, Member] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    waiting: dict[str, Task] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    cohorts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
+    spared: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unadopted: dict[str, int] = field(default_factory=dict)
+    num_names: int = 0
+
+    def copy(self) -> "State":
+        """The same, on its own from now on."""
+        return replace(
+            self,
+            members={name: replace(member) for name, member in self.members.items()},
+            tasks=dict(self.tasks),
+            waiting=dict(self.waiting),
+            running={key: replace(running, teachers=dict(running.teachers)) for key, running in self.running.items()},
+            ended=dict(self.ended),
+            done=set(self.done),
+            cohorts=dict(self.cohorts),
+            attempts=dict(self.attempts),
+            spent=dict(self.spent),
+            spared=dict(self.spared),
+            unadopted=dict(self.unadopted),
+        )
+
+    def runs_at(self, agent: str, task: str) -> bool:
+        """Whether a task is in the hands of that agent now, and not another's, or cancelled."""
+        running = self.running.get(task)
+        return running is not None and running.agent == agent
+
+    def is_current(self, agent: str, task: str, attempt: int) -> bool:
+        """Whether what an agent says about an attempt of a task counts."""
+        running = self.running.get(task)
+        return running is not None and (running.agent, running.attempt) == (agent, attempt)
+
+    def attempts_left(self, task: str) -> int:
+        """How often it may still be started before it is given up."""
+        return self.max_attempts - self.attempts.get(task, 0) + self.spent.get(task, 0)
+
+    def taught_by(self, key: str) -> list[TeacherReference]:
+        """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""
+        teachers, spared = self.tasks[key].taught_by, self.spared.get(key, frozenset())
+        if key in self.running:
+            return [teacher for teacher in teachers if teacher.weights in self.running[key].teachers]
+        return [teacher for teacher in teachers if teacher.weights not in spared]
+
+    def needed(self, key: str) -> set[str]:
+        """The weights of those."""
+        return {teacher.weights for teacher in self.taught_by(key)}
+
+    def held(self) -> set[str]:
+        """Weights that somebody teaches, or is about to."""
+        return {member.weights for member in self.members.values()} - {""}
+
+    def is_adoptable(self, reference: TeacherReference) -> bool:
+        """Whether it is of use to ask one more agent to teach these weights."""
+        return reference.architecture is not None and self.unadopted.get(reference.weights, 0) < self.max_attempts
+
+    def can_be_taught(self, key: str) -> bool:
+        """Whether each of its teachers is there, or can be prepared: not a guest who is away, nor what was tried too often."""
+        held = self.held()
+        return all(teacher.weights in held or self.is_adoptable(teacher) for teacher in self.taught_by(key))
+
+    def untaught(self, key: str) -> set[str]:
+        """Those of the weights that a task needs that nobody teaches, and that were tried too often."""
+        tried = {t.weights for t in self.taught_by(key) if t.architecture is not None and not self.is_adoptable(t)}
+        return tried - self.held()

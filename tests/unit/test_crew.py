@@ -1,0 +1,191 @@
+"""A crew and an agent that refuses, or does not hear, what it is asked: nobody waits for ever."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agentkd.architecture import Architecture
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.events import Start, Teach
+from agentkd.coordinator.requests import Requests
+from agentkd.coordinator.watching import Silent
+from agentkd.errors import RemoteProtocolError, Rule
+from agentkd.exchange.grants import EVERYTHING, Grants
+from agentkd.exchange.keys import load_key_pair
+from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.launch.devices import Slot
+from agentkd.launch.local import Contact
+from agentkd.launch.settings import LaunchConfig
+from agentkd.messages.bodies import AdmittedPeer, Body, HeartbeatEvent, HelloRequest, TaskReply, TaskRequest, TeachRequest
+from agentkd.recipe import Distillation
+from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
+
+DATA = DataSource(spec="s", content_digest="d")
+ARCHITECTURE = Architecture(family="unet", num_classes=2)
+TASK = Train(architecture=ARCHITECTURE, data=DATA)
+TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
+GOOD = TaskResult(status=Status.COMPLETED, miou=0.5)
+TURNS_S = 30.0
+BEAT_S = 0.1
+
+Behavior = Callable[["ScriptedAgent", Delivery], None]
+
+
+class ScriptedAgent:
+    """An agent's I/O thread without a work thread: it says hello and that it is idle, and does what the test says."""
+
+    def __init__(self, key_file: Path, contact: Contact, behavior: Behavior) -> None:
+        self.behavior, self.coordinator = behavior, contact.coordinator_key
+        self.heard: list[Body] = []
+        self.has_ended = False
+        peer = AdmittedPeer(agent="coordinator", endpoints=(contact.endpoint,), public_key=self.coordinator, may=EVERYTHING)
+        grants = Grants(None)
+        grants.admit([peer])
+        self.post = Post(
+            load_key_pair(key_file),
+            self._deliver,
+            manners=Manners(hello=HelloRequest(capabilities=("learn",), window_bytes=1), coordinator_key=self.coordinator),
+            grants=grants,
+            tick=self._tick,
+            tick_s=BEAT_S,
+        )
+        self.post.start()
+        self.post.connect(peer)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.heard.append(delivery.message.body)
+        self.behavior(self, delivery)
+
+    def _tick(self) -> None:
+        self.say(HeartbeatEvent(progress=0, is_busy=False))
+
+    def say(self, body: Body, parent_id: int = 0) -> None:
+        self.post.send(self.coordinator, body, parent_id=parent_id)
+
+    # As a process.
+
+    def poll(self) -> int | None:
+        return 0 if self.has_ended else None
+
+    def ask_to_end(self) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self.post.close()
+
+    kill = ask_to_end
+
+    def stderr_tail(self) -> str:
+        return ""
+
+
+class ScriptedLauncher:
+    """Starts scripted agents here."""
+
+    def __init__(self, behavior: Behavior) -> None:
+        self.behavior = behavior
+        self.agents: list[ScriptedAgent] = []
+
+    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> ScriptedAgent:
+        self.agents.append(ScriptedAgent(key_file, contact, self.behavior))
+        return self.agents[-1]
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.kill()
+
+
+@contextmanager
+def crew_with(folder: Path, behavior: Behavior, **options: object) -> Iterator[tuple[Crew, ScriptedLauncher]]:
+    launcher = ScriptedLauncher(behavior)
+    config = LaunchConfig(transport="tcp", **options)
+    with Crew(RunFolder(folder), (Slot("cpu", 1),), config, Silent(), launcher, is_forgiving=True) as crew:
+        yield crew, launcher
+
+
+def finish(crew: Crew, task: Task) -> Finished:
+    """What comes of a task."""
+    crew.want([(task.digest, task, "the task")])
+    give_up_at = time.monotonic() + TURNS_S
+    while time.monotonic() < give_up_at:
+        for finished in crew.turn():
+            return finished
+    pytest.fail("everybody waits")
+
+
+def test_a_task_that_is_refused_when_it_is_read_fails_at_once(tmp_path: Path) -> None:
+    def refuse(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TaskRequest):
+            raise RemoteProtocolError("shares: must be positive", Rule.BODY)
+
+    with crew_with(tmp_path, refuse) as (crew, launcher):
+        finished = finish(crew, TASK)
+        asked = [body for body in launcher.agents[0].heard if isinstance(body, TaskRequest)]
+    assert finished.result.status is Status.FAILED and finished.result.error_code == "protocol"
+    assert "shares: must be positive" in finished.result.error_text and len(asked) == 1, "every agent would refuse it"
+
+
+def test_a_task_of_an_attempt_that_is_over_is_tried_again_with_the_next_one(tmp_path: Path) -> None:
+    def know_better(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            if body.attempt < 3:
+                raise RemoteProtocolError(f"attempt {body.attempt} is over", Rule.FENCE)
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+    with crew_with(tmp_path, know_better) as (crew, _):
+        assert finish(crew, TASK).result == GOOD
+
+
+def test_a_task_that_was_lost_on_its_way_is_sent_again(tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def overhear_the_first(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest) and next(numbers) > 0:
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+    with crew_with(tmp_path, overhear_the_first, lease_s=1.1) as (crew, _):
+        finished = finish(crew, TASK)
+    assert finished.result == GOOD and finished.attempts == 2
+
+
+def test_a_task_whose_teacher_is_refused_when_it_is_read_fails_with_the_reason(tmp_path: Path) -> None:
+    def refuse_to_teach(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TeachRequest):
+            raise RemoteProtocolError("no such architecture", Rule.BODY)
+
+    lesson = Distill(architecture=ARCHITECTURE, data=DATA, teachers=(TEACHER,), distillation=Distillation())
+    with crew_with(tmp_path, refuse_to_teach) as (crew, _):
+        finished = finish(crew, lesson)
+    assert finished.result.status is Status.FAILED and "no such architecture" in finished.result.error_text
+
+
+START, TEACH = Start("ann", "task", 1), Teach("ann", TEACHER, DATA)
+
+
+def test_an_answer_finds_the_request_that_it_names_once() -> None:
+    requests = Requests(patience_s=2)
+    requests.note(START, 7)
+    assert requests.answered("ann", 8) is None and requests.answered("bob", 7) is None
+    assert requests.answered("ann", 7) is START and requests.answered("ann", 7) is None
+    requests.note(START, 8)
+    requests.note(TEACH, 9)
+    assert requests.answered("ann", 8) is None and requests.answered("ann", 9) is TEACH
+    requests.note(START, 10)
+    requests.forget("ann")
+    assert requests.answered("ann", 10) is None
+
+
+def test_a_request_is_lost_once_its_agent_was_idle_for_too_long_without_a_break() -> None:
+    requests = Requests(patience_s=2)
+    assert not requests.is_lost("ann", is_busy=False, now=0)
+    requests.note(START, 7)
+    beats = [(100, False), (101, False), (102, True), (103, False), (105, False)]
+    assert not any(requests.is_lost("ann", is_busy=is_busy, now=now) for now, is_busy in beats)
+    assert requests.is_lost("ann", is_busy=False, now=105.1)
+    assert not requests.is_lost("ann", is_busy=False, now=200), "it is said once"

@@ -1,0 +1,83 @@
+"""Whoever gets messages has a use for each kind, or refuses it: none is passed over, and a new kind shows here."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentkd.agents.agent import Agent, AgentSettings
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.community.visit import Visit
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.watching import Silent
+from agentkd.errors import RemoteProtocolError, Rule
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery
+from agentkd.launch.local import LocalLauncher
+from agentkd.launch.settings import LaunchConfig
+from agentkd.messages.bodies import TYPES, AdmittedPeer
+from agentkd.messages.vectors import valid
+from agentkd.messages.wire import decode
+
+MESSAGES = {type(message.body).__name__: message for message in (decode(vector.frames) for vector in valid())}
+FRIEND, STRANGER = new_key_pair().public, new_key_pair().public
+FOR_THE_POST = {"PingRequest", *(name for name in MESSAGES if name.startswith("Stream"))}
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    settings = AgentSettings(
+        "", FRIEND, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", bind=("memory://*",)
+    )
+    made = Agent(settings)
+    made.post.start()
+    yield made
+    made.carrier.close()
+    made.post.close()
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    folder = RunFolder(tmp_path / "run")
+    with Crew(folder, (), LaunchConfig(), Silent(), LocalLauncher(folder), on_order=lambda delivery: None) as made:
+        yield made
+
+
+def refused(sort: Callable[[Delivery], None], sender: str = FRIEND) -> set[str]:
+    """The kinds of messages that are refused as being of no use."""
+    assert {type(message.body) for message in MESSAGES.values()} == set(TYPES.values())
+    found = set()
+    for name, message in MESSAGES.items():
+        try:
+            sort(Delivery(sender, message))
+        except RemoteProtocolError as error:
+            if error.rule is Rule.TYPE:
+                found.add(name)
+    return found - FOR_THE_POST
+
+
+def test_an_agent_refuses_what_only_coordinators_and_scripts_have_a_use_for(agent: Agent) -> None:
+    of_others = {"HeartbeatEvent", "LeftEvent", "SubmitRequest", "SubmitReply", "TaskProgressEvent", "TaskReply", "TeachReply"}
+    assert refused(agent._sort) == of_others | {"AssessReply", "PingReply", "StatusReply"}
+    assert agent._work.qsize() == 5 and agent._lesson_inbox.qsize() == 3
+
+
+def test_a_coordinator_refuses_what_it_is_not_for_and_nothing_of_that_reaches_its_thread(crew: Crew) -> None:
+    crew.invite(AdmittedPeer(agent="ann", public_key=FRIEND, may=("tasks",)))
+    crew._inbox.get()
+    to_agents = {"CancelRequest", "LeaveRequest", "PeersEvent", "TaskRequest", "TeachRequest", "TeacherMovedEvent"}
+    useless = to_agents | {"AssessRequest", "PingReply", "StatusReply", "StatusRequest", "SubmitReply", "WelcomeReply"}
+    assert refused(crew._sort) == useless
+    assert crew._inbox.qsize() == 9 and crew.counters.late == 2
+
+
+def test_a_coordinator_refuses_of_strangers_what_only_its_agents_may_want(crew: Crew) -> None:
+    """A script that hands tasks in is no agent: it is not left waiting for knowledge."""
+    assert {"KnowledgeRequest", "HeartbeatEvent", "TaskReply"} <= refused(crew._sort, STRANGER)
+    assert crew._inbox.qsize() == 2, "a greeting and an error"
+
+
+def test_a_script_refuses_everything_but_what_becomes_of_its_tasks(tmp_path: Path) -> None:
+    visit = Visit(RunFolder(tmp_path / "run"))
+    useful = {"WelcomeReply", "PingReply", "TaskProgressEvent", "SubmitReply", "ErrorReply"}
+    assert refused(visit._take) == set(MESSAGES) - FOR_THE_POST - useful
