@@ -12,8 +12,9 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.community import Community
 from agentkd.community.futures import Lesson
-from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order
+from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity
 from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
