@@ -147,8 +147,8 @@ def test_a_folder_without_a_run_says_how_to_make_one(tmp_path) -> None:
 
 def test_what_lies_here_of_a_task_that_has_ended_is_removed_and_nothing_else(tmp_path) -> None:
     folder = RunFolder(tmp_path)
-    kept = [folder.checkpoint("b"), folder.said("b", 0), folder.lesson("a")]
-    for path in [*kept, folder.checkpoint("a"), folder.said("a", 0), folder.said("a", 1)]:
+    kept = [folder.checkpoint("b"), folder.said("b", 0), folder.lesson("b")]
+    for path in [*kept, folder.checkpoint("a"), folder.lesson("a"), folder.said("a", 0), folder.said("a", 1)]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     folder.clear("a")

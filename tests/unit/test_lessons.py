@@ -56,10 +56,12 @@ class Lending(Carrier):
     def fetch(self, *args: Any, **options: Any) -> Fetched:
         fetched = super().fetch(*args, **options)
         self.num_lent += 1
-        return Fetched(fetched.data, fetched.way, self._take_back)
 
-    def _take_back(self) -> None:
-        self.num_lent -= 1
+        def give_back() -> None:
+            self.num_lent -= 1
+            fetched.release()
+
+        return Fetched(fetched.data, fetched.way, give_back)
 
 
 class Table:

@@ -80,7 +80,7 @@ def test_what_fails_is_told_as_by_agents_with_its_cause_and_the_community_goes_o
         broken = community.agent("broken", "tiny_networks:broken")
         with pytest.raises(TrainingError, match="internal: this network is broken"):
             broken.train(SPEC, **RECIPE).result(timeout=60)
-        assert "tiny_networks.py" in caplog.text, "where it broke"
+        assert "tiny_modules.py" in caplog.text, "where it broke"
         good = community.agent("good", "tiny_networks:tiny")
         teacher = community.agent("teacher", "tiny_networks:other")
         teacher.train(SPEC, **RECIPE).result(timeout=60)
