@@ -1,5 +1,6 @@
 """Two ends of an exchange for tests: a real post with an inbox, and a raw socket that can say anything."""
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable
@@ -49,6 +50,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.005)
+
+
+def say_as_stranger(socket: "zmq.Socket[bytes]", frames: list[Any]) -> None:
+    """Sends, unless the other end has refused the connection already: then nothing can be sent, and a wait would not end."""
+    with contextlib.suppress(zmq.Again):
+        socket.send_multipart(frames, zmq.DONTWAIT)
 
 
 class RawPeer:

@@ -20,6 +20,7 @@ import torch
 import zmq
 from fuzz import mangle
 from live_agent import NETWORK, LiveAgent, start_agent
+from sides import say_as_stranger
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
@@ -174,7 +175,7 @@ def test_strangers_are_not_heard(probe: Probe, live: LiveAgent, mechanism: str) 
             raw.curve_publickey, raw.curve_secretkey = pair.public.encode(), pair.secret.encode()
             raw.curve_serverkey = live.public_key.encode()
         raw.connect(live.endpoint)
-        raw.send_multipart(encode(Message(HelloRequest())))
+        say_as_stranger(raw, encode(Message(HelloRequest())))
         assert not raw.poll(500)
 
 
@@ -190,7 +191,7 @@ def test_of_many_strangers_none_is_admitted(probe: Probe, live: LiveAgent) -> No
                 raw.curve_publickey, raw.curve_secretkey = pair.public.encode(), pair.secret.encode()
                 raw.curve_serverkey = live.public_key.encode()
                 raw.connect(live.endpoint)
-                raw.send_multipart(encode(Message(HelloRequest())))
+                say_as_stranger(raw, encode(Message(HelloRequest())))
                 poller.register(raw, zmq.POLLIN)
             assert not poller.poll(200)
             context.destroy(linger=0)

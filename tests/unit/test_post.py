@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from sides import RawPeer, Side, wait_until
+from sides import RawPeer, Side, say_as_stranger, wait_until
 
 from agentkd.conformance.clauses import all_clauses, play
 from agentkd.conformance.probe import Probe
@@ -245,7 +245,7 @@ def test_a_client_without_curve_is_refused(sides) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.linger = 0
         raw.connect(host.post.endpoint)
-        raw.send_multipart(encode(Message(BEAT)))
+        say_as_stranger(raw, encode(Message(BEAT)))
         with pytest.raises(queue.Empty):
             host.inbox.get(timeout=0.5)
 
