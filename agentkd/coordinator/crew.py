@@ -128,7 +128,7 @@ class Crew:
         is_forgiving: bool = False,
         on_order: Callable[[Delivery], None] | None = None,
     ) -> None:
-        _sweep(folder)
+        folder.sweep()
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
@@ -471,15 +471,11 @@ class Crew:
     def _activity(self, member: Member) -> Activity:
         device = self._members.device_of(member.name)
         doing = self._doing.get(member.task)
-        if doing is not None and doing.progress is None:
-            return Activity(member.name, device, doing.label)
-        if doing is not None and doing.progress is not None:
+        if doing is not None:
             p = doing.progress
-            return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
+            return Activity(member.name, device, doing.label, *((p.step, p.steps, p.loss, p.miou) if p else ()))
         if member.condition is Condition.TEACHING:
-            students = [
-                running.agent for running in self._dispatcher.state.running.values() if member.name in running.teachers.values()
-            ]
+            students = self._dispatcher.students().get(member.name, ())
             return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
@@ -496,10 +492,3 @@ def _reason(action: events.GiveUp, labels: Mapping[str, str]) -> str:
     if action.untaught:
         return f"no agent could be made to teach the weights {action.untaught[:12]}"
     return "its agents were lost, or did not do what they were asked"
-
-
-def _sweep(folder: RunFolder) -> None:
-    """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
-    left = {folder.keys: "*.json", folder.visitors: "*", folder.checkpoints: "*.part", folder.store.place: "*/*.part"}
-    for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
-        stale.unlink(missing_ok=True)
