@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+# A worker for each core (WORKERS=1 for one), and a file to each: tests of one file share what is slow to set up.
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export AGENTKD_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test javascript validators chaos fuzz lint types bench docs clean
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,8 +27,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY) javascript validators  ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+test: $(READY) javascript validators  ## Run every test, ten minutes on two cores
+	$(PYTEST) $(PARALLEL)
+
+check: lint types  ## Check style, types, units and layers: a minute, for between two changes
+	$(PYTEST) $(PARALLEL) tests/unit tests/architecture
+
+coverage: $(READY) javascript validators  ## Run every test and print which lines none executes, in agents' processes too unless they are killed
+	$(PYTEST) $(PARALLEL) --cov --cov-report=term
 
 javascript:
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix examples/other_language; \
@@ -38,6 +48,12 @@ validators:
 chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
+
+mutants: $(READY)  ## Change the code a little, many times, and say what no unit test notices (MINUTES=20, SEED=1)
+	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
+
+matrix: $(READY)  ## Run the unit tests with each Python from 3.11 to 3.13 that is installed
+	$(BIN)/nox
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .
@@ -58,7 +74,7 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starting.py
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/test_documents.py agentkd
+	$(PYTEST) tests/unit/test_documents.py agentkd
 
 clean:  ## Remove what was built, but no runs
-	rm -rf $(VENV) .validators build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .validators build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

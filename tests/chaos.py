@@ -44,6 +44,10 @@ class Chaos:
     runs: int = 0
     starts: int = 0
     stopped: list[psutil.Process] = field(default_factory=list)
+    first: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.drawn.sample(self.kinds, len(self.kinds))  # each once, so that few kills miss none
 
     @property
     def num_kills(self) -> int:
@@ -76,7 +80,8 @@ class Chaos:
     def _disturb(self, process: "subprocess.Popen[bytes]") -> None:
         """Kills up to three agents at once, or the coordinator, or the fork server, or stops an agent; once there are agents."""
         agents = list(agents_of(process.pid).values())
-        what = self.drawn.choices(self.kinds, [WEIGHTS[kind] for kind in self.kinds])[0]
+        due = [kind for kind in self.first if not self.done[kind]]
+        what = due[0] if due else self.drawn.choices(self.kinds, [WEIGHTS[kind] for kind in self.kinds])[0]
         if not agents:
             return
         if what == "coordinator killed":

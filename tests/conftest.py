@@ -1,29 +1,102 @@
-"""Hygiene for every test: no child process, thread or socket outlives it."""
+"""What holds for every test: nothing outlives it, fork servers are kept warm, and what many compare with is made once."""
 
+import contextlib
+import fcntl
+import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from experiments import RECORDING, agentkd, write_experiment
+from fork_servers import Keeper
 
 GRACE_S = 5.0
+MAX_WORKERS = 8
 collect_ignore = ["validate_crate.py"]  # what it imports is installed elsewhere
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker a core, but not so many that they hold the machine's memory: each keeps its own fork servers."""
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long first, so that no worker begins one when the others are done."""
+    marks = dict[Path, set[str]]()
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: [name not in marks[item.path] for name in ("slow", "process")])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keeper() -> Iterator[Keeper]:
+    """Launchers in this process take their fork servers from here."""
+    made = Keeper()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agentkd.launch.local.ForkServer", made.take)
+        yield made
+    made.close()
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    """Fails a test that leaves a child process or a thread of ours behind."""
-    before = {thread.ident for thread in threading.enumerate()}
-    of_the_module = {child.pid for child in psutil.Process().children(recursive=True)}
+def nothing_is_left_behind(keeper: Keeper) -> Iterator[None]:
+    """Fails a test that leaves a child process, a thread of ours or a socket behind; of this process, not of other workers'."""
+    own = psutil.Process()
+    children, threads, held = {child.pid for child in own.children(recursive=True)}, threads_of_ours(), sockets()
     yield
-    children = [child for child in psutil.Process().children(recursive=True) if child.pid not in of_the_module]
-    _, alive = psutil.wait_procs(children, timeout=GRACE_S)
+    left = [child for child in own.children(recursive=True) if child.pid not in children | keeper.pids]
+    _, alive = psutil.wait_procs(left, timeout=GRACE_S)
     for process in alive:
         process.kill()
-    left = [t.name for t in threading.enumerate() if t.ident not in before and t.name.startswith(("agentkd", "zmq"))]
     assert not alive, f"processes left behind: {alive}"
-    assert not left, f"threads left behind: {left}"
+    running = [name for name in threads_of_ours().items() if name not in threads.items()]
+    assert not running, f"threads left behind: {running}"
+    deadline = time.monotonic() + GRACE_S
+    while (still := sockets() - held - keeper.sockets) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not still, f"left open: {still}"
+
+
+def threads_of_ours() -> dict[int | None, str]:
+    """Name of each thread that the library or ZeroMQ has started here."""
+    return {t.ident: t.name for t in threading.enumerate() if t.name.startswith(("agentkd", "zmq"))}
+
+
+def sockets() -> set[int]:
+    """Descriptors of this process's open sockets. Shared memory goes with its last user, as ``unit/test_segments.py`` shows."""
+    found = set()
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment's finished run, recorded, to compare with and to replay. All workers read it, and none writes there."""
+
+    def make(folder: Path) -> None:
+        done = agentkd("run", write_experiment(folder, launch=RECORDING), "--out", folder / "run")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    base = tmp_path_factory.getbasetemp()
+    return made_once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, "undisturbed", make) / "run"
+
+
+def made_once(place: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name, filled by the first worker that wants it; the others wait until it is there."""
+    folder, is_made = place / name, place / f"{name}.made"
+    with (place / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_made.exists():
+            folder.mkdir()
+            make(folder)
+            is_made.touch()
+    return folder
 
 
 @pytest.fixture

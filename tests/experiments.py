@@ -36,6 +36,8 @@ EXPERIMENT: dict[str, Any] = {
     "launch": {"devices": "cpu:2", "checkpoint_every_s": 0},
 }
 
+RECORDING = EXPERIMENT["launch"] | {"record_lessons": True}
+
 
 def write_experiment(folder: Path, **changes: Any) -> Path:
     path = folder / "experiment.yaml"
@@ -48,8 +50,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a child, in which the tests' own networks can be imported."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"} | more
+    """The environment of a child, in which the tests' own networks can be imported, and the library that lies beside them."""
+    tests = Path(__file__).parent
+    return os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"} | more
 
 
 def agentkd(*arguments: object, timeout_s: float = 150, **more: str) -> "subprocess.CompletedProcess[str]":

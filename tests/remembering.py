@@ -23,7 +23,7 @@ class RememberingPost:
     def peer(self, public_key: str) -> None:
         """Nothing is known of anybody, so pieces go inline."""
 
-    def send(self, peer: str, body: Body, buffers: tuple[bytes, ...] = (), parent_id: int = 0) -> int:
+    def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[bytes, ...] = ()) -> int:
         self.sent_buffers = buffers
         self.answered += [parent_id] if parent_id else []
         self.said.append((peer, body, len(self.said) + 1))

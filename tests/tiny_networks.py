@@ -1,31 +1,20 @@
-"""A user's own family, small enough that a training takes a second."""
+"""A user's own families, small enough that a training takes a second. A plan reads their spaces; who builds one needs torch."""
 
-import time
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-
-class TinyNet(nn.Module):
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride=2, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-        )
-        self.head = nn.Conv2d(width, num_classes, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def tiny(num_classes: int, width: int = 12) -> nn.Module:
+def tiny(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import TinyNet
+
     return TinyNet(num_classes, width)
 
 
-def other(num_classes: int, width: int = 16) -> nn.Module:
+def other(num_classes: int, width: int = 16) -> "nn.Module":
+    from tiny_modules import TinyNet
+
     return TinyNet(num_classes, width)
 
 
@@ -33,39 +22,19 @@ tiny.space = {"width": (8, 10, 12)}
 other.space = {"width": (8, 12, 16)}
 
 
-class BrokenNet(TinyNet):
-    def forward(self, images: Tensor) -> Tensor:
-        raise RuntimeError("this network is broken")
+def broken(num_classes: int, width: int = 8) -> "nn.Module":
+    from tiny_modules import BrokenNet
 
-
-def broken(num_classes: int, width: int = 8) -> nn.Module:
     return BrokenNet(num_classes, width)
 
 
-class SlowNet(TinyNet):
-    """As slow as a teacher that is ten times larger, but only as a teacher."""
+def slow(num_classes: int, width: int = 16) -> "nn.Module":
+    from tiny_modules import SlowNet
 
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.training:
-            time.sleep(0.1)
-        return super().forward(images)
-
-
-def slow(num_classes: int, width: int = 16) -> nn.Module:
     return SlowNet(num_classes, width)
 
 
-class Classifier(nn.Module):
-    """One answer for a whole image."""
+def classifier(num_classes: int, width: int = 8) -> "nn.Module":
+    from tiny_modules import Classifier
 
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(width, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
-
-
-def classifier(num_classes: int, width: int = 8) -> nn.Module:
     return Classifier(num_classes, width)

@@ -45,12 +45,6 @@ class RunFolder:
         self.lesson(task).unlink(missing_ok=True)
         shutil.rmtree(self.said(task, 0).parent, ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
-        left = {self.keys: "*.json", self.visitors: "*", self.checkpoints: "*.part", self.store.place: "*/*.part"}
-        for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
-            stale.unlink(missing_ok=True)
-
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run.
 

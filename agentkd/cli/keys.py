@@ -2,17 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from agentkd.cli.app import Format
+
+KEY_CHARACTERS = 40
 
 keys_app = typer.Typer(help="Keys: who may connect to agents and fetch which knowledge.", no_args_is_help=True)
 KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")]
 
 
-@keys_app.command("new")
+class TakesKeys(TyperCommand):
+    """A command among whose arguments a public key may begin with ``-``, as one in 85 does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.ignore_unknown_options = any(len(given) == KEY_CHARACTERS and given[0] == "-" for given in args)
+        return super().parse_args(ctx, args)
+
+
+@keys_app.command("new", cls=TakesKeys)
 def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
     """Make a key pair in a file that you alone can read, and print the public key."""
     from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
@@ -23,7 +34,7 @@ def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], fold
     typer.echo(f"{path}\npublic key: {pair.public}")
 
 
-@keys_app.command("register")
+@keys_app.command("register", cls=TakesKeys)
 def keys_register(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     public_key: Annotated[str, typer.Argument(help="The public key (Z85, 40 characters).")],
@@ -55,7 +66,7 @@ def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
         typer.echo(f"{entry.name:<20} {entry.public_key}  {'revoked' if entry.is_revoked else ', '.join(entry.may)}")
 
 
-@keys_app.command("revoke")
+@keys_app.command("revoke", cls=TakesKeys)
 def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
     """Take an admission back; a live session with that key ends at its next message."""
     from agentkd.exchange.grants import Registry

@@ -4,6 +4,7 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
+import shlex
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -166,9 +167,9 @@ class Community:
 
     @property
     def invitation(self) -> str:
-        """What a guest needs to know to come, as options of ``agentkd agent``."""
+        """What a guest needs to know to come, as options of ``agentkd agent``: to paste into a shell, or for ``shlex.split``."""
         contact = self._works.agents.contact
-        return f"--join {contact.endpoint} --coordinator-key {contact.coordinator_key}"
+        return shlex.join(["--join", contact.endpoint, f"--coordinator-key={contact.coordinator_key}"])
 
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""

@@ -3,8 +3,7 @@
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
@@ -14,7 +13,7 @@ from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
-from agentkd.coordinator.state import Bench, Condition, Member
+from agentkd.coordinator.underway import Finished, Underway
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
@@ -65,40 +64,15 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.task import Status, Task, TaskResult
+from agentkd.task import Task, TaskResult
 
 POLL_S = 0.1
 OF_ANYBODY = HelloRequest | ErrorReply
 OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
-MAX_ERROR_TEXT = 2000
 # Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A task that is done, or given up (status ``failed``). ``teachers`` are (weights, agent) pairs."""
-
-    key: str
-    result: TaskResult
-    agent: str
-    attempts: int
-    teachers: tuple[tuple[str, str], ...]
-
-
-@dataclass
-class _Doing:
-    task: Task
-    label: str
-    agent: str
-    attempt: int
-    teachers: tuple[tuple[str, str], ...]
-    recorded: tuple[str, ...] = ()
-    progress: TaskProgressEvent | None = None
-    result: TaskResult | None = None
-    error: ErrorReply | None = None
 
 
 class Crew:
@@ -128,16 +102,14 @@ class Crew:
         is_forgiving: bool = False,
         on_order: Callable[[Delivery], None] | None = None,
     ) -> None:
-        folder.sweep()
+        _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
-        self._labels: dict[str, str] = {}
-        self._doing: dict[str, _Doing] = {}
+        self._underway = Underway()
         self._finished: list[Finished] = []
         self._requests = Requests(config.lease_s)
-        self._unadopted: dict[str, ErrorReply] = {}
         self._asker, self._on_order = Asker(), on_order
         keys, transport = new_key_pair(), find_transport(config.transport)
         bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
@@ -174,14 +146,14 @@ class Crew:
     def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
         """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
         listed = list(tasks)
-        self._labels |= {key: label for key, _, label in listed}
+        self._underway.labels |= {key: label for key, _, label in listed}
         self._spare({key: task for key, task, _ in listed} | self._dispatcher.state.waiting)
         self._act(self._dispatcher.want((key, task) for key, task, _ in listed))
 
     def note(self, task: Task, result: TaskResult) -> None:
         """A result that is committed, now or in an earlier session: what was recorded of it can be told again."""
         self.recordings.note(task, result)
-        self.recordings.collect(in_use=[record for doing in self._doing.values() for record in doing.recorded])
+        self.recordings.collect(in_use=self._underway.recordings_in_use())
         self._spare(self._dispatcher.state.waiting)
 
     def turn(self) -> list[Finished]:
@@ -253,7 +225,7 @@ class Crew:
 
     def progress(self, key: str) -> TaskProgressEvent | None:
         """The newest that was heard of a task under way. On the thread that calls ``turn``."""
-        doing = self._doing.get(key)
+        doing = self._underway.find(key)
         return doing.progress if doing else None
 
     @property
@@ -268,7 +240,11 @@ class Crew:
 
     def activities(self) -> tuple[Activity, ...]:
         """What every agent is doing."""
-        return tuple(self._activity(member) for member in self._dispatcher.state.members.values())
+        students = self._dispatcher.students()
+        return tuple(
+            self._underway.activity(member, self._members.device_of(name), students.get(name, ()))
+            for name, member in self._dispatcher.state.members.items()
+        )
 
     # On the I/O thread.
 
@@ -315,7 +291,7 @@ class Crew:
                 self.watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
                 self._handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
-            doing = self._current(body.task, body.attempt)
+            doing = self._underway.current(body.task, body.attempt)
             if doing:
                 doing.progress = body
         elif isinstance(body, TaskReply):
@@ -345,7 +321,7 @@ class Crew:
 
     def _take_result(self, name: str, key: str, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
-        doing = self._current(body.task, body.attempt)
+        doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.result = body.result
             if self._collector.begin(name, key, body):
@@ -381,11 +357,11 @@ class Crew:
         if body.code in FATAL_CODES and not (self._is_forgiving and body.task):
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if isinstance(asked, events.Teach):
-            self._unadopted[asked.teacher.weights] = body
+            self._underway.could_not_adopt(asked.teacher.weights, body)
             self._handle(events.TeachingFailed(name, retryable=body.code != ProtocolError.code))
         if not body.task:
             return
-        doing = self._current(body.task, body.attempt)
+        doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
@@ -397,10 +373,6 @@ class Crew:
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._requests.forget(lost.agent)
         self._handle(events.Lost(lost.agent))
-
-    def _current(self, task: str, attempt: int) -> _Doing | None:
-        doing = self._doing.get(task)
-        return doing if doing and doing.attempt == attempt else None
 
     # Decisions carried out.
 
@@ -427,21 +399,9 @@ class Crew:
             elif isinstance(action, events.Cancel):
                 self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
             elif isinstance(action, events.Accept):
-                doing = self._doing.pop(action.task)
-                assert doing.result is not None
-                self._finish(action.task, doing, doing.result)
+                self._finished.append(self._underway.accept(action.task))
             else:
-                given_up = self._doing.pop(action.task, None)
-                error = self._unadopted.get(action.untaught) or (given_up.error if given_up else None)
-                failed = _failure(error, _reason(action, self._labels))
-                self._finish(action.task, given_up, failed)
-
-    def _finish(self, key: str, doing: _Doing | None, result: TaskResult) -> None:
-        if doing is None:
-            self._finished.append(Finished(key, result, "", 0, ()))
-            return
-        teachers = doing.teachers if doing.task.taught_by else ()
-        self._finished.append(Finished(key, result, doing.agent, doing.attempt, teachers))
+                self._finished.append(self._underway.give_up(action))
 
     def _say(self, agent: str, body: Body) -> int:
         """Returns the message's number; 0 if the agent is lost."""
@@ -449,9 +409,9 @@ class Crew:
         return self._post.send(key, body) if key else 0
 
     def _start(self, action: events.Start) -> None:
-        task, label = self._dispatcher.state.tasks[action.task], self._labels[action.task]
+        task = self._dispatcher.state.tasks[action.task]
         recorded, _ = self.recordings.find(task)
-        self._doing[action.task] = _Doing(task, label, action.agent, action.attempt, action.teachers, recorded)
+        doing = self._underway.begin(action, task, recorded)
         taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
         request = TaskRequest(
             task=task,
@@ -463,32 +423,14 @@ class Crew:
         )
         self._requests.note(action, self._say(action.agent, request))
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
-        self.watcher.tell(f"{action.agent} starts {label}{again}")
+        self.watcher.tell(f"{action.agent} starts {doing.label}{again}")
 
     def _spare(self, tasks: dict[str, Task]) -> None:
         self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))
 
-    def _activity(self, member: Member) -> Activity:
-        device = self._members.device_of(member.name)
-        doing = self._doing.get(member.task)
-        if doing is not None:
-            p = doing.progress
-            return Activity(member.name, device, doing.label, *((p.step, p.steps, p.loss, p.miou) if p else ()))
-        if member.condition is Condition.TEACHING:
-            students = self._dispatcher.students().get(member.name, ())
-            return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
-        return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
 
-
-def _failure(error: ErrorReply | None, reason: str) -> TaskResult:
-    code, text = (error.code, error.text) if error else (AgentLostError.code, reason)
-    return TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT])
-
-
-def _reason(action: events.GiveUp, labels: Mapping[str, str]) -> str:
-    """Why a task was given up of which no error is known."""
-    if action.because in labels:
-        return f"{labels[action.because]} failed, without which it cannot be done"
-    if action.untaught:
-        return f"no agent could be made to teach the weights {action.untaught[:12]}"
-    return "its agents were lost, or did not do what they were asked"
+def _sweep(folder: RunFolder) -> None:
+    """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
+    left = {folder.keys: "*.json", folder.visitors: "*", folder.checkpoints: "*.part", folder.store.place: "*/*.part"}
+    for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
+        stale.unlink(missing_ok=True)

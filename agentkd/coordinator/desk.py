@@ -17,7 +17,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
-from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import ChannelClosedError
 from agentkd.exchange.post import Delivery

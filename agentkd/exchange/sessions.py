@@ -147,9 +147,13 @@ class Introduction:
 
 @dataclass
 class _Session:
-    """One peer. ``greeted_at`` is when it was greeted, as long as it has not answered; ``has_opened`` lasts until ``Ended``.
+    """One peer.
 
-    ``step`` is where its conversation gets if the message leaves that was offered last.
+    Args:
+        greeted_at: when a greeting was said that is not answered yet, by either side, if the peer was dialed.
+        has_opened: from ``Opened`` until ``Ended``.
+        step: where its conversation gets if the message leaves that was offered last.
+        waiting: what could not be sent yet, in order.
     """
 
     key: str
@@ -238,6 +242,7 @@ class Sessions:
             peer.conversation.take(peer.step)
             peer.step = None
         if isinstance(send.message.body, WelcomeReply):
+            peer.greeted_at = None
             return [self._open(peer), *self._next(peer)]
         return self._next(peer) if send.give_up_at else []
 
@@ -264,7 +269,7 @@ class Sessions:
         """A peer said something."""
         try:
             if isinstance(message.body, HelloRequest):
-                return self._greeted(key, message, message.body)
+                return self._greeted(key, message, message.body, now)
             return self._heard(key, message, now)
         except RemoteProtocolError as error:
             is_answered = not isinstance(message.body, ErrorReply)
@@ -306,8 +311,11 @@ class Sessions:
         peer.conversation.take(step)
         return [*actions, Send(peer.key, hello)]
 
-    def _greeted(self, key: str, message: Message, hello: HelloRequest) -> list[Action]:
-        """Answers a greeting. The same one again is answered again; another one in the same session is refused."""
+    def _greeted(self, key: str, message: Message, hello: HelloRequest, now: float) -> list[Action]:
+        """Answers a greeting. The same one again is answered again; another one in the same session is refused.
+
+        If the welcome does not leave, whoever was dialed is greeted again: it may have hung up and not come back by itself.
+        """
         known = self._peers.get(key)
         is_new = known is None or known.session != message.session
         if known is not None and not is_new and isinstance(known.greeting, HelloRequest) and known.greeting != hello:
@@ -322,7 +330,10 @@ class Sessions:
         actions: list[Action] = []
         if is_new:
             actions = self._end(peer)
-            peer.session, peer.greeted_at = message.session, None
+            peer.session = message.session
+        if peer.dialed:
+            peer.greeted_at = now
+            self._restless[key] = None
         peer.greeting = hello
         step = peer.conversation.judge(hello, is_mine=False, msg_id=message.msg_id, parent_id=0)
         assert step is not None

@@ -117,6 +117,8 @@ def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear"
 
 def kaiming_init(network: nn.Module, mode: str = "fan_out") -> None:
     """Kaiming-normal convolution weights, small uniform biases, unit normalization (He et al. 2015)."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return  # there is nothing to fill, and torch would import its compiler to do so
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]

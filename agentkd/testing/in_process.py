@@ -18,8 +18,8 @@ from agentkd.agents.work import Surroundings, TaskTeaching, execute
 from agentkd.artifacts.recordings import RecordingReport, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.clerk import Clerk
-from agentkd.coordinator.crew import Finished
 from agentkd.coordinator.desk import Desk
+from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import AgentKDError, ConfigError, StorageError, TaskCancelledError
 from agentkd.messages.bodies import TaskProgressEvent

@@ -1,13 +1,13 @@
-"""Thirty kills at random; ``make chaos`` does two hundred."""
+"""Ten kills at random; ``make chaos`` does two hundred."""
 
 from pathlib import Path
 
 import pytest
-from chaos import disturb
+from chaos import KINDS, disturb
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_thirty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    chaos = disturb(30, seed=1, folder=tmp_path)
-    assert chaos.num_kills >= 30 and chaos.done["agent killed"] and chaos.done["coordinator killed"]
+def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    chaos = disturb(10, seed=1, folder=tmp_path)
+    assert chaos.num_kills >= 10 and set(KINDS) <= set(chaos.done)

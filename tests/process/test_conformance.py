@@ -57,10 +57,10 @@ elif how == "stream.credit":
     streams.Outflow.next_chunk = everything
 elif how == "join.other":
     honest_greeted = sessions.Sessions._greeted
-    def greeted(self, key, message, hello):
+    def greeted(self, key, message, hello, now):
         if key in self._peers:
             self._peers[key].greeting = hello
-        return honest_greeted(self, key, message, hello)
+        return honest_greeted(self, key, message, hello, now)
     sessions.Sessions._greeted = greeted
 from agentkd.cli import main
 main()

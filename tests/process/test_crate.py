@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from experiments import agentkd, write_experiment
+from experiments import agentkd
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = ROOT / ".validators" / "bin" / "python"
@@ -23,9 +23,8 @@ def issues(folder: Path) -> dict[str, list[str]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_bundle_is_a_crate_of_a_workflow_run_and_its_dataset_a_croissant(tmp_path: Path) -> None:
-    assert agentkd("run", write_experiment(tmp_path), "--out", tmp_path / "run").returncode == 0
-    assert agentkd("bundle", tmp_path / "run", tmp_path / "run.zip").returncode == 0
+def test_a_bundle_is_a_crate_of_a_workflow_run_and_its_dataset_a_croissant(tmp_path: Path, undisturbed: Path) -> None:
+    assert agentkd("bundle", undisturbed, tmp_path / "run.zip").returncode == 0
     with zipfile.ZipFile(tmp_path / "run.zip") as archive:
         archive.extractall(tmp_path / "crate")
     assert set(map(len, issues(tmp_path / "crate").values())) == {0}

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from experiments import SPEC
+from fork_servers import Keeper
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson
@@ -271,11 +272,11 @@ def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:
     assert result.weights == expected.weights and result.exchange.requests > 0
 
 
-def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: Hand) -> None:
+def test_every_agent_is_a_process_and_soft_targets_go_from_agent_to_agent(hand: Hand, keeper: Keeper) -> None:
     teacher = trained_teacher(hand.folder)
     task = lesson_task(teacher)
     hand.start("teacher", "student")
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = {child.pid for child in psutil.Process().children(recursive=True)} - keeper.pids
     agents = [psutil.Process(agent.pid) for agent in hand.agents.values()]
     assert len(agents) == 2 and {agent.pid for agent in agents} | {agent.ppid() for agent in agents} == children
     assert os.getpid() not in children

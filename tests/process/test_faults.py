@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -51,14 +52,6 @@ class Run:
             pass
         self.process.wait(60)
         return "".join(self.lines)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = agentkd("run", write_experiment(folder), "--out", folder / "run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "run"
 
 
 def check_same(run: Path, undisturbed: Path) -> None:
@@ -152,17 +145,18 @@ def test_a_stopped_agent_is_fenced_off(tmp_path: Path, undisturbed: Path) -> Non
     check_same(tmp_path / "run", undisturbed)
 
 
-def test_a_finished_run_does_nothing_again(undisturbed: Path) -> None:
-    before = weights_of(undisturbed)
+def test_a_finished_run_does_nothing_again(tmp_path: Path, undisturbed: Path) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
     started = time.monotonic()
-    done = agentkd("run", undisturbed / "experiment.yaml", "--out", undisturbed)
+    done = agentkd("run", run / "experiment.yaml", "--out", run)
     assert done.returncode == 0 and "starts" not in done.stdout
     assert time.monotonic() - started < 60
-    assert weights_of(undisturbed) == before
+    assert weights_of(run) == weights_of(undisturbed)
 
 
 def test_another_experiment_in_the_same_folder_is_refused_with_what_differs(tmp_path: Path, undisturbed: Path) -> None:
-    done = agentkd("run", write_experiment(tmp_path, seed=4), "--out", undisturbed)
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    done = agentkd("run", write_experiment(tmp_path, seed=4), "--out", run)
     assert done.returncode == 2
     assert "seed: is 4 now, but this run was begun with 3" in done.stderr
 

@@ -1,6 +1,7 @@
 """Agents that are started by hand: they come, do what the community does, leave, and come back."""
 
 import contextlib
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_an_agent_started_by_hand_learns_leaves_and_comes_back(tmp_path: Path) -
     ended = contextlib.ExitStack()
 
     def come() -> "subprocess.Popen[bytes]":
-        options = ["--key", tmp_path / "guest.json", "--run-folder", tmp_path / "elsewhere", *community.invitation.split()]
+        options = ["--key", tmp_path / "guest.json", "--run-folder", tmp_path / "elsewhere", *shlex.split(community.invitation)]
         process = subprocess.Popen(command("agent", *options), env=environment())
         ended.callback(process.kill)
         return process

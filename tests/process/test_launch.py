@@ -37,6 +37,12 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def servers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launchers start real ones here, not those that tests share."""
+    monkeypatch.setattr("agentkd.launch.local.ForkServer", ForkServer)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[ForkServer]:
     server = ForkServer(("agentkd.cli",), dict(os.environ), tmp_path / "server.log")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import struct
 import subprocess
@@ -45,7 +46,7 @@ def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) 
     with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
         guest = community.guest("javascript", key)
         assert not guest.is_here
-        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *community.invitation.split()]
+        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *shlex.split(community.invitation)]
         process = subprocess.Popen(start, stdout=subprocess.PIPE, text=True)
         ended.callback(process.kill)
         assert process.stdout is not None
@@ -70,7 +71,7 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
         save_key_pair(tmp_path / f"{name}.json", new_key_pair())
     address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["--join", address, "--key", str(tmp_path / "agent.json")]
-    arguments += ["--coordinator-key", load_key_pair(tmp_path / "coordinator.json").public]
+    arguments += [f"--coordinator-key={load_key_pair(tmp_path / 'coordinator.json').public}"]
     with subprocess.Popen(["node", str(FOLDER / "agent.mjs"), *arguments], stdout=subprocess.DEVNULL) as agent:
         yield address
         agent.kill()

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import SPEC, agentkd, agents_of, command, environment, table_of, weights_of, write_experiment
+from experiments import (
+    RECORDING,
+    SPEC,
+    agentkd,
+    agents_of,
+    command,
+    environment,
+    table_of,
+    weights_of,
+    write_experiment,
+)
 from typer.testing import CliRunner
 
 import agentkd as library
@@ -29,18 +39,14 @@ from agentkd.replay.perform import replay as perform
 from agentkd.replay.swaps import read_swap
 from agentkd.task import Distill, Mutual, Train
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(400)]
 VIEWS = library.ViewSettings(crop_height=32, crop_width=32, scale_min=1.0, scale_max=1.0)
-RECORDING = {"devices": "cpu:2", "checkpoint_every_s": 0, "record_lessons": True}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def run(undisturbed: Path) -> Path:
     """A whole tiny KD-NAS run, recorded. Read only: every test replays elsewhere."""
-    folder = tmp_path_factory.mktemp("recorded")
-    done = agentkd("run", write_experiment(folder, launch=RECORDING), "--out", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
+    return undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -180,17 +186,14 @@ def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path:
     process = subprocess.Popen(
         command("run", experiment, "--out", tmp_path / "run"), env=environment(), stdout=subprocess.PIPE, text=True
     )
-    killed = 0
+    left = ["search", "round1", "round2"]
     assert process.stdout
     for line in process.stdout:
-        named = re.search(r"(agent-\d+) starts (search|round1|round2)", line)
-        if named and killed < 3:
-            time.sleep(0.3)
-            victim = agents_of(process.pid).get(named[1])
-            if victim:
-                victim.kill()
-                killed += 1
-    assert process.wait(60) == 0 and killed == 3
+        named = re.search(r"(agent-\d+) starts (\w+) of", line)
+        if named and named[2] in left:
+            left.remove(named[2])
+            agents_of(process.pid)[named[1]].kill()
+    assert process.wait(60) == 0 and not left
     report = replay(tmp_path / "run", "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
     assert "all sound" in here("verify", tmp_path / "run")

@@ -10,6 +10,7 @@ import pytest
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
+from agentkd.artifacts.garbage import remove
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
@@ -142,3 +143,90 @@ def test_a_second_coordinator_is_refused_and_the_lock_dies_with_its_holder(tmp_p
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path) -> None:
     with pytest.raises(ArtifactError, match="agentkd run FILE"):
         RunFolder(Path(tmp_path)).must_exist()
+
+
+def test_what_lies_here_of_a_task_that_has_ended_is_removed_and_nothing_else(tmp_path) -> None:
+    folder = RunFolder(tmp_path)
+    kept = [folder.checkpoint("b"), folder.said("b", 0), folder.lesson("a")]
+    for path in [*kept, folder.checkpoint("a"), folder.said("a", 0), folder.said("a", 1)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    folder.clear("a")
+    folder.clear("a")
+    assert sorted(path for path in folder.checkpoints.rglob("*") if path.is_file()) == sorted(kept)
+    assert not folder.said("a", 0).parent.exists()
+
+
+def test_whether_somebody_works_in_a_folder_can_be_seen_from_outside(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not RunLock(folder).is_held
+    with RunLock(folder):
+        assert RunLock(folder).is_held and RunLock(folder).is_held
+    assert folder.lock.is_file() and not RunLock(folder).is_held
+
+
+def test_files_are_removed_and_counted_and_one_that_cannot_be_is_named(tmp_path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"x")
+    assert remove([tmp_path / "a", tmp_path / "b", tmp_path / "gone"]) == 3
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="folder"):
+        remove([tmp_path / "folder"])
+
+
+def test_an_artifact_that_comes_piece_by_piece_goes_on_where_it_stopped_and_appears_whole(tmp_path) -> None:
+    store, data = Store(tmp_path), b"knowledge that comes slowly"
+    digest = canonical.digest_bytes(data)
+    with store.incoming(digest) as part:
+        assert part.size_bytes == 0
+        part.write(0, data[:9])
+        with pytest.raises(StorageError, match="another process is receiving it"), store.incoming(digest):
+            pass
+    assert digest not in store
+    with store.incoming(digest) as part:
+        assert part.size_bytes == 9
+        part.write(9, memoryview(data)[9:])
+        part.commit()
+    assert store.get(digest) == data and [path.suffix for path in tmp_path.rglob("*.*")] == [".safetensors"]
+
+
+def test_an_artifact_that_came_with_another_digest_is_not_kept(tmp_path) -> None:
+    store = Store(tmp_path)
+    with store.incoming("ab" * 32) as part:
+        part.write(0, b"something else")
+        with pytest.raises(ArtifactCorruptError) as caught:
+            part.commit()
+    assert caught.value.expected == "ab" * 32 and caught.value.actual == canonical.digest_bytes(b"something else")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_link_is_no_artifact(tmp_path) -> None:
+    store = Store(tmp_path / "store")
+    digest = store.put(b"knowledge")
+    elsewhere = tmp_path / "elsewhere"
+    store.path(digest).rename(elsewhere)
+    store.path(digest).symlink_to(elsewhere)
+    with pytest.raises(ArtifactNotFoundError):
+        store.get(digest)
+
+
+def test_a_copy_of_a_journal_has_what_the_journal_has_and_what_is_noted_besides(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.begin_sitting({"commit": "one"})
+        journal.commit(record(1))
+        journal.set_meta("a", [1])
+        journal.copy_to(tmp_path / "copy.sqlite", left_out=["x"], a=2)
+        assert journal.get_meta("a") == [1] and journal.check() == []
+        with pytest.raises(StorageError, match=r"copy\.sqlite"):
+            journal.copy_to(tmp_path / "copy.sqlite")
+    with Journal(tmp_path / "copy.sqlite", read_only=True) as copied:
+        assert [r.task.seed for r in copied.records()] == [1] and copied.sittings() == {1: {"commit": "one"}}
+        assert (copied.get_meta("left_out"), copied.get_meta("a"), copied.get_meta("b")) == (["x"], 2, None)
+    assert not list(tmp_path.glob("copy.sqlite-*"))
+
+
+def test_a_journal_that_is_not_there_is_not_made_by_reading(tmp_path) -> None:
+    with pytest.raises(StorageError):
+        Journal(tmp_path / "journal.sqlite", read_only=True)
+    assert not list(tmp_path.iterdir())

@@ -19,9 +19,9 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.bundle import unpack, verify_bundle, write_zip
 from agentkd.artifacts.comparison import compare
 from agentkd.artifacts.garbage import find_garbage
-from agentkd.artifacts.history import History, read_history
+from agentkd.artifacts.history import History, read_history, read_recordings
 from agentkd.artifacts.journal import Journal, Record
-from agentkd.artifacts.lineage import describe, trace_back
+from agentkd.artifacts.lineage import as_data, describe, trace_back
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import verify
@@ -252,3 +252,38 @@ def test_trainings_are_exported_as_event_files(tmp_path: Path) -> None:
     assert written.count(b"loss/step") == 2 and written.count(b"miou/validation") == 3 and b"recipe.learning_rate" in written
     with pytest.raises(ConfigError, match="tensorboard or mlflow"):
         export(folder, tmp_path / "out", "paper")
+
+
+def test_findings_and_trees_have_a_form_as_plain_data(finished: RunFolder, tmp_path: Path) -> None:
+    sound = verify(finished).as_data()
+    assert sound["is_sound"] is True and sound["problems"] == [] and sound["num_artifacts"] == 6
+    damaged = copy(finished, tmp_path / "damaged")
+    history = read_history(damaged)
+    lesson = next(record for record in history.by_task.values() if record.result.exchange)
+    damaged.store.path(lesson.result.weights).unlink()
+    told = verify(damaged).as_data()
+    assert told["is_sound"] is False and [set(problem) for problem in told["problems"]] == [{"place", "text"}]
+    tree = as_data(trace_back(lesson.result.weights, history))
+    assert (tree["relation"], tree["digest"], tree["task"]) == ("", lesson.result.weights, lesson.task.digest)
+    assert (tree["miou"], tree["label"], tree["inputs"]) == (0.6, "a lesson", lesson.task.canonical())
+    assert tree["exchange"]["requests"] == 3 and tree["is_repeated"] is False
+    (teacher,) = tree["ancestors"]
+    assert teacher["digest"] == lesson.task.teachers[0].weights and teacher["exchange"] is None and teacher["ancestors"] == []
+    assert json.loads(json.dumps(tree)) == tree
+    outside = as_data(trace_back(lesson.result.weights, History([lesson])))["ancestors"][0]
+    assert (outside["task"], outside["inputs"], outside["miou"], outside["label"]) == (None, None, None, "")
+
+
+def test_the_recorded_lessons_of_a_run_are_found_in_its_folder(finished: RunFolder) -> None:
+    known = read_recordings(finished)
+    lesson = next(record for record in read_history(finished).by_task.values() if record.result.exchange)
+    assert lesson.result.exchange
+    assert known.report().num_pieces == 3 and known.find(lesson.task)[0] == (lesson.result.exchange.record,)
+
+
+def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) -> None:
+    found = find_garbage(finished)
+    told = found.as_data()
+    assert [one["what"] for one in told["sparable"]] == ["what teachers told in 1 lessons"]
+    assert [one["num_files"] for one in told["sparable"]] == [3]
+    assert told["sparable"][0]["size_bytes"] == sum(path.stat().st_size for path in found.sparable[0].files) > 0

@@ -81,3 +81,20 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
 
 def test_every_codec_that_can_be_asked_for_has_its_row() -> None:
     assert set(get_args(objectives.Codec)) == {*codecs.CODECS, codecs.AUTO} and set(codecs.CANDIDATES) <= set(codecs.CODECS)
+
+
+def test_int8_counts_from_the_mean_over_the_classes_so_that_a_common_shift_costs_nothing() -> None:
+    shifted = LOGITS + 1000 * torch.randn(2, 1, 6, 7, generator=torch.Generator().manual_seed(2))
+    plain, moved = write("logits", LOGITS, "int8"), write("logits", shifted, "int8")
+    assert torch.equal(plain["logits.int8"], moved["logits.int8"]) or divergence(shifted, "int8") < 1e-3
+    centred = LOGITS - LOGITS.mean(dim=1, keepdim=True)
+    largest = centred.abs().amax(dim=(2, 3), keepdim=True)
+    assert torch.allclose(plain["logits.scale"], largest / 127)
+    assert torch.allclose(read("logits", plain, 5), centred, atol=float(largest.max()) / 254 + 1e-6)
+
+
+def test_int8_leaves_features_where_they_are() -> None:
+    features = 3 + torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(
+        read("features.s", write("features.s", features, "int8"), 5), features, atol=float(features.max()) / 254
+    )

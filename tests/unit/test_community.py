@@ -1,6 +1,8 @@
 """What a script's calls become as tasks, without any process."""
 
+import shlex
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 from noting import Recording
@@ -10,6 +12,7 @@ from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.mutual import mutual
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
+from agentkd.launch.local import Contact
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, TaskResult
 
@@ -53,6 +56,12 @@ def test_an_evaluation_names_the_split(community: Recording) -> None:
     agent.train("s")
     agent.evaluate("s", split="exam")
     assert (community.tasks[-1].data.validation, community.tasks[-1].initial_weights) == ("exam", "w1")
+
+
+def test_an_invitation_can_be_pasted_whatever_the_key(tmp_path) -> None:
+    community, key = Community(devices="cpu:1", record=tmp_path), "-$(k)!&" + "k" * 33
+    community._works = SimpleNamespace(crew=SimpleNamespace(contact=Contact("tcp://127.0.0.1:5555", key)))
+    assert shlex.split(community.invitation) == ["--join", "tcp://127.0.0.1:5555", f"--coordinator-key={key}"]
 
 
 def test_a_closed_community_says_so(tmp_path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.events import Start, Teach
 from agentkd.coordinator.requests import Requests
+from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.exchange.grants import EVERYTHING, Grants

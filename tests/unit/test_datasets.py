@@ -182,3 +182,13 @@ def test_a_missing_and_an_empty_split_are_refused(folder: Path) -> None:
         split_indices(open_dataset(f"folder:path={folder}"), "test")
     with pytest.raises(DatasetError, match="split 'train' is empty"):
         split_indices(open_dataset("generated:train=0"), "train")
+
+
+def test_the_same_sample_of_other_data_is_seen_in_another_way() -> None:
+    """A view is a function of the dataset's digest too; these two have the same samples under the same numbers."""
+    whole, few = open_dataset(GENERATED), open_dataset(f"few:12:{GENERATED}")
+    assert whole.digest != few.digest and np.array_equal(whole.sample(3).image, few.sample(3).image)
+    assert np.array_equal(whole_view(whole, 3).image, whole_view(few, 3).image)
+    for settings in (SETTINGS, ViewSettings()):
+        views = [make_view(data, 3, 5, settings).image for data in (whole, few, whole)]
+        assert np.array_equal(views[0], views[2]) and not np.array_equal(views[0], views[1])

@@ -12,8 +12,9 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.community import Community
 from agentkd.community.futures import Lesson
-from agentkd.coordinator.crew import Crew, Finished
+from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order
+from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity
 from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
@@ -182,7 +183,7 @@ def test_a_lesson_that_agents_have_begun_is_not_called_off() -> None:
 
 def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def turn(crew: Crew) -> list[Finished]:
-        if crew._dispatcher.waiting:
+        if crew._dispatcher.state.waiting:
             raise KeyError("a bug")
         return []
 

@@ -282,6 +282,27 @@ def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up
     assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [GiveUp("a")]
 
 
+def test_copies_that_cannot_be_evened_out_further_leave_their_students_where_they_are() -> None:
+    dispatcher = Dispatcher(3, max_copies=2)
+    dispatcher.want([(key, task(TEACHER)) for key in "abc"])
+    for number in (1, 2, 3):
+        dispatcher.handle(Joined(f"agent-{number}"))
+    dispatcher.handle(Joined("agent-4"))
+    assert len(dispatcher.handle(Ready("agent-4", "w1"))) >= 3, "all three start with the one teacher that there is"
+    dispatcher.handle(Joined("agent-5"))
+    assert dispatcher.handle(Ready("agent-5", "w1")) == [Move("agent-1", "w1", "agent-5")]
+    assert dispatcher.students() == {"agent-4": ("agent-2", "agent-3"), "agent-5": ("agent-1",)}
+    for _ in range(3):
+        assert dispatcher.handle(Ready("agent-5", "w1")) == [], "two and one stay two and one"
+
+
+def test_weights_that_need_not_be_taught_are_not_waited_for() -> None:
+    dispatcher = Dispatcher(1)
+    dispatcher.spare({"a": frozenset({"w1"})})
+    dispatcher.want([("a", task(TEACHER))])
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 1, ())]
+
+
 def test_a_student_of_a_cohort_that_was_given_up_is_not_tried_again_when_its_agent_is_lost() -> None:
     tasks = cohort()
     a, b = tasks

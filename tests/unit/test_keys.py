@@ -36,6 +36,15 @@ def test_the_commands_make_register_list_and_revoke_a_key(tmp_path: Path) -> Non
     assert listed == [{"name": "ann", "public_key": public, "may": ["soft_targets"], "is_revoked": True}]
 
 
+@pytest.mark.parametrize("key", ["-$" + "k" * 38, "--" + "=k" * 19, "-h" + "." * 38])
+def test_a_key_that_begins_like_an_option_is_a_key(tmp_path: Path, key: str) -> None:
+    run("keys", "register", "ann", key, "--may", "weights", "--keys", tmp_path)
+    assert Registry(tmp_path).entries()[key].may == ("weights",)
+    with pytest.raises(ConfigError, match="nobody registered"):
+        run("keys", "revoke", "--keys", tmp_path, key)
+    assert "No such option" in CliRunner().invoke(app, ["keys", "register", "ann", "k" * 40, "--mai", "weights"]).output
+
+
 @pytest.mark.parametrize(
     ("name", "key", "may", "message"),
     [

@@ -10,13 +10,15 @@ from remembering import RememberingPost
 
 from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.lessons import Blend
+from agentkd.agents.lessons import Blend, lesson_request, num_classes_of, request_digest, unpack
 from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
+from agentkd.artifacts.recordings import Told
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
+from agentkd.exchange.segments import SegmentPool
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
     ErrorReply,
@@ -24,6 +26,7 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     PeerAddress,
     Piece,
+    ReleaseEvent,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -55,6 +58,7 @@ class Table:
             teachers=(teacher,),
             distillation=Distillation(),
         )
+        self.task = task
         self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
         self.lesson = RemoteLesson(
             task,
@@ -65,8 +69,7 @@ class Table:
             inbox=self.inbox,
             check=lambda: None,
             total_steps=8,
-            obtain=lambda digest: b"",
-            **settings,
+            **{"obtain": lambda digest: b""} | settings,
         )
 
     def hear(self, step: int) -> Knowledge:
@@ -246,3 +249,115 @@ def test_the_weight_of_an_objective_follows_its_schedule() -> None:
     assert term("constant", 0.25) > 0
     assert term("fall", 0.25) == pytest.approx(0.75 * term("constant", 0.25))
     assert term("rise", 0.0) == 0
+
+
+def test_what_teachers_lent_is_given_back_once_the_next_step_begins_and_when_the_lesson_ends(table: Table) -> None:
+    pool = SegmentPool()
+    buffer = tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)})
+    for number in (2, 3, 1):
+        segment = pool.take(len(buffer))
+        segment.view[: len(buffer)] = buffer
+        table.answer(number, piece=Piece(way="shared", size_bytes=len(buffer), handle=pool.lease("student", segment)))
+        pool.give(segment)
+
+    def given_back() -> list[int]:
+        return [lease for _, body, _ in table.post.said if isinstance(body, ReleaseEvent) for lease in body.leases]
+
+    table.lesson.fetch(0)
+    assert given_back() == [], "what is in use is not given back"
+    table.lesson.fetch(1)
+    assert given_back() == [3]
+    table.lesson.close()
+    assert sorted(given_back()) == [1, 2, 3] and table.post.open == set()
+    pool.close()
+
+
+def test_what_was_heard_can_be_looked_at_before_it_is_used_and_is_counted_once(table: Table) -> None:
+    table.answer(1, value=1.0, teacher_s=0.5, is_cached=True)
+    assert table.lesson.peek(0)[0]["logits"].unique().item() == 1.0
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 1.0
+    table.answer(2, value=2.0, teacher_s=0.25)
+    assert table.lesson.fetch(1)[0]["logits"].unique().item() == 2.0
+    summary = table.lesson.summary()
+    assert (summary.requests, summary.teacher_s, summary.cached, summary.recorded) == (STEPS_AHEAD + 1, 0.75, 1, 0)
+    assert summary.bytes_received == 2 * len(tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)}))
+    assert summary.waited_s > 0
+
+
+def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
+    buffer = tensors.encode({"logits": torch.full((4, 5, 8, 8), 3.0, dtype=torch.float16)})
+    plain = Table()
+    first = lesson_request(plain.task, plain.feed, plain.task.teachers[0], 0)
+    told = Told(DIGEST, 7, request_digest(first), "the piece", len(buffer), 0.5)
+    obtained: list[str] = []
+    table = Table(recorded={told.request: told}, obtain=lambda digest: obtained.append(digest) or buffer)
+    assert table.lesson.fetch(0)[0]["logits"].unique().item() == 3.0
+    assert obtained == ["the piece"] and [request.views for _, request, _ in table.post.said] == [
+        table.feed.views(step) for step in range(1, STEPS_AHEAD)
+    ]
+    summary = table.lesson.summary()
+    assert (summary.recorded, summary.saved_s, summary.requests) == (1, 0.5, STEPS_AHEAD - 1)
+
+
+def blended(**fields: Any) -> dict[str, float]:
+    """The terms of a loss whose hard part is 10 and 100, a discriminator's 1000, beside one teacher's logits."""
+    reference = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([[[0] * 4] * 4, [[255] * 4] * 4]))
+    blend = Blend(Distillation.model_validate(fields), open_dataset(SPEC), (reference,))
+    hard = {"main": torch.tensor(10.0), "aux": torch.tensor(100.0), "discriminator": torch.tensor(1000.0)}
+    terms = blend.terms(hard, {"logits": logits}, ({"logits": logits.flip(1)},), batch, 0.25)
+    return {name: term.item() for name, term in terms.items()}
+
+
+def test_alpha_weighs_the_labels_and_what_is_left_of_one_the_soft_targets_alone() -> None:
+    soft, dist = {"kind": "soft_targets", "weight": 2.0}, {"kind": "dist", "weight": 3.0}
+    by_three, by_eight = (blended(alpha=alpha, objectives=[soft, dist]) for alpha in (0.3, 0.8))
+    assert list(by_three) == ["main", "aux", "discriminator", "0.soft_targets", "1.dist"]
+    assert (by_three["main"], by_three["aux"], by_three["discriminator"]) == pytest.approx((3.0, 30.0, 1000.0))
+    assert by_three["0.soft_targets"] / by_eight["0.soft_targets"] == pytest.approx(0.7 / 0.2)
+    assert by_three["1.dist"] == by_eight["1.dist"] > 0
+    plain = blended(alpha=0.3, objectives=[{"kind": "soft_targets"}, {"kind": "dist"}])
+    assert by_three["0.soft_targets"] == pytest.approx(2 * plain["0.soft_targets"])
+    assert by_three["1.dist"] == pytest.approx(3 * plain["1.dist"])
+
+
+def test_the_hard_loss_is_the_familys_or_plain_cross_entropy_or_none() -> None:
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    plain = torch.nn.functional.cross_entropy(logits[:1], torch.zeros(1, 4, 4, dtype=torch.long)).item()
+    found = blended(alpha=0.3, hard_loss="cross_entropy")
+    assert list(found) == ["cross_entropy", "0.soft_targets"] and found["cross_entropy"] == pytest.approx(0.3 * plain)
+    without, with_labels = blended(alpha=0.0, hard_loss="none"), blended(alpha=0.0)
+    assert list(without) == ["discriminator", "0.soft_targets"] and without["discriminator"] == 1000.0
+    assert without["0.soft_targets"] != with_labels["0.soft_targets"], "without labels the ignored pixels count too"
+
+
+def test_a_teachers_classes_come_in_the_students_order_which_is_not_its_own_inverse(table: Table) -> None:
+    logits = torch.arange(7, dtype=torch.float32)[None, :, None, None].expand(4, 7, 2, 2).contiguous()
+    wide = resolve("tiny_networks:tiny", 7)
+    teacher = TeacherReference(architecture=wide, weights=DIGEST, class_order=(1, 2, 0, 6, 4))
+    found = unpack(table.task, teacher, tensors.encode({"logits": logits}))["logits"]
+    assert found[0, :, 0, 0].tolist() == [1, 2, 0, 6, 4] and num_classes_of(table.task, teacher) == 7
+    alike = TeacherReference(architecture=wide, weights=DIGEST)
+    assert num_classes_of(table.task, alike) == 5
+    with pytest.raises(ContractError, match="logits"):
+        unpack(table.task, alike, tensors.encode({"logits": logits}))
+
+
+def test_each_image_is_taught_by_who_teaches_its_part_and_a_part_without_a_teacher_is_refused() -> None:
+    teachers = tuple(
+        TeacherReference(architecture=ARCHITECTURE, weights=w, parts=p) for w, p in ((DIGEST, (2,)), (OTHER, (0, 1)))
+    )
+    data = open_dataset(f"joined:{SPEC}|{SPEC}|{SPEC}|{SPEC}")
+    blend = Blend(Distillation(), data, teachers)
+    first = {part: data.splits["train"][16 * part] for part in range(4)}
+    assert [data.part(index) for index in first.values()] == [0, 1, 2, 3]
+
+    def chosen(*parts: int) -> list[int]:
+        batch = Batch(torch.zeros(1), torch.zeros(1), tuple((first[part], 7) for part in parts))
+        return blend._teachers_by_part(batch).tolist()
+
+    assert chosen(2, 0, 1, 2) == [0, 1, 1, 0]
+    with pytest.raises(ContractError, match="each part needs a teacher"):
+        chosen(2, 3)

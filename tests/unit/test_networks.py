@@ -1,5 +1,7 @@
 """Parameter counts to the unit, published names, costs. That families train and evaluate is in ``contracts/``."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,14 @@ def test_a_users_own_builder_is_a_family() -> None:
 
 def resolve_and_build(family: str) -> None:
     build(resolve(family, 2))
+
+
+def test_counting_parameters_does_not_import_the_compiler_of_torch() -> None:
+    code = """
+import sys
+from agentkd.networks import build, families
+for family in families.FAMILIES:
+    build.count_architecture(families.resolve(family, 5))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

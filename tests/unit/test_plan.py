@@ -273,6 +273,41 @@ def test_fifty_trials_are_twenty_five_and_twenty_five() -> None:
     assert all(len(trials) == 50 for trials in whole[-1].trials.values())
 
 
+def search_of(outcome: Outcome, **search: object) -> Outlook:
+    return end_of(play(planner(search=EXPERIMENT["search"] | search, **ONE), outcome))
+
+
+def test_by_how_much_a_trial_is_over_its_limit_is_known_to_the_search() -> None:
+    """The baseline has 1200 parameters and 12,000 MACs; the larger excess of the two counts."""
+
+    def outcome(step: PlannedTask) -> TaskResult:
+        if step.stage is not Stage.SEARCH or step.label == "trial 0":
+            return invented(step)
+        over = {"num_parameters_deploy": 1800, "num_macs": 12_600 if step.label == "trial 1" else 24_000}
+        return invented(step).model_copy(update=over | {"status": Status.INFEASIBLE})
+
+    trials = search_of(outcome, max_infeasible=2, max_macs_ratio=1.0).trials["tiny_networks:tiny"]
+    assert [trial.violation for trial in trials[:3]] == pytest.approx([0.0, 0.5, 1.0])
+    trials = search_of(outcome, max_infeasible=2, max_deploy_ratio=2.0, max_macs_ratio=4.0).trials["tiny_networks:tiny"]
+    assert [trial.violation for trial in trials[:3]] == pytest.approx([0.0, -0.25, -0.25])
+
+
+def test_trials_are_stopped_below_the_median_of_the_best_so_far_of_those_that_they_see() -> None:
+    """Three trials whose score rises and falls; the bound of the second epoch is that of the first."""
+
+    def outcome(step: PlannedTask) -> TaskResult:
+        number = int(step.label.rpartition(" ")[2]) if step.stage is Stage.SEARCH else 0
+        curve = (0.4 + number / 100, 0.2, 0.1)
+        history = tuple(EpochResult(epoch=e, loss=1, miou=miou, seconds=1) for e, miou in enumerate(curve, 1))
+        return invented(step, max(curve), history=history)
+
+    pruning = {"startup_trials": 3, "warmup_epochs": 1}
+    plan = planner(search=EXPERIMENT["search"] | {"trials": 5, "lag": 1, "patience": 0, "pruning": pruning}, **ONE)
+    bounds = {s.label: s.task.prune_below for o in play(plan, outcome) for s in o.steps if s.stage is Stage.SEARCH}
+    assert bounds["trial 0"] == bounds["trial 2"] == ()
+    assert bounds["trial 3"] == pytest.approx((0.0, 0.41, 0.41)) and bounds["trial 4"] == pytest.approx((0.0, 0.415, 0.415))
+
+
 @pytest.mark.parametrize("stage", Stage)
 def test_a_stage_stands_in_every_report_as_its_row_says(stage: Stage) -> None:
     outlook, title = end_of(play(planner())), stage.traits.title

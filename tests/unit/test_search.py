@@ -6,7 +6,17 @@ import pytest
 from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.space import Choices, Range
-from agentkd.search.study import Pruning, Trial, TrialOutcome, is_exhausted, prune_bounds, suggest, visible_limit, write_view
+from agentkd.search.study import (
+    Pruning,
+    Trial,
+    TrialOutcome,
+    is_exhausted,
+    prune_bounds,
+    suggest,
+    visible_limit,
+    visible_now,
+    write_view,
+)
 
 SPACE = {"architecture.width": Choices(values=(8, 16, 32)), "recipe.learning_rate": Range(low=1e-4, high=1e-1, log=True)}
 
@@ -99,3 +109,59 @@ def test_a_view_that_cannot_be_written_is_a_typed_error(tmp_path) -> None:
     (tmp_path / "study.db").write_bytes(b"this is no database" * 300)
     with pytest.raises(SearchError, match="cannot be written"):
         write_view(f"sqlite:///{tmp_path}/study.db", "s", SPACE, [trial(0)])
+
+
+def test_a_bound_is_of_the_best_so_far_not_of_an_epochs_own_score() -> None:
+    seen = [trial(0, 0.5, curve=(0.1, 0.5)), trial(1, 0.6, curve=(0.6, 0.2)), trial(2, 0.4, curve=(0.2, 0.3))]
+    assert prune_bounds(seen, Pruning(startup_trials=3, warmup_epochs=0), 3) == (0.2, 0.5, 0.5)
+    gaps = [trial(0, 0.5, curve=(None, 0.5)), trial(1, 0.3, curve=(0.3, None)), trial(2, 0.0, TrialOutcome.FAILED, (0.9, 0.9))]
+    assert prune_bounds(gaps, Pruning(startup_trials=2, warmup_epochs=0), 2) == (0.15, 0.4)
+
+
+def violating(violation: float) -> list[Trial]:
+    """The widest network is the best by far, and the only one that is over the limit."""
+    made = []
+    for number in range(24):
+        width = (8, 16, 32)[number % 3]
+        values = {"architecture.width": width, "recipe.learning_rate": 0.001 * (number + 1)}
+        over = violation if width == 32 else -0.1
+        made.append(Trial(number, values, TrialOutcome.COMPLETED, 0.9 if width == 32 else 0.3, (), over))
+    return made
+
+
+def test_a_violated_constraint_is_told_so_that_the_search_goes_elsewhere() -> None:
+    def widest(history: list[Trial]) -> int:
+        return sum(suggest(SPACE, history, [], number=24 + n, seed=1)["architecture.width"] == 32 for n in range(12))
+
+    free, bound = widest(violating(-0.1)), widest(violating(0.5))
+    assert free > 6 > 3 > bound, (free, bound)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    ended = [
+        trial(0, 0.4),
+        trial(1, 0.2, TrialOutcome.PRUNED),
+        trial(2, 0, TrialOutcome.FAILED),
+        trial(3, 0, TrialOutcome.INFEASIBLE),
+    ]
+    write_view(url, "s", SPACE, ended)
+    found = optuna.load_study(study_name="s", storage=url).trials
+    assert [(t.state.name, t.user_attrs["number"], t.user_attrs["outcome"]) for t in found] == [
+        ("COMPLETE", 0, "completed"),
+        ("PRUNED", 1, "pruned"),
+        ("FAIL", 2, "failed"),
+        ("COMPLETE", 3, "infeasible"),
+    ]
+    assert [t.constraints for t in found] == [{"size": -0.1}, {}, {}, {"size": 0.3}]
+    assert [t.value for t in found] == [0.4, 0.2, None, 0.0]
+    assert found[0].params == {"architecture.width": 16, "recipe.learning_rate": 0.01}
+
+
+def test_as_completed_a_trial_sees_what_is_finished_and_no_more_run_side_by_side_than_the_lag() -> None:
+    running = trial(1, outcome=TrialOutcome.RUNNING)
+    assert visible_now([trial(0), running], lag=2, num_trials=9) == [trial(0)]
+    assert visible_now([trial(0), running], lag=1, num_trials=9) is None
+    assert visible_now([trial(0), running], lag=2, num_trials=2) is None
+    assert visible_now([trial(0, outcome=TrialOutcome.INFEASIBLE), running], lag=2, num_trials=2) is not None

@@ -206,6 +206,15 @@ def test_a_welcome_that_does_not_leave_opens_nothing_and_the_next_greeting_is_we
     assert made.went(sent(made.arrived(PEER, hello, 1.0))) == [Opened(PEER, THEIR_HELLO, ""), beat(100, 0.5)]
 
 
+def test_whoever_was_dialed_and_whose_welcome_did_not_leave_is_greeted_again() -> None:
+    """It may have hung up meanwhile, and would not come back by itself."""
+    made = sessions()
+    made.dial(PEER, PLACE, 0.0)
+    assert made.stuck(sent(made.arrived(PEER, theirs(THEIR_HELLO, 1), 0.5))) == []
+    assert made.tick(1.4) == []
+    assert made.tick(1.5) == [Dial(PEER, PLACE), Send(PEER, mine(HELLO, 3))]
+
+
 def test_a_second_different_greeting_in_one_session_is_refused_and_the_first_one_stands() -> None:
     made = greeted()
     other = theirs(HelloRequest(device="another"), 5)

@@ -31,7 +31,7 @@ from agentkd.task import (
     read_task,
 )
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tasks.json").read_text())["tasks"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "keys" / "tasks.json").read_text())["tasks"]
 NETWORK, OTHER = Architecture(family="unet", num_classes=3), Architecture(family="pidnet_s", num_classes=3)
 FIVE = Architecture(family="unet", num_classes=5)
 DATA = DataSource(spec="s", content_digest="d")

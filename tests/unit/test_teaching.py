@@ -6,9 +6,10 @@ import pytest
 import torch
 from experiments import SPEC
 
+from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ConfigError, ContractError
+from agentkd.errors import ConfigError, ContractError, DatasetError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
@@ -108,3 +109,51 @@ def test_every_payload_of_a_request_comes_from_one_forward_pass() -> None:
 def test_what_it_cannot_give_is_refused_by_name(changes: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         teacher().answer(request(**changes))
+
+
+def sent(seed: int) -> bytes:
+    return tensors.encode({"images": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))})
+
+
+def test_images_that_are_sent_are_told_apart_by_their_pixels() -> None:
+    taught, asked = teacher(), request(views=())
+    first, second, again = (taught.answer(asked, images=sent(seed)) for seed in (1, 2, 1))
+    assert taught.num_forwards == 2 and [answer.is_cached for answer in (first, second, again)] == [False, False, True]
+    assert bytes(first.parcel.view) == bytes(again.parcel.view) != bytes(second.parcel.view)
+
+
+def test_what_is_taught_is_said_in_evaluation_mode() -> None:
+    network = build(NETWORK, seed=1)
+    found = tensors.decode(teacher().answer(request(views=(), codec="float32"), images=sent(1)).parcel.view)["logits"]
+    images = tensors.decode(sent(1))["images"]
+    with torch.no_grad():
+        assert torch.allclose(found, network.eval()(images)["logits"], atol=1e-6)
+        assert not torch.allclose(found, network.train()(images)["logits"], atol=1e-2)
+
+
+def test_answers_that_take_too_much_memory_are_forgotten_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = teacher()
+    size = taught.answer(request(views=()), images=sent(0)).parcel.size_bytes
+    monkeypatch.setattr(teaching, "CACHED_BYTES", 2 * size)
+    cached = [taught.answer(request(views=()), images=sent(seed)).is_cached for seed in (1, 0, 2, 0, 1)]
+    assert cached == [False, True, False, True, False], "0 was used again, so 1 was the oldest when 2 came"
+
+
+def test_a_teacher_can_be_told_of_more_data_and_keeps_those_that_it_has() -> None:
+    taught, more = teacher(), open_dataset(SPEC.replace("seed=5", "seed=6"))
+    taught.teach_about(DataSource(spec=SPEC.replace("seed=5", "seed=6"), content_digest=more.digest))
+    first, second = taught.answer(request()), taught.answer(request(dataset=more.digest))
+    assert bytes(first.parcel.view) != bytes(second.parcel.view) and taught.num_forwards == 2
+    with pytest.raises(ContractError, match="dataset"):
+        taught.answer(request(dataset="other"))
+
+
+def test_a_teacher_without_data_is_sent_images_or_says_so() -> None:
+    stored = encode_weights(NETWORK, dict(build(NETWORK, seed=1).state_dict()))
+    taught = Teacher(NETWORK, "ab" * 32, None, stored=stored, device=CPU)
+    with pytest.raises(DatasetError, match="no dataset"):
+        taught.answer(request())
+    assert not taught.answer(request(views=()), images=sent(1)).is_cached
+    for images in ({"images": torch.zeros(2, 4, 32, 32)}, {"images": torch.zeros(3, 32, 32)}, {"pictures": torch.zeros(1)}):
+        with pytest.raises(ContractError, match="images"):
+            taught.answer(request(views=()), images=tensors.encode(images))

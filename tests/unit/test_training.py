@@ -15,6 +15,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
+from agentkd.networks.blocks import ParameterGroup
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
@@ -22,7 +23,7 @@ from agentkd.task import DataSource, Status, Task, Train
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
-from agentkd.training.optimization import learning_rate
+from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
 
 SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
 RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
@@ -194,3 +195,38 @@ def test_teachers_are_heard_outside_autocast_between_forward_pass_and_terms_and_
     train(build(task.architecture, seed=1), DatasetFeed(task), plan, device=CPU, checkpoint=path)
     step = ["attend", "forward under autocast", "hear", "terms under autocast"]
     assert [done for done in teaching.log if done != "forward"] == [*step, "secure before checkpoint False"]
+
+
+def test_the_schedule_begins_after_the_warm_up_and_ends_at_the_last_step() -> None:
+    polynomial = Recipe(learning_rate=2.0, schedule="polynomial", power=2.0, warmup_steps=4)
+    rates = [learning_rate(polynomial, step, 8) for step in range(8)]
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2 * 0.75**2, 2 * 0.5**2, 2 * 0.25**2])
+    cosine = Recipe(learning_rate=2.0, schedule="cosine", warmup_steps=2)
+    assert [learning_rate(cosine, step, 6) for step in range(6)] == pytest.approx(
+        [1.0, 2.0, 2.0, 1 + math.cos(math.pi / 4), 1.0, 1 - math.cos(math.pi / 4)]
+    )
+    short = Recipe(learning_rate=2.0, warmup_steps=5)
+    assert [learning_rate(short, step, 3) for step in range(3)] == pytest.approx([0.4, 0.8, 1.2]), "it ends while it warms up"
+
+
+def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() -> None:
+    backbone, head, adversary = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    groups = [
+        ParameterGroup((backbone,)),
+        ParameterGroup((adversary,), optimizer="discriminator"),
+        ParameterGroup((head,), rate=10.0),
+    ]
+    recipe = Recipe(learning_rate=0.5, momentum=0.8, weight_decay=0.25, schedule="polynomial", power=1.0)
+    optimizers = build_optimizers(groups, recipe)
+    assert {name: type(optimizer).__name__ for name, optimizer in optimizers.items()} == {"main": "SGD", "discriminator": "Adam"}
+    set_learning_rate(optimizers["main"], recipe, 5, 10)
+    told = [
+        (g["params"][0] is p, g["lr"], g["momentum"], g["weight_decay"])
+        for g, p in zip(optimizers["main"].param_groups, (backbone, head), strict=True)
+    ]
+    assert told == [(True, 0.25, 0.8, 0.25), (True, 2.5, 0.8, 0.25)]
+    (own,) = optimizers["discriminator"].param_groups
+    assert own["params"][0] is adversary and (own["lr"], own["betas"], own["weight_decay"]) == (2e-6, (0.5, 0.999), 0)
+    adamw = build_optimizers(groups[:1], recipe.replace(optimizer="adamw"))
+    assert adamw.keys() == {"main"} and type(adamw["main"]).__name__ == "AdamW"
+    assert adamw["main"].param_groups[0]["weight_decay"] == 0.25

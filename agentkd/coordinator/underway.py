@@ -1,0 +1,109 @@
+"""What is known of tasks that agents have in hand: who has them, how far they are, and what came of them. No sockets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentkd.coordinator import events
+from agentkd.coordinator.state import Bench, Condition, Member
+from agentkd.coordinator.watching import Activity
+from agentkd.errors import AgentLostError
+from agentkd.messages.bodies import ErrorReply, TaskProgressEvent
+from agentkd.task import Status, Task, TaskResult
+
+MAX_ERROR_TEXT = 2000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A task that is done, or given up (status ``failed``). ``teachers`` are (weights, agent) pairs."""
+
+    key: str
+    result: TaskResult
+    agent: str
+    attempts: int
+    teachers: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Doing:
+    """A task in an agent's hands, and the newest that was heard of it."""
+
+    task: Task
+    label: str
+    agent: str
+    attempt: int
+    teachers: tuple[tuple[str, str], ...]
+    recorded: tuple[str, ...] = ()
+    progress: TaskProgressEvent | None = None
+    result: TaskResult | None = None
+    error: ErrorReply | None = None
+
+
+class Underway:
+    """The tasks that a crew is asked for. One thread calls its methods."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, str] = {}
+        self._doing: dict[str, Doing] = {}
+        self._unadopted: dict[str, ErrorReply] = {}
+
+    def begin(self, action: events.Start, task: Task, recorded: tuple[str, ...]) -> Doing:
+        """An agent is given a task."""
+        doing = Doing(task, self.labels[action.task], action.agent, action.attempt, action.teachers, recorded)
+        self._doing[action.task] = doing
+        return doing
+
+    def find(self, key: str) -> Doing | None:
+        """What is known of a task in an agent's hands."""
+        return self._doing.get(key)
+
+    def current(self, key: str, attempt: int) -> Doing | None:
+        """The same, unless it is about an earlier attempt, which is void."""
+        doing = self._doing.get(key)
+        return doing if doing and doing.attempt == attempt else None
+
+    def could_not_adopt(self, weights: str, error: ErrorReply) -> None:
+        """Why an agent does not teach these weights."""
+        self._unadopted[weights] = error
+
+    def recordings_in_use(self) -> Iterator[str]:
+        """Recordings that students are being told from."""
+        return (record for doing in self._doing.values() for record in doing.recorded)
+
+    def accept(self, key: str) -> Finished:
+        """The task's result is current."""
+        doing = self._doing.pop(key)
+        assert doing.result is not None
+        return _finished(key, doing, doing.result)
+
+    def give_up(self, action: events.GiveUp) -> Finished:
+        """The task has failed: with the last error that was heard, or for the reason that the dispatcher gives."""
+        doing = self._doing.pop(action.task, None)
+        error = self._unadopted.get(action.untaught) or (doing.error if doing else None)
+        code, text = (error.code, error.text) if error else (AgentLostError.code, self._reason(action))
+        return _finished(action.task, doing, TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT]))
+
+    def activity(self, member: Member, device: str, students: tuple[str, ...]) -> Activity:
+        """What an agent is doing now."""
+        doing = self._doing.get(member.task)
+        if doing is not None and doing.progress is None:
+            return Activity(member.name, device, doing.label)
+        if doing is not None and doing.progress is not None:
+            p = doing.progress
+            return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
+        if member.condition is Condition.TEACHING:
+            return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
+        return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))
+
+    def _reason(self, action: events.GiveUp) -> str:
+        if action.because in self.labels:
+            return f"{self.labels[action.because]} failed, without which it cannot be done"
+        if action.untaught:
+            return f"no agent could be made to teach the weights {action.untaught[:12]}"
+        return "its agents were lost, or did not do what they were asked"
+
+
+def _finished(key: str, doing: Doing | None, result: TaskResult) -> Finished:
+    if doing is None:
+        return Finished(key, result, "", 0, ())
+    return Finished(key, result, doing.agent, doing.attempt, doing.teachers if doing.task.taught_by else ())

@@ -1,0 +1,47 @@
+"""The modules that ``tiny_networks`` builds."""
+
+import time
+
+from torch import Tensor, nn
+
+
+class TinyNet(nn.Module):
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, width, 3, stride=2, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+class BrokenNet(TinyNet):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("this network is broken")
+
+
+class SlowNet(TinyNet):
+    """As slow as a teacher that is ten times larger, but only as a teacher."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            time.sleep(0.1)
+        return super().forward(images)
+
+
+class Classifier(nn.Module):
+    """One answer for a whole image."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))

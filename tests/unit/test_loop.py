@@ -1,0 +1,131 @@
+"""The loop with a network that does as it is told: which epoch is kept, when it is stopped, and in which mode it is looked at."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agentkd.errors import OutOfMemoryError
+from agentkd.networks.blocks import Outputs, SegmentationNetwork
+from agentkd.recipe import Recipe
+from agentkd.task import EpochResult, Status
+from agentkd.training.batches import Batch
+from agentkd.training.loop import Hooks, Plan, Trained, train
+from agentkd.training.losses import LossSettings
+
+MIOU = {0: 1.0, 1: (2 / 3 + 1 / 2) / 2, 2: 0.25}  # of four pixels, two of each class, by how many of class 1 are missed
+
+
+class Scripted(SegmentationNetwork):
+    """Its one weight counts the steps. After step n it misses ``errors[n - 1]`` pixels; every look at it is remembered."""
+
+    def __init__(self, errors: tuple[int, ...]) -> None:
+        super().__init__()
+        self.errors, self.modes = errors, []
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.register_buffer("unused", torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.modes.append("training" if self.training else "evaluation")
+        if self.training:
+            return {"logits": self.weight * torch.ones(len(images), 2, 1, 4)}
+        missed = self.errors[round(float(self.weight.detach())) - 1]
+        predicted = torch.tensor([0, 0, *[0] * missed, *[1] * (2 - missed)])
+        return {"logits": nn.functional.one_hot(predicted, 2).T[None, :, None].float()}
+
+
+class OneStepAnEpoch:
+    """Each epoch is ``steps_per_epoch`` steps long."""
+
+    def __init__(self, steps_per_epoch: int = 1) -> None:
+        self.steps_per_epoch = steps_per_epoch
+
+    def training_batch(self, step: int) -> Batch:
+        return Batch(torch.zeros(2, 3, 1, 4), torch.zeros(2, 1, 4, dtype=torch.long))
+
+    def validation_batches(self) -> Iterator[Batch]:
+        yield Batch(torch.zeros(1, 3, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
+
+
+def minus_the_weight(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> dict[str, Tensor]:
+    return {"minus": -outputs["logits"].mean()}
+
+
+def trained(
+    *errors: int, prune_below: tuple[float, ...] = (), hooks: Hooks | None = None, an_epoch: int = 1, **recipe: object
+) -> tuple[Trained, Scripted]:
+    still = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0, "schedule": "constant"}
+    plan = Plan(
+        recipe=Recipe.model_validate(still | {"epochs": len(errors) // an_epoch, "batch_size": 2} | recipe),
+        loss=minus_the_weight,
+        labels=LossSettings(2),
+        seed=1,
+        prune_below=prune_below,
+    )
+    network = Scripted(errors)
+    return train(network, OneStepAnEpoch(an_epoch), plan, device=torch.device("cpu"), hooks=hooks), network
+
+
+def test_the_first_of_equal_epochs_is_kept_with_its_weights() -> None:
+    result, network = trained(2, 1, 1, 2)
+    assert (result.best_epoch, result.scores.miou) == (2, pytest.approx(MIOU[1]))
+    assert float(result.weights["weight"]) == 2.0 == float(network.weight.detach())
+    assert [epoch.miou for epoch in result.history] == pytest.approx([MIOU[missed] for missed in (2, 1, 1, 2)])
+
+
+def test_the_last_epoch_is_kept_if_that_is_wanted() -> None:
+    result, _ = trained(0, 1, 2, keep="last")
+    assert (result.best_epoch, result.scores.miou, float(result.weights["weight"])) == (3, MIOU[2], 3.0)
+
+
+def test_a_network_is_validated_in_evaluation_mode_and_goes_on_in_training_mode() -> None:
+    _, network = trained(2, 1, 0)
+    assert network.modes == ["training", "evaluation"] * 3 + ["evaluation"]
+
+
+def test_epochs_between_validations_have_no_score_and_the_last_one_has() -> None:
+    result, _ = trained(2, 1, 0, 1, 2, validate_every=2)
+    assert [epoch.miou for epoch in result.history] == [None, pytest.approx(MIOU[1]), None, pytest.approx(MIOU[1]), MIOU[2]]
+    assert result.best_epoch == 2 and [epoch.epoch for epoch in result.history] == [1, 2, 3, 4, 5]
+
+
+def test_a_trial_is_stopped_by_the_best_that_it_has_reached_not_by_its_last_epoch() -> None:
+    kept, _ = trained(1, 2, 2, prune_below=(0.5, 0.5, 0.5))
+    assert (kept.status, len(kept.history)) == (Status.COMPLETED, 3)
+    stopped, _ = trained(2, 2, 1, prune_below=(0.0, 0.3, 0.3))
+    assert (stopped.status, len(stopped.history), stopped.best_epoch) == (Status.PRUNED, 2, 1)
+
+
+def test_a_trial_at_its_bound_goes_on_and_one_without_a_bound_too() -> None:
+    assert trained(2, 2, prune_below=(0.25,))[0].status is Status.COMPLETED
+    assert trained(2, 2, prune_below=())[0].status is Status.COMPLETED
+
+
+def test_a_trial_is_not_stopped_where_it_was_not_validated() -> None:
+    result, _ = trained(2, 2, 2, validate_every=2, prune_below=(0.9, 0.9, 0.9))
+    assert (result.status, len(result.history)) == (Status.PRUNED, 2)
+
+
+def test_steps_and_epochs_are_told_as_they_end() -> None:
+    steps: list[tuple[int, int, float]] = []
+    epochs: list[EpochResult] = []
+    hooks = Hooks(on_step=lambda *told: steps.append(told), on_epoch=epochs.append)
+    result, _ = trained(2, 2, 1, 1, an_epoch=2, hooks=hooks)
+    assert steps == [(1, 4, 0.0), (2, 4, -1.0), (3, 4, -2.0), (4, 4, -3.0)] and result.losses == (0.0, -1.0, -2.0, -3.0)
+    assert [epoch.loss for epoch in epochs] == [-0.5, -2.5] and tuple(epochs) == result.history
+    assert 0 < sum(epoch.seconds for epoch in epochs) <= result.seconds
+    assert result.images_per_s == pytest.approx(4 * 2 / result.seconds)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_told_with_the_batch_and_other_errors_are_left_as_they_are(error: RuntimeError) -> None:
+    def raising(*given: object) -> dict[str, Tensor]:
+        raise error
+
+    plan = Plan(recipe=Recipe(epochs=1, batch_size=2), loss=raising, labels=LossSettings(2), seed=1)
+    with pytest.raises(OutOfMemoryError, match=r"too little memory for batch \(2, 3, 1, 4\)"):
+        train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))
+    error = RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))
