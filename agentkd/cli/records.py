@@ -50,7 +50,7 @@ def replay(
     from rich.console import Console
 
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.replay.perform import ReplayOptions, Teaching, default_out
+    from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out
     from agentkd.replay.perform import replay as perform
     from agentkd.replay.swaps import read_swap
     from agentkd.report.live import PlainWatcher
@@ -58,7 +58,7 @@ def replay(
     if from_record and live:
         raise ConfigError("--from-record and --live exclude each other")
     swaps = tuple(read_swap(text) for text in swap or [])
-    teaching = Teaching.RECORD if from_record else Teaching.LIVE if live else Teaching.EITHER
+    teaching = TeachersFrom.RECORD if from_record else TeachersFrom.LIVE if live else TeachersFrom.EITHER
     options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance)
     with _opened(run) as folder:
         place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps)

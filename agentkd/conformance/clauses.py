@@ -56,7 +56,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClauseVerdict:
     """How an agent stands to a clause."""
 
     clause: Clause
@@ -64,14 +64,14 @@ class Verdict:
     remark: str
 
 
-def play(probe: Probe, clauses: tuple[Clause, ...]) -> Iterator[Verdict]:
+def play(probe: Probe, clauses: tuple[Clause, ...]) -> Iterator[ClauseVerdict]:
     """Checks clause after clause, each whatever came of those before."""
     for clause in clauses:
         probe.forget()
         try:
-            yield Verdict(clause, True, clause.check(probe) or "")
+            yield ClauseVerdict(clause, True, clause.check(probe) or "")
         except (BrokenClauseError, AgentKDError) as error:
-            yield Verdict(clause, False, str(error))
+            yield ClauseVerdict(clause, False, str(error))
 
 
 def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:

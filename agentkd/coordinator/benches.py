@@ -9,7 +9,17 @@ from agentkd.task import DataSource, TeacherReference
 
 
 def share_out(state: State) -> list[Move]:
-    """Moves students whose teacher is gone to one with the same weights, and evens out the copies of a teacher."""
+    """Moves students whose teacher is gone to one with the same weights, and evens out the copies of a teacher.
+
+    Every move but from a teacher that is gone makes the sum of the squared loads smaller, so there is an end of it.
+    """
+    moves: list[Move] = []
+    while more := _share_out_once(state):
+        moves += more
+    return moves
+
+
+def _share_out_once(state: State) -> list[Move]:
     moves: list[Move] = []
     for key, running in state.running.items():
         task = state.tasks[key]
@@ -40,8 +50,10 @@ def move_back(state: State, teacher: str, weights: str) -> list[Move]:
 
 
 def _load(state: State) -> Counter[str]:
-    """How many students each teaching agent has."""
-    return Counter(teacher for running in state.running.values() for teacher in running.teachers.values())
+    """How many students each teaching agent has, of the weights that it teaches now."""
+    taught = [pair for running in state.running.values() for pair in running.teachers.items()]
+    weights_of = {member.name: member.weights for member in state.members.values()}
+    return Counter(teacher for weights, teacher in taught if weights_of.get(teacher) == weights)
 
 
 def teaching(state: State, weights: str, data: DataSource) -> str | None:

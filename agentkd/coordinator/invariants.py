@@ -112,7 +112,8 @@ def _of_teachers(state: State, key: str, running: Running) -> Iterator[str]:
             yield f"{key} hears {other} at {running.teachers.get(other)}, and it runs at {state.running[other].agent}"
     if cohort:
         return
-    load = Counter(agent for other in state.running.values() for agent in other.teachers.values())
+    pairs = [pair for other in state.running.values() for pair in other.teachers.items()]
+    load = Counter(agent for taught, agent in pairs if agent in state.members and state.members[agent].weights == taught)
     for weights, agent in running.teachers.items():
         able = [m for m in state.members.values() if (m.weights, m.condition) == (weights, Condition.TEACHING)]
         able = [m for m in able if m.name != agent and (m.is_guest or task.data in m.data)]

@@ -20,7 +20,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.plan import Outlook, Planner
-from agentkd.pipeline.stages import Step
+from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
@@ -82,7 +82,7 @@ class _Coordinator:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
         self.outlook = planner.outlook(results, self.asks)
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, PlannedTask] = {}
         self.started_at = time.monotonic()
         self.num_before = len(results)
         self._shown_at = 0.0
@@ -137,12 +137,12 @@ class _Coordinator:
         return max(len(self.results) + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
 
 
-def describe_step(step: Step) -> str:
+def describe_step(step: PlannedTask) -> str:
     """What a task is for."""
     return f"{step.stage} of {step.family}: {step.label}"
 
 
-def describe_result(step: Step, result: TaskResult) -> str:
+def describe_result(step: PlannedTask, result: TaskResult) -> str:
     """One line on a finished task."""
     head = f"{step.family} {step.stage}, {step.label}: "
     if result.status is Status.INFEASIBLE:

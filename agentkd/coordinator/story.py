@@ -11,7 +11,7 @@ SHOWN_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class Told:
+class Happened:
     """One event and what was decided upon it."""
 
     event: Event
@@ -27,7 +27,7 @@ class Story:
     """Events and what was decided upon each, from a state on. ``str`` of it is for reading, a line an event."""
 
     start: State
-    told: tuple[Told, ...]
+    told: tuple[Happened, ...]
 
     def __str__(self) -> str:
         return "\n".join(str(told) for told in self.told)
@@ -37,12 +37,12 @@ class Author:
     """Writes a story down. Of a long one the beginning is forgotten, a chapter of a thousand events at a time."""
 
     def __init__(self, start: State) -> None:
-        self._start, self._earlier, self._told = start.copy(), tuple[Told, ...](), list[Told]()
+        self._start, self._earlier, self._told = start.copy(), tuple[Happened, ...](), list[Happened]()
         self._chapter_start = self._start
 
     def note(self, event: Event, actions: list[Action], state: State) -> None:
         """Adds what was decided upon an event. ``state`` is how things stand afterwards."""
-        self._told.append(Told(event, tuple(actions)))
+        self._told.append(Happened(event, tuple(actions)))
         if len(self._told) == CHAPTER:
             self._start, self._earlier = self._chapter_start, tuple(self._told)
             self._chapter_start, self._told = state.copy(), []

@@ -76,7 +76,7 @@ class OnlyClasses(_Derived):
         return Sample(sample.image, label, sample.name)
 
 
-class Joined(_Derived):
+class JoinedDataset(_Derived):
     """Several datasets of the same classes as one; each split holds those of all."""
 
     def __init__(self, parts: Sequence[Dataset]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentkd import seeding
 from agentkd.datasets import files
-from agentkd.datasets.derived import FewImages, Joined, OnlyClasses, Unlabelled
+from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, GeneratedScenes
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
@@ -75,12 +75,12 @@ class Opened:
 
     def part(self, index: int) -> int:
         """Which of several joined datasets a sample comes from; 0 of a single one."""
-        return self._dataset.part(index) if isinstance(self._dataset, Joined) else 0
+        return self._dataset.part(index) if isinstance(self._dataset, JoinedDataset) else 0
 
     @property
     def num_parts(self) -> int:
         """How many datasets are joined in it; 1 of a single one."""
-        return self._dataset.num_parts if isinstance(self._dataset, Joined) else 1
+        return self._dataset.num_parts if isinstance(self._dataset, JoinedDataset) else 1
 
     def check(self) -> None:
         """Reads everything once; raises ``DatasetError`` for the first sample that is not as described."""
@@ -133,7 +133,7 @@ def _open(spec: str) -> Dataset:
         parts = rest.split("|")
         if any(JOINED in part for part in parts):
             raise DatasetError(spec, "has a joined dataset among those that it joins", f"a flat list: {JOINED}A|B|C")
-        return Joined([_open(part) for part in parts])
+        return JoinedDataset([_open(part) for part in parts])
     if kind in ("generated", "folder", "camvid"):
         options = _read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)

@@ -24,7 +24,7 @@ from agentkd.errors import (
     StorageError,
 )
 from agentkd.exchange.sources import Sink, Source
-from agentkd.exchange.streams import Inflow, Outflow, Taken
+from agentkd.exchange.streams import ChunkTaken, Inflow, Outflow
 from agentkd.messages.bodies import (
     Body,
     ErrorReply,
@@ -45,7 +45,7 @@ GIVE_UP_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class Speaker(Protocol):
+class StreamPost(Protocol):
     """What streams need of the post."""
 
     def send_now(
@@ -82,7 +82,7 @@ class Receipt:
 class Streams:
     """Every stream of one post. Only its I/O thread calls this, except where ``channel.call`` brings a call there."""
 
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, speaker: StreamPost) -> None:
         self._speaker = speaker
         self._offers: OrderedDict[tuple[str, str], Source] = OrderedDict()
         self._sending: dict[tuple[str, int], _Sending] = {}
@@ -234,9 +234,9 @@ class Streams:
                 self._end(receipt, RemoteProtocolError(f"chunk at {chunk.offset} is damaged again and again", Rule.DAMAGE))
             else:
                 self._open_again(receipt)
-        elif taken is Taken.GAP:
+        elif taken is ChunkTaken.GAP:
             self._open_again(receipt)
-        elif taken is Taken.NEXT:
+        elif taken is ChunkTaken.NEXT:
             receipt.moved_at = receipt.heard_at
             try:
                 receipt.sink.write(chunk.offset, data)

@@ -13,7 +13,7 @@ CHUNK_BYTES = 1024**2
 WINDOW_BYTES = 32 * 1024**2
 
 
-class Taken(StrEnum):
+class ChunkTaken(StrEnum):
     """What a chunk is to the receiver: the next one, one that was had before, or one with bytes missing before it."""
 
     NEXT = "next"
@@ -66,7 +66,7 @@ class Inflow:
         self.limit = min(self.size, self.offset + self.window_bytes)
         return self.limit
 
-    def take(self, offset: int, length: int) -> Taken:
+    def take(self, offset: int, length: int) -> ChunkTaken:
         """Takes note of a chunk; only ``NEXT`` is to be written.
 
         Raises:
@@ -76,13 +76,13 @@ class Inflow:
             raise RemoteProtocolError(f"chunk {offset}+{length} is beyond the credit of {self.limit}", Rule.CREDIT)
         if offset + length <= self.offset:
             self.num_repeated_bytes += length
-            return Taken.REPEATED
+            return ChunkTaken.REPEATED
         if offset < self.offset:
             raise RemoteProtocolError(f"chunk {offset}+{length} overlaps what was received up to {self.offset}", Rule.CREDIT)
         if offset > self.offset:
-            return Taken.GAP
+            return ChunkTaken.GAP
         self.offset += length
-        return Taken.NEXT
+        return ChunkTaken.NEXT
 
     def credit_due(self) -> int | None:
         """The limit to grant now, if half the window has been used up."""

@@ -37,7 +37,7 @@ class Family:
     title: str
     builder: str
     settings: type[FrozenData]
-    space: s.Space
+    space: s.ArchitectureSpace
     loss: str
     published: dict[str, Setting] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +47,9 @@ _SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-
 _ADAMW: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "schedule": "cosine"}
 
 
-def _pidnet(name: str, title: str, space: s.Space, recipe: dict[str, Any], published: dict[str, Setting] | None = None) -> Family:
+def _pidnet(
+    name: str, title: str, space: s.ArchitectureSpace, recipe: dict[str, Any], published: dict[str, Setting] | None = None
+) -> Family:
     builder = "agentkd.networks.pidnet:PIDNet"
     return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe)
 
@@ -162,7 +164,7 @@ def load_own(family: str) -> Builder:
     return builder
 
 
-def search_space(family: str) -> s.Space:
+def search_space(family: str) -> s.ArchitectureSpace:
     """Setting name to its candidate values; empty if a user's own family declares none."""
     if is_own(family):
         return dict(getattr(load_own(family), "space", {}))

@@ -15,7 +15,7 @@ PooledNorm = Literal["batch", "group"]
 Width = Annotated[float, Field(gt=0, le=2)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 OddKernel = Literal[1, 3, 5, 7]
-Space = dict[str, tuple[Setting, ...]]
+ArchitectureSpace = dict[str, tuple[Setting, ...]]
 
 ACTIVATIONS = ("relu", "leaky_relu", "silu", "hardswish", "gelu")
 DROPOUTS = (0.0, 0.1, 0.2, 0.3)
@@ -136,7 +136,7 @@ class UNetPPSettings(UNetSettings):
     deep_supervision: bool = False
 
 
-def pidnet_space(*planes: int) -> Space:
+def pidnet_space(*planes: int) -> ArchitectureSpace:
     """Search space of a PIDNet size; ``planes`` are its candidate stem widths."""
     return {
         "planes": planes,
@@ -166,7 +166,7 @@ def pidnet_space(*planes: int) -> Space:
     }
 
 
-BISENET_SPACE: Space = {
+BISENET_SPACE: ArchitectureSpace = {
     "width": (0.5, 0.75, 1.0),
     "blocks1": (1, 2, 3),
     "blocks2": (1, 2, 3),
@@ -190,7 +190,7 @@ BISENET_SPACE: Space = {
     "dropout": DROPOUTS,
 }
 
-UNET_SPACE: Space = {
+UNET_SPACE: ArchitectureSpace = {
     "base": (16, 24, 32, 40, 48, 64),
     "depth": (2, 3, 4, 5),
     "convs": (1, 2, 3),
@@ -204,4 +204,4 @@ UNET_SPACE: Space = {
     "dropout": DROPOUTS,
 }
 
-UNETPP_SPACE: Space = UNET_SPACE | {"depth": (2, 3, 4), "deep_supervision": (False, True)}
+UNETPP_SPACE: ArchitectureSpace = UNET_SPACE | {"depth": (2, 3, 4), "deep_supervision": (False, True)}

@@ -7,20 +7,20 @@ from agentkd import seeding
 from agentkd.architecture import Architecture
 from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.networks import families
-from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step
+from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
 from agentkd.recipe import Recipe
 from agentkd.search import study
 from agentkd.search.selection import pareto_set, rank
 from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
-from agentkd.search.study import Outcome, Trial
+from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
 Results = Mapping[str, TaskResult]
 OUTCOMES = {
-    Status.COMPLETED: Outcome.COMPLETED,
-    Status.PRUNED: Outcome.PRUNED,
-    Status.INFEASIBLE: Outcome.INFEASIBLE,
-    Status.FAILED: Outcome.FAILED,
+    Status.COMPLETED: TrialOutcome.COMPLETED,
+    Status.PRUNED: TrialOutcome.PRUNED,
+    Status.INFEASIBLE: TrialOutcome.INFEASIBLE,
+    Status.FAILED: TrialOutcome.FAILED,
 }
 
 
@@ -34,9 +34,9 @@ class FamilyOutlook:
     """
 
     family: str
-    steps: list[Step] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    lessons: list[Lesson] = field(default_factory=list)
+    steps: list[PlannedTask] = field(default_factory=list)
+    rows: list[Standing] = field(default_factory=list)
+    lessons: list[RoundLesson] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     trial_keys: list[str] = field(default_factory=list)
     winner: Entrant | None = None
@@ -78,7 +78,7 @@ class FamilyPlan:
         if entrant.result.status is not Status.COMPLETED:
             found.failure = f"the baseline of {self.family} failed: {entrant.result.error_text}"
             return None
-        found.rows.append(Row(self.family, Stage.BASELINE, entrant))
+        found.rows.append(Standing(self.family, Stage.BASELINE, entrant))
         return entrant
 
     def _search(
@@ -95,12 +95,12 @@ class FamilyPlan:
                 entrants[number] = entrant
             found.trials.append(self._as_trial(number, entrant, task))
             found.trial_keys.append(task.digest)
-        if any(trial.outcome is Outcome.RUNNING for trial in found.trials):
+        if any(trial.outcome is TrialOutcome.RUNNING for trial in found.trials):
             return None
-        completed = [entrants[t.number] for t in found.trials if t.outcome is Outcome.COMPLETED] or [baseline]
+        completed = [entrants[t.number] for t in found.trials if t.outcome is TrialOutcome.COMPLETED] or [baseline]
         by_key = {entrant.key: entrant for entrant in completed}
         ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
-        found.rows.append(Row(self.family, Stage.SEARCH, ranked[0]))
+        found.rows.append(Standing(self.family, Stage.SEARCH, ranked[0]))
         return ranked
 
     def _visible(self, found: FamilyOutlook, asked: Mapping[int, tuple[int, ...]]) -> list[Trial] | None:
@@ -137,7 +137,7 @@ class FamilyPlan:
         taught = [outcome_of(lesson) for lesson in finished]
         contenders = [ranked[0], *taught] if config.keep_best else taught
         found.winner = best_of(contenders)
-        found.rows.append(Row(self.family, Stage.ROUND1, found.winner))
+        found.rows.append(Standing(self.family, Stage.ROUND1, found.winner))
 
     def teach(
         self,
@@ -147,7 +147,7 @@ class FamilyPlan:
         config: RoundConfig,
         results: Results,
         found: FamilyOutlook,
-    ) -> Lesson | None:
+    ) -> RoundLesson | None:
         """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps)."""
         recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
         start = config.distillation.start
@@ -167,9 +167,9 @@ class FamilyPlan:
         if entrant is None:
             return None
         if entrant.result.status is not Status.COMPLETED:
-            return Lesson(stage, tuple(teachers), student, None, is_kept=False)
+            return RoundLesson(stage, tuple(teachers), student, None, is_kept=False)
         gained = entrant.result.miou >= student.result.miou or not config.keep_best
-        return Lesson(stage, tuple(teachers), student, entrant, is_kept=gained)
+        return RoundLesson(stage, tuple(teachers), student, entrant, is_kept=gained)
 
     def _done(
         self, task: Training, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
@@ -180,14 +180,14 @@ class FamilyPlan:
         if key in results:
             return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key])
         if all(step.key != key for step in found.steps):
-            found.steps.append(Step(key, task, self.family, stage, label))
+            found.steps.append(PlannedTask(key, task, self.family, stage, label))
         return None
 
     def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         search = self.experiment.search
         if number not in self._suggested:
-            running = [Trial(trial.number, trial.values, Outcome.RUNNING) for trial in pending]
+            running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
             self._suggested[number] = (
                 study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
             )
@@ -215,7 +215,7 @@ class FamilyPlan:
     def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
         values = self._suggested[number]
         if entrant is None:
-            return Trial(number, values, Outcome.RUNNING)
+            return Trial(number, values, TrialOutcome.RUNNING)
         result = entrant.result
         excess = [
             value / limit - 1
@@ -276,7 +276,7 @@ def choose_students(teacher: Entrant, pareto: list[Entrant], ranked: list[Entran
     return [teacher]
 
 
-def outcome_of(lesson: Lesson) -> Entrant:
+def outcome_of(lesson: RoundLesson) -> Entrant:
     """What a student goes on as: taught, or as it was if the lesson failed or was not kept."""
     return lesson.taught if lesson.taught is not None and lesson.is_kept else lesson.student
 

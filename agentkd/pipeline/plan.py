@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from agentkd.config import Experiment
 from agentkd.datasets.samples import Dataset
 from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
-from agentkd.pipeline.stages import Entrant, Lesson, Row, Stage, Step, Tested
+from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.study import Trial
 from agentkd.task import DataSource, Evaluate
 
@@ -25,9 +25,9 @@ class Outlook:
             are given, and to be told to every later outlook. Empty in strict order.
     """
 
-    steps: tuple[Step, ...]
-    rows: tuple[Row, ...]
-    lessons: tuple[Lesson, ...]
+    steps: tuple[PlannedTask, ...]
+    rows: tuple[Standing, ...]
+    lessons: tuple[RoundLesson, ...]
     trials: dict[str, tuple[Trial, ...]]
     trial_keys: dict[str, tuple[str, ...]]
     tests: dict[str, Tested] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Planner:
         if len(final) < len(winners):
             return {}
         for family, entrant in final.items():
-            found[family].rows.append(Row(family, Stage.ROUND2, entrant))
+            found[family].rows.append(Standing(family, Stage.ROUND2, entrant))
         return final
 
     def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[str, Tested]:
@@ -116,5 +116,5 @@ class Planner:
             if key in results:
                 tests[family] = Tested(family, key, task, results[key])
             else:
-                found[family].steps.append(Step(key, task, family, Stage.TEST, f"test on {self.test_split}"))
+                found[family].steps.append(PlannedTask(key, task, family, Stage.TEST, f"test on {self.test_split}"))
         return tests

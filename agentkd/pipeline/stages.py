@@ -52,7 +52,7 @@ ROUNDS = tuple(stage for stage in Stage if stage.traits.is_round)
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedTask:
     """A task that is wanted now, and how to call it on the screen."""
 
     key: str
@@ -103,7 +103,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Row:
+class Standing:
     """One line of the table: what represents a family after a stage."""
 
     family: str
@@ -112,7 +112,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class RoundLesson:
     """Who taught whom in a round, and what came of it. ``taught`` is ``None`` if the distillation failed."""
 
     stage: Stage

@@ -28,7 +28,7 @@ NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
 
 
-class Teaching(StrEnum):
+class TeachersFrom(StrEnum):
     """Who teaches in a replay."""
 
     RECORD = "from-record"
@@ -48,7 +48,7 @@ class ReplayOptions:
     """
 
     tasks: tuple[str, ...] = ()
-    teaching: Teaching = Teaching.EITHER
+    teaching: TeachersFrom = TeachersFrom.EITHER
     swaps: tuple[Swap, ...] = ()
     devices: str = "auto"
     tolerance: float = 0.01
@@ -99,7 +99,7 @@ def _wanted(chosen: Iterable[Record], history: History, options: ReplayOptions) 
     return wanted
 
 
-def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teaching) -> int:
+def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: TeachersFrom) -> int:
     """How many lessons need a teacher.
 
     Raises:
@@ -109,10 +109,10 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teachi
     missing = []
     for task in tasks:
         absent = {teacher.weights for teacher in task.taught_by}
-        absent -= known.find(task)[1] if teaching is not Teaching.LIVE else set()
+        absent -= known.find(task)[1] if teaching is not TeachersFrom.LIVE else set()
         if absent:
             missing.append((task, absent))
-    if missing and teaching is Teaching.RECORD:
+    if missing and teaching is TeachersFrom.RECORD:
         task, absent = missing[0]
         raise ArtifactError(
             f"{len(missing)} of the lessons were not recorded as they are wanted, for instance task {task.digest[:12]} by "
@@ -136,7 +136,7 @@ def _execute(
         left = [task for task in wanted.values() if desk.journal.find(task.digest) is None]
         for task in left:
             _lend(source, out, task)
-        if left and options.teaching is not Teaching.LIVE:
+        if left and options.teaching is not TeachersFrom.LIVE:
             for record in history.by_task.values():
                 _lend_recording(source, out, record)
                 desk.crew.note(record.task, record.result)

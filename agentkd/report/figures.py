@@ -17,8 +17,8 @@ from agentkd.artifacts.store import Store
 from agentkd.datasets.samples import Dataset
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Entrant, Lesson
-from agentkd.search.study import Outcome
+from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Entrant, RoundLesson
+from agentkd.search.study import TrialOutcome
 from agentkd.task import TaskResult
 
 matplotlib.use("Agg")
@@ -44,7 +44,7 @@ def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
         completed = [
             results[key]
             for trial, key in zip(trials, outlook.trial_keys[family], strict=True)
-            if trial.outcome is Outcome.COMPLETED
+            if trial.outcome is TrialOutcome.COMPLETED
         ]
         axes.scatter(*_points(completed), s=22, color=colors[family], alpha=0.35, linewidths=0)
     for row in outlook.rows:
@@ -79,13 +79,13 @@ def search_figure(outlook: Outlook) -> bytes:
     colors = family_colors(outlook)
     for family, axes in zip(families, panels, strict=False):
         trials = outlook.trials[family]
-        completed = [t for t in trials if t.outcome is Outcome.COMPLETED]
+        completed = [t for t in trials if t.outcome is TrialOutcome.COMPLETED]
         axes.plot([t.number for t in completed], [100 * t.miou for t in completed], "o", color=colors[family], label="completed")
         best = np.maximum.accumulate([t.miou for t in completed]) if completed else np.array([])
         axes.step([t.number for t in completed], 100 * best, where="post", color="black", linewidth=1, label="best so far")
-        pruned = [t for t in trials if t.outcome is Outcome.PRUNED]
+        pruned = [t for t in trials if t.outcome is TrialOutcome.PRUNED]
         axes.plot([t.number for t in pruned], [100 * t.miou for t in pruned], "v", color="gray", label="pruned")
-        rest = [t.number for t in trials if t.outcome in (Outcome.INFEASIBLE, Outcome.FAILED)]
+        rest = [t.number for t in trials if t.outcome in (TrialOutcome.INFEASIBLE, TrialOutcome.FAILED)]
         axes.plot(rest, [0] * len(rest), "x", color="gray", label="infeasible or failed")
         axes.set_title(title(family), fontsize=10)
         axes.set(xlabel="trial", ylabel="mIoU, %")
@@ -185,7 +185,7 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
     return as_png(figure)
 
 
-def _nodes(lessons: Sequence[Lesson], rows: dict[str, int]) -> dict[str, float]:
+def _nodes(lessons: Sequence[RoundLesson], rows: dict[str, int]) -> dict[str, float]:
     """The height of each network in a round: its family's row, spread where a family has several."""
     members: dict[str, list[str]] = {}
     for lesson in lessons:
@@ -200,7 +200,9 @@ def _nodes(lessons: Sequence[Lesson], rows: dict[str, int]) -> dict[str, float]:
     }
 
 
-def _draw_lesson(axes: Axes, lesson: Lesson, nodes: dict[str, float], left: float, right: float, colors: dict[str, str]) -> None:
+def _draw_lesson(
+    axes: Axes, lesson: RoundLesson, nodes: dict[str, float], left: float, right: float, colors: dict[str, str]
+) -> None:
     y = nodes[lesson.student.key]
     for teacher in lesson.teachers:
         _draw_node(axes, left, nodes[teacher.key], teacher, colors)

@@ -14,7 +14,7 @@ from rich.text import Text
 from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
 from agentkd.pipeline.stages import TABLE_STAGES
-from agentkd.search.study import Outcome
+from agentkd.search.study import TrialOutcome
 
 NUM_LINES = 6
 PLAIN_STATUS_EVERY_S = 30.0
@@ -127,7 +127,7 @@ def _stages(snapshot: Snapshot) -> Table:
         for stage in TABLE_STAGES:
             row = shown.get((family, stage))
             cells.append(f"{100 * row.entrant.result.miou:.2f} %" if row else "-")
-        finished = [trial for trial in trials if trial.outcome is not Outcome.RUNNING]
+        finished = [trial for trial in trials if trial.outcome is not TrialOutcome.RUNNING]
         best = max((trial.miou for trial in finished), default=0.0)
         searched = f"{len(finished)}/{len(trials)}" + (f" best {100 * best:.1f}" if best else "")
         taught = ", ".join(

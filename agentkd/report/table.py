@@ -6,7 +6,7 @@ from typing import Any
 
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import TABLE_STAGES, Row, Stage
+from agentkd.pipeline.stages import TABLE_STAGES, Stage, Standing
 
 COLUMNS = (
     "family",
@@ -96,7 +96,7 @@ def short_count(count: int) -> str:
     return str(count)
 
 
-def _as_data(row: Row) -> dict[str, Any]:
+def _as_data(row: Standing) -> dict[str, Any]:
     result = row.entrant.result
     return {
         "family": row.family,
@@ -113,14 +113,14 @@ def _as_data(row: Row) -> dict[str, Any]:
     }
 
 
-def _by_family(outlook: Outlook) -> dict[str, dict[Stage, Row]]:
-    table: dict[str, dict[Stage, Row]] = {}
+def _by_family(outlook: Outlook) -> dict[str, dict[Stage, Standing]]:
+    table: dict[str, dict[Stage, Standing]] = {}
     for row in outlook.rows:
         table.setdefault(row.family, {})[row.stage] = row
     return table
 
 
-def _markdown_cell(row: Row | None, outlook: Outlook) -> str:
+def _markdown_cell(row: Standing | None, outlook: Outlook) -> str:
     if row is None:
         return "-"
     result = row.entrant.result

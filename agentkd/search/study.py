@@ -27,7 +27,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 NUM_STARTUP_TRIALS = 10
 
 
-class Outcome(StrEnum):
+class TrialOutcome(StrEnum):
     """How a trial ended, or that it has not."""
 
     RUNNING = "running"
@@ -48,7 +48,7 @@ class Trial:
 
     number: int
     values: Values
-    outcome: Outcome
+    outcome: TrialOutcome
     miou: float = 0.0
     miou_by_epoch: tuple[float | None, ...] = ()
     violation: float = 0.0
@@ -62,9 +62,9 @@ def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials:
     """
     for limit in range(max(number - lag, -1), number):
         prefix = trials[: limit + 1]
-        if any(trial.outcome is Outcome.RUNNING for trial in prefix):
+        if any(trial.outcome is TrialOutcome.RUNNING for trial in prefix):
             return None
-        counted = sum(trial.outcome is not Outcome.INFEASIBLE for trial in prefix) + (number - 1 - limit)
+        counted = sum(trial.outcome is not TrialOutcome.INFEASIBLE for trial in prefix) + (number - 1 - limit)
         if counted < num_trials:
             return limit
     return None
@@ -72,21 +72,21 @@ def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials:
 
 def visible_now(trials: Sequence[Trial], *, lag: int, num_trials: int) -> list[Trial] | None:
     """What a trial asked for now may see where the order is as results come: all that is finished; ``None`` if none is due."""
-    running = sum(trial.outcome is Outcome.RUNNING for trial in trials)
-    counted = sum(trial.outcome is not Outcome.INFEASIBLE for trial in trials)
+    running = sum(trial.outcome is TrialOutcome.RUNNING for trial in trials)
+    counted = sum(trial.outcome is not TrialOutcome.INFEASIBLE for trial in trials)
     if running >= lag or counted >= num_trials:
         return None
-    return [trial for trial in trials if trial.outcome is not Outcome.RUNNING]
+    return [trial for trial in trials if trial.outcome is not TrialOutcome.RUNNING]
 
 
 def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -> bool:
     """Whether the trials seen so far end the study: mIoU has not improved for ``patience`` completed trials in a row."""
     best, since = -1.0, 0
     for trial in seen:
-        if trial.outcome in (Outcome.COMPLETED, Outcome.PRUNED):
-            since = 0 if trial.outcome is Outcome.COMPLETED and trial.miou > best else since + 1
+        if trial.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED):
+            since = 0 if trial.outcome is TrialOutcome.COMPLETED and trial.miou > best else since + 1
             best = max(best, trial.miou)
-    infeasible = sum(trial.outcome is Outcome.INFEASIBLE for trial in seen)
+    infeasible = sum(trial.outcome is TrialOutcome.INFEASIBLE for trial in seen)
     return (patience > 0 and since >= patience) or infeasible >= max_infeasible
 
 
@@ -108,7 +108,7 @@ def suggest(space: Space, seen: Sequence[Trial], pending: Sequence[Trial], *, nu
 
 def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tuple[float, ...]:
     """Per epoch, the mIoU under which a trial is to stop: the median over completed trials of the best so far."""
-    completed = [trial for trial in seen if trial.outcome is Outcome.COMPLETED]
+    completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
     if pruning is None or len(completed) < pruning.startup_trials:
         return ()
     best_so_far = [_running_best(trial.miou_by_epoch) for trial in completed]
@@ -129,7 +129,7 @@ def write_view(url: str, name: str, space: Space, trials: Sequence[Trial]) -> No
         study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
         known = {trial.user_attrs.get("number") for trial in study.get_trials(deepcopy=False)}
         for trial in trials:
-            if trial.number not in known and trial.outcome is not Outcome.RUNNING:
+            if trial.number not in known and trial.outcome is not TrialOutcome.RUNNING:
                 study.add_trial(_frozen(space, trial))
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise SearchError(f"the study's view {url} cannot be written: {str(error).splitlines()[0]}") from error
@@ -155,11 +155,11 @@ def _frozen(space: Space, trial: Trial) -> FrozenTrial:
     """Enqueued published settings may lie outside the space; such a parameter is left out of what TPE learns from."""
     inside = {name: value for name, value in trial.values.items() if name in space and _is_inside(space[name], value)}
     states = {
-        Outcome.RUNNING: TrialState.RUNNING,
-        Outcome.COMPLETED: TrialState.COMPLETE,
-        Outcome.INFEASIBLE: TrialState.COMPLETE,
-        Outcome.PRUNED: TrialState.PRUNED,
-        Outcome.FAILED: TrialState.FAIL,
+        TrialOutcome.RUNNING: TrialState.RUNNING,
+        TrialOutcome.COMPLETED: TrialState.COMPLETE,
+        TrialOutcome.INFEASIBLE: TrialState.COMPLETE,
+        TrialOutcome.PRUNED: TrialState.PRUNED,
+        TrialOutcome.FAILED: TrialState.FAIL,
     }
     state = states[trial.outcome]
     return create_trial(

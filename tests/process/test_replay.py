@@ -34,7 +34,7 @@ from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.cli import app
 from agentkd.errors import ArtifactError
-from agentkd.replay.perform import ReplayOptions, Teaching
+from agentkd.replay.perform import ReplayOptions, TeachersFrom
 from agentkd.replay.perform import replay as perform
 from agentkd.replay.swaps import read_swap
 from agentkd.task import Distill, Mutual, Train
@@ -171,7 +171,7 @@ def test_the_same_teacher_again_makes_no_difference_and_another_makes_a_report(t
         ({"swaps": ["color=red"]}, "expected NAME=VALUE"),
         ({"swaps": ["temperature=hot"]}, "is no number"),
         ({"swaps": ["codec=zip"]}, "codec=zip"),
-        ({"swaps": ["codec=int8"], "teaching": Teaching.RECORD}, "were not recorded as they are wanted"),
+        ({"swaps": ["codec=int8"], "teaching": TeachersFrom.RECORD}, "were not recorded as they are wanted"),
         ({}, "is the run itself"),
     ],
 )

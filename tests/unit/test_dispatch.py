@@ -409,6 +409,20 @@ def test_students_stay_where_they_are_when_nothing_changes() -> None:
     dispatcher.check()
 
 
+def test_a_guest_that_comes_back_with_other_weights_shares_their_students_at_once() -> None:
+    foreign = TeacherReference(architecture=None, weights="w9")
+    dispatcher = with_agents(2, {"a": task(TEACHER), "b": task(TEACHER, foreign)})
+    for name, weights in (("una", "w1"), ("tim", "w9"), ("ann", "w9")):
+        dispatcher.handle(Arrived(name, learns=False, teaches=weights))
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "b", 1, (("w1", "una"), ("w9", "tim")))]
+    assert dispatcher.handle(Arrived("tim", learns=False, teaches="w1")) == [
+        Move("agent-1", "w1", "tim"),
+        Move("agent-2", "w9", "ann"),
+    ], "whoever learned something else from it does not count"
+    dispatcher.check()
+
+
 def test_weights_that_could_not_be_adopted_are_tried_again_at_once_and_their_students_given_up_in_the_end() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER), "b": task()}, max_attempts=2)
     dispatcher.handle(Joined("agent-1"))

@@ -12,12 +12,12 @@ from agentkd.config import Experiment, check_experiment
 from agentkd.coordinator.watching import Snapshot
 from agentkd.datasets.opening import open_dataset
 from agentkd.pipeline.plan import Outlook, Planner
-from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Stage, Step
+from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
 from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
 
-Outcome = Callable[[Step], TaskResult]
+Outcome = Callable[[PlannedTask], TaskResult]
 
 
 def experiment(**changes: object) -> Experiment:
@@ -29,7 +29,7 @@ def planner(**changes: object) -> Planner:
     return Planner(given, open_dataset(given.data.dataset))
 
 
-def invented(step: Step, miou: float | None = None, **fields: object) -> TaskResult:
+def invented(step: PlannedTask, miou: float | None = None, **fields: object) -> TaskResult:
     """A plausible result that depends on the task alone."""
     number = int(step.key[:8], 16) / 16**8
     width = int(step.task.architecture.settings["width"])
@@ -48,7 +48,7 @@ def invented(step: Step, miou: float | None = None, **fields: object) -> TaskRes
 
 
 def play(
-    plan: Planner, outcome: Outcome = invented, pick: Callable[[tuple[Step, ...]], Step] = lambda steps: steps[0]
+    plan: Planner, outcome: Outcome = invented, pick: Callable[[tuple[PlannedTask, ...]], PlannedTask] = lambda steps: steps[0]
 ) -> Iterator[Outlook]:
     """Does one wanted task after the other."""
     results: dict[str, TaskResult] = {}
@@ -125,7 +125,7 @@ def test_teachers_of_round_1_are_better_and_their_students_smaller() -> None:
 def by_policy(policy: str) -> Outlook:
     """Round 2 with a ``tiny`` family that is always better and an ``other`` that is always larger."""
 
-    def outcome(step: Step) -> TaskResult:
+    def outcome(step: PlannedTask) -> TaskResult:
         is_tiny = step.family.endswith("tiny")
         return invented(step, 0.6 if is_tiny else 0.4, num_parameters_deploy=100 if is_tiny else 900)
 
@@ -146,7 +146,7 @@ def test_in_an_ensemble_everybody_is_taught_by_all_others() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_gate_keeps_the_better_weights_and_records_the_lesson_either_way(keep: bool) -> None:
-    def outcome(step: Step) -> TaskResult:
+    def outcome(step: PlannedTask) -> TaskResult:
         return invented(step, 0.1 if isinstance(step.task, Distill) else 0.5)
 
     rounds = {name: {"epochs": 1, "keep_best": keep} for name in ("round1", "round2")}
@@ -168,7 +168,7 @@ def test_a_failed_trial_and_a_failed_lesson_are_results_and_a_failed_baseline_is
 
 
 def test_infeasible_trials_are_replaced_and_bounded() -> None:
-    def outcome(step: Step) -> TaskResult:
+    def outcome(step: PlannedTask) -> TaskResult:
         is_trial = step.stage is Stage.SEARCH and step.label != "trial 0"
         return TaskResult(status=Status.INFEASIBLE, num_parameters_deploy=10**9) if is_trial else invented(step)
 
@@ -280,7 +280,7 @@ def search_of(outcome: Outcome, **search: object) -> Outlook:
 def test_by_how_much_a_trial_is_over_its_limit_is_known_to_the_search() -> None:
     """The baseline has 1200 parameters and 12,000 MACs; the larger excess of the two counts."""
 
-    def outcome(step: Step) -> TaskResult:
+    def outcome(step: PlannedTask) -> TaskResult:
         if step.stage is not Stage.SEARCH or step.label == "trial 0":
             return invented(step)
         over = {"num_parameters_deploy": 1800, "num_macs": 12_600 if step.label == "trial 1" else 24_000}
@@ -295,7 +295,7 @@ def test_by_how_much_a_trial_is_over_its_limit_is_known_to_the_search() -> None:
 def test_trials_are_stopped_below_the_median_of_the_best_so_far_of_those_that_they_see() -> None:
     """Three trials whose score rises and falls; the bound of the second epoch is that of the first."""
 
-    def outcome(step: Step) -> TaskResult:
+    def outcome(step: PlannedTask) -> TaskResult:
         number = int(step.label.rpartition(" ")[2]) if step.stage is Stage.SEARCH else 0
         curve = (0.4 + number / 100, 0.2, 0.1)
         history = tuple(EpochResult(epoch=e, loss=1, miou=miou, seconds=1) for e, miou in enumerate(curve, 1))

@@ -7,9 +7,9 @@ from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.space import Choices, Range
 from agentkd.search.study import (
-    Outcome,
     Pruning,
     Trial,
+    TrialOutcome,
     is_exhausted,
     prune_bounds,
     suggest,
@@ -21,9 +21,9 @@ from agentkd.search.study import (
 SPACE = {"architecture.width": Choices(values=(8, 16, 32)), "recipe.learning_rate": Range(low=1e-4, high=1e-1, log=True)}
 
 
-def trial(number: int, miou: float = 0.5, outcome: Outcome = Outcome.COMPLETED, curve: tuple[float, ...] = ()) -> Trial:
+def trial(number: int, miou: float = 0.5, outcome: TrialOutcome = TrialOutcome.COMPLETED, curve: tuple[float, ...] = ()) -> Trial:
     values = {"architecture.width": 16, "recipe.learning_rate": 0.01 * (number + 1)}
-    return Trial(number, values, outcome, miou, curve, violation=0.3 if outcome is Outcome.INFEASIBLE else -0.1)
+    return Trial(number, values, outcome, miou, curve, violation=0.3 if outcome is TrialOutcome.INFEASIBLE else -0.1)
 
 
 def test_a_suggestion_depends_on_history_seed_and_number_alone() -> None:
@@ -37,17 +37,21 @@ def test_a_suggestion_depends_on_history_seed_and_number_alone() -> None:
 
 def test_infeasible_failed_pruned_and_pending_trials_are_learned_from_too() -> None:
     history = [trial(n, 0.1 * n) for n in range(12)]
-    history += [trial(12, 0, Outcome.INFEASIBLE), trial(13, 0, Outcome.FAILED), trial(14, 0.2, Outcome.PRUNED, (0.2,))]
-    assert suggest(SPACE, history, [trial(15, outcome=Outcome.RUNNING)], number=16, seed=1).keys() == SPACE.keys()
+    history += [
+        trial(12, 0, TrialOutcome.INFEASIBLE),
+        trial(13, 0, TrialOutcome.FAILED),
+        trial(14, 0.2, TrialOutcome.PRUNED, (0.2,)),
+    ]
+    assert suggest(SPACE, history, [trial(15, outcome=TrialOutcome.RUNNING)], number=16, seed=1).keys() == SPACE.keys()
 
 
 def test_published_values_outside_the_space_do_not_break_the_study() -> None:
-    odd = Trial(0, {"architecture.width": 99, "recipe.learning_rate": 5.0}, Outcome.COMPLETED, 0.5)
+    odd = Trial(0, {"architecture.width": 99, "recipe.learning_rate": 5.0}, TrialOutcome.COMPLETED, 0.5)
     assert suggest(SPACE, [odd], [], number=1, seed=1).keys() == SPACE.keys()
 
 
 def test_trial_n_waits_for_the_results_up_to_n_minus_lag() -> None:
-    running = [trial(0, outcome=Outcome.RUNNING), trial(1, outcome=Outcome.RUNNING)]
+    running = [trial(0, outcome=TrialOutcome.RUNNING), trial(1, outcome=TrialOutcome.RUNNING)]
     assert visible_limit([], 0, lag=2, num_trials=9) == -1
     assert visible_limit(running[:1], 1, lag=2, num_trials=9) == -1
     assert visible_limit(running, 2, lag=2, num_trials=9) is None
@@ -56,18 +60,18 @@ def test_trial_n_waits_for_the_results_up_to_n_minus_lag() -> None:
 
 
 def test_infeasible_trials_do_not_count_and_are_asked_for_again_in_a_fixed_order() -> None:
-    trials = [trial(0), trial(1, outcome=Outcome.INFEASIBLE)]
+    trials = [trial(0), trial(1, outcome=TrialOutcome.INFEASIBLE)]
     assert visible_limit(trials, 2, lag=2, num_trials=2) == 1
     assert visible_limit([trial(0), trial(1)], 2, lag=2, num_trials=2) is None
-    assert visible_limit([trial(0), trial(1, outcome=Outcome.RUNNING)], 2, lag=2, num_trials=2) is None
+    assert visible_limit([trial(0), trial(1, outcome=TrialOutcome.RUNNING)], 2, lag=2, num_trials=2) is None
 
 
 def test_patience_counts_completed_trials_without_improvement() -> None:
-    seen = [trial(0, 0.5), trial(1, 0.4), trial(2, 0, Outcome.FAILED), trial(3, 0.5)]
+    seen = [trial(0, 0.5), trial(1, 0.4), trial(2, 0, TrialOutcome.FAILED), trial(3, 0.5)]
     assert is_exhausted(seen, patience=2, max_infeasible=99)
     assert not is_exhausted([*seen, trial(4, 0.6)], patience=2, max_infeasible=99)
     assert not is_exhausted(seen, patience=0, max_infeasible=99)
-    assert is_exhausted([trial(0, outcome=Outcome.INFEASIBLE)] * 3, patience=0, max_infeasible=3)
+    assert is_exhausted([trial(0, outcome=TrialOutcome.INFEASIBLE)] * 3, patience=0, max_infeasible=3)
 
 
 def test_bounds_are_medians_of_the_best_so_far() -> None:
@@ -92,7 +96,7 @@ def test_ranking_is_total_and_counts_a_network_once() -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_optunas_own_tools_open_the_view_and_writing_it_again_changes_nothing(tmp_path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    trials = [trial(0, 0.4, curve=(0.1, 0.4)), trial(1, 0, Outcome.INFEASIBLE), trial(2, outcome=Outcome.RUNNING)]
+    trials = [trial(0, 0.4, curve=(0.1, 0.4)), trial(1, 0, TrialOutcome.INFEASIBLE), trial(2, outcome=TrialOutcome.RUNNING)]
     for _ in range(2):
         write_view(url, "s", SPACE, trials)
     study = optuna.load_study(study_name="s", storage=url)
@@ -110,7 +114,7 @@ def test_a_view_that_cannot_be_written_is_a_typed_error(tmp_path) -> None:
 def test_a_bound_is_of_the_best_so_far_not_of_an_epochs_own_score() -> None:
     seen = [trial(0, 0.5, curve=(0.1, 0.5)), trial(1, 0.6, curve=(0.6, 0.2)), trial(2, 0.4, curve=(0.2, 0.3))]
     assert prune_bounds(seen, Pruning(startup_trials=3, warmup_epochs=0), 3) == (0.2, 0.5, 0.5)
-    gaps = [trial(0, 0.5, curve=(None, 0.5)), trial(1, 0.3, curve=(0.3, None)), trial(2, 0.0, Outcome.FAILED, (0.9, 0.9))]
+    gaps = [trial(0, 0.5, curve=(None, 0.5)), trial(1, 0.3, curve=(0.3, None)), trial(2, 0.0, TrialOutcome.FAILED, (0.9, 0.9))]
     assert prune_bounds(gaps, Pruning(startup_trials=2, warmup_epochs=0), 2) == (0.15, 0.4)
 
 
@@ -121,7 +125,7 @@ def violating(violation: float) -> list[Trial]:
         width = (8, 16, 32)[number % 3]
         values = {"architecture.width": width, "recipe.learning_rate": 0.001 * (number + 1)}
         over = violation if width == 32 else -0.1
-        made.append(Trial(number, values, Outcome.COMPLETED, 0.9 if width == 32 else 0.3, (), over))
+        made.append(Trial(number, values, TrialOutcome.COMPLETED, 0.9 if width == 32 else 0.3, (), over))
     return made
 
 
@@ -136,7 +140,12 @@ def test_a_violated_constraint_is_told_so_that_the_search_goes_elsewhere() -> No
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    ended = [trial(0, 0.4), trial(1, 0.2, Outcome.PRUNED), trial(2, 0, Outcome.FAILED), trial(3, 0, Outcome.INFEASIBLE)]
+    ended = [
+        trial(0, 0.4),
+        trial(1, 0.2, TrialOutcome.PRUNED),
+        trial(2, 0, TrialOutcome.FAILED),
+        trial(3, 0, TrialOutcome.INFEASIBLE),
+    ]
     write_view(url, "s", SPACE, ended)
     found = optuna.load_study(study_name="s", storage=url).trials
     assert [(t.state.name, t.user_attrs["number"], t.user_attrs["outcome"]) for t in found] == [
@@ -151,8 +160,8 @@ def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
 
 
 def test_as_completed_a_trial_sees_what_is_finished_and_no_more_run_side_by_side_than_the_lag() -> None:
-    running = trial(1, outcome=Outcome.RUNNING)
+    running = trial(1, outcome=TrialOutcome.RUNNING)
     assert visible_now([trial(0), running], lag=2, num_trials=9) == [trial(0)]
     assert visible_now([trial(0), running], lag=1, num_trials=9) is None
     assert visible_now([trial(0), running], lag=2, num_trials=2) is None
-    assert visible_now([trial(0, outcome=Outcome.INFEASIBLE), running], lag=2, num_trials=2) is not None
+    assert visible_now([trial(0, outcome=TrialOutcome.INFEASIBLE), running], lag=2, num_trials=2) is not None

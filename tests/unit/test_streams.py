@@ -16,7 +16,7 @@ from agentkd.errors import ArtifactCorruptError, RemoteProtocolError, ReplyTimeo
 from agentkd.exchange import streaming
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.sources import BytesSource
-from agentkd.exchange.streams import Inflow, Outflow, Taken
+from agentkd.exchange.streams import ChunkTaken, Inflow, Outflow
 from agentkd.messages.bodies import Piece, Way
 from agentkd.messages.dialogues import Conversation
 
@@ -36,7 +36,7 @@ def test_whatever_is_lost_the_bytes_arrive_once_and_in_order_within_the_credit(s
             if count in losses:
                 continue
             taken = inflow.take(offset, length)
-            if taken is Taken.GAP:
+            if taken is ChunkTaken.GAP:
                 break
             assert offset == written
             written += length
@@ -59,7 +59,7 @@ def test_chunks_beyond_the_credit_or_overlapping_are_refused(offset: int, length
 
 def test_a_chunk_that_was_had_is_counted_and_not_written_twice() -> None:
     inflow = Inflow(100_000, window_bytes=WINDOW)
-    assert [inflow.take(0, CHUNK), inflow.take(0, CHUNK)] == [Taken.NEXT, Taken.REPEATED]
+    assert [inflow.take(0, CHUNK), inflow.take(0, CHUNK)] == [ChunkTaken.NEXT, ChunkTaken.REPEATED]
     assert (inflow.offset, inflow.num_repeated_bytes) == (CHUNK, CHUNK)
 
 
