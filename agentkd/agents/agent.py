@@ -125,7 +125,7 @@ class Agent:
         self._progress = 0
         self._is_busy = False
         self._teacher: Teacher | None = None
-        self._mutual = ""
+        self._given = self._over = ("", 0)  # the newest mutual task, and the last that ended; written by one thread each
         self._audit = Audit(settings.audit)
         transport = find_transport(settings.transport)
         hello = HelloRequest(
@@ -183,7 +183,7 @@ class Agent:
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
             self._check_grant(delivery, str(body.kind), body.weights)
-            is_for_partner = body.step is not None and body.weights == self._mutual
+            is_for_partner = body.step is not None and body.weights == self._given[0] and self._given != self._over
             (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
             self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), "")
@@ -207,7 +207,7 @@ class Agent:
         elif isinstance(body, TaskRequest):
             self._check_fence(body)
             if isinstance(body.task, Mutual):
-                self._mutual = body.key
+                self._given = (body.key, body.attempt)
             self._work.put(delivery)
         elif isinstance(body, TeachRequest | LeaveRequest):
             self._work.put(delivery)
@@ -386,7 +386,7 @@ class Agent:
         finally:
             for made in lessons:
                 made.close()
-            self._mutual = ""
+            self._over = (key, request.attempt)
         self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentkd.agents.agent import Agent, AgentSettings
+from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.visit import Visit
 from agentkd.coordinator.crew import Crew
@@ -15,12 +16,21 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Delivery
 from agentkd.launch.local import LocalLauncher
 from agentkd.launch.settings import LaunchConfig
-from agentkd.messages.bodies import TYPES, AdmittedPeer
+from agentkd.messages.bodies import TYPES, AdmittedPeer, KnowledgeKind, KnowledgeRequest, TaskRequest
 from agentkd.messages.vectors import valid
-from agentkd.messages.wire import decode
+from agentkd.messages.wire import Message, decode
+from agentkd.recipe import Distillation, Recipe
+from agentkd.task import DataSource, Mutual, Partner
 
 MESSAGES = {type(message.body).__name__: message for message in (decode(vector.frames) for vector in valid())}
 FRIEND, STRANGER = new_key_pair().public, new_key_pair().public
+NETWORK = Architecture(family="unet", num_classes=2)
+GIVEN = Mutual(
+    architecture=NETWORK,
+    data=DataSource(spec="s", content_digest="d"),
+    distillation=Distillation(),
+    partners=(Partner(architecture=NETWORK, recipe=Recipe(), seed=1),),
+)
 FOR_THE_POST = {"PingRequest", *(name for name in MESSAGES if name.startswith("Stream"))}
 
 
@@ -81,3 +91,27 @@ def test_a_script_refuses_everything_but_what_becomes_of_its_tasks(tmp_path: Pat
     visit = Visit(RunFolder(tmp_path / "run"))
     useful = {"WelcomeReply", "PingReply", "TaskProgressEvent", "SubmitReply", "ErrorReply"}
     assert refused(visit._take) == set(MESSAGES) - FOR_THE_POST - useful
+
+
+def test_a_partner_is_heard_by_the_lesson_that_it_asks_also_when_the_one_before_ends_after_the_next_was_given(
+    agent: Agent,
+) -> None:
+    def give(attempt: int, seed: int) -> TaskRequest:
+        request = TaskRequest(task=GIVEN.replace(seed=seed), attempt=attempt)
+        agent._sort(Delivery(FRIEND, Message(request)))
+        return request
+
+    def reaches_the_lesson(request: TaskRequest) -> bool:
+        asked = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=request.key, step=0)
+        before = agent._lesson_inbox.qsize()
+        agent._sort(Delivery(FRIEND, Message(asked)))
+        return agent._lesson_inbox.qsize() > before
+
+    first = give(1, seed=5)
+    assert reaches_the_lesson(first)
+    second = give(1, seed=6)
+    agent._over = (first.key, 1)  # as the work thread says at the end of the first
+    assert reaches_the_lesson(second) and not reaches_the_lesson(first)
+    agent._over = (second.key, 1)
+    assert not reaches_the_lesson(second), "what was said lies in its folder"
+    assert reaches_the_lesson(give(2, seed=6))
