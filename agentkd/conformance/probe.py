@@ -15,6 +15,7 @@ from agentkd.messages.vectors import SESSION
 from agentkd.messages.wire import Buffer, Message, decode, encode
 
 ANSWER_S = 5.0
+FIRST_NUMBER = 1_000_000  # what a vector says has a small number, and its refusal is no answer to what is asked here
 DIAL_AGAIN_S = 2.0
 TURN_S = 1.0
 Kind = TypeVar("Kind", bound=Body)
@@ -43,7 +44,7 @@ class Probe:
     def __init__(self, endpoint: str, keys: KeyPair, agent_key: str, *, is_listening: bool = False) -> None:
         self.agent_key, self.is_listening, self._endpoint = agent_key, is_listening, endpoint
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
-        self._number = 0
+        self._number = FIRST_NUMBER
         self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
         self.session, self.heard_hello = SESSION, HelloRequest()
         self.endpoint = self._channel.endpoints[0]
