@@ -1,6 +1,7 @@
 """The architecture as two tables: which unit may import which, and who owns which dependency."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,11 @@ def test_the_package_and_its_help_do_not_import_what_takes_time() -> None:
 def test_no_decision_rests_on_the_wall_clock(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "time.time(" not in text and "datetime.now" not in text, "deadlines, leases and durations use the monotonic clock"
+
+
+def test_the_page_about_the_house_has_the_floors_in_their_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("| floor |") : page.index("Three rules")]
+    units = [unit for line in table.splitlines()[2:] if line for unit in re.findall(r"`(\w+)`", line.split("|")[2])]
+    rows = [ROW_OF[unit] for unit in units]
+    assert rows == sorted(rows) and sorted(units) == sorted(ROW_OF)
