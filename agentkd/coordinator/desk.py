@@ -202,7 +202,11 @@ class Desk(Generic[Crewed]):
             return done
         finished = self._crew.turn()
         self._tell_progress()
-        return [self._file(one) for one in finished]
+        done = [self._file(one) for one in finished]
+        for one in finished:  # not before all are recorded: of students that teach each other one may need what another said
+            if self.journal.find(one.key) is not None:
+                self.folder.clear(one.key)
+        return done
 
     def _take_orders(self) -> list[Done]:
         """Begins what is new; what is recorded is done already."""
@@ -236,7 +240,6 @@ class Desk(Generic[Crewed]):
             record = Record(order.task, result, finished.agent, finished.attempts, order.label, finished.teachers)
             self.journal.commit(record)
             self.crew.note(order.task, result)
-            self.folder.clear(finished.key)
         del self._open[finished.key]  # not before it is recorded: until then whoever waits is told of any error
         for waiting in opened.waiting:
             waiting.settle(result)

@@ -195,3 +195,30 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
         community._works._thread.join(20)
         with pytest.raises(ChannelClosedError, match="with-block"):
             community.submit((work(2), "another"))
+
+
+def test_what_lies_of_tasks_that_end_together_is_kept_until_all_are_recorded(
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [folder.said(work(seed).digest, 0) for seed in (1, 2)]
+    for path in said:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    commit = Journal.commit
+
+    def full_at_the_second(journal: Journal, record: Record) -> bool:
+        if record.task == work(2):
+            raise StorageError(journal.path, "No space left on device")
+        return commit(journal, record)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError), Desk(folder, lambda: crew) as desk:
+        patch.setattr(Journal, "commit", full_at_the_second)
+        desk.submit([order(1), order(2)])
+        crew.happenings += [finished(1), finished(2)]
+        desk.turn()
+    assert all(path.exists() for path in said), "the second begins again, and hears what the first said"
+    with Desk(folder, lambda: crew) as desk:
+        desk.submit([order(2)])
+        crew.happenings.append(finished(2))
+        desk.turn()
+    assert not said[1].exists()
