@@ -138,6 +138,8 @@ class Crew:
         if kind is None:
             self._members.end()
         else:
+            if not issubclass(kind, AgentKDError | KeyboardInterrupt):  # a fault of ours: what led to it
+                log.error("what the dispatcher was told and decided:\n%s", self._dispatcher.story())
             self._members.end_now()
         self._collector.close()
         self._carrier.close()

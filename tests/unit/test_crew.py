@@ -190,3 +190,13 @@ def test_a_request_is_lost_once_its_agent_was_idle_for_too_long_without_a_break(
     assert not any(requests.is_lost("ann", is_busy=is_busy, now=now) for now, is_busy in beats)
     assert requests.is_lost("ann", is_busy=False, now=105.1)
     assert not requests.is_lost("ann", is_busy=False, now=200), "it is said once"
+
+
+@pytest.mark.parametrize(("error", "is_told"), [(KeyError("a bug"), True), (RemoteProtocolError("no", Rule.BODY), False)])
+def test_a_fault_of_ours_leaves_in_the_log_what_led_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, is_told: bool
+) -> None:
+    with pytest.raises(type(error)), crew_with(tmp_path, lambda agent, delivery: None) as (crew, _):
+        crew.want([(TASK.digest, TASK, "the task")])
+        raise error
+    assert ("Launch(agent-1, learning, 0)" in caplog.text) is is_told
