@@ -1,5 +1,7 @@
 """The desk: whoever waits is told, whatever ends it; what is recorded is not done again, and nothing is told before."""
 
+import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -152,6 +154,50 @@ def test_a_result_that_cannot_be_recorded_is_not_told_as_one(
         crew.happenings.append(finished(1))
         desk.turn()
     assert isinstance(lesson.exception(0), StorageError)
+
+
+class Leaving(Lesson):
+    """Somebody who leaves the program as soon as anything is told, which ends the thread that tells it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_done_callback(lambda done: sys.exit(3))
+
+
+def test_who_leaves_on_being_told_keeps_nobody_else_waiting(folder: RunFolder, crew: Scripted) -> None:
+    leaving, same, another, not_yet = Leaving(), Lesson(), Lesson(), Lesson()
+    with pytest.raises(SystemExit), Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1, leaving), order(1, same), order(2, Leaving()), order(2, another)])
+        desk.turn()
+        crew.happenings += [lambda: desk.submit([order(3, Leaving()), order(4, not_yet)]), finished(1)]
+        desk.turn()
+    assert leaving.result(0) == GOOD
+    assert all(isinstance(lesson.exception(0), SystemExit) for lesson in (same, another, not_yet))
+    assert not RunLock(folder).is_held
+
+
+def test_an_order_whose_record_cannot_be_read_is_told_so(
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(journal: Journal, key: str) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    first, second = Lesson(), Lesson()
+    monkeypatch.setattr(Journal, "find", damaged)
+    with pytest.raises(sqlite3.DatabaseError), Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1, first), order(2, second)])
+        desk.turn()
+    assert all(isinstance(lesson.exception(0), sqlite3.DatabaseError) for lesson in (first, second))
+
+
+def test_an_order_for_a_desk_that_cannot_be_taken_is_told_why(folder: RunFolder, crew: Scripted) -> None:
+    early, late = Lesson(), Lesson()
+    desk = Desk(folder, lambda: crew)
+    desk.submit([order(1, early)])
+    with RunLock(folder), pytest.raises(ArtifactError, match="in use by another"), desk:
+        pass
+    desk.submit([order(2, late)])
+    assert all(isinstance(lesson.exception(0), ArtifactError) for lesson in (early, late))
 
 
 def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder, crew: Scripted) -> None:
