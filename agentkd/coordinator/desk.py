@@ -206,7 +206,8 @@ class Desk(Generic[Crewed]):
             return done
         finished = self._crew.turn()
         self._tell_progress()
-        return [self._file(one) for one in finished]
+        self._record(finished)
+        return [self._tell(one) for one in finished]
 
     def _take_orders(self) -> list[Done]:
         """Begins what is new; what is recorded is done already."""
@@ -228,19 +229,26 @@ class Desk(Generic[Crewed]):
             self.crew.want(wanted)
         return done
 
-    def _file(self, finished: Finished) -> Done:
-        """Records a result, then tells it to whoever waits."""
+    def _record(self, finished: list[Finished]) -> None:
+        """Records what was finished, all at once: of students that taught each other, one alone could not be done again."""
+        kept: list[tuple[Finished, Record]] = []
+        for one in finished:
+            order = self._open[one.key].order
+            if one.result.status is not Status.FAILED or order.keeps_failure:
+                kept.append((one, Record(order.task, one.result, one.agent, one.attempts, order.label, one.teachers)))
+        if kept:
+            self.journal.commit(*(record for _, record in kept))
+        for one, record in kept:
+            self.crew.note(record.task, record.result)
+            self.folder.clear(one.key)
+
+    def _tell(self, finished: Finished) -> Done:
+        """Tells a result, which is recorded, to whoever waits."""
         opened, result = self._open[finished.key], finished.result
-        order = opened.order
-        if result.status is not Status.FAILED or order.keeps_failure:
-            record = Record(order.task, result, finished.agent, finished.attempts, order.label, finished.teachers)
-            self.journal.commit(record)
-            self.crew.note(order.task, result)
-            self.folder.clear(finished.key)
-        while opened.waiting:  # not before it is recorded: until then, or their turn, whoever waits is told of any error
+        while opened.waiting:  # until it is their turn, whoever waits is told of any error
             opened.waiting.pop(0).settle(result)
         del self._open[finished.key]
-        return Done(order.task, order.label, result, finished.attempts)
+        return Done(opened.order.task, opened.order.label, result, finished.attempts)
 
     def _tell_progress(self) -> None:
         for key, opened in self._open.items():
