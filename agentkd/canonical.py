@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenData(BaseModel):
-    """Immutable plain data with a canonical form. Unknown fields are errors."""
+    """Immutable plain data with a canonical form. Unknown fields are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical(self) -> Any:
         """The value as plain JSON data."""

@@ -15,7 +15,7 @@ from fork_servers import Keeper
 
 GRACE_S = 5.0
 MAX_WORKERS = 8
-collect_ignore = ["validate_crate.py"]  # what it imports is installed elsewhere
+collect_ignore = ["validate_crate.py", "typed"]  # what one imports is installed elsewhere; the others are read by type checkers
 
 
 def pytest_xdist_auto_num_workers() -> int:

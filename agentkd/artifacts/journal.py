@@ -136,32 +136,41 @@ class Journal:
         """Says where the records that follow come from. It is written down with the first of them."""
         self._sitting, self._provenance = 0, _text(provenance)
 
-    def commit(self, record: Record) -> bool:
-        """Writes a record durably; false if the task was recorded before.
+    def commit(self, *records: Record) -> bool:
+        """Writes records durably, all of them or none; false if all tasks were recorded before.
 
         Raises:
-            ArtifactError: the task is recorded with other weights: it is not deterministic.
-            StorageError: the disk is full or not writable; nothing of the record is kept.
+            ArtifactError: a task is recorded with other weights: it is not deterministic.
+            StorageError: the disk is full or not writable; nothing of the records is kept.
         """
-        key = record.task.digest
-        known = self.find(key)
-        if known is not None:
-            if known.weights != record.result.weights:
-                raise ArtifactError(f"task {key} gave weights {record.result.weights} after {known.weights}: not deterministic")
+        new = [record for record in records if not self._has(record)]
+        if not new:
             return False
-        inputs, outputs, how = (_text(v) for v in (record.task.canonical(), record.result.canonical(), record.circumstances))
         with self._writing():
             if not self._sitting:
                 cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (self._provenance,))
-            last = self._connection.execute("SELECT digest FROM records ORDER BY number DESC LIMIT 1").fetchone()
-            digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
             sitting = self._sitting or cursor.lastrowid or 0
-            self._connection.execute(
-                "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
-                (key, inputs, outputs, how, sitting, digest),
-            )
+            for record in new:
+                self._insert(record, sitting)
         self._sitting = sitting
         return True
+
+    def _has(self, record: Record) -> bool:
+        """Whether a task is recorded, with these weights."""
+        key = record.task.digest
+        known = self.find(key)
+        if known is not None and known.weights != record.result.weights:
+            raise ArtifactError(f"task {key} gave weights {record.result.weights} after {known.weights}: not deterministic")
+        return known is not None
+
+    def _insert(self, record: Record, sitting: int) -> None:
+        inputs, outputs, how = (_text(v) for v in (record.task.canonical(), record.result.canonical(), record.circumstances))
+        last = self._connection.execute("SELECT digest FROM records ORDER BY number DESC LIMIT 1").fetchone()
+        digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
+        self._connection.execute(
+            "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
+            (record.task.digest, inputs, outputs, how, sitting, digest),
+        )
 
     def note_asks(self, asks: Asks) -> None:
         """Writes down durably which results each trial sees that is asked for now: by study and trial number."""

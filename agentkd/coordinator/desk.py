@@ -5,10 +5,9 @@ run folder is locked, a recorded task is answered from the record, agents are st
 committed before anybody hears of it, and whatever ends the desk, everybody who waits is told why.
 """
 
-import contextlib
-import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -132,7 +131,7 @@ class Desk(Generic[Crewed]):
     def __init__(self, folder: RunFolder, make_crew: Callable[[], Crewed]) -> None:
         self.folder, self._make_crew = folder, make_crew
         self._crew: Crewed | None = None
-        self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._submitted: deque[Order] = deque()
         self._open: dict[str, _Open] = {}
         self._held = ExitStack()
         self._lock = threading.Lock()
@@ -140,15 +139,21 @@ class Desk(Generic[Crewed]):
         self._is_closing = False
 
     def __enter__(self) -> Self:
-        with ExitStack() as held:
-            held.enter_context(RunLock(self.folder))
-            self.journal = held.enter_context(Journal(self.folder.journal))
-            self._held = held.pop_all()
+        try:
+            with ExitStack() as held:
+                held.enter_context(RunLock(self.folder))
+                self.journal = held.enter_context(Journal(self.folder.journal))
+                self._held = held.pop_all()
+        except BaseException as error:  # whatever it was: somebody may have handed in an order already
+            self._refuse_all(error)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._refuse_all(error if error is not None else ChannelClosedError(CLOSED))
-        self._held.__exit__(kind, error, trace)
+        try:
+            self._refuse_all(error if error is not None else ChannelClosedError(CLOSED))
+        finally:
+            self._held.__exit__(kind, error, trace)
 
     @property
     def crew(self) -> Crewed:
@@ -177,8 +182,7 @@ class Desk(Generic[Crewed]):
         with self._lock:
             ended = self._ended
             if ended is None:
-                for order in listed:
-                    self._submitted.put(order)
+                self._submitted.extend(listed)
         for order in listed:
             if ended is not None and order.waiting is not None:
                 order.waiting.fail(ended)
@@ -202,48 +206,49 @@ class Desk(Generic[Crewed]):
             return done
         finished = self._crew.turn()
         self._tell_progress()
-        done = [self._file(one) for one in finished]
-        for one in finished:  # not before all are recorded: of students that teach each other one may need what another said
-            if self.journal.find(one.key) is not None:
-                self.folder.clear(one.key)
-        return done
+        self._record(finished)
+        return [self._tell(one) for one in finished]
 
     def _take_orders(self) -> list[Done]:
         """Begins what is new; what is recorded is done already."""
         done, wanted = [], []
-        for order in self._new_orders():
+        while self._submitted:
+            order = self._submitted[0]  # it stays there until it is answered, or open: whatever happens it is told of
             key = order.task.digest
             known = self.journal.find(key)
+            if known is None:
+                opened = self._open.setdefault(key, _Open(order, []))
+                opened.waiting += [order.waiting] if order.waiting is not None else []
+                wanted.append((key, order.task, order.label))
+            self._submitted.popleft()
             if known is not None:
                 done.append(Done(order.task, order.label, known, 0, is_new=False))
                 if order.waiting is not None:
                     order.waiting.settle(known)
-                continue
-            opened = self._open.setdefault(key, _Open(order, []))
-            opened.waiting += [order.waiting] if order.waiting is not None else []
-            wanted.append((key, order.task, order.label))
         if wanted:
             self.crew.want(wanted)
         return done
 
-    def _new_orders(self) -> Iterator[Order]:
-        """All that were handed in."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._submitted.get_nowait()
+    def _record(self, finished: list[Finished]) -> None:
+        """Records what was finished, all at once: of students that taught each other, one alone could not be done again."""
+        kept: list[tuple[Finished, Record]] = []
+        for one in finished:
+            order = self._open[one.key].order
+            if one.result.status is not Status.FAILED or order.keeps_failure:
+                kept.append((one, Record(order.task, one.result, one.agent, one.attempts, order.label, one.teachers)))
+        if kept:
+            self.journal.commit(*(record for _, record in kept))
+        for one, record in kept:
+            self.crew.note(record.task, record.result)
+            self.folder.clear(one.key)
 
-    def _file(self, finished: Finished) -> Done:
-        """Records a result, then tells it to whoever waits."""
+    def _tell(self, finished: Finished) -> Done:
+        """Tells a result, which is recorded, to whoever waits."""
         opened, result = self._open[finished.key], finished.result
-        order = opened.order
-        if result.status is not Status.FAILED or order.keeps_failure:
-            record = Record(order.task, result, finished.agent, finished.attempts, order.label, finished.teachers)
-            self.journal.commit(record)
-            self.crew.note(order.task, result)
-        del self._open[finished.key]  # not before it is recorded: until then whoever waits is told of any error
-        for waiting in opened.waiting:
-            waiting.settle(result)
-        return Done(order.task, order.label, result, finished.attempts)
+        while opened.waiting:  # until it is their turn, whoever waits is told of any error
+            opened.waiting.pop(0).settle(result)
+        del self._open[finished.key]
+        return Done(opened.order.task, opened.order.label, result, finished.attempts)
 
     def _tell_progress(self) -> None:
         for key, opened in self._open.items():
@@ -258,10 +263,12 @@ class Desk(Generic[Crewed]):
         with self._lock:
             self._ended = error
         left = [waiting for opened in self._open.values() for waiting in opened.waiting]
-        left += [order.waiting for order in self._new_orders() if order.waiting is not None]
+        left += [order.waiting for order in self._submitted if order.waiting is not None]
         self._open.clear()
-        for waiting in left:
-            waiting.fail(error)
+        self._submitted.clear()
+        with ExitStack() as told:  # each of them, whatever the others make of it
+            for waiting in reversed(left):
+                told.callback(waiting.fail, error)
 
 
 def desk_with_agents(

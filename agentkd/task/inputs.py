@@ -37,7 +37,7 @@ class TeacherReference(FrozenData):
 
     architecture: Architecture | None
     weights: str = Field(min_length=1)
-    share: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    share: float = Field(default=1.0, gt=0)
     class_order: tuple[Number, ...] = ()
     class_shares: tuple[Share, ...] = ()
     energies: tuple[float, float] | None = None
@@ -66,7 +66,7 @@ class Consolidation(FrozenData):
 
     anchors: str = Field(min_length=1)
     importance: str = Field(min_length=1)
-    strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    strength: float = Field(default=1.0, ge=0)
     decay: float = Field(default=0.9, ge=0, le=1)
 
 

@@ -40,6 +40,7 @@ class Soloist:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._known: set[str] = set()
+        self._asked: set[str] = set()
         self._wanted: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[dict[str, TaskResult] | BaseException | None] = queue.SimpleQueue()
         self._progress: dict[str, TaskProgressEvent] = {}
@@ -59,6 +60,7 @@ class Soloist:
     def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
         """Adds tasks (digest, task, label) to be done; students who teach each other are done with the first of them."""
         for key, task, _ in tasks:
+            self._asked.add(key)
             if key not in self._known:
                 self._known |= {key, *(partner.digest for partner in task.partner_tasks())}
                 self._wanted.put(task)
@@ -78,8 +80,11 @@ class Soloist:
             return []
         if isinstance(found, BaseException):
             raise found
-        self._known -= (found or {}).keys()
-        return [Finished(key, result, HERE, 1, ()) for key, result in (found or {}).items()]
+        results = found or {}
+        asked = [key for key in results if key in self._asked]  # a partner may be recorded, or wanted later
+        self._known -= results.keys()
+        self._asked -= results.keys()
+        return [Finished(key, results[key], HERE, 1, ()) for key in asked]
 
     def progress(self, key: str) -> TaskProgressEvent | None:
         """The newest of a task under way."""

@@ -101,6 +101,24 @@ def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
             journal.commit(record(weights="other"))
 
 
+def test_records_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses_the_second(journal: Journal, written: Record, sitting: int) -> None:
+        if written.task == record(2).task:
+            raise sqlite3.OperationalError("database or disk is full")
+        insert(journal, written, sitting)
+
+    insert = Journal._insert
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        monkeypatch.setattr(Journal, "_insert", refuses_the_second)
+        with pytest.raises(StorageError, match="full"):
+            journal.commit(record(1), record(2))
+        assert [*journal.records()] == [] and journal.sittings() == {}
+        monkeypatch.setattr(Journal, "_insert", insert)
+        assert journal.commit(record(1), record(2)) and [*journal.records()] == [record(1), record(2)]
+        assert journal.commit(record(1), record(3)) and not journal.commit(record(1), record(2))
+        assert len([*journal.records()]) == 3 and len(journal.sittings()) == 1
+
+
 def test_records_survive_the_process(tmp_path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         journal.commit(record(1))

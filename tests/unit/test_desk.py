@@ -1,5 +1,7 @@
 """The desk: whoever waits is told, whatever ends it; what is recorded is not done again, and nothing is told before."""
 
+import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -154,6 +156,50 @@ def test_a_result_that_cannot_be_recorded_is_not_told_as_one(
     assert isinstance(lesson.exception(0), StorageError)
 
 
+class Leaving(Lesson):
+    """Somebody who leaves the program as soon as anything is told, which ends the thread that tells it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_done_callback(lambda done: sys.exit(3))
+
+
+def test_who_leaves_on_being_told_keeps_nobody_else_waiting(folder: RunFolder, crew: Scripted) -> None:
+    leaving, same, another, not_yet = Leaving(), Lesson(), Lesson(), Lesson()
+    with pytest.raises(SystemExit), Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1, leaving), order(1, same), order(2, Leaving()), order(2, another)])
+        desk.turn()
+        crew.happenings += [lambda: desk.submit([order(3, Leaving()), order(4, not_yet)]), finished(1)]
+        desk.turn()
+    assert leaving.result(0) == GOOD
+    assert all(isinstance(lesson.exception(0), SystemExit) for lesson in (same, another, not_yet))
+    assert not RunLock(folder).is_held
+
+
+def test_an_order_whose_record_cannot_be_read_is_told_so(
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(journal: Journal, key: str) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    first, second = Lesson(), Lesson()
+    monkeypatch.setattr(Journal, "find", damaged)
+    with pytest.raises(sqlite3.DatabaseError), Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1, first), order(2, second)])
+        desk.turn()
+    assert all(isinstance(lesson.exception(0), sqlite3.DatabaseError) for lesson in (first, second))
+
+
+def test_an_order_for_a_desk_that_cannot_be_taken_is_told_why(folder: RunFolder, crew: Scripted) -> None:
+    early, late = Lesson(), Lesson()
+    desk = Desk(folder, lambda: crew)
+    desk.submit([order(1, early)])
+    with RunLock(folder), pytest.raises(ArtifactError, match="in use by another"), desk:
+        pass
+    desk.submit([order(2, late)])
+    assert all(isinstance(lesson.exception(0), ArtifactError) for lesson in (early, late))
+
+
 def test_a_desk_that_is_closed_says_so_to_who_waits(folder: RunFolder, crew: Scripted) -> None:
     lesson = Lesson()
     with Desk(folder, lambda: crew) as desk:
@@ -197,28 +243,25 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
             community.submit((work(2), "another"))
 
 
-def test_what_lies_of_tasks_that_end_together_is_kept_until_all_are_recorded(
+def test_what_students_said_is_kept_until_all_of_them_are_recorded(
     folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [folder.said(work(seed).digest, 0) for seed in (1, 2)]
     for path in said:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
-    commit = Journal.commit
 
-    def full_at_the_second(journal: Journal, record: Record) -> bool:
-        if record.task == work(2):
-            raise StorageError(journal.path, "No space left on device")
-        return commit(journal, record)
+    def full(journal: Journal, *records: Record) -> bool:
+        raise StorageError(journal.path, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(StorageError), Desk(folder, lambda: crew) as desk:
-        patch.setattr(Journal, "commit", full_at_the_second)
+        patch.setattr(Journal, "commit", full)
         desk.submit([order(1), order(2)])
         crew.happenings += [finished(1), finished(2)]
         desk.turn()
-    assert all(path.exists() for path in said), "the second begins again, and hears what the first said"
+    assert all(path.exists() for path in said), "who begins again hears what the other said"
     with Desk(folder, lambda: crew) as desk:
-        desk.submit([order(2)])
-        crew.happenings.append(finished(2))
+        desk.submit([order(1), order(2)])
+        crew.happenings += [finished(1), finished(2)]
         desk.turn()
-    assert not said[1].exists()
+    assert not any(path.exists() for path in said)

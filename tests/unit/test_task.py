@@ -82,6 +82,12 @@ ILLEGAL = {
     "features of no views": (FeatureMaps, LOOK | {"views": ()}),
     "features of a sample before the first": (FeatureMaps, LOOK | {"views": ((-1, 0),)}),
     "features of a tap that is none": (FeatureMaps, LOOK | {"views": ((0, 0),), "taps": ("a b",)}),
+    "a training that is pruned below nothing": (Train, WORK | {"prune_below": (float("nan"),)}),
+    "gradients clipped at infinity": (Train, WORK | {"recipe": {"clip_norm": float("inf")}}),
+    "a network with a setting that is no number": (
+        Train,
+        WORK | {"architecture": NETWORK.model_dump() | {"settings": {"w": float("nan")}}},
+    ),
     "consolidation of nothing": (Consolidate, WORK),
     "an average of nothing": (Average, WORK | {"teachers": ()}),
     "an average of unlike networks": (Average, WORK | {"teachers": (TEACHER,)}),

@@ -1,5 +1,6 @@
 """A community in one process: a script does there what it does with agents, and everybody who waits is answered."""
 
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from experiments import SPEC, load_example
 
 import agentkd
-from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.journal import Journal, Record
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import ArtifactError, ChannelClosedError, ConfigError, StorageError, TrainingError
 from agentkd.task import Status
@@ -100,6 +101,39 @@ def test_students_that_teach_each_other_fail_together(place: Path) -> None:
         with pytest.raises(TrainingError, match="this network is broken"):
             lessons[1].result(timeout=60)
     assert recorded(place) == 0
+
+
+def test_of_students_that_teach_each_other_none_is_recorded_without_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, record: Record, sitting: int) -> None:
+        if len(written) == 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        written.append(record)
+        insert(journal, record, sitting)
+
+    insert, written = Journal._insert, list[Record]()
+    monkeypatch.setattr(Journal, "_insert", full)
+    with Community(devices="cpu:2", record=place) as community:
+        students = [community.agent(name, "tiny_networks:tiny") for name in "ab"]
+        for lesson in agentkd.mutual(*students, data=SPEC, **RECIPE):
+            with pytest.raises(StorageError):
+                lesson.result(timeout=60)
+    assert len(written) == 1 and recorded(place) == 0
+
+
+def test_a_student_whose_partner_is_recorded_learns_with_it_again(place: Path) -> None:
+    with Community(devices="cpu:2", record=place) as community:
+        students = [community.agent(name, "tiny_networks:tiny") for name in "ab"]
+        weights = [lesson.result(timeout=60).weights for lesson in agentkd.mutual(*students, data=SPEC, **RECIPE)]
+    with sqlite3.connect(place / "journal.sqlite") as journal:
+        journal.execute("DELETE FROM records WHERE number = 2")
+    journal.close()
+    with Community(devices="cpu:2", record=place) as community:
+        students = [community.agent(name, "tiny_networks:tiny") for name in "ab"]
+        lessons = agentkd.mutual(*students, data=SPEC, **RECIPE)
+        assert [lesson.result(timeout=60).weights for lesson in lessons] == weights
+        assert community.agent("c", "tiny_networks:tiny").train(SPEC, **RECIPE).result(timeout=60).weights
 
 
 def test_a_community_that_is_closed_stops_at_the_next_step_and_answers_everybody(place: Path) -> None:
