@@ -38,6 +38,7 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 NAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 DROPPED_METHODS = {"eval", "detach", "exp", "log", "sqrt", "abs"}
+DEFAULTS = {"align_corners"}  # keywords that say what would be so without them
 UNTOUCHED_CALLS = {"log", "warnings", "cast", "Field", "TypeVar"}  # what is said to a person, and types
 
 
@@ -178,6 +179,8 @@ class _Finder:
         if isinstance(node, ast.ClassDef):
             yield from node.body
             return
+        if isinstance(node, ast.Slice) and isinstance(node.lower, ast.UnaryOp):
+            return  # the last two of four dimensions are the same, counted from either end
         yield from ast.iter_child_nodes(node)
 
     def _changes(self, node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
@@ -218,7 +221,7 @@ class _Finder:
             yield node, _text(node.func.value)
         if _root(node.func) not in UNTOUCHED_CALLS and not isinstance(node.func, ast.Name):
             for index, keyword in enumerate(node.keywords):
-                if keyword.arg:
+                if keyword.arg and keyword.arg not in DEFAULTS:
                     rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
                     yield node, ast.unparse(ast.Call(node.func, node.args, rest))
 

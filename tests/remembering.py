@@ -1,6 +1,8 @@
 """A post for tests that sends nothing and remembers everything."""
 
-from agentkd.messages.bodies import Body, PeerAddress
+from collections.abc import Sequence
+
+from agentkd.messages.bodies import AdmittedPeer, Body, PeerAddress
 
 
 class RememberingPost:
@@ -10,7 +12,12 @@ class RememberingPost:
 
     def __init__(self) -> None:
         self.said: list[tuple[str, Body, int]] = []
+        self.answered: list[int] = []
         self.open: set[str] = set()
+        self.admitted: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def admit(self, peers: Sequence[AdmittedPeer]) -> None:
+        self.admitted += [(peer.agent, peer.public_key, tuple(peer.may)) for peer in peers]
 
     def connect(self, address: PeerAddress) -> None:
         self.open.add(address.public_key)
@@ -20,5 +27,6 @@ class RememberingPost:
 
     def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[bytes, ...] = ()) -> int:
         self.sent_buffers = buffers
+        self.answered.append(parent_id)
         self.said.append((peer, body, len(self.said) + 1))
         return len(self.said)

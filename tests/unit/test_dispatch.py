@@ -306,3 +306,11 @@ def test_an_agent_that_could_not_adopt_weights_is_free_for_others() -> None:
     dispatcher.teaching_failed("agent-2")
     dispatcher.teaching_failed("nobody")
     assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")], "who teaches already is left alone"
+
+
+def test_by_default_a_task_is_tried_three_times() -> None:
+    dispatcher = with_agents(1, {"a": task()})
+    dispatcher.handle(Joined("agent-1"))
+    for attempt in (1, 2):
+        assert dispatcher.handle(Failed("agent-1", "a", attempt, retryable=True)) == [Start("agent-1", "a", attempt + 1)]
+    assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]

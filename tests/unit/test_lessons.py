@@ -47,16 +47,18 @@ SECOND = PeerAddress(agent="second", endpoints=("tcp://127.0.0.1:2",), public_ke
 class Table:
     """A lesson with one teacher, its post and its inbox."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, others: tuple[tuple[str, PeerAddress], ...] = (), **settings: Any) -> None:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
-        teacher = TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)
+        taught = ((DIGEST, FIRST), *others)
+        teachers = tuple(TeacherReference(architecture=ARCHITECTURE, weights=weights) for weights, _ in taught)
+        settings |= {"wait_s": 0.1} if others else {}
         task = Task(
             kind=TaskKind.DISTILL,
             architecture=ARCHITECTURE,
             data=source,
             recipe=recipe,
-            teachers=(teacher,),
+            teachers=teachers,
             distillation=Distillation(),
         )
         self.task = task
@@ -64,7 +66,7 @@ class Table:
         self.lesson = RemoteLesson(
             task,
             self.feed,
-            (TaughtBy(weights=DIGEST, peer=FIRST),),
+            tuple(TaughtBy(weights=weights, peer=peer) for weights, peer in taught),
             post=self.post,  # type: ignore[arg-type]
             carrier=Carrier(self.post),  # type: ignore[arg-type]
             inbox=self.inbox,
@@ -337,3 +339,25 @@ def test_each_image_is_taught_by_who_teaches_its_part_and_a_part_without_a_teach
     assert chosen(2, 0, 1, 2) == [0, 1, 1, 0]
     with pytest.raises(ContractError, match="each part needs a teacher"):
         chosen(2, 3)
+
+
+def test_a_teacher_that_does_not_listen_is_let_in_to_dial_and_keeps_its_connection() -> None:
+    post, silent = RememberingPost(), FIRST.model_copy(update={"endpoints": ()})
+    remote_lesson.reach(post, silent)  # type: ignore[arg-type]
+    remote_lesson.reach(post, SECOND)  # type: ignore[arg-type]
+    assert post.admitted == [("first", FIRST.public_key, ())] and post.open == {FIRST.public_key, SECOND.public_key}
+    for peer in (silent, SECOND):
+        remote_lesson.part(post, peer)  # type: ignore[arg-type]
+    assert post.open == {FIRST.public_key}
+
+
+def test_only_what_was_asked_of_the_teacher_that_moved_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
+    table = Table(others=((OTHER, SECOND),))
+    third = PeerAddress(agent="third", endpoints=("tcp://127.0.0.1:4",), public_key="d" * 40)
+    table.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=OTHER, peer=third))))
+    with pytest.raises(ReplyTimeoutError, match="first, third did not answer"):
+        table.lesson.fetch(0)
+    asked = [peer for peer, _, _ in table.post.said]
+    assert [asked.count(peer.public_key) for peer in (FIRST, SECOND, third)] == [STEPS_AHEAD] * 3
+    assert table.post.open == {FIRST.public_key, third.public_key}

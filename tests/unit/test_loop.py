@@ -1,5 +1,6 @@
 """The loop with a network that does as it is told: which epoch is kept, when it is stopped, and in which mode it is looked at."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -111,7 +112,9 @@ def test_steps_and_epochs_are_told_as_they_end() -> None:
     steps: list[tuple[int, int, float]] = []
     epochs: list[EpochResult] = []
     hooks = Hooks(on_step=lambda *told: steps.append(told), on_epoch=epochs.append)
+    started = time.monotonic()
     result, _ = trained(2, 2, 1, 1, an_epoch=2, hooks=hooks)
+    assert result.seconds <= time.monotonic() - started, "no time counts twice"
     assert steps == [(1, 4, 0.0), (2, 4, -1.0), (3, 4, -2.0), (4, 4, -3.0)] and result.losses == (0.0, -1.0, -2.0, -3.0)
     assert [epoch.loss for epoch in epochs] == [-0.5, -2.5] and tuple(epochs) == result.history
     assert 0 < sum(epoch.seconds for epoch in epochs) <= result.seconds

@@ -11,11 +11,12 @@ from reference.tasks import mutual
 from remembering import RememberingPost
 from torch import Tensor
 
+from agentkd.agents import mutual as mutual_module
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, hand_over, speak, weights_digest
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteAgentError, RemoteProtocolError
+from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
@@ -44,7 +45,7 @@ def logits(seed: int) -> Tensor:
 class Table:
     """A lesson of as many students as widths, its post and its inbox; the student is at step 0."""
 
-    def __init__(self, folder: Path, *widths: int) -> None:
+    def __init__(self, folder: Path, *widths: int, wait_s: float = 5.0) -> None:
         self.task = mutual(*widths, objectives=({"kind": "soft_targets", "temperature": 1.0},))
         self.feed, self.post, self.inbox = DatasetFeed(self.task), RememberingPost(), queue.Queue()
         self.folder = RunFolder(folder)
@@ -58,7 +59,7 @@ class Table:
             carrier=Carrier(self.post),  # type: ignore[arg-type]
             inbox=self.inbox,
             check=lambda: None,
-            wait_s=5.0,
+            wait_s=wait_s,
         )
         network = build(self.task.architecture, seed=1)
         self.lesson.attend(network)
@@ -152,6 +153,7 @@ def test_who_asks_is_answered_once_it_is_said_and_with_what_said_it(tmp_path: Pa
     table.terms(logits(9))
     replies = [body for _, body, _ in table.post.said if isinstance(body, KnowledgeReply)]
     assert [reply.weights for reply in replies] == [table.digest]
+    assert 5 in table.post.answered and table.folder.said(table.task.digest, 0).read_bytes() == bytes(table.post.sent_buffers[0])
     delivery = Delivery(PEERS[0].public_key, Message(request.model_copy(update={"step": 3}), msg_id=6))
     with pytest.raises(ArtifactNotFoundError):
         hand_over(table.folder.said(table.task.digest, 3), delivery, table.post, Carrier(table.post))  # type: ignore[arg-type]
@@ -187,3 +189,45 @@ def test_nobody_inherits_from_a_partner(tmp_path: Path) -> None:
     assert table.lesson.peek(0) == ()
     with pytest.raises(ArtifactNotFoundError):
         table.lesson.fetch_weights(SAID_BY)
+
+
+def requested(table: Table, step: int, *, weights: str = "", number: int = 5) -> Delivery:
+    body = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=weights or table.task.digest, step=step, ways=("inline",))
+    return Delivery(PEERS[0].public_key, Message(body, msg_id=number))
+
+
+def test_who_asks_too_early_is_answered_in_that_step_and_who_asks_for_another_student_never(tmp_path: Path) -> None:
+    table = Table(tmp_path, 8, 10)
+
+    def answered() -> int:
+        return sum(isinstance(body, KnowledgeReply) for _, body, _ in table.post.said)
+
+    table.inbox.put(requested(table, 1))
+    table.inbox.put(requested(table, 1, weights=OTHER))
+    table.inbox.put(requested(table, 0, weights=OTHER))
+    table.say(1, speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
+    table.terms(logits(9))
+    assert answered() == 0
+    table.lesson.fetch(1)
+    asked = len(table.post.said) + 2  # after the answer to who asked too early
+    data = speak({"logits": logits(1)}, "float32", 0.0, SAID_BY)
+    reply = KnowledgeReply(
+        kind=KnowledgeKind.SOFT_TARGETS,
+        weights=SAID_BY,
+        piece=Piece(way="inline", size_bytes=len(data), sha256=digest_bytes(data)),
+    )
+    table.inbox.put(Delivery(PEERS[0].public_key, Message(reply, parent_id=asked, buffers=(data,))))
+    table.terms(logits(9))
+    assert answered() == 1
+    table.inbox.put(requested(table, 0))
+    table.lesson.close()
+    assert answered() == 2, "who still waits when it is over is answered"
+
+
+def test_partners_that_stay_silent_are_given_up_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutual_module, "NOT_YET_S", 0.01)
+    monkeypatch.setattr(mutual_module, "ASK_AGAIN_S", 0.02)
+    table = Table(tmp_path, 8, 10, wait_s=0.15)
+    with pytest.raises(ReplyTimeoutError, match="p1 did not answer step 0"):
+        table.terms(logits(9))
+    assert len(table.post.said) > 2, "it was asked again meanwhile"

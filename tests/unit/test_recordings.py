@@ -1,9 +1,11 @@
 """Recorded lessons: what is kept, what is found again and by whom, what is dropped first, and what survives a killed student."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from experiments import SPEC
+from safetensors.numpy import load, save
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import lesson_request, request_digest
@@ -131,3 +133,26 @@ def test_recordings_are_found_by_request(tmp_path: Path) -> None:
     store = Store(tmp_path)
     record = store.put(recordings.encode([told(0), told(1)]))
     assert recorded([record], store)[f"{1:064x}"] == told(1)
+
+
+def test_a_recording_whose_columns_differ_in_length_is_refused() -> None:
+    columns = load(recordings.encode([told(0), told(1)]))
+    for name in columns:
+        with pytest.raises(ArtifactError, match="no recording"):
+            recordings.decode(save({**columns, name: columns[name][:1]}))
+        with pytest.raises(ArtifactError, match="no recording"):
+            recordings.decode(save({other: column for other, column in columns.items() if other != name}))
+
+
+def test_as_much_as_is_allowed_may_be_kept(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), lesson()
+    for limit, dropped in ((200, 0), (199, 1)):
+        known = Recordings(store, max_bytes=limit)
+        known.note(task, taught(task, store, [b"a" * 100, b"b" * 100]))
+        assert (known.size_bytes, len(known.collect())) == (200, dropped)
+
+
+def test_recording_pays_if_it_saves_more_than_it_takes() -> None:
+    report = recordings.RecordingReport(2, 3, 2_500_000, 4_000_000, 1, 5, saved_s=2.0, kept_s=2.0)
+    assert not report.pays and "2.5 of 4 MB, 1 dropped; 5 answers" in str(report) and "has not paid yet" in str(report)
+    assert replace(report, saved_s=2.5).pays
