@@ -156,3 +156,7 @@ def test_recording_pays_if_it_saves_more_than_it_takes() -> None:
     report = recordings.RecordingReport(2, 3, 2_500_000, 4_000_000, 1, 5, saved_s=2.0, kept_s=2.0)
     assert not report.pays and "2.5 of 4 MB, 1 dropped; 5 answers" in str(report) and "has not paid yet" in str(report)
     assert replace(report, saved_s=2.5).pays
+
+
+def test_by_default_recordings_may_take_four_gibibytes(tmp_path: Path) -> None:
+    assert Recordings(Store(tmp_path)).report().max_bytes == 4 * 2**30

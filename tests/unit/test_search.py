@@ -2,14 +2,17 @@
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
 
 from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
-from agentkd.search.space import Choices, Range
+from agentkd.search.space import Choices, Range, split_values
 from agentkd.search.study import (
     Outcome,
     Pruning,
     Trial,
+    distribution,
     is_exhausted,
     prune_bounds,
     suggest,
@@ -193,3 +196,18 @@ def test_every_option_of_the_sampler_is_given_and_its_seed_is_of_the_trial(monke
     assert len(seeds) == 3 and all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
     given = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "group": True, "constant_liar": True}
     assert told == [given] * 3
+
+
+def test_a_range_goes_up_and_a_logarithmic_one_is_positive() -> None:
+    for fields in ({"low": 1.0, "high": 1.0}, {"low": 2.0, "high": 1.0}, {"low": 0.0, "high": 1.0, "log": True}):
+        with pytest.raises(ValidationError):
+            Range.model_validate(fields)
+    assert Range(low=0.0, high=1.0).log is False and Range(low=1e-9, high=1.0, log=True).integer is False
+    assert distribution(Range(low=1, high=8, integer=True, log=True)) == IntDistribution(1, 8, log=True)
+    assert distribution(Range(low=0.5, high=8)) == FloatDistribution(0.5, 8.0)
+    assert distribution(Choices(values=(8, "a"))) == CategoricalDistribution((8, "a"))
+
+
+def test_a_trials_values_are_those_of_the_architecture_and_those_of_the_recipe() -> None:
+    told = {"architecture.width": 8, "recipe.learning_rate": 0.1, "architecture.norm": "batch"}
+    assert split_values(told) == ({"width": 8, "norm": "batch"}, {"learning_rate": 0.1})
