@@ -154,7 +154,8 @@ class _Finder:
         yield from self._in(ast.parse(self.source), "", in_function=False)
 
     def _in(self, node: ast.AST, name: str, *, in_function: bool) -> Iterator[Mutant]:
-        for changed, text in self._changes(node):
+        is_alias = not in_function and isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)  # of types
+        for changed, text in () if is_alias else self._changes(node):
             start, end = _span(changed, self.source, self.offsets)
             yield _with_lines(self.module, name if in_function else MODULE, self.source, start, end, text)
         for child in self._children(node):
