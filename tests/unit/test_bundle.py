@@ -297,10 +297,13 @@ def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) 
     assert told["sparable"][0]["size_bytes"] == sum(path.stat().st_size for path in found.sparable[0].files) > 0
 
 
-def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(packed: Path) -> None:
-    with zipfile.ZipFile(packed) as archive:
+def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(b"3")
+    written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, tmp_path / "run.zip")
+    assert (written.num_files, written.size_bytes) == (4, (tmp_path / "run.zip").stat().st_size)
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
         infos = archive.infolist()
-    assert [info.filename for info in infos] == sorted(info.filename for info in infos)
+    assert [info.filename for info in infos] == ["a", "b/x", "c", "manifest-sha256.txt"]
     assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
     assert {(info.external_attr, info.create_system, info.compress_type) for info in infos} == {(0o100644 << 16, 3, 0)}
 
