@@ -335,3 +335,15 @@ def test_a_step_back_is_described_by_what_it_is_what_it_learned_from_and_what_ca
     assert describe(teacher)[0].startswith("a training (task ") and len(describe(teacher)) == 3
     assert describe(replace(teacher, is_repeated=True))[1:] == ["as above"]
     assert describe(replace(teacher, record=None)) == ["came from outside this run"]
+
+
+def test_a_bundle_is_unpacked_where_there_is_nothing(packed: Path, tmp_path: Path) -> None:
+    for name in ("file", "folder/inside"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    for name in ("file", "folder"):
+        with pytest.raises(ArtifactError, match="is there already and not empty"):
+            unpack(packed, tmp_path / name)
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "folder" / "inside").read_bytes() == b"mine"
+    (tmp_path / "empty").mkdir()
+    assert unpack(packed, tmp_path / "empty").problems == () and not list(tmp_path.glob("*.part"))

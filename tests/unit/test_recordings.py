@@ -14,7 +14,7 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Recordings, Told
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactError
+from agentkd.errors import ArtifactError, StorageError
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, ExchangeSummary, Status, Task, TaskKind, TaskResult, TeacherReference
@@ -160,3 +160,17 @@ def test_recording_pays_if_it_saves_more_than_it_takes() -> None:
 
 def test_by_default_recordings_may_take_four_gibibytes(tmp_path: Path) -> None:
     assert Recordings(Store(tmp_path)).report().max_bytes == 4 * 2**30
+
+
+def test_a_recorder_that_cannot_write_says_so_at_the_next_piece_and_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "full").write_bytes(b"no folder")
+    recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "full"))
+    recorder.keep(told(0), b"first")
+    with pytest.raises(StorageError, match="full"):
+        recorder.finish()
+    with pytest.raises(StorageError, match="full"):
+        recorder.keep(told(1), b"second")
+    other = Recorder(tmp_path / "full" / "lesson.jsonl", Store(tmp_path / "store"))
+    other.keep(told(0), b"first")
+    with pytest.raises(StorageError, match=r"lesson\.jsonl"):
+        other.finish()
