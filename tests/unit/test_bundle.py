@@ -347,3 +347,11 @@ def test_a_bundle_is_unpacked_where_there_is_nothing(packed: Path, tmp_path: Pat
     assert (tmp_path / "file").read_bytes() == (tmp_path / "folder" / "inside").read_bytes() == b"mine"
     (tmp_path / "empty").mkdir()
     assert unpack(packed, tmp_path / "empty").problems == () and not list(tmp_path.glob("*.part"))
+
+
+def test_four_characters_of_a_digest_are_enough_and_three_are_not(finished: RunFolder) -> None:
+    history = read_history(finished)
+    for key, record in history.by_task.items():
+        assert history.find(key[:4]) is record
+        with pytest.raises(ConfigError, match="at least 4 characters"):
+            history.find(key[:3])

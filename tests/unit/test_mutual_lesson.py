@@ -231,3 +231,12 @@ def test_partners_that_stay_silent_are_given_up_by_name(tmp_path: Path, monkeypa
     with pytest.raises(ReplyTimeoutError, match="p1 did not answer step 0"):
         table.terms(logits(9))
     assert len(table.post.said) > 2, "it was asked again meanwhile"
+
+
+def test_a_partner_that_is_nowhere_is_soon_looked_for_in_what_it_left_behind(tmp_path: Path) -> None:
+    table = Table(tmp_path, 8, 10, wait_s=2.0)
+    table.lesson._peers.clear()
+    left = table.folder.said(table.keys[0], 0)
+    left.parent.mkdir(parents=True)
+    left.write_bytes(speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
+    assert set(table.terms(logits(9))) == {"cross_entropy", "0.soft_targets"} and table.post.said == []

@@ -306,3 +306,16 @@ def test_trials_are_stopped_below_the_median_of_the_best_so_far_of_those_that_th
     bounds = {s.label: s.task.prune_below for o in play(plan, outcome) for s in o.steps if s.stage is Stage.SEARCH}
     assert bounds["trial 0"] == bounds["trial 2"] == ()
     assert bounds["trial 3"] == pytest.approx((0.0, 0.41, 0.41)) and bounds["trial 4"] == pytest.approx((0.0, 0.415, 0.415))
+
+
+@pytest.mark.parametrize("status", [Status.PRUNED, Status.FAILED])
+def test_a_trial_that_was_not_completed_is_no_candidate_however_good_it_was(status: Status) -> None:
+    def outcome(step: Step) -> TaskResult:
+        if step.stage is Stage.SEARCH and step.label == "trial 1":
+            return invented(step, 0.99, status=status)
+        return invented(step, 0.5)
+
+    outlook = search_of(outcome)
+    assert outlook.trials["tiny_networks:tiny"][1].miou == 0.99
+    assert [row.entrant.result.miou for row in outlook.rows if row.stage is Stage.SEARCH] == [0.5]
+    assert all(teacher.result.miou == 0.5 for lesson in outlook.lessons for teacher in lesson.teachers)
