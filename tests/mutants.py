@@ -265,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="changes tried at a time")
     parser.add_argument("--module", default="", help="changes of one module, or of those whose path begins so, alone")
     parser.add_argument("--named", action="store_true", help="the changes with a name alone")
+    parser.add_argument("--again", type=Path, help="those alone that survived by such a file")
     parser.add_argument("--output", type=Path, help="where to write what became of each change")
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -281,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print(f"{len(trace.functions)} tests in {time.monotonic() - started:.0f} s", flush=True)
         lost = 0
-        if not given.module:
+        if not given.module and not given.again:
             lost = try_named(copies, book, trace)
         table = Table([])
         if not given.named:
@@ -310,6 +311,9 @@ def try_sampled(
 ) -> None:
     every = [m for module, source in sources.items() if Path(module).name not in book.edges for m in mutants_of(module, source)]
     chosen = sample([m for m in every if m.module.startswith(given.module)], given.seed)
+    if given.again:
+        told = json.loads(given.again.read_text())
+        chosen = [m for m in chosen if any(one["change"] == str(m) and one["outcome"] == "survived" for one in told)]
     deadline = time.monotonic() + given.minutes * 60
     for mutant, outcome, _ in in_turns(copies, chosen, sources, trace, deadline=deadline):
         table.add(mutant, outcome, book.reason(mutant))

@@ -38,6 +38,7 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 NAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 DROPPED_METHODS = {"eval", "detach", "exp", "log", "sqrt", "abs"}
+DEFAULTS = {"align_corners"}  # keywords that say what would be so without them
 UNTOUCHED_CALLS = {"log", "warnings", "cast", "Field", "TypeVar"}  # what is said to a person, and types
 
 
@@ -153,7 +154,8 @@ class _Finder:
         yield from self._in(ast.parse(self.source), "", in_function=False)
 
     def _in(self, node: ast.AST, name: str, *, in_function: bool) -> Iterator[Mutant]:
-        for changed, text in self._changes(node):
+        is_alias = not in_function and isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)  # of types
+        for changed, text in () if is_alias else self._changes(node):
             start, end = _span(changed, self.source, self.offsets)
             yield _with_lines(self.module, name if in_function else MODULE, self.source, start, end, text)
         for child in self._children(node):
@@ -178,6 +180,8 @@ class _Finder:
         if isinstance(node, ast.ClassDef):
             yield from node.body
             return
+        if isinstance(node, ast.Slice) and isinstance(node.lower, ast.UnaryOp):
+            return  # the last two of four dimensions are the same, counted from either end
         yield from ast.iter_child_nodes(node)
 
     def _changes(self, node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
@@ -218,7 +222,7 @@ class _Finder:
             yield node, _text(node.func.value)
         if _root(node.func) not in UNTOUCHED_CALLS and not isinstance(node.func, ast.Name):
             for index, keyword in enumerate(node.keywords):
-                if keyword.arg:
+                if keyword.arg and keyword.arg not in DEFAULTS:
                     rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
                     yield node, ast.unparse(ast.Call(node.func, node.args, rest))
 

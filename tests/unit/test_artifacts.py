@@ -248,3 +248,23 @@ def test_a_journal_that_is_not_there_is_not_made_by_reading(tmp_path) -> None:
     with pytest.raises(StorageError):
         Journal(tmp_path / "journal.sqlite", read_only=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_that_cannot_be_read_on_is_a_typed_error(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(record(1))
+    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        connection.execute("DROP TABLE records")
+    connection.close()
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal, pytest.raises(StorageError, match=r"journal\.sqlite"):
+        list(journal.records())
+
+
+def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path, monkeypatch) -> None:
+    def failing(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("agentkd.artifacts.store._sync_folder", failing)
+    with pytest.raises(StorageError, match="Input/output error"):
+        Store(tmp_path).put(b"knowledge")
+    assert not list(tmp_path.rglob("*.part"))

@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,8 @@ def test_a_sound_run_and_its_bundle_are_sound_and_a_bundle_opens_to_the_same_run
 ) -> None:
     assert verify(finished).problems == verify_bundle(packed).problems == ()
     assert verify(finished).num_artifacts == verify_bundle(packed).num_artifacts == 6
+    size = sum(path.stat().st_size for path in finished.store.place.rglob("*") if path.is_file())
+    assert verify(finished).size_bytes == size and verify(finished).num_records == 2
     unpack(packed, tmp_path / "run")
     assert list(read_history(RunFolder(tmp_path / "run")).by_task) == list(read_history(finished).by_task)
     write_bundle(finished, tmp_path / "again.zip")
@@ -278,7 +281,11 @@ def test_the_recorded_lessons_of_a_run_are_found_in_its_folder(finished: RunFold
     known = read_recordings(finished)
     lesson = next(record for record in read_history(finished).by_task.values() if record.result.exchange)
     assert lesson.result.exchange
-    assert known.report().num_pieces == 3 and known.find(lesson.task)[0] == (lesson.result.exchange.record,)
+    assert (
+        known.report().num_pieces == 3
+        and known.report().max_bytes > 2**60
+        and known.find(lesson.task)[0] == (lesson.result.exchange.record,)
+    )
 
 
 def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) -> None:
@@ -287,3 +294,63 @@ def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) 
     assert [one["what"] for one in told["sparable"]] == ["what teachers told in 1 lessons"]
     assert [one["num_files"] for one in told["sparable"]] == [3]
     assert told["sparable"][0]["size_bytes"] == sum(path.stat().st_size for path in found.sparable[0].files) > 0
+
+
+def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(b"3")
+    written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, tmp_path / "run.zip")
+    assert (written.num_files, written.size_bytes) == (4, (tmp_path / "run.zip").stat().st_size)
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+        infos = archive.infolist()
+    assert [info.filename for info in infos] == ["a", "b/x", "c", "manifest-sha256.txt"]
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+    assert {(info.external_attr, info.create_system, info.compress_type) for info in infos} == {(0o100644 << 16, 3, 0)}
+
+
+def test_what_is_gone_already_is_not_offered_to_be_spared(finished: RunFolder, tmp_path: Path) -> None:
+    less = copy(finished, tmp_path / "less")
+    told = find_garbage(finished).told
+    assert told and len(told.files) == 3
+    less.store.path(told.files[0].stem).unlink()
+    left = find_garbage(less).told
+    assert left and len(left.files) == 2 and left.size_bytes == told.size_bytes - told.files[0].stat().st_size
+
+
+def test_a_step_back_is_described_by_what_it_is_what_it_learned_from_and_what_came_of_it(finished: RunFolder) -> None:
+    history = read_history(finished)
+    lesson = next(record for record in history.by_task.values() if record.result.exchange)
+    assert lesson.result.exchange
+    tree = trace_back(lesson.result.weights, history)
+    data = lesson.task.data
+    assert describe(tree) == [
+        f"a lesson (task {lesson.task.digest[:12]}, seed 0)",
+        "unet for 5 classes: ",
+        f"data {data.spec} ({data.content_digest[:12]})",
+        "objectives soft_targets",
+        f"told 3 requests, 0 bytes, 0 from recordings; recorded as {lesson.result.exchange.record[:12]}",
+        "3 epochs, mIoU 60.00 %, 0 s by agent-2",
+    ]
+    (teacher,) = tree.ancestors
+    assert describe(teacher)[0].startswith("a training (task ") and len(describe(teacher)) == 3
+    assert describe(replace(teacher, is_repeated=True))[1:] == ["as above"]
+    assert describe(replace(teacher, record=None)) == ["came from outside this run"]
+
+
+def test_a_bundle_is_unpacked_where_there_is_nothing(packed: Path, tmp_path: Path) -> None:
+    for name in ("file", "folder/inside"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    for name in ("file", "folder"):
+        with pytest.raises(ArtifactError, match="is there already and not empty"):
+            unpack(packed, tmp_path / name)
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "folder" / "inside").read_bytes() == b"mine"
+    (tmp_path / "empty").mkdir()
+    assert unpack(packed, tmp_path / "empty").problems == () and not list(tmp_path.glob("*.part"))
+
+
+def test_four_characters_of_a_digest_are_enough_and_three_are_not(finished: RunFolder) -> None:
+    history = read_history(finished)
+    for key, record in history.by_task.items():
+        assert history.find(key[:4]) is record
+        with pytest.raises(ConfigError, match="at least 4 characters"):
+            history.find(key[:3])

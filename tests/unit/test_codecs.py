@@ -98,3 +98,14 @@ def test_int8_leaves_features_where_they_are() -> None:
     assert torch.allclose(
         read("features.s", write("features.s", features, "int8"), 5), features, atol=float(features.max()) / 254
     )
+
+
+@pytest.mark.parametrize(
+    ("classes", "codec", "is_short"), [(3, "top1", True), (3, "top2", False), (5, "top3", True), (5, "top4", False)]
+)
+@pytest.mark.parametrize("size", [2, 9])
+def test_top_classes_are_written_where_that_is_shorter_whatever_the_size_of_the_map(
+    classes: int, codec: str, is_short: bool, size: int
+) -> None:
+    parts = write("logits", torch.randn(1, classes, size, size), codec)
+    assert set(parts) == ({"logits.values", "logits.indices", "logits.tail"} if is_short else {"logits"})

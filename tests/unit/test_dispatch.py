@@ -613,3 +613,11 @@ def test_a_state_that_cannot_be_is_named(what: str) -> None:
     corrupt(dispatcher.state, what)
     with pytest.raises(AssertionError, match=re.escape(what)):
         dispatcher.check()
+
+
+def test_by_default_a_task_is_tried_three_times() -> None:
+    dispatcher = with_agents(1, {"a": task()})
+    dispatcher.handle(Joined("agent-1"))
+    for attempt in (1, 2):
+        assert dispatcher.handle(Failed("agent-1", "a", attempt, retryable=True)) == [Start("agent-1", "a", attempt + 1)]
+    assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]

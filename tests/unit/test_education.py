@@ -298,3 +298,10 @@ def test_a_student_may_take_its_teachers_architecture_and_its_earlier_self_teach
     student.rules = Rules(policy="architecture", protection="ewc")
     with pytest.raises(ConfigError, match="no weights are left to protect"):
         student.learn("new", [teacher], epochs=1)
+
+
+def test_what_is_usual_is_the_median_and_the_95th_percentile_in_any_precision() -> None:
+    energies = torch.arange(101.0)
+    assert usual(energies) == usual(energies.double().reshape(1, 101)) == (50.0, 95.0)
+    many = torch.arange(2_500_000.0)
+    assert usual(many) == pytest.approx((1_250_000, 2_375_000), rel=1e-4), "of very many every second counts"

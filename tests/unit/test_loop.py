@@ -1,5 +1,6 @@
 """The loop with a network that does as it is told: which epoch is kept, when it is stopped, and in which mode it is looked at."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,13 +23,14 @@ class Scripted(SegmentationNetwork):
 
     def __init__(self, errors: tuple[int, ...]) -> None:
         super().__init__()
-        self.errors, self.modes = errors, []
+        self.errors, self.modes, self.dtypes = errors, [], set()
         self.weight = nn.Parameter(torch.zeros(()))
         self.register_buffer("unused", torch.zeros(1))
 
     def forward(self, images: Tensor) -> Outputs:
         self.modes.append("training" if self.training else "evaluation")
         if self.training:
+            self.dtypes.add(torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype)
             return {"logits": self.weight * torch.ones(len(images), 2, 1, 4)}
         missed = self.errors[round(float(self.weight.detach())) - 1]
         predicted = torch.tensor([0, 0, *[0] * missed, *[1] * (2 - missed)])
@@ -111,7 +113,9 @@ def test_steps_and_epochs_are_told_as_they_end() -> None:
     steps: list[tuple[int, int, float]] = []
     epochs: list[EpochResult] = []
     hooks = Hooks(on_step=lambda *told: steps.append(told), on_epoch=epochs.append)
+    started = time.monotonic()
     result, _ = trained(2, 2, 1, 1, an_epoch=2, hooks=hooks)
+    assert result.seconds <= time.monotonic() - started, "no time counts twice"
     assert steps == [(1, 4, 0.0), (2, 4, -1.0), (3, 4, -2.0), (4, 4, -3.0)] and result.losses == (0.0, -1.0, -2.0, -3.0)
     assert [epoch.loss for epoch in epochs] == [-0.5, -2.5] and tuple(epochs) == result.history
     assert 0 < sum(epoch.seconds for epoch in epochs) <= result.seconds
@@ -129,3 +133,9 @@ def test_too_little_memory_is_told_with_the_batch_and_other_errors_are_left_as_t
     error = RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_step_is_computed_in_the_precision_that_the_recipe_says(precision: str, dtype: torch.dtype) -> None:
+    _, network = trained(2, 1, precision=precision)
+    assert network.dtypes == {dtype} and network.weight.dtype == torch.float32

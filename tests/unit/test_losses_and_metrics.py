@@ -18,7 +18,7 @@ from agentkd.training.losses import (
     pidnet_loss,
     soft_dice,
 )
-from agentkd.training.metrics import SegmentationMetrics
+from agentkd.training.metrics import SegmentationMetrics, score
 
 IGNORE = 255
 
@@ -119,3 +119,8 @@ def test_the_one_class_predictor_is_scored_as_if_it_had_predicted() -> None:
     metrics = SegmentationMetrics(2, IGNORE)
     metrics.update(F.one_hot(torch.zeros_like(labels), 2).permute(0, 3, 1, 2).float(), labels)
     assert metrics.scores().one_class_miou == metrics.scores().miou == 0.375
+
+
+def test_without_a_labelled_pixel_every_score_is_zero() -> None:
+    scores = score(torch.zeros(3, 3))
+    assert (scores.miou, scores.one_class_miou, scores.class_iou) == (0.0, 0.0, (None, None, None))

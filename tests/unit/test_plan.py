@@ -320,3 +320,16 @@ def test_a_stage_stands_in_every_report_as_its_row_says(stage: Stage) -> None:
     assert tuple(Stage)[:-1] == TABLE_STAGES and ROUNDS == (Stage.ROUND1, Stage.ROUND2)
     assert Stage(stage.value) is stage and f"{stage}" == stage.value, "the text is part of seeds"
     assert len({figures.MARKERS[stage] for stage in TABLE_STAGES}) == len(TABLE_STAGES)
+
+
+@pytest.mark.parametrize("status", [Status.PRUNED, Status.FAILED])
+def test_a_trial_that_was_not_completed_is_no_candidate_however_good_it_was(status: Status) -> None:
+    def outcome(step: PlannedTask) -> TaskResult:
+        if step.stage is Stage.SEARCH and step.label == "trial 1":
+            return invented(step, 0.99, status=status)
+        return invented(step, 0.5)
+
+    outlook = search_of(outcome)
+    assert outlook.trials["tiny_networks:tiny"][1].miou == 0.99
+    assert [row.entrant.result.miou for row in outlook.rows if row.stage is Stage.SEARCH] == [0.5]
+    assert all(teacher.result.miou == 0.5 for lesson in outlook.lessons for teacher in lesson.teachers)

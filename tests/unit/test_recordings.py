@@ -4,11 +4,13 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from experiments import SPEC
+from safetensors.numpy import load, save
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import lesson_request, request_digest
@@ -294,3 +296,44 @@ def test_recordings_are_found_by_request(tmp_path: Path) -> None:
     store = Store(tmp_path)
     record = store.put(recordings.encode([told(0), told(1)]))
     assert recorded([record], store)[f"{1:064x}"] == told(1)
+
+
+def test_a_recording_whose_columns_differ_in_length_is_refused() -> None:
+    columns = load(recordings.encode([told(0), told(1)]))
+    for name in columns:
+        with pytest.raises(ArtifactError, match="no recording"):
+            recordings.decode(save({**columns, name: columns[name][:1]}))
+        with pytest.raises(ArtifactError, match="no recording"):
+            recordings.decode(save({other: column for other, column in columns.items() if other != name}))
+
+
+def test_as_much_as_is_allowed_may_be_kept(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), lesson()
+    for limit, dropped in ((200, 0), (199, 1)):
+        known = Recordings(store, max_bytes=limit)
+        known.note(task, taught(task, store, [b"a" * 100, b"b" * 100]))
+        assert (known.size_bytes, len(known.collect())) == (200, dropped)
+
+
+def test_recording_pays_if_it_saves_more_than_it_takes() -> None:
+    report = recordings.RecordingReport(2, 3, 2_500_000, 4_000_000, 1, 5, saved_s=2.0, kept_s=2.0)
+    assert not report.pays and "2.5 of 4 MB, 1 dropped; 5 answers" in str(report) and "has not paid yet" in str(report)
+    assert replace(report, saved_s=2.5).pays
+
+
+def test_by_default_recordings_may_take_four_gibibytes(tmp_path: Path) -> None:
+    assert Recordings(Store(tmp_path)).report().max_bytes == 4 * 2**30
+
+
+def test_a_recorder_that_cannot_write_says_so_at_the_next_piece_and_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "full").write_bytes(b"no folder")
+    recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "full"))
+    recorder.keep(told(0), b"first")
+    with pytest.raises(StorageError, match="full"):
+        recorder.finish()
+    with pytest.raises(StorageError, match="full"):
+        recorder.keep(told(1), b"second")
+    other = Recorder(tmp_path / "full" / "lesson.jsonl", Store(tmp_path / "store"))
+    other.keep(told(0), b"first")
+    with pytest.raises(StorageError, match=r"lesson\.jsonl"):
+        other.finish()

@@ -2,14 +2,17 @@
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
 
 from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
-from agentkd.search.space import Choices, Range
+from agentkd.search.space import Choices, Range, split_values
 from agentkd.search.study import (
     Pruning,
     Trial,
     TrialOutcome,
+    distribution,
     is_exhausted,
     prune_bounds,
     suggest,
@@ -165,3 +168,55 @@ def test_as_completed_a_trial_sees_what_is_finished_and_no_more_run_side_by_side
     assert visible_now([trial(0), running], lag=1, num_trials=9) is None
     assert visible_now([trial(0), running], lag=2, num_trials=2) is None
     assert visible_now([trial(0, outcome=TrialOutcome.INFEASIBLE), running], lag=2, num_trials=2) is not None
+
+
+def test_what_is_as_good_in_all_but_one_way_is_beaten() -> None:
+    best = Candidate("a", 0.7, 100, 50)
+    for worse in (Candidate("b", 0.6, 100, 50), Candidate("b", 0.7, 101, 50), Candidate("b", 0.7, 100, 51)):
+        assert pareto_set([worse, best]) == [best]
+    twin = Candidate("b", 0.7, 100, 50)
+    assert pareto_set([twin, best]) == [best, twin], "neither beats the other"
+
+
+def test_rank_looks_at_scores_then_parameters_then_cost_then_names() -> None:
+    order = [
+        Candidate("d", 0.8, 9, 9),
+        Candidate("c", 0.7, 1, 9),
+        Candidate("b", 0.7, 2, 1),
+        Candidate("e", 0.7, 2, 2),
+        Candidate("f", 0.7, 2, 2),
+    ]
+    assert rank(reversed(order)) == order
+
+
+def test_every_option_of_the_sampler_is_given_and_its_seed_is_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, object]] = []
+
+    class Told(optuna.samplers.TPESampler):
+        def __init__(self, **options: object) -> None:
+            told.append(options)
+            super().__init__(**options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", Told)
+    for number, seed in ((3, 1), (4, 1), (3, 2)):
+        suggest(SPACE, [trial(0)], [], number=number, seed=seed)
+    told = [options for options in told if options]  # a study has a sampler of its own before it is given one
+    seeds = {options.pop("seed") for options in told}
+    assert len(seeds) == 3 and all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
+    given = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "group": True, "constant_liar": True}
+    assert told == [given] * 3
+
+
+def test_a_range_goes_up_and_a_logarithmic_one_is_positive() -> None:
+    for fields in ({"low": 1.0, "high": 1.0}, {"low": 2.0, "high": 1.0}, {"low": 0.0, "high": 1.0, "log": True}):
+        with pytest.raises(ValidationError):
+            Range.model_validate(fields)
+    assert Range(low=0.0, high=1.0).log is False and Range(low=1e-9, high=1.0, log=True).integer is False
+    assert distribution(Range(low=1, high=8, integer=True, log=True)) == IntDistribution(1, 8, log=True)
+    assert distribution(Range(low=0.5, high=8)) == FloatDistribution(0.5, 8.0)
+    assert distribution(Choices(values=(8, "a"))) == CategoricalDistribution((8, "a"))
+
+
+def test_a_trials_values_are_those_of_the_architecture_and_those_of_the_recipe() -> None:
+    told = {"architecture.width": 8, "recipe.learning_rate": 0.1, "architecture.norm": "batch"}
+    assert split_values(told) == ({"width": 8, "norm": "batch"}, {"learning_rate": 0.1})

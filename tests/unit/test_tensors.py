@@ -1,12 +1,17 @@
 """Tensors as bytes: the very bytes of the safetensors library, read without a copy, and nothing else is ever read."""
 
+import json
+import struct
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
 from agentkd import canonical
-from agentkd.errors import RemoteProtocolError
+from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
 
 
@@ -36,3 +41,80 @@ def test_a_safetensors_file_with_a_flipped_octet_is_decoded_or_refused(data) -> 
         tensors.decode(encoded)
     except RemoteProtocolError:
         return
+
+
+def raw(header: Any, data: bytes = b"", *, size: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if size is None else size) + text + data
+
+
+def entry(dtype: str = "F32", shape: Any = (1,), offsets: Any = (0, 4), **more: Any) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape) if isinstance(shape, tuple) else shape, "data_offsets": list(offsets)} | more
+
+
+ONE, NAN = struct.pack("<f", 1.0), struct.pack("<f", float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\0" * 7, "shorter than"),
+        (raw({}, size=1), "malformed"),
+        (raw({}, size=3), "over its limit or not there"),
+        (raw(b"{" * 9), "malformed"),
+        (raw(b'{"a":1,"a":1}'), "a name stands twice"),
+        (raw([]), "not a map"),
+        (raw({"__metadata__": 3}), "not a map"),
+        (raw({"a b": entry()}, ONE), "name 'a b' is not allowed"),
+        (raw({"a" * 201: entry()}, ONE), "is not allowed"),
+        (raw({"a": 3}), "described wrongly"),
+        (raw({"a": entry(more=1)}, ONE), "described wrongly"),
+        (raw({"a": entry("F8")}, ONE), "unknown number type"),
+        (raw({"a": entry(shape=(-1,))}, ONE), "impossible shape"),
+        (raw({"a": entry(shape=(True,))}, ONE), "impossible shape"),
+        (raw({"a": entry(shape="1")}, ONE), "impossible shape"),
+        (raw({"a": entry(shape=(1,) * 9)}, ONE), "rank above 8"),
+        (raw({"a": entry(offsets=(0, 4, 4))}, ONE), "impossible shape or place"),
+        (raw({"a": entry(offsets=(0, 2**48))}, ONE), "impossible shape or place"),
+        (raw({"a": entry(shape=(2**24, 2**24, 0), offsets=(0, 0))}), "impossible shape"),
+        (raw({"a": entry(offsets=(0, 8))}, ONE + ONE), "does not stand where"),
+        (raw({"a": entry(offsets=(4, 8))}, ONE + ONE), "does not stand where"),
+        (raw({"a": entry(), "b": entry(offsets=(0, 4))}, ONE), "does not stand where"),
+        (raw({"a": entry()}, ONE[:3]), "does not stand where"),
+        (raw({"a": entry()}, ONE + b"x"), "1 octets after"),
+        (raw({"a": entry()}, NAN), "'a' holds NaN"),
+    ],
+)
+def test_what_is_no_file_of_tensors_is_refused_with_the_reason(data: bytes, text: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=text) as caught:
+        tensors.decode(data)
+    assert caught.value.rule is Rule.TENSORS
+
+
+def test_what_is_just_within_the_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = {"a" * 200: entry(shape=(1,) * 8), "b": entry(offsets=(4, 8))}
+    data = raw(two, ONE + ONE)
+    monkeypatch.setattr(tensors, "MAX_TENSORS", 2)
+    monkeypatch.setattr(tensors, "MAX_HEADER_BYTES", len(json.dumps(two)))
+    assert {name: value.flatten().tolist() for name, value in tensors.decode(data).items()} == {"a" * 200: [1.0], "b": [1.0]}
+    assert torch.isnan(tensors.decode(raw({"a": entry()}, NAN), finite=False)["a"]).all()
+    monkeypatch.setattr(tensors, "MAX_TENSORS", 1)
+    with pytest.raises(RemoteProtocolError, match="2 tensors; at most 1"):
+        tensors.decode(data)
+    monkeypatch.setattr(tensors, "MAX_HEADER_BYTES", len(json.dumps(two)) - 1)
+    with pytest.raises(RemoteProtocolError, match="over its limit"):
+        tensors.decode(data)
+
+
+def test_tensors_match_by_names_shapes_and_number_types() -> None:
+    expected = {"a": torch.zeros(2), "b": torch.zeros(1, dtype=torch.int64)}
+    tensors.match({name: value + 1 for name, value in expected.items()}, expected)
+    for changed, text in (
+        ({"a": torch.zeros(3)}, "'a'"),
+        ({"b": torch.zeros(1)}, "'b'"),
+        ({"c": torch.zeros(1)}, "tensor names"),
+    ):
+        with pytest.raises(ContractError, match=text):
+            tensors.match(expected | changed, expected)
+    with pytest.raises(ContractError, match="tensor names"):
+        tensors.match({"a": torch.zeros(2)}, expected)

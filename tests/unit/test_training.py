@@ -12,15 +12,16 @@ from agentkd.agents.work import Surroundings, execute
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError
+from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.blocks import ParameterGroup
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, Status, Task, Train
+from agentkd.task import DataSource, EpochResult, Status, Task, Train
 from agentkd.training.batches import Batch
+from agentkd.training.checkpoint import Progress, load_checkpoint, save_checkpoint, state_digest
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
@@ -230,3 +231,50 @@ def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() 
     adamw = build_optimizers(groups[:1], recipe.replace(optimizer="adamw"))
     assert adamw.keys() == {"main"} and type(adamw["main"]).__name__ == "AdamW"
     assert adamw["main"].param_groups[0]["weight_decay"] == 0.25
+
+
+def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, path = torch.nn.Linear(2, 2), tmp_path / "a" / "b" / "c.safetensors"
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    progress = Progress(
+        step=3, seconds=1.5, loss_sum=0.25, best_miou=0.5, best_epoch=2, best={"w": torch.ones(1)}, losses=[1.0, 0.1]
+    )
+    progress.history.append(EpochResult(epoch=1, loss=0.5, miou=None, seconds=1.0))
+    save_checkpoint(path, network, {"main": optimizer}, progress, task="t")
+    assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
+
+    def full(*given: object, **fields: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agentkd.training.checkpoint.save_file", full)
+    with pytest.raises(StorageError, match="No space left"):
+        save_checkpoint(path, network, {"main": optimizer}, Progress(), task="t")
+    assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
+    other = torch.nn.Linear(2, 2)
+    fresh = torch.optim.SGD(other.parameters(), lr=1.0, momentum=0.9)
+    found = load_checkpoint(path, other, {"main": fresh}, task="t")
+    assert found == progress and torch.equal(other.weight, network.weight)
+    buffers = [list(o.state_dict()["state"].values()) for o in (optimizer, fresh)]
+    assert (
+        all(torch.equal(a["momentum_buffer"], b["momentum_buffer"]) for a, b in zip(*buffers, strict=True))
+        and len(buffers[1]) == 2
+    )
+    assert load_checkpoint(path, other, {"main": fresh}, task="another") is None
+    assert load_checkpoint(tmp_path / "nowhere", other, {"main": fresh}, task="t") is None
+
+
+def test_the_digest_of_a_state_changes_with_any_bit_name_shape_and_number_type() -> None:
+    def digest(**tensors: torch.Tensor) -> str:
+        network = torch.nn.Module()
+        for name, value in tensors.items():
+            network.register_buffer(name, value)
+        return state_digest(network)
+
+    a = torch.tensor([1.0, 2.0])
+    assert digest(a=a) == digest(a=a.clone()) and digest(a=a, b=a) == digest(b=a, a=a)
+    others = [digest(a=a[None]), digest(b=a), digest(a=a.view(torch.int32)), digest(a=a + 1e-7), digest(a=a, b=a)]
+    assert len({digest(a=a), *others}) == 6
