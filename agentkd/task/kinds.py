@@ -16,6 +16,7 @@ from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
 
 MAX_TEACHERS = 64
+INTEGERS = range(-(2**63), 2**64)  # those that can be said in a message
 
 # What the canonical form says of fields that a task's kind does not have. Fields that are not listed are left out where they are
 # empty, so that a new field leaves the digests of all other tasks alone.
@@ -43,6 +44,13 @@ class _Work(FrozenData):
     architecture: Architecture
     data: DataSource
 
+    @model_validator(mode="after")
+    def _check_integers(self) -> Self:
+        large = next((number for number in _integers(self.canonical()) if number not in INTEGERS), None)
+        if large is not None:
+            raise ValueError(f"the number {hex(large)[:20]}... does not fit into 64 bits, so no agent could be told of it")
+        return self
+
     def canonical(self) -> Any:
         """The plain data whose digest is the task's key, see ``NEUTRAL``."""
         own = {name: value for name, value in super().canonical().items() if value or name in ALWAYS}
@@ -64,6 +72,15 @@ class _Work(FrozenData):
     def partner_tasks(self) -> tuple["Mutual", ...]:
         """Tasks that must be executed at the same time."""
         return ()
+
+
+def _integers(plain: Any) -> Iterator[int]:
+    """All that there are in plain data."""
+    if isinstance(plain, int):
+        yield plain
+    elif isinstance(plain, dict | list):
+        for part in plain.values() if isinstance(plain, dict) else plain:
+            yield from _integers(part)
 
 
 class _Training(_Work):
@@ -197,6 +214,8 @@ class Mutual(_Training):
 
     @model_validator(mode="after")
     def _check_partners(self) -> Self:
+        if list(self.partners) != sorted(self.partners, key=lambda one: one.digest):
+            raise ValueError("partners stand in the order of their digests, or each would be another task to the others")
         everyone = (self._as_partner, *self.partners)
         if len({partner.digest for partner in everyone}) < len(everyone):
             raise ValueError("students that teach each other must differ in architecture, weights or seed")

@@ -38,6 +38,7 @@ DATA = DataSource(spec="s", content_digest="d")
 WORK: dict[str, Any] = {"architecture": NETWORK, "data": DATA}
 TEACHER = TeacherReference(architecture=OTHER, weights="a" * 64)
 PARTNER = Partner(architecture=OTHER, recipe=Recipe(), seed=1)
+PARTNERS = (PARTNER, PARTNER.replace(seed=PARTNER.seed + 1))
 LESSON: dict[str, Any] = WORK | {"teachers": (TEACHER,), "distillation": Distillation()}
 TOGETHER: dict[str, Any] = WORK | {"partners": (PARTNER,), "distillation": Distillation()}
 LOOK: dict[str, Any] = WORK | {"initial_weights": "b" * 64}
@@ -69,6 +70,9 @@ ILLEGAL = {
     "other classes without an order": (Distill, by(architecture=FIVE)),
     "shares of other classes": (Distill, by(class_shares=(0.5, 0.5))),
     "a start from two places": (Distill, LESSON | {"initial_weights": "b" * 64, "distillation": Distillation(start="inherit")}),
+    "a seed that no message can hold": (Train, WORK | {"seed": 2**64}),
+    "a step that no message can hold": (Train, WORK | {"recipe": {"validate_every": 10**20}}),
+    "partners out of order": (Mutual, TOGETHER | {"partners": tuple(sorted(PARTNERS, key=lambda one: one.digest, reverse=True))}),
     "alone together": (Mutual, TOGETHER | {"partners": ()}),
     "together with itself": (Mutual, TOGETHER | {"partners": (Partner(architecture=NETWORK, recipe=Recipe(), seed=0),)}),
     "partners of other steps": (Mutual, TOGETHER | {"partners": (PARTNER.replace(recipe=Recipe(epochs=7)),)}),
