@@ -1,5 +1,6 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -178,8 +179,11 @@ def test_what_lies_here_of_a_task_that_has_ended_is_removed_and_nothing_else(tmp
 def test_whether_somebody_works_in_a_folder_can_be_seen_from_outside(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert not RunLock(folder).is_held
+    folder.place.mkdir()
+    folder.lock.write_text(f"{os.getpid()}, and longer: who held it before\n")
     with RunLock(folder):
         assert RunLock(folder).is_held and RunLock(folder).is_held
+        assert folder.lock.read_text() == f"{os.getpid()}\n"
     assert folder.lock.is_file() and not RunLock(folder).is_held
 
 

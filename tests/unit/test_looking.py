@@ -122,9 +122,13 @@ def test_an_evaluation_scores_and_pictures_the_network_in_evaluation_mode(tmp_pa
 
 def test_an_average_is_by_shares_and_counters_are_the_first_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, second = put(store, small(), 1), put(store, small(), 2)
+    a, b = ({name: tensor.clone() for name, tensor in build(small(), seed=seed).state_dict().items()} for seed in (1, 2))
+    counters = [name for name, tensor in a.items() if not tensor.is_floating_point()]
+    for number, state in enumerate((a, b), start=3):
+        state.update({name: torch.tensor(number) for name in counters})
+    first, second = (store.put(encode_weights(small(), state)) for state in (a, b))
     mean = tensors.decode(store.get(run(average({first: 1.0, second: 3.0}), store).weights))
-    a, b = (build(small(), seed=seed).state_dict() for seed in (1, 2))
+    assert mean.keys() == a.keys() and counters
     for name, value in mean.items():
         assert torch.allclose(value, (a[name] + 3 * b[name]) / 4 if value.is_floating_point() else a[name], atol=1e-7)
 

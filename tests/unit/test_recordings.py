@@ -139,6 +139,7 @@ def test_a_recorder_goes_on_after_its_student_was_killed(tmp_path: Path) -> None
     again = Recorder(index, store)
     again.keep(told(0), b"told once more, which changes nothing")
     again.keep(told(1), b"second")
+    again.keep(told(1), b"so does this")
     rows = recordings.decode(store.get(again.finish()))
     assert [(row.step, store.get(row.piece)) for row in rows] == [(0, b"first"), (1, b"second")]
 

@@ -23,6 +23,7 @@ from agentkd.task import (
     DataSource,
     Distill,
     Evaluate,
+    ExchangeSummary,
     FeatureMaps,
     Mutual,
     Partner,
@@ -168,3 +169,7 @@ def test_a_request_says_the_key_of_its_task() -> None:
     assert TaskRequest.from_wire(request.model_dump(mode="json")) == request
     with pytest.raises(ValueError, match="not the digest"):
         TaskRequest.from_wire(request.model_dump(mode="json") | {"key": "a" * 64})
+
+
+def test_an_exchange_of_which_nothing_is_told_has_cost_nothing() -> None:
+    assert not any(ExchangeSummary().model_dump().values())
