@@ -272,3 +272,11 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     with pytest.raises(StorageError, match="Input/output error"):
         Store(tmp_path).put(b"knowledge")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"no folder")
+    with pytest.raises(StorageError, match=r"\.incoming"), Store(tmp_path / "store").incoming("ab" * 32):
+        pass
+    with Store(tmp_path / "new" / "store").incoming("ab" * 32) as part:
+        assert part.size_bytes == 0, "where there is no folder yet it is made"

@@ -1,6 +1,7 @@
 """What is made of a network without teaching it: always in evaluation mode, and by the definitions of the documents."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,15 @@ def test_what_matters_now_is_added_to_what_mattered_before_which_fades(tmp_path:
     kept = Consolidation(anchors=weights, importance=store.put(tensors.encode(before)), decay=0.3)
     both = tensors.decode(store.get(run(look("consolidate", weights, consolidation=kept), store).knowledge))
     assert all(torch.allclose(both[name], 0.3 * before[name] + now[name], atol=1e-6) for name in now)
+
+
+@pytest.mark.parametrize("kind", ["features", "assess", "evaluate", "consolidate", "average"])
+def test_a_result_says_the_seconds_that_it_took(tmp_path: Path, kind: str) -> None:
+    store = Store(tmp_path)
+    started = time.monotonic()
+    if kind == "average":
+        result = run(average({put(store, small(), 1): 1.0}), store)
+    else:
+        seen = {"views": VIEWS, "taps": ("body.3",), "view_settings": CROP} if kind == "features" else {}
+        result = done(store, kind, **seen)
+    assert 0 < result.seconds <= time.monotonic() - started

@@ -27,6 +27,8 @@ from agentkd.task import (
     FeatureMaps,
     Mutual,
     Partner,
+    Status,
+    TaskResult,
     TeacherReference,
     Train,
     read_task,
@@ -171,5 +173,6 @@ def test_a_request_says_the_key_of_its_task() -> None:
         TaskRequest.from_wire(request.model_dump(mode="json") | {"key": "a" * 64})
 
 
-def test_an_exchange_of_which_nothing_is_told_has_cost_nothing() -> None:
+def test_an_exchange_and_a_result_of_which_nothing_is_told_are_nothing() -> None:
     assert not any(ExchangeSummary().model_dump().values())
+    assert not any(TaskResult(status=Status.FAILED).model_dump(exclude={"status"}).values())
