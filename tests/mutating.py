@@ -38,7 +38,8 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 NAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 DROPPED_METHODS = {"eval", "detach", "exp", "log", "sqrt", "abs"}
-DEFAULTS = {"align_corners"}  # keywords that say what would be so without them
+# Keywords that say what would be so without them, change nothing but time and memory, or matter once the process ends.
+UNSEEN_KEYWORDS = {"align_corners", "deepcopy", "daemon"}
 UNTOUCHED_CALLS = {"log", "warnings", "cast", "Field", "TypeVar"}  # what is said to a person, and types
 
 
@@ -222,7 +223,7 @@ class _Finder:
             yield node, _text(node.func.value)
         if _root(node.func) not in UNTOUCHED_CALLS and not isinstance(node.func, ast.Name):
             for index, keyword in enumerate(node.keywords):
-                if keyword.arg and keyword.arg not in DEFAULTS:
+                if keyword.arg and keyword.arg not in UNSEEN_KEYWORDS:
                     rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
                     yield node, ast.unparse(ast.Call(node.func, node.args, rest))
 

@@ -144,6 +144,13 @@ def test_no_decision_rests_on_the_wall_clock(path: Path) -> None:
     assert "time.time(" not in text and "datetime.now" not in text, "deadlines, leases and durations use the monotonic clock"
 
 
+def test_no_thread_holds_up_the_end_of_its_process() -> None:
+    calls = [node for path in modules() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    made = [call for call in calls if ast.unparse(call.func) in ("Thread", "threading.Thread")]
+    said = [{keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords} for call in made]
+    assert made and all(keywords.get("daemon") == "True" for keywords in said), said
+
+
 def test_the_page_about_the_house_has_the_floors_in_their_order() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = page[page.index("| floor |") : page.index("Three rules")]

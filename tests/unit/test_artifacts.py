@@ -1,5 +1,6 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -178,8 +179,11 @@ def test_what_lies_here_of_a_task_that_has_ended_is_removed_and_nothing_else(tmp
 def test_whether_somebody_works_in_a_folder_can_be_seen_from_outside(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert not RunLock(folder).is_held
+    folder.place.mkdir()
+    folder.lock.write_text(f"{os.getpid()}, and longer: who held it before\n")
     with RunLock(folder):
         assert RunLock(folder).is_held and RunLock(folder).is_held
+        assert folder.lock.read_text() == f"{os.getpid()}\n"
     assert folder.lock.is_file() and not RunLock(folder).is_held
 
 
@@ -268,3 +272,11 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     with pytest.raises(StorageError, match="Input/output error"):
         Store(tmp_path).put(b"knowledge")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"no folder")
+    with pytest.raises(StorageError, match=r"\.incoming"), Store(tmp_path / "store").incoming("ab" * 32):
+        pass
+    with Store(tmp_path / "new" / "store").incoming("ab" * 32) as part:
+        assert part.size_bytes == 0, "where there is no folder yet it is made"

@@ -27,7 +27,7 @@ from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import verify
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactError, ConfigError
+from agentkd.errors import ArtifactError, ConfigError, StorageError
 from agentkd.recipe import Distillation
 from agentkd.report.export import export
 from agentkd.report.packing import final_networks, write_bundle
@@ -227,6 +227,11 @@ def test_two_runs_are_compared(finished: RunFolder, tmp_path: Path) -> None:
     assert [(one.label, one.miou, one.is_identical) for one in found.same] == [("a training", (0.5, 0.4), False)]
     assert found.only == ((("a lesson", 0.6),), ())
     assert json.dumps(found.as_data())
+    empty = RunFolder(tmp_path)
+    empty.journal.touch()
+    with pytest.raises(StorageError):
+        compare(finished, empty)
+    assert empty.journal.read_bytes() == b"", "who compares writes nothing"
 
 
 def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: Path) -> None:
@@ -298,9 +303,10 @@ def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) 
 
 def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(b"3")
-    written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, tmp_path / "run.zip")
-    assert (written.num_files, written.size_bytes) == (4, (tmp_path / "run.zip").stat().st_size)
-    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+    place = tmp_path / "new" / "folders" / "run.zip"
+    written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, place)
+    assert (written.num_files, written.size_bytes) == (4, (place).stat().st_size)
+    with zipfile.ZipFile(place) as archive:
         infos = archive.infolist()
     assert [info.filename for info in infos] == ["a", "b/x", "c", "manifest-sha256.txt"]
     assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}

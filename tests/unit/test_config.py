@@ -7,6 +7,7 @@ import yaml
 
 from agentkd.config import build_recipe, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
+from agentkd.search.settings import SearchConfig
 
 GOOD = {
     "name": "t",
@@ -100,6 +101,7 @@ def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:
     assert build_recipe(paper, "pidnet_s").batch_size == 4
     assert paper.round2.teachers == "largest"
     assert not paper.round2.distillation.objectives[0].scale_by_temperature_squared
+    assert paper.search == SearchConfig(trials=40, lag=4), "but for these, a search is the paper's unless it is told otherwise"
 
 
 @pytest.mark.parametrize(("field", "known"), [("engine", "local"), ("transport", "auto, shared, store, ipc, tcp")])

@@ -203,7 +203,7 @@ def test_weights_come_from_their_teacher_alone() -> None:
     say_weights(table, "c" * 40, b"forged")
     say_weights(table, FIRST.public_key, WEIGHTS)
     assert table.lesson.fetch_weights(digest_bytes(WEIGHTS)) == WEIGHTS
-    assert table.carrier.num_lent == 0
+    assert table.carrier.num_lent == 0 and table.lesson.summary().bytes_received == len(WEIGHTS)
     assert [request.kind for _, request, _ in table.post.said] == [KnowledgeKind.WEIGHTS]
 
 

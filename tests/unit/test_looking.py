@@ -1,6 +1,7 @@
 """What is made of a network without teaching it: always in evaluation mode, and by the definitions of the documents."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,13 @@ def test_an_evaluation_scores_and_pictures_the_network_in_evaluation_mode(tmp_pa
 
 def test_an_average_is_by_shares_and_counters_are_the_first_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, second = put(store, small(), 1), put(store, small(), 2)
+    a, b = ({name: tensor.clone() for name, tensor in build(small(), seed=seed).state_dict().items()} for seed in (1, 2))
+    counters = [name for name, tensor in a.items() if not tensor.is_floating_point()]
+    for number, state in enumerate((a, b), start=3):
+        state.update({name: torch.tensor(number) for name in counters})
+    first, second = (store.put(encode_weights(small(), state)) for state in (a, b))
     mean = tensors.decode(store.get(run(average({first: 1.0, second: 3.0}), store).weights))
-    a, b = (build(small(), seed=seed).state_dict() for seed in (1, 2))
+    assert mean.keys() == a.keys() and counters
     for name, value in mean.items():
         assert torch.allclose(value, (a[name] + 3 * b[name]) / 4 if value.is_floating_point() else a[name], atol=1e-7)
 
@@ -158,3 +163,15 @@ def test_what_matters_now_is_added_to_what_mattered_before_which_fades(tmp_path:
     kept = Consolidation(anchors=weights, importance=store.put(tensors.encode(before)), decay=0.3)
     both = tensors.decode(store.get(run(look("consolidate", weights, consolidation=kept), store).knowledge))
     assert all(torch.allclose(both[name], 0.3 * before[name] + now[name], atol=1e-6) for name in now)
+
+
+@pytest.mark.parametrize("kind", ["features", "assess", "evaluate", "consolidate", "average"])
+def test_a_result_says_the_seconds_that_it_took(tmp_path: Path, kind: str) -> None:
+    store = Store(tmp_path)
+    started = time.monotonic()
+    if kind == "average":
+        result = run(average({put(store, small(), 1): 1.0}), store)
+    else:
+        seen = {"views": VIEWS, "taps": ("body.3",), "view_settings": CROP} if kind == "features" else {}
+        result = done(store, kind, **seen)
+    assert 0 < result.seconds <= time.monotonic() - started

@@ -160,3 +160,21 @@ def test_a_partner_that_asks_early_is_answered_once_the_step_is_said(tmp_path: P
     ask(1, 79)
     desk.lesson.close()
     assert desk.post.answered == [78, 77, 79] and not desk.post.open
+
+
+def test_who_asks_for_another_student_is_never_answered_and_who_still_waits_at_the_end_is(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+
+    def ask(weights: str, number: int) -> None:
+        request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=weights, step=0, ways=("inline",), codec="float32")
+        desk.inbox.put(Delivery(FIRST.public_key, Message(request, msg_id=number)))
+
+    ask(desk.partner.digest, 77)
+    ask("cd" * 32, 78)
+    desk.answer(1, 2.0)
+    desk.hear()
+    ask("cd" * 32, 79)
+    ask(desk.task.digest, 80)
+    desk.lesson.close()
+    assert desk.post.answered == [80]
+    assert desk.folder.said(desk.task.digest, 0).read_bytes() == bytes(desk.post.sent_buffers[0])

@@ -196,6 +196,7 @@ def test_gates_close_where_they_should() -> None:
     assert objectives.loss(SoftTargets(gate="cutoff", gate_at=0.5), student, sent, late) == 0
     assert objectives.loss(SoftTargets(gate="cutoff", gate_at=0.5), student, sent, early) == through
     assert torch.allclose(objectives.loss(SoftTargets(gate="linear"), student, sent, late), 0.25 * through)
+    assert objectives.loss(SoftTargets(gate="linear"), student, sent, Moment(labels(), IGNORE)) == through, "at the beginning"
 
 
 @pytest.mark.parametrize(("schedule", "factors"), [("rise", (0, 0.5, 1)), ("fall", (1, 0.5, 0)), ("cosine", (1, 0.5, 0))])

@@ -168,6 +168,20 @@ def test_a_teacher_that_moved_is_asked_anew_at_once_and_not_listened_to_where_it
     assert questions.places == (THERE,)
 
 
+def test_only_what_was_asked_of_the_teacher_that_moved_is_asked_again() -> None:
+    questions = Questions({A: HERE, B: THERE}, LESSON, num_steps=8)
+    questions.handle(Want(0), 0.0)
+    assert questions.handle(Moved(B, ELSEWHERE), 1.0) == [
+        Part(THERE),
+        Reach(ELSEWHERE),
+        Ask(5, Question(B, 0), ELSEWHERE),
+        Ask(6, Question(B, 1), ELSEWHERE),
+    ]
+    assert questions.handle(Answered(2), 1.1) == [], "by who is not there any more"
+    assert questions.handle(Answered(1), 1.1) == [Take(Question(A, 0))], "who stayed is still listened to"
+    assert questions.places == (HERE, ELSEWHERE)
+
+
 def test_an_answer_that_was_being_fetched_when_its_teacher_moved_is_taken() -> None:
     questions = wanted()
     questions.handle(Answered(1), 1.0)

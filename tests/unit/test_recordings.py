@@ -12,6 +12,7 @@ import torch
 from experiments import SPEC
 from safetensors.numpy import load, save
 
+from agentkd.agents import recording
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import lesson_request, request_digest
 from agentkd.agents.recording import Recorder, recorded
@@ -75,6 +76,9 @@ def test_only_the_same_questions_to_the_same_weights_are_answered_from_a_recordi
     store, first = Store(tmp_path), lesson()
     known = Recordings(store)
     result = taught(first, store, [b"one", b"two"])
+    for record in ("", "ef" * 32):
+        known.note(first, TaskResult(status=Status.COMPLETED, exchange=ExchangeSummary(record=record)))
+    assert known.report().num_lessons == 0, "it has none, or it is not here"
     known.note(first, result)
     assert result.exchange
     same = ((result.exchange.record,), frozenset({TEACHER.weights}))
@@ -139,6 +143,7 @@ def test_a_recorder_goes_on_after_its_student_was_killed(tmp_path: Path) -> None
     again = Recorder(index, store)
     again.keep(told(0), b"told once more, which changes nothing")
     again.keep(told(1), b"second")
+    again.keep(told(1), b"so does this")
     rows = recordings.decode(store.get(again.finish()))
     assert [(row.step, store.get(row.piece)) for row in rows] == [(0, b"first"), (1, b"second")]
 
@@ -337,3 +342,25 @@ def test_a_recorder_that_cannot_write_says_so_at_the_next_piece_and_at_the_end(t
     other.keep(told(0), b"first")
     with pytest.raises(StorageError, match=r"lesson\.jsonl"):
         other.finish()
+
+
+def test_a_recorder_counts_the_time_that_its_student_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        """A second later each time it is looked at."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    monkeypatch.setattr(recording, "time", Clock())
+    recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "store"))
+    recorder.keep(told(0), b"first")
+    assert recorder.waited_s == 1.0, "to hand it over"
+    recorder.secure()
+    assert recorder.waited_s == 3.0, "to ask, and until it was written"
+    recorder.close()
+    assert recorder.waited_s == 5.0
+    recorder.close()
+    assert recorder.waited_s == 5.0, "it has ended"

@@ -23,9 +23,12 @@ from agentkd.task import (
     DataSource,
     Distill,
     Evaluate,
+    ExchangeSummary,
     FeatureMaps,
     Mutual,
     Partner,
+    Status,
+    TaskResult,
     TeacherReference,
     Train,
     read_task,
@@ -168,3 +171,8 @@ def test_a_request_says_the_key_of_its_task() -> None:
     assert TaskRequest.from_wire(request.model_dump(mode="json")) == request
     with pytest.raises(ValueError, match="not the digest"):
         TaskRequest.from_wire(request.model_dump(mode="json") | {"key": "a" * 64})
+
+
+def test_an_exchange_and_a_result_of_which_nothing_is_told_are_nothing() -> None:
+    assert not any(ExchangeSummary().model_dump().values())
+    assert not any(TaskResult(status=Status.FAILED).model_dump(exclude={"status"}).values())

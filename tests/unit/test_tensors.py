@@ -98,6 +98,7 @@ def test_what_is_just_within_the_limits_is_read(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tensors, "MAX_HEADER_BYTES", len(json.dumps(two)))
     assert {name: value.flatten().tolist() for name, value in tensors.decode(data).items()} == {"a" * 200: [1.0], "b": [1.0]}
     assert torch.isnan(tensors.decode(raw({"a": entry()}, NAN), finite=False)["a"]).all()
+    assert tensors.decode(raw({"a": entry(shape=(0, 2**47), offsets=(0, 0))}))["a"].shape == (0, 2**47)
     monkeypatch.setattr(tensors, "MAX_TENSORS", 1)
     with pytest.raises(RemoteProtocolError, match="2 tensors; at most 1"):
         tensors.decode(data)

@@ -220,6 +220,7 @@ def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() 
     recipe = Recipe(learning_rate=0.5, momentum=0.8, weight_decay=0.25, schedule="polynomial", power=1.0)
     optimizers = build_optimizers(groups, recipe)
     assert {name: type(optimizer).__name__ for name, optimizer in optimizers.items()} == {"main": "SGD", "discriminator": "Adam"}
+    assert {group["lr"] for group in optimizers["main"].param_groups} == {0.5}, "until the first step is reached"
     set_learning_rate(optimizers["main"], recipe, 5, 10)
     told = [
         (g["params"][0] is p, g["lr"], g["momentum"], g["weight_decay"])
@@ -230,7 +231,8 @@ def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() 
     assert own["params"][0] is adversary and (own["lr"], own["betas"], own["weight_decay"]) == (2e-6, (0.5, 0.999), 0)
     adamw = build_optimizers(groups[:1], recipe.replace(optimizer="adamw"))
     assert adamw.keys() == {"main"} and type(adamw["main"]).__name__ == "AdamW"
-    assert adamw["main"].param_groups[0]["weight_decay"] == 0.25
+    (only,) = adamw["main"].param_groups
+    assert (only["lr"], only["weight_decay"]) == (0.5, 0.25)
 
 
 def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the_older_one(
