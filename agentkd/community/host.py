@@ -37,18 +37,18 @@ class Host(Clerk[Crew]):
         """What recorded lessons take, and what they saved."""
         return self.crew.recordings.report()
 
-    def _take_order(self, delivery: Delivery) -> None:
-        """A task that a script hands in, on the I/O thread."""
+    def _take_order(self, crew: Crew, delivery: Delivery) -> None:
+        """A task that a script hands in, on the I/O thread. It may come before ``start`` returns, and though that will fail."""
         request = delivery.message.body
         assert isinstance(request, SubmitRequest)
-        self.submit([Order(request.task, request.label, _Script(self, delivery, request.task.digest))])
+        self.submit([Order(request.task, request.label, _Script(crew, delivery, request.task.digest))])
 
 
 class _Script:
     """A script in another process that waits for a task. It is told what happens as long as it is there."""
 
-    def __init__(self, host: Host, delivery: Delivery, key: str) -> None:
-        self._host, self._delivery, self._key = host, delivery, key
+    def __init__(self, crew: Crew, delivery: Delivery, key: str) -> None:
+        self._crew, self._delivery, self._key = crew, delivery, key
 
     def note(self, event: TaskProgressEvent) -> None:
         """How far it is."""
@@ -67,7 +67,7 @@ class _Script:
 
     def _tell(self, body: TaskProgressEvent | SubmitReply | ErrorReply) -> None:
         with contextlib.suppress(ChannelClosedError):
-            self._host.crew.tell(self._delivery.sender, body, parent_id=self._delivery.message.msg_id)
+            self._crew.tell(self._delivery.sender, body, parent_id=self._delivery.message.msg_id)
 
 
 class _Invitation:

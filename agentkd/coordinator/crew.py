@@ -87,8 +87,8 @@ class Crew:
         watcher: who is told what happens.
         launcher: starts the agents.
         is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
-        on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``), on the I/O thread; the keys of
-            those scripts stand in the run folder. Without it nobody else may hand in tasks.
+        on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``) to this crew, on the I/O thread;
+            the keys of those scripts stand in the run folder. Without it nobody else may hand in tasks.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Crew:
         launcher: Launcher,
         *,
         is_forgiving: bool = False,
-        on_order: Callable[[Delivery], None] | None = None,
+        on_order: Callable[["Crew", Delivery], None] | None = None,
     ) -> None:
         _sweep(folder)
         self.folder, self.slots, self.watcher = folder, slots, watcher
@@ -256,7 +256,7 @@ class Crew:
             self._post.grants.check(delivery.sender, TASKS)
             if self._on_order is None:
                 raise useless(delivery)
-            self._on_order(delivery)
+            self._on_order(self, delivery)
         elif self._asker.take(delivery):
             return
         elif isinstance(body, OF_ANYBODY) or (isinstance(body, OF_AGENTS) and self._members.name_of(delivery.sender)):

@@ -278,7 +278,7 @@ def desk_with_agents(
     watcher: Watcher,
     *,
     is_forgiving: bool = False,
-    on_order: Callable[[Delivery], None] | None = None,
+    on_order: Callable[[Crew, Delivery], None] | None = None,
 ) -> Desk[Crew]:
     """A desk whose tasks agents do, as processes.
 

@@ -14,12 +14,16 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.community.community import Community
 from agentkd.community.futures import Lesson
+from agentkd.community.host import Host
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order
 from agentkd.coordinator.underway import Finished
-from agentkd.coordinator.watching import Activity
+from agentkd.coordinator.watching import Activity, Silent
 from agentkd.errors import ArtifactError, ChannelClosedError, StorageError, TrainingError
-from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.exchange.post import Delivery
+from agentkd.launch.settings import LaunchConfig
+from agentkd.messages.bodies import Body, ErrorReply, SubmitRequest, TaskProgressEvent
+from agentkd.messages.wire import Message
 from agentkd.task import DataSource, Status, Task, TaskResult, Train
 
 Happening = Finished | BaseException | Callable[[], None]
@@ -265,3 +269,35 @@ def test_what_students_said_is_kept_until_all_of_them_are_recorded(
         crew.happenings += [finished(1), finished(2)]
         desk.turn()
     assert not any(path.exists() for path in said)
+
+
+def test_a_community_that_cannot_begin_says_so_also_to_a_script_that_came_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Body] = []
+    monkeypatch.setattr(Crew, "tell", lambda crew, key, body, parent_id: told.append(body))
+    folder = RunFolder(tmp_path)
+    (folder.contact / "in the way").mkdir(parents=True)
+    host = Host(folder, (), LaunchConfig(), Silent())
+    enter = Crew.__enter__
+
+    def and_an_order_comes(crew: Crew) -> Crew:
+        enter(crew)
+        host._take_order(crew, Delivery("k" * 40, Message(SubmitRequest(task=work(1), label="at once"))))
+        return crew
+
+    monkeypatch.setattr(Crew, "__enter__", and_an_order_comes)
+    ended: list[BaseException] = []
+
+    def begin() -> None:
+        try:
+            host.start()
+        except StorageError as error:
+            ended.append(error)
+
+    beginning = threading.Thread(target=begin, daemon=True)
+    beginning.start()
+    beginning.join(20)
+    assert ended, "it hangs"
+    assert [type(body) for body in told] == [ErrorReply] and told[0].code == "storage"
+    host._thread.join(20)

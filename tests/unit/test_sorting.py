@@ -49,7 +49,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 @pytest.fixture
 def crew(tmp_path: Path) -> Iterator[Crew]:
     folder = RunFolder(tmp_path / "run")
-    with Crew(folder, (), LaunchConfig(), Silent(), LocalLauncher(folder), on_order=lambda delivery: None) as made:
+    with Crew(folder, (), LaunchConfig(), Silent(), LocalLauncher(folder), on_order=lambda crew, delivery: None) as made:
         yield made
 
 
