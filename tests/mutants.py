@@ -31,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mutating import MODULE, Book, Mutant, modules, mutants_of, sample
+from mutating import MODULE, Book, Mutant, import_path, modules, mutants_of, sample
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks")
@@ -210,7 +210,7 @@ def _test(root: Path, arguments: Sequence[str], plugin: Tracer | None, report: P
     try:
         os.setpgid(0, 0)
         os.chdir(root)
-        sys.path[:] = [str(root), str(root / "tests"), *(p for p in sys.path if p and not Path(p).is_relative_to(ROOT))]
+        sys.path[:] = import_path(ROOT, root, sys.path)
         os.environ["PYTHONPATH"] = f"{root}:{root / 'tests'}"
         sys.dont_write_bytecode = True
         output = os.open(root / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -77,6 +77,12 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     return list(_Finder(module, source).found())
 
 
+def import_path(root: Path, copy: Path, places: Sequence[str]) -> list[str]:
+    """Where a copy of the tree imports from: itself instead of the tree, and what is installed, which may lie below the tree."""
+    ours = {"", str(root), str(root / "tests")}
+    return [str(copy), str(copy / "tests"), *(place for place in places if place not in ours)]
+
+
 def modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Path below the root to source, of every module of those packages that exist."""
     paths = [path for package in packages for path in sorted((root / "agentkd" / package).rglob("*.py"))]

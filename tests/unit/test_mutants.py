@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from mutating import MODULE, Book, modules, mutants_of, sample
+from mutating import MODULE, Book, import_path, modules, mutants_of, sample
 
 ROOT = Path(__file__).parents[2]
 SOURCES = modules(ROOT)
@@ -80,3 +80,9 @@ def test_every_excuse_is_for_a_change_that_there_is_and_has_a_reason() -> None:
     names = [Path(module).name for module in SOURCES]
     for name, reason in BOOK.edges.items():
         assert names.count(name) == 1 and len(reason) > 20, name
+
+
+def test_a_copy_imports_itself_and_what_is_installed_in_the_tree_it_is_a_copy_of() -> None:
+    root, copy, installed = Path("/tree"), Path("/tmp/copy"), "/tree/.venv/lib/python3.11/site-packages"
+    found = import_path(root, copy, ["", "/tree/tests", "/usr/lib/python3.11", installed, "/tree"])
+    assert found == ["/tmp/copy", "/tmp/copy/tests", "/usr/lib/python3.11", installed]
