@@ -1,5 +1,6 @@
 """A task executed: the pure function from inputs to result, whoever calls it. Weights go into the store, metrics come back."""
 
+import math
 import os
 import platform
 import time
@@ -67,6 +68,7 @@ class Surroundings:
 
     Args:
         lesson: makes the lesson of a distillation from its feed and its number of steps.
+        checkpoint_every_s: seconds between checkpoints within an epoch; one after each epoch comes in any case.
     """
 
     store: Store
@@ -74,7 +76,7 @@ class Surroundings:
     checkpoint: Path | None = None
     hooks: Hooks | None = None
     lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
-    checkpoint_every_s: float = 30.0
+    checkpoint_every_s: float = math.inf
 
 
 def execute(task: Task, at: Surroundings) -> TaskResult:

@@ -39,6 +39,12 @@ class RunFolder:
         """Where a student of a mutual lesson leaves what it said in a step."""
         return self.checkpoints / f"{task}.said" / f"{step}.safetensors"
 
+    def sweep(self) -> None:
+        """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
+        left = {self.keys: "*.json", self.visitors: "*", self.checkpoints: "*.part", self.store.place: "*/*.part"}
+        for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
+            stale.unlink(missing_ok=True)
+
     def clear(self, task: str) -> None:
         """Removes what lies here of a task that has ended."""
         self.checkpoint(task).unlink(missing_ok=True)

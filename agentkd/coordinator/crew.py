@@ -102,7 +102,7 @@ class Crew:
         is_forgiving: bool = False,
         on_order: Callable[["Crew", Delivery], None] | None = None,
     ) -> None:
-        _sweep(folder)
+        folder.sweep()
         self.folder, self.slots, self.watcher = folder, slots, watcher
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
@@ -335,9 +335,9 @@ class Crew:
         if error is None:
             self._handle(events.Ended(collected.agent, body.task, body.attempt))
             return
-        text = f"its artifacts could not be fetched: {error}"
-        failed = ErrorReply(code=error.code, remote_type=type(error).__name__, text=text, task=body.task, attempt=body.attempt)
-        self._receive_error(collected.agent, failed)
+        failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
+        text = f"its artifacts could not be fetched: {failed.text}"
+        self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
 
     def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
         """Artifacts for an agent that does not see the run's folder."""
@@ -429,10 +429,3 @@ class Crew:
 
     def _spare(self, tasks: dict[str, Task]) -> None:
         self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))
-
-
-def _sweep(folder: RunFolder) -> None:
-    """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
-    left = {folder.keys: "*.json", folder.visitors: "*", folder.checkpoints: "*.part", folder.store.place: "*/*.part"}
-    for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
-        stale.unlink(missing_ok=True)

@@ -117,12 +117,12 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     task: str = "",
-    checkpoint_every_s: float = 30.0,
+    checkpoint_every_s: float = math.inf,
     hooks: Hooks | None = None,
 ) -> Trained:
     """Trains ``network`` in place and returns the kept weights with their validation scores.
 
-    With a ``checkpoint`` path the state is saved at least every ``checkpoint_every_s`` seconds and after every epoch; a
+    With a ``checkpoint`` path the state is saved after every epoch, and meanwhile every ``checkpoint_every_s`` seconds; a
     checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption.
 
     Raises:
