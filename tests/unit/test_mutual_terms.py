@@ -1,4 +1,4 @@
-"""One student's side of a mutual lesson: what it hears is checked, weighed by Eq. 1, and given back."""
+"""What a student of a mutual lesson makes of what it hears: checked, and weighed by Eq. 1 as an independent reference says."""
 
 import queue
 from pathlib import Path
@@ -15,19 +15,17 @@ from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, hand_over, speak, weights_digest
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteAgentError, RemoteProtocolError
+from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteProtocolError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
-    ErrorReply,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
     PeerAddress,
     Piece,
     TaughtBy,
-    TeacherMovedEvent,
 )
 from agentkd.messages.wire import Message
 from agentkd.networks.build import build
@@ -95,22 +93,6 @@ def test_a_student_hears_all_others_and_weighs_them_by_alpha(tmp_path: Path) -> 
     assert summary.requests == 2 and summary.bytes_received > 2 * 4 * 5 * 16 * 16 * 4
 
 
-def test_what_is_said_is_kept_and_names_the_weights_that_said_it(tmp_path: Path) -> None:
-    table = Table(tmp_path, 8, 10)
-    table.say(1, speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
-    table.terms(logits(9))
-    said = table.folder.said(table.task.digest, 0).read_bytes()
-    assert tensors.read_metadata(said) == {"kind": "soft_targets", "weights": table.digest}
-    assert torch.equal(tensors.decode(said)["logits"], logits(9))
-
-
-def test_soft_targets_of_other_weights_than_the_answer_names_are_refused(tmp_path: Path) -> None:
-    table = Table(tmp_path, 8, 10)
-    table.say(1, speak({"logits": logits(1)}, "float32", 0.0, SAID_BY), weights=OTHER)
-    with pytest.raises(ContractError, match="weights"):
-        table.terms(logits(9))
-
-
 @pytest.mark.parametrize("shape", [(3, 5, 16, 16), (4, 6, 16, 16), (4, 5, 16)])
 def test_soft_targets_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     table = Table(tmp_path, 8, 10)
@@ -124,24 +106,6 @@ def test_soft_targets_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     table.say(1, tensors.encode({"logits": torch.full((4, 5, 16, 16), torch.nan)}, {"weights": SAID_BY}))
     with pytest.raises(RemoteProtocolError, match="NaN"):
         table.terms(logits(9))
-
-
-def test_a_partner_that_cannot_say_it_at_all_ends_the_lesson(tmp_path: Path) -> None:
-    table = Table(tmp_path, 8, 10)
-    refusal = ErrorReply(code="contract", remote_type="ContractError", text="why")
-    table.inbox.put(Delivery(PEERS[0].public_key, Message(refusal, parent_id=1)))
-    with pytest.raises(RemoteAgentError, match="why"):
-        table.terms(logits(9))
-
-
-def test_a_partner_that_has_ended_is_heard_from_what_it_left_behind(tmp_path: Path) -> None:
-    table = Table(tmp_path, 8, 10)
-    gone = ErrorReply(code=ArtifactNotFoundError.code, remote_type="ArtifactNotFoundError", text="over")
-    table.inbox.put(Delivery(PEERS[0].public_key, Message(gone, parent_id=1)))
-    left = table.folder.said(table.keys[0], 0)
-    left.parent.mkdir(parents=True)
-    left.write_bytes(speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
-    assert set(table.terms(logits(9))) == {"cross_entropy", "0.soft_targets"}
 
 
 def test_who_asks_is_answered_once_it_is_said_and_with_what_said_it(tmp_path: Path) -> None:
@@ -162,24 +126,6 @@ def test_partners_are_let_go_when_the_lesson_is_over(tmp_path: Path) -> None:
     assert table.post.open == {peer.public_key for peer in PEERS}
     table.lesson.close()
     assert table.post.open == set()
-
-
-def test_a_partner_that_moved_is_asked_where_it_is_now(tmp_path: Path) -> None:
-    table = Table(tmp_path, 8, 10)
-    new = PEERS[1]
-    for weights in ("ef" * 32, table.keys[0], table.keys[0]):  # of no partner; where it is now; told twice
-        table.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=weights, peer=new))))
-    data = speak({"logits": logits(1)}, "float32", 0.0, SAID_BY)
-    table.say(1, data)  # by who is not there any more: not heard
-    piece = Piece(way="inline", size_bytes=len(data), sha256=digest_bytes(data))
-    reply = KnowledgeReply(kind=KnowledgeKind.SOFT_TARGETS, weights=SAID_BY, piece=piece)
-    table.inbox.put(Delivery(new.public_key, Message(reply, parent_id=2, buffers=(data,))))
-    table.terms(logits(9))
-    assert [peer for peer, body, _ in table.post.said if isinstance(body, KnowledgeRequest)] == [
-        PEERS[0].public_key,
-        new.public_key,
-    ]
-    assert table.post.open == {new.public_key}
 
 
 def test_nobody_inherits_from_a_partner(tmp_path: Path) -> None:
