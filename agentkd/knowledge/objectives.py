@@ -102,7 +102,7 @@ def loss(objective: Objective, student: Tensors, teachers: Sequence[Tensors], mo
         if isinstance(objective, Own):
             own = load_own(objective)
             return _mean([own.loss(student, teacher, moment) for teacher in teachers], moment)
-        half = _HALVES[type(objective)]
+        half = HALVES[type(objective)]
         taps = getattr(objective, "taps", {})
         if not taps:
             return half(objective, dense(student["logits"]), [dense(teacher[LOGITS.name]) for teacher in teachers], moment)
@@ -249,7 +249,7 @@ def ifvd(objective: Ifvd, student: Tensor, teachers: Sequence[Tensor], moment: M
     return _masked_mean((ours - _class_cosines(theirs, labels, valid)).pow(2), valid)
 
 
-_HALVES: dict[type, Callable[..., Tensor]] = {
+HALVES: dict[type, Callable[..., Tensor]] = {
     SoftTargets: soft_targets,
     Boundary: boundary,
     Dkd: dkd,

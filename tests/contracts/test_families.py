@@ -1,7 +1,12 @@
 """Every family keeps to the published contract, and the contract notices who does not."""
 
+import importlib
+import pkgutil
+
 import pytest
 
+from agentkd import networks
+from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.families import FAMILIES
 from agentkd.testing import check_family
 
@@ -34,6 +39,17 @@ BROKEN = {
     "wrong_space": "the search space has depth = 1, which must be legal",
     "wrong_member": r"'width': 0.* (must|is)",
 }
+
+
+def test_every_network_that_there_is_has_its_row_and_every_row_is_checked() -> None:
+    written = set()
+    for module in pkgutil.iter_modules(networks.__path__, "agentkd.networks."):
+        for name, member in vars(importlib.import_module(module.name)).items():
+            is_network = isinstance(member, type) and issubclass(member, SegmentationNetwork) and member.__module__ == module.name
+            written |= {f"{module.name}:{name}"} if is_network else set()
+    not_families = {"agentkd.networks.blocks:SegmentationNetwork", "agentkd.networks.build:OwnNetwork"}
+    assert written - not_families == {family.builder for family in FAMILIES.values()}
+    assert set(SMALL) == set(FAMILIES)
 
 
 @pytest.mark.slow

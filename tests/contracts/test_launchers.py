@@ -1,16 +1,21 @@
 """The local launcher, and one of a user's own, keep to the published contract, and the contract notices who does not."""
 
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agentkd import launch
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, LocalLauncher, end_all
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
+from agentkd.launch.engines import ENGINES
+from agentkd.launch.fork_server import ForkServer
+from agentkd.launch.local import AgentProcess, Contact, Launcher, LocalLauncher, end_all
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, LaunchConfig
 from agentkd.testing import check_launcher
 
 pytestmark = pytest.mark.process
@@ -129,8 +134,19 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLauncher]:
     launcher.close()
 
 
-def test_the_local_launcher_keeps_to_the_contract(tmp_path: Path) -> None:
-    check_launcher(LocalLauncher, tmp_path)
+def test_every_launcher_that_there_is_has_its_row() -> None:
+    written = set()
+    for module in pkgutil.iter_modules(launch.__path__, "agentkd.launch."):
+        for member in vars(importlib.import_module(module.name)).values():
+            is_written_here = isinstance(member, type) and member.__module__ == module.name and member is not Launcher
+            written |= {member} if is_written_here and {"start", "close"} <= vars(member).keys() else set()
+    assert written - {ForkServer} == set(ENGINES.values())
+    assert LaunchConfig().engine in ENGINES
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_keeps_to_the_contract(engine: str, tmp_path: Path) -> None:
+    check_launcher(ENGINES[engine], tmp_path)
 
 
 def test_an_engine_of_a_users_own_keeps_to_it(warm: LocalLauncher, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from typing import get_args
 import pytest
 from every_objective import ALL, OWN
 
-from agentkd.objectives import Objective, Own
+from agentkd import objectives
+from agentkd.knowledge.objectives import HALVES
+from agentkd.objectives import Objective, Own, Scheduled
 from agentkd.testing import check_objective
 
 BROKEN = {
@@ -33,8 +35,11 @@ def test_an_objective_keeps_to_the_contract(objective: Objective) -> None:
     check_objective(objective)
 
 
-def test_every_kind_of_objective_is_checked() -> None:
+def test_every_objective_that_there_is_has_its_rows_and_is_checked() -> None:
     kinds = set(get_args(get_args(Objective)[0]))
+    written = [member for name, member in vars(objectives).items() if isinstance(member, type) and not name.startswith("_")]
+    assert kinds == {member for member in written if issubclass(member, Scheduled)} - {Scheduled}
+    assert set(HALVES) == kinds - {Own}
     assert {type(objective) for objective in (*ALL.values(), *OWN.values())} == kinds
 
 
