@@ -1,10 +1,9 @@
 """Handles to the networks of a community: what a script says to them becomes tasks."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Route = Literal["shares", "tiles", "classes"]
+MAX_SHARE = 1e9
 
 
 class TeacherLike(Protocol):
@@ -339,9 +339,9 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     """
     if shares and len(shares) != len(listed):
         raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
-    wrong = [share for share in shares if not 0 < share < math.inf]
+    wrong = [share for share in shares if not (isinstance(share, int | float) and 0 < share < MAX_SHARE)]
     if wrong:
-        raise ConfigError(f"a share is {wrong[0]}; each must be a number above 0")
+        raise ConfigError(f"a share is {wrong[0]!r}; each must be a number above 0 and below {MAX_SHARE:.0e}")
     given = zip(listed, shares or [1.0] * len(listed), strict=True)
     return [teacher.as_teacher().replace(share=float(share)) for teacher, share in given]
 
@@ -356,6 +356,10 @@ def routes_of(
     """
     if route == "shares":
         return [{} for _ in teachers]
+    if isinstance(route, str) and route not in get_args(Route):
+        raise ConfigError(
+            f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts of joined data for each teacher"
+        )
     if isinstance(route, str):
         return [routed(teacher, data, route) for teacher in teachers]
     if len(route) != len(teachers) or not all(route):

@@ -26,7 +26,7 @@ class Host(Clerk[Crew]):
     def __init__(self, folder: RunFolder, slots: tuple[Slot, ...], launch: LaunchConfig, watcher: Watcher) -> None:
         self.num_learners = len(slots) or None
         desk = desk_with_agents(folder, slots, launch, watcher, is_forgiving=True, on_order=self._take_order)
-        super().__init__(desk, watcher, lambda crew: _Invitation(folder, crew), name="agentkd-community")
+        super().__init__(desk, watcher, lambda crew: _Invitation(folder, crew, self.num_learners), name="agentkd-community")
 
     @property
     def agents(self) -> Crew:
@@ -73,11 +73,10 @@ class _Script:
 class _Invitation:
     """The file by which scripts in other processes find a community while it is there. Use as a context manager."""
 
-    def __init__(self, folder: RunFolder, crew: Crew) -> None:
+    def __init__(self, folder: RunFolder, crew: Crew, num_learners: int | None) -> None:
         self._path, contact = folder.contact, crew.contact
-        self._text = json.dumps(
-            {"endpoint": contact.endpoint, "coordinator_key": contact.coordinator_key, "pid": os.getpid()}, indent=2
-        )
+        told = {"endpoint": contact.endpoint, "coordinator_key": contact.coordinator_key}
+        self._text = json.dumps(told | {"num_learners": num_learners, "pid": os.getpid()}, indent=2)
 
     def __enter__(self) -> None:
         write_private(self._path, self._text + "\n", replace=True)

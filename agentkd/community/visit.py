@@ -60,7 +60,7 @@ class Visit:
             ConfigError: nobody keeps a community there now.
             ReplyTimeoutError: it did not answer.
         """
-        self._host = _read_contact(self._folder)
+        self._host, self.num_learners = _read_contact(self._folder)
         keys = new_key_pair()
         self._registry.register(self._name, keys.public, [TASKS])
         manners = Manners(coordinator_key=self._host.public_key)
@@ -146,11 +146,12 @@ class Visit:
             waiting.fail(ChannelClosedError(text))
 
 
-def _read_contact(folder: RunFolder) -> PeerAddress:
-    """Where the process that keeps a community is."""
+def _read_contact(folder: RunFolder) -> tuple[PeerAddress, int | None]:
+    """Where the process that keeps a community is, and how many agents can learn there at once, unless that is up to guests."""
     try:
         contact = json.loads(folder.contact.read_text(encoding="utf-8"))
-        found = PeerAddress(agent="host", endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
+        host = PeerAddress(agent="host", endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
+        found = host, contact.get("num_learners")
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found is None or not RunLock(folder).is_held:

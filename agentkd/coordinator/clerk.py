@@ -8,6 +8,7 @@ from typing import Generic
 
 from agentkd.coordinator.desk import Crewed, Desk, Order
 from agentkd.coordinator.watching import Watcher
+from agentkd.errors import ConfigError
 from agentkd.task import Status, TaskResult
 
 CLOSE_TIMEOUT_S = 60.0
@@ -33,15 +34,19 @@ class Clerk(Generic[Crewed]):
         """Takes the folder, and begins.
 
         Raises:
+            ConfigError: it has begun already; a clerk does so once.
             AgentKDError: why it cannot.
         """
+        if self._thread.ident is not None:
+            raise ConfigError("a community is entered once; make another one, which goes on from the records of this one")
         self._thread.start()
         self._started.result()
 
     def close(self) -> None:
         """Ends; whoever waits for what is unfinished is told so."""
         self._desk.close()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     @property
     def is_open(self) -> bool:

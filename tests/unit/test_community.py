@@ -3,6 +3,7 @@
 import shlex
 from concurrent.futures import Future
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from noting import Recording
@@ -197,8 +198,8 @@ def test_teachers_are_measured_in_the_same_validation_as_their_student(community
     assert (measured.kind, measured.initial_weights, measured.data) == ("evaluate", teacher.weights, lesson_task.data)
 
 
-@pytest.mark.parametrize("shares", [[1, -1], [1, 0], [float("nan"), 1], [float("inf"), 1]])
-def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: list[float]) -> None:
+@pytest.mark.parametrize("shares", [[1, -1], [1, 0], [float("nan"), 1], [float("inf"), 1], [1, "2"], [10**400, 1]])
+def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: list[Any]) -> None:
     community = Recording()
     student, *others = (AgentHandle(community, name, "unet") for name in "abc")
     for other in others:
@@ -213,6 +214,7 @@ def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: lis
 @pytest.mark.parametrize(
     ("route", "told"),
     [
+        ("tile", "route 'tile': there are shares, tiles, classes"),
         ([(0,)], "parts for 1 of 2 teachers"),
         ([(0,), (1,), (2,)], "parts for 3 of 2 teachers"),
         ([(0,), ()], "give each one"),
@@ -221,7 +223,7 @@ def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: lis
         ([(0, 1), (2, 3)], "the data have 3"),
     ],
 )
-def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: list[tuple[int, ...]], told: str) -> None:
+def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: Any, told: str) -> None:
     community = Recording()
     student, *others = (AgentHandle(community, name, "unet") for name in "abc")
     for other in others:
@@ -230,3 +232,21 @@ def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: list[tuple[i
         student.distill(others, "joined:x|y|z", route=route)
     student.distill(others, "joined:x|y|z", route=[(2,), [0, 1]])
     assert [teacher.parts for teacher in community.tasks[-1].teachers] == [(2,), (0, 1)]
+
+
+def test_a_community_is_entered_once_and_may_be_left_without_having_been(tmp_path) -> None:
+    Community(devices="none", record=tmp_path / "never").__exit__(None, None, None)
+    with Community(devices="none", record=tmp_path) as community, pytest.raises(ConfigError, match="entered once"), community:
+        pass
+    with pytest.raises(ConfigError, match="entered once"), community:
+        pass
+
+
+def test_a_script_that_comes_knows_how_many_agents_there_are(tmp_path) -> None:
+    with Community(devices="none", record=tmp_path), Community.connect(tmp_path) as visitor:
+        assert visitor.num_learners is None, "as many as guests come"
+    with Community(devices="cpu:1", record=tmp_path) as host, Community.connect(tmp_path) as visitor:
+        assert visitor.num_learners == host.num_learners == 1
+        students = [visitor.agent(name, "unet", num_classes=5) for name in "ab"]
+        with pytest.raises(ConfigError, match="need as many agents, and there are 1"):
+            mutual(*students, data="generated:seed=1,size=32x32,train=8")
