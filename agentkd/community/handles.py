@@ -356,11 +356,9 @@ def routes_of(
     """
     if route == "shares":
         return [{} for _ in teachers]
-    if isinstance(route, str) and route not in get_args(Route):
-        raise ConfigError(
-            f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts of joined data for each teacher"
-        )
     if isinstance(route, str):
+        if route not in get_args(Route):
+            raise ConfigError(f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts that each teacher teaches")
         return [routed(teacher, data, route) for teacher in teachers]
     if len(route) != len(teachers) or not all(route):
         raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
