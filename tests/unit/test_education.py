@@ -189,6 +189,8 @@ def test_who_knows_best_teaches_by_class_by_tile_or_by_image() -> None:
     sees[0, :, :, :, TILE:] = 0.5  # the first one is at a loss on the right
     by_tile = best_teacher(sees, Moment(labels, 255, energies=((-5.0, -4.0), (-6.0, -3.0))))
     assert (by_tile[:, :, :TILE] == 0).all() and (by_tile[:, :, TILE:] == 1).all()
+    edge = best_teacher(sees[..., : TILE // 2, : TILE + 3], Moment(labels, 255, energies=((-5.0, -4.0), (-6.0, -3.0))))
+    assert edge.shape == (1, TILE // 2, TILE + 3) and (edge[:, :, TILE:] == 1).all(), "a tile may end with the image"
 
 
 def test_each_image_is_taught_by_the_teacher_of_its_part() -> None:

@@ -69,6 +69,13 @@ def trained(
     return train(network, OneStepAnEpoch(an_epoch), plan, device=torch.device("cpu"), hooks=hooks), network
 
 
+def test_a_network_that_comes_in_evaluation_mode_learns_in_training_mode() -> None:
+    network = Scripted((2,)).eval()
+    plan = Plan(Recipe(epochs=1, batch_size=2), minus_the_weight, LossSettings(2), seed=1)
+    train(network, OneStepAnEpoch(), plan, device=torch.device("cpu"))
+    assert network.modes[0] == "training"
+
+
 def test_the_first_of_equal_epochs_is_kept_with_its_weights() -> None:
     result, network = trained(2, 1, 1, 2)
     assert (result.best_epoch, result.scores.miou) == (2, pytest.approx(MIOU[1]))

@@ -158,6 +158,11 @@ def test_the_gate_keeps_the_better_weights_and_records_the_lesson_either_way(kee
     assert all(lesson.taught is not None and lesson.is_kept is not keep for lesson in outlook.lessons)
 
 
+def test_a_student_that_is_as_good_as_before_keeps_what_it_was_taught() -> None:
+    outlook = end_of(play(planner(), lambda step: invented(step, 0.5)))
+    assert outlook.lessons and all(lesson.is_kept for lesson in outlook.lessons)
+
+
 def test_a_failed_trial_and_a_failed_lesson_are_results_and_a_failed_baseline_is_not() -> None:
     def failing(stage: Stage) -> Outcome:
         return lambda step: TaskResult(status=Status.FAILED, error_text="why") if step.stage is stage else invented(step)
