@@ -69,5 +69,5 @@ def read_losses(data: bytes) -> list[float]:
     """
     try:
         return [float(value) for value in load(data)["loss"]]
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"not the trace of a training ({error})") from error

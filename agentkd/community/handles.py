@@ -335,8 +335,11 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     """Each as a teacher, with its share if shares are given.
 
     Raises:
-        ConfigError: one has no weights, there is not a share for each, or one is not positive.
+        ConfigError: one is no network or has no weights, there is not a share for each, or one is not positive.
     """
+    strange = [one for one in listed if not hasattr(one, "as_teacher")]
+    if strange:
+        raise ConfigError(f"{strange[0]!r} is no network; give what community.agent() or community.guest() returned")
     if shares and len(shares) != len(listed):
         raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
     wrong = [share for share in shares if not (isinstance(share, int | float) and 0 < share < MAX_SHARE)]
@@ -360,6 +363,8 @@ def routes_of(
         if route not in get_args(Route):
             raise ConfigError(f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts that each teacher teaches")
         return [routed(teacher, data, route) for teacher in teachers]
+    if not (isinstance(route, Sequence) and all(isinstance(parts, Sequence) for parts in route)):
+        raise ConfigError(f"route is {route!r}; it is one of {', '.join(get_args(Route))}, or a list of parts for each teacher")
     if len(route) != len(teachers) or not all(route):
         raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
     given = Counter(part for parts in route for part in parts)
@@ -391,11 +396,14 @@ def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[s
 
     Raises:
         ContractError: the classes differ and the map does not say how they correspond.
+        ConfigError: the map is none.
 
     Example:
         >>> class_order(["sky", "road"], ["Road", "Sky"], {"sky": "Sky", "road": "Road"})
         (1, 0)
     """
+    if not (class_map is None or isinstance(class_map, Mapping)):
+        raise ConfigError(f"class_map is {class_map!r}; it is a dictionary, from each of the data's classes to the teacher's")
     if not theirs or (tuple(ours) == tuple(theirs) and class_map is None):
         return ()
     if class_map is None:

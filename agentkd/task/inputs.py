@@ -1,8 +1,8 @@
 """What tasks are given besides architectures and recipes: data, teachers, partners, and what must not be forgotten."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData
@@ -42,6 +42,12 @@ class TeacherReference(FrozenData):
     class_shares: tuple[Share, ...] = ()
     energies: tuple[float, float] | None = None
     parts: tuple[Number, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_energies(self) -> Self:
+        if self.energies and self.energies[0] > self.energies[1]:
+            raise ValueError(f"energies are {self.energies}; the median comes first, and is not above the 95th percentile")
+        return self
 
     @property
     def route(self) -> str:

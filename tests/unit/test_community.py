@@ -221,6 +221,9 @@ def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: lis
         ([(0,), (1,)], "the data have 3"),
         ([(0, 1), (1, 2)], "each of them once"),
         ([(0, 1), (2, 3)], "the data have 3"),
+        (None, "route is None"),
+        (0.5, "route is 0.5"),
+        ([0, 1], "route is .0, 1."),
     ],
 )
 def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: Any, told: str) -> None:
@@ -232,6 +235,23 @@ def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: Any, told: s
         student.distill(others, "joined:x|y|z", route=route)
     student.distill(others, "joined:x|y|z", route=[(2,), [0, 1]])
     assert [teacher.parts for teacher in community.tasks[-1].teachers] == [(2,), (0, 1)]
+
+
+@pytest.mark.parametrize("teachers", ["bc", None, ["b", "c"]])
+def test_who_teaches_is_a_network(teachers: Any) -> None:
+    student = AgentHandle(Recording(), "a", "unet")
+    for call in (lambda: student.distill(teachers, "s"), lambda: student.average(teachers or [None])):
+        with pytest.raises(ConfigError, match="is no network; give what community"):
+            call()
+
+
+@pytest.mark.parametrize("class_map", [[], "sky", [("sky", "Sky")]])
+def test_a_class_map_is_a_dictionary(class_map: Any) -> None:
+    community = Recording()
+    student, teacher = handle(community, "student"), handle(community, "teacher")
+    teacher.train("s")
+    with pytest.raises(ConfigError, match=r"class_map is .* it is a dictionary"):
+        student.distill(teacher, "s", class_map=class_map)
 
 
 def test_a_community_is_entered_once_and_may_be_left_without_having_been(tmp_path) -> None:

@@ -247,6 +247,17 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
             community.submit((work(2), "another"))
 
 
+def test_who_waits_for_a_community_goes_on_when_it_is_closed(tmp_path: Path) -> None:
+    host = Host(RunFolder(tmp_path), (), LaunchConfig(), Silent())
+    host.start()
+    gone_on = threading.Event()
+    waiting = threading.Thread(target=lambda: (host.wait(), gone_on.set()), daemon=True)
+    waiting.start()
+    assert not gone_on.wait(0.05)
+    host.close()
+    assert gone_on.wait(20)
+
+
 def test_what_students_said_is_kept_until_all_of_them_are_recorded(
     folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

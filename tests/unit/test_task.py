@@ -111,10 +111,12 @@ def test_an_illegal_task_cannot_be_made_nor_read(kind: Any, fields: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"share": -1}, {"share": 0}, {"share": float("nan")}, {"class_shares": (2.0,)}, {"weights": ""}]
+    "wrong",
+    [{"share": -1}, {"share": 0}, {"share": float("nan")}, {"class_shares": (2.0,)}, {"weights": ""}, {"energies": (5.0, 1.0)}],
 )
 def test_replacing_a_field_checks_it_like_any_other(wrong: dict[str, Any]) -> None:
     assert TEACHER.replace(share=0.25) == TeacherReference(architecture=OTHER, weights="a" * 64, share=0.25)
+    assert TEACHER.replace(energies=(1.0, 1.0)).route == "energies", "all pixels may be alike"
     with pytest.raises(ValidationError):
         TEACHER.replace(**wrong)
     with pytest.raises(ValidationError):
