@@ -130,14 +130,14 @@ class Interview:
         started = time.monotonic()
         next_tick = started + self._line.poll_s
         self._is_delivered = False
-        self._handle(event)
+        self._handle(event, started)
         while not self._is_delivered:
             self._line.check()
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + self._line.poll_s
                 here = frozenset(question for question in self._questions.due(now) if self._asks.lies_here(question))
-                self._handle(Tick(here))
+                self._handle(Tick(here), now)  # the time of the look: what is due a moment later was not looked for
             if not self._is_delivered:
                 with contextlib.suppress(queue.Empty):
                     self._hear(self._line.inbox.get(timeout=next_tick - now))
@@ -148,19 +148,19 @@ class Interview:
         body = delivery.message.body
         asking, asked = self._asked.get(delivery.message.parent_id, (0, ""))
         if isinstance(body, TeacherMovedEvent):
-            self._handle(Moved(body.weights, body.peer))
+            self._handle(Moved(body.weights, body.peer), time.monotonic())
         elif not isinstance(body, KnowledgeReply | ErrorReply):
             self._asks.overhear(delivery)
         elif delivery.sender != asked:
             log.debug("an answer to no question, from %s", delivery.sender[:8])
         elif isinstance(body, ErrorReply):
             log.info("a question was refused with %s: %s", body.code, body.text)
-            self._handle(Refused(asking, body))
+            self._handle(Refused(asking, body), time.monotonic())
         else:
-            self._handle(Answered(asking), delivery)
+            self._handle(Answered(asking), time.monotonic(), delivery)
 
-    def _handle(self, event: Event, delivery: Delivery | None = None) -> None:
-        for action in self._questions.handle(event, time.monotonic()):
+    def _handle(self, event: Event, now: float, delivery: Delivery | None = None) -> None:
+        for action in self._questions.handle(event, now):
             if isinstance(action, Take):
                 assert delivery is not None
                 self._take(action.question, delivery)
@@ -204,14 +204,14 @@ class Interview:
             fetched = line.carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=line.check)
         except (ExchangeError, ArtifactCorruptError) as error:  # lost or damaged on the way: the answer is asked for again
             log.info("%s by %s: %s; asking again", _name(question), question.teacher[:12], error)
-            self._handle(Damaged(question))
+            self._handle(Damaged(question), time.monotonic())
             return
         try:
             self._asks.take(question, body, fetched)
         except BaseException:
             fetched.release()
             raise
-        self._handle(Taken(question))
+        self._handle(Taken(question), time.monotonic())
 
     def _reach(self, place: PeerAddress) -> None:
         """Dials a teacher; one that does not listen dials this agent, and is let in for that."""

@@ -1,5 +1,6 @@
 """One student's side of a mutual lesson: what it says, to whom, and what it hears from where."""
 
+import itertools
 import queue
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from experiments import SPEC
 from remembering import RememberingPost
 from torch import Tensor
 
-from agentkd.agents import mutual
+from agentkd.agents import interview, mutual
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, speak, weights_digest
 from agentkd.artifacts.run_folder import RunFolder
@@ -117,6 +118,20 @@ def test_a_partner_that_is_not_ready_or_not_there_is_waited_for_and_its_folder_l
         place.write_bytes(said(4.0))
         assert desk.hear().unique().item() == 4.0
         assert desk.lesson.summary().bytes_received == 0
+
+
+def test_what_lies_here_is_found_however_little_time_passes_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step_s in (0.0003, 0.0006, 0.0009):
+        clock = itertools.count()
+        monkeypatch.setattr(interview.time, "monotonic", lambda clock=clock, step_s=step_s: next(clock) * step_s)
+        desk = Desk(tmp_path / str(step_s), wait_s=0.1)
+        desk.refuse(1, "artifact")
+        place = desk.folder.said(desk.partner.digest, 0)
+        place.parent.mkdir(parents=True)
+        place.write_bytes(said(4.0))
+        assert desk.hear().unique().item() == 4.0 and len(desk.post.said) == 1
 
 
 def test_a_partner_that_never_comes_is_given_up(tmp_path: Path) -> None:
