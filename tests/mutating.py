@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 PACKAGES = ("training", "knowledge", "pipeline", "search", "agents", "coordinator", "artifacts", "task")
@@ -137,6 +138,19 @@ def functions(source: str) -> Iterator[tuple[str, int, int]]:
                 yield from inside(child, f"{prefix}{child.name}.")
 
     yield from inside(ast.parse(source), "")
+
+
+def codes(source: str, path: str, function: str) -> dict[int, CodeType]:
+    """The code of each function of a qualified name, by the line that it begins in (a property has up to three)."""
+
+    def inside(code: CodeType) -> Iterator[CodeType]:
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from inside(constant)
+
+    module = compile(source, path, "exec", dont_inherit=True)
+    return {code.co_firstlineno: code for code in inside(module) if code.co_qualname == function}
 
 
 def sample(mutants: Sequence[Mutant], seed: int) -> list[Mutant]:

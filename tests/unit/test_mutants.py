@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from mutating import MODULE, Book, import_path, modules, mutants_of, sample
+from mutating import MODULE, Book, codes, import_path, modules, mutants_of, sample
 
 ROOT = Path(__file__).parents[2]
 SOURCES = modules(ROOT)
@@ -80,6 +80,28 @@ def test_every_excuse_is_for_a_change_that_there_is_and_has_a_reason() -> None:
     names = [Path(module).name for module in SOURCES]
     for name, reason in BOOK.edges.items():
         assert names.count(name) == 1 and len(reason) > 20, name
+
+
+PROPERTY = """
+class A:
+    @property
+    def f(self):
+        return 1
+
+    @f.setter
+    def f(self, value=2):
+        self.g = lambda: 3
+"""
+
+
+def test_a_functions_code_is_found_by_its_name_and_where_it_begins() -> None:
+    before = codes(PROPERTY, "m.py", "A.f")
+    body = codes(PROPERTY.replace("lambda: 3", "lambda: 4"), "m.py", "A.f")
+    default = codes(PROPERTY.replace("value=2", "value=3"), "m.py", "A.f")
+    assert sorted(before) == sorted(body) == [3, 7]
+    assert [line for line in before if before[line] != body[line]] == [7], "what is inside a function is a part of it"
+    assert before == default, "a default is no part of it"
+    assert codes(PROPERTY, "m.py", "f") == {}
 
 
 def test_a_copy_imports_itself_and_what_is_installed_in_the_tree_it_is_a_copy_of() -> None:
