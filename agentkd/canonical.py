@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from agentkd.names import Digest
+
 
 class FrozenData(BaseModel):
     """Immutable plain data with a canonical form. Unknown fields are errors, and so are numbers that are not finite."""
@@ -22,7 +24,7 @@ class FrozenData(BaseModel):
         return self.model_dump(mode="json")
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """SHA-256 (hex) of the canonical JSON."""
         return digest(self.canonical())
 
@@ -45,19 +47,19 @@ def encode(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def digest(value: Any) -> str:
+def digest(value: Any) -> Digest:
     """SHA-256 (hex) of the canonical JSON of plain data."""
     return digest_bytes(encode(value))
 
 
-def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+def digest_bytes(data: bytes | bytearray | memoryview) -> Digest:
     """SHA-256 (hex) of bytes."""
-    return hashlib.sha256(data).hexdigest()
+    return Digest(hashlib.sha256(data).hexdigest())
 
 
-def digest_file(file: BufferedReader) -> str:
+def digest_file(file: BufferedReader) -> Digest:
     """SHA-256 (hex) of an open file, which is never loaded whole."""
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def new_digest() -> "hashlib._Hash":

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from agentkd.names import AgentName, Digest
+
 
 class AgentKDError(Exception):
     """Anything agentkd refuses or cannot do. ``exit_code`` is what the command line ends with."""
@@ -144,7 +146,7 @@ class ReplyTimeoutError(ExchangeError):
 class AgentLostError(ExchangeError):
     """An agent's process ended or stopped making progress while it held work."""
 
-    def __init__(self, agent: str, last_seen_s: float, exit_code: int | None, stderr_tail: str = "") -> None:
+    def __init__(self, agent: AgentName, last_seen_s: float, exit_code: int | None, stderr_tail: str = "") -> None:
         self.agent, self.last_seen_s, self.agent_exit_code, self.stderr_tail = agent, last_seen_s, exit_code, stderr_tail
         text = f"agent {agent} was lost (last seen {last_seen_s:.1f} s ago, exit code {exit_code})"
         super().__init__(f"{text}\n{stderr_tail}" if stderr_tail else text)
@@ -196,7 +198,7 @@ class ArtifactNotFoundError(ArtifactError):
 class ArtifactCorruptError(ArtifactError):
     """Stored or received bytes do not have the digest they are named by."""
 
-    def __init__(self, place: Path | str, expected: str, actual: str) -> None:
+    def __init__(self, place: Path | str, expected: Digest, actual: Digest) -> None:
         self.place, self.expected, self.actual = str(place), expected, actual
         super().__init__(f"{place} is damaged: expected SHA-256 {expected}, found {actual}; remove it to have it made again")
 

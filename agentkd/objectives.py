@@ -172,7 +172,8 @@ class _Tapped(Scheduled):
     taps: Taps
 
     def __init__(self, taps: dict[str, str] | None = None, **fields: Any) -> None:
-        super().__init__(**({"taps": taps} if taps is not None else {}), **fields)
+        given: dict[str, Any] = {} if taps is None else {"taps": taps}
+        super().__init__(**given, **fields)
 
 
 class Features(_Tapped):

@@ -156,7 +156,7 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
         joined_s = time.monotonic() - began
         print(f"{num_agents} agents joined in {joined_s:.1f} s", flush=True)
         events.clear()
-        tasks = {made.digest: made for made in map(task, range(num_agents))}
+        tasks = {made.key: made for made in map(task, range(num_agents))}
         next_number, started = num_agents, time.monotonic()
         crew.want((key, made, key[:8]) for key, made in tasks.items())
         cpu, counted, shown = sum(process.cpu_times()[:2]), crew.counters.messages_received, started
@@ -171,8 +171,8 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
                 if time.monotonic() < deadline:
                     made = task(next_number)
                     next_number += 1
-                    tasks[made.digest] = made
-                    fresh.append((made.digest, made, "task"))
+                    tasks[made.key] = made
+                    fresh.append((made.key, made, "task"))
             crew.want(fresh)
             if time.monotonic() - shown > 30:
                 shown = time.monotonic()

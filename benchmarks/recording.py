@@ -45,7 +45,7 @@ class RecordedLesson(DirectLesson):
 
     def __init__(self, task: Task, feed: DatasetFeed, folder: RunFolder) -> None:
         super().__init__(task, feed, store=folder.store, device=CPU)
-        self._recorder = Recorder(folder.lesson(task.digest), folder.store)
+        self._recorder = Recorder(folder.lesson(task.key), folder.store)
 
     def fetch(self, step: int) -> Knowledge:
         for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):

@@ -72,7 +72,7 @@ def weights_of(place: Path) -> dict[str, str]:
     """Task digest to weights digest, of every record. Fails if a task is recorded twice."""
     with Journal(RunFolder(place).journal, read_only=True) as journal:
         records = list(journal.records())
-    found = {record.task.digest: record.result.weights for record in records}
+    found = {record.task.key: record.result.weights for record in records}
     assert len(found) == len(records), "a task was recorded twice"
     return found
 

@@ -74,6 +74,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
+from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.task import EpochResult, Mutual, Taught
 from agentkd.training.loop import Hooks
 
@@ -96,7 +97,7 @@ class AgentSettings:
     """
 
     join: str
-    coordinator_key: str
+    coordinator_key: PublicKey
     keys: KeyPair
     device: str
     threads: int
@@ -120,12 +121,12 @@ class Agent:
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
         self._asker = Asker()
         self._joined = threading.Event()
-        self._fences: dict[str, int] = {}
-        self._cancelled: set[tuple[str, int]] = set()
+        self._fences: dict[TaskKey, int] = {}
+        self._cancelled: set[tuple[TaskKey, int]] = set()
         self._progress = 0
         self._is_busy = False
         self._teacher: Teacher | None = None
-        self._given = self._over = ("", 0)  # the newest mutual task, and the last that ended; written by one thread each
+        self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
         self._audit = Audit(settings.audit)
         transport = find_transport(settings.transport)
         hello = HelloRequest(
@@ -135,7 +136,7 @@ class Agent:
             environment=environment(self.device),
         )
         self._coordinator = AdmittedPeer(
-            agent="coordinator",
+            agent=AgentName("coordinator"),
             endpoints=(settings.join,) if settings.join else (),
             public_key=settings.coordinator_key,
             may=EVERYTHING,
@@ -186,7 +187,7 @@ class Agent:
             is_for_partner = body.step is not None and body.weights == self._given[0] and self._given != self._over
             (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
-            self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), "")
+            self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), NO_DIGEST)
             self._work.put(delivery)
         elif self._asker.take(delivery):
             return
@@ -196,8 +197,8 @@ class Agent:
             if delivery.sender == self.settings.coordinator_key:
                 self._joined.set()
         elif isinstance(body, PeersEvent):
-            for key in self.post.grants.set_peers((*body.peers, self._coordinator)):
-                self.carrier.pool.peer_gone(key)
+            for public_key in self.post.grants.set_peers((*body.peers, self._coordinator)):
+                self.carrier.pool.peer_gone(public_key)
         elif isinstance(body, CancelRequest):
             self._cancelled.add((body.task, body.attempt))
         elif isinstance(body, StatusRequest):
@@ -214,7 +215,7 @@ class Agent:
         else:
             raise useless(delivery)
 
-    def _check_grant(self, delivery: Delivery, kind: str, digest: str) -> None:
+    def _check_grant(self, delivery: Delivery, kind: str, digest: TeacherId) -> None:
         try:
             self.post.grants.check(delivery.sender, kind)
         except RemoteProtocolError:
@@ -280,34 +281,35 @@ class Agent:
         images = _only_buffer(delivery)
         seconds, is_cached = 0.0, False
         if request.step is not None:
-            mutual.hand_over(self.folder.said(request.weights, request.step), delivery, self.post, self.carrier)
+            mutual.hand_over(self.folder.said(TaskKey(request.weights), request.step), delivery, self.post, self.carrier)
             return
+        weights = Digest(request.weights)
         if request.kind is KnowledgeKind.ASSESSMENT:
             raise ConfigError("assessments are asked for with AssessRequest")
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
-            answer = self._must_teach(request.weights).answer(request, images)
+            answer = self._must_teach(weights).answer(request, images)
             seconds, is_cached = answer.seconds, answer.is_cached
             piece, buffers = self.carrier.pack(delivery.sender, answer.parcel, request.ways)
-        elif self._teacher is not None and self._teacher.weights == request.weights:
+        elif self._teacher is not None and self._teacher.weights == weights:
             piece, buffers = self.carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
         else:
-            piece, buffers = self.carrier.pack_stored(delivery.sender, request.weights, request.ways)
+            piece, buffers = self.carrier.pack_stored(delivery.sender, weights, request.ways)
         self._audit.note(
             self.post.grants.find(delivery.sender),
             kind=str(request.kind),
-            digest=request.weights,
+            digest=weights,
             size_bytes=piece.size_bytes,
             way=str(piece.way),
             outcome="served",
         )
-        reply = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
+        reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self.post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _assess(self, delivery: Delivery, request: AssessRequest) -> AssessReply:
         images = _only_buffer(delivery)
         if images is None:
             raise RemoteProtocolError("an assessment needs the images as a buffer", Rule.BODY)
-        reply = self._must_teach("").assess(request, images)
+        reply = self._must_teach(NO_DIGEST).assess(request, images)
         self._audit.note(
             self.post.grants.find(delivery.sender),
             kind=str(KnowledgeKind.ASSESSMENT),
@@ -318,7 +320,7 @@ class Agent:
         )
         return reply
 
-    def _must_teach(self, weights: str) -> Teacher:
+    def _must_teach(self, weights: Digest) -> Teacher:
         if self._teacher is None:
             raise ArtifactNotFoundError(weights, "this agent, which teaches nothing now")
         return self._teacher
@@ -344,11 +346,11 @@ class Agent:
         if teacher is not None:
             teacher.close()
 
-    def _read_artifact(self, digest: str) -> bytes:
+    def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)
         return self.folder.store.get(digest)
 
-    def _obtain(self, digest: str) -> None:
+    def _obtain(self, digest: Digest) -> None:
         """Has an artifact in the store: from before, or else from the coordinator."""
         if digest in self.folder.store:
             return
@@ -421,7 +423,7 @@ class Agent:
             wait_s=request.wait_s,
         )
 
-    def _hooks(self, task: str, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
+    def _hooks(self, key: TaskKey, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
         last_said = 0.0
         last_miou: float | None = None
 
@@ -432,7 +434,7 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                event = TaskProgressEvent(task=task, attempt=attempt, step=step, steps=steps, loss=loss, miou=last_miou)
+                event = TaskProgressEvent(task=key, attempt=attempt, step=step, steps=steps, loss=loss, miou=last_miou)
                 self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:
@@ -473,6 +475,6 @@ def _only_buffer(delivery: Delivery) -> Buffer | None:
 
 def _as_reply(error: Exception, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
-    task, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else ("", 0)
+    key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return ErrorReply.of(error, task=task, attempt=attempt, code=OutOfMemoryError.code if is_memory else "")
+    return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "")

@@ -53,6 +53,7 @@ from agentkd.messages.bodies import (
     PeerAddress,
     TeacherMovedEvent,
 )
+from agentkd.names import NO_KEY, PublicKey
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Interview:
 
     def __init__(self, questions: Questions, asks: Asks, line: Line) -> None:
         self._questions, self._asks, self._line = questions, asks, line
-        self._asked: dict[int, tuple[int, str]] = {}  # by the number of a message: the asking, and who was asked
+        self._asked: dict[int, tuple[int, PublicKey]] = {}  # by the number of a message: the asking, and who was asked
         self._is_delivered = False
         self.num_requests, self.waited_s = 0, 0.0
         for place in questions.places:
@@ -146,7 +147,7 @@ class Interview:
 
     def _hear(self, delivery: Delivery) -> None:
         body = delivery.message.body
-        asking, asked = self._asked.get(delivery.message.parent_id, (0, ""))
+        asking, asked = self._asked.get(delivery.message.parent_id, (0, NO_KEY))
         if isinstance(body, TeacherMovedEvent):
             self._handle(Moved(body.weights, body.peer), time.monotonic())
         elif not isinstance(body, KnowledgeReply | ErrorReply):
@@ -191,9 +192,9 @@ class Interview:
 
     def _ask(self, action: Ask) -> None:
         request, buffers = self._asks.request(action.question, has_images=action.has_images)
-        key = action.place.public_key
-        number = self._line.post.send(key, request, buffers=buffers)
-        self._asked[number] = (action.asking, key)
+        asked = action.place.public_key
+        number = self._line.post.send(asked, request, buffers=buffers)
+        self._asked[number] = (action.asking, asked)
         self.num_requests += 1
 
     def _take(self, question: Question, delivery: Delivery) -> None:

@@ -26,6 +26,7 @@ from agentkd.messages.bodies import (
     KnowledgeKind,
     KnowledgeRequest,
 )
+from agentkd.names import Digest
 from agentkd.objectives import LOGITS, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import Distill, ExchangeSummary, Taught, TeacherReference
@@ -108,7 +109,7 @@ class DirectLesson:
             payloads.append(unpack(self._task, reference, parcel.view))
         return tuple(payloads)
 
-    def fetch_weights(self, weights: str) -> bytes:
+    def fetch_weights(self, weights: Digest) -> bytes:
         """A teacher's weights."""
         return self._store.get(weights)
 
@@ -173,6 +174,6 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
     )
 
 
-def request_digest(request: KnowledgeRequest) -> str:
+def request_digest(request: KnowledgeRequest) -> Digest:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
     return canonical.digest(request.model_dump(mode="json", exclude={"ways", "step"}))

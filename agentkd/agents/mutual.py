@@ -38,6 +38,7 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
     TaughtBy,
 )
+from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId
 from agentkd.objectives import LOGITS
 from agentkd.task import ExchangeSummary, Mutual
 from agentkd.training.loop import Knowledge
@@ -53,7 +54,7 @@ class MutualLesson:
 
     Args:
         folder: where what is said is kept.
-        partners: who does the other tasks now, by the digest of the task; who has ended may be missing.
+        partners: who does the other tasks now, by the key of the task; who has ended may be missing.
         inbox: deliveries meant for the student, requests of its partners among them.
         check: called while waiting; raises if the task is cancelled.
     """
@@ -71,10 +72,10 @@ class MutualLesson:
         check: Callable[[], None],
         wait_s: float = WAIT_S,
     ) -> None:
-        self._task, self._key, self._folder = task, task.digest, folder
+        self._task, self._key, self._folder = task, task.key, folder
         self._post, self._carrier, self._inbox = post, carrier, inbox
         self.terms, self._distillation = blend(task, feed).terms, task.distillation
-        self._partners = {partner.digest: partner.architecture.num_classes for partner in task.partner_tasks()}
+        self._partners = {partner.key: partner.architecture.num_classes for partner in task.partner_tasks()}
         conduct = Conduct(wait_s, silence_s=ASK_AGAIN_S, not_ready_s=NOT_YET_S, damaged_s=0.0, absent_s=NOT_YET_S)
         known = {partner.weights: partner.peer for partner in partners}
         questions = Questions(
@@ -82,9 +83,9 @@ class MutualLesson:
         )
         self._interview = Interview(questions, self, Line(post, carrier, inbox, check, NOT_YET_S))
         self._step = self._bytes = 0
-        self._weights = ""
+        self._weights = NO_DIGEST
         self._pending: list[Delivery] = []
-        self._heard: dict[str, Buffer] = {}
+        self._heard: dict[TeacherId, Buffer] = {}
 
     def attend(self, network: nn.Module) -> None:
         """The network that speaks in the next step, as its weights are before it sees the batch."""
@@ -104,7 +105,7 @@ class MutualLesson:
         """Nothing is known before the student has spoken."""
         return ()
 
-    def fetch_weights(self, weights: str) -> bytes:
+    def fetch_weights(self, weights: Digest) -> bytes:
         """Nobody's weights are inherited."""
         raise ArtifactNotFoundError(weights, "a mutual lesson")
 
@@ -175,11 +176,11 @@ class MutualLesson:
 
     def lies_here(self, question: Question) -> bool:
         """Whether a partner has left behind in this folder what it said in the step."""
-        return self._folder.said(question.teacher, question.step).is_file()
+        return self._folder.said(TaskKey(question.teacher), question.step).is_file()
 
     def repeat(self, question: Question) -> None:
         """Takes what a partner left behind."""
-        self._heard[question.teacher] = self._folder.said(question.teacher, question.step).read_bytes()
+        self._heard[question.teacher] = self._folder.said(TaskKey(question.teacher), question.step).read_bytes()
 
     def drop(self, question: Question) -> None:
         """What was said in a step that is passed over."""
@@ -191,7 +192,7 @@ class MutualLesson:
             self._pending.append(delivery)
             self._answer_pending()
 
-    def _understand(self, data: Buffer, key: str) -> Tensor:
+    def _understand(self, data: Buffer, key: TaskKey) -> Tensor:
         """A partner's logits [N,K,h,w].
 
         Raises:
@@ -206,13 +207,13 @@ class MutualLesson:
         return logits
 
 
-def weights_digest(architecture: Architecture, network: nn.Module) -> str:
+def weights_digest(architecture: Architecture, network: nn.Module) -> Digest:
     """The digest that the network's weights would have as an artifact."""
     return digest_bytes(encode_weights(architecture, dict(network.state_dict())))
 
 
 @torch.no_grad()
-def speak(outputs: Outputs, codec: str, max_kl: float, weights: str) -> bytes:
+def speak(outputs: Outputs, codec: str, max_kl: float, weights: Digest) -> bytes:
     """A student's logits as it says them, with the digest of the weights that made them."""
     logits = payloads.reduce(LOGITS, outputs)
     return tensors.encode(codecs.write(LOGITS.name, logits, codec, max_kl=max_kl), {"kind": "soft_targets", "weights": weights})

@@ -19,6 +19,7 @@ from agentkd.errors import (
     TaskCancelledError,
 )
 from agentkd.messages.bodies import ErrorReply, PeerAddress
+from agentkd.names import TeacherId
 
 WEIGHTS = -1  # asked for instead of a step: the teacher's weights themselves
 
@@ -75,9 +76,9 @@ class Conduct:
 
 @dataclass(frozen=True, order=True)
 class Question:
-    """What a teacher (digest of its weights, or of its task) makes of a step; or its ``WEIGHTS``."""
+    """What a teacher makes of a step; or its ``WEIGHTS``."""
 
-    teacher: str
+    teacher: TeacherId
     step: int
 
 
@@ -97,7 +98,7 @@ class Want:
 class WantWeights:
     """A teacher's weights are needed now."""
 
-    teacher: str
+    teacher: TeacherId
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Refused:
 class Moved:
     """A teacher is elsewhere now, or is somewhere at last."""
 
-    teacher: str
+    teacher: TeacherId
     place: PeerAddress
 
 
@@ -244,12 +245,12 @@ class Questions:
         num_steps: of the lesson; nothing is asked beyond.
     """
 
-    def __init__(self, places: Mapping[str, PeerAddress | None], conduct: Conduct, *, num_steps: int) -> None:
+    def __init__(self, places: Mapping[TeacherId, PeerAddress | None], conduct: Conduct, *, num_steps: int) -> None:
         self._places, self._conduct, self._num_steps = dict(places), conduct, num_steps
         self._due: dict[Question, float] = {}  # open questions, and when each is asked (again)
         self._askings: dict[int, _Asking] = {}
         self._answered: set[Question] = set()
-        self._without_data: set[str] = set()
+        self._without_data: set[TeacherId] = set()
         self._wanted: tuple[Question, ...] = ()
         self._is_peek = self._is_over = False
         self._since = 0.0

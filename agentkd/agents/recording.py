@@ -18,6 +18,7 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
 from agentkd.errors import StorageError
+from agentkd.names import Digest
 
 MAX_PENDING = 64
 POLL_S = 0.5
@@ -66,7 +67,7 @@ class Recorder:
         self.waited_s += time.monotonic() - started
         self._raise()
 
-    def finish(self) -> str:
+    def finish(self) -> Digest:
         """Waits until everything is stored, and stores the recording; returns its digest. The list stays.
 
         Raises:
@@ -121,7 +122,7 @@ class Recorder:
                 os.fsync(file.fileno())
 
 
-def recorded(records: Iterable[str], store: Store) -> dict[str, Told]:
+def recorded(records: Iterable[Digest], store: Store) -> dict[Digest, Told]:
     """By the digest of a request, what was answered in these recordings.
 
     Raises:

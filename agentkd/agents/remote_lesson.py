@@ -18,7 +18,8 @@ from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaughtBy, Way
-from agentkd.task import Distill, ExchangeSummary
+from agentkd.names import NO_DIGEST, Digest, TeacherId
+from agentkd.task import Distill, ExchangeSummary, TeacherReference
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs
 
@@ -55,15 +56,15 @@ class RemoteLesson:
         inbox: "queue.Queue[Delivery]",
         check: Callable[[], None],
         total_steps: int,
-        obtain: Callable[[str], bytes],
-        recorded: Mapping[str, Told] | None = None,
+        obtain: Callable[[Digest], bytes],
+        recorded: Mapping[Digest, Told] | None = None,
         recorder: Recorder | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
         self._task, self._feed, self._carrier = task, feed, carrier
         self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder
         self.terms = blend(task, feed).terms
-        self._references = {teacher.weights: teacher for teacher in task.teachers}
+        self._references: dict[TeacherId, TeacherReference] = {teacher.weights: teacher for teacher in task.teachers}
         self._taught_by = {taught.weights: taught.peer for taught in teachers}
         conduct = Conduct(
             wait_s,
@@ -77,7 +78,7 @@ class RemoteLesson:
         self._questions = Questions(places, conduct, num_steps=total_steps)
         self._interview = Interview(self._questions, self, Line(post, carrier, inbox, check, POLL_S))
         self._answers: dict[Question, tuple[dict[str, Tensor], Fetched]] = {}
-        self._inherited: dict[str, bytes] = {}
+        self._inherited: dict[TeacherId, bytes] = {}
         self._in_use: list[Fetched] = []
         self._bytes = self._cached = self._served = 0
         self._teacher_s = self._saved_s = 0.0
@@ -100,7 +101,7 @@ class RemoteLesson:
             cached=self._cached,
             recorded=self._served,
             saved_s=self._saved_s,
-            record=self._recorder.finish() if self._recorder else "",
+            record=self._recorder.finish() if self._recorder else NO_DIGEST,
             kept_s=self._recorder.waited_s if self._recorder else 0.0,
         )
 
@@ -126,7 +127,7 @@ class RemoteLesson:
         self._want(step, is_peek=True)
         return tuple(self._answers[Question(reference.weights, step)][0] for reference in self._task.teachers)
 
-    def fetch_weights(self, weights: str) -> bytes:
+    def fetch_weights(self, weights: Digest) -> bytes:
         """A teacher's weights, asked of the teacher itself, if it is there, and checked against their digest."""
         if weights not in self._taught_by:
             return self._obtain(weights)
@@ -180,7 +181,7 @@ class RemoteLesson:
         self._answers[question] = unpack(self._task, self._references[question.teacher], fetched.data), fetched
         if self._recorder:
             size = reply.piece.size_bytes
-            told = Told(question.teacher, question.step, self._digest(question), "", size, reply.teacher_s)
+            told = Told(reply.weights, question.step, self._digest(question), NO_DIGEST, size, reply.teacher_s)
             self._recorder.keep(told, bytes(fetched.data))
         self._bytes += reply.piece.size_bytes
         self._teacher_s += reply.teacher_s
@@ -197,5 +198,5 @@ class RemoteLesson:
     def _request(self, question: Question) -> KnowledgeRequest:
         return lesson_request(self._task, self._feed, self._references[question.teacher], question.step)
 
-    def _digest(self, question: Question) -> str:
+    def _digest(self, question: Question) -> Digest:
         return request_digest(self._request(question))

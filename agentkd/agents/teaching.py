@@ -20,6 +20,7 @@ from agentkd.knowledge.energy import energy, known_fraction
 from agentkd.knowledge.weights import load_weights
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
 from agentkd.objectives import LOGITS
 from agentkd.task import DataSource
@@ -50,7 +51,7 @@ class Teacher:
     def __init__(
         self,
         architecture: Architecture,
-        weights: str,
+        weights: Digest,
         data: DataSource | None,
         *,
         stored: Buffer,
@@ -65,7 +66,7 @@ class Teacher:
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
         load_weights(self._network, self.weights_parcel.view)
-        self._answers: OrderedDict[str, tuple[Parcel, float]] = OrderedDict()
+        self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
         self._known_below: float | None = None
 
@@ -88,11 +89,11 @@ class Teacher:
             RemoteProtocolError: the images are no tensors that may be.
         """
         self._agree(request, has_images=images is not None)
-        pixels = canonical.digest_bytes(images) if images is not None else ""
-        key = canonical.digest([request.model_dump(mode="json", exclude={"ways"}), pixels])
-        if key in self._answers:
-            self._answers.move_to_end(key)
-            parcel, seconds = self._answers[key]
+        pixels = canonical.digest_bytes(images) if images is not None else NO_DIGEST
+        asked = canonical.digest([request.model_dump(mode="json", exclude={"ways"}), pixels])
+        if asked in self._answers:
+            self._answers.move_to_end(asked)
+            parcel, seconds = self._answers[asked]
             return Answer(parcel, seconds, is_cached=True)
         started = time.monotonic()
         inputs = self._decode_images(images) if images is not None else self._view_images(request)
@@ -100,13 +101,13 @@ class Teacher:
         layout = tensors.plan(taught)
         parcel = self._allocate(layout.size_bytes)
         tensors.write(taught, layout, parcel.view)
-        self._answers[key] = (parcel, time.monotonic() - started)
+        self._answers[asked] = (parcel, time.monotonic() - started)
         self._cached_bytes += parcel.size_bytes
         while self._cached_bytes > CACHED_BYTES and len(self._answers) > 1:
             _, (dropped, _) = self._answers.popitem(last=False)
             self._cached_bytes -= dropped.size_bytes
             dropped.close()
-        return Answer(parcel, self._answers[key][1], is_cached=False)
+        return Answer(parcel, self._answers[asked][1], is_cached=False)
 
     def assess(self, request: AssessRequest, images: Buffer) -> AssessReply:
         """What this network makes of the images.
@@ -135,7 +136,7 @@ class Teacher:
         dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
             TeachingContract(weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset),
-            TeachingContract(weights=request.weights, num_classes=request.num_classes, dataset=request.dataset),
+            TeachingContract(weights=Digest(request.weights), num_classes=request.num_classes, dataset=request.dataset),
         )
 
     def _view_images(self, request: KnowledgeRequest) -> Tensor:

@@ -22,6 +22,7 @@ from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import encode_weights, inherit_weights, load_weights
+from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
@@ -58,7 +59,7 @@ class TaskTeaching(Teaching, Protocol):
     """The teaching of a task: it can be looked into beforehand, hands over a teacher's weights, and says what it cost."""
 
     def peek(self, step: int) -> Knowledge: ...
-    def fetch_weights(self, weights: str) -> Buffer: ...
+    def fetch_weights(self, weights: Digest) -> Buffer: ...
     def summary(self) -> ExchangeSummary: ...
 
 
@@ -142,7 +143,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         plan,
         device=at.device,
         checkpoint=at.checkpoint,
-        task=task.digest,
+        task=task.key,
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
     )

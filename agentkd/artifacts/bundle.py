@@ -17,6 +17,7 @@ from agentkd import canonical
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError
+from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -31,7 +32,7 @@ class Written:
 
     num_files: int
     size_bytes: int
-    sha256: str
+    sha256: Digest
     num_left_out: int = 0
 
 
@@ -120,7 +121,7 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
     if unsafe or packed:
         return [Finding(repr((unsafe + packed)[0][:100]), "is not a name, or not packed, as in a bundle")]
     lines = [line.partition("  ") for line in archive.read(MANIFEST).decode().splitlines()]
-    listed = {name: digest for digest, _, name in lines}
+    listed = {name: Digest(digest) for digest, _, name in lines}
     problems = [Finding(name, "is in the manifest and not in the bundle") for name in sorted(listed.keys() - set(names))]
     for name in names:
         if name == MANIFEST:
@@ -178,11 +179,11 @@ def _write_files(files: "Mapping[str, Path | bytes | _Entry]", stream: "_Sink") 
                     target.write(chunk)
 
 
-def _digest(file: IO[bytes]) -> str:
+def _digest(file: IO[bytes]) -> Digest:
     made = canonical.new_digest()
     while chunk := file.read(CHUNK_BYTES):
         made.update(chunk)
-    return made.hexdigest()
+    return Digest(made.hexdigest())
 
 
 class _Entry:

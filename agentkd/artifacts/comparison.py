@@ -5,6 +5,7 @@ from typing import Any
 
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.names import Digest, TaskKey
 
 Difference = tuple[str, Any, Any]
 PROVENANCE = ("agentkd", "code", "project", "packages", "python", "platform", "processor", "cores", "devices", "settings")
@@ -14,10 +15,10 @@ PROVENANCE = ("agentkd", "code", "project", "packages", "python", "platform", "p
 class Same:
     """A task that both runs did: its result in each."""
 
-    task: str
+    task: TaskKey
     label: str
     miou: tuple[float, float]
-    weights: tuple[str, str]
+    weights: tuple[Digest, Digest]
 
     @property
     def is_identical(self) -> bool:
@@ -63,7 +64,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
             experiments.append(journal.get_meta("experiment") or {})
             last = next(reversed(journal.sittings().values()), {})
             environments.append({name: last.get(name) for name in PROVENANCE})
-            histories.append({record.task.digest: record for record in journal.records()})
+            histories.append({record.task.key: record for record in journal.records()})
     a, b = histories
     same = tuple(
         Same(

@@ -10,6 +10,7 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import SUFFIX
 from agentkd.errors import StorageError
+from agentkd.names import NO_DIGEST, Digest
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def find_garbage(folder: RunFolder) -> Garbage:
     """Looks through a run folder; nobody may work in it meanwhile."""
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         records = list(journal.records())
-        pretrained = set((journal.get_meta("pretrained") or {}).values())
+        pretrained = {Digest(given) for given in (journal.get_meta("pretrained") or {}).values()}
     needed = {digest for record in records for digest in (*record.result.artifacts, *(d for _, d in record.task.references()))}
     told = _told(folder, records)
     unfinished = _unfinished(folder)
@@ -75,8 +76,8 @@ def find_garbage(folder: RunFolder) -> Garbage:
     files = [path for path in sorted(folder.store.place.rglob("*")) if path.is_file()]
     unreferenced = tuple(path for path in files if path.suffix != SUFFIX or path.stem not in kept)
     pieces = {piece for listed in told.values() for piece in listed} - needed
-    traces = {record.result.trace for record in records} - {""}
-    pictures = {record.result.predictions for record in records} - {""}
+    traces = {record.result.trace for record in records} - {NO_DIGEST}
+    pictures = {record.result.predictions for record in records} - {NO_DIGEST}
     taught = _sparable(folder, f"what teachers told in {len(told)} lessons", "they need teachers to be replayed", pieces)
     others = (
         _sparable(folder, "class maps of evaluations", "the report shows no pictures", pictures),
@@ -101,9 +102,9 @@ def remove(files: Iterable[Path]) -> int:
     return count
 
 
-def _told(folder: RunFolder, records: Iterable[Record]) -> dict[str, set[str]]:
+def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Digest]]:
     """The pieces of each recorded lesson."""
-    listed = {record.result.exchange.record for record in records if record.result.exchange} - {""}
+    listed = {record.result.exchange.record for record in records if record.result.exchange} - {NO_DIGEST}
     return {
         digest: {told.piece for told in recordings.decode(folder.store.get(digest))}
         for digest in listed
@@ -111,12 +112,12 @@ def _told(folder: RunFolder, records: Iterable[Record]) -> dict[str, set[str]]:
     }
 
 
-def _unfinished(folder: RunFolder) -> set[str]:
+def _unfinished(folder: RunFolder) -> set[Digest]:
     """What unfinished lessons have stored already."""
     lists = folder.checkpoints.glob("*.lesson.jsonl")
     return {told.piece for path in lists for told in recordings.read_list(path)}
 
 
-def _sparable(folder: RunFolder, what: str, price: str, digests: Iterable[str]) -> Sparable:
+def _sparable(folder: RunFolder, what: str, price: str, digests: Iterable[Digest]) -> Sparable:
     paths = (folder.store.path(digest) for digest in sorted(digests))
     return Sparable(what, price, tuple(path for path in paths if path.is_file()))

@@ -9,36 +9,37 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.recordings import Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ArtifactError, ConfigError
+from agentkd.names import Digest
 
 MIN_PREFIX = 4
 
 
 class History:
-    """All records in their order. ``by_task`` has them by digest."""
+    """All records in their order. ``by_task`` has them by the task's key."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self.by_task = {record.task.digest: record for record in records}
-        self._makers: dict[str, Record] = {}
+        self.by_task = {record.task.key: record for record in records}
+        self._makers: dict[Digest, Record] = {}
         for record in self.by_task.values():
             for digest in record.result.artifacts:
                 self._makers.setdefault(digest, record)
 
-    def maker(self, artifact: str) -> Record | None:
+    def maker(self, artifact: Digest) -> Record | None:
         """The first record that made an artifact; ``None`` if it came from outside."""
         return self._makers.get(artifact)
 
-    def find(self, digest: str) -> Record:
-        """The record of a task, or of what it made, by the first characters of either digest.
+    def find(self, beginning: str) -> Record:
+        """The record of a task, or of what it made, by the first characters of either name.
 
         Raises:
             ConfigError: there is none, or more than one.
         """
-        found = {key: record for key, record in self.by_task.items() if key.startswith(digest)}
-        found |= {r.task.digest: r for made, r in self._makers.items() if made.startswith(digest)}
-        if len(digest) < MIN_PREFIX or len(found) != 1:
+        found = {key: record for key, record in self.by_task.items() if key.startswith(beginning)}
+        found |= {r.task.key: r for made, r in self._makers.items() if made.startswith(beginning)}
+        if len(beginning) < MIN_PREFIX or len(found) != 1:
             count = f"{len(found)} tasks begin so" if found else "no task, and nothing that one made, begins so"
             raise ConfigError(
-                f"{digest!r}: {count}; give at least {MIN_PREFIX} characters of one, as agentkd lineage prints them"
+                f"{beginning!r}: {count}; give at least {MIN_PREFIX} characters of one, as agentkd lineage prints them"
             )
         return next(iter(found.values()))
 

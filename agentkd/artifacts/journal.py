@@ -17,6 +17,7 @@ from typing import Any
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
+from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.task import Task, TaskResult, read_task
 
 SCHEMA_VERSION = 2
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS asks (
     PRIMARY KEY (study, trial)
 ) STRICT;
 """
-NO_RECORD = ""
+NO_RECORD = NO_DIGEST
 Asks = dict[str, dict[int, tuple[int, ...]]]
 
 
@@ -56,10 +57,10 @@ class Record:
 
     task: Task
     result: TaskResult
-    agent: str
+    agent: AgentName
     attempts: int
     label: str = ""
-    teachers: tuple[tuple[str, str], ...] = ()
+    teachers: tuple[tuple[Digest, AgentName], ...] = ()
     at: str = field(default="", compare=False)
 
     @property
@@ -75,12 +76,12 @@ class Row:
     """A record as it stands in the journal: texts, and the digest that covers them and the record before."""
 
     number: int
-    task: str
+    task: TaskKey
     inputs: str
     outputs: str
     circumstances: str
     sitting: int
-    digest: str
+    digest: Digest
 
     @property
     def record(self) -> Record:
@@ -93,14 +94,14 @@ class Row:
         return Record(
             read_task(json.loads(self.inputs)),
             TaskResult.model_validate_json(self.outputs),
-            how["agent"],
+            AgentName(how["agent"]),
             how["attempts"],
             how["label"],
-            tuple((weights, agent) for weights, agent in how["teachers"]),
+            tuple((Digest(weights), AgentName(agent)) for weights, agent in how["teachers"]),
             how["at"],
         )
 
-    def expected_digest(self, previous: str, provenance: str) -> str:
+    def expected_digest(self, previous: Digest, provenance: str) -> Digest:
         """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
         return _chain(previous, self.inputs, self.outputs, self.circumstances, provenance)
 
@@ -157,7 +158,7 @@ class Journal:
 
     def _has(self, record: Record) -> bool:
         """Whether a task is recorded, with these weights."""
-        key = record.task.digest
+        key = record.task.key
         known = self.find(key)
         if known is not None and known.weights != record.result.weights:
             raise ArtifactError(f"task {key} gave weights {record.result.weights} after {known.weights}: not deterministic")
@@ -169,7 +170,7 @@ class Journal:
         digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
         self._connection.execute(
             "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
-            (record.task.digest, inputs, outputs, how, sitting, digest),
+            (record.task.key, inputs, outputs, how, sitting, digest),
         )
 
     def note_asks(self, asks: Asks) -> None:
@@ -185,9 +186,9 @@ class Journal:
             found.setdefault(study, {})[trial] = tuple(json.loads(seen))
         return found
 
-    def find(self, task: str) -> TaskResult | None:
-        """The result recorded for a task digest."""
-        row = self._connection.execute("SELECT outputs FROM records WHERE task = ?", (task,)).fetchone()
+    def find(self, key: TaskKey) -> TaskResult | None:
+        """The result recorded for a task."""
+        row = self._connection.execute("SELECT outputs FROM records WHERE task = ?", (key,)).fetchone()
         return TaskResult.model_validate_json(row[0]) if row else None
 
     def records(self) -> Iterator[Record]:
@@ -266,5 +267,5 @@ def _text(value: Any) -> str:
     return canonical.encode(value).decode()
 
 
-def _chain(previous: str, inputs: str, outputs: str, circumstances: str, provenance: str) -> str:
+def _chain(previous: Digest, inputs: str, outputs: str, circumstances: str, provenance: str) -> Digest:
     return canonical.digest([previous, inputs, outputs, circumstances, provenance])

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
+from agentkd.names import Digest, TaskKey
 from agentkd.task import Taught, Training
 
 
@@ -15,13 +16,13 @@ class Ancestor:
 
     Args:
         relation: what it was for whoever came from it: ``is taught by weights`` ...; empty for the network asked about.
-        digest: of the artifact.
+        name: digest of the artifact; of a task that made none, its key.
         record: the task that made it; ``None`` if it came from outside.
         is_repeated: its own ancestors stand further up.
     """
 
     relation: str
-    digest: str
+    name: Digest | TaskKey
     record: Record | None
     ancestors: tuple["Ancestor", ...] = ()
     is_repeated: bool = False
@@ -33,33 +34,35 @@ class Ancestor:
             yield from ancestor.walk()
 
 
-def trace_back(digest: str, history: History) -> Ancestor:
+def trace_back(beginning: str, history: History) -> Ancestor:
     """The tree of what led to a network, or to anything else that a task made.
 
     Args:
-        digest: of the artifact or of the task, or its first characters.
+        beginning: the digest of the artifact or the task's key, or its first characters.
         history: of the run.
 
     Raises:
         ConfigError: nothing begins so.
     """
-    record = history.find(digest)
-    made = next((one for one in record.result.artifacts if one.startswith(digest)), record.result.weights)
-    return _ancestor("", made or record.task.digest, record, history, set())
+    record = history.find(beginning)
+    made = next((one for one in record.result.artifacts if one.startswith(beginning)), record.result.weights)
+    return _ancestor("", made or record.task.key, record, history, set())
 
 
-def _ancestor(relation: str, digest: str, record: Record | None, history: History, known: set[str]) -> Ancestor:
-    if record is None or digest in known:
-        return Ancestor(relation, digest, record, is_repeated=record is not None)
-    known.add(digest)
+def _ancestor(
+    relation: str, name: Digest | TaskKey, record: Record | None, history: History, known: set[Digest | TaskKey]
+) -> Ancestor:
+    if record is None or name in known:
+        return Ancestor(relation, name, record, is_repeated=record is not None)
+    known.add(name)
     before = [
         _ancestor(what, needed, history.maker(needed), history, known) for what, needed in dict.fromkeys(record.task.references())
     ]
     for partner in record.task.partner_tasks():
-        other = history.by_task.get(partner.digest)
+        other = history.by_task.get(partner.key)
         if other is not None and other.result.weights not in known:
             before.append(Ancestor("learned together with", other.result.weights, other, is_repeated=True))
-    return Ancestor(relation, digest, record, tuple(before))
+    return Ancestor(relation, name, record, tuple(before))
 
 
 def describe(ancestor: Ancestor) -> list[str]:
@@ -69,7 +72,7 @@ def describe(ancestor: Ancestor) -> list[str]:
         return ["came from outside this run"]
     task, result = record.task, record.result
     seed = f", seed {task.seed}" if isinstance(task, Training) else ""
-    lines = [f"{record.label or task.kind} (task {task.digest[:12]}{seed})"]
+    lines = [f"{record.label or task.kind} (task {task.key[:12]}{seed})"]
     if ancestor.is_repeated:
         return [*lines, "as above"]
     settings = ", ".join(f"{name}={value}" for name, value in task.architecture.settings.items())
@@ -91,8 +94,8 @@ def as_data(ancestor: Ancestor) -> dict[str, Any]:
     record = ancestor.record
     return {
         "relation": ancestor.relation,
-        "digest": ancestor.digest,
-        "task": record.task.digest if record else None,
+        "digest": ancestor.name,
+        "task": record.task.key if record else None,
         "label": record.label if record else "",
         "inputs": record.task.canonical() if record and not ancestor.is_repeated else None,
         "miou": record.result.miou if record else None,

@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.errors import ArtifactError
+from agentkd.names import Digest
 from agentkd.task import Distill, Task, TaskResult
 
 GIB = 1024**3
@@ -32,10 +33,10 @@ class Told:
         teacher_s: seconds that the teacher took for it.
     """
 
-    weights: str
+    weights: Digest
     step: int
-    request: str
-    piece: str
+    request: Digest
+    piece: Digest
     size_bytes: int
     teacher_s: float
 
@@ -96,7 +97,7 @@ def decode(data: bytes) -> tuple[Told, ...]:
     """
     try:
         columns = load(data)
-        digests = {name: [bytes(row).hex() for row in columns[name]] for name in ("weights", "request", "piece")}
+        digests = {name: [Digest(bytes(row).hex()) for row in columns[name]] for name in ("weights", "request", "piece")}
         numbers = (columns[name].tolist() for name in ("step", "size_bytes", "teacher_s"))
         return tuple(
             Told(weights=weights, step=step, request=request, piece=piece, size_bytes=size, teacher_s=seconds)
@@ -122,21 +123,21 @@ def read_list(path: Path) -> list[Told]:
 
 def _is_whole(rows: Iterable[Told], num_teachers: int) -> bool:
     """Whether nothing is missing: after a power cut the list may lack steps, which are then asked again."""
-    steps: dict[str, set[int]] = {}
+    steps: dict[Digest, set[int]] = {}
     for told in rows:
         steps.setdefault(told.weights, set()).add(told.step)
     return len(steps) == num_teachers and all(seen == set(range(len(seen))) for seen in steps.values())
 
 
-def _digests(values: list[str]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _digests(values: list[Digest]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     return np.frombuffer(b"".join(bytes.fromhex(value) for value in values), dtype=np.uint8).reshape(len(values), 32)
 
 
 @dataclass(frozen=True)
 class _Lesson:
-    record: str
+    record: Digest
     epochs: int
-    pieces: dict[str, int]
+    pieces: dict[Digest, int]
 
 
 class Recordings:
@@ -148,9 +149,9 @@ class Recordings:
 
     def __init__(self, store: Store, *, max_bytes: int = 4 * GIB) -> None:
         self._store, self._max_bytes = store, max_bytes
-        self._lessons: dict[str, _Lesson] = {}
-        self._of: dict[str, list[str]] = {}
-        self._uses: Counter[str] = Counter()
+        self._lessons: dict[Digest, _Lesson] = {}
+        self._of: dict[Digest, list[Digest]] = {}
+        self._uses: Counter[Digest] = Counter()
         self.size_bytes = 0
         self._num_dropped = self._num_served = 0
         self._saved_s = self._kept_s = 0.0
@@ -177,9 +178,9 @@ class Recordings:
         for teacher in task.teachers:
             self._of.setdefault(task.lesson_digest(teacher), []).append(exchange.record)
 
-    def find(self, task: Task) -> tuple[tuple[str, ...], frozenset[str]]:
+    def find(self, task: Task) -> tuple[tuple[Digest, ...], frozenset[Digest]]:
         """Recordings that hold answers for a task, and the weights of those teachers that need not be asked at all."""
-        records: dict[str, None] = {}
+        records: dict[Digest, None] = {}
         spared = set()
         if not isinstance(task, Distill):
             return (), frozenset()
@@ -194,7 +195,7 @@ class Recordings:
                     spared.add(teacher.weights)
         return tuple(records), frozenset(spared)
 
-    def collect(self, in_use: Iterable[str] = ()) -> tuple[str, ...]:
+    def collect(self, in_use: Iterable[Digest] = ()) -> tuple[Digest, ...]:
         """Drops the pieces of the oldest lessons that are not in use until the rest fits; returns those lessons' recordings.
 
         The lists stay: they still say what was told, and ``verify`` can say what is missing.
@@ -222,7 +223,7 @@ class Recordings:
             kept_s=self._kept_s,
         )
 
-    def _drop(self, pieces: dict[str, int]) -> None:
+    def _drop(self, pieces: dict[Digest, int]) -> None:
         self._uses.subtract(pieces.keys())
         for piece in [piece for piece in pieces if not self._uses[piece]]:
             del self._uses[piece]

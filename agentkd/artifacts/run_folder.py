@@ -8,6 +8,7 @@ from types import TracebackType
 
 from agentkd.artifacts.store import Store
 from agentkd.errors import ArtifactError, StorageError
+from agentkd.names import TaskKey
 
 
 class RunFolder:
@@ -27,17 +28,17 @@ class RunFolder:
         self.contact = place / "contact.json"
         self.visitors = self.keys / "visitors"
 
-    def checkpoint(self, task: str) -> Path:
+    def checkpoint(self, key: TaskKey) -> Path:
         """Where the unfinished state of a task lies."""
-        return self.checkpoints / f"{task}.safetensors"
+        return self.checkpoints / f"{key}.safetensors"
 
-    def lesson(self, task: str) -> Path:
+    def lesson(self, key: TaskKey) -> Path:
         """Where the list of what was recorded of an unfinished lesson lies."""
-        return self.checkpoints / f"{task}.lesson.jsonl"
+        return self.checkpoints / f"{key}.lesson.jsonl"
 
-    def said(self, task: str, step: int) -> Path:
+    def said(self, key: TaskKey, step: int) -> Path:
         """Where a student of a mutual lesson leaves what it said in a step."""
-        return self.checkpoints / f"{task}.said" / f"{step}.safetensors"
+        return self.checkpoints / f"{key}.said" / f"{step}.safetensors"
 
     def sweep(self) -> None:
         """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
@@ -45,11 +46,11 @@ class RunFolder:
         for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
             stale.unlink(missing_ok=True)
 
-    def clear(self, task: str) -> None:
+    def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
-        self.checkpoint(task).unlink(missing_ok=True)
-        self.lesson(task).unlink(missing_ok=True)
-        shutil.rmtree(self.said(task, 0).parent, ignore_errors=True)
+        self.checkpoint(key).unlink(missing_ok=True)
+        self.lesson(key).unlink(missing_ok=True)
+        shutil.rmtree(self.said(key, 0).parent, ignore_errors=True)
 
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run.

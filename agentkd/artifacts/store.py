@@ -9,6 +9,7 @@ from types import TracebackType
 
 from agentkd import canonical
 from agentkd.errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
+from agentkd.names import Digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SUFFIX = ".safetensors"
@@ -20,16 +21,16 @@ class Store:
     def __init__(self, place: Path) -> None:
         self.place = place
 
-    def path(self, digest: str) -> Path:
+    def path(self, digest: Digest) -> Path:
         """Where an artifact lies, or would lie."""
         if not DIGEST.fullmatch(digest):
             raise ArtifactNotFoundError(digest[:80], self.place)
         return self.place / digest[:2] / f"{digest}{SUFFIX}"
 
-    def __contains__(self, digest: str) -> bool:
+    def __contains__(self, digest: Digest) -> bool:
         return self.path(digest).is_file()
 
-    def must_have(self, digest: str) -> Path:
+    def must_have(self, digest: Digest) -> Path:
         """The file under a digest, unread.
 
         Raises:
@@ -40,11 +41,11 @@ class Store:
             raise ArtifactNotFoundError(digest, self.place)
         return path
 
-    def incoming(self, digest: str) -> "Incoming":
+    def incoming(self, digest: Digest) -> "Incoming":
         """An artifact that comes piece by piece; see ``Incoming``."""
         return Incoming(self.path(digest), digest)
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes) -> Digest:
         """Stores bytes durably and returns their digest; storing them again changes nothing.
 
         Raises:
@@ -70,7 +71,7 @@ class Store:
             raise StorageError(path, error.strerror or str(error)) from error
         return digest
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: Digest) -> bytes:
         """The bytes under a digest, checked.
 
         Raises:
@@ -96,7 +97,7 @@ class Incoming:
         StorageError: the part cannot be written, or another process is writing it.
     """
 
-    def __init__(self, path: Path, digest: str) -> None:
+    def __init__(self, path: Path, digest: Digest) -> None:
         self._path, self._digest = path, digest
         self._part = path.with_suffix(".incoming")
 

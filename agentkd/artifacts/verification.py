@@ -13,6 +13,7 @@ from agentkd.artifacts.journal import NO_RECORD, Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import DIGEST, SUFFIX
 from agentkd.errors import ArtifactError
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 
 LEFT_OUT = "left_out"
 
@@ -63,7 +64,7 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
     notes: list[str] = []
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         records = list(_check_journal(journal, folder, problems))
-        left_out = set(journal.get_meta(LEFT_OUT) or [])
+        left_out = {Digest(left) for left in journal.get_meta(LEFT_OUT) or []}
     sound, num_files, size = set(), 0, 0
     for path in sorted(folder.store.place.rglob("*")):
         if path.is_dir():
@@ -77,7 +78,7 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
         problem = _check_artifact(path)
         if problem:
             problems.append(Finding(str(path.relative_to(folder.place)), problem))
-        sound.add(path.stem)
+        sound.add(Digest(path.stem))
     problems += _check_references(folder, records, sound, left_out, notes)
     if left_out:
         notes.append(f"{len(left_out)} artifacts were left out of the bundle on purpose")
@@ -106,7 +107,7 @@ def _check_journal(journal: Journal, folder: RunFolder, problems: list[Finding])
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             problems.append(Finding(place, f"cannot be read ({str(error).splitlines()[0]})"))
             continue
-        if not record.task.digest == row.task == canonical.digest_bytes(row.inputs.encode()):
+        if not record.task.key == row.task == TaskKey(canonical.digest_bytes(row.inputs.encode())):
             problems.append(Finding(place, f"is filed under {row.task[:12]}, which is not the digest of its inputs"))
         yield record
 
@@ -123,16 +124,16 @@ def _check_artifact(path: Path) -> str:
 
 
 def _check_references(
-    folder: RunFolder, records: list[Record], present: set[str], left_out: set[str], notes: list[str]
+    folder: RunFolder, records: list[Record], present: set[Digest], left_out: set[Digest], notes: list[str]
 ) -> Iterator[Finding]:
     num_dropped = 0
     for record in records:
-        place = f"task {record.task.digest[:12]} ({record.label or record.task.kind})"
+        place = f"task {record.task.key[:12]} ({record.label or record.task.kind})"
         made = [("made", digest) for digest in record.result.artifacts]
         for what, digest in (*record.task.references(), *made):
             if digest not in present and digest not in left_out:
                 yield Finding(place, f"{what} {digest}, which is not there")
-        recorded = record.result.exchange.record if record.result.exchange else ""
+        recorded = record.result.exchange.record if record.result.exchange else NO_DIGEST
         if recorded and recorded in present:
             try:
                 pieces = {told.piece for told in recordings.decode(folder.store.get(recorded))}

@@ -26,9 +26,10 @@ def protocol_check(
     from agentkd.conformance.clauses import all_clauses, play
     from agentkd.conformance.probe import Probe
     from agentkd.exchange.keys import load_key_pair
+    from agentkd.names import PublicKey
 
     broken, rows = 0, []
-    with Probe(endpoint, load_key_pair(key), agent_key, is_listening=listen) as probe:
+    with Probe(endpoint, load_key_pair(key), PublicKey(agent_key), is_listening=listen) as probe:
         for verdict in play(probe, all_clauses(classes, may_end=leave)):
             broken += not verdict.is_kept
             rows.append({"clause": verdict.clause.name, "is_kept": verdict.is_kept, "remark": verdict.remark})

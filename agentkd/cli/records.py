@@ -121,10 +121,10 @@ def lineage(
 
     def grow(tree: Tree, ancestor: "Ancestor") -> None:
         for before in ancestor.ancestors:
-            lines = [f"{before.relation} {before.digest[:12]}", *describe(before)]
+            lines = [f"{before.relation} {before.name[:12]}", *describe(before)]
             grow(tree.add("\n".join(lines), highlight=False), before)
 
-    tree = Tree("\n".join([root.digest, *describe(root)]), highlight=False)
+    tree = Tree("\n".join([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
     Console(markup=False).print(tree)
 

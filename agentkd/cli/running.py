@@ -102,6 +102,7 @@ def agent(
     from agentkd.exchange.keys import load_key_pair
     from agentkd.exchange.transports import AUTO
     from agentkd.launch.settings import CHECKPOINT_EVERY_S
+    from agentkd.names import PublicKey
 
     if not join and not listen:
         raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
@@ -109,7 +110,7 @@ def agent(
     run_agent(
         AgentSettings(
             join=join,
-            coordinator_key=coordinator_key,
+            coordinator_key=PublicKey(coordinator_key),
             keys=load_key_pair(key),
             device=device,
             threads=threads,

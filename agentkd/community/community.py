@@ -24,6 +24,7 @@ from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ChannelClosedError, ConfigError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
+from agentkd.names import AgentName, Digest, PublicKey
 from agentkd.task import Competence, DataSource, Task
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Community:
         Raises:
             ArtifactError: they are not there, or damaged.
         """
-        return self._folder.store.get(digest)
+        return self._folder.store.get(Digest(digest))
 
     @property
     def recordings(self) -> RecordingReport:
@@ -163,7 +164,7 @@ class Community:
 
         crew = self._works.agents
         self._take_name(name)
-        return Guest(crew, name, public_key, may)
+        return Guest(crew, AgentName(name), PublicKey(public_key), may)
 
     @property
     def invitation(self) -> str:

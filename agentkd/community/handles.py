@@ -12,6 +12,7 @@ from agentkd.community.works import Commons, Data
 from agentkd.config import checked
 from agentkd.datasets.opening import Views
 from agentkd.errors import ConfigError, ContractError
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
@@ -41,9 +42,10 @@ MAX_SHARE = 1e9
 class TeacherLike(Protocol):
     """Whoever can be the teacher of a task: a handle, or a guest."""
 
-    name: str
     classes: tuple[str, ...]
 
+    @property
+    def name(self) -> str: ...
     def as_teacher(self) -> TeacherReference: ...
 
 
@@ -60,10 +62,10 @@ class AgentHandle:
         settings: dict[str, Setting] | None = None,
     ) -> None:
         self.name, self._family, self._settings = name, family, settings or {}
-        self.community, self._initial = community, ""
+        self.community, self._initial = community, NO_DIGEST
         self._last: Future[TaskResult] | None = None
         self._home: DataSource | None = None
-        self._kept: tuple[str, Lesson] | None = None
+        self._kept: tuple[Digest, Lesson] | None = None
         self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
 
@@ -79,7 +81,7 @@ class AgentHandle:
         return self._architecture
 
     @property
-    def weights(self) -> str:
+    def weights(self) -> Digest:
         """Digest of the newest weights; waits for the task that makes them. Empty before any training.
 
         Raises:
@@ -94,11 +96,11 @@ class AgentHandle:
 
     def start_from(self, weights: str) -> None:
         """Takes stored weights of this architecture, by their digest, as its own."""
-        self._initial, self._last = weights, None
+        self._initial, self._last = Digest(weights), None
 
     def become(self, architecture: Architecture) -> None:
         """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
-        self._architecture, self._initial, self._last = architecture, "", None
+        self._architecture, self._initial, self._last = architecture, NO_DIGEST, None
 
     def settle(self, data: Data) -> None:
         """Says what data the network is at home in, if that is more than it learned last; see ``assess``."""
@@ -210,7 +212,7 @@ class AgentHandle:
         inputs["distillation"] = checked(Distillation, settings, source=f"{self.name}.distill")
         inputs["teachers"] = tuple(references)
         if start != "own":
-            inputs["initial_weights"] = ""
+            inputs["initial_weights"] = NO_DIGEST
         inputs["consolidation"] = self._protection(protect)
         task = checked(Distill, inputs, source=f"{self.name}.distill")
         lesson = self._learn(task, classes)
@@ -296,7 +298,7 @@ class AgentHandle:
     def _ask_for(self, task: Task) -> Lesson:
         return self.community.submit((task, f"{task.kind} of {self.name}"))[0]
 
-    def _must_have_weights(self) -> str:
+    def _must_have_weights(self) -> Digest:
         if not self.weights:
             raise ConfigError(f"{self.name} has no weights yet; call train() first, or give it weights=FILE")
         return self.weights

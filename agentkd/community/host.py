@@ -17,6 +17,7 @@ from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import ErrorReply, SubmitReply, SubmitRequest, TaskProgressEvent
+from agentkd.names import TaskKey
 from agentkd.task import Status, TaskResult
 
 
@@ -41,13 +42,13 @@ class Host(Clerk[Crew]):
         """A task that a script hands in, on the I/O thread. It may come before ``start`` returns, and though that will fail."""
         request = delivery.message.body
         assert isinstance(request, SubmitRequest)
-        self.submit([Order(request.task, request.label, _Script(crew, delivery, request.task.digest))])
+        self.submit([Order(request.task, request.label, _Script(crew, delivery, request.task.key))])
 
 
 class _Script:
     """A script in another process that waits for a task. It is told what happens as long as it is there."""
 
-    def __init__(self, crew: Crew, delivery: Delivery, key: str) -> None:
+    def __init__(self, crew: Crew, delivery: Delivery, key: TaskKey) -> None:
         self._crew, self._delivery, self._key = crew, delivery, key
 
     def note(self, event: TaskProgressEvent) -> None:

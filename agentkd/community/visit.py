@@ -26,6 +26,7 @@ from agentkd.messages.bodies import (
     TaskProgressEvent,
     WelcomeReply,
 )
+from agentkd.names import AgentName
 
 GREETING_TIMEOUT_S = 20.0
 PING_EVERY_S = 2.0
@@ -150,7 +151,7 @@ def _read_contact(folder: RunFolder) -> tuple[PeerAddress, int | None]:
     """Where the process that keeps a community is, and how many agents can learn there at once, unless that is up to guests."""
     try:
         contact = json.loads(folder.contact.read_text(encoding="utf-8"))
-        host = PeerAddress(agent="host", endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
+        host = PeerAddress(agent=AgentName("host"), endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
         found = host, contact.get("num_learners")
     except (OSError, ValueError, KeyError, TypeError):
         found = None

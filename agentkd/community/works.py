@@ -8,6 +8,7 @@ from agentkd.community.futures import Lesson
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Order
 from agentkd.datasets.opening import Opened
+from agentkd.names import Digest
 from agentkd.task import DataSource, Task
 
 Data = str | Opened
@@ -78,7 +79,7 @@ class Commons(Protocol):
         """How many datasets are joined in this one; 1 of a single one."""
         ...
 
-    def artifact(self, digest: str) -> bytes:
+    def artifact(self, digest: Digest) -> bytes:
         """Stored bytes by their digest."""
         ...
 

@@ -36,14 +36,15 @@ from agentkd.messages.bodies import (
     Way,
     WelcomeReply,
 )
+from agentkd.names import NO_DIGEST, NOBODY, Digest, TaskKey
 from agentkd.task import DataSource, Train
 
-UNKNOWN, UNGREETED = "0" * 64, "0" * 16
+UNKNOWN, UNGREETED = Digest("0" * 64), "0" * 16
 SILENCE_S = 0.5
 CHUNK_BYTES = 4096
 IMAGES, SIDE = 2, 64
 HEARTBEAT_WAIT_S = 10.0
-GREETING = HelloRequest(agent="", capabilities=("stream",), window_bytes=4 * CHUNK_BYTES)
+GREETING = HelloRequest(agent=NOBODY, capabilities=("stream",), window_bytes=4 * CHUNK_BYTES)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _task(seed: int) -> Train:
 def _impossible_task(probe: Probe) -> str:
     task = _task(1)
     error = probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=30.0)
-    _expect((error.task, error.attempt) == (task.digest, 3), "the error does not name task and attempt")
+    _expect((error.task, error.attempt) == (task.key, 3), "the error does not name task and attempt")
     return error.code
 
 
@@ -176,7 +177,7 @@ def _earlier_attempt(probe: Probe) -> None:
 
 
 def _cancel_nothing(probe: Probe) -> None:
-    probe.say(CancelRequest(task=UNKNOWN, attempt=1), parent_id=999_999)
+    probe.say(CancelRequest(task=TaskKey(UNKNOWN), attempt=1), parent_id=999_999)
     _is_there(probe)
 
 
@@ -262,19 +263,19 @@ def _is_there(probe: Probe) -> None:
     probe.want(PingReply, PingRequest(text="there?"))
 
 
-def _taught_weights(probe: Probe, num_classes: int) -> str:
+def _taught_weights(probe: Probe, num_classes: int) -> Digest:
     """The digest of what the agent teaches; empty if it teaches nothing."""
     answer = probe.ask(AssessRequest(num_classes=num_classes), buffers=(_images(),), timeout_s=60.0).body
-    return answer.weights if isinstance(answer, AssessReply) else ""
+    return answer.weights if isinstance(answer, AssessReply) else NO_DIGEST
 
 
-def _soft_targets_request(weights: str, num_classes: int, way: Way) -> KnowledgeRequest:
+def _soft_targets_request(weights: Digest, num_classes: int, way: Way) -> KnowledgeRequest:
     return KnowledgeRequest(
         kind=KnowledgeKind.SOFT_TARGETS, weights=weights, num_classes=num_classes, codec="float32", ways=(way,)
     )
 
 
-def _ask_soft_targets(probe: Probe, weights: str, num_classes: int, way: Way) -> tuple[KnowledgeReply, bytes]:
+def _ask_soft_targets(probe: Probe, weights: Digest, num_classes: int, way: Way) -> tuple[KnowledgeReply, bytes]:
     answer = probe.ask(_soft_targets_request(weights, num_classes, way), buffers=(_images(),), timeout_s=60.0)
     if not isinstance(answer.body, KnowledgeReply):
         raise BrokenClauseError(f"soft targets were answered with {type(answer.body).__name__}")

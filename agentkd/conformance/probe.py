@@ -13,6 +13,7 @@ from agentkd.exchange.zeromq import ZeroMQChannel
 from agentkd.messages.bodies import Body, ErrorReply, HelloRequest, WelcomeReply
 from agentkd.messages.vectors import SESSION
 from agentkd.messages.wire import Buffer, Message, decode, encode
+from agentkd.names import AgentName, PublicKey
 
 ANSWER_S = 5.0
 FIRST_NUMBER = 1_000_000  # what a vector says has a small number, and its refusal is no answer to what is asked here
@@ -41,7 +42,7 @@ class Probe:
         agent_key: the agent's public key (Z85).
     """
 
-    def __init__(self, endpoint: str, keys: KeyPair, agent_key: str, *, is_listening: bool = False) -> None:
+    def __init__(self, endpoint: str, keys: KeyPair, agent_key: PublicKey, *, is_listening: bool = False) -> None:
         self.agent_key, self.is_listening, self._endpoint = agent_key, is_listening, endpoint
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._number = FIRST_NUMBER
@@ -132,7 +133,7 @@ class Probe:
                 raise BrokenClauseError(f"the agent sent what is no message: {heard.problem}")
             if self.is_listening and isinstance(heard.message.body, HelloRequest):  # again, if the agent dialed anew
                 self.heard_hello = heard.message.body
-                self.say(WelcomeReply(agent="agent", heartbeat_s=1.0, lease_s=20.0), parent_id=heard.message.msg_id)
+                self.say(WelcomeReply(agent=AgentName("agent"), heartbeat_s=1.0, lease_s=20.0), parent_id=heard.message.msg_id)
             if parent_id is None or heard.message.parent_id == parent_id:
                 return heard.message
         raise ReplyTimeoutError("the agent", "a message", timeout_s)
@@ -142,7 +143,7 @@ class Probe:
         while not self._inbox.empty():
             self._inbox.get()
 
-    def _arrived(self, sender: str, frames: Sequence[Buffer]) -> None:
+    def _arrived(self, sender: PublicKey, frames: Sequence[Buffer]) -> None:
         try:
             self._inbox.put(Heard(decode([bytes(frame) for frame in frames])))
         except RemoteProtocolError as error:

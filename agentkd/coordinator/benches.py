@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from agentkd.coordinator.events import Launch, Move, Teach
 from agentkd.coordinator.state import Bench, Condition, Member, State
+from agentkd.names import AgentName, Digest, TaskKey
 from agentkd.task import DataSource, TeacherReference
 
 
@@ -23,8 +24,8 @@ def _share_out_once(state: State) -> list[Move]:
     moves: list[Move] = []
     for key, running in state.running.items():
         task = state.tasks[key]
-        for weights, teacher in running.teachers.items() if task.taught_by else ():
-            load = _load(state)
+        for weights in sorted(state.needed(key)):
+            teacher, load = running.teachers[weights], _load(state)
             other = teaching(state, weights, task.data)
             member = state.members.get(teacher)
             is_gone = member is None or member.weights != weights
@@ -34,48 +35,48 @@ def _share_out_once(state: State) -> list[Move]:
     return moves
 
 
-def students(state: State) -> dict[str, tuple[str, ...]]:
+def students(state: State) -> dict[AgentName, tuple[AgentName, ...]]:
     """Who learns from each teaching agent now."""
-    found: dict[str, list[str]] = {}
+    found: dict[AgentName, list[AgentName]] = {}
     for running in state.running.values():
         for teacher in running.teachers.values():
             found.setdefault(teacher, []).append(running.agent)
     return {teacher: tuple(names) for teacher, names in found.items()}
 
 
-def move_back(state: State, teacher: str, weights: str) -> list[Move]:
+def move_back(state: State, teacher: AgentName, weights: Digest) -> list[Move]:
     """Tells those who learned from a guest that it has come back, perhaps at another place."""
     left = [running for running in state.running.values() if running.teachers.get(weights) == teacher]
     return [Move(running.agent, weights, teacher) for running in left]
 
 
-def _load(state: State) -> Counter[str]:
+def _load(state: State) -> Counter[AgentName]:
     """How many students each teaching agent has, of the weights that it teaches now."""
     taught = [pair for running in state.running.values() for pair in running.teachers.items()]
     weights_of = {member.name: member.weights for member in state.members.values()}
     return Counter(teacher for weights, teacher in taught if weights_of.get(teacher) == weights)
 
 
-def teaching(state: State, weights: str, data: DataSource) -> str | None:
+def teaching(state: State, weights: Digest, data: DataSource) -> AgentName | None:
     """The agent with the fewest students that teaches with these weights about these data. A guest may be sent images."""
     ready = [m for m in state.members.values() if m.weights == weights and m.condition is Condition.TEACHING]
     able, load = [m.name for m in ready if data in m.data or m.is_guest], _load(state)
     return min(able, key=lambda name: load[name], default=None)
 
 
-def _num_copies(state: State, weights: str) -> int:
+def _num_copies(state: State, weights: Digest) -> int:
     """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
     students = sum(weights in state.needed(key) for key in (*state.running, *state.waiting))
     return max(1, min(state.max_copies, students, state.num_slots))
 
 
-def reserve(state: State, key: str, reserved: dict[str, int]) -> None:
+def reserve(state: State, key: TaskKey, reserved: dict[Digest, int]) -> None:
     """Notes how many agents are to teach each of the weights that a task needs; none if only a guest can."""
     for reference in state.taught_by(key):
         reserved[reference.weights] = _num_copies(state, reference.weights) if state.is_adoptable(reference) else 0
 
 
-def have_taught(state: State, key: str, reserved: Mapping[str, int]) -> Iterator[Launch | Teach]:
+def have_taught(state: State, key: TaskKey, reserved: Mapping[Digest, int]) -> Iterator[Launch | Teach]:
     """What must happen so that a task is taught; nothing if it is, or soon will be."""
     for reference in state.taught_by(key):
         while (action := _have_one_more_taught(state, reference, state.tasks[key].data, reserved)) is not None:
@@ -83,7 +84,7 @@ def have_taught(state: State, key: str, reserved: Mapping[str, int]) -> Iterator
 
 
 def _have_one_more_taught(
-    state: State, reference: TeacherReference, data: DataSource, reserved: Mapping[str, int]
+    state: State, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
 ) -> Launch | Teach | None:
     bench = [m for m in state.members.values() if m.bench is Bench.TEACHING]
     started = [m for m in bench if not m.is_guest]
@@ -114,6 +115,6 @@ def _teach(member: Member, reference: TeacherReference, data: tuple[DataSource, 
 def launch(state: State, bench: Bench, slot: int) -> Launch:
     """One more agent, whose name no other had."""
     state.num_names += 1
-    name = f"agent-{state.num_names}"
+    name = AgentName(f"agent-{state.num_names}")
     state.members[name] = Member(name, bench, slot)
     return Launch(name, bench, slot)

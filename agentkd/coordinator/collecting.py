@@ -12,6 +12,7 @@ from agentkd.exchange.asking import Asker
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Post
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaskReply
+from agentkd.names import AgentName, Digest, PublicKey
 
 MAX_AT_ONCE = 4
 ANSWER_TIMEOUT_S = 60.0
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 class Collected:
     """The artifacts of a result are in the store, or could not be brought there."""
 
-    agent: str
+    agent: AgentName
     reply: TaskReply
     error: AgentKDError | None
 
@@ -40,7 +41,7 @@ class Collector:
         self._post, self._carrier, self._asker, self._store, self._tell = post, carrier, asker, store, tell
         self._threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="agentkd-collect")
 
-    def begin(self, agent: str, public_key: str, reply: TaskReply) -> bool:
+    def begin(self, agent: AgentName, public_key: PublicKey, reply: TaskReply) -> bool:
         """Starts to fetch what is not in the store yet; false if nothing is missing."""
         missing = [digest for digest in reply.result.artifacts if digest not in self._store]
         if missing:
@@ -52,7 +53,7 @@ class Collector:
         """Begins nothing more. What waits is told as not fetched; what is being fetched ends with the post."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _collect(self, public_key: str, reply: TaskReply, digests: list[str]) -> None:
+    def _collect(self, public_key: PublicKey, reply: TaskReply, digests: list[Digest]) -> None:
         check = self._post.check
         for digest in digests:  # grows while a recording is looked at
             request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)

@@ -64,6 +64,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Buffer
+from agentkd.names import AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import Task, TaskResult
 
 POLL_S = 0.1
@@ -145,8 +146,8 @@ class Crew:
         self._carrier.close()
         self._post.close()
 
-    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
-        """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
+    def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
+        """Adds tasks (key, task, label) to be done; those known already are left as they are."""
         listed = list(tasks)
         self._underway.labels |= {key: label for key, _, label in listed}
         self._spare({key: task for key, task, _ in listed} | self._dispatcher.state.waiting)
@@ -188,12 +189,12 @@ class Crew:
         self._inbox.put(guest)  # first: once it is admitted its greeting may come at any moment
         self._members.admit(guest)
 
-    def greeting(self, public_key: str) -> HelloRequest | None:
+    def greeting(self, public_key: PublicKey) -> HelloRequest | None:
         """What a guest said when it came; ``None`` if it is not here."""
         peer = self._post.peer(public_key)
         return peer.greeting if peer is not None and isinstance(peer.greeting, HelloRequest) else None
 
-    def ask(self, public_key: str, body: Body, *, buffers: tuple[Buffer, ...] = (), timeout_s: float) -> Delivery:
+    def ask(self, public_key: PublicKey, body: Body, *, buffers: tuple[Buffer, ...] = (), timeout_s: float) -> Delivery:
         """An agent's reply to a request. Blocks.
 
         Raises:
@@ -216,7 +217,7 @@ class Crew:
         finally:
             fetched.release()
 
-    def tell(self, public_key: str, body: Body, *, parent_id: int = 0) -> None:
+    def tell(self, public_key: PublicKey, body: Body, *, parent_id: int = 0) -> None:
         """Says something to a peer, perhaps as an answer. From any thread."""
         self._post.send(public_key, body, parent_id=parent_id)
 
@@ -225,7 +226,7 @@ class Crew:
         """Where guests find this crew, and its public key."""
         return self._contact
 
-    def progress(self, key: str) -> TaskProgressEvent | None:
+    def progress(self, key: TaskKey) -> TaskProgressEvent | None:
         """The newest that was heard of a task under way. On the thread that calls ``turn``."""
         doing = self._underway.find(key)
         return doing.progress if doing else None
@@ -266,8 +267,8 @@ class Crew:
         else:
             raise useless(delivery)
 
-    def _welcome(self, key: str) -> WelcomeReply:
-        return WelcomeReply(agent=self._members.name_of(key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
+    def _welcome(self, public_key: PublicKey) -> WelcomeReply:
+        return WelcomeReply(agent=self._members.name_of(public_key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
 
     # Incoming.
 
@@ -311,7 +312,7 @@ class Crew:
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self._lose(self._members.drop(name, body.reason or "it left"))
 
-    def _join(self, name: str, hello: HelloRequest) -> None:
+    def _join(self, name: AgentName, hello: HelloRequest) -> None:
         is_new = self._members.joined(name, hello)
         if self._members.is_guest(name):
             learns = Capability.LEARN in hello.capabilities
@@ -321,12 +322,12 @@ class Crew:
         elif is_new:
             self._handle(events.Joined(name))
 
-    def _take_result(self, name: str, key: str, body: TaskReply) -> None:
+    def _take_result(self, name: AgentName, public_key: PublicKey, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
         doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.result = body.result
-            if self._collector.begin(name, key, body):
+            if self._collector.begin(name, public_key, body):
                 return
         self._handle(events.Ended(name, body.task, body.attempt))
 
@@ -341,14 +342,15 @@ class Crew:
 
     def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
         """Artifacts for an agent that does not see the run's folder."""
+        wanted = Digest(request.weights)
         try:
-            piece, buffers = self._carrier.pack_stored(delivery.sender, request.weights, request.ways)
-            reply: Body = KnowledgeReply(kind=request.kind, weights=request.weights, piece=piece)
+            piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
+            reply: Body = KnowledgeReply(kind=request.kind, weights=wanted, piece=piece)
         except AgentKDError as error:
             reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
-    def _receive_error(self, name: str, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
+    def _receive_error(self, name: AgentName, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
         """An agent could not do something. A message that it refused to read names no task, but answers what it was ``asked``."""
         log.error("%s: %s (%s): %s", name, body.code, body.remote_type, body.text)
         is_refusal = not body.task
@@ -396,7 +398,7 @@ class Crew:
                 number = self._say(action.agent, TeachRequest(architecture=architecture, weights=weights, data=action.data))
                 self._requests.note(action, number)
             elif isinstance(action, events.Move):
-                moved = TeacherMovedEvent(weights=action.weights, peer=self._members.address_of(action.teacher))
+                moved = TeacherMovedEvent(weights=action.teacher_id, peer=self._members.address_of(action.teacher))
                 self._say(action.student, moved)
             elif isinstance(action, events.Cancel):
                 self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
@@ -405,16 +407,16 @@ class Crew:
             else:
                 self._finished.append(self._underway.give_up(action))
 
-    def _say(self, agent: str, body: Body) -> int:
+    def _say(self, agent: AgentName, body: Body) -> int:
         """Returns the message's number; 0 if the agent is lost."""
-        key = self._members.key_of(agent)
-        return self._post.send(key, body) if key else 0
+        public_key = self._members.key_of(agent)
+        return self._post.send(public_key, body) if public_key else 0
 
     def _start(self, action: events.Start) -> None:
         task = self._dispatcher.state.tasks[action.task]
         recorded, _ = self.recordings.find(task)
         doing = self._underway.begin(action, task, recorded)
-        taught = tuple(TaughtBy(weights=weights, peer=self._members.address_of(agent)) for weights, agent in action.teachers)
+        taught = tuple(TaughtBy(weights=teacher, peer=self._members.address_of(agent)) for teacher, agent in action.teachers)
         request = TaskRequest(
             task=task,
             attempt=action.attempt,
@@ -427,5 +429,5 @@ class Crew:
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
         self.watcher.tell(f"{action.agent} starts {doing.label}{again}")
 
-    def _spare(self, tasks: dict[str, Task]) -> None:
+    def _spare(self, tasks: dict[TaskKey, Task]) -> None:
         self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))

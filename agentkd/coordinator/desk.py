@@ -25,6 +25,7 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.engines import find_engine
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.names import TaskKey
 from agentkd.task import Status, Task, TaskResult
 
 CLOSED = "the community was closed before this was done; run the script again to go on"
@@ -52,8 +53,8 @@ class Hands(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...
 
-    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
-        """Adds tasks (digest, task, label) to be done; those known already are left as they are."""
+    def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
+        """Adds tasks (key, task, label) to be done; those known already are left as they are."""
         ...
 
     def note(self, task: Task, result: TaskResult) -> None:
@@ -68,7 +69,7 @@ class Hands(Protocol):
         """
         ...
 
-    def progress(self, key: str) -> TaskProgressEvent | None:
+    def progress(self, key: TaskKey) -> TaskProgressEvent | None:
         """The newest that is known of a task under way."""
         ...
 
@@ -132,7 +133,7 @@ class Desk(Generic[Crewed]):
         self.folder, self._make_crew = folder, make_crew
         self._crew: Crewed | None = None
         self._submitted: deque[Order] = deque()
-        self._open: dict[str, _Open] = {}
+        self._open: dict[TaskKey, _Open] = {}
         self._held = ExitStack()
         self._lock = threading.Lock()
         self._ended: BaseException | None = None
@@ -214,7 +215,7 @@ class Desk(Generic[Crewed]):
         done, wanted = [], []
         while self._submitted:
             order = self._submitted[0]  # it stays there until it is answered, or open: whatever happens it is told of
-            key = order.task.digest
+            key = order.task.key
             known = self.journal.find(key)
             if known is None:
                 opened = self._open.setdefault(key, _Open(order, []))

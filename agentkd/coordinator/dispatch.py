@@ -32,6 +32,7 @@ from agentkd.coordinator.events import (
 from agentkd.coordinator.invariants import broken
 from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running, State
 from agentkd.coordinator.story import Author, Story
+from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import Task
 
 
@@ -50,12 +51,12 @@ class Dispatcher:
         self.state = state
         self._author = Author(state)
 
-    def spare(self, spared: Mapping[str, frozenset[str]]) -> list[Action]:
-        """For tasks (by digest): the weights that need not be taught, because all that they would say is recorded."""
+    def spare(self, spared: Mapping[TaskKey, frozenset[Digest]]) -> list[Action]:
+        """For tasks (by key): the weights that need not be taught, because all that they would say is recorded."""
         return self.handle(Spared(dict(spared))) if spared != self.state.spared else []
 
-    def want(self, tasks: Iterable[tuple[str, Task]]) -> list[Action]:
-        """Adds tasks (by digest) to be done, in order; those under way or done are left as they are, given up ones begin anew."""
+    def want(self, tasks: Iterable[tuple[TaskKey, Task]]) -> list[Action]:
+        """Adds tasks (by key) to be done, in order; those under way or done are left as they are, given up ones begin anew."""
         new = tuple((key, task) for key, task in tasks if key not in self.state.tasks)
         return self.handle(Wanted(new)) if new else []
 
@@ -65,7 +66,7 @@ class Dispatcher:
         self._author.note(event, actions, self.state)
         return actions
 
-    def students(self) -> dict[str, tuple[str, ...]]:
+    def students(self) -> dict[AgentName, tuple[AgentName, ...]]:
         """Who learns from each teaching agent now."""
         return benches.students(self.state)
 
@@ -93,7 +94,7 @@ class Dispatcher:
         if isinstance(event, Wanted):
             for key, task in event.tasks:
                 state.tasks[key] = state.waiting[key] = task
-                state.cohorts[key] = (key, *(partner.digest for partner in task.partner_tasks()))
+                state.cohorts[key] = (key, *(partner.key for partner in task.partner_tasks()))
                 for teacher in task.taught_by:
                     state.unadopted.pop(teacher.weights, None)
             return []
@@ -150,11 +151,11 @@ class Dispatcher:
         self._note_unadopted(member, retryable=True)
         if member.condition is not Condition.BUSY:
             return []
-        task = member.task
+        key = member.task
         member.rest()
-        if not self.state.runs_at(member.name, task):
+        if not self.state.runs_at(member.name, key):
             return []  # what it was to stop, it has
-        return [Cancel(member.name, task, self.state.running[task].attempt), *self._retry(task)]
+        return [Cancel(member.name, key, self.state.running[key].attempt), *self._retry(key)]
 
     def _note_unadopted(self, member: Member, *, retryable: bool) -> None:
         state, weights = self.state, member.weights
@@ -175,29 +176,29 @@ class Dispatcher:
         state.done.update(cohort)
         return [Accept(key) for key in cohort]
 
-    def _retry(self, task: str) -> list[Action]:
+    def _retry(self, key: TaskKey) -> list[Action]:
         """Takes a task that runs out of its agent's hands."""
         state = self.state
-        del state.running[task]
-        if state.attempts_left(task) <= 0:
-            return self._give_up(task)
-        state.waiting = {task: state.tasks[task], **state.waiting}
+        del state.running[key]
+        if state.attempts_left(key) <= 0:
+            return self._give_up(key)
+        state.waiting = {key: state.tasks[key], **state.waiting}
         return []
 
-    def _give_up(self, task: str, *, untaught: str = "") -> list[Action]:
+    def _give_up(self, key: TaskKey, *, untaught: Digest = NO_DIGEST) -> list[Action]:
         """Forgets a task, and those of its cohort, but not their attempts: who wants them again is not in an earlier one."""
         actions: list[Action] = []
         state = self.state
-        for key in state.cohorts[task]:
-            running = state.running.pop(key, None)
-            if running is not None and key != task:
-                actions.append(Cancel(running.agent, key, running.attempt))
-            if key in state.done or state.tasks.pop(key, None) is None:
+        for other in state.cohorts[key]:
+            running = state.running.pop(other, None)
+            if running is not None and other != key:
+                actions.append(Cancel(running.agent, other, running.attempt))
+            if other in state.done or state.tasks.pop(other, None) is None:
                 continue
-            state.waiting.pop(key, None)
-            state.ended.pop(key, None)
-            state.spent[key] = state.attempts.get(key, 0)
-            actions.append(GiveUp(key, because=task if key != task else "", untaught=untaught))
+            state.waiting.pop(other, None)
+            state.ended.pop(other, None)
+            state.spent[other] = state.attempts.get(other, 0)
+            actions.append(GiveUp(other, because=key if other != key else NO_TASK, untaught=untaught))
         return actions
 
     # Decisions.
@@ -216,7 +217,7 @@ class Dispatcher:
     def _assign(self) -> list[Action]:
         state = self.state
         actions: list[Action] = list(self._fill_learning_bench())
-        reserved: dict[str, int] = {}
+        reserved: dict[Digest, int] = {}
         for key in state.running:
             benches.reserve(state, key, reserved)
         for key in state.running:
@@ -240,10 +241,10 @@ class Dispatcher:
                 actions += benches.have_taught(state, key, reserved)
                 num_prepared += not is_ready
             if is_ready:
-                actions.append(self._start(free.pop(0), key, {weights: str(agent) for weights, agent in teachers.items()}))
+                actions.append(self._start(free.pop(0), key, {weights: agent for weights, agent in teachers.items() if agent}))
         return actions
 
-    def _start_together(self, key: str, free: list[Member]) -> list[Action]:
+    def _start_together(self, key: TaskKey, free: list[Member]) -> list[Action]:
         """Starts those of a cohort that wait, each with the agents of the others; those that run are told who is new."""
         state = self.state
         cohort = state.cohorts[key]
@@ -252,7 +253,7 @@ class Dispatcher:
         where |= {other: agent for other, agent in state.ended.items() if other in cohort and agent in state.members} | chosen
         actions: list[Action] = []
         for other, agent in chosen.items():
-            partners = {name: where[name] for name in sorted(where) if name != other}
+            partners: dict[TeacherId, AgentName] = {partner: where[partner] for partner in sorted(where) if partner != other}
             actions.append(self._start(state.members[agent], other, partners))
         for running in [state.running[other] for other in cohort if other in state.running and other not in chosen]:
             for other, agent in chosen.items():
@@ -260,7 +261,7 @@ class Dispatcher:
                 actions.append(Move(running.agent, other, agent))
         return actions
 
-    def _start(self, member: Member, key: str, teachers: dict[str, str]) -> Start:
+    def _start(self, member: Member, key: TaskKey, teachers: dict[TeacherId, AgentName]) -> Start:
         del self.state.waiting[key]
         attempt = self.state.attempts[key] = self.state.attempts.get(key, 0) + 1
         member.condition, member.task = Condition.BUSY, key

@@ -4,52 +4,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentkd.coordinator.state import Bench
+from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import DataSource, Task, TeacherReference
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Tasks, by digest, are to be done, in this order."""
+    """Tasks, by key, are to be done, in this order."""
 
-    tasks: tuple[tuple[str, Task], ...]
+    tasks: tuple[tuple[TaskKey, Task], ...]
 
 
 @dataclass(frozen=True)
 class Spared:
-    """For tasks, by digest: the weights that need not be taught, because all that they would say is recorded."""
+    """For tasks, by key: the weights that need not be taught, because all that they would say is recorded."""
 
-    spared: Mapping[str, frozenset[str]]
+    spared: Mapping[TaskKey, frozenset[Digest]]
 
 
 @dataclass(frozen=True)
 class Joined:
     """An agent said hello."""
 
-    agent: str
+    agent: AgentName
 
 
 @dataclass(frozen=True)
 class Arrived:
     """An agent that somebody else started said hello: it learns, or teaches these weights and no others, or neither."""
 
-    agent: str
+    agent: AgentName
     learns: bool
-    teaches: str = ""
+    teaches: Digest = NO_DIGEST
 
 
 @dataclass(frozen=True)
 class Lost:
     """An agent ended, fell silent or hangs."""
 
-    agent: str
+    agent: AgentName
 
 
 @dataclass(frozen=True)
 class Ended:
     """An agent answered a task with a result."""
 
-    agent: str
-    task: str
+    agent: AgentName
+    task: TaskKey
     attempt: int
 
 
@@ -57,8 +58,8 @@ class Ended:
 class Failed:
     """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
 
-    agent: str
-    task: str
+    agent: AgentName
+    task: TaskKey
     attempt: int
     retryable: bool
 
@@ -67,15 +68,15 @@ class Failed:
 class Ready:
     """An agent adopted weights and teaches now."""
 
-    agent: str
-    weights: str
+    agent: AgentName
+    weights: Digest
 
 
 @dataclass(frozen=True)
 class TeachingFailed:
     """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
 
-    agent: str
+    agent: AgentName
     retryable: bool = True
 
 
@@ -83,7 +84,7 @@ class TeachingFailed:
 class Idle:
     """An agent has said for long that it has nothing to do: what it was asked last was lost, or its answer was."""
 
-    agent: str
+    agent: AgentName
 
 
 Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | TeachingFailed | Idle
@@ -93,44 +94,44 @@ Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | Tea
 class Launch:
     """Start an agent process."""
 
-    agent: str
+    agent: AgentName
     bench: Bench
     slot: int
 
 
 @dataclass(frozen=True)
 class Start:
-    """Send a task to an agent. ``teachers`` names the agent that serves each teacher's weights."""
+    """Send a task to an agent. ``teachers`` names the agent at which each teacher is heard."""
 
-    agent: str
-    task: str
+    agent: AgentName
+    task: TaskKey
     attempt: int
-    teachers: tuple[tuple[str, str], ...] = ()
+    teachers: tuple[tuple[TeacherId, AgentName], ...] = ()
 
 
 @dataclass(frozen=True)
 class Teach:
     """Have an agent adopt weights and teach."""
 
-    agent: str
+    agent: AgentName
     teacher: TeacherReference
     data: DataSource
 
 
 @dataclass(frozen=True)
 class Move:
-    """Tell a student that another agent serves those weights now."""
+    """Tell a student that one of its teachers is heard at another agent now."""
 
-    student: str
-    weights: str
-    teacher: str
+    student: AgentName
+    teacher_id: TeacherId
+    teacher: AgentName
 
 
 @dataclass(frozen=True)
 class Accept:
     """The result is current: commit it."""
 
-    task: str
+    task: TaskKey
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,17 @@ class GiveUp:
         untaught: weights that it should learn from and that no agent could adopt.
     """
 
-    task: str
-    because: str = ""
-    untaught: str = ""
+    task: TaskKey
+    because: TaskKey = NO_TASK
+    untaught: Digest = NO_DIGEST
 
 
 @dataclass(frozen=True)
 class Cancel:
     """Tell an agent to stop a task."""
 
-    agent: str
-    task: str
+    agent: AgentName
+    task: TaskKey
     attempt: int
 
 

@@ -9,6 +9,7 @@ from agentkd.errors import ConfigError, ContractError, ReplyTimeoutError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.knowledge import codecs, tensors
 from agentkd.messages.bodies import AdmittedPeer, AssessReply, AssessRequest, HelloRequest, KnowledgeKind, KnowledgeRequest
+from agentkd.names import AgentName, Digest, PublicKey
 from agentkd.objectives import LOGITS
 from agentkd.task import TeacherReference
 
@@ -26,7 +27,7 @@ class Guest:
         may: the kinds of knowledge that it may fetch from the agents of the community.
     """
 
-    def __init__(self, crew: Crew, name: str, public_key: str, may: tuple[str, ...] = EVERYTHING) -> None:
+    def __init__(self, crew: Crew, name: AgentName, public_key: PublicKey, may: tuple[str, ...] = EVERYTHING) -> None:
         self.name, self.public_key, self._crew = name, public_key, crew
         self.classes: tuple[str, ...] = ()
         crew.invite(AdmittedPeer(agent=name, public_key=public_key, may=may))
@@ -51,7 +52,7 @@ class Guest:
         raise ReplyTimeoutError(self.name, "the greeting of a guest", timeout_s)
 
     @property
-    def weights(self) -> str:
+    def weights(self) -> Digest:
         """Digest of the weights that it teaches. Waits until it has come.
 
         Raises:

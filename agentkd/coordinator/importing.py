@@ -8,13 +8,14 @@ from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
+from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.weights import import_weights, read_checkpoint
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def stored_weights(weights: str | Path, architecture: Architecture, store: Store) -> str:
+def stored_weights(weights: str | Path, architecture: Architecture, store: Store) -> Digest:
     """Digest of weights that are in the store afterwards, each tensor of the architecture's name and shape.
 
     Raises:
@@ -23,8 +24,9 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
     network = build(architecture, seed=0)
     try:
         if DIGEST.fullmatch(str(weights)):
-            load_weights(network, store.get(str(weights)))
-            return str(weights)
+            known = Digest(str(weights))
+            load_weights(network, store.get(known))
+            return known
         report = import_weights(network, read_checkpoint(Path(weights)))
     except ConfigError:
         raise
@@ -38,7 +40,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
 def num_classes_of(weights: str | Path, store: Store) -> int | None:
     """What weights of ours say about themselves; ``None`` for others."""
     try:
-        data = store.get(str(weights)) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
+        data = store.get(Digest(str(weights))) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
         found = tensors.read_metadata(data).get("architecture", {}).get("num_classes")
     except (AgentKDError, OSError):
         return None

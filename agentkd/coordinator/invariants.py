@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from agentkd.coordinator.state import Bench, Condition, Member, Running, State
+from agentkd.names import NO_TASK, Digest, TaskKey
 
 
 def broken(state: State) -> list[str]:
@@ -76,7 +77,7 @@ def _of_bench(state: State) -> Iterator[str]:
             yield f"{number} agents teach {weights}, more than {state.max_copies}"
 
 
-def _of_task(state: State, key: str) -> Iterator[str]:
+def _of_task(state: State, key: TaskKey) -> Iterator[str]:
     where = [name for name in ("waiting", "running", "ended", "done") if key in getattr(state, name)]
     if key not in state.tasks:
         yield f"{key} is {where} and not known"
@@ -90,7 +91,7 @@ def _of_task(state: State, key: str) -> Iterator[str]:
             yield f"{key} has ended, and so has everybody whom it waits for"
 
 
-def _of_running(state: State, key: str, running: Running) -> Iterator[str]:
+def _of_running(state: State, key: TaskKey, running: Running) -> Iterator[str]:
     member = state.members.get(running.agent)
     if member is None:
         yield f"{key} runs at {running.agent}, who is gone"
@@ -101,11 +102,11 @@ def _of_running(state: State, key: str, running: Running) -> Iterator[str]:
         yield f"{key} runs in attempt {running.attempt} after {attempts} attempts, of which {spent} do not count"
 
 
-def _of_teachers(state: State, key: str, running: Running) -> Iterator[str]:
+def _of_teachers(state: State, key: TaskKey, running: Running) -> Iterator[str]:
     if key not in state.tasks:
         return
     task, cohort = state.tasks[key], set(state.cohorts[key]) - {key}
-    known = cohort or {teacher.weights for teacher in task.taught_by}
+    known: set[TaskKey] | set[Digest] = cohort or {teacher.weights for teacher in task.taught_by}
     yield from (f"{key} is taught by {weights}, which it does not name" for weights in running.teachers.keys() - known)
     for other in cohort & state.running.keys():
         if running.teachers.get(other) != state.running[other].agent:
@@ -127,7 +128,7 @@ def _of_teachers(state: State, key: str, running: Running) -> Iterator[str]:
 def _of_waiting(state: State) -> Iterator[str]:
     for key in state.waiting:
         yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
-    members, first = state.members.values(), next(iter(state.waiting), "")
+    members, first = state.members.values(), next(iter(state.waiting), NO_TASK)
     is_free = any((m.bench, m.condition) == (Bench.LEARNING, Condition.IDLE) for m in members)
     is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
     if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):

@@ -19,6 +19,7 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
+from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
 
 START_TIMEOUT_S = 120.0
 MAX_FAILED_STARTS = 3
@@ -41,12 +42,12 @@ class Members:
 
     def __init__(self, folder: RunFolder, launcher: Launcher, contact: Contact, post: Post, config: LaunchConfig) -> None:
         self._folder, self._launcher, self._contact, self._post, self._config = folder, launcher, contact, post, config
-        self._peers: dict[str, _Peer] = {}
-        self._names: dict[str, str] = {}  # whose a key is; under the lock
+        self._peers: dict[AgentName, _Peer] = {}
+        self._names: dict[PublicKey, AgentName] = {}  # whose a key is; under the lock
         self._lock = threading.Lock()
         self._failed_starts = 0
 
-    def launch(self, name: str, slot: Slot) -> None:
+    def launch(self, name: AgentName, slot: Slot) -> None:
         """Starts an agent with a fresh key, admitted before the process exists."""
         keys = new_key_pair()
         key_file = self._folder.keys / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
@@ -66,29 +67,29 @@ class Members:
         """An agent that somebody else starts, admitted already, may come when it likes."""
         self._peers[guest.agent] = _Peer(guest, None, time.monotonic())
 
-    def is_guest(self, name: str) -> bool:
+    def is_guest(self, name: AgentName) -> bool:
         """Whether somebody else started it."""
         return self._peers[name].process is None
 
-    def name_of(self, public_key: str) -> str:
+    def name_of(self, public_key: PublicKey) -> AgentName:
         """Who has that key; empty for an agent that is no longer one of ours. From any thread."""
         with self._lock:
-            return self._names.get(public_key, "")
+            return self._names.get(public_key, NOBODY)
 
-    def key_of(self, name: str) -> str:
+    def key_of(self, name: AgentName) -> PublicKey:
         """An agent's public key; empty if it is lost."""
-        return self._peers[name].identity.public_key if name in self._peers else ""
+        return self._peers[name].identity.public_key if name in self._peers else NO_KEY
 
-    def device_of(self, name: str) -> str:
+    def device_of(self, name: AgentName) -> str:
         """The device that an agent was placed on."""
         return self._peers[name].device if name in self._peers else ""
 
-    def address_of(self, name: str) -> PeerAddress:
+    def address_of(self, name: AgentName) -> PeerAddress:
         """Where an agent serves knowledge."""
         peer = self._peers[name]
         return PeerAddress(agent=name, endpoints=peer.endpoints, public_key=peer.identity.public_key)
 
-    def joined(self, name: str, hello: HelloRequest) -> bool:
+    def joined(self, name: AgentName, hello: HelloRequest) -> bool:
         """Takes note that an agent was welcomed; false if it had joined before."""
         peer = self._peers[name]
         is_new = peer.liveness is None
@@ -99,7 +100,7 @@ class Members:
         self._failed_starts = 0
         return is_new
 
-    def introduce(self, teacher: str, students: tuple[str, ...]) -> None:
+    def introduce(self, teacher: AgentName, students: tuple[AgentName, ...]) -> None:
         """Tells a teacher who may ask it, unless it knows that already. Nobody else may."""
         peer = self._peers.get(teacher)
         if peer is None:
@@ -113,13 +114,13 @@ class Members:
             peer.introduced = listed
             self._post.send(peer.identity.public_key, PeersEvent(peers=listed))
 
-    def note_message(self, name: str) -> None:
+    def note_message(self, name: AgentName) -> None:
         """Any message is a sign of life."""
         peer = self._peers.get(name)
         if peer and peer.liveness:
             peer.liveness = heard(peer.liveness, time.monotonic())
 
-    def note_heartbeat(self, name: str, event: HeartbeatEvent) -> None:
+    def note_heartbeat(self, name: AgentName, event: HeartbeatEvent) -> None:
         """A heartbeat says whether the work thread moves."""
         peer = self._peers.get(name)
         if peer and peer.liveness:
@@ -160,7 +161,7 @@ class Members:
         self._launcher.close()
         self._peers.clear()
 
-    def drop(self, name: str, reason: str, exit_code: int | None = None) -> AgentLostError:
+    def drop(self, name: AgentName, reason: str, exit_code: int | None = None) -> AgentLostError:
         """Gives an agent up, and says so. A guest stays invited."""
         peer = self._peers[name]
         if peer.process is None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agentkd.coordinator.events import Start, Teach
+from agentkd.names import AgentName
 
 
 @dataclass
@@ -21,24 +22,24 @@ class Requests:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[AgentName, _Asked] = {}
 
     def note(self, action: Start | Teach, number: int) -> None:
         """An agent was asked, in the message of that number. Whatever it was asked before no longer counts."""
         self._asked[action.agent] = _Asked(action, number)
 
-    def answered(self, agent: str, number: int) -> Start | Teach | None:
+    def answered(self, agent: AgentName, number: int) -> Start | Teach | None:
         """What an agent answers that answers the message of that number; ``None`` if that is over. It is waited for no more."""
         asked = self._asked.get(agent)
         if asked is None or asked.number != number:
             return None
         return self._asked.pop(agent).action
 
-    def forget(self, agent: str) -> None:
+    def forget(self, agent: AgentName) -> None:
         """An agent is gone."""
         self._asked.pop(agent, None)
 
-    def is_lost(self, agent: str, *, is_busy: bool, now: float) -> bool:
+    def is_lost(self, agent: AgentName, *, is_busy: bool, now: float) -> bool:
         """Whether, as a heartbeat at ``now`` (monotonic seconds) says, an agent is idle for so long that its request was lost.
 
         True once for each request.

@@ -19,6 +19,7 @@ from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
+from agentkd.names import TaskKey
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
@@ -59,7 +60,7 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
     journal = Journal(folder.must_exist().journal, read_only=True)
     experiment = Experiment.model_validate(journal.get_meta("experiment"))
     planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
-    results = {record.task.digest: record.result for record in journal.records()}
+    results = {record.task.key: record.result for record in journal.records()}
     return experiment, planner, planner.outlook(results, journal.asks()), journal
 
 
@@ -77,12 +78,12 @@ class _Coordinator:
     """Has done what the plan wants, and tells the plan what was done."""
 
     def __init__(
-        self, experiment: Experiment, planner: Planner, desk: Desk[Crew], watcher: Watcher, results: dict[str, TaskResult]
+        self, experiment: Experiment, planner: Planner, desk: Desk[Crew], watcher: Watcher, results: dict[TaskKey, TaskResult]
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
         self.outlook = planner.outlook(results, self.asks)
-        self.steps: dict[str, PlannedTask] = {}
+        self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
         self.num_before = len(results)
         self._shown_at = 0.0
@@ -107,7 +108,7 @@ class _Coordinator:
 
     def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
-        key, result = done.task.digest, done.result
+        key, result = done.task.key, done.result
         step = self.steps[key]
         if result.status is Status.FAILED and step.stage.traits.is_vital:
             text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
@@ -182,12 +183,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _recorded_results(journal: Journal, folder: RunFolder) -> dict[str, TaskResult]:
+def _recorded_results(journal: Journal, folder: RunFolder) -> dict[TaskKey, TaskResult]:
     """What is recorded, after a look that the weights it names are there."""
     results = {}
     for record in journal.records():
         for digest in record.result.artifacts:
             if digest not in folder.store:
                 raise ArtifactNotFoundError(digest, folder.store.place)
-        results[record.task.digest] = record.result
+        results[record.task.key] = record.result
     return results

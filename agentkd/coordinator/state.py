@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import DataSource, Task, TeacherReference
 
 GUEST_SLOT = -1
@@ -30,12 +31,12 @@ class Condition(StrEnum):
 class Member:
     """One agent as the coordinator sees it."""
 
-    name: str
+    name: AgentName
     bench: Bench
     slot: int
     condition: Condition = Condition.STARTING
-    task: str = ""
-    weights: str = ""
+    task: TaskKey = NO_TASK
+    weights: Digest = NO_DIGEST
     data: tuple[DataSource, ...] = ()
 
     @property
@@ -45,21 +46,25 @@ class Member:
 
     def rest(self) -> None:
         """Has nothing to do from now on."""
-        self.condition, self.task, self.weights, self.data = Condition.IDLE, "", "", ()
+        self.condition, self.task, self.weights, self.data = Condition.IDLE, NO_TASK, NO_DIGEST, ()
 
 
 @dataclass
 class Running:
-    """A task in an agent's hands. ``attempt`` is the fence: answers of an earlier attempt are void."""
+    """A task in an agent's hands. ``attempt`` is the fence: answers of an earlier attempt are void.
 
-    agent: str
+    Args:
+        teachers: the agent at which each is heard.
+    """
+
+    agent: AgentName
     attempt: int
-    teachers: dict[str, str] = field(default_factory=dict)
+    teachers: dict[TeacherId, AgentName] = field(default_factory=dict)
 
 
 @dataclass
 class State:
-    """Agents by name, tasks by digest. Every task known is either waiting, running, ended or done.
+    """Agents by name, tasks by key. Every task known is either waiting, running, ended or done.
 
     Args:
         num_slots: learning agents that may be started.
@@ -77,17 +82,17 @@ class State:
     num_slots: int
     max_attempts: int
     max_copies: int
-    members: dict[str, Member] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    waiting: dict[str, Task] = field(default_factory=dict)
-    running: dict[str, Running] = field(default_factory=dict)
-    ended: dict[str, str] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    cohorts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)
-    spent: dict[str, int] = field(default_factory=dict)
-    spared: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    unadopted: dict[str, int] = field(default_factory=dict)
+    members: dict[AgentName, Member] = field(default_factory=dict)
+    tasks: dict[TaskKey, Task] = field(default_factory=dict)
+    waiting: dict[TaskKey, Task] = field(default_factory=dict)
+    running: dict[TaskKey, Running] = field(default_factory=dict)
+    ended: dict[TaskKey, AgentName] = field(default_factory=dict)
+    done: set[TaskKey] = field(default_factory=set)
+    cohorts: dict[TaskKey, tuple[TaskKey, ...]] = field(default_factory=dict)
+    attempts: dict[TaskKey, int] = field(default_factory=dict)
+    spent: dict[TaskKey, int] = field(default_factory=dict)
+    spared: Mapping[TaskKey, frozenset[Digest]] = field(default_factory=dict)
+    unadopted: dict[Digest, int] = field(default_factory=dict)
     num_names: int = 0
 
     def copy(self) -> "State":
@@ -107,45 +112,45 @@ class State:
             unadopted=dict(self.unadopted),
         )
 
-    def runs_at(self, agent: str, task: str) -> bool:
+    def runs_at(self, agent: AgentName, key: TaskKey) -> bool:
         """Whether a task is in the hands of that agent now, and not another's, or cancelled."""
-        running = self.running.get(task)
+        running = self.running.get(key)
         return running is not None and running.agent == agent
 
-    def is_current(self, agent: str, task: str, attempt: int) -> bool:
+    def is_current(self, agent: AgentName, key: TaskKey, attempt: int) -> bool:
         """Whether what an agent says about an attempt of a task counts."""
-        running = self.running.get(task)
+        running = self.running.get(key)
         return running is not None and (running.agent, running.attempt) == (agent, attempt)
 
-    def attempts_left(self, task: str) -> int:
+    def attempts_left(self, key: TaskKey) -> int:
         """How often it may still be started before it is given up."""
-        return self.max_attempts - self.attempts.get(task, 0) + self.spent.get(task, 0)
+        return self.max_attempts - self.attempts.get(key, 0) + self.spent.get(key, 0)
 
-    def taught_by(self, key: str) -> list[TeacherReference]:
+    def taught_by(self, key: TaskKey) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""
         teachers, spared = self.tasks[key].taught_by, self.spared.get(key, frozenset())
         if key in self.running:
             return [teacher for teacher in teachers if teacher.weights in self.running[key].teachers]
         return [teacher for teacher in teachers if teacher.weights not in spared]
 
-    def needed(self, key: str) -> set[str]:
+    def needed(self, key: TaskKey) -> set[Digest]:
         """The weights of those."""
         return {teacher.weights for teacher in self.taught_by(key)}
 
-    def held(self) -> set[str]:
+    def held(self) -> set[Digest]:
         """Weights that somebody teaches, or is about to."""
-        return {member.weights for member in self.members.values()} - {""}
+        return {member.weights for member in self.members.values()} - {NO_DIGEST}
 
     def is_adoptable(self, reference: TeacherReference) -> bool:
         """Whether it is of use to ask one more agent to teach these weights."""
         return reference.architecture is not None and self.unadopted.get(reference.weights, 0) < self.max_attempts
 
-    def can_be_taught(self, key: str) -> bool:
+    def can_be_taught(self, key: TaskKey) -> bool:
         """Whether each of its teachers is there, or can be prepared: not a guest who is away, nor what was tried too often."""
         held = self.held()
         return all(teacher.weights in held or self.is_adoptable(teacher) for teacher in self.taught_by(key))
 
-    def untaught(self, key: str) -> set[str]:
+    def untaught(self, key: TaskKey) -> set[Digest]:
         """Those of the weights that a task needs that nobody teaches, and that were tried too often."""
         tried = {t.weights for t in self.taught_by(key) if t.architecture is not None and not self.is_adoptable(t)}
         return tried - self.held()

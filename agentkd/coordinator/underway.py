@@ -8,6 +8,7 @@ from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity
 from agentkd.errors import AgentLostError
 from agentkd.messages.bodies import ErrorReply, TaskProgressEvent
+from agentkd.names import NOBODY, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import Status, Task, TaskResult
 
 MAX_ERROR_TEXT = 2000
@@ -17,11 +18,11 @@ MAX_ERROR_TEXT = 2000
 class Finished:
     """A task that is done, or given up (status ``failed``). ``teachers`` are (weights, agent) pairs."""
 
-    key: str
+    key: TaskKey
     result: TaskResult
-    agent: str
+    agent: AgentName
     attempts: int
-    teachers: tuple[tuple[str, str], ...]
+    teachers: tuple[tuple[Digest, AgentName], ...]
 
 
 @dataclass
@@ -30,10 +31,10 @@ class Doing:
 
     task: Task
     label: str
-    agent: str
+    agent: AgentName
     attempt: int
-    teachers: tuple[tuple[str, str], ...]
-    recorded: tuple[str, ...] = ()
+    teachers: tuple[tuple[TeacherId, AgentName], ...]
+    recorded: tuple[Digest, ...] = ()
     progress: TaskProgressEvent | None = None
     result: TaskResult | None = None
     error: ErrorReply | None = None
@@ -43,34 +44,34 @@ class Underway:
     """The tasks that a crew is asked for. One thread calls its methods."""
 
     def __init__(self) -> None:
-        self.labels: dict[str, str] = {}
-        self._doing: dict[str, Doing] = {}
-        self._unadopted: dict[str, ErrorReply] = {}
+        self.labels: dict[TaskKey, str] = {}
+        self._doing: dict[TaskKey, Doing] = {}
+        self._unadopted: dict[Digest, ErrorReply] = {}
 
-    def begin(self, action: events.Start, task: Task, recorded: tuple[str, ...]) -> Doing:
+    def begin(self, action: events.Start, task: Task, recorded: tuple[Digest, ...]) -> Doing:
         """An agent is given a task."""
         doing = Doing(task, self.labels[action.task], action.agent, action.attempt, action.teachers, recorded)
         self._doing[action.task] = doing
         return doing
 
-    def find(self, key: str) -> Doing | None:
+    def find(self, key: TaskKey) -> Doing | None:
         """What is known of a task in an agent's hands."""
         return self._doing.get(key)
 
-    def current(self, key: str, attempt: int) -> Doing | None:
+    def current(self, key: TaskKey, attempt: int) -> Doing | None:
         """The same, unless it is about an earlier attempt, which is void."""
         doing = self._doing.get(key)
         return doing if doing and doing.attempt == attempt else None
 
-    def could_not_adopt(self, weights: str, error: ErrorReply) -> None:
+    def could_not_adopt(self, weights: Digest, error: ErrorReply) -> None:
         """Why an agent does not teach these weights."""
         self._unadopted[weights] = error
 
-    def recordings_in_use(self) -> Iterator[str]:
+    def recordings_in_use(self) -> Iterator[Digest]:
         """Recordings that students are being told from."""
         return (record for doing in self._doing.values() for record in doing.recorded)
 
-    def accept(self, key: str) -> Finished:
+    def accept(self, key: TaskKey) -> Finished:
         """The task's result is current."""
         doing = self._doing.pop(key)
         assert doing.result is not None
@@ -83,7 +84,7 @@ class Underway:
         code, text = (error.code, error.text) if error else (AgentLostError.code, self._reason(action))
         return _finished(action.task, doing, TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT]))
 
-    def activity(self, member: Member, device: str, students: tuple[str, ...]) -> Activity:
+    def activity(self, member: Member, device: str, students: tuple[AgentName, ...]) -> Activity:
         """What an agent is doing now."""
         doing = self._doing.get(member.task)
         if doing is not None and doing.progress is None:
@@ -103,7 +104,8 @@ class Underway:
         return "its agents were lost, or did not do what they were asked"
 
 
-def _finished(key: str, doing: Doing | None, result: TaskResult) -> Finished:
+def _finished(key: TaskKey, doing: Doing | None, result: TaskResult) -> Finished:
     if doing is None:
-        return Finished(key, result, "", 0, ())
-    return Finished(key, result, doing.agent, doing.attempt, doing.teachers if doing.task.taught_by else ())
+        return Finished(key, result, NOBODY, 0, ())
+    at, weights = dict(doing.teachers), sorted(teacher.weights for teacher in doing.task.taught_by)
+    return Finished(key, result, doing.agent, doing.attempt, tuple((one, at[one]) for one in weights if one in at))

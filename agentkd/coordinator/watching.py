@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentkd.names import AgentName
 from agentkd.pipeline.plan import Outlook
 
 
@@ -10,7 +11,7 @@ from agentkd.pipeline.plan import Outlook
 class Activity:
     """What an agent is doing now. ``step`` of ``steps`` is zero of zero where that says nothing."""
 
-    agent: str
+    agent: AgentName
     device: str
     doing: str
     step: int = 0

@@ -7,12 +7,13 @@ import numpy as np
 from agentkd import canonical
 from agentkd.datasets.samples import Color, Dataset, Sample
 from agentkd.errors import DatasetError
+from agentkd.names import Digest
 
 
 class _Derived:
     """What a dataset shares with the one that it is made of."""
 
-    def __init__(self, name: str, of: Dataset, digest: str) -> None:
+    def __init__(self, name: str, of: Dataset, digest: Digest) -> None:
         self.name, self.digest, self._of = name, digest, of
         self.classes: tuple[str, ...] = of.classes
         self.colors: tuple[Color, ...] = of.colors

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from agentkd.canonical import FrozenData
 from agentkd.datasets.samples import IGNORE_INDEX, Color, Pixels, Sample, Size, hold_out, resize_pixels
 from agentkd.errors import DatasetError
+from agentkd.names import Digest
 
 DESCRIPTION = "dataset.yaml"
 CACHED_SAMPLES = 2048
@@ -263,7 +264,7 @@ def _decode_colors(pixels: Pixels, description: Description, path: Path) -> Pixe
     return label
 
 
-def _content_digest(description: Description, pairs: list[Pair], size: Size | None, splits: dict[str, tuple[int, ...]]) -> str:
+def _content_digest(description: Description, pairs: list[Pair], size: Size | None, splits: dict[str, tuple[int, ...]]) -> Digest:
     """Over classes, ignored value, size, splits and the bytes of every file, in order."""
     sha = hashlib.sha256()
     sha.update(repr((description.classes, description.ignore_index, description.format, size, sorted(splits.items()))).encode())
@@ -273,4 +274,4 @@ def _content_digest(description: Description, pairs: list[Pair], size: Size | No
                 sha.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
                 raise DatasetError(path, f"cannot be read ({error})") from None
-    return sha.hexdigest()
+    return Digest(sha.hexdigest())

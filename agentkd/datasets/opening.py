@@ -13,6 +13,7 @@ from agentkd.datasets.generated import LIGHTS, GeneratedScenes
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
 from agentkd.errors import DatasetError
+from agentkd.names import Digest
 from agentkd.recipe import ViewSettings
 
 JOINED = "joined:"
@@ -61,9 +62,9 @@ class Opened:
         return self._dataset.splits
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """SHA-256 over the content."""
-        return self._dataset.digest
+        return Digest(self._dataset.digest)
 
     def sample(self, index: int) -> Sample:
         """A labelled image."""

@@ -9,6 +9,7 @@ from agentkd.errors import RemoteAgentError, ReplyTimeoutError
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import Body, ErrorReply
 from agentkd.messages.wire import Buffer
+from agentkd.names import PublicKey
 
 POLL_S = 0.5
 
@@ -17,7 +18,7 @@ class Asker:
     """Sorts replies to whoever waits for them. Feed every delivery to ``take``; those it does not want are somebody else's."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, int], queue.SimpleQueue[Delivery]] = {}
+        self._waiting: dict[tuple[PublicKey, int], queue.SimpleQueue[Delivery]] = {}
         self._lock = threading.Lock()
 
     def take(self, delivery: Delivery) -> bool:
@@ -32,7 +33,7 @@ class Asker:
     def ask(
         self,
         post: Post,
-        peer: str,
+        peer: PublicKey,
         body: Body,
         *,
         buffers: tuple[Buffer, ...] = (),
@@ -62,7 +63,7 @@ class Asker:
     def _wait(
         self,
         inbox: "queue.SimpleQueue[Delivery]",
-        peer: str,
+        peer: PublicKey,
         body: Body,
         timeout_s: float,
         check: Callable[[], None] | None,

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from agentkd.errors import Rule
 from agentkd.messages.wire import Buffer
+from agentkd.names import PublicKey
 
 Frames = list[Buffer]
-FramesArrived = Callable[[str, Sequence[Buffer]], None]
+FramesArrived = Callable[[PublicKey, Sequence[Buffer]], None]
 Turn = Callable[[], float]
 
 
@@ -63,19 +64,19 @@ class Channel(Protocol):
         """
         ...
 
-    def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
+    def connect(self, key: PublicKey, endpoint: str, *, bulk: bool = False) -> None:
         """Opens a lane to a peer. The bulk lane is a second one, so that long pieces never stand before short messages."""
         ...
 
-    def disconnect(self, key: str) -> None:
+    def disconnect(self, key: PublicKey) -> None:
         """Closes the lanes that were opened to a peer."""
         ...
 
-    def has_dialed(self, key: str, *, bulk: bool = False) -> bool:
+    def has_dialed(self, key: PublicKey, *, bulk: bool = False) -> bool:
         """Whether that lane was opened from here."""
         ...
 
-    def send(self, key: str, frames: Frames, *, bulk: bool = False) -> bool:
+    def send(self, key: PublicKey, frames: Frames, *, bulk: bool = False) -> bool:
         """Hands frames over; false if the peer cannot be reached or its lane is full now."""
         ...
 

@@ -19,6 +19,7 @@ from typing import Any
 from agentkd.errors import ConfigError, RemoteProtocolError, Rule, StorageError
 from agentkd.exchange.keys import write_private
 from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
+from agentkd.names import AgentName, PublicKey, TeacherId
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
 TASKS = "tasks"  # may hand in tasks; no kind of knowledge
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 class Entry:
     """A registered key: whose it is and what it may fetch. A revoked key stays listed, so that the record of it is kept."""
 
-    name: str
-    public_key: str
+    name: AgentName
+    public_key: PublicKey
     may: tuple[str, ...] = EVERYTHING
     is_revoked: bool = False
 
@@ -47,7 +48,7 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.path = folder / REGISTRY_FILE
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[PublicKey, Entry]:
         """Entries by public key; none if there is no file yet.
 
         Raises:
@@ -65,17 +66,17 @@ class Registry:
         return {entry.public_key: entry for entry in found}
 
     def register(self, name: str, public_key: str, may: Iterable[str] = EVERYTHING) -> Entry:
-        """Admits a key from now on.
+        """Admits a key from now on, as it and its owner's name were typed.
 
         Raises:
             ConfigError: an unknown kind of knowledge, a malformed key, or a name or key that is taken.
         """
-        entry = Entry(name, public_key, tuple(may))
+        entry = Entry(AgentName(name), PublicKey(public_key), tuple(may))
         unknown = sorted(set(entry.may) - {*EVERYTHING, TASKS})
         if unknown:
             raise ConfigError(f"{', '.join(unknown)}: no kind of knowledge; there are {', '.join(EVERYTHING)}")
         try:
-            AdmittedPeer(agent=name, public_key=public_key)
+            AdmittedPeer(agent=entry.name, public_key=entry.public_key)
         except ValueError as error:
             raise ConfigError(f"{name!r}, {public_key!r}: not a name and a public key of 40 characters (Z85)") from error
         with self._alone():
@@ -83,7 +84,7 @@ class Registry:
             for other in entries.values():
                 if not other.is_revoked and (other.name == name or other.public_key == public_key):
                     raise ConfigError(f"{other.name} is registered already with {other.public_key}; revoke it first")
-            self._write(entries | {public_key: entry})
+            self._write(entries | {entry.public_key: entry})
         return entry
 
     def revoke(self, name: str) -> Entry:
@@ -124,7 +125,7 @@ class Registry:
         finally:
             os.close(descriptor)
 
-    def _write(self, entries: dict[str, Entry]) -> None:
+    def _write(self, entries: dict[PublicKey, Entry]) -> None:
         text = json.dumps([entry.as_data() for entry in entries.values()], indent=2)
         write_private(self.path, text + "\n", replace=True)
 
@@ -137,8 +138,11 @@ class Grants:
 
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry
-        self._registered: tuple[tuple[int, int], dict[str, Entry]] = ((-1, -1), {})  # the stamp of the file, and what it says
-        self._admitted: dict[str, Entry] = {}
+        self._registered: tuple[tuple[int, int], dict[PublicKey, Entry]] = (
+            (-1, -1),
+            {},
+        )  # the stamp of the file, and what it says
+        self._admitted: dict[PublicKey, Entry] = {}
         self._lock = threading.Lock()
 
     def admit(self, peers: Iterable[AdmittedPeer]) -> None:
@@ -147,19 +151,19 @@ class Grants:
         with self._lock:
             self._admitted = self._admitted | added
 
-    def set_peers(self, peers: Iterable[AdmittedPeer]) -> set[str]:
+    def set_peers(self, peers: Iterable[AdmittedPeer]) -> set[PublicKey]:
         """Admits these peers and nobody else, besides the registered; returns the keys that were admitted before."""
         wanted = {p.public_key: Entry(p.agent, p.public_key, p.may) for p in peers}
         with self._lock:
             before, self._admitted = self._admitted, wanted
         return set(before) - set(wanted)
 
-    def forget(self, public_key: str) -> None:
+    def forget(self, public_key: PublicKey) -> None:
         """Takes an admission back that ``admit`` gave."""
         with self._lock:
             self._admitted = {key: entry for key, entry in self._admitted.items() if key != public_key}
 
-    def find(self, public_key: str) -> Entry | None:
+    def find(self, public_key: PublicKey) -> Entry | None:
         """The entry of an admitted key."""
         if self._registry is not None:
             stamp, (read_at, entries) = self._registry.stamp(), self._registered
@@ -171,11 +175,11 @@ class Grants:
                 return None if registered.is_revoked else registered
         return self._admitted.get(public_key)
 
-    def is_admitted(self, public_key: str) -> bool:
+    def is_admitted(self, public_key: PublicKey) -> bool:
         """Whether a key may connect."""
         return self.find(public_key) is not None
 
-    def _read_registry(self) -> dict[str, Entry]:
+    def _read_registry(self) -> dict[PublicKey, Entry]:
         """The registered keys; none while the file is damaged, for an I/O thread must not end by that."""
         assert self._registry is not None
         try:
@@ -184,7 +188,7 @@ class Grants:
             log.error("no registered key is admitted: %s", error)
             return {}
 
-    def check(self, public_key: str, kind: str) -> None:
+    def check(self, public_key: PublicKey, kind: str) -> None:
         """Refuses a fetch that is not granted.
 
         Raises:
@@ -202,7 +206,7 @@ class Audit:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
 
-    def note(self, entry: Entry | None, *, kind: str, digest: str, size_bytes: int, way: str, outcome: str) -> None:
+    def note(self, entry: Entry | None, *, kind: str, digest: TeacherId, size_bytes: int, way: str, outcome: str) -> None:
         """One fetch.
 
         Raises:

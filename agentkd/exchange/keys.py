@@ -9,13 +9,14 @@ from pathlib import Path
 import zmq
 
 from agentkd.errors import ConfigError, StorageError
+from agentkd.names import PublicKey
 
 
 @dataclass(frozen=True)
 class KeyPair:
     """A Z85-encoded CURVE key pair. ``repr`` shows the public half only."""
 
-    public: str
+    public: PublicKey
     secret: str
 
     def __repr__(self) -> str:
@@ -30,7 +31,7 @@ def default_key_folder() -> Path:
 def new_key_pair() -> KeyPair:
     """A fresh key pair."""
     public, secret = zmq.curve_keypair()
-    return KeyPair(public=public.decode(), secret=secret.decode())
+    return KeyPair(public=PublicKey(public.decode()), secret=secret.decode())
 
 
 def save_key_pair(path: Path, pair: KeyPair) -> None:

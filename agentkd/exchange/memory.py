@@ -9,6 +9,7 @@ from collections.abc import Callable
 from agentkd.errors import ChannelClosedError, LaunchError
 from agentkd.exchange.channel import Counters, Frames, FramesArrived, Turn
 from agentkd.exchange.loop import CommandLoop
+from agentkd.names import PublicKey
 
 SCHEME = "memory://"
 
@@ -20,13 +21,13 @@ _numbers = itertools.count(1)
 class MemoryChannel:
     """See ``Channel``. Whoever runs in this process is trusted to name its own key."""
 
-    def __init__(self, key: str, bind: str = f"{SCHEME}*") -> None:
+    def __init__(self, key: PublicKey, bind: str = f"{SCHEME}*") -> None:
         endpoint = f"{SCHEME}{next(_numbers)}" if bind == f"{SCHEME}*" else bind
         self._key, self.counters = key, Counters()
         self.endpoints: tuple[str, ...] = (endpoint,)
         self.bulk_endpoints: tuple[str, ...] = (endpoint,)
-        self._peers: dict[str, MemoryChannel] = {}
-        self._dialed: set[str] = set()
+        self._peers: dict[PublicKey, MemoryChannel] = {}
+        self._dialed: set[PublicKey] = set()
         self._loop = CommandLoop(self._run, "agentkd-memory")
         with _lock:
             if endpoint in _listening:
@@ -43,21 +44,21 @@ class MemoryChannel:
     def check(self) -> None:
         self._loop.check()
 
-    def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
+    def connect(self, key: PublicKey, endpoint: str, *, bulk: bool = False) -> None:
         with _lock:
             peer = _listening.get(endpoint)
         if peer is not None and peer._key == key:
             self._peers[key] = peer
             self._dialed.add(key)
 
-    def disconnect(self, key: str) -> None:
+    def disconnect(self, key: PublicKey) -> None:
         self._peers.pop(key, None)
         self._dialed.discard(key)
 
-    def has_dialed(self, key: str, *, bulk: bool = False) -> bool:
+    def has_dialed(self, key: PublicKey, *, bulk: bool = False) -> bool:
         return key in self._dialed
 
-    def send(self, key: str, frames: Frames, *, bulk: bool = False) -> bool:
+    def send(self, key: PublicKey, frames: Frames, *, bulk: bool = False) -> bool:
         peer = self._peers.get(key)
         if peer is None:
             return False

@@ -21,6 +21,7 @@ from agentkd.exchange.streaming import Receipt
 from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
 from agentkd.messages.bodies import Capability, Piece, ReleaseEvent, Way
 from agentkd.messages.wire import Buffer
+from agentkd.names import Digest, PublicKey
 
 INLINE_BYTES = 256 * 1024
 MAX_PIECE_BYTES = 16 * 1024**3
@@ -79,7 +80,7 @@ class Carrier:
         )
         return Parcel(size_bytes, self.pool if is_shared else None)
 
-    def pack(self, peer: str, parcel: Parcel, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+    def pack(self, peer: PublicKey, parcel: Parcel, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
         """A piece in memory for a peer that can take it by these ways: the message part, and the buffers to go with it.
 
         Raises:
@@ -101,7 +102,7 @@ class Carrier:
             return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (source.view,)
         raise ExchangeError(f"{size} bytes for {peer[:8]}: no way in common ({', '.join(self.ways)} and {', '.join(ways)})")
 
-    def pack_stored(self, peer: str, digest: str, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+    def pack_stored(self, peer: PublicKey, digest: Digest, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
         """An artifact for a peer that can take it by these ways.
 
         Raises:
@@ -126,13 +127,13 @@ class Carrier:
 
     def fetch_to_store(
         self,
-        peer: str,
+        peer: PublicKey,
         piece: Piece,
         buffers: tuple[Buffer, ...] = (),
         *,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, size: None,
-    ) -> str:
+    ) -> Digest:
         """Puts a piece into the store; returns its digest. A stream that breaks off, even with this process, goes on later.
 
         Raises:
@@ -160,7 +161,7 @@ class Carrier:
 
     def fetch(
         self,
-        peer: str,
+        peer: PublicKey,
         piece: Piece,
         buffers: tuple[Buffer, ...] = (),
         *,
@@ -188,14 +189,14 @@ class Carrier:
             return Fetched(memoryview(self._store.get(piece.sha256)), Way.STORE)
         return self._take_stream(peer, piece, check, progress)
 
-    def _take_inline(self, peer: str, piece: Piece, buffers: tuple[Buffer, ...]) -> Fetched:
+    def _take_inline(self, peer: PublicKey, piece: Piece, buffers: tuple[Buffer, ...]) -> Fetched:
         if len(buffers) != 1 or len(buffers[0]) != piece.size_bytes:
             raise RemoteProtocolError("an inline piece needs one buffer of the size it names", Rule.BODY)
         if not self._in_process and digest_bytes(buffers[0]) != piece.sha256:
             raise ArtifactCorruptError(f"piece from {peer[:8]}", piece.sha256, digest_bytes(buffers[0]))
         return Fetched(memoryview(buffers[0]), Way.INLINE)
 
-    def _take_shared(self, peer: str, piece: Piece) -> Fetched:
+    def _take_shared(self, peer: PublicKey, piece: Piece) -> Fetched:
         if piece.handle is None:
             raise RemoteProtocolError("a shared piece needs a handle", Rule.BODY)
         lease = piece.handle.lease
@@ -207,7 +208,9 @@ class Carrier:
 
         return Fetched(view, Way.SHARED, give_back)
 
-    def _take_stream(self, peer: str, piece: Piece, check: Callable[[], None], progress: Callable[[int, int], None]) -> Fetched:
+    def _take_stream(
+        self, peer: PublicKey, piece: Piece, check: Callable[[], None], progress: Callable[[int, int], None]
+    ) -> Fetched:
         """Receives into pooled memory, and hashes what is there while the rest arrives."""
         size = piece.size_bytes
         segment = self.pool.take(size) if IS_SUPPORTED else None
@@ -223,14 +226,14 @@ class Carrier:
                 hasher.update(target[hashed:done])
                 hashed = done
                 progress(done, size)
-            if hasher.hexdigest() != piece.sha256:
-                raise ArtifactCorruptError(f"stream from {peer[:8]}", piece.sha256, hasher.hexdigest())
+            if (actual := Digest(hasher.hexdigest())) != piece.sha256:
+                raise ArtifactCorruptError(f"stream from {peer[:8]}", piece.sha256, actual)
         except BaseException:
             self._post.channel.call(give_back)  # after the stream was cancelled there: nobody writes any more
             raise
         return Fetched(target, Way.STREAM, give_back)
 
-    def _stream(self, peer: str, piece: Piece, sink: Sink, offset: int, check: Callable[[], None]) -> Iterator[int]:
+    def _stream(self, peer: PublicKey, piece: Piece, sink: Sink, offset: int, check: Callable[[], None]) -> Iterator[int]:
         """Receives a stream; yields how many bytes are there, each time more are."""
         if not piece.sha256:
             raise RemoteProtocolError("a streamed piece needs its digest", Rule.BODY)
@@ -268,15 +271,15 @@ class Carrier:
     def _common(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
         return tuple(way for way in self.ways if way in ways)
 
-    def _offer(self, peer: str, source: BytesSource | FileSource) -> tuple[Piece, tuple[Buffer, ...]]:
+    def _offer(self, peer: PublicKey, source: BytesSource | FileSource) -> tuple[Piece, tuple[Buffer, ...]]:
         self._post.channel.call(lambda: self._post.streams.offer(peer, source))
         return Piece(way=Way.STREAM, size_bytes=source.size_bytes, sha256=source.sha256), ()
 
-    def _shares_memory(self, peer: str) -> bool:
+    def _shares_memory(self, peer: PublicKey) -> bool:
         known = self._post.peer(peer)
         return known is not None and known.can(Capability.SHARED) and known.shares_host
 
-    def _shares_store(self, peer: str) -> bool:
+    def _shares_store(self, peer: PublicKey) -> bool:
         known = self._post.peer(peer)
         return (
             known is not None

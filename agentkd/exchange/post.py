@@ -56,6 +56,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode, type_of
+from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
 
 ERROR_NUMBER = NUMBERS[ErrorReply]
 ALL_CAPABILITIES: tuple[str, ...] = (Capability.SHARED, Capability.STORE, Capability.STREAM, Capability.VIEWS)
@@ -69,7 +70,7 @@ log = logging.getLogger(__name__)
 class Delivery:
     """A message, the public key (Z85) of who sent it, and when it arrived (monotonic seconds)."""
 
-    sender: str
+    sender: PublicKey
     message: Message
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
 
@@ -97,8 +98,8 @@ class Manners:
     """
 
     hello: HelloRequest = PLAIN_HELLO
-    welcome: Callable[[str, HelloRequest], WelcomeReply] | None = None
-    coordinator_key: str = ""
+    welcome: Callable[[PublicKey, HelloRequest], WelcomeReply] | None = None
+    coordinator_key: PublicKey = NO_KEY
     store: Path | None = None
 
 
@@ -106,7 +107,7 @@ class Manners:
 class Peer:
     """What is known of a peer in its present session. ``dialed`` is where it was reached; empty if it dialed itself."""
 
-    key: str
+    key: PublicKey
     greeting: HelloRequest | WelcomeReply
     dialed: str = ""
 
@@ -149,7 +150,7 @@ class Post:
         self.num_waiting = 0  # messages that could not be sent yet; written by the I/O thread once a turn
         self._numbers = itertools.count(1)
         self._sessions = Sessions(self._introduction(), self._numbers)
-        self._greeted: dict[str, Peer] = {}  # written by the I/O thread alone, an immutable entry at a time
+        self._greeted: dict[PublicKey, Peer] = {}  # written by the I/O thread alone, an immutable entry at a time
         self._next_tick = time.monotonic()
 
     @property
@@ -184,11 +185,11 @@ class Post:
         """Admits these keys from now on, each for the kinds of knowledge that it may fetch."""
         self.grants.admit(peers)
 
-    def allow(self, public_keys: Iterable[str]) -> None:
+    def allow(self, public_keys: Iterable[PublicKey]) -> None:
         """Admits these keys for every kind of knowledge."""
-        self.admit(AdmittedPeer(agent="", public_key=key, may=EVERYTHING) for key in public_keys)
+        self.admit(AdmittedPeer(agent=NOBODY, public_key=key, may=EVERYTHING) for key in public_keys)
 
-    def forget(self, public_key: str) -> None:
+    def forget(self, public_key: PublicKey) -> None:
         """Admits a key no longer; its live session is refused at its next message, and what waits for it is dropped."""
         self.grants.forget(public_key)
         with contextlib.suppress(ChannelClosedError):
@@ -200,11 +201,13 @@ class Post:
         if endpoint:
             self._soon(lambda: self._sessions.dial(address.public_key, endpoint, time.monotonic()))
 
-    def disconnect(self, public_key: str) -> None:
+    def disconnect(self, public_key: PublicKey) -> None:
         """Closes the connection to a peer, if there is one; what waits for it is dropped."""
         self._soon(lambda: self._sessions.forget(public_key))
 
-    def send(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), deadline_ms: int = 0) -> int:
+    def send(
+        self, peer: PublicKey, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), deadline_ms: int = 0
+    ) -> int:
         """Queues a message for the peer with that public key; returns its number, which the reply's ``parent_id`` names.
 
         Raises:
@@ -215,7 +218,7 @@ class Post:
         self._soon(lambda: self._sessions.say(peer, message, time.monotonic(), frames))
         return message.msg_id
 
-    def send_frames(self, peer: str, frames: Frames) -> None:
+    def send_frames(self, peer: PublicKey, frames: Frames) -> None:
         """Sends frames as they are, past every check: for conformance tests alone."""
 
         def send() -> None:
@@ -223,7 +226,7 @@ class Post:
 
         self.channel.call(send)
 
-    def peer(self, key: str) -> Peer | None:
+    def peer(self, key: PublicKey) -> Peer | None:
         """What is known of a peer that was greeted. From any thread; what is returned does not change."""
         return self._greeted.get(key)
 
@@ -237,7 +240,9 @@ class Post:
 
     # On the I/O thread.
 
-    def send_now(self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False) -> int:
+    def send_now(
+        self, peer: PublicKey, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False
+    ) -> int:
         """Sends from the I/O thread; returns the message's number.
 
         On the bulk lane it is now or never: 0 if the lane is full or the peer is not greeted, and nothing is queued.
@@ -266,7 +271,7 @@ class Post:
         wait_s = max(0.0, min(self._next_tick - now, self._sessions.wait_s(now)))
         return min(wait_s, SEND_RETRY_S) if self.streams.is_blocked else wait_s
 
-    def _arrived(self, sender: str, frames: Sequence[Buffer]) -> None:
+    def _arrived(self, sender: PublicKey, frames: Sequence[Buffer]) -> None:
         try:
             message = decode(frames)
         except RemoteProtocolError as error:
@@ -323,7 +328,7 @@ class Post:
             self._open_bulk_lane(send.peer)
         return self.channel.send(send.peer, list(send.frames or encode(send.message)), bulk=send.bulk)
 
-    def _hand_in(self, key: str, message: Message) -> list[Action]:
+    def _hand_in(self, key: PublicKey, message: Message) -> list[Action]:
         """Hands a message to whoever it is for, here or behind this post; returns its refusal, if it was refused."""
         self.counters.messages_received += 1
         body = message.body
@@ -340,7 +345,7 @@ class Post:
             return self._sessions.refuse(key, message.msg_id, rule, str(error), is_answered=is_answered)
         return []
 
-    def _open_bulk_lane(self, key: str) -> None:
+    def _open_bulk_lane(self, key: PublicKey) -> None:
         peer = self._greeted[key]
         if peer.dialed and isinstance(peer.greeting, WelcomeReply) and not self.channel.has_dialed(key, bulk=True):
             scheme = peer.dialed.partition("://")[0]
@@ -362,11 +367,11 @@ class Post:
             name_of=self._name_of,
         )
 
-    def _name_of(self, key: str) -> str:
+    def _name_of(self, key: PublicKey) -> AgentName:
         entry = self.grants.find(key)
-        return entry.name if entry is not None else ""
+        return entry.name if entry is not None else NOBODY
 
-    def _welcome(self, key: str, hello: HelloRequest) -> WelcomeReply:
+    def _welcome(self, key: PublicKey, hello: HelloRequest) -> WelcomeReply:
         made = self._manners.welcome(key, hello) if self._manners.welcome else None
         mine = {
             "minor": min(MINOR, hello.minor_max),

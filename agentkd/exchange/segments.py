@@ -23,6 +23,7 @@ import numpy as np
 
 from agentkd.errors import ExchangeError, RemoteProtocolError, Rule
 from agentkd.messages.bodies import SharedHandle
+from agentkd.names import PublicKey
 
 PREFIX = "agentkd"
 POOL_BYTES = 512 * 1024**2
@@ -57,7 +58,7 @@ class Segment:
 
 @dataclass
 class _Lease:
-    peer: str
+    peer: PublicKey
     segment: Segment
 
 
@@ -102,7 +103,7 @@ class SegmentPool:
         weakref.finalize(exporter, self.give, segment).atexit = False
         return memoryview(exporter)  # type: ignore[arg-type]
 
-    def lease(self, peer: str, segment: Segment) -> SharedHandle:
+    def lease(self, peer: PublicKey, segment: Segment) -> SharedHandle:
         """Lets a peer hold a segment until it releases the lease. The oldest lease of too many is dropped."""
         with self._lock:
             number = next(self._numbers)
@@ -112,7 +113,7 @@ class SegmentPool:
                 self._drop(next(iter(self._leases)))
         return segment.handle(number)
 
-    def release(self, peer: str, numbers: tuple[int, ...]) -> None:
+    def release(self, peer: PublicKey, numbers: tuple[int, ...]) -> None:
         """Takes leases back that this peer holds; others are ignored."""
         with self._lock:
             for number in numbers:
@@ -121,7 +122,7 @@ class SegmentPool:
                     del self._leases[number]
                     self.give(lease.segment)
 
-    def peer_gone(self, peer: str) -> None:
+    def peer_gone(self, peer: PublicKey) -> None:
         """Drops what a lost peer held. It may still be reading, so nothing of it is used again."""
         with self._lock:
             for number in [number for number, lease in self._leases.items() if lease.peer == peer]:

@@ -15,6 +15,7 @@ from agentkd.errors import LocalProtocolError, ProtocolError, RemoteProtocolErro
 from agentkd.messages.bodies import ErrorReply, HelloRequest, WelcomeReply
 from agentkd.messages.dialogues import Conversation, Step
 from agentkd.messages.wire import MINOR, Buffer, Message
+from agentkd.names import AgentName, PublicKey
 
 SEND_GIVE_UP_S = 30.0
 SEND_RETRY_S = 0.02
@@ -36,7 +37,7 @@ class Reason(StrEnum):
 class Dial:
     """Open a lane to a peer, anew if there is one."""
 
-    peer: str
+    peer: PublicKey
     endpoint: str
 
 
@@ -44,7 +45,7 @@ class Dial:
 class HangUp:
     """Close the lanes that were opened to a peer."""
 
-    peer: str
+    peer: PublicKey
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Send:
     It is tried again until ``give_up_at``; 0 means now or never. ``frames`` are those of the message, if they are made already.
     """
 
-    peer: str
+    peer: PublicKey
     message: Message
     bulk: bool = False
     give_up_at: float = 0.0
@@ -65,7 +66,7 @@ class Send:
 class Deliver:
     """Hand a message of a peer in."""
 
-    peer: str
+    peer: PublicKey
     message: Message
 
 
@@ -73,7 +74,7 @@ class Deliver:
 class Refuse:
     """Count a message of a peer as refused, and tell it so, if there is an ``answer``: at once or never."""
 
-    peer: str
+    peer: PublicKey
     rule: Rule
     text: str
     answer: Message | None
@@ -83,7 +84,7 @@ class Refuse:
 class Drop:
     """A message of ours is given up."""
 
-    peer: str
+    peer: PublicKey
     message: Message
     reason: Reason
     text: str = ""
@@ -93,7 +94,7 @@ class Drop:
 class Late:
     """A message of a peer belongs to nothing that is open: count it."""
 
-    peer: str
+    peer: PublicKey
     message: Message
 
 
@@ -101,7 +102,7 @@ class Late:
 class Opened:
     """Both sides have greeted. ``dialed`` is where the peer was reached, if it was."""
 
-    peer: str
+    peer: PublicKey
     greeting: HelloRequest | WelcomeReply
     dialed: str
 
@@ -110,14 +111,14 @@ class Opened:
 class Ended:
     """A session is over, and with it everything that was said in it."""
 
-    peer: str
+    peer: PublicKey
 
 
 @dataclass(frozen=True)
 class Unwelcome:
     """A peer refused the greeting; it is not greeted again before it is dialed anew."""
 
-    peer: str
+    peer: PublicKey
     text: str
 
 
@@ -137,12 +138,12 @@ class Introduction:
         name_of: the name that belongs to a key; empty if it has none.
     """
 
-    key: str
+    key: PublicKey
     session: str
-    coordinator_key: str
+    coordinator_key: PublicKey
     hello: HelloRequest
-    welcome: Callable[[str, HelloRequest], WelcomeReply]
-    name_of: Callable[[str], str]
+    welcome: Callable[[PublicKey, HelloRequest], WelcomeReply]
+    name_of: Callable[[PublicKey], AgentName]
 
 
 @dataclass
@@ -156,7 +157,7 @@ class _Session:
         waiting: what could not be sent yet, in order.
     """
 
-    key: str
+    key: PublicKey
     conversation: Conversation
     session: str = ""
     greeting: HelloRequest | WelcomeReply | None = None
@@ -181,8 +182,10 @@ class Sessions:
 
     def __init__(self, me: Introduction, numbers: Iterator[int]) -> None:
         self._me, self._numbers = me, numbers
-        self._peers: dict[str, _Session] = {}
-        self._restless: dict[str, None] = {}  # keys of those that something waits for: a message, or an answer to the greeting
+        self._peers: dict[PublicKey, _Session] = {}
+        self._restless: dict[
+            PublicKey, None
+        ] = {}  # keys of those that something waits for: a message, or an answer to the greeting
 
     @property
     def num_waiting(self) -> int:
@@ -190,11 +193,11 @@ class Sessions:
         return sum(len(self._peers[key].waiting) for key in self._restless)
 
     @property
-    def peers(self) -> tuple[str, ...]:
+    def peers(self) -> tuple[PublicKey, ...]:
         """The keys of which anything is known."""
         return tuple(self._peers)
 
-    def is_open(self, key: str) -> bool:
+    def is_open(self, key: PublicKey) -> bool:
         """Whether both sides have greeted."""
         return key in self._peers and self._peers[key].is_open
 
@@ -211,13 +214,13 @@ class Sessions:
 
     # What this side does.
 
-    def dial(self, key: str, endpoint: str, now: float) -> list[Action]:
+    def dial(self, key: PublicKey, endpoint: str, now: float) -> list[Action]:
         """A peer is to be reached there, and greeted."""
         peer = self._known(key)
         peer.dialed = endpoint
         return [Dial(key, endpoint), *self._greet(peer, now)]
 
-    def say(self, key: str, message: Message, now: float, frames: tuple[Buffer, ...] = ()) -> list[Action]:
+    def say(self, key: PublicKey, message: Message, now: float, frames: tuple[Buffer, ...] = ()) -> list[Action]:
         """A message for a peer, which is sent after what waits for it already, and not before it is greeted."""
         peer = self._known(key)
         send = Send(key, message, give_up_at=now + SEND_GIVE_UP_S, frames=frames)
@@ -227,7 +230,7 @@ class Sessions:
         self._restless[key] = None
         return []
 
-    def stream(self, key: str, message: Message, frames: tuple[Buffer, ...] = ()) -> list[Action]:
+    def stream(self, key: PublicKey, message: Message, frames: tuple[Buffer, ...] = ()) -> list[Action]:
         """A message for the lane of long pieces: now or never. No action at all if the peer is not greeted."""
         if not self.is_open(key):
             return []
@@ -256,7 +259,7 @@ class Sessions:
                 self._restless[peer.key] = None
         return []
 
-    def forget(self, key: str) -> list[Action]:
+    def forget(self, key: PublicKey) -> list[Action]:
         """A peer is given up, with everything that waits for it."""
         peer = self._peers.pop(key, None)
         self._restless.pop(key, None)
@@ -265,7 +268,7 @@ class Sessions:
 
     # What happens.
 
-    def arrived(self, key: str, message: Message, now: float) -> list[Action]:
+    def arrived(self, key: PublicKey, message: Message, now: float) -> list[Action]:
         """A peer said something."""
         try:
             if isinstance(message.body, HelloRequest):
@@ -275,7 +278,7 @@ class Sessions:
             is_answered = not isinstance(message.body, ErrorReply)
             return self.refuse(key, message.msg_id, error.rule, str(error), is_answered=is_answered)
 
-    def refuse(self, key: str, msg_id: int, rule: Rule, text: str, *, is_answered: bool = True) -> list[Action]:
+    def refuse(self, key: PublicKey, msg_id: int, rule: Rule, text: str, *, is_answered: bool = True) -> list[Action]:
         """Something that a peer said is refused, here or by whoever it was delivered to. An error must not be answered."""
         if key in self._peers:
             self._peers[key].conversation.abandon(msg_id)
@@ -311,7 +314,7 @@ class Sessions:
         peer.conversation.take(step)
         return [*actions, Send(peer.key, hello)]
 
-    def _greeted(self, key: str, message: Message, hello: HelloRequest, now: float) -> list[Action]:
+    def _greeted(self, key: PublicKey, message: Message, hello: HelloRequest, now: float) -> list[Action]:
         """Answers a greeting. The same one again is answered again; another one in the same session is refused.
 
         If the welcome does not leave, whoever was dialed is greeted again: it may have hung up and not come back by itself.
@@ -341,7 +344,7 @@ class Sessions:
         welcome = Send(key, self._message(self._me.welcome(key, hello), message.msg_id))
         return [*actions, self._judged(peer, welcome), *([Deliver(key, message)] if is_new else [])]
 
-    def _heard(self, key: str, message: Message, now: float) -> list[Action]:
+    def _heard(self, key: PublicKey, message: Message, now: float) -> list[Action]:
         body, parent_id = message.body, message.parent_id
         peer = self._peers.get(key) or _Session(key, self._new_conversation(key))
         is_other = bool(peer.session) and message.session != peer.session
@@ -396,12 +399,12 @@ class Sessions:
     def _message(self, body: HelloRequest | WelcomeReply | ErrorReply, parent_id: int = 0) -> Message:
         return Message(body, next(self._numbers), parent_id, self._me.session)
 
-    def _known(self, key: str) -> _Session:
+    def _known(self, key: PublicKey) -> _Session:
         if key not in self._peers:
             self._peers[key] = _Session(key, self._new_conversation(key))
         return self._peers[key]
 
-    def _new_conversation(self, key: str) -> Conversation:
+    def _new_conversation(self, key: PublicKey) -> Conversation:
         coordinator = self._me.coordinator_key
         return Conversation(i_coordinate=coordinator == self._me.key, peer_coordinates=coordinator == key)
 

@@ -7,13 +7,14 @@ from typing import Protocol
 from agentkd.canonical import digest_bytes
 from agentkd.exchange.segments import SegmentPool
 from agentkd.messages.wire import Buffer
+from agentkd.names import NO_DIGEST, Digest
 
 
 class Source(Protocol):
     """Bytes that can be read from any offset while they are offered."""
 
     size_bytes: int
-    sha256: str
+    sha256: Digest
 
     def read(self, offset: int, length: int) -> Buffer:
         """Exactly these bytes."""
@@ -23,7 +24,7 @@ class Source(Protocol):
 class BytesSource:
     """Bytes in memory, which nobody may change while they are offered."""
 
-    def __init__(self, data: Buffer, sha256: str) -> None:
+    def __init__(self, data: Buffer, sha256: Digest) -> None:
         self.view, self.size_bytes, self.sha256 = memoryview(data).cast("B"), len(data), sha256
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -40,10 +41,10 @@ class Parcel:
         self.size_bytes, self._pool = size_bytes, pool
         self.segment = pool.take(size_bytes) if pool else None
         self.view = self.segment.view[:size_bytes] if self.segment else memoryview(bytearray(size_bytes))
-        self._sha256 = ""
+        self._sha256 = NO_DIGEST
 
     @property
-    def sha256(self) -> str:
+    def sha256(self) -> Digest:
         """Its digest, computed when first asked for."""
         self._sha256 = self._sha256 or digest_bytes(self.view)
         return self._sha256
@@ -63,7 +64,7 @@ class Parcel:
 class FileSource:
     """A file that is complete and will not change."""
 
-    def __init__(self, path: Path, sha256: str) -> None:
+    def __init__(self, path: Path, sha256: Digest) -> None:
         self.path, self.sha256 = path, sha256
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._descriptor).st_size

@@ -35,6 +35,7 @@ from agentkd.messages.bodies import (
     StreamRequest,
 )
 from agentkd.messages.wire import Buffer, Message
+from agentkd.names import Digest, PublicKey
 
 CHUNKS_A_TURN = 4
 MAX_OFFERS = 256
@@ -49,7 +50,7 @@ class StreamPost(Protocol):
     """What streams need of the post."""
 
     def send_now(
-        self, peer: str, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False
+        self, peer: PublicKey, body: Body, *, parent_id: int = 0, buffers: tuple[Buffer, ...] = (), bulk: bool = False
     ) -> int: ...
 
 
@@ -64,8 +65,8 @@ class _Sending:
 class Receipt:
     """A stream that is being received. ``progress`` and ``done`` are called on the I/O thread and must not block."""
 
-    peer: str
-    sha256: str
+    peer: PublicKey
+    sha256: Digest
     flow: Inflow
     sink: Sink
     chunk_bytes: int
@@ -84,13 +85,13 @@ class Streams:
 
     def __init__(self, speaker: StreamPost) -> None:
         self._speaker = speaker
-        self._offers: OrderedDict[tuple[str, str], Source] = OrderedDict()
-        self._sending: dict[tuple[str, int], _Sending] = {}
-        self._receiving: dict[tuple[str, int], Receipt] = {}
+        self._offers: OrderedDict[tuple[PublicKey, Digest], Source] = OrderedDict()
+        self._sending: dict[tuple[PublicKey, int], _Sending] = {}
+        self._receiving: dict[tuple[PublicKey, int], Receipt] = {}
         self._unopened: list[Receipt] = []
         self.is_blocked = False
 
-    def offer(self, peer: str, source: Source) -> None:
+    def offer(self, peer: PublicKey, source: Source) -> None:
         """Lets a peer stream this piece. The oldest offers are forgotten; whoever comes too late asks for the piece again."""
         self._offers[peer, source.sha256] = source
         self._offers.move_to_end((peer, source.sha256))
@@ -111,19 +112,19 @@ class Streams:
             self._speaker.send_now(receipt.peer, StreamCancelEvent(), parent_id=receipt.number)
         self._unopened = [item for item in self._unopened if item is not receipt]
 
-    def peer_gone(self, peer: str) -> None:
+    def peer_gone(self, peer: PublicKey) -> None:
         """Forgets what is being sent to a peer whose session ended; what is received from it is opened again."""
         self._sending = {key: sending for key, sending in self._sending.items() if key[0] != peer}
         for key in [key for key in self._receiving if key[0] == peer]:
             self._unopened.append(self._receiving.pop(key))
 
-    def handles(self, body: Body, peer: str, parent_id: int) -> bool:
+    def handles(self, body: Body, peer: PublicKey, parent_id: int) -> bool:
         """Whether a message is about a stream."""
         if isinstance(body, ErrorReply):
             return (peer, parent_id) in self._receiving
         return isinstance(body, StreamRequest | StreamChunkEvent | StreamCreditEvent | StreamCancelEvent | StreamReply)
 
-    def receive(self, peer: str, message: Message) -> None:
+    def receive(self, peer: PublicKey, message: Message) -> None:
         """Takes a message about a stream.
 
         Raises:
@@ -180,7 +181,7 @@ class Streams:
             elif receipt.number and now - max(receipt.heard_at, receipt.opened_at) > STALL_S:
                 self._open_again(receipt)
 
-    def _begin_sending(self, peer: str, number: int, request: StreamRequest) -> None:
+    def _begin_sending(self, peer: PublicKey, number: int, request: StreamRequest) -> None:
         source = self._offers.get((peer, request.sha256))
         if source is None:
             error = ArtifactNotFoundError(request.sha256, "what was offered to this peer; ask for the knowledge again")
@@ -197,7 +198,7 @@ class Streams:
         flow = Outflow(source.size_bytes, request.offset, request.limit, request.chunk_bytes)
         self._sending[peer, number] = _Sending(flow, source)
 
-    def _prepare(self, peer: str, number: int, sending: _Sending) -> bool:
+    def _prepare(self, peer: PublicKey, number: int, sending: _Sending) -> bool:
         """Reads the next chunk that credit allows; false if there is none."""
         if sending.pending is not None:
             return True

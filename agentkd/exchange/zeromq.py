@@ -23,6 +23,7 @@ from agentkd.exchange.channel import Counters, Frames, FramesArrived, Turn
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.loop import CommandLoop
 from agentkd.messages.wire import MAX_MESSAGE_BYTES
+from agentkd.names import NO_KEY, PublicKey
 
 ZAP_DOMAIN = b"agentkd"
 HANDSHAKE_MS = 5_000
@@ -46,14 +47,14 @@ class ZeroMQChannel:
         is_admitted: whether a public key may connect; asked at each handshake and for each message.
     """
 
-    def __init__(self, keys: KeyPair, is_admitted: Callable[[str], bool], bind: tuple[str, ...]) -> None:
+    def __init__(self, keys: KeyPair, is_admitted: Callable[[PublicKey], bool], bind: tuple[str, ...]) -> None:
         self.keys, self.counters = keys, Counters()
         self._is_admitted = is_admitted
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._files: list[Path] = []
-        self._dealers: dict[tuple[str, bool], Socket] = {}
-        self._routes: dict[tuple[str, bool], bytes] = {}
+        self._dealers: dict[tuple[PublicKey, bool], Socket] = {}
+        self._routes: dict[tuple[PublicKey, bool], bytes] = {}
         self._loop = CommandLoop(self._run, "agentkd-io")
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -73,7 +74,7 @@ class ZeroMQChannel:
     def check(self) -> None:
         self._loop.check()
 
-    def connect(self, key: str, endpoint: str, *, bulk: bool = False) -> None:
+    def connect(self, key: PublicKey, endpoint: str, *, bulk: bool = False) -> None:
         if (key, bulk) in self._dealers:
             self._close_dealer(key, bulk)
         dealer = self._curve_socket(zmq.DEALER, bulk)
@@ -82,15 +83,15 @@ class ZeroMQChannel:
         self._dealers[key, bulk] = dealer
         self._poller.register(dealer, zmq.POLLIN)
 
-    def disconnect(self, key: str) -> None:
+    def disconnect(self, key: PublicKey) -> None:
         for lane in (CONTROL, BULK):
             if (key, lane) in self._dealers:
                 self._close_dealer(key, lane)
 
-    def has_dialed(self, key: str, *, bulk: bool = False) -> bool:
+    def has_dialed(self, key: PublicKey, *, bulk: bool = False) -> bool:
         return (key, bulk) in self._dealers
 
-    def send(self, key: str, frames: Frames, *, bulk: bool = False) -> bool:
+    def send(self, key: PublicKey, frames: Frames, *, bulk: bool = False) -> bool:
         """The lane asked for or else the other one; a peer that dialed only one is answered there."""
         lanes = (BULK, CONTROL) if bulk else (CONTROL,)
         for lane in lanes:
@@ -119,7 +120,7 @@ class ZeroMQChannel:
             goes_on = self._loop.wake_fd not in ready or self._loop.obey()
             for lane in (CONTROL, BULK):  # the control lane is always emptied first
                 if self._routers[lane] in ready:
-                    self._receive(self._routers[lane], lane, "")
+                    self._receive(self._routers[lane], lane, NO_KEY)
                 for (key, of_lane), dealer in list(self._dealers.items()):
                     if of_lane == lane and dealer in ready:
                         self._receive(dealer, lane, key)
@@ -129,7 +130,7 @@ class ZeroMQChannel:
         for socket in (*self._routers.values(), *self._dealers.values()):
             socket.close(linger=LINGER_MS)
 
-    def _receive(self, socket: Socket, lane: bool, dealer_key: str) -> None:
+    def _receive(self, socket: Socket, lane: bool, dealer_key: PublicKey) -> None:
         for _ in range(RECEIVED_A_TURN if lane == CONTROL else 8):
             try:
                 frames = [frame := socket.recv(NOW, copy=False)]
@@ -145,14 +146,15 @@ class ZeroMQChannel:
             if dealer_key:
                 self._arrived(dealer_key, [frame.buffer for frame in frames])
                 continue
-            sender = frames[-1].get("User-Id")
-            if not isinstance(sender, str) or not self._is_admitted(sender):
+            proven = frames[-1].get("User-Id")
+            sender = PublicKey(proven) if isinstance(proven, str) else None
+            if sender is None or not self._is_admitted(sender):
                 self.counters.refuse(Rule.IDENTITY)
                 continue
             self._routes[sender, lane] = frames[0].bytes
             self._arrived(sender, [frame.buffer for frame in frames[1:]])
 
-    def _send(self, key: str, lane: bool, frames: Frames) -> bool:
+    def _send(self, key: PublicKey, lane: bool, frames: Frames) -> bool:
         socket = self._dealers.get((key, lane))
         *first, last = frames
         try:
@@ -173,7 +175,7 @@ class ZeroMQChannel:
         self.counters.bytes_sent += sum(len(frame) for frame in frames)
         return True
 
-    def _close_dealer(self, key: str, lane: bool) -> None:
+    def _close_dealer(self, key: PublicKey, lane: bool) -> None:
         dealer = self._dealers.pop((key, lane))
         self._poller.unregister(dealer)
         dealer.close(linger=0)
@@ -246,11 +248,11 @@ class ZeroMQChannel:
 class _AllowList:
     """Answers the ZAP handler: is this key admitted?"""
 
-    def __init__(self, is_admitted: Callable[[str], bool]) -> None:
+    def __init__(self, is_admitted: Callable[[PublicKey], bool]) -> None:
         self._is_admitted = is_admitted
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return self._is_admitted(key.decode("ascii", errors="replace"))
+        return self._is_admitted(PublicKey(key.decode("ascii", errors="replace")))
 
 
 def _any_port(address: str) -> str:

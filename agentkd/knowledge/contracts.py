@@ -2,6 +2,7 @@
 
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError
+from agentkd.names import Digest
 
 
 class TeachingContract(FrozenData):
@@ -13,7 +14,7 @@ class TeachingContract(FrozenData):
         dataset: content digest of the dataset that the views are made from.
     """
 
-    weights: str
+    weights: Digest
     num_classes: int
     dataset: str
 

@@ -12,6 +12,7 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
+from agentkd.names import AgentName, PublicKey
 
 STDERR_TAIL_CHARACTERS = 4000
 END_TIMEOUT_S = 5.0
@@ -23,7 +24,7 @@ class AgentProcess(Protocol):
     """A started agent, wherever it runs. One thread calls its methods, and none of them waits long but ``kill``."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> AgentName:
         """As it was given."""
         ...
 
@@ -48,7 +49,7 @@ class AgentProcess(Protocol):
 class Fork:
     """A started agent on this machine: an ``AgentProcess``."""
 
-    name: str
+    name: AgentName
     slot: Slot
     log: Path
     key_file: Path
@@ -84,7 +85,7 @@ class Contact:
     """What a new agent needs to know to join: where the coordinator is, its public key, and how things go here."""
 
     endpoint: str
-    coordinator_key: str
+    coordinator_key: PublicKey
     transport: str
     checkpoint_every_s: float
 
@@ -92,7 +93,7 @@ class Contact:
 class Launcher(Protocol):
     """Starts agents. The process joins by itself."""
 
-    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
+    def start(self, name: AgentName, slot: Slot, key_file: Path, contact: Contact) -> AgentProcess:
         """A new agent with the key pair in ``key_file``.
 
         Raises:
@@ -112,7 +113,7 @@ class LocalLauncher:
         self._folder = folder
         self._servers: dict[int, ForkServer] = {}
 
-    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> Fork:
+    def start(self, name: AgentName, slot: Slot, key_file: Path, contact: Contact) -> Fork:
         log = self._folder.logs / f"{name}.log"
         arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]

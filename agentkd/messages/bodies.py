@@ -7,11 +7,12 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.errors import AgentKDError, ExchangeError, RemoteProtocolError
+from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
@@ -21,11 +22,17 @@ MAX_PING_CHARACTERS = 65_536
 
 TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
-Name = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+NAME, DIGEST = r"^[^\x00-\x1f\x7f]*$", r"^[0-9a-f]{64}$"
+Name = Annotated[str, Field(strict=True, max_length=100, pattern=NAME)]
 Text = Annotated[str, Field(strict=True, max_length=20_000)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
-PublicKey = Annotated[str, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
-Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
+PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+DigestField = Annotated[Digest, Field(strict=True, pattern=DIGEST)]
+DatasetField = Annotated[Digest, Field(strict=True, max_length=100, pattern=NAME)]
+TaskKeyField = Annotated[TaskKey, Field(strict=True, pattern=DIGEST)]
+# Both of a teacher's names are the same text in a message, so it is checked as one.
+TeacherField = Annotated[TeacherId, GetPydanticSchema(lambda _, make: make(str)), Field(strict=True, pattern=DIGEST)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(strict=True, ge=0)]
 Divergence = Annotated[float, Field(strict=True, ge=0)]
@@ -69,9 +76,9 @@ class KnowledgeKind(StrEnum):
 class PeerAddress(Body):
     """Where a peer is, and the public key (Z85) that proves it is that peer. A peer without endpoints reaches out itself."""
 
-    agent: Name
+    agent: AgentNameField
     endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
-    public_key: PublicKey
+    public_key: PublicKeyField
 
 
 class AdmittedPeer(PeerAddress):
@@ -104,7 +111,7 @@ class Piece(Body):
 
     way: Way
     size_bytes: int = Field(strict=True, ge=0, le=2**40)
-    sha256: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
+    sha256: Digest = Field(default=NO_DIGEST, strict=True, pattern=r"^([0-9a-f]{64})?$")
     handle: SharedHandle | None = None
 
 
@@ -120,7 +127,7 @@ class HelloRequest(Body):
 
     minor_min: int = Field(default=0, strict=True, ge=0, le=255)
     minor_max: int = Field(default=0, strict=True, ge=0, le=255)
-    agent: Name = ""
+    agent: AgentNameField = NOBODY
     endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
     capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
     host: Name = ""
@@ -128,7 +135,7 @@ class HelloRequest(Body):
     window_bytes: Count = 0
     pid: Count = 0
     device: Name = ""
-    teaches: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
+    teaches: Digest = Field(default=NO_DIGEST, strict=True, pattern=r"^([0-9a-f]{64})?$")
     environment: dict[Name, Text] = Field(default_factory=dict, max_length=64)
 
 
@@ -136,7 +143,7 @@ class WelcomeReply(Body):
     """Listener to dialer: you are in, under this name, and this minor version is spoken."""
 
     minor: int = Field(default=0, strict=True, ge=0, le=255)
-    agent: Name
+    agent: AgentNameField
     heartbeat_s: Seconds
     lease_s: Seconds
     capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
@@ -200,7 +207,7 @@ class LeftEvent(Body):
 class TaughtBy(Body):
     """One teacher of a task: the digest of its weights and who serves them. In mutual teaching: of the other's task."""
 
-    weights: Digest
+    weights: TeacherField
     peer: PeerAddress
 
 
@@ -214,16 +221,16 @@ class TaskRequest(Body):
 
     holds_records: ClassVar[bool] = True
     task: AnyTask
-    key: Digest = Field(default_factory=lambda data: data["task"].digest)
+    key: TaskKeyField = Field(default_factory=lambda data: data["task"].key)
     attempt: int = Field(ge=1, lt=2**31)
     teachers: tuple[TaughtBy, ...] = Field(default=(), max_length=64)
-    recorded: tuple[Digest, ...] = Field(default=(), max_length=64)
+    recorded: tuple[DigestField, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
     wait_s: Seconds = TEACHER_WAIT_S
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
-        if self.key != self.task.digest:
+        if self.key != self.task.key:
             raise ValueError("key is not the digest of the task")
         return self
 
@@ -231,7 +238,7 @@ class TaskRequest(Body):
 class TaskProgressEvent(Body):
     """Agent to coordinator: how far the task is; ``miou`` after a validation."""
 
-    task: Digest
+    task: TaskKeyField
     attempt: Count
     step: Count
     steps: Count
@@ -243,7 +250,7 @@ class TaskReply(Body):
     """Agent to coordinator: the result. Weights can be asked for under their digest before this is said."""
 
     holds_records: ClassVar[bool] = True
-    task: Digest
+    task: TaskKeyField
     attempt: Count
     result: TaskResult
 
@@ -251,7 +258,7 @@ class TaskReply(Body):
 class CancelRequest(Body):
     """Coordinator to agent: stop that task at its next step."""
 
-    task: Digest
+    task: TaskKeyField
     attempt: Count
 
 
@@ -267,7 +274,7 @@ class SubmitReply(Body):
     """Coordinator to script: the result, which is recorded."""
 
     holds_records: ClassVar[bool] = True
-    task: Digest
+    task: TaskKeyField
     result: TaskResult
 
 
@@ -279,20 +286,20 @@ class TeachRequest(Body):
 
     holds_records: ClassVar[bool] = True
     architecture: Architecture
-    weights: Digest
+    weights: DigestField
     data: DataSource | None = None
 
 
 class TeachReply(Body):
     """Agent to coordinator: ready to teach with those weights."""
 
-    weights: Digest
+    weights: DigestField
 
 
 class TeacherMovedEvent(Body):
     """Coordinator to a student: the teacher with these weights is to be found elsewhere now."""
 
-    weights: Digest
+    weights: TeacherField
     peer: PeerAddress
 
 
@@ -307,9 +314,9 @@ class KnowledgeRequest(Body):
     """
 
     kind: KnowledgeKind
-    weights: Digest
+    weights: TeacherField
     num_classes: Count = 0
-    dataset: Name = ""
+    dataset: DatasetField = NO_DIGEST
     view_settings: ViewSettings = ViewSettings()
     views: tuple[tuple[Count, Count], ...] = Field(default=(), max_length=MAX_VIEWS)
     codec: Name = "float16"
@@ -323,7 +330,7 @@ class KnowledgeReply(Body):
     """Teacher to student: a safetensors file, inline as the one buffer or by another way."""
 
     kind: KnowledgeKind
-    weights: Digest
+    weights: DigestField
     piece: Piece
     teacher_s: Seconds = 0.0
     is_cached: StrictBool = False
@@ -350,7 +357,7 @@ class AssessReply(Body):
         predicted: share of pixels of each class.
     """
 
-    weights: Digest
+    weights: DigestField
     num_images: Count
     known_fraction: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     predicted: tuple[Annotated[float, Field(strict=True, ge=0, le=1)], ...] = Field(max_length=65_536)
@@ -362,7 +369,7 @@ class AssessReply(Body):
 class StreamRequest(Body):
     """Receiver to sender: send the piece of this digest from ``offset`` on; ``limit`` is how far the credit reaches."""
 
-    sha256: Digest
+    sha256: DigestField
     offset: Count
     limit: Count
     chunk_bytes: int = Field(strict=True, ge=4096, le=16 * 1024**2)
@@ -388,7 +395,7 @@ class StreamCancelEvent(Body):
 class StreamReply(Body):
     """Sender to receiver: that was all; its SHA-256 and size."""
 
-    sha256: Digest
+    sha256: DigestField
     size_bytes: Count
 
 
@@ -406,11 +413,11 @@ class ErrorReply(Body):
     remote_type: Name = ""
     text: Text
     retryable: StrictBool = False
-    task: str = Field(default="", strict=True, pattern=r"^([0-9a-f]{64})?$")
+    task: TaskKey = Field(default=NO_TASK, strict=True, pattern=r"^([0-9a-f]{64})?$")
     attempt: Count = 0
 
     @classmethod
-    def of(cls, error: BaseException, *, task: str = "", attempt: int = 0, code: str = "") -> Self:
+    def of(cls, error: BaseException, *, task: TaskKey = NO_TASK, attempt: int = 0, code: str = "") -> Self:
         """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text."""
         return cls(
             code=code or (error.code if isinstance(error, AgentKDError) else "internal"),

@@ -25,10 +25,12 @@ from agentkd.messages.wire import (
     Message,
     encode,
 )
+from agentkd.names import AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import DataSource, Status, TaskResult, Train
 
 SESSION = "0123456789abcdef"
-DIGEST, KEY = "ab" * 32, "k" * 40
+DIGEST, TASK, KEY = Digest("ab" * 32), TaskKey("ab" * 32), PublicKey("k" * 40)
+BIG, SMALL = AgentName("big"), AgentName("small")
 PING = 7
 _PLAIN = (str, int, float, bool, list, dict, type(None))
 
@@ -171,7 +173,7 @@ def _hello(**changes: Any) -> bytes:
 
 
 def _progress(**changes: Any) -> bytes:
-    return msgpack.packb({"task": DIGEST, "attempt": 1, "step": 1, "steps": 2, "loss": 1.0} | changes)
+    return msgpack.packb({"task": TASK, "attempt": 1, "step": 1, "steps": 2, "loss": 1.0} | changes)
 
 
 def _examples() -> dict[int, Body]:
@@ -179,12 +181,12 @@ def _examples() -> dict[int, Body]:
     source = DataSource(spec="generated:seed=7,size=64x64", content_digest=DIGEST)
     architecture = Architecture(family="unet", num_classes=5)
     task = Train(architecture=architecture, data=source)
-    address = bodies.PeerAddress(agent="big", endpoints=("tcp://127.0.0.1:5555",), public_key=KEY)
-    admitted = bodies.AdmittedPeer(agent="big", public_key=KEY, may=("soft_targets",))
+    address = bodies.PeerAddress(agent=BIG, endpoints=("tcp://127.0.0.1:5555",), public_key=KEY)
+    admitted = bodies.AdmittedPeer(agent=BIG, public_key=KEY, may=("soft_targets",))
     piece = bodies.Piece(way=bodies.Way.INLINE, size_bytes=9, sha256=DIGEST)
     listed: list[Body] = [
-        bodies.HelloRequest(agent="small", endpoints=("tcp://127.0.0.1:5556",), capabilities=("stream",), device="cpu"),
-        bodies.WelcomeReply(agent="small", heartbeat_s=1.0, lease_s=20.0, bulk_endpoints=("tcp://127.0.0.1:5557",)),
+        bodies.HelloRequest(agent=SMALL, endpoints=("tcp://127.0.0.1:5556",), capabilities=("stream",), device="cpu"),
+        bodies.WelcomeReply(agent=SMALL, heartbeat_s=1.0, lease_s=20.0, bulk_endpoints=("tcp://127.0.0.1:5557",)),
         bodies.HeartbeatEvent(progress=3, is_busy=True),
         bodies.PeersEvent(peers=(admitted,)),
         bodies.LeaveRequest(),
@@ -194,11 +196,11 @@ def _examples() -> dict[int, Body]:
         bodies.StatusRequest(),
         bodies.StatusReply(progress=3, is_busy=False, counters={"messages_sent": 1}, refused={"order": 1}),
         bodies.SubmitRequest(task=task, label="training of small"),
-        bodies.SubmitReply(task=DIGEST, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
+        bodies.SubmitReply(task=TASK, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
         bodies.TaskRequest(task=task, attempt=1, teachers=(bodies.TaughtBy(weights=DIGEST, peer=address),)),
-        bodies.TaskProgressEvent(task=DIGEST, attempt=1, step=1, steps=2, loss=0.5, miou=0.25),
-        bodies.TaskReply(task=DIGEST, attempt=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
-        bodies.CancelRequest(task=DIGEST, attempt=1),
+        bodies.TaskProgressEvent(task=TASK, attempt=1, step=1, steps=2, loss=0.5, miou=0.25),
+        bodies.TaskReply(task=TASK, attempt=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
+        bodies.CancelRequest(task=TASK, attempt=1),
         bodies.TeachRequest(architecture=architecture, weights=DIGEST, data=source),
         bodies.TeachReply(weights=DIGEST),
         bodies.TeacherMovedEvent(weights=DIGEST, peer=address),

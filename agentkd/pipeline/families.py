@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from agentkd import seeding
 from agentkd.architecture import Architecture
 from agentkd.config import Experiment, RoundConfig, build_recipe
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
 from agentkd.recipe import Recipe
@@ -15,7 +16,7 @@ from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Sp
 from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
-Results = Mapping[str, TaskResult]
+Results = Mapping[TaskKey, TaskResult]
 OUTCOMES = {
     Status.COMPLETED: TrialOutcome.COMPLETED,
     Status.PRUNED: TrialOutcome.PRUNED,
@@ -38,17 +39,19 @@ class FamilyOutlook:
     rows: list[Standing] = field(default_factory=list)
     lessons: list[RoundLesson] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
-    trial_keys: list[str] = field(default_factory=list)
+    trial_keys: list[TaskKey] = field(default_factory=list)
     winner: Entrant | None = None
     failure: str = ""
-    keys: set[str] = field(default_factory=set)
+    keys: set[TaskKey] = field(default_factory=set)
     asks: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class FamilyPlan:
     """Plans one family. Remembers suggestions, which are pure but take a moment to compute."""
 
-    def __init__(self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: str = "") -> None:
+    def __init__(
+        self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: Digest = NO_DIGEST
+    ) -> None:
         self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
@@ -94,7 +97,7 @@ class FamilyPlan:
             if entrant is not None:
                 entrants[number] = entrant
             found.trials.append(self._as_trial(number, entrant, task))
-            found.trial_keys.append(task.digest)
+            found.trial_keys.append(task.key)
         if any(trial.outcome is TrialOutcome.RUNNING for trial in found.trials):
             return None
         completed = [entrants[t.number] for t in found.trials if t.outcome is TrialOutcome.COMPLETED] or [baseline]
@@ -157,7 +160,7 @@ class FamilyPlan:
             recipe=recipe,
             seed=seeding.derive(self.experiment.seed, stage, student.key),
             view_seed=self.view_seed,
-            initial_weights=student.result.weights if start == "own" else "",
+            initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher() for teacher in teachers),
             distillation=config.distillation,
         )
@@ -175,7 +178,7 @@ class FamilyPlan:
         self, task: Training, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
     ) -> Entrant | None:
         """The finished task as an entrant; otherwise the task is put among the wanted steps."""
-        key = task.digest
+        key = task.key
         found.keys.add(key)
         if key in results:
             return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key])

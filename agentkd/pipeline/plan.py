@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentkd.config import Experiment
-from agentkd.datasets.samples import Dataset
+from agentkd.datasets.opening import Opened
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.study import Trial
@@ -29,12 +30,12 @@ class Outlook:
     rows: tuple[Standing, ...]
     lessons: tuple[RoundLesson, ...]
     trials: dict[str, tuple[Trial, ...]]
-    trial_keys: dict[str, tuple[str, ...]]
+    trial_keys: dict[str, tuple[TaskKey, ...]]
     tests: dict[str, Tested] = field(default_factory=dict)
     winner: Entrant | None = None
     is_finished: bool = False
     failure: str = ""
-    keys: frozenset[str] = frozenset()
+    keys: frozenset[TaskKey] = frozenset()
     asks: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
 
 
@@ -44,19 +45,19 @@ class Planner:
     ``pretrained`` names stored weights by family.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, pretrained: Mapping[str, str] | None = None) -> None:
+    def __init__(self, experiment: Experiment, dataset: Opened, pretrained: Mapping[str, Digest] | None = None) -> None:
         self.experiment, self.dataset = experiment, dataset
         data = experiment.data
         self.source = DataSource(spec=data.dataset, content_digest=dataset.digest, train=data.train, validation=data.validation)
         self.test_split = data.test if data.test in dataset.splits else data.validation
         given = pretrained or {}
         self.families = {
-            family: FamilyPlan(experiment, family, len(dataset.classes), self.source, given.get(family, ""))
+            family: FamilyPlan(experiment, family, len(dataset.classes), self.source, given.get(family, NO_DIGEST))
             for family in experiment.families
         }
 
     def outlook(self, results: Results, asked: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None) -> Outlook:
-        """What is to be done next, given the results and the asks recorded so far (by task digest; by family and trial)."""
+        """What is to be done next, given the results and the asks recorded so far (by task; by family and trial)."""
         known = asked or {}
         found = {family: plan.outlook(results, known.get(family)) for family, plan in self.families.items()}
         winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
@@ -111,7 +112,7 @@ class Planner:
                 data=self.source.replace(validation=self.test_split),
                 initial_weights=entrant.result.weights,
             )
-            key = task.digest
+            key = task.key
             found[family].keys.add(key)
             if key in results:
                 tests[family] = Tested(family, key, task, results[key])

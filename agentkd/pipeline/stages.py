@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentkd.architecture import Architecture
+from agentkd.names import TaskKey
 from agentkd.recipe import Recipe
 from agentkd.search.selection import Candidate
 from agentkd.task import Evaluate, Task, TaskResult, TeacherReference, Training
@@ -55,7 +56,7 @@ ROUNDS = tuple(stage for stage in Stage if stage.traits.is_round)
 class PlannedTask:
     """A task that is wanted now, and how to call it on the screen."""
 
-    key: str
+    key: TaskKey
     task: Task
     family: str
     stage: Stage
@@ -68,7 +69,7 @@ class Entrant:
 
     family: str
     label: str
-    key: str
+    key: TaskKey
     task: Training
     result: TaskResult
 
@@ -97,7 +98,7 @@ class Tested:
     """A family's final network on the test split."""
 
     family: str
-    key: str
+    key: TaskKey
     task: Evaluate
     result: TaskResult
 

@@ -20,6 +20,7 @@ from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
 from agentkd.launch.devices import Slot, parse_devices
 from agentkd.launch.settings import LaunchConfig
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
 from agentkd.task import Status, Task, TaskResult
@@ -41,7 +42,7 @@ class ReplayOptions:
     """What is replayed, and how.
 
     Args:
-        tasks: digests (or their beginnings) of tasks or of what they made; empty for all.
+        tasks: keys of tasks, or digests of what they made, or the beginnings of these; empty for all.
         teaching: whether lessons are told from their recordings, by teachers, or as it can be.
         swaps: things to be replaced; then only the lessons are replayed that have them.
         tolerance: the largest difference in mIoU that another environment may make.
@@ -73,27 +74,27 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
     return ReplayReport(str(source.place), tuple(v for v in verdicts if v), plan, taught_live, is_confirmed, swaps)
 
 
-def _choose(history: History, digests: Sequence[str]) -> list[Record]:
+def _choose(history: History, beginnings: Sequence[str]) -> list[Record]:
     """The records that are meant; with a student of a mutual lesson the others, without whom it cannot be repeated."""
-    if not digests:
+    if not beginnings:
         return list(history.by_task.values())
-    chosen = {record.task.digest: record for record in (history.find(digest) for digest in digests)}
+    chosen = {record.task.key: record for record in (history.find(beginning) for beginning in beginnings)}
     for record in list(chosen.values()):
         for partner in record.task.partner_tasks():
-            if partner.digest in history.by_task:
-                chosen[partner.digest] = history.by_task[partner.digest]
+            if partner.key in history.by_task:
+                chosen[partner.key] = history.by_task[partner.key]
     return list(chosen.values())
 
 
-def _wanted(chosen: Iterable[Record], history: History, options: ReplayOptions) -> dict[str, Task]:
-    """What is to be executed, by the digest of the recorded task; what failed is taken as it was decided then."""
-    wanted = {}
+def _wanted(chosen: Iterable[Record], history: History, options: ReplayOptions) -> dict[TaskKey, Task]:
+    """What is to be executed, by the key of the recorded task; what failed is taken as it was decided then."""
+    wanted: dict[TaskKey, Task] = {}
     for record in chosen:
         task: Task | None = record.task
         for swap in options.swaps:
             task = swapped(task, swap, history) if task else None
         if task and record.result.status is not Status.FAILED:
-            wanted[record.task.digest] = task
+            wanted[record.task.key] = task
     if not wanted and options.swaps:
         raise ConfigError(f"no lesson among the chosen tasks has what --swap {', '.join(map(str, options.swaps))} replaces")
     return wanted
@@ -115,7 +116,7 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teache
     if missing and teaching is TeachersFrom.RECORD:
         task, absent = missing[0]
         raise ArtifactError(
-            f"{len(missing)} of the lessons were not recorded as they are wanted, for instance task {task.digest[:12]} by "
+            f"{len(missing)} of the lessons were not recorded as they are wanted, for instance task {task.key[:12]} by "
             f"{', '.join(weights[:12] for weights in sorted(absent))}; leave --from-record out to have teachers asked "
             f"(launch.record_lessons records them)"
         )
@@ -123,27 +124,27 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teache
 
 
 def _execute(
-    source: RunFolder, out: RunFolder, history: History, wanted: dict[str, Task], options: ReplayOptions, watcher: Watcher
-) -> dict[str, TaskResult]:
-    """The new results, by the digest of the task as it is wanted."""
-    labels = {task.digest: history.by_task[key].label or task.kind for key, task in wanted.items()}
-    results: dict[str, TaskResult] = {}
+    source: RunFolder, out: RunFolder, history: History, wanted: dict[TaskKey, Task], options: ReplayOptions, watcher: Watcher
+) -> dict[TaskKey, TaskResult]:
+    """The new results, by the key of the task as it is wanted."""
+    labels = {task.key: history.by_task[key].label or task.kind for key, task in wanted.items()}
+    results: dict[TaskKey, TaskResult] = {}
     if out.place.resolve() == source.place.resolve():
         raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
     slots, launch = _slots(options.devices, wanted.values()), options.launch.replace(max_record_gib=NO_LIMIT)
     with desk_with_agents(out, slots, launch, watcher, is_forgiving=True) as desk:
         _adopt(desk.journal, source, out, options)
-        left = [task for task in wanted.values() if desk.journal.find(task.digest) is None]
+        left = [task for task in wanted.values() if desk.journal.find(task.key) is None]
         for task in left:
             _lend(source, out, task)
         if left and options.teaching is not TeachersFrom.LIVE:
             for record in history.by_task.values():
                 _lend_recording(source, out, record)
                 desk.crew.note(record.task, record.result)
-        desk.submit(Order(task, labels[task.digest]) for task in wanted.values())
+        desk.submit(Order(task, labels[task.key]) for task in wanted.values())
         while len(results) < len(labels):
             for done in desk.turn():
-                results[done.task.digest] = done.result
+                results[done.task.key] = done.result
                 if done.is_new:
                     watcher.tell(f"replayed {done.label}, {len(labels) - len(results)} left")
     return results
@@ -161,7 +162,7 @@ def _slots(devices: str, tasks: Iterable[Task]) -> tuple[Slot, ...]:
 def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayOptions) -> None:
     """Takes a folder for this replay. A run is known by its first record, wherever it lies."""
     with Journal(source.journal, read_only=True) as recorded:
-        first = next((row.digest for row in recorded.rows()), "")
+        first = next((row.digest for row in recorded.rows()), NO_DIGEST)
     meant = {"of": first, "teaching": str(options.teaching)}
     noted = journal.get_meta("replay")
     if noted is None and not any(True for _ in journal.rows()) and journal.get_meta("experiment") is None:
@@ -181,7 +182,7 @@ def _lend(source: RunFolder, out: RunFolder, task: Task) -> None:
             _link(source, out, digest)
         except ArtifactNotFoundError:
             if digest not in taught:
-                lacking = f"task {task.digest[:12]} {what} {digest[:12]}, which is not in {source.place}"
+                lacking = f"task {task.key[:12]} {what} {digest[:12]}, which is not in {source.place}"
                 text = f"{lacking}: left out of a bundle, or removed; choose other tasks with --task"
                 raise ArtifactError(text) from None
 
@@ -196,7 +197,7 @@ def _lend_recording(source: RunFolder, out: RunFolder, record: Record) -> None:
             _link(source, out, told.piece)
 
 
-def _link(source: RunFolder, out: RunFolder, digest: str) -> None:
+def _link(source: RunFolder, out: RunFolder, digest: Digest) -> None:
     """The same file in both stores; a copy where that cannot be. Files of a store are never written to."""
     there, here = source.store.must_have(digest), out.store.path(digest)
     if here.exists():
@@ -217,17 +218,17 @@ def _verdict(
     source: RunFolder,
     out: RunFolder,
     record: Record,
-    wanted: dict[str, Task],
-    done: dict[str, TaskResult],
+    wanted: dict[TaskKey, Task],
+    done: dict[TaskKey, TaskResult],
     options: ReplayOptions,
 ) -> Verdict | None:
-    key, then = record.task.digest, record.result
+    key, then = record.task.key, record.result
     label = record.label or str(record.task.kind)
     if key not in wanted:
         if options.swaps:
             return None
         return Verdict(key, label, Outcome.KEPT, then, reason=DECIDED.format(then.error_code or then.status))
-    now = done[wanted[key].digest]
+    now = done[wanted[key].key]
     is_swapped = wanted[key] != record.task
     if now.status is Status.FAILED:
         return Verdict(key, label, Outcome.FAILED, then, now, f"{now.error_code}: {now.error_text}")

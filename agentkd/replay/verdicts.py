@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agentkd.names import TaskKey
 from agentkd.task import EpochResult, TaskResult
 
 # Seconds, memory and who did it may differ; these may not.
@@ -41,7 +42,7 @@ class Verdict:
         environment: what of the environment differs, as (name, then, now).
     """
 
-    task: str
+    task: TaskKey
     label: str
     outcome: Outcome
     then: TaskResult
@@ -113,7 +114,7 @@ class ReplayReport:
 
 
 def judge(
-    task: str,
+    task: TaskKey,
     label: str,
     then: TaskResult,
     now: TaskResult,
@@ -125,7 +126,7 @@ def judge(
     """Compares two results of a task, the recorded and the new one.
 
     Args:
-        task: its digest.
+        task: its key.
         label: what it was for.
         then: what is recorded.
         now: what came out.

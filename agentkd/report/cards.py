@@ -20,7 +20,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
     lines = [
         f"# {title(task.architecture.family)}, {record.label or task.kind}",
         "",
-        f"Weights `{result.weights}`, made by task `{task.digest}`.",
+        f"Weights `{result.weights}`, made by task `{task.key}`.",
         "",
         "## What it is",
         "",
@@ -56,9 +56,9 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
 
 def _origin(record: Record, history: History) -> list[str]:
     lines = []
-    for step in trace_back(record.task.digest, history).ancestors:
+    for step in trace_back(record.task.key, history).ancestors:
         origin = step.record.label if step.record and step.record.label else "from outside this run"
-        lines.append(f"* {step.relation} `{step.digest[:12]}` ({origin})")
+        lines.append(f"* {step.relation} `{step.name[:12]}` ({origin})")
     task = record.task
     if isinstance(task, Taught):
         for objective in task.distillation.objectives:

@@ -10,6 +10,7 @@ from agentkd import __version__
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.datasets.opening import Opened
+from agentkd.names import Digest
 from agentkd.task import Status
 
 Entity = dict[str, Any]
@@ -132,10 +133,10 @@ def _action(record: Record) -> Entity:
     task, result = record.task, record.result
     failed = result.status is Status.FAILED
     action: Entity = {
-        "@id": f"#task-{task.digest}",
+        "@id": f"#task-{task.key}",
         "@type": "CreateAction",
         "name": record.label or str(task.kind),
-        "description": f"{task.kind} in attempt {record.attempts}, {result.seconds:.1f} s; task {task.digest}",
+        "description": f"{task.kind} in attempt {record.attempts}, {result.seconds:.1f} s; task {task.key}",
         "instrument": {"@id": SOFTWARE},
         "agent": {"@id": SOFTWARE},
         "object": [_reference(digest) for _, digest in dict.fromkeys(task.references())],
@@ -184,7 +185,7 @@ def _workflow(size: int) -> list[Entity]:
     ]
 
 
-def _reference(digest: str) -> Entity:
+def _reference(digest: Digest) -> Entity:
     return {"@id": f"artifacts/{digest[:2]}/{digest}.safetensors"}
 
 

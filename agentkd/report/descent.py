@@ -6,12 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agentkd.artifacts.lineage import Ancestor
+from agentkd.names import Digest, TaskKey
 from agentkd.networks.families import title
 from agentkd.report.figures import COLORS, as_png
 
 TAUGHT = "is taught by weights"
 WIDTH, HEIGHT = 2.5, 1.05
 Place = tuple[float, float]
+Name = Digest | TaskKey
 
 
 def descent_figure(root: Ancestor) -> bytes | None:
@@ -19,50 +21,50 @@ def descent_figure(root: Ancestor) -> bytes | None:
     if not root.ancestors:
         return None
     depths = _depths(root)
-    columns: dict[int, list[str]] = {}
-    for digest, depth in depths.items():
-        columns.setdefault(depth, []).append(digest)
-    steps = {step.digest: step for step in root.walk() if not step.is_repeated}
+    columns: dict[int, list[Name]] = {}
+    for name, depth in depths.items():
+        columns.setdefault(depth, []).append(name)
+    steps = {step.name: step for step in root.walk() if not step.is_repeated}
     deepest, tallest = max(columns), max(len(column) for column in columns.values())
     figure = Figure(figsize=(WIDTH * (deepest + 1), HEIGHT * tallest + 0.6), layout="constrained")
     axes = figure.add_subplot()
-    places: dict[str, Place] = {
-        digest: (float(deepest - depth), (len(column) - 1) / 2 - row)
+    places: dict[Name, Place] = {
+        name: (float(deepest - depth), (len(column) - 1) / 2 - row)
         for depth, column in columns.items()
-        for row, digest in enumerate(column)
+        for row, name in enumerate(column)
     }
     families = list(dict.fromkeys(step.record.task.architecture.family for step in steps.values() if step.record))
     for step in steps.values():
         _draw(axes, step, places, COLORS[families.index(step.record.task.architecture.family)] if step.record else "gray")
         for before in step.ancestors:
-            _connect(axes, before, places[before.digest], places[step.digest])
+            _connect(axes, before, places[before.name], places[step.name])
     axes.set(xlim=(-0.55, deepest + 0.55), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.2))
     axes.axis("off")
     return as_png(figure)
 
 
-def _depths(root: Ancestor) -> dict[str, int]:
+def _depths(root: Ancestor) -> dict[Name, int]:
     """How many steps each artifact lies before the network, by the longest way, so that arrows go to the right."""
-    ancestors = {step.digest: [one.digest for one in step.ancestors] for step in root.walk() if not step.is_repeated}
-    depths = {root.digest: 0}
-    waiting = [root.digest]
+    ancestors = {step.name: [one.name for one in step.ancestors] for step in root.walk() if not step.is_repeated}
+    depths = {root.name: 0}
+    waiting = [root.name]
     while waiting:
-        digest = waiting.pop(0)
-        for before in ancestors.get(digest, ()):
-            if depths.get(before, -1) <= depths[digest]:
-                depths[before] = depths[digest] + 1
+        name = waiting.pop(0)
+        for before in ancestors.get(name, ()):
+            if depths.get(before, -1) <= depths[name]:
+                depths[before] = depths[name] + 1
                 waiting.append(before)
     return depths
 
 
-def _draw(axes: Axes, step: Ancestor, places: dict[str, Place], color: str) -> None:
-    x, y = places[step.digest]
+def _draw(axes: Axes, step: Ancestor, places: dict[Name, Place], color: str) -> None:
+    x, y = places[step.name]
     if step.record is None:
-        text = f"from outside\n{step.digest[:8]}"
+        text = f"from outside\n{step.name[:8]}"
     else:
         what = textwrap.shorten(step.record.label.split(": ")[0] or str(step.record.task.kind), 34, placeholder="...")
         family = title(step.record.task.architecture.family).split(" (")[0]
-        text = f"{family}, {100 * step.record.result.miou:.1f} %\n{textwrap.fill(what, 22)}\n{step.digest[:8]}"
+        text = f"{family}, {100 * step.record.result.miou:.1f} %\n{textwrap.fill(what, 22)}\n{step.name[:8]}"
     box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": color, "linewidth": 1.6}
     axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box, zorder=4)
 

@@ -15,6 +15,7 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
 from agentkd.messages.bodies import PeerAddress
+from agentkd.names import AgentName
 
 PACKAGES = ("torch", "pyzmq", "msgpack", "optuna", "numpy", "safetensors", "pydantic", "torchmetrics")
 MIN_FREE_BYTES = 1024**3
@@ -74,7 +75,7 @@ def _sockets() -> Check:
         host, guest, stranger = new_key_pair(), new_key_pair(), new_key_pair()
         with Post(host, inbox.put) as post, Post(guest, inbox.put) as welcome, Post(stranger, inbox.put) as refused:
             post.allow([guest.public])
-            address = PeerAddress(agent="host", endpoints=post.endpoints, public_key=host.public)
+            address = PeerAddress(agent=AgentName("host"), endpoints=post.endpoints, public_key=host.public)
             for peer in (refused, welcome):
                 peer.connect(address)
             senders = {inbox.get(timeout=5).sender, inbox.get(timeout=5).sender}

@@ -64,9 +64,9 @@ def _to_mlflow(folder: RunFolder, out: Path) -> int:
     artifacts = (out.resolve() / "artifacts").as_uri()
     experiment = found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
     known = {run.data.tags.get("task") for run in client.search_runs([experiment], max_results=10_000)}
-    trainings = [record for record in _trainings(folder) if record.task.digest not in known]
+    trainings = [record for record in _trainings(folder) if record.task.key not in known]
     for record in trainings:
-        tags = {"task": record.task.digest, "weights": record.result.weights, "agent": record.agent, "label": record.label}
+        tags = {"task": record.task.key, "weights": record.result.weights, "agent": record.agent, "label": record.label}
         run = client.create_run(experiment, run_name=_name(record))
         at = run.info.start_time
         metrics = [Metric("loss", epoch.loss, at, epoch.epoch) for epoch in record.result.history]
@@ -89,9 +89,9 @@ def _trainings(folder: RunFolder) -> list[Record]:
 
 
 def _name(record: Record) -> str:
-    """The label as a file name, and the beginning of the digest."""
+    """The label as a file name, and the beginning of the key."""
     kept = "".join(char if char.isalnum() or char in "-_." else "-" for char in record.label or str(record.task.kind))
-    return f"{kept[:80]}-{record.task.digest[:8]}"
+    return f"{kept[:80]}-{record.task.key[:8]}"
 
 
 def _losses(folder: RunFolder, record: Record) -> list[float]:

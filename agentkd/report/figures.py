@@ -15,6 +15,7 @@ from safetensors.numpy import load
 
 from agentkd.artifacts.store import Store
 from agentkd.datasets.samples import Dataset
+from agentkd.names import TaskKey
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Entrant, RoundLesson
@@ -35,7 +36,7 @@ def family_colors(outlook: Outlook) -> dict[str, str]:
     return {family: COLORS[index % len(COLORS)] for index, family in enumerate(outlook.trials)}
 
 
-def pareto_figure(outlook: Outlook, results: dict[str, TaskResult]) -> bytes:
+def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes:
     """MIoU against deploy parameters: trials faint, what represents a family after each stage strong, the front as a line."""
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -103,7 +104,7 @@ def curves_figure(outlook: Outlook) -> bytes:
     figure, panels = _panels(len(families))
     line_colors = dict(zip(TABLE_STAGES, ("black", *COLORS), strict=False))
     for family, axes in zip(families, panels, strict=False):
-        drawn: set[str] = set()
+        drawn: set[TaskKey] = set()
         for row in outlook.rows:
             if row.family != family or row.entrant.key in drawn:
                 continue
@@ -185,9 +186,9 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
     return as_png(figure)
 
 
-def _nodes(lessons: Sequence[RoundLesson], rows: dict[str, int]) -> dict[str, float]:
+def _nodes(lessons: Sequence[RoundLesson], rows: dict[str, int]) -> dict[TaskKey, float]:
     """The height of each network in a round: its family's row, spread where a family has several."""
-    members: dict[str, list[str]] = {}
+    members: dict[str, list[TaskKey]] = {}
     for lesson in lessons:
         for entrant in (*lesson.teachers, lesson.student):
             keys = members.setdefault(entrant.family, [])
@@ -201,7 +202,7 @@ def _nodes(lessons: Sequence[RoundLesson], rows: dict[str, int]) -> dict[str, fl
 
 
 def _draw_lesson(
-    axes: Axes, lesson: RoundLesson, nodes: dict[str, float], left: float, right: float, colors: dict[str, str]
+    axes: Axes, lesson: RoundLesson, nodes: dict[TaskKey, float], left: float, right: float, colors: dict[str, str]
 ) -> None:
     y = nodes[lesson.student.key]
     for teacher in lesson.teachers:

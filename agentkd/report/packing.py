@@ -17,6 +17,7 @@ from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import ConfigError, DatasetError
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.report import crate
 from agentkd.report.cards import card
 from agentkd.task import Evaluate
@@ -46,7 +47,7 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         Journal(folder.must_exist().journal, read_only=True) as journal,
     ):
         history = History(journal.records())
-        pretrained = (journal.get_meta("pretrained") or {}).values()
+        pretrained = map(Digest, (journal.get_meta("pretrained") or {}).values())
         held = {digest for digest in (*_referenced(folder, history.by_task.values()), *pretrained) if digest in folder.store}
         finals = final_networks(folder, history)
         kept = _chosen(cast(Choice, artifacts), folder, history, finals, held)
@@ -85,27 +86,27 @@ def final_networks(folder: RunFolder, history: History) -> list[Record]:
     return [record for record in trained if record.result.weights not in used]
 
 
-def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[str]:
+def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[Digest]:
     """Every artifact that records name, with what was told in their lessons."""
-    found: set[str] = set()
+    found: set[Digest] = set()
     for record in records:
         found |= {*record.result.artifacts, *(digest for _, digest in record.task.references())}
-        recorded = record.result.exchange.record if record.result.exchange else ""
+        recorded = record.result.exchange.record if record.result.exchange else NO_DIGEST
         if recorded and recorded in folder.store:
             found |= {told.piece for told in recordings.decode(folder.store.get(recorded))}
     return found
 
 
-def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Record], held: set[str]) -> set[str]:
+def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Record], held: set[Digest]) -> set[Digest]:
     if choice == "all":
         return held
     if choice == "records":
         return set()
-    steps = [step for final in finals for step in trace_back(final.task.digest, history).walk()]
-    made = {step.record.task.digest: step.record for step in steps if step.record}
+    steps = [step for final in finals for step in trace_back(final.task.key, history).walk()]
+    made = {step.record.task.key: step.record for step in steps if step.record}
     ends = {final.result.weights for final in finals}
     made |= {key: r for key, r in history.by_task.items() if isinstance(r.task, Evaluate) and r.task.initial_weights in ends}
-    return held & (_referenced(folder, made.values()) | {step.digest for step in steps})
+    return held & (_referenced(folder, made.values()) | {step.name for step in steps})
 
 
 def _dataset(history: History) -> Opened | None:

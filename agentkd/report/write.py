@@ -44,7 +44,7 @@ def write_report(folder: RunFolder) -> WrittenReport:
     experiment, planner, outlook, journal = read_run(folder)
     with journal:
         records = list(journal.records())
-    results = {record.task.digest: record.result for record in records}
+    results = {record.task.key: record.result for record in records}
     dataset = planner.dataset
     pictures = {
         "pareto": figures.pareto_figure(outlook, results),

@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agentkd.names import TaskKey
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained network as selection sees it. ``task`` is the digest of the task that made it."""
+    """A trained network as selection sees it. ``task`` is the key of the task that made it."""
 
-    task: str
+    task: TaskKey
     miou: float
     deploy_parameters: int
     num_macs: int
@@ -21,7 +23,7 @@ def pareto_set(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Best mIoU first; of equals the smaller, then the earlier digest, so that the order is total."""
+    """Best mIoU first; of equals the smaller, then the earlier key, so that the order is total."""
     unique = {candidate.task: candidate for candidate in candidates}.values()
     return sorted(unique, key=lambda c: (-c.miou, c.deploy_parameters, c.num_macs, c.task))
 

@@ -1,7 +1,7 @@
 """A task: a unit of work as a pure function of canonical inputs, and the record of its result.
 
-The digest of the inputs is the task's identity: resume, deduplication and exactly-once all follow from it. Labels such as the
-stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
+The digest of the inputs is the task's identity, its ``key``: resume, deduplication and exactly-once all follow from it. Labels
+such as the stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
 """
 
 from agentkd.task.inputs import Consolidation, DataSource, Partner, TeacherReference

@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import Recipe
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,7 +18,7 @@ class DataSource(FrozenData):
     """A dataset by specification and content, and the splits that a task may read."""
 
     spec: str
-    content_digest: str
+    content_digest: Digest
     train: str = "train"
     validation: str = "validation"
 
@@ -36,7 +37,7 @@ class TeacherReference(FrozenData):
     """
 
     architecture: Architecture | None
-    weights: str = Field(min_length=1)
+    weights: Digest = Field(min_length=1)
     share: float = Field(default=1.0, gt=0)
     class_order: tuple[Number, ...] = ()
     class_shares: tuple[Share, ...] = ()
@@ -70,8 +71,8 @@ class Consolidation(FrozenData):
         decay: how much of an earlier importance counts when the next one is made.
     """
 
-    anchors: str = Field(min_length=1)
-    importance: str = Field(min_length=1)
+    anchors: Digest = Field(min_length=1)
+    importance: Digest = Field(min_length=1)
     strength: float = Field(default=1.0, ge=0)
     decay: float = Field(default=0.9, ge=0, le=1)
 
@@ -82,4 +83,4 @@ class Partner(FrozenData):
     architecture: Architecture
     recipe: Recipe
     seed: int
-    initial_weights: str = ""
+    initial_weights: Digest = NO_DIGEST

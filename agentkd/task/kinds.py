@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
@@ -34,8 +35,8 @@ NEUTRAL: dict[str, Any] = {
 }
 ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
 
-Weights = Annotated[str, Field(min_length=1)]
-Reference = tuple[str, str]
+Weights = Annotated[Digest, Field(min_length=1)]
+Reference = tuple[str, Digest]
 
 
 class _Work(FrozenData):
@@ -55,6 +56,11 @@ class _Work(FrozenData):
         """The plain data whose digest is the task's key, see ``NEUTRAL``."""
         own = {name: value for name, value in super().canonical().items() if value or name in ALWAYS}
         return NEUTRAL | own
+
+    @property
+    def key(self) -> TaskKey:
+        """By which its record, and requests about it, are found: the digest of its inputs."""
+        return TaskKey(self.digest)
 
     def reads(self) -> Iterator[Reference]:
         """(what for, digest) of each artifact that whoever executes it needs."""
@@ -95,7 +101,7 @@ class _Training(_Work):
     recipe: Recipe = Recipe()
     seed: int = 0
     view_seed: int = 0
-    initial_weights: str = ""
+    initial_weights: Digest = NO_DIGEST
 
     def reads(self) -> Iterator[Reference]:
         if self.initial_weights:
@@ -120,7 +126,7 @@ class Train(_Training):
     """
 
     kind: Literal["train"] = "train"
-    pretrained: str = ""
+    pretrained: Digest = NO_DIGEST
     max_deploy_parameters: int = Field(default=0, ge=0)
     max_num_macs: int = Field(default=0, ge=0)
     prune_below: tuple[float, ...] = ()
@@ -192,7 +198,7 @@ class Distill(_Training):
     def taught_by(self) -> tuple[TeacherReference, ...]:
         return self.teachers
 
-    def lesson_digest(self, teacher: TeacherReference) -> str:
+    def lesson_digest(self, teacher: TeacherReference) -> Digest:
         """What a teacher is asked, step by step: equal digests mean the same questions, whoever the student is."""
         d, r = self.distillation, self.recipe
         asked = [payload.canonical() for payload in d.payloads]

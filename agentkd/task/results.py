@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from agentkd.canonical import FrozenData
+from agentkd.names import NO_DIGEST, Digest
 
 
 class Status(StrEnum):
@@ -23,7 +24,7 @@ class EpochResult(FrozenData):
     loss: float
     miou: float | None = None
     seconds: float
-    weights: str = ""
+    weights: Digest = NO_DIGEST
 
 
 class ExchangeSummary(FrozenData):
@@ -45,7 +46,7 @@ class ExchangeSummary(FrozenData):
     cached: int = 0
     recorded: int = 0
     saved_s: float = 0.0
-    record: str = ""
+    record: Digest = NO_DIGEST
     kept_s: float = 0.0
 
 
@@ -63,8 +64,8 @@ class Competence(FrozenData):
         energies: median and 95th percentile of the energy on the network's own validation split; ``None`` as above.
     """
 
-    weights: str
-    dataset: str
+    weights: Digest
+    dataset: Digest
     split: str
     num_images: int
     known_fraction: float | None
@@ -87,7 +88,7 @@ class TaskResult(FrozenData):
     """
 
     status: Status
-    weights: str = ""
+    weights: Digest = NO_DIGEST
     miou: float = 0.0
     class_iou: tuple[float | None, ...] = ()
     one_class_miou: float = 0.0
@@ -103,16 +104,16 @@ class TaskResult(FrozenData):
     images_per_s: float = 0.0
     peak_memory_bytes: int = 0
     exchange: ExchangeSummary | None = None
-    predictions: str = ""
-    knowledge: str = ""
-    trace: str = ""
+    predictions: Digest = NO_DIGEST
+    knowledge: Digest = NO_DIGEST
+    trace: Digest = NO_DIGEST
     competence: Competence | None = None
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def artifacts(self) -> tuple[str, ...]:
+    def artifacts(self) -> tuple[Digest, ...]:
         """Digests of everything it refers to."""
-        record = self.exchange.record if self.exchange else ""
+        record = self.exchange.record if self.exchange else NO_DIGEST
         return tuple(filter(None, (self.weights, self.predictions, self.knowledge, self.trace, record)))

@@ -23,12 +23,13 @@ from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import AgentKDError, ConfigError, StorageError, TaskCancelledError
 from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.names import AgentName, TaskKey
 from agentkd.task import EpochResult, Mutual, Status, Task, TaskResult, Taught
 from agentkd.testing.table import SeatedTeaching, Table
 from agentkd.training.loop import Hooks
 
 CPU = torch.device("cpu")
-HERE = "this process"
+HERE = AgentName("this process")
 POLL_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,11 @@ class Soloist:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._known: set[str] = set()
-        self._asked: set[str] = set()
+        self._known: set[TaskKey] = set()
+        self._asked: set[TaskKey] = set()
         self._wanted: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[dict[str, TaskResult] | BaseException | None] = queue.SimpleQueue()
-        self._progress: dict[str, TaskProgressEvent] = {}
+        self._finished: queue.SimpleQueue[dict[TaskKey, TaskResult] | BaseException | None] = queue.SimpleQueue()
+        self._progress: dict[TaskKey, TaskProgressEvent] = {}
         self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="agentkd-in-process", daemon=True)
 
@@ -57,12 +58,12 @@ class Soloist:
         self._wanted.put(None)
         self._thread.join()
 
-    def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
-        """Adds tasks (digest, task, label) to be done; students who teach each other are done with the first of them."""
+    def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
+        """Adds tasks (key, task, label) to be done; students who teach each other are done with the first of them."""
         for key, task, _ in tasks:
             self._asked.add(key)
             if key not in self._known:
-                self._known |= {key, *(partner.digest for partner in task.partner_tasks())}
+                self._known |= {key, *(partner.key for partner in task.partner_tasks())}
                 self._wanted.put(task)
 
     def note(self, task: Task, result: TaskResult) -> None:
@@ -86,7 +87,7 @@ class Soloist:
         self._asked -= results.keys()
         return [Finished(key, results[key], HERE, 1, ()) for key in asked]
 
-    def progress(self, key: str) -> TaskProgressEvent | None:
+    def progress(self, key: TaskKey) -> TaskProgressEvent | None:
         """The newest of a task under way."""
         return self._progress.get(key)
 
@@ -111,14 +112,14 @@ class Soloist:
         finally:
             torch.set_num_threads(threads)
 
-    def _do(self, task: Task) -> dict[str, TaskResult]:
-        """What comes of a task and, if students teach each other in it, of theirs: by digest."""
+    def _do(self, task: Task) -> dict[TaskKey, TaskResult]:
+        """What comes of a task and, if students teach each other in it, of theirs: by key."""
         table = Table()
         with torch.random.fork_rng(devices=[]):  # the script's own random numbers are not ours to move
-            cohort = {one.digest: one for one in (task, *task.partner_tasks())}
+            cohort = {one.key: one for one in (task, *task.partner_tasks())}
             if len(cohort) > 1:
                 return table.seat(cohort, lambda one: self._learn(one, table))
-            return {task.digest: self._learn(task, table)}
+            return {task.key: self._learn(task, table)}
 
     def _learn(self, task: Task, table: Table) -> TaskResult:
         """The task's result, or how it failed.
@@ -133,7 +134,7 @@ class Soloist:
                 return SeatedTeaching(task, feed, table)
             return DirectLesson(task, feed, store=self._folder.store, device=CPU)
 
-        at = Surroundings(self._folder.store, CPU, hooks=self._hooks(task.digest), lesson=teaching)
+        at = Surroundings(self._folder.store, CPU, hooks=self._hooks(task.key), lesson=teaching)
         try:
             return execute(task, at)
         except (StorageError, TaskCancelledError):
@@ -143,7 +144,7 @@ class Soloist:
             code = error.code if isinstance(error, AgentKDError) else "internal"
             return TaskResult(status=Status.FAILED, error_code=code, error_text=str(error))
 
-    def _hooks(self, key: str) -> Hooks:
+    def _hooks(self, key: TaskKey) -> Hooks:
         miou: float | None = None
 
         def on_step(step: int, steps: int, loss: float) -> None:

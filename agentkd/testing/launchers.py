@@ -16,8 +16,10 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import AdmittedPeer, Capability, HeartbeatEvent, HelloRequest, LeftEvent, WelcomeReply
+from agentkd.names import AgentName, PublicKey
 from agentkd.testing.claims import claim, working
 
+NAMES = tuple(AgentName(f"agent-{number}") for number in range(1, 6))
 ONE_CORE = Slot("cpu", 1)
 NOWHERE = Slot("cuda:99", 1)
 START_WITHIN_S = 20.0
@@ -55,7 +57,7 @@ def check_launcher(make: Callable[[RunFolder], Launcher], folder: str | Path) ->
 
 
 def _check_two(launcher: Launcher, meeting: "_Meeting") -> None:
-    one, other = meeting.start(launcher, "agent-1", ONE_CORE), meeting.start(launcher, "agent-2", Slot("cpu", 2))
+    one, other = meeting.start(launcher, NAMES[0], ONE_CORE), meeting.start(launcher, NAMES[1], Slot("cpu", 2))
     for visitor in (one, other):
         hello = meeting.greeting(visitor)
         name, slot = visitor.process.name, visitor.slot
@@ -83,7 +85,7 @@ def _check_two(launcher: Launcher, meeting: "_Meeting") -> None:
 
 
 def _check_failure(launcher: Launcher, meeting: "_Meeting") -> None:
-    lost = meeting.start(launcher, "agent-3", NOWHERE)
+    lost = meeting.start(launcher, NAMES[2], NOWHERE)
     _must_end(lost, f"on a device that is not there ({NOWHERE.device})")
     tail = lost.process.stderr_tail()
     claim(NOWHERE.device in tail, f"stderr_tail() must hold what the agent said last, of {NOWHERE.device}; it is {tail[-200:]!r}")
@@ -91,7 +93,7 @@ def _check_failure(launcher: Launcher, meeting: "_Meeting") -> None:
 
 
 def _check_close(launcher: Launcher, meeting: "_Meeting") -> None:
-    for name in ("agent-4", "agent-5"):  # the second one after it was closed
+    for name in NAMES[3:]:  # the second one after it was closed
         left = meeting.start(launcher, name, ONE_CORE)
         meeting.greeting(left)
         with working("close() must go through"):
@@ -112,9 +114,9 @@ def _must_end(visitor: "_Visitor", which: str, expected: int | None = None) -> N
 
 @dataclass
 class _Visitor:
-    name: str
+    name: AgentName
     slot: Slot
-    key: str
+    key: PublicKey
     key_file: Path
     process: AgentProcess
 
@@ -125,10 +127,10 @@ class _Meeting:
     def __init__(self, folder: RunFolder) -> None:
         self._folder, keys = folder, new_key_pair()
         self._heard: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._greetings: dict[str, HelloRequest] = {}
-        self._beats: dict[str, float] = {}
-        self._left: set[str] = set()
-        welcome = WelcomeReply(agent="agent", heartbeat_s=1.0, lease_s=JOIN_WITHIN_S)
+        self._greetings: dict[PublicKey, HelloRequest] = {}
+        self._beats: dict[PublicKey, float] = {}
+        self._left: set[PublicKey] = set()
+        welcome = WelcomeReply(agent=AgentName("agent"), heartbeat_s=1.0, lease_s=JOIN_WITHIN_S)
         self.post = Post(
             keys,
             self._heard.put,
@@ -145,7 +147,7 @@ class _Meeting:
         with meeting.post:
             yield meeting
 
-    def start(self, launcher: Launcher, name: str, slot: Slot) -> _Visitor:
+    def start(self, launcher: Launcher, name: AgentName, slot: Slot) -> _Visitor:
         """Has an agent started, with a new key that is admitted."""
         keys, key_file = new_key_pair(), self._folder.keys / f"{name}.json"
         save_key_pair(key_file, keys)

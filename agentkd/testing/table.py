@@ -14,6 +14,7 @@ from agentkd.agents.lessons import blend
 from agentkd.agents.mutual import speak
 from agentkd.errors import AgentLostError, ArtifactNotFoundError, TrainingError
 from agentkd.knowledge import codecs, tensors
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.objectives import LOGITS
 from agentkd.task import ExchangeSummary, Mutual, Status, Task, TaskResult
 from agentkd.training.loop import Knowledge
@@ -28,19 +29,19 @@ class Table:
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
-        self._said: dict[tuple[str, int], bytes] = {}
+        self._said: dict[tuple[TaskKey, int], bytes] = {}
         self._is_over = False
 
-    def seat(self, tasks: dict[str, Task], learn: Callable[[Task], TaskResult]) -> dict[str, TaskResult]:
+    def seat(self, tasks: dict[TaskKey, Task], learn: Callable[[Task], TaskResult]) -> dict[TaskKey, TaskResult]:
         """Has all of a cohort's tasks done together; if one fails, none has a result.
 
         Raises:
             AgentKDError: as ``learn``, of the first that raised.
         """
-        outcomes: dict[str, TaskResult] = {}
+        outcomes: dict[TaskKey, TaskResult] = {}
         raised: list[BaseException] = []
 
-        def sit(key: str, task: Task) -> None:
+        def sit(key: TaskKey, task: Task) -> None:
             with self._turn:
                 try:
                     outcome = LEFT_ALONE if self._is_over else learn(task)
@@ -64,13 +65,13 @@ class Table:
         failed = Status.FAILED
         return {key: one if one.status is failed or not self._is_over else LEFT_ALONE for key, one in outcomes.items()}
 
-    def say(self, key: str, step: int, data: bytes) -> None:
+    def say(self, key: TaskKey, step: int, data: bytes) -> None:
         """Everybody can hear it from now on. What was said two steps before nobody needs any more."""
         self._said[key, step] = data
         self._said.pop((key, step - 2), None)
         self._turn.notify_all()
 
-    def hear(self, keys: list[str], step: int) -> dict[str, bytes]:
+    def hear(self, keys: list[TaskKey], step: int) -> dict[TaskKey, bytes]:
         """What the others say in a step; waits, and lets them have the turn.
 
         Raises:
@@ -86,16 +87,16 @@ class SeatedTeaching:
     """One student's side of a lesson at a table: ``agentkd.agents.mutual.MutualLesson`` without messages."""
 
     def __init__(self, task: Mutual, feed: DatasetFeed, table: Table) -> None:
-        self._key, self._distillation, self._table = task.digest, task.distillation, table
+        self._key, self._distillation, self._table = task.key, task.distillation, table
         self.terms = blend(task, feed).terms
-        self._classes = {partner.digest: partner.architecture.num_classes for partner in task.partner_tasks()}
+        self._classes = {partner.key: partner.architecture.num_classes for partner in task.partner_tasks()}
 
     def attend(self, network: nn.Module) -> None:
         """Who learns makes no difference."""
 
     def hear(self, step: int, outputs: Outputs) -> Knowledge:
         """Says what this student makes of the batch, and hears the others."""
-        said = speak(outputs, self._distillation.codec, self._distillation.max_kl, weights="")
+        said = speak(outputs, self._distillation.codec, self._distillation.max_kl, weights=NO_DIGEST)
         self._table.say(self._key, step, said)
         heard = self._table.hear(list(self._classes), step)
         told = []
@@ -112,7 +113,7 @@ class SeatedTeaching:
         """Nothing is known before the student has spoken."""
         return ()
 
-    def fetch_weights(self, weights: str) -> bytes:
+    def fetch_weights(self, weights: Digest) -> bytes:
         """Nobody's weights are inherited."""
         raise ArtifactNotFoundError(weights, "a mutual lesson")
 

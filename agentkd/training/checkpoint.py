@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
+from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult
 
 State = dict[str, Tensor]
@@ -41,17 +42,19 @@ def copy_state(network: nn.Module) -> State:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
 
 
-def state_digest(network: nn.Module) -> str:
+def state_digest(network: nn.Module) -> Digest:
     """SHA-256 of all parameters and buffers by name, number type and shape, to the bit."""
     made = canonical.new_digest()
     for name, value in sorted(network.state_dict().items()):
         flat = value.detach().to("cpu").contiguous()
         made.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
         made.update(flat.reshape(-1).view(torch.uint8).numpy().data)
-    return made.hexdigest()
+    return Digest(made.hexdigest())
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: str) -> None:
+def save_checkpoint(
+    path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: TaskKey
+) -> None:
     """Writes the state atomically.
 
     Raises:
@@ -88,7 +91,7 @@ def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
         raise StorageError(path, str(error)) from error
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], *, task: str) -> Progress | None:
+def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], *, task: TaskKey) -> Progress | None:
     """Restores the state in place and says where it stands; ``None`` if there is no checkpoint of this task.
 
     Raises:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from agentkd import seeding
 from agentkd.errors import NonFiniteLossError, OutOfMemoryError
+from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
 from agentkd.training.batches import Batch
@@ -116,7 +117,7 @@ def train(
     *,
     device: torch.device,
     checkpoint: Path | None = None,
-    task: str = "",
+    task: TaskKey = NO_TASK,
     checkpoint_every_s: float = math.inf,
     hooks: Hooks | None = None,
 ) -> Trained:

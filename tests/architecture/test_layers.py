@@ -27,6 +27,7 @@ LAYERS = [
     {"objectives"},
     {"errors", "seeding", "logs"},
     {"canonical"},
+    {"names"},
 ]
 
 OWNERS = {

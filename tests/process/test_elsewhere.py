@@ -33,7 +33,7 @@ def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     config = LaunchConfig(transport=transport)
     finished, deadline = [], time.monotonic() + 90
     with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=LocalLauncher(elsewhere)) as crew:
-        crew.want([(task.digest, task, "a task elsewhere")])
+        crew.want([(task.key, task, "a task elsewhere")])
         while not finished and time.monotonic() < deadline:
             finished += crew.turn()
     result = finished[0].result

@@ -354,9 +354,9 @@ def test_a_cancelled_task_ends_at_its_next_step_and_the_agent_takes_another(hand
     long = Train(architecture=STUDENT_NET, data=source(), recipe=RECIPE.model_copy(update={"epochs": 100_000}))
     number = hand.say("agent", TaskRequest(task=long, attempt=1))
     hand.wait_for(TaskProgressEvent)
-    hand.say("agent", CancelRequest(task=long.digest, attempt=1), parent_id=number)
+    hand.say("agent", CancelRequest(task=long.key, attempt=1), parent_id=number)
     error = hand.wait_for(ErrorReply).message.body
-    assert (error.code, error.task, error.attempt) == ("cancelled", long.digest, 1)
+    assert (error.code, error.task, error.attempt) == ("cancelled", long.key, 1)
     hand.say("agent", TaskRequest(task=long.replace(recipe=RECIPE), attempt=1))
     assert hand.wait_for(TaskReply).message.body.result.status is Status.COMPLETED
 

@@ -76,8 +76,8 @@ def enlarged(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def order_of_partners(tasks: list[Task], mine: int) -> list[int]:
-    known = {task.digest: index for index, task in enumerate(tasks)}
-    return [known[partner.digest] for partner in tasks[mine].partner_tasks()]
+    known = {task.key: index for index, task in enumerate(tasks)}
+    return [known[partner.key] for partner in tasks[mine].partner_tasks()]
 
 
 def mean_of(logs: list[Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 import agentkd
 from agentkd import Comunity  # attr-defined
+from agentkd.names import TaskKey
+from agentkd.task import TeacherReference
 
 print(Comunity)
 agentkd.Comunity()  # attr-defined
@@ -12,6 +14,7 @@ agentkd.Dkd(temperature="hot")  # arg-type
 agentkd.SoftTargets(temperatur=2)  # call-arg
 agentkd.run_experiment("experiment.yaml", "runs/a")  # arg-type
 agentkd.testing.check_objective("my_module:Absolute")  # arg-type
+TeacherReference(architecture=None, weights=TaskKey("4f1c"))  # arg-type
 with agentkd.Community(devices=2) as community:  # arg-type
     community.agent(5)  # call-arg,arg-type
     community.agents()  # attr-defined

@@ -255,7 +255,7 @@ def test_trainings_are_exported_as_event_files(tmp_path: Path) -> None:
         result = TaskResult(status=Status.COMPLETED, weights="w", history=history, trace=trace)
         journal.commit(Record(task, result, "agent-1", 1, "search of unet: trial 1"))
     assert export(folder, tmp_path / "out", "tensorboard") == 1
-    (events,) = (tmp_path / "out" / f"search-of-unet--trial-1-{task.digest[:8]}").glob("events.*")
+    (events,) = (tmp_path / "out" / f"search-of-unet--trial-1-{task.key[:8]}").glob("events.*")
     written = events.read_bytes()
     assert written.count(b"loss/step") == 2 and written.count(b"miou/validation") == 3 and b"recipe.learning_rate" in written
     with pytest.raises(ConfigError, match="tensorboard or mlflow"):
@@ -272,7 +272,7 @@ def test_findings_and_trees_have_a_form_as_plain_data(finished: RunFolder, tmp_p
     told = verify(damaged).as_data()
     assert told["is_sound"] is False and [set(problem) for problem in told["problems"]] == [{"place", "text"}]
     tree = as_data(trace_back(lesson.result.weights, history))
-    assert (tree["relation"], tree["digest"], tree["task"]) == ("", lesson.result.weights, lesson.task.digest)
+    assert (tree["relation"], tree["digest"], tree["task"]) == ("", lesson.result.weights, lesson.task.key)
     assert (tree["miou"], tree["label"], tree["inputs"]) == (0.6, "a lesson", lesson.task.canonical())
     assert tree["exchange"]["requests"] == 3 and tree["is_repeated"] is False
     (teacher,) = tree["ancestors"]
@@ -329,7 +329,7 @@ def test_a_step_back_is_described_by_what_it_is_what_it_learned_from_and_what_ca
     tree = trace_back(lesson.result.weights, history)
     data = lesson.task.data
     assert describe(tree) == [
-        f"a lesson (task {lesson.task.digest[:12]}, seed 0)",
+        f"a lesson (task {lesson.task.key[:12]}, seed 0)",
         "unet for 5 classes: ",
         f"data {data.spec} ({data.content_digest[:12]})",
         "objectives soft_targets",

@@ -110,7 +110,7 @@ def crew_with(folder: Path, behavior: Behavior, **options: object) -> Iterator[t
 
 def finish(crew: Crew, task: Task) -> Finished:
     """What comes of a task."""
-    crew.want([(task.digest, task, "the task")])
+    crew.want([(task.key, task, "the task")])
     give_up_at = time.monotonic() + TURNS_S
     while time.monotonic() < give_up_at:
         for finished in crew.turn():
@@ -197,6 +197,6 @@ def test_a_fault_of_ours_leaves_in_the_log_what_led_to_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, is_told: bool
 ) -> None:
     with pytest.raises(type(error)), crew_with(tmp_path, lambda agent, delivery: None) as (crew, _):
-        crew.want([(TASK.digest, TASK, "the task")])
+        crew.want([(TASK.key, TASK, "the task")])
         raise error
     assert ("Launch(agent-1, learning, 0)" in caplog.text) is is_told

@@ -89,7 +89,7 @@ def crew() -> Scripted:
 
 
 def finished(seed: int, result: TaskResult = GOOD) -> Finished:
-    return Finished(work(seed).digest, result, "agent-1", 2, ())
+    return Finished(work(seed).key, result, "agent-1", 2, ())
 
 
 def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFolder, crew: Scripted) -> None:
@@ -97,7 +97,7 @@ def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFo
     with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, first), order(1, second)])
         assert desk.turn() == [] and not first.done()
-        assert first._events.get_nowait() == crew.progress(work(1).digest)
+        assert first._events.get_nowait() == crew.progress(work(1).key)
         crew.happenings.append(finished(1))
         assert desk.turn() == [Done(work(1), "task 1", GOOD, 2)]
         assert first.result(0) == second.result(0) == GOOD
@@ -128,7 +128,7 @@ def test_a_failure_is_recorded_only_where_it_counts_as_a_result(folder: RunFolde
         assert [done.result for done in desk.turn()] == [BAD]
         with pytest.raises(TrainingError, match="non_finite_loss: nan"):
             lesson.result(0)
-        assert (desk.journal.find(work(1).digest) is not None) is keeps
+        assert (desk.journal.find(work(1).key) is not None) is keeps
 
 
 @pytest.mark.parametrize("error", [StorageError("here", "full"), KeyError("a bug"), KeyboardInterrupt(), MemoryError()])
@@ -261,7 +261,7 @@ def test_who_waits_for_a_community_goes_on_when_it_is_closed(tmp_path: Path) -> 
 def test_what_students_said_is_kept_until_all_of_them_are_recorded(
     folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = [folder.said(work(seed).digest, 0) for seed in (1, 2)]
+    said = [folder.said(work(seed).key, 0) for seed in (1, 2)]
     for path in said:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")

@@ -220,7 +220,7 @@ def cohort() -> dict[str, Task]:
     )
     (second,) = first.partner_tasks()
     assert second.partner_tasks() == (first,)
-    return {first.digest: first, second.digest: second}
+    return {first.key: first, second.key: second}
 
 
 def test_students_that_teach_each_other_start_together_and_are_accepted_together() -> None:

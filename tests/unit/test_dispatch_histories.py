@@ -61,7 +61,7 @@ def _cohort(size: int) -> dict[str, Task]:
         distillation=Distillation(),
         partners=tuple(sorted(partners, key=lambda one: one.digest)),
     )
-    return {task.digest: task for task in (first, *first.partner_tasks())}
+    return {task.key: task for task in (first, *first.partner_tasks())}
 
 
 TASKS: dict[str, Task] = {
@@ -79,9 +79,7 @@ TASKS: dict[str, Task] = {
     **_cohort(2),
     **_cohort(3),
 }
-COHORTS = {
-    key: {key, *(partner.digest for partner in task.partner_tasks())} for key, task in TASKS.items() if task.partner_tasks()
-}
+COHORTS = {key: {key, *(partner.key for partner in task.partner_tasks())} for key, task in TASKS.items() if task.partner_tasks()}
 KEYS = list(TASKS)
 
 
@@ -301,7 +299,7 @@ class Crew(RuleBasedStateMachine):
             elif isinstance(action, Move):
                 member = self.dispatcher.state.members[action.student]
                 assert action.teacher in self.agents
-                self.hears[action.student, member.task][action.weights] = action.teacher
+                self.hears[action.student, member.task][action.teacher_id] = action.teacher
             elif isinstance(action, Cancel):
                 self.agents[action.agent].called_off.add((action.task, action.attempt))
             elif isinstance(action, Accept):

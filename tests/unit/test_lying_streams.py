@@ -131,4 +131,4 @@ def test_case66_another_result_under_one_key_never_overwrites(tmp_path: Path) ->
         journal.commit(Record(TASK, TaskResult(status=Status.COMPLETED, weights="cd" * 32), "a", 1))
         with pytest.raises(ArtifactError, match="not deterministic"):
             journal.commit(Record(TASK, TaskResult(status=Status.COMPLETED, weights="ef" * 32), "b", 1))
-        assert journal.find(TASK.digest).weights == "cd" * 32
+        assert journal.find(TASK.key).weights == "cd" * 32

@@ -56,7 +56,7 @@ class Desk:
         self.lesson = MutualLesson(
             self.task,
             DatasetFeed(self.task),
-            (TaughtBy(weights=self.partner.digest, peer=peer),) if peer else (),
+            (TaughtBy(weights=self.partner.key, peer=peer),) if peer else (),
             folder=self.folder,
             post=self.post,  # type: ignore[arg-type]
             carrier=Carrier(self.post),  # type: ignore[arg-type]
@@ -94,10 +94,10 @@ def test_what_a_student_says_is_kept_with_the_digest_of_its_weights_before_anybo
     desk = Desk(tmp_path)
     desk.answer(1, 2.0)
     assert desk.hear().unique().item() == 2.0
-    kept = desk.folder.said(desk.task.digest, 0).read_bytes()
+    kept = desk.folder.said(desk.task.key, 0).read_bytes()
     assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network)
     ((peer, request, _),) = desk.post.said
-    assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.digest, 0)
+    assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.key, 0)
 
 
 def test_an_answer_of_somebody_else_or_by_other_weights_is_not_heard(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_an_answer_of_somebody_else_or_by_other_weights_is_not_heard(tmp_path: P
 def test_a_partner_that_is_not_ready_or_not_there_is_waited_for_and_its_folder_looked_into(tmp_path: Path) -> None:
     for desk in (Desk(tmp_path / "not there", peer=None), Desk(tmp_path / "not ready")):
         desk.refuse(1, "artifact")
-        place = desk.folder.said(desk.partner.digest, 0)
+        place = desk.folder.said(desk.partner.key, 0)
         place.parent.mkdir(parents=True)
         place.write_bytes(said(4.0))
         assert desk.hear().unique().item() == 4.0
@@ -141,7 +141,7 @@ def test_a_partner_that_never_comes_is_given_up(tmp_path: Path) -> None:
 
 def test_a_partner_that_moved_is_asked_where_it_is_now(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    desk.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=desk.partner.digest, peer=SECOND))))
+    desk.inbox.put(Delivery("coordinator", Message(TeacherMovedEvent(weights=desk.partner.key, peer=SECOND))))
     desk.answer(1, 9.0)
     desk.answer(2, 3.0, sender=SECOND.public_key)
     assert desk.hear().unique().item() == 3.0
@@ -160,7 +160,7 @@ def test_a_partner_that_asks_early_is_answered_once_the_step_is_said(tmp_path: P
 
     def ask(step: int, number: int) -> None:
         request = KnowledgeRequest(
-            kind=KnowledgeKind.SOFT_TARGETS, weights=desk.task.digest, step=step, ways=("inline",), codec="float32"
+            kind=KnowledgeKind.SOFT_TARGETS, weights=desk.task.key, step=step, ways=("inline",), codec="float32"
         )
         desk.inbox.put(Delivery(FIRST.public_key, Message(request, msg_id=number)))
 
@@ -184,12 +184,12 @@ def test_who_asks_for_another_student_is_never_answered_and_who_still_waits_at_t
         request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=weights, step=0, ways=("inline",), codec="float32")
         desk.inbox.put(Delivery(FIRST.public_key, Message(request, msg_id=number)))
 
-    ask(desk.partner.digest, 77)
+    ask(desk.partner.key, 77)
     ask("cd" * 32, 78)
     desk.answer(1, 2.0)
     desk.hear()
     ask("cd" * 32, 79)
-    ask(desk.task.digest, 80)
+    ask(desk.task.key, 80)
     desk.lesson.close()
     assert desk.post.answered == [80]
-    assert desk.folder.said(desk.task.digest, 0).read_bytes() == bytes(desk.post.sent_buffers[0])
+    assert desk.folder.said(desk.task.key, 0).read_bytes() == bytes(desk.post.sent_buffers[0])

@@ -46,7 +46,7 @@ class Table:
         self.task = mutual(*widths, objectives=({"kind": "soft_targets", "temperature": 1.0},))
         self.feed, self.post, self.inbox = DatasetFeed(self.task), RememberingPost(), queue.Queue()
         self.folder = RunFolder(folder)
-        self.keys = [partner.digest for partner in self.task.partner_tasks()]
+        self.keys = [partner.key for partner in self.task.partner_tasks()]
         self.lesson = MutualLesson(
             self.task,
             self.feed,
@@ -110,7 +110,7 @@ def test_soft_targets_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_who_asks_is_answered_once_it_is_said_and_with_what_said_it(tmp_path: Path) -> None:
     table = Table(tmp_path, 8, 10)
-    request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=table.task.digest, step=0, ways=("inline",))
+    request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=table.task.key, step=0, ways=("inline",))
     table.inbox.put(Delivery(PEERS[0].public_key, Message(request, msg_id=5)))
     table.say(1, speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
     table.terms(logits(9))
@@ -118,7 +118,7 @@ def test_who_asks_is_answered_once_it_is_said_and_with_what_said_it(tmp_path: Pa
     assert [reply.weights for reply in replies] == [table.digest]
     delivery = Delivery(PEERS[0].public_key, Message(request.model_copy(update={"step": 3}), msg_id=6))
     with pytest.raises(ArtifactNotFoundError):
-        hand_over(table.folder.said(table.task.digest, 3), delivery, table.post, Carrier(table.post))  # type: ignore[arg-type]
+        hand_over(table.folder.said(table.task.key, 3), delivery, table.post, Carrier(table.post))  # type: ignore[arg-type]
 
 
 def test_partners_are_let_go_when_the_lesson_is_over(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ class Classroom:
         at = Surroundings(
             self.folder.store,
             torch.device("cpu"),
-            checkpoint=folder.checkpoint(self.task.digest),
+            checkpoint=folder.checkpoint(self.task.key),
             hooks=Hooks(on_step=lambda step, steps, loss: on_step(step)),
             lesson=make,
             checkpoint_every_s=0.0,
@@ -283,9 +283,9 @@ def test_a_kill_between_checkpoint_and_recorder_leaves_no_gap(tmp_path: Path) ->
             raise Killed
 
     with pytest.raises(Killed):
-        room.attempt(room.folder, Late(room.folder.lesson(room.task.digest), Slow(room.folder.store.place)), kill)
+        room.attempt(room.folder, Late(room.folder.lesson(room.task.key), Slow(room.folder.store.place)), kill)
     steps: list[int] = []
-    again = room.attempt(left, Recorder(left.lesson(room.task.digest), room.folder.store), steps.append)
+    again = room.attempt(left, Recorder(left.lesson(room.task.key), room.folder.store), steps.append)
     assert steps == [6, 7, 8], "the checkpoint was of step 5"
     assert room.steps_of(again) == room.steps_of(whole) == list(range(8))
     assert again.weights == whole.weights
@@ -293,9 +293,7 @@ def test_a_kill_between_checkpoint_and_recorder_leaves_no_gap(tmp_path: Path) ->
 
 def test_a_kill_between_the_end_of_a_lesson_and_its_commit_loses_nothing_of_the_recording(tmp_path: Path) -> None:
     room = Classroom(tmp_path / "run")
-    first, second = (
-        room.attempt(room.folder, Recorder(room.folder.lesson(room.task.digest), room.folder.store)) for _ in range(2)
-    )
+    first, second = (room.attempt(room.folder, Recorder(room.folder.lesson(room.task.key), room.folder.store)) for _ in range(2))
     assert room.steps_of(first) == room.steps_of(second) == list(range(8))
 
 

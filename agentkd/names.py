@@ -1,0 +1,26 @@
+"""The names that things go by: four kinds of text that a type checker tells apart. At run time they are plain text.
+
+A text becomes one where it is read (command line, file, message) or made (a hash, a new key). An empty one names nothing.
+"""
+
+from typing import NewType
+
+Digest = NewType("Digest", str)
+"""SHA-256 (hex) of bytes or of canonical data: of an artifact, such as weights, or of a dataset's content."""
+
+TaskKey = NewType("TaskKey", str)
+"""SHA-256 (hex) of a task's inputs, by which its record and requests about it are found. It names no artifact."""
+
+PublicKey = NewType("PublicKey", str)
+"""The public half of a CURVE key pair, 40 characters (Z85): who a peer is."""
+
+AgentName = NewType("AgentName", str)
+"""What an agent is called by its coordinator and its peers."""
+
+TeacherId = Digest | TaskKey
+"""Who is heard in a lesson: the weights that teach or, where students teach each other, a partner's task."""
+
+NO_DIGEST = Digest("")
+NO_TASK = TaskKey("")
+NO_KEY = PublicKey("")
+NOBODY = AgentName("")
