@@ -6,6 +6,7 @@ is written into a copy of the tree and everything of ours is imported anew.
 """
 
 import contextlib
+import faulthandler
 import gc
 import hashlib
 import importlib
@@ -30,7 +31,7 @@ COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks")
 MOST_S = 300.0  # of tests for one change, as long as they took without it
 SLOWER = 8.0  # how many times as long before a change counts as one that never ends
 AT_LEAST_S = 60.0
-AT_LEAST_READY_S = 20.0  # the same where nothing is imported
+AT_LEAST_READY_S = 5.0  # the same of one test, where nothing is imported
 OWN = ("mutants.py", "mutants.toml", "mutating.py", "trying.py")
 FIRST = 12  # so many tests are tried before the modules of all the others are imported
 # Of texts, networks, sockets and public data: what they run of these packages others run in a hundredth of the time.
@@ -112,8 +113,8 @@ class Ready:
     """A pytest plugin that, in place of running the tests, waits for changes, and runs chosen tests of each in a fork.
 
     Args:
-        questions: a line for each change: ``path`` and ``function`` that it is in, the changed ``source``, the ``tests`` and
-            ``within_s``.
+        questions: a line for each change: ``path`` and ``function`` that it is in, the changed ``source``, and for each of the
+            ``tests`` within how many seconds it must end.
         answers: a line for each: the outcome, and the test that noticed. ``elsewhere`` if it cannot be tried here.
     """
 
@@ -138,25 +139,25 @@ class Ready:
         for line in self._questions:
             asked = json.loads(line)
             bodies = _bodies(functions.get((asked["path"], asked["function"]), []), asked)
-            tests = [items[test] for test in asked["tests"]]
-            outcome = self._attempt(bodies, tests, asked["within_s"]) if bodies else ("elsewhere", "")
+            tests = [(items[test], within_s) for test, within_s in asked["tests"]]
+            outcome = self._attempt(bodies, tests) if bodies else ("elsewhere", "")
             self._answers.write(json.dumps(outcome) + "\n")
             self._answers.flush()
         return True
 
-    def _attempt(self, bodies: list[tuple[FunctionType, CodeType]], tests: list[Any], within_s: float) -> tuple[str, str]:
+    def _attempt(self, bodies: list[tuple[FunctionType, CodeType]], tests: list[tuple[Any, float]]) -> tuple[str, str]:
         reading, writing = os.pipe()
         with tempfile.TemporaryDirectory(prefix="agentkd-mutant-") as folder:
             child = os.fork()
             if child == 0:
                 _run_ready(bodies, tests, folder, writing)
             os.close(writing)
-            code = _wait(child, within_s)
+            code = _wait(child, sum(within_s for _, within_s in tests))
         with os.fdopen(reading) as told:
             noticed = told.read()
         if code == 0 and any(function.__code__ in self._ran_at_import for function, _ in bodies):
             return "elsewhere", ""
-        return "timed out" if code is None else "killed" if code else "survived", noticed
+        return "killed" if noticed else "survived" if code == 0 else "timed out", noticed
 
 
 def _bodies(functions: list[FunctionType], asked: dict[str, Any]) -> list[tuple[FunctionType, CodeType]]:
@@ -168,16 +169,17 @@ def _bodies(functions: list[FunctionType], asked: dict[str, Any]) -> list[tuple[
     return bodies if fits else []
 
 
-def _run_ready(bodies: list[tuple[FunctionType, CodeType]], tests: list[Any], folder: str, told: int) -> None:
-    """Runs tests in this fork until one fails, and ends it."""
+def _run_ready(bodies: list[tuple[FunctionType, CodeType]], tests: list[tuple[Any, float]], folder: str, told: int) -> None:
+    """Runs tests in this fork until one fails or takes too long, and ends it."""
     code = 1
     try:
         os.setpgid(0, 0)
         os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
         for function, body in bodies:
             function.__code__ = body
-        tests[0].config.pluginmanager.register(_EndsAtFailure(told))
-        for test, following in zip(tests, [*tests[1:], None], strict=True):
+        tests[0][0].config.pluginmanager.register(_EndsAtFailure(told))
+        for (test, within_s), (following, _) in zip(tests, [*tests[1:], (None, 0.0)], strict=True):
+            faulthandler.dump_traceback_later(within_s, exit=True)
             test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
         code = 0
     finally:
@@ -280,9 +282,9 @@ class Copy:
     def _ask(self, mutant: Mutant, source: str, trace: Trace, tests: list[str]) -> tuple[str, str]:
         if mutant.function == MODULE:
             return "elsewhere", ""
-        within_s = AT_LEAST_READY_S + SLOWER * sum(trace.seconds[test] for test in tests)
+        limits = [(test, AT_LEAST_READY_S + SLOWER * trace.seconds[test]) for test in tests]
         question = {"path": str(self.root / mutant.module), "function": mutant.function, "source": mutant.apply(source)}
-        self._questions.write(json.dumps(question | {"tests": tests, "within_s": within_s}) + "\n")
+        self._questions.write(json.dumps(question | {"tests": limits}) + "\n")
         self._questions.flush()
         answer = self._answers.readline()
         if not answer:
