@@ -39,8 +39,9 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 NAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 DROPPED_METHODS = {"eval", "detach", "exp", "log", "sqrt", "abs"}
-# Keywords that say what would be so without them, change nothing but time and memory, or matter once the process ends.
-UNSEEN_KEYWORDS = {"align_corners", "deepcopy", "daemon"}
+# Keywords that say what would be so without them, change nothing but time and memory, or matter once the process ends or where
+# there is a GPU.
+UNSEEN_KEYWORDS = {"align_corners", "deepcopy", "daemon", "device"}
 UNTOUCHED_CALLS = {"log", "warnings", "cast", "Field", "TypeVar"}  # what is said to a person, and types
 
 
@@ -192,11 +193,13 @@ class _Finder:
         if isinstance(node, ast.Call) and _root(node.func) in UNTOUCHED_CALLS:
             return
         if isinstance(node, ast.FunctionDef):
-            yield from (default for default in (*node.args.defaults, *node.args.kw_defaults) if default is not None)
+            yield from (default for name, default in _defaults(node.args) if not _is_patience(name, default))
             yield from node.body
             return
         if isinstance(node, ast.AnnAssign):
-            yield from [node.value] if node.value else []
+            yield from [node.value] if node.value and not _is_patience(_root(node.target), node.value) else []
+            return
+        if isinstance(node, ast.Assign) and _is_patience(_root(node.targets[0]), node.value):
             return
         if isinstance(node, ast.ClassDef):
             yield from node.body
@@ -246,6 +249,19 @@ class _Finder:
                 if keyword.arg and keyword.arg not in UNSEEN_KEYWORDS:
                     rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
                     yield node, ast.unparse(ast.Call(node.func, node.args, rest))
+
+
+def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
+    """Names of the parameters that have a default, and what it is."""
+    names = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
+    yield from zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=True)
+    named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    yield from ((one.arg, default) for one, default in named if default is not None)
+
+
+def _is_patience(name: str, value: ast.expr) -> bool:
+    """How long is waited, which may as well be twice as long; no count of seconds that begins at zero."""
+    return name.endswith(("_s", "_S")) and isinstance(value, ast.Constant) and bool(value.value)
 
 
 def _is_left_out(node: ast.AST) -> bool:

@@ -11,9 +11,13 @@ SOURCES = modules(ROOT)
 BOOK = Book.read(ROOT / "tests" / "mutants.toml")
 SOURCE = '''"""Docstring 1."""
 LIMIT = 3
+WAIT_S = 5.0
 
 class A:
-    def f(self, x: int | None = 2) -> bool:
+    poll_s: float = 1.0
+    waited_s: float = 0.0
+
+    def f(self, x: int | None = 2, *, silence_s: float = 3.0) -> bool:
         """Docstring 2."""
         if x is None or x < 1:
             raise ValueError(f"{x - 1} is not {1}")
@@ -25,10 +29,12 @@ class A:
 
 def test_every_kind_of_change_is_found_where_it_should_be_and_nowhere_else() -> None:
     found = {(m.function, m.before, m.after) for m in mutants_of("m.py", SOURCE)}
+    head = "def f(self, x: int | None = 2, *, silence_s: float = 3.0) -> bool:"
     test, raised = "if x is None or x < 1:", 'raise ValueError(f"{x - 1} is not {1}")'
     assert found == {
         (MODULE, "LIMIT = 3", "LIMIT = 4"),
-        ("A.f", "def f(self, x: int | None = 2) -> bool:", "def f(self, x: int | None = 3) -> bool:"),
+        (MODULE, "waited_s: float = 0.0", "waited_s: float = 1.0"),
+        ("A.f", head, head.replace("2", "3")),
         ("A.f", test, "if (x is None and x < 1):"),
         ("A.f", test, "if (x is not None) or x < 1:"),
         ("A.f", test, "if x is None or (x <= 1):"),
