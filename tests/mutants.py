@@ -14,14 +14,16 @@ tests fail without any change.
 import argparse
 import contextlib
 import importlib
+import itertools
 import json
 import os
+import queue
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,19 +147,24 @@ def in_turns(
     copies: Sequence[Copy], mutants: Sequence[Mutant], sources: dict[str, str], trace: Trace, *, deadline: float = float("inf")
 ) -> Iterator[tuple[Mutant, str, str]]:
     """Tries changes, one at a time in each copy, until all are done or the time is over."""
-    waiting, ready = list(reversed(mutants)), list(copies)
+    waiting, ready = iter(mutants), queue.SimpleQueue[Copy]()
+    for copy in copies:
+        ready.put(copy)
 
     def one(mutant: Mutant) -> tuple[Mutant, str, str]:
-        copy = ready.pop()
+        copy = ready.get()
         try:
             return mutant, *copy.attempt(mutant, sources[mutant.module], trace)
         finally:
-            ready.append(copy)
+            ready.put(copy)
 
     with ThreadPoolExecutor(len(copies)) as pool:
-        while waiting and time.monotonic() < deadline:
-            few = [waiting.pop() for _ in range(min(len(waiting), 4 * len(copies)))]
-            yield from pool.map(one, few)
+        tried = {pool.submit(one, mutant) for mutant in itertools.islice(waiting, len(copies))}
+        while tried:
+            done, tried = wait(tried, return_when=FIRST_COMPLETED)
+            if time.monotonic() < deadline:
+                tried |= {pool.submit(one, mutant) for mutant in itertools.islice(waiting, len(done))}
+            yield from (future.result() for future in done)
 
 
 def report(table: Table, sources: dict[str, str], book: Book, given: argparse.Namespace, lost: int) -> int:
