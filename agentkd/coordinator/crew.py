@@ -70,7 +70,7 @@ from agentkd.task import Task, TaskResult
 POLL_S = 0.1
 OF_ANYBODY = HelloRequest | ErrorReply
 OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
-# Errors that every agent would meet again: the work stops, nothing is recorded, and starting again goes on.
+# Errors that every agent of ours would meet again: the work stops, nothing is recorded, and starting again goes on.
 FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class Crew:
         watcher: who is told what happens.
         launcher: starts the agents.
         is_forgiving: a task that every agent would refuse (a wrong tap, another dataset) fails alone and does not end the crew.
+            What a guest meets never ends it.
         on_order: takes the tasks that scripts in other processes hand in (``SubmitRequest``) to this crew, on the I/O thread;
             the keys of those scripts stand in the run folder. Without it nobody else may hand in tasks.
     """
@@ -336,6 +337,8 @@ class Crew:
         if error is None:
             self._handle(events.Ended(collected.agent, body.task, body.attempt))
             return
+        if isinstance(error, StorageError):  # this coordinator's own disk
+            raise error
         failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
         text = f"its artifacts could not be fetched: {failed.text}"
         self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
@@ -356,20 +359,23 @@ class Crew:
         is_refusal = not body.task
         if is_refusal and isinstance(asked, events.Start):
             body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
-        if body.code == StorageError.code:
+        is_guest = self._members.is_guest(name)
+        if body.code == StorageError.code and not is_guest:
             raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
-        if body.code in FATAL_CODES and not (self._is_forgiving and body.task):
+        if body.code in FATAL_CODES and not (self._is_forgiving or is_guest):
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if isinstance(asked, events.Teach):
             self._underway.could_not_adopt(asked.teacher.weights, body)
-            self._handle(events.TeachingFailed(name, retryable=body.code != ProtocolError.code))
+            is_lasting = body.code == ProtocolError.code or (body.code in FATAL_CODES and not is_guest)
+            self._handle(events.TeachingFailed(name, retryable=not is_lasting))
         if not body.task:
             return
         doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
-        retryable = body.code != NonFiniteLossError.code and body.code not in FATAL_CODES and not is_pointless
+        is_theirs = body.code in FATAL_CODES and not is_guest  # a guest's disk or dataset is not the next agent's
+        retryable = body.code != NonFiniteLossError.code and not is_theirs and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:

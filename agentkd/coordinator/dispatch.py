@@ -141,6 +141,7 @@ class Dispatcher:
             member.rest()
             if isinstance(event, Ended):
                 return self._end(event)
+            self.state.failed_at[event.task] = self.state.failed_at.get(event.task, frozenset()) | {member.name}
             return self._retry(event.task) if event.retryable else self._give_up(event.task)
         if member.task == event.task and not self.state.runs_at(member.name, event.task):
             member.rest()  # it has stopped what was cancelled
@@ -173,6 +174,7 @@ class Dispatcher:
             return []
         for key in cohort:
             del state.ended[key]
+            state.failed_at.pop(key, None)
         state.done.update(cohort)
         return [Accept(key) for key in cohort]
 
@@ -197,6 +199,7 @@ class Dispatcher:
                 continue
             state.waiting.pop(other, None)
             state.ended.pop(other, None)
+            state.failed_at.pop(other, None)
             state.spent[other] = state.attempts.get(other, 0)
             actions.append(GiveUp(other, because=key if other != key else NO_TASK, untaught=untaught))
         return actions
@@ -234,6 +237,9 @@ class Dispatcher:
             if len(state.cohorts[key]) > 1:
                 actions += self._start_together(key, free) if key in state.waiting else []
                 continue
+            agent = state.choose(key, free)
+            if agent is None:
+                continue
             teachers = {weights: benches.teaching(state, weights, task.data) for weights in sorted(state.needed(key))}
             is_ready = all(teachers.values())
             if is_ready or (num_prepared < len(free) and state.can_be_taught(key)):
@@ -241,7 +247,8 @@ class Dispatcher:
                 actions += benches.have_taught(state, key, reserved)
                 num_prepared += not is_ready
             if is_ready:
-                actions.append(self._start(free.pop(0), key, {weights: agent for weights, agent in teachers.items() if agent}))
+                free.remove(agent)
+                actions.append(self._start(agent, key, {weights: teacher for weights, teacher in teachers.items() if teacher}))
         return actions
 
     def _start_together(self, key: TaskKey, free: list[Member]) -> list[Action]:

@@ -68,8 +68,8 @@ class Members:
         self._peers[guest.agent] = _Peer(guest, None, time.monotonic())
 
     def is_guest(self, name: AgentName) -> bool:
-        """Whether somebody else started it."""
-        return self._peers[name].process is None
+        """Whether somebody else started it. An agent of ours that is lost was none."""
+        return name in self._peers and self._peers[name].process is None
 
     def name_of(self, public_key: PublicKey) -> AgentName:
         """Who has that key; empty for an agent that is no longer one of ours. From any thread."""

@@ -74,6 +74,7 @@ class State:
         cohorts: for every task that was ever wanted, those that are accepted together with it, itself first.
         attempts: how often a task was started; never forgotten, so that no attempt has the number of an earlier one.
         spent: those attempts of a task that do not count, since it was given up after them.
+        failed_at: the agents at which a task failed since it was wanted: others are given it first.
         spared: see ``Spared``.
         unadopted: how often these weights could not be adopted since a student of them was wanted last.
         num_names: agents that were started.
@@ -91,6 +92,7 @@ class State:
     cohorts: dict[TaskKey, tuple[TaskKey, ...]] = field(default_factory=dict)
     attempts: dict[TaskKey, int] = field(default_factory=dict)
     spent: dict[TaskKey, int] = field(default_factory=dict)
+    failed_at: dict[TaskKey, frozenset[AgentName]] = field(default_factory=dict)
     spared: Mapping[TaskKey, frozenset[Digest]] = field(default_factory=dict)
     unadopted: dict[Digest, int] = field(default_factory=dict)
     num_names: int = 0
@@ -108,6 +110,7 @@ class State:
             cohorts=dict(self.cohorts),
             attempts=dict(self.attempts),
             spent=dict(self.spent),
+            failed_at=dict(self.failed_at),
             spared=dict(self.spared),
             unadopted=dict(self.unadopted),
         )
@@ -125,6 +128,13 @@ class State:
     def attempts_left(self, key: TaskKey) -> int:
         """How often it may still be started before it is given up."""
         return self.max_attempts - self.attempts.get(key, 0) + self.spent.get(key, 0)
+
+    def choose(self, key: TaskKey, free: list[Member]) -> Member | None:
+        """Which of the agents that have nothing to do is given a task; none if there are others, at which it has not failed."""
+        tried = self.failed_at.get(key, frozenset())
+        if all(m.name in tried for m in self.members.values() if m.bench is Bench.LEARNING):
+            return free[0]
+        return next((member for member in free if member.name not in tried), None)
 
     def taught_by(self, key: TaskKey) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""

@@ -17,12 +17,21 @@ from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.exchange.grants import EVERYTHING, Grants
-from agentkd.exchange.keys import load_key_pair
+from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact
 from agentkd.launch.settings import LaunchConfig
-from agentkd.messages.bodies import AdmittedPeer, Body, HeartbeatEvent, HelloRequest, TaskReply, TaskRequest, TeachRequest
+from agentkd.messages.bodies import (
+    AdmittedPeer,
+    Body,
+    ErrorReply,
+    HeartbeatEvent,
+    HelloRequest,
+    TaskReply,
+    TaskRequest,
+    TeachRequest,
+)
 from agentkd.recipe import Distillation
 from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
@@ -164,6 +173,57 @@ def test_a_task_whose_teacher_is_refused_when_it_is_read_fails_with_the_reason(t
     with crew_with(tmp_path, refuse_to_teach) as (crew, _):
         finished = finish(crew, lesson)
     assert finished.result.status is Status.FAILED and "no such architecture" in finished.result.error_text
+
+
+def admitted(crew: Crew, folder: Path, name: str, behavior: Behavior) -> ScriptedAgent:
+    """A guest that has been invited and comes."""
+    keys = new_key_pair()
+    save_key_pair(folder / f"{name}.json", keys)
+    crew.invite(AdmittedPeer(agent=name, public_key=keys.public))
+    return ScriptedAgent(folder / f"{name}.json", crew.contact, behavior)
+
+
+@pytest.mark.parametrize("code", ["storage", "config", "artifact", "contract", "dataset", "internal"])
+def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code: str) -> None:
+    def fail(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TaskRequest):
+            agent.say(ErrorReply(code=code, text="No space left on device", task=body.key, attempt=body.attempt), number)
+            agent.say(ErrorReply(code=code, text="about nothing that was asked"))
+
+    def work(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+    config = LaunchConfig(transport="tcp", max_attempts=2)
+    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(fail)) as crew:
+        guests = [admitted(crew, tmp_path, "ill", fail)]
+        failed = finish(crew, TASK)
+        guests.append(admitted(crew, tmp_path, "well", work))
+        while len(crew.activities()) < len(guests):
+            crew.turn()
+        done = finish(crew, TASK.replace(seed=7))
+        crew.__exit__(None, None, None)
+        for guest in guests:
+            guest.kill()
+    assert (failed.result.status, failed.result.error_code) == (Status.FAILED, code)
+    assert done.result == GOOD and done.agent == "well"
+
+
+def test_an_agent_that_cannot_teach_ends_no_work_but_what_it_should_have_taught(tmp_path: Path) -> None:
+    def refuse_to_teach(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TeachRequest):
+            agent.say(ErrorReply(code="dataset", text="the data are not here"), number)
+        elif isinstance(body, TaskRequest):
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), number)
+
+    lesson = Distill(architecture=ARCHITECTURE, data=DATA, teachers=(TEACHER,), distillation=Distillation())
+    with crew_with(tmp_path, refuse_to_teach) as (crew, _):
+        finished = finish(crew, lesson)
+        assert finish(crew, TASK).result == GOOD
+    assert finished.result.error_text == "the data are not here" and finished.result.error_code == "dataset"
 
 
 START, TEACH = Start("ann", "task", 1), Teach("ann", TEACHER, DATA)

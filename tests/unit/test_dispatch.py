@@ -60,6 +60,22 @@ def test_tasks_go_to_agents_in_order() -> None:
     assert dispatcher.handle(Ended("agent-2", "a", 1)) == [Accept("a"), Start("agent-2", "c", 1)]
 
 
+def test_a_task_that_failed_somewhere_is_tried_elsewhere_and_there_again_if_there_is_nobody_else() -> None:
+    dispatcher = with_agents(2, {"a": task()}, max_attempts=3)
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "a", 2)], "nobody else is here"
+    dispatcher = with_agents(2, {"a": task(), "b": task(), "c": task()}, max_attempts=3)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "c", 1)], "a waits for the other one"
+    assert dispatcher.handle(Ended("agent-2", "b", 1)) == [Accept("b"), Start("agent-2", "a", 2)]
+    assert dispatcher.handle(Ended("agent-1", "c", 1)) == [Accept("c")]
+    assert dispatcher.handle(Failed("agent-2", "a", 2, retryable=True)) == [Start("agent-1", "a", 3)], "it has failed at both"
+    assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]
+    assert dispatcher.want([("a", task())]) == [Start("agent-1", "a", 4)], "who wants it again begins anew"
+    dispatcher.check()
+
+
 def test_no_more_agents_are_started_than_there_is_work() -> None:
     dispatcher = Dispatcher(4)
     assert dispatcher.want([("a", task())]) == [Launch("agent-1", "learning", 0)]
