@@ -61,6 +61,7 @@ from agentkd.messages.bodies import (
     LeaveRequest,
     LeftEvent,
     PeersEvent,
+    Piece,
     ReleaseEvent,
     StatusReply,
     StatusRequest,
@@ -281,7 +282,8 @@ class Agent:
         images = _only_buffer(delivery)
         seconds, is_cached = 0.0, False
         if request.step is not None:
-            mutual.hand_over(self.folder.said(TaskKey(request.weights), request.step), delivery, self.post, self.carrier)
+            place = self.folder.said(TaskKey(request.weights), request.step)
+            mutual.hand_over(place, delivery, self.post, self.carrier, self._note_served)
             return
         weights = Digest(request.weights)
         if request.kind is KnowledgeKind.ASSESSMENT:
@@ -294,16 +296,12 @@ class Agent:
             piece, buffers = self.carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
         else:
             piece, buffers = self.carrier.pack_stored(delivery.sender, weights, request.ways)
-        self._audit.note(
-            self.post.grants.find(delivery.sender),
-            kind=str(request.kind),
-            digest=weights,
-            size_bytes=piece.size_bytes,
-            way=str(piece.way),
-            outcome="served",
-        )
+        self._note_served(delivery, piece)
         reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self.post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    def _note_served(self, delivery: Delivery, piece: Piece) -> None:
+        self._audit.served(self.post.grants.find(delivery.sender), delivery.message.body, piece)
 
     def _assess(self, delivery: Delivery, request: AssessRequest) -> AssessReply:
         images = _only_buffer(delivery)
@@ -406,6 +404,7 @@ class Agent:
                 carrier=carrier,
                 inbox=inbox,
                 check=check,
+                on_served=self._note_served,
                 wait_s=request.wait_s,
             )
         return RemoteLesson(

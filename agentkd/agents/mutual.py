@@ -36,6 +36,7 @@ from agentkd.messages.bodies import (
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
+    Piece,
     TaughtBy,
 )
 from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId
@@ -46,7 +47,13 @@ from agentkd.training.losses import Outputs
 
 NOT_YET_S = 0.2
 
+OnServed = Callable[[Delivery, Piece], None]
+
 log = logging.getLogger(__name__)
+
+
+def _unnoted(delivery: Delivery, piece: Piece) -> None:
+    """For who keeps no log of what is fetched."""
 
 
 class MutualLesson:
@@ -57,6 +64,7 @@ class MutualLesson:
         partners: who does the other tasks now, by the key of the task; who has ended may be missing.
         inbox: deliveries meant for the student, requests of its partners among them.
         check: called while waiting; raises if the task is cancelled.
+        on_served: told of each piece that is handed to a partner, before it leaves.
     """
 
     def __init__(
@@ -70,8 +78,10 @@ class MutualLesson:
         carrier: Carrier,
         inbox: "queue.Queue[Delivery]",
         check: Callable[[], None],
+        on_served: OnServed = _unnoted,
         wait_s: float = WAIT_S,
     ) -> None:
+        self._on_served = on_served
         self._task, self._key, self._folder = task, task.key, folder
         self._post, self._carrier, self._inbox = post, carrier, inbox
         self.terms, self._distillation = blend(task, feed).terms, task.distillation
@@ -145,7 +155,7 @@ class MutualLesson:
             assert isinstance(body, KnowledgeRequest) and body.step is not None
             place = self._folder.said(self._key, body.step)
             if body.weights == self._key and place.is_file():
-                hand_over(place, delivery, self._post, self._carrier)
+                hand_over(place, delivery, self._post, self._carrier, self._on_served)
             elif body.weights == self._key and body.step >= self._step:
                 self._pending.append(delivery)  # not said yet
             else:
@@ -219,7 +229,7 @@ def speak(outputs: Outputs, codec: str, max_kl: float, weights: Digest) -> bytes
     return tensors.encode(codecs.write(LOGITS.name, logits, codec, max_kl=max_kl), {"kind": "soft_targets", "weights": weights})
 
 
-def hand_over(place: Path, delivery: Delivery, post: Post, carrier: Carrier) -> None:
+def hand_over(place: Path, delivery: Delivery, post: Post, carrier: Carrier, on_served: OnServed = _unnoted) -> None:
     """Sends what a student said in a step, from its file, to who asked for it.
 
     Raises:
@@ -236,5 +246,6 @@ def hand_over(place: Path, delivery: Delivery, post: Post, carrier: Carrier) -> 
         piece, buffers = carrier.pack(delivery.sender, parcel, body.ways)
     finally:
         parcel.close()
+    on_served(delivery, piece)
     reply = KnowledgeReply(kind=body.kind, weights=tensors.read_metadata(data)["weights"], piece=piece)
     post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)

@@ -195,6 +195,11 @@ class Recordings:
                     spared.add(teacher.weights)
         return tuple(records), frozenset(spared)
 
+    def parts(self, records: Iterable[Digest]) -> set[Digest]:
+        """All artifacts that recordings consist of: lists, and the pieces that are kept."""
+        pieces = (self._lessons[record].pieces for record in records if record in self._lessons)
+        return set(records).union(*pieces)
+
     def collect(self, in_use: Iterable[Digest] = ()) -> tuple[Digest, ...]:
         """Drops the pieces of the oldest lessons that are not in use until the rest fits; returns those lessons' recordings.
 

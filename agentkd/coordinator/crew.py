@@ -25,12 +25,13 @@ from agentkd.errors import (
     NonFiniteLossError,
     ProtocolError,
     RemoteAgentError,
+    RemoteProtocolError,
     Rule,
     StorageError,
 )
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
-from agentkd.exchange.grants import TASKS, Grants, Registry
+from agentkd.exchange.grants import TASKS, Audit, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
@@ -48,6 +49,7 @@ from agentkd.messages.bodies import (
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
+    KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
     LeftEvent,
@@ -129,6 +131,7 @@ class Crew:
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
+        self._audit = Audit(folder.logs / "coordinator.audit.jsonl")
         self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
@@ -302,7 +305,7 @@ class Crew:
             self._requests.answered(name, delivery.message.parent_id)
             self._take_result(name, delivery.sender, body)
         elif isinstance(body, KnowledgeRequest):
-            self._hand_over(delivery, body)
+            self._hand_over(name, delivery, body)
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
         elif isinstance(body, TeachReply):
@@ -343,15 +346,30 @@ class Crew:
         text = f"its artifacts could not be fetched: {failed.text}"
         self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
 
-    def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
-        """Artifacts for an agent that does not see the run's folder."""
-        wanted = Digest(request.weights)
+    def _hand_over(self, name: AgentName, delivery: Delivery, request: KnowledgeRequest) -> None:
+        """Artifacts for an agent that does not see the run's folder: what it was asked needs, else what its key may fetch."""
+        wanted, grants = Digest(request.weights), self._post.grants
+        entry = grants.find(delivery.sender)
         try:
+            if request.kind is not KnowledgeKind.WEIGHTS or request.step is not None:
+                raise RemoteProtocolError("a coordinator hands over artifacts (kind weights) and teaches nothing", Rule.ROLE)
+            if wanted not in self._needs(name):
+                grants.check(delivery.sender, str(request.kind))
             piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
+            self._audit.served(entry, request, piece)
             reply: Body = KnowledgeReply(kind=request.kind, weights=wanted, piece=piece)
         except AgentKDError as error:
+            self._audit.note(entry, kind=str(request.kind), digest=wanted, size_bytes=0, way="", outcome="refused")
             reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    def _needs(self, name: AgentName) -> set[Digest]:
+        """The artifacts that an agent must have for what it is doing."""
+        member = self._dispatcher.state.members.get(name)
+        task = self._dispatcher.state.tasks.get(member.task) if member else None
+        doing = self._underway.find(member.task) if member else None
+        inputs = {digest for _, digest in task.references()} if task else set()
+        return inputs | ({member.weights} if member else set()) | self.recordings.parts(doing.recorded if doing else ())
 
     def _receive_error(self, name: AgentName, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
         """An agent could not do something. A message that it refused to read names no task, but answers what it was ``asked``."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from agentkd.errors import ConfigError, RemoteProtocolError, Rule, StorageError
 from agentkd.exchange.keys import write_private
-from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
+from agentkd.messages.bodies import AdmittedPeer, Body, KnowledgeKind, KnowledgeRequest, Piece
 from agentkd.names import AgentName, PublicKey, TeacherId
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
@@ -205,6 +205,16 @@ class Audit:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
+
+    def served(self, entry: Entry | None, request: Body, piece: Piece) -> None:
+        """A piece that is about to be handed over to who asked for it.
+
+        Raises:
+            StorageError: as ``note``.
+        """
+        assert isinstance(request, KnowledgeRequest)
+        way, kind = str(piece.way), str(request.kind)
+        self.note(entry, kind=kind, digest=request.weights, size_bytes=piece.size_bytes, way=way, outcome="served")
 
     def note(self, entry: Entry | None, *, kind: str, digest: TeacherId, size_bytes: int, way: str, outcome: str) -> None:
         """One fetch.

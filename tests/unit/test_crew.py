@@ -1,6 +1,7 @@
 """A crew and an agent that refuses, or does not hear, what it is asked: nobody waits for ever."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +29,15 @@ from agentkd.messages.bodies import (
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    LeftEvent,
     TaskReply,
     TaskRequest,
     TeachRequest,
 )
+from agentkd.messages.wire import Message
 from agentkd.recipe import Distillation
 from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
@@ -209,6 +215,55 @@ def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code:
             guest.kill()
     assert (failed.result.status, failed.result.error_code) == (Status.FAILED, code)
     assert done.result == GOOD and done.agent == "well"
+
+
+def test_a_guest_is_handed_what_its_task_needs_and_else_only_what_it_may_fetch(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    needed, other = folder.store.put(b"what it begins with"), folder.store.put(b"another's")
+    task = TASK.replace(initial_weights=needed)
+    asked = (
+        KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=other, ways=("inline",)),
+        KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=needed, ways=("inline",)),
+        KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=needed, ways=("inline",)),
+    )
+
+    tasks: dict[ScriptedAgent, Message] = {}
+
+    def ask(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            tasks[agent] = delivery.message
+            for request in asked:
+                agent.say(request)
+        elif isinstance(body, KnowledgeReply):
+            given = tasks[agent].body
+            agent.say(TaskReply(task=given.key, attempt=given.attempt, result=GOOD), tasks[agent].msg_id)
+
+    def come(name: str, may: tuple[str, ...], seed: int) -> list[str]:
+        keys = new_key_pair()
+        save_key_pair(tmp_path / f"{name}.json", keys)
+        crew.invite(AdmittedPeer(agent=name, public_key=keys.public, may=may))
+        guest = ScriptedAgent(tmp_path / f"{name}.json", crew.contact, ask)
+        assert finish(crew, task.replace(seed=seed)).result == GOOD
+        guest.say(asked[0])  # once its task is done, nothing is its to have
+        guest.say(LeftEvent(reason="done"))
+        while crew.activities():
+            crew.turn()
+        guest.kill()
+        answers = [body for body in guest.heard if isinstance(body, ErrorReply | KnowledgeReply)]
+        return [body.rule if isinstance(body, ErrorReply) else "served" for body in answers]
+
+    with Crew(folder, (), LaunchConfig(transport="tcp"), Silent(), ScriptedLauncher(ask)) as crew:
+        assert come("stranger", (), 1) == ["grant", "role", "served", "grant"]
+        assert come("friend", ("weights",), 2)[0] == "served"
+    lines = [json.loads(line) for line in (folder.logs / "coordinator.audit.jsonl").read_text().splitlines()]
+    told = [(line["name"], line["digest"], line["outcome"]) for line in lines]
+    assert told[:4] == [
+        ("stranger", other, "refused"),
+        ("stranger", needed, "refused"),
+        ("stranger", needed, "served"),
+        ("stranger", other, "refused"),
+    ]
 
 
 def test_an_agent_that_cannot_teach_ends_no_work_but_what_it_should_have_taught(tmp_path: Path) -> None:
