@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from agentkd.errors import RemoteAgentError as RemoteAgentError
     from agentkd.errors import RemoteProtocolError as RemoteProtocolError
     from agentkd.errors import ReplyTimeoutError as ReplyTimeoutError
+    from agentkd.errors import ResultError as ResultError
     from agentkd.errors import SearchError as SearchError
     from agentkd.errors import StorageError as StorageError
     from agentkd.errors import TaskCancelledError as TaskCancelledError
@@ -93,7 +94,7 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
             "ConfigError ContractError DatasetError ExchangeError InfeasibleArchitectureError LaunchError "
             "LocalProtocolError NonFiniteLossError OutOfMemoryError ProtocolError RemoteAgentError RemoteProtocolError "
-            "ReplyTimeoutError SearchError StorageError TaskCancelledError TrainingError"
+            "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError"
         ),
         "agentkd.objectives": "Attention Boundary ChannelWise Dist Dkd Features Ifvd Own Pairwise Payload SoftTargets",
         "agentkd.pipeline.plan": "Outlook",

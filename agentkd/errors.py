@@ -14,6 +14,7 @@ The tree (a test compares it with the classes below)::
     |  |- AgentLostError
     |  `- TaskCancelledError
     |- RemoteAgentError
+    |- ResultError
     |- LaunchError
     |- ArtifactError
     |  |- ArtifactNotFoundError
@@ -167,6 +168,13 @@ class RemoteAgentError(AgentKDError):
     def __init__(self, agent: str, code: str, remote_type: str, text: str, *, rule: str = "") -> None:
         self.agent, self.remote_code, self.remote_type, self.text, self.rule = agent, code, remote_type, text, rule
         super().__init__(f"agent {agent} failed with {code} ({remote_type}): {text}")
+
+
+class ResultError(AgentKDError):
+    """What a guest handed in cannot be the result of its task. It is not recorded."""
+
+    exit_code = 20
+    code = "result"
 
 
 class LaunchError(AgentKDError):

@@ -355,7 +355,7 @@ class Agent:
         request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self.carrier.ways)
         reply = self._asker.ask(self.post, self.settings.coordinator_key, request)
         assert isinstance(reply.message.body, KnowledgeReply)
-        self.carrier.fetch_to_store(reply.sender, reply.message.body.piece, reply.message.buffers)
+        self.carrier.fetch_to_store(reply.sender, reply.message.body.piece, reply.message.buffers, wanted=digest)
 
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()

@@ -82,16 +82,28 @@ class Surroundings:
 
 def execute(task: Task, at: Surroundings) -> TaskResult:
     """The result of a task. An architecture over its limit is a result too (``infeasible``), found before training."""
-    counts = count_architecture(task.architecture)
-    size = {**_count_fields(counts), **_cost_fields(task)}
+    size = sizes(task)
     try:
         if isinstance(task, Train):
-            _check_limits(task, counts.deploy, size["num_macs"])
+            _check_limits(task, size["num_parameters_deploy"], size["num_macs"])
     except InfeasibleArchitectureError as error:
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
         )
     return EXECUTIONS[type(task)](task, at, size)
+
+
+def sizes(task: Task) -> dict[str, Any]:
+    """Those fields of a task's result that say how large the network is and what an image of the dataset costs it."""
+    return {**_count_fields(count_architecture(task.architecture)), **_cost_fields(task)}
+
+
+def measure(task: Evaluate, at: Surroundings) -> Scores:
+    """The scores of a network, as it is, on a split."""
+    dataset = open_source(task.data)
+    batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
+    network = _network_as_it_is(task, at)
+    return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -215,15 +227,10 @@ def _pupil(task: Distill, network: SegmentationNetwork, feed: DatasetFeed, lesso
 def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """Scores on a split, and the class maps of its first samples for the report."""
     started = time.monotonic()
-    dataset = open_source(task.data)
-    indices = split_indices(dataset, task.data.validation)
-    network = _network_as_it_is(task, at)
-
-    batches = (_whole_batch(task, index) for index in indices)
-    scores = evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
-    maps = {}
+    scores = measure(task, at)
+    network, maps = _network_as_it_is(task, at), {}
     with torch.no_grad():
-        for index in indices[:NUM_PICTURES]:
+        for index in split_indices(open_source(task.data), task.data.validation)[:NUM_PICTURES]:
             batch = _whole_batch(task, index)
             logits = network(batch.images.to(at.device))["logits"].float()
             full = torch.nn.functional.interpolate(logits, size=batch.labels.shape[-2:], mode="bilinear", align_corners=False)

@@ -4,6 +4,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
@@ -26,6 +27,7 @@ from agentkd.errors import (
     ProtocolError,
     RemoteAgentError,
     RemoteProtocolError,
+    ResultError,
     Rule,
     StorageError,
 )
@@ -327,23 +329,33 @@ class Crew:
             self._handle(events.Joined(name))
 
     def _take_result(self, name: AgentName, public_key: PublicKey, body: TaskReply) -> None:
-        """A result counts once the artifacts that it names are in the store; what is not there yet is fetched first."""
+        """A result counts once the artifacts that it names are in the store, and a guest's has been looked at."""
         doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.result = body.result
-            if self._collector.begin(name, public_key, body):
+            inspect = partial(self._inspect, doing.task) if self._members.is_guest(name) else None
+            if self._collector.begin(name, public_key, body, inspect):
                 return
         self._handle(events.Ended(name, body.task, body.attempt))
+
+    def _inspect(self, task: Task, result: TaskResult) -> TaskResult:
+        """On a collector's thread."""
+        from agentkd.coordinator.inspecting import inspect  # needs torch, which a run without guests does without
+
+        return inspect(task, result, self.folder.store, share=self._config.recheck_guests)
 
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
+            doing = self._underway.current(body.task, body.attempt)
+            if doing:
+                doing.result = collected.result
             self._handle(events.Ended(collected.agent, body.task, body.attempt))
             return
         if isinstance(error, StorageError):  # this coordinator's own disk
             raise error
         failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
-        text = f"its artifacts could not be fetched: {failed.text}"
+        text = failed.text if isinstance(error, ResultError) else f"its artifacts could not be fetched: {failed.text}"
         self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
 
     def _hand_over(self, name: AgentName, delivery: Delivery, request: KnowledgeRequest) -> None:
@@ -446,7 +458,7 @@ class Crew:
             attempt=action.attempt,
             teachers=taught,
             recorded=recorded,
-            record=self._config.record_lessons,
+            record=self._config.record_lessons and not self._members.is_guest(action.agent),  # who believes it would be misled
             wait_s=self._config.teacher_wait_s,
         )
         self._requests.note(action, self._say(action.agent, request))

@@ -21,7 +21,7 @@ from agentkd.exchange.streaming import Receipt
 from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
 from agentkd.messages.bodies import Capability, Piece, ReleaseEvent, Way
 from agentkd.messages.wire import Buffer
-from agentkd.names import Digest, PublicKey
+from agentkd.names import NO_DIGEST, Digest, PublicKey
 
 INLINE_BYTES = 256 * 1024
 MAX_PIECE_BYTES = 16 * 1024**3
@@ -131,10 +131,13 @@ class Carrier:
         piece: Piece,
         buffers: tuple[Buffer, ...] = (),
         *,
+        wanted: Digest = NO_DIGEST,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, size: None,
     ) -> Digest:
-        """Puts a piece into the store; returns its digest. A stream that breaks off, even with this process, goes on later.
+        """Puts a piece into the store; returns its digest, which is the ``wanted`` one, if one was asked for.
+
+        A stream that breaks off, even with this process, goes on later.
 
         Raises:
             ArtifactCorruptError: another digest; nothing is stored.
@@ -142,17 +145,22 @@ class Carrier:
             AgentKDError: as ``fetch``.
         """
         assert self._store is not None
-        if piece.sha256 and piece.sha256 in self._store:
-            return piece.sha256
+        if wanted and piece.sha256 not in (NO_DIGEST, wanted):
+            raise ArtifactCorruptError(f"piece from {peer[:8]}", wanted, piece.sha256)
+        _check_size(piece)
+        expected = piece.sha256 or wanted
+        if expected and expected in self._store:
+            return expected
         if piece.way is not Way.STREAM:
             fetched = self.fetch(peer, piece, buffers, check=check)
             try:
-                digest = self._store.put(bytes(fetched.data))
+                data = bytes(fetched.data)  # its owner may still write into shared memory
             finally:
                 fetched.release()
-            if piece.sha256 and digest != piece.sha256:
-                raise ArtifactCorruptError(f"piece from {peer[:8]}", piece.sha256, digest)
-            return digest
+            digest = digest_bytes(data)
+            if expected and digest != expected:
+                raise ArtifactCorruptError(f"piece from {peer[:8]}", expected, digest)
+            return self._store.put(data)
         with self._store.incoming(piece.sha256) as part:
             for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
                 progress(done, piece.size_bytes)
@@ -177,8 +185,7 @@ class Carrier:
             ArtifactCorruptError: another digest.
             ExchangeError: the bytes are not to be had by this way now; ask again with other ways.
         """
-        if piece.size_bytes > MAX_PIECE_BYTES:
-            raise RemoteProtocolError(f"a piece of {piece.size_bytes} octets is over the limit of {MAX_PIECE_BYTES}", Rule.LIMIT)
+        _check_size(piece)
         if piece.way is Way.INLINE:
             return self._take_inline(peer, piece, buffers)
         if piece.way is Way.SHARED:
@@ -287,3 +294,8 @@ class Carrier:
             and bool(self._post.store_name)
             and known.greeting.store == self._post.store_name
         )
+
+
+def _check_size(piece: Piece) -> None:
+    if piece.size_bytes > MAX_PIECE_BYTES:
+        raise RemoteProtocolError(f"a piece of {piece.size_bytes} octets is over the limit of {MAX_PIECE_BYTES}", Rule.LIMIT)

@@ -36,6 +36,8 @@ class LaunchConfig(FrozenData):
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
         record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
+        recheck_guests: share of the guests' results whose mIoU the coordinator measures again itself before they count, where it
+            has the dataset.
     """
 
     engine: EngineName = LOCAL
@@ -50,3 +52,4 @@ class LaunchConfig(FrozenData):
     teacher_wait_s: float = Field(default=TEACHER_WAIT_S, gt=0)
     record_lessons: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
+    recheck_guests: float = Field(default=1.0, ge=0, le=1)

@@ -89,9 +89,9 @@ class TaskResult(FrozenData):
 
     status: Status
     weights: Digest = NO_DIGEST
-    miou: float = 0.0
+    miou: float = Field(default=0.0, ge=0, le=1)
     class_iou: tuple[float | None, ...] = ()
-    one_class_miou: float = 0.0
+    one_class_miou: float = Field(default=0.0, ge=0, le=1)
     best_epoch: int = 0
     epochs: int = 0
     history: tuple[EpochResult, ...] = ()

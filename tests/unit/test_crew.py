@@ -189,6 +189,13 @@ def admitted(crew: Crew, folder: Path, name: str, behavior: Behavior) -> Scripte
     return ScriptedAgent(folder / f"{name}.json", crew.contact, behavior)
 
 
+@pytest.fixture
+def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What guests of a test hand in is not looked at."""
+    monkeypatch.setattr(Crew, "_inspect", lambda crew, task, result: result)
+
+
+@pytest.mark.usefixtures("_believed")
 @pytest.mark.parametrize("code", ["storage", "config", "artifact", "contract", "dataset", "internal"])
 def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code: str) -> None:
     def fail(agent: ScriptedAgent, delivery: Delivery) -> None:
@@ -217,6 +224,7 @@ def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code:
     assert done.result == GOOD and done.agent == "well"
 
 
+@pytest.mark.usefixtures("_believed")
 def test_a_guest_is_handed_what_its_task_needs_and_else_only_what_it_may_fetch(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     needed, other = folder.store.put(b"what it begins with"), folder.store.put(b"another's")

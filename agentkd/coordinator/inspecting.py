@@ -1,0 +1,111 @@
+"""What a guest hands in is looked at like what a stranger says, before it counts: nobody's word makes a network good."""
+
+import logging
+import random
+import threading
+from typing import Any
+
+import torch
+
+from agentkd.agents.work import Surroundings, measure, sizes
+from agentkd.artifacts.store import Store
+from agentkd.errors import AgentKDError, DatasetError, ResultError
+from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import load_weights
+from agentkd.networks.build import build
+from agentkd.task import Assess, Average, Consolidate, Evaluate, FeatureMaps, Status, Task, TaskResult, Train, Training
+
+AGREES_WITHIN = 0.01
+
+_lot = random.SystemRandom()  # nobody knows beforehand which results are measured again
+_measuring = threading.Lock()
+
+log = logging.getLogger(__name__)
+
+
+def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0) -> TaskResult:
+    """A result whose artifacts are in the store, with what can be counted here counted here. One at a time; from any thread.
+
+    Of the results that say an mIoU this ``share`` is measured again here, where the dataset is at hand.
+
+    Raises:
+        ResultError: it is none of this task: another status, weights of another network or that are not finite, or an mIoU that
+            the weights do not have.
+    """
+    try:
+        with _measuring:
+            counted = result.replace(**_sizes(task))
+            _check_status(task, counted)
+            if counted.status is not Status.INFEASIBLE:
+                _check_artifacts(task, counted, store)
+                if _lot.random() < share:
+                    _check_score(task, counted, store)
+    except ResultError:
+        raise
+    except AgentKDError as error:
+        raise ResultError(f"what was handed in is no result of this task: {error}") from error
+    return counted
+
+
+def _sizes(task: Task) -> dict[str, Any]:
+    try:
+        return sizes(task)
+    except DatasetError as error:
+        log.warning("a guest's result is recorded with the sizes that it says itself: %s", error)
+        return {}
+
+
+def _check_status(task: Task, result: TaskResult) -> None:
+    may = {Status.COMPLETED}
+    if isinstance(task, Train):
+        is_too_large = 0 < task.max_deploy_parameters < result.num_parameters_deploy
+        is_too_dear = 0 < task.max_num_macs < result.num_macs
+        if is_too_large or is_too_dear:
+            may = {Status.INFEASIBLE}
+        elif task.prune_below:
+            may.add(Status.PRUNED)
+    if result.status not in may:
+        raise ResultError(f"it says {result.status}, and this task can only be {' or '.join(sorted(may))}")
+    if result.exchange is not None and result.exchange.record:
+        raise ResultError("it comes with a recording of a lesson, which no guest is asked for")
+
+
+def _check_artifacts(task: Task, result: TaskResult, store: Store) -> None:
+    has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(result, name)}
+    if isinstance(task, Training | Average):
+        _must_be(has, {"weights"})
+        load_weights(build(task.architecture), store.get(result.weights))
+        if result.trace:
+            tensors.decode(store.get(result.trace))
+    elif isinstance(task, Evaluate):
+        _must_be(has, has & {"predictions"})
+    elif isinstance(task, Assess):
+        _must_be(has, {"competence"})
+    elif isinstance(task, FeatureMaps | Consolidate):
+        _must_be(has, {"knowledge"})
+        given = tensors.decode(store.get(result.knowledge))
+        if isinstance(task, Consolidate):
+            tensors.match(given, dict(build(task.architecture).named_parameters()))
+
+
+def _must_be(has: set[str], expected: set[str]) -> None:
+    if has != expected:
+        named = ", ".join(sorted(has)) or "nothing"
+        raise ResultError(f"it holds {named}; this task makes {', '.join(sorted(expected)) or 'scores alone'}")
+
+
+def _check_score(task: Task, result: TaskResult, store: Store) -> None:
+    if not isinstance(task, Training | Evaluate):
+        return
+    weights = task.initial_weights if isinstance(task, Evaluate) else result.weights
+    look = Evaluate(architecture=task.architecture, data=task.data, initial_weights=weights)
+    try:
+        found = measure(look, Surroundings(store, torch.device("cpu"))).miou
+    except DatasetError as error:
+        log.warning("the mIoU of a guest's result was not measured again: %s", error)
+        return
+    if abs(found - result.miou) > AGREES_WITHIN:
+        raise ResultError(
+            f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found:.2f} %; "
+            "the guest sees other data, or made it up"
+        )

@@ -1,0 +1,176 @@
+"""What a guest hands in: it is recorded only if it can be the result of its task."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from experiments import SPEC
+
+from agentkd.agents.work import Surroundings, execute
+from agentkd.artifacts.store import Store
+from agentkd.coordinator import inspecting
+from agentkd.coordinator.inspecting import inspect
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import ResultError
+from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights
+from agentkd.networks.build import build
+from agentkd.networks.families import resolve
+from agentkd.recipe import Recipe, ViewSettings
+from agentkd.task import (
+    Assess,
+    Average,
+    Consolidate,
+    DataSource,
+    Evaluate,
+    ExchangeSummary,
+    FeatureMaps,
+    Status,
+    Task,
+    TaskResult,
+    TeacherReference,
+    Train,
+)
+
+NETWORK, OTHER = (resolve("tiny_networks:tiny", 5, {"width": width}) for width in (8, 12))
+DATA = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+RECIPE = Recipe(epochs=1, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
+TRAIN = Train(architecture=NETWORK, data=DATA, recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[type[Task], tuple[Task, TaskResult]]]:
+    """A task of each kind that needs no teacher, with its honest result."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    at = Surroundings(store, torch.device("cpu"))
+    found: dict[type[Task], tuple[Task, TaskResult]] = {Train: (TRAIN, execute(TRAIN, at))}
+    weights = found[Train][1].weights
+    look: dict[str, Any] = {"architecture": NETWORK, "data": DATA, "initial_weights": weights}
+    others: list[Task] = [
+        Evaluate(**look),
+        Assess(**look),
+        FeatureMaps(**look, views=((0, 0),), view_settings=RECIPE.views, taps=()),
+        Consolidate(**look),
+        Average(architecture=NETWORK, data=DATA, teachers=(TeacherReference(architecture=NETWORK, weights=weights),)),
+    ]
+    return store, found | {type(task): (task, execute(task, at)) for task in others}
+
+
+@pytest.mark.parametrize("kind", [Train, Evaluate, Assess, FeatureMaps, Consolidate, Average])
+def test_an_honest_result_is_recorded_as_it_is(done: Any, kind: type[Task]) -> None:
+    store, results = done
+    task, result = results[kind]
+    assert inspect(task, result, store) == result
+
+
+def test_what_can_be_counted_here_is_counted_here(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    assert inspect(task, result.replace(num_parameters_deploy=1, num_macs=0), store) == result
+
+
+def weights_of(change: Callable[[dict[str, torch.Tensor]], None], architecture: Any = NETWORK) -> bytes:
+    state = {name: value.clone() for name, value in build(architecture, seed=3).state_dict().items()}
+    change(state)
+    return encode_weights(architecture, state)
+
+
+def untouched(state: dict[str, torch.Tensor]) -> None: ...
+
+
+def lacking(state: dict[str, torch.Tensor]) -> None:
+    del state[next(iter(state))]
+
+
+def infinite(state: dict[str, torch.Tensor]) -> None:
+    next(iter(state.values())).view(-1)[0] = torch.inf
+
+
+def doubled(state: dict[str, torch.Tensor]) -> None:
+    name = next(iter(state))
+    state[name] = state[name].double()
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"no weights", "is no result of this task"),
+        (weights_of(untouched, OTHER), "differs"),
+        (weights_of(lacking), "differs"),
+        (weights_of(doubled), "differs"),
+        (tensors.encode({"loss": torch.ones(3)}, {}), "another architecture"),
+        (weights_of(infinite), "NaN or infinite"),
+        (weights_of(untouched), "says an mIoU of 99.00 %, and here these weights have"),
+    ],
+    ids=["junk", "another network's", "one is missing", "another type", "a trace", "not finite", "invented"],
+)
+def test_weights_that_are_not_what_was_said_are_refused(done: Any, data: bytes, told: str) -> None:
+    store, results = done
+    task, result = results[Train]
+    with pytest.raises(ResultError, match=told):
+        inspect(task, result.replace(weights=store.put(data), miou=0.99), store)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": ""},
+        {"status": Status.FAILED},
+        {"status": Status.PRUNED},
+        {"status": Status.INFEASIBLE},
+        {"knowledge": "ab" * 32},
+        {"weights": "cd" * 32},
+        {"exchange": ExchangeSummary(record="ab" * 32)},
+    ],
+    ids=str,
+)
+def test_a_result_that_this_task_cannot_have_is_refused(done: Any, change: dict[str, Any]) -> None:
+    store, results = done
+    task, result = results[Train]
+    with pytest.raises(ResultError):
+        inspect(task, result.replace(**change), store)
+
+
+def test_a_task_with_limits_may_be_infeasible_and_one_with_bounds_pruned_and_only_then(done: Any) -> None:
+    store, results = done
+    _, result = results[Train]
+    for limits in ({"max_deploy_parameters": 1}, {"max_num_macs": 1}):
+        task = TRAIN.replace(**limits)
+        nothing = TaskResult(status=Status.INFEASIBLE)
+        assert inspect(task, nothing, store).num_parameters_deploy == result.num_parameters_deploy
+        with pytest.raises(ResultError, match="can only be infeasible"):
+            inspect(task, result, store)
+    with pytest.raises(ResultError, match="says infeasible"):
+        inspect(TRAIN.replace(max_deploy_parameters=10**9), nothing, store)
+    pruned = result.replace(status=Status.PRUNED)
+    assert inspect(TRAIN.replace(prune_below=(0.9,)), pruned, store) == pruned
+
+
+def test_a_score_is_believed_within_a_hundredth_and_measured_as_often_as_is_wanted(
+    done: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, results = done
+    for kind in (Train, Evaluate):
+        task, result = results[kind]
+        near, far = result.replace(miou=result.miou + 0.009), result.replace(miou=result.miou + 0.011)
+        assert inspect(task, near, store) == near
+        with pytest.raises(ResultError, match="or made it up"):
+            inspect(task, far, store)
+        assert inspect(task, far, store, share=0.0) == far
+        monkeypatch.setattr(inspecting._lot, "random", lambda: 0.5)
+        assert inspect(task, far, store, share=0.5) == far
+        with pytest.raises(ResultError, match="or made it up"):
+            inspect(task, far, store, share=0.51)
+        monkeypatch.undo()
+
+
+def test_without_the_dataset_the_weights_are_looked_at_all_the_same(done: Any, tmp_path: Path) -> None:
+    store, results = done
+    _, result = results[Train]
+    elsewhere = TRAIN.replace(data=DataSource(spec=f"folder:path={tmp_path / 'nothing'}", content_digest="d"))
+    invented = result.replace(miou=0.5)
+    assert inspect(elsewhere, invented, store) == invented
+    with pytest.raises(ResultError, match="differs"):
+        inspect(elsewhere, result.replace(weights=store.put(weights_of(lacking))), store)
