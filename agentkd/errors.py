@@ -35,6 +35,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agentkd.names import AgentName, Digest
+from agentkd.visible import visible
 
 
 class AgentKDError(Exception):
@@ -42,6 +43,10 @@ class AgentKDError(Exception):
 
     exit_code = 1
     code = "error"
+
+    def __str__(self) -> str:
+        """What it says, which may be somebody else's words: nothing in it acts on a terminal."""
+        return visible(super().__str__())
 
 
 @dataclass(frozen=True)

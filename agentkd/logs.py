@@ -4,19 +4,31 @@ import logging
 import sys
 from pathlib import Path
 
+from agentkd.visible import visible
+
 LINE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class VisibleFormatter(logging.Formatter):
+    """A record begins a line and nothing else does: what follows a line feed, in a traceback or in others' text, is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record with nothing in it that acts on a terminal."""
+        return visible(super().format(record)).replace("\n", "\n    ")
 
 
 def to_stderr(level: int = logging.WARNING) -> None:
     """Send this process's log lines to standard error."""
-    logging.basicConfig(level=level, format=LINE_FORMAT, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter(LINE_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def to_file(path: Path, level: int = logging.INFO) -> None:
     """Send this process's log lines to a file as well, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(LINE_FORMAT))
+    handler.setFormatter(VisibleFormatter(LINE_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(min(level, root.level))

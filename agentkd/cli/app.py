@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from agentkd.errors import AgentKDError, ConfigError
+from agentkd.visible import visible
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
@@ -31,6 +32,11 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text, of which some may be somebody else's: nothing in it acts on the terminal."""
+    typer.echo(visible(text), err=err)
+
+
 app = typer.Typer(
     name="agentkd",
     help="Neural networks as agents that teach each other: architecture search and knowledge distillation, replayable.",
@@ -46,7 +52,7 @@ def _say_version(is_asked: bool) -> None:
     if is_asked:
         from agentkd import __version__
 
-        typer.echo(f"agentkd {__version__}")
+        say(f"agentkd {__version__}")
         raise typer.Exit
 
 
@@ -64,5 +70,5 @@ def main() -> None:
     try:
         app()
     except AgentKDError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from agentkd.cli.app import Format
+from agentkd.cli.app import Format, say
 
 KEY_CHARACTERS = 40
 
@@ -31,7 +31,7 @@ def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], fold
     pair = new_key_pair()
     path = (folder or default_key_folder()) / f"{name}.json"
     save_key_pair(path, pair)
-    typer.echo(f"{path}\npublic key: {pair.public}")
+    say(f"{path}\npublic key: {pair.public}")
 
 
 @keys_app.command("register", cls=TakesKeys)
@@ -49,7 +49,7 @@ def keys_register(
 
     kinds = [kind.strip() for kind in may.split(",") if kind.strip()]
     entry = Registry(folder or default_key_folder()).register(name, public_key, kinds)
-    typer.echo(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
+    say(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
 
 
 @keys_app.command("list")
@@ -60,10 +60,10 @@ def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
 
     entries = Registry(folder or default_key_folder()).entries().values()
     if output_format == "json":
-        typer.echo(json.dumps([entry.as_data() for entry in entries], indent=2))
+        say(json.dumps([entry.as_data() for entry in entries], indent=2))
         return
     for entry in entries:
-        typer.echo(f"{entry.name:<20} {entry.public_key}  {'revoked' if entry.is_revoked else ', '.join(entry.may)}")
+        say(f"{entry.name:<20} {entry.public_key}  {'revoked' if entry.is_revoked else ', '.join(entry.may)}")
 
 
 @keys_app.command("revoke", cls=TakesKeys)
@@ -73,4 +73,4 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], f
     from agentkd.exchange.keys import default_key_folder
 
     entry = Registry(folder or default_key_folder()).revoke(name)
-    typer.echo(f"{entry.name} is admitted no longer")
+    say(f"{entry.name} is admitted no longer")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, read_settings
+from agentkd.cli.app import Format, read_settings, say
 from agentkd.errors import ConfigError, StorageError
 
 
@@ -22,10 +22,10 @@ def report(
     folder = RunFolder(run_folder).must_exist()
     written = write_report(folder)
     if output_format == "json":
-        typer.echo(json.dumps(table_rows(written.outlook), indent=2))
+        say(json.dumps(table_rows(written.outlook), indent=2))
         return
-    typer.echo(markdown_table(written.outlook))
-    typer.echo(f"report: {written.page}")
+    say(markdown_table(written.outlook))
+    say(f"report: {written.page}")
 
 
 def networks(
@@ -48,11 +48,11 @@ def networks(
         size = {"total": counts.total, "network": counts.network, "deploy": counts.deploy}
         rows.append({"family": name, "num_classes": classes, "settings": architecture.settings, **size})
     if output_format == "json":
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
-    typer.echo(f"{'family':<20}{'total':>14}{'network':>14}{'deploy':>14}   (K = {classes})")
+    say(f"{'family':<20}{'total':>14}{'network':>14}{'deploy':>14}   (K = {classes})")
     for row in rows:
-        typer.echo(f"{row['family']:<20}{row['total']:>14,}{row['network']:>14,}{row['deploy']:>14,}")
+        say(f"{row['family']:<20}{row['total']:>14,}{row['network']:>14,}{row['deploy']:>14,}")
 
 
 def weights(
@@ -74,7 +74,7 @@ def weights(
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
     except OSError as error:
         raise StorageError(out, error.strerror or str(error)) from error
-    typer.echo(f"{out}: {found}")
+    say(f"{out}: {found}")
 
 
 def doctor(output_format: Format = "text") -> None:
@@ -83,9 +83,9 @@ def doctor(output_format: Format = "text") -> None:
 
     findings = examine()
     if output_format == "json":
-        typer.echo(json.dumps([finding.as_data() for finding in findings], indent=2))
+        say(json.dumps([finding.as_data() for finding in findings], indent=2))
     else:
         for finding in findings:
-            typer.echo(f"{'ok  ' if finding.is_ok else 'FAIL'} {finding.name:<12} {finding.text}")
+            say(f"{'ok  ' if finding.is_ok else 'FAIL'} {finding.name:<12} {finding.text}")
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)

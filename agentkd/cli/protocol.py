@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format
+from agentkd.cli.app import Format, say
 from agentkd.errors import StorageError
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
@@ -35,11 +35,11 @@ def protocol_check(
             rows.append({"clause": verdict.clause.name, "is_kept": verdict.is_kept, "remark": verdict.remark})
             if output_format != "json":
                 remark = f" ({verdict.remark})" if verdict.remark else ""
-                typer.echo(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
+                say(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
     if output_format == "json":
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
     else:
-        typer.echo(f"{len(rows) - broken} of {len(rows)} clauses kept")
+        say(f"{len(rows) - broken} of {len(rows)} clauses kept")
     if broken:
         raise typer.Exit(1)
 
@@ -59,4 +59,4 @@ def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write t
             target.write_bytes(data)
         except OSError as error:
             raise StorageError(target, error.strerror or str(error)) from error
-    typer.echo(f"{len(files())} files below {folder}")
+    say(f"{len(files())} files below {folder}")

@@ -1,15 +1,16 @@
 """Commands on what is recorded: replay, verify, lineage, compare, pack, unpack, tidy up."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Format
+from agentkd.cli.app import Format, say
 from agentkd.errors import ConfigError
+from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
     from agentkd.artifacts.lineage import Ancestor
@@ -66,10 +67,10 @@ def replay(
         report = perform(folder, RunFolder(place), options, watcher)
     (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
     if output_format == "json":
-        typer.echo(json.dumps(report.as_data(), indent=2))
+        say(json.dumps(report.as_data(), indent=2))
     else:
         _print_report(report)
-        typer.echo(f"details: {place / 'replay.json'}")
+        say(f"details: {place / 'replay.json'}")
     if not report.is_confirmed:
         raise typer.Exit(DIFFERS)
 
@@ -89,14 +90,14 @@ def verify(run: Run, output_format: Format = "text") -> None:
         else:
             found = look_through(RunFolder(run), lambda path: status.update(f"reading {path.name[:16]}..."))
     if output_format == "json":
-        typer.echo(json.dumps(found.as_data(), indent=2))
+        say(json.dumps(found.as_data(), indent=2))
     else:
         for problem in found.problems:
-            typer.echo(f"FAIL {problem}")
+            say(f"FAIL {problem}")
         for note in found.notes:
-            typer.echo(f"note {note}")
+            say(f"note {note}")
         verdict = f"{len(found.problems)} problems" if found.problems else "all sound"
-        typer.echo(f"{found.num_records} records, {found.num_artifacts} artifacts, {found.size_bytes / 1e6:.1f} MB: {verdict}")
+        say(f"{found.num_records} records, {found.num_artifacts} artifacts, {found.size_bytes / 1e6:.1f} MB: {verdict}")
     if found.problems:
         raise typer.Exit(DIFFERS)
 
@@ -116,15 +117,18 @@ def lineage(
     with _opened(run) as folder:
         root = trace_back(digest, read_history(folder))
     if output_format == "json":
-        typer.echo(json.dumps(as_data(root), indent=2))
+        say(json.dumps(as_data(root), indent=2))
         return
+
+    def shown(lines: Iterable[str]) -> str:
+        return "\n".join(map(visible_line, lines))
 
     def grow(tree: Tree, ancestor: "Ancestor") -> None:
         for before in ancestor.ancestors:
             lines = [f"{before.relation} {before.name[:12]}", *describe(before)]
-            grow(tree.add("\n".join(lines), highlight=False), before)
+            grow(tree.add(shown(lines), highlight=False), before)
 
-    tree = Tree("\n".join([root.name, *describe(root)]), highlight=False)
+    tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
     Console(markup=False).print(tree)
 
@@ -140,22 +144,22 @@ def diff(
     with _opened(first) as a, _opened(second) as b:
         found = compare(a, b)
     if output_format == "json":
-        typer.echo(json.dumps(found.as_data(), indent=2))
+        say(json.dumps(found.as_data(), indent=2))
         return
     for title, listed in (("configuration", found.configuration), ("environment", found.environment)):
-        typer.echo(f"{title}: {'the same' if not listed else ''}")
+        say(f"{title}: {'the same' if not listed else ''}")
         for path, ours, theirs in listed:
-            typer.echo(f"  {path}: {_short(ours)} | {_short(theirs)}")
+            say(f"  {path}: {_short(ours)} | {_short(theirs)}")
     others = [one for one in found.same if not one.is_identical]
-    typer.echo(f"tasks of both: {len(found.same)}, {len(found.same) - len(others)} with the same weights")
+    say(f"tasks of both: {len(found.same)}, {len(found.same) - len(others)} with the same weights")
     for one in others:
-        typer.echo(f"  {one.label} ({one.task[:12]}): mIoU {100 * one.miou[0]:.2f} % | {100 * one.miou[1]:.2f} %")
+        say(f"  {one.label} ({one.task[:12]}): mIoU {100 * one.miou[0]:.2f} % | {100 * one.miou[1]:.2f} %")
     for name, only in zip((first, second), found.only, strict=True):
-        typer.echo(f"only in {name}: {len(only)}")
+        say(f"only in {name}: {len(only)}")
         for label, miou in only[:MAX_SHOWN]:
-            typer.echo(f"  {label}: mIoU {100 * miou:.2f} %")
+            say(f"  {label}: mIoU {100 * miou:.2f} %")
         if len(only) > MAX_SHOWN:
-            typer.echo(f"  ... and {len(only) - MAX_SHOWN} more (--format json lists all)")
+            say(f"  ... and {len(only) - MAX_SHOWN} more (--format json lists all)")
 
 
 def bundle(
@@ -171,9 +175,9 @@ def bundle(
     from agentkd.report.packing import write_bundle
 
     written = write_bundle(RunFolder(run), out, artifacts)
-    typer.echo(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
+    say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
     if written.num_left_out:
-        typer.echo(f"{written.num_left_out} artifacts were left out; what needs them cannot be replayed from this bundle")
+        say(f"{written.num_left_out} artifacts were left out; what needs them cannot be replayed from this bundle")
 
 
 def unbundle(
@@ -185,8 +189,8 @@ def unbundle(
 
     place = out or Path("runs") / file.stem
     found = unpack(file, place)
-    typer.echo(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
-    typer.echo(f"next: agentkd replay {place}")
+    say(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
+    say(f"next: agentkd replay {place}")
 
 
 def export(
@@ -198,7 +202,7 @@ def export(
     from agentkd.report.export import export as write_out
 
     with _opened(run) as folder:
-        typer.echo(f"{out}: {write_out(folder, out, to)} trainings")
+        say(f"{out}: {write_out(folder, out, to)} trainings")
 
 
 def gc(
@@ -217,17 +221,17 @@ def gc(
     with RunLock(folder):
         found = find_garbage(folder)
         if output_format == "json":
-            typer.echo(json.dumps(found.as_data(), indent=2))
+            say(json.dumps(found.as_data(), indent=2))
         else:
-            typer.echo(f"unreferenced: {len(found.unreferenced)} files, {found.size_bytes / 1e6:.1f} MB")
+            say(f"unreferenced: {len(found.unreferenced)} files, {found.size_bytes / 1e6:.1f} MB")
             for one in found.sparable:
                 size = f"{len(one.files)} files, {one.size_bytes / 1e6:.1f} MB"
-                typer.echo(f"could be spared: {one.what}: {size}; then {one.price}")
+                say(f"could be spared: {one.what}: {size}; then {one.price}")
         if apply:
             told = found.told.files if recordings and found.told else ()
-            typer.echo(f"removed {remove([*found.unreferenced, *told])} files", err=output_format == "json")
+            say(f"removed {remove([*found.unreferenced, *told])} files", err=output_format == "json")
         elif found.unreferenced or recordings:
-            typer.echo("nothing was removed; do it with --apply", err=output_format == "json")
+            say("nothing was removed; do it with --apply", err=output_format == "json")
 
 
 @contextmanager
@@ -252,28 +256,28 @@ def _print_report(report: "ReplayReport") -> None:
     for verdict in report.verdicts:
         if verdict.outcome in (Outcome.IDENTICAL, Outcome.KEPT):
             continue
-        typer.echo(f"{verdict.outcome}: {verdict.label} (task {verdict.task[:12]})")
+        say(f"{verdict.outcome}: {verdict.label} (task {verdict.task[:12]})")
         _print_difference(verdict)
     counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome if report.count(outcome))
-    typer.echo(f"{len(report.verdicts)} tasks: {counts}")
-    typer.echo(f"lessons with a teacher: {report.num_taught_live}")
+    say(f"{len(report.verdicts)} tasks: {counts}")
+    say(f"lessons with a teacher: {report.num_taught_live}")
     if report.plan:
-        typer.echo(f"plan: {report.plan}")
+        say(f"plan: {report.plan}")
 
 
 def _print_difference(verdict: "Verdict") -> None:
     now = verdict.now
     if verdict.reason:
-        typer.echo(f"  {verdict.reason}")
+        say(f"  {verdict.reason}")
     if verdict.divergence:
-        typer.echo(f"  first difference: epoch {verdict.divergence.epoch}, loss of step {verdict.divergence.step}")
+        say(f"  first difference: epoch {verdict.divergence.epoch}, loss of step {verdict.divergence.step}")
     if now is None:
         return
-    typer.echo(f"  mIoU {100 * verdict.then.miou:.2f} % then, {100 * now.miou:.2f} % now ({100 * verdict.difference:+.2f})")
+    say(f"  mIoU {100 * verdict.then.miou:.2f} % then, {100 * now.miou:.2f} % now ({100 * verdict.difference:+.2f})")
     for epoch, before, after in verdict.epochs:
-        typer.echo(f"  epoch {epoch}: {_percent(before)} then, {_percent(after)} now")
+        say(f"  epoch {epoch}: {_percent(before)} then, {_percent(after)} now")
     for number, pair in enumerate(zip(verdict.then.class_iou, now.class_iou, strict=False)):
-        typer.echo(f"  class {number}: IoU {_percent(pair[0])} then, {_percent(pair[1])} now")
+        say(f"  class {number}: IoU {_percent(pair[0])} then, {_percent(pair[1])} now")
 
 
 def _percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, read_settings
+from agentkd.cli.app import Devices, Overrides, read_settings, say
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
@@ -69,11 +69,11 @@ def community(
     host = Host(folder, slots, launch_settings(read_settings(overrides)), PlainWatcher(Console()))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
-    typer.echo(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
+    say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
     try:
         host.wait()
     except KeyboardInterrupt:
-        typer.echo("ending; what is recorded stays")
+        say("ending; what is recorded stays")
     finally:
         host.close()
 
@@ -142,19 +142,19 @@ def _run(experiment: Any, out: Path) -> None:
         logs.to_file(folder.logs / "coordinator.log")
     except OSError as error:
         raise StorageError(folder.logs, error.strerror or str(error)) from error
-    typer.echo(f"{experiment.name}: run folder {out}")
+    say(f"{experiment.name}: run folder {out}")
     try:
         with watcher_for(console) as watcher:
             outlook = run_experiment(experiment, folder, watcher)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
+        say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     written = write_report(folder)
     _print_table(outlook)
-    typer.echo(f"report: {written.page}")
+    say(f"report: {written.page}")
 
 
 def _print_table(outlook: Any) -> None:
     from agentkd.report.table import markdown_table
 
-    typer.echo(markdown_table(outlook))
+    say(markdown_table(outlook))

@@ -7,7 +7,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, StrictBool, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, StrictBool, model_validator
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
@@ -16,6 +16,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicK
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
+from agentkd.visible import visible
 
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
@@ -24,7 +25,7 @@ TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
 NAME, DIGEST = r"^[^\x00-\x1f\x7f]*$", r"^[0-9a-f]{64}$"
 Name = Annotated[str, Field(strict=True, max_length=100, pattern=NAME)]
-Text = Annotated[str, Field(strict=True, max_length=20_000)]
+Text = Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(visible)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
 AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
 PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
@@ -424,7 +425,7 @@ class ErrorReply(Body):
             rule=error.rule if isinstance(error, RemoteProtocolError) else "",
             retryable=isinstance(error, ExchangeError),
             remote_type=type(error).__name__,
-            text=str(error)[:MAX_ERROR_TEXT],
+            text=visible(str(error))[:MAX_ERROR_TEXT],
             task=task,
             attempt=attempt,
         )

@@ -7,6 +7,7 @@ from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.networks.families import title
 from agentkd.task import Evaluate, Taught
+from agentkd.visible import visible
 
 
 def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str:
@@ -51,7 +52,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
         "(`agent.assess(data)`). Nothing that depends on people's safety may rest on it without a person who looks.",
         "",
     ]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _origin(record: Record, history: History) -> list[str]:

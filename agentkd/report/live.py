@@ -15,6 +15,7 @@ from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
 from agentkd.pipeline.stages import TABLE_STAGES
 from agentkd.search.study import TrialOutcome
+from agentkd.visible import visible_line
 
 NUM_LINES = 6
 PLAIN_STATUS_EVERY_S = 30.0
@@ -44,7 +45,8 @@ class PlainWatcher:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        self._console.print(f"[{clock(time.monotonic() - self._started)}] {line}", highlight=False, markup=False, soft_wrap=True)
+        text = f"[{clock(time.monotonic() - self._started)}] {visible_line(line)}"
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveWatcher:
@@ -68,7 +70,7 @@ class LiveWatcher:
 
     def tell(self, line: str) -> None:
         """Adds to the latest events."""
-        self._lines = [*self._lines, line][-NUM_LINES:]
+        self._lines = [*self._lines, visible_line(line)][-NUM_LINES:]
 
     def _render(self) -> RenderableType:
         if self._snapshot is None:

@@ -24,6 +24,7 @@ from agentkd.report import figures, table
 from agentkd.report.descent import descent_figure
 from agentkd.report.paper import PAPER_TABLE
 from agentkd.task import TaskResult
+from agentkd.visible import visible
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,15 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
+def _shown(value: object) -> object:
+    return visible(value) if type(value) is str else value  # what is markup already has been shown
+
+
 def _render_page(
     experiment: Experiment, outlook: Outlook, results: Iterable[TaskResult], pictures: dict[str, bytes], classes: tuple[str, ...]
 ) -> str:
     template = files("agentkd.report").joinpath("data/report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     known = list(results)
     return environment.from_string(template).render(
         experiment=experiment,

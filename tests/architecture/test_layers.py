@@ -28,7 +28,7 @@ LAYERS = [
     {"objectives"},
     {"errors", "seeding", "logs"},
     {"canonical"},
-    {"names"},
+    {"names", "visible"},
 ]
 
 OWNERS = {

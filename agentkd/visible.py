@@ -1,0 +1,26 @@
+"""Text from others before it reaches a terminal, a log or a page: what would act there, or hide, is shown instead."""
+
+import re
+
+# Controls (C0 without tab and line feed, DEL, C1), what turns the direction of writing, what takes no room, lone surrogates.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""The text with every character that acts or hides as its escape. Tabs and line feeds stay.
+
+    Example:
+        >>> print(visible("\x1b[2J\x9b1mred\u202e"))
+        \x1b[2J\x9b1mred\u202e
+    """
+    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_line(text: str) -> str:
+    r"""The same on one line, for where a second one would look like somebody else's.
+
+    Example:
+        >>> print(visible_line("done\nFAIL"))
+        done\nFAIL
+    """
+    return visible(text).replace("\n", "\\n")
