@@ -23,10 +23,11 @@ MAX_PING_CHARACTERS = 65_536
 
 TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
-NAME, DIGEST = r"^[^\x00-\x1f\x7f]*$", r"^[0-9a-f]{64}$"
+NAME = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"  # nothing that acts or hides
+DIGEST = r"^[0-9a-f]{64}$"
 Name = Annotated[str, Field(strict=True, max_length=100, pattern=NAME)]
 Text = Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(visible)]
-Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f]*$")]
+Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f-\x9f]*$")]
 AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
 PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
 DigestField = Annotated[Digest, Field(strict=True, pattern=DIGEST)]

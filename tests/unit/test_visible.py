@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import agentkd
@@ -53,8 +54,12 @@ def test_an_error_says_it_harmlessly(error: AgentKDError) -> None:
 
 def test_a_message_is_read_harmlessly() -> None:
     task = Train(architecture=Architecture(family="unet", num_classes=2), data=DataSource(spec="s", content_digest="d"))
-    assert ErrorReply(code="x", text=EVIL).text == LeftEvent(reason=EVIL).reason == SHOWN
-    assert SubmitRequest(task=task, label=EVIL).label == SHOWN
+    evil, shown = EVIL[:-1], SHOWN.removesuffix(r"\ud800")
+    assert ErrorReply(code="x", text=evil).text == LeftEvent(reason=evil).reason == shown
+    for one in [char for char in evil if not is_harmless(char)] + ["\u202e", "\n"]:
+        with pytest.raises(ValidationError):
+            SubmitRequest(task=task, label=f"a{one}b")
+    assert ErrorReply.of(ValueError(EVIL)).text == SHOWN, "as a file's name may be"
 
 
 def test_a_line_of_a_log_is_nobody_elses() -> None:
