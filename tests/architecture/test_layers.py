@@ -25,6 +25,7 @@ LAYERS = [
     {"task"},
     {"architecture", "recipe"},
     {"objectives"},
+    {"code"},
     {"errors", "seeding", "logs"},
     {"canonical"},
     {"names"},
