@@ -26,6 +26,7 @@ LAYERS = [
     {"task"},
     {"architecture", "recipe"},
     {"objectives"},
+    {"code"},
     {"errors", "seeding", "logs"},
     {"canonical"},
     {"names", "visible"},
