@@ -238,10 +238,10 @@ def _end_epoch(
         progress.best_miou, progress.best_epoch = miou, epoch
         if plan.recipe.keep == "best":
             progress.best = copy_state(network)
-    before = progress.seconds
     clock.update()
+    seconds = progress.seconds - sum(past.seconds for past in progress.history)
     loss = progress.loss_sum / feed.steps_per_epoch
-    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=progress.seconds - before, weights=state_digest(network))
+    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=seconds, weights=state_digest(network))
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)
