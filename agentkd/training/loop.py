@@ -176,7 +176,7 @@ def train(
         history=tuple(progress.history),
         losses=tuple(progress.losses),
         seconds=progress.seconds,
-        images_per_s=progress.step * recipe.batch_size / max(progress.seconds, 1e-9),
+        images_per_s=progress.step * recipe.batch_size / progress.seconds,
         peak_memory_bytes=_peak_memory(device),
     )
 
@@ -213,7 +213,7 @@ def _step(
         if not math.isfinite(value):
             raise NonFiniteLossError(step, {name: float(term.detach()) for name, term in terms.items()})
         for optimizer in optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         if not _is_out_of_memory(error):

@@ -27,7 +27,7 @@ class LossSettings:
     """What every loss needs to know about the labels."""
 
     num_classes: int
-    ignore_index: int = 255
+    ignore_index: int
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -54,9 +54,9 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, *, thr
     if losses.numel() == 0:
         return per_pixel.sum()
     kept = min(max(min_kept, 1), losses.numel())
-    hardest = losses.detach().topk(kept).values[-1]
+    hardest = losses.topk(kept).values[-1]
     bound = torch.minimum(hardest, -torch.log(torch.tensor(threshold, device=losses.device)))
-    return losses[losses.detach() >= bound].mean()
+    return losses[losses >= bound].mean()
 
 
 def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -118,7 +118,7 @@ def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Lo
     """
     labels, ignore = batch.labels, settings.ignore_index
     kept = int(labels.numel() * PIDNET_MIN_KEPT_SHARE)
-    confident = torch.sigmoid(upsample(outputs["boundary"].detach().float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
+    confident = torch.sigmoid(upsample(outputs["boundary"].float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
     on_boundary = labels.where(confident, torch.full_like(labels, ignore))
     return {
         "p_head": 0.4 * cross_entropy(outputs["p_logits"], labels, ignore),
