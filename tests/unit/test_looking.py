@@ -17,6 +17,7 @@ from agentkd.agents.work import encode_weights
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.views import make_view, whole_view
+from agentkd.errors import ContractError
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import AssessRequest
 from agentkd.networks.build import build
@@ -28,15 +29,16 @@ VIEWS = ((0, 5), (3, 6))
 CROP = ViewSettings(crop_height=32, crop_width=32)
 DATA = open_dataset(SCENES)
 CLASSES = 5
+SEED = 3  # a network that tells four classes apart
 
 
-def network(seed: int = 7) -> nn.Module:
+def network(seed: int = SEED) -> nn.Module:
     """Untrained; in training mode its normalization would give other numbers."""
     return build(small(), seed=seed).eval()
 
 
 def done(store: Store, kind: str, **fields: object) -> TaskResult:
-    return run(look(kind, put(store, small(), 7), **fields), store)
+    return run(look(kind, put(store, small(), SEED), **fields), store)
 
 
 def whole(split: str = "validation") -> tuple[Tensor, Tensor]:
@@ -67,7 +69,7 @@ def test_feature_maps_are_those_of_the_network_in_evaluation_mode(tmp_path: Path
         assert torch.allclose(found["body.3"], heard[0], atol=1e-6)
         assert not torch.allclose(found["logits"], built.train()(images)["logits"], atol=1e-2), "the mode makes a difference"
     told = json.loads(json.dumps(tensors.read_metadata(store.get(result.knowledge))))
-    assert told == {"kind": "feature_maps", "weights": put(store, small(), 7), "views": [list(view) for view in VIEWS]}
+    assert told == {"kind": "feature_maps", "weights": put(store, small(), SEED), "views": [list(view) for view in VIEWS]}
 
 
 def test_an_assessment_is_of_the_network_in_evaluation_mode(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_without_labels_or_a_home_nothing_is_said_about_them(tmp_path: Path) -> 
     assert found is not None and found.known_fraction is None and found.energies is None and found.miou is not None
     hidden = source(f"unlabelled:{SCENES}").model_copy(update={"validation": "train"})
     store = Store(tmp_path)
-    blind = run(look("assess", put(store, small(), 7)).replace(data=hidden), store).competence
+    blind = run(look("assess", put(store, small(), SEED)).replace(data=hidden), store).competence
     assert blind is not None and (blind.miou, blind.class_iou, blind.calibration_error) == (None, (), None)
 
 
@@ -139,6 +141,8 @@ def test_a_teacher_looks_at_strangers_images_in_evaluation_mode() -> None:
     home = source(SCENES.replace("seed=5", "seed=6"))
     teacher = Teacher(small(), "ab" * 32, home, stored=stored, device=CPU)
     images, _ = whole("train")
+    with pytest.raises(ContractError, match="num_classes"):
+        teacher.assess(AssessRequest(num_classes=CLASSES + 1), tensors.encode({"images": images[:4]}))
     reply = teacher.assess(AssessRequest(num_classes=CLASSES), tensors.encode({"images": images[:4]}))
     with torch.no_grad():
         logits = network()(images[:4])["logits"]
@@ -149,11 +153,13 @@ def test_a_teacher_looks_at_strangers_images_in_evaluation_mode() -> None:
     bound = torch.quantile(energies(logits_of(known)).flatten(), 0.95)
     assert reply.known_fraction == pytest.approx(float((energies(logits) <= bound).double().mean()), abs=2e-3)
     teacher.close()
+    stranger = Teacher(small(), "ab" * 32, None, stored=stored, device=CPU)
+    assert stranger.assess(AssessRequest(num_classes=CLASSES), tensors.encode({"images": images[:4]})).known_fraction is None
 
 
 def test_what_matters_now_is_added_to_what_mattered_before_which_fades(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    weights = put(store, small(), 7)
+    weights = put(store, small(), SEED)
     now = tensors.decode(store.get(run(look("consolidate", weights), store).knowledge))
     named = dict(network().named_parameters())
     assert now.keys() == named.keys() and all(bool((value >= 0).all()) for value in now.values())

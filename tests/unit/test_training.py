@@ -120,6 +120,20 @@ def test_an_architecture_over_its_limit_is_a_result_before_training(tmp_path: Pa
     assert result.error_text.endswith("above the limit of 10")
 
 
+def test_an_architecture_at_its_limits_is_trained(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    free = execute(make_task(recipe), Surroundings(Store(tmp_path), CPU))
+    limits = {"max_deploy_parameters": free.num_parameters_deploy, "max_num_macs": free.num_macs}
+    assert execute(make_task(recipe, **limits), Surroundings(Store(tmp_path), CPU)).weights == free.weights
+
+
+def test_one_image_is_enough_to_validate_by_and_to_count_the_cost_of(tmp_path: Path) -> None:
+    task, spec = make_task(RECIPE.model_copy(update={"epochs": 1})), SPEC.replace("validation=8", "validation=1")
+    few = task.replace(data=DataSource(spec=spec, content_digest=open_dataset(spec).digest))
+    results = [execute(one, Surroundings(Store(tmp_path), CPU)) for one in (task, few)]
+    assert results[0].num_macs == results[1].num_macs > 0 and results[1].miou is not None
+
+
 def test_a_loss_that_is_not_finite_is_a_typed_failure(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match="lower the learning rate"):
         execute(make_task(RECIPE.model_copy(update={"learning_rate": 1e30})), Surroundings(Store(tmp_path), CPU))
