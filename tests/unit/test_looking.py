@@ -86,8 +86,10 @@ def test_an_assessment_is_of_the_network_in_evaluation_mode(tmp_path: Path) -> N
     usual = torch.quantile(energies(logits_of(known)).flatten(), torch.tensor([0.5, 0.95], dtype=torch.float64))
     assert found.energies == pytest.approx(usual.tolist(), rel=1e-5)
     assert found.known_fraction == pytest.approx(float((energies(logits) <= usual[1]).double().mean()), abs=2e-3)
+    course = training.Course({}, (), [training.Batch(images, labels)], "", CLASSES, 255)
+    assert found.miou == pytest.approx(training.mean_iou(network(), course), abs=1e-9) and len(found.class_iou) == CLASSES
     assert found.num_images == len(images) and found.split == "validation" and found.dataset == DATA.digest
-    assert found.calibration_error == pytest.approx(calibration(full, labels), rel=1e-6)
+    assert found.calibration_error == pytest.approx(calibration(full, labels), rel=1e-9)
     assert 0 < found.known_fraction < 1
 
 
@@ -181,3 +183,9 @@ def test_a_result_says_the_seconds_that_it_took(tmp_path: Path, kind: str) -> No
         seen = {"views": VIEWS, "taps": ("body.3",), "view_settings": CROP} if kind == "features" else {}
         result = done(store, kind, **seen)
     assert 0 < result.seconds <= time.monotonic() - started
+
+
+def test_weights_of_another_architecture_are_in_no_average(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ContractError, match="network"):
+        run(average({put(store, small(), 1): 1.0, put(store, small(10), 2): 1.0}), store)

@@ -184,11 +184,13 @@ def test_a_checkpoint_comes_after_each_epoch_and_when_more_than_its_time_has_pas
 
     monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(loop, "save_checkpoint", save)
-    hooks = Hooks(on_step=lambda *told: setattr(clock, "now", clock.now + 1))
+    hooks = Hooks(
+        on_step=lambda *told: setattr(clock, "now", clock.now + 1), on_epoch=lambda told: setattr(clock, "now", clock.now + 5)
+    )
     at = {"checkpoint": tmp_path / "checkpoint", **at}
     result, _ = trained(*[1] * 16, an_epoch=8, hooks=hooks, teaching=Secured(), at=at)
-    assert done == [what for step in steps for what in ("secured", (step, float(step)))]
-    assert (result.seconds, result.images_per_s) == (16.0, 2.0) and [epoch.seconds for epoch in result.history] == [8.0, 8.0]
+    assert done == [what for step in steps for what in ("secured", (step, step + (5.0 if step > 8 else 0.0)))]
+    assert (result.seconds, result.images_per_s) == (26.0, 32 / 26) and [epoch.seconds for epoch in result.history] == [8.0, 13.0]
 
 
 def test_without_a_checkpoint_nothing_is_secured() -> None:

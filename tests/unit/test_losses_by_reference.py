@@ -116,11 +116,12 @@ def test_colors_of_painted_labels_are_those_of_the_definition(classes: int) -> N
     assert torch.allclose(found.double(), reference.colors(truth, classes, IGNORE), atol=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
 @pytest.mark.parametrize("name", ["pidnet", "bisenet"])
-def test_of_a_network_that_is_nearly_right_the_hardest_share_of_the_pixels_counts(name: str) -> None:
-    """Sure of class 1 everywhere, with differences in how sure; one column of pixels is of another class."""
+def test_of_a_network_that_is_nearly_right_the_hardest_share_of_the_pixels_counts(name: str, wrong: int) -> None:
+    """Sure of class 1 everywhere, with differences in how sure; so many columns of pixels are of another class."""
     truth = torch.ones(2, 64, 64, dtype=torch.long)
-    truth[:, :, 0] = 3
+    truth[:, :, :wrong] = 3
     sure = drawn(2, 2, CLASSES, 8, 8, scale=0.5)
     sure[:, 1] += 9.0
     heads = dict.fromkeys(("logits", "p_logits", "aux16_logits", "aux8_logits", "i2i_logits"), sure)

@@ -263,7 +263,8 @@ def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the
     save_checkpoint(path, network, {"main": optimizer}, progress, task="t")
     assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
 
-    def full(*given: object, **fields: object) -> None:
+    def full(tensors: object, file: Path, **fields: object) -> None:
+        file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("agentkd.training.checkpoint.save_file", full)
@@ -294,3 +295,13 @@ def test_the_digest_of_a_state_changes_with_any_bit_name_shape_and_number_type()
     assert digest(a=a) == digest(a=a.clone()) and digest(a=a, b=a) == digest(b=a, a=a)
     others = [digest(a=a[None]), digest(b=a), digest(a=a.view(torch.int32)), digest(a=a + 1e-7), digest(a=a, b=a)]
     assert len({digest(a=a), *others}) == 6
+
+
+def test_a_training_that_starts_from_weights_does_not_draw_its_own(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), make_task(RECIPE.model_copy(update={"epochs": 1}))
+    weights = store.put(encode_weights(task.architecture, dict(build(task.architecture, seed=7).state_dict())))
+
+    def trace(seed: int, initial_weights: str) -> str:
+        return execute(task.replace(seed=seed, initial_weights=initial_weights), Surroundings(store, CPU)).trace
+
+    assert trace(1, weights) == trace(2, weights) and len({trace(1, ""), trace(2, ""), trace(1, weights)}) == 3
