@@ -1,6 +1,7 @@
 """What is made of a network without teaching it: always in evaluation mode, and by the definitions of the documents."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from reference.tasks import average, look, put, run, small, source
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentkd.agents.assessing import assess
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import encode_weights
 from agentkd.artifacts.store import Store
@@ -99,7 +101,7 @@ def calibration(logits: Tensor, labels: Tensor) -> float:
     right = (predicted == labels[labels != 255]).double()
     total = 0.0
     for number in range(15):
-        mine = (confidence >= number / 15) & (confidence < (number + 1) / 15)
+        mine = (confidence >= number / 15) & ((confidence < (number + 1) / 15) | (number == 14))
         total += abs(float(confidence[mine].sum() - right[mine].sum()))
     return total / len(right)
 
@@ -132,10 +134,11 @@ def test_an_average_is_by_shares_and_counters_are_the_first_ones(tmp_path: Path)
     for number, state in enumerate((a, b), start=3):
         state.update({name: torch.tensor(number) for name in counters})
     first, second = (store.put(encode_weights(small(), state)) for state in (a, b))
-    mean = tensors.decode(store.get(run(average({first: 1.0, second: 3.0}), store).weights))
+    mean = tensors.decode(store.get(run(average({first: 0.6, second: 1.4}), store).weights))
     assert mean.keys() == a.keys() and counters
     for name, value in mean.items():
-        assert torch.allclose(value, (a[name] + 3 * b[name]) / 4 if value.is_floating_point() else a[name], atol=1e-7)
+        wanted = (0.3 * a[name].double() + 0.7 * b[name].double()).float() if value.is_floating_point() else a[name]
+        assert torch.equal(value, wanted), "to the bit, since the shares are no short numbers"
 
 
 def test_a_teacher_looks_at_strangers_images_in_evaluation_mode() -> None:
@@ -189,3 +192,20 @@ def test_weights_of_another_architecture_are_in_no_average(tmp_path: Path) -> No
     store = Store(tmp_path)
     with pytest.raises(ContractError, match="network"):
         run(average({put(store, small(), 1): 1.0, put(store, small(10), 2): 1.0}), store)
+
+
+def test_who_is_too_sure_here_and_too_modest_there_is_not_well_calibrated() -> None:
+    _, labels = whole()
+    truth = F.one_hot(labels.where(labels != 255, torch.zeros_like(labels)), CLASSES).permute(0, 3, 1, 2).float()
+    logits = truth.clone()
+    logits[0::3] *= math.log(4 * 0.9 / 0.1)
+    logits[1::3] *= math.log(4 * 0.935 / 0.065)  # in the last of fifteen bins, not of sixteen
+    logits[2::3] = 200 * logits[2::3].roll(1, dims=1)  # certain, and wrong
+    said = iter(logits)
+
+    class Scripted(nn.Module):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"logits": next(said)[None]}
+
+    found = assess(Scripted(), look("assess", "ab" * 32), CPU).calibration_error
+    assert found == pytest.approx(calibration(logits, labels), rel=1e-9)

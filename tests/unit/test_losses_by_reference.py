@@ -105,7 +105,10 @@ def test_dice_is_of_the_classes_that_are_there() -> None:
     truth = torch.zeros(1, 2, 2, dtype=torch.long)
     logits = torch.zeros(1, 3, 2, 2)
     assert float(soft_dice(logits, truth, IGNORE)) == pytest.approx(1 - (2 * 4 / 3 + 1) / (4 / 3 + 4 + 1), rel=1e-6)
-    assert float(soft_dice(logits, torch.full_like(truth, IGNORE), IGNORE)) == 0
+    some = drawn(1, 1, 3, 2, 2).requires_grad_()
+    nothing = soft_dice(some, torch.full_like(truth, IGNORE), IGNORE)
+    nothing.backward()
+    assert float(nothing.detach()) == 0 and some.grad is not None and not some.grad.any()
 
 
 @pytest.mark.parametrize("classes", [2, 5, 8, 9, 30])
