@@ -130,7 +130,6 @@ class Interview:
         """
         started = time.monotonic()
         next_tick = started + self._line.poll_s
-        self._is_delivered = False
         self._handle(event, started)
         while not self._is_delivered:
             self._line.check()
@@ -142,6 +141,7 @@ class Interview:
             if not self._is_delivered:
                 with contextlib.suppress(queue.Empty):
                     self._hear(self._line.inbox.get(timeout=next_tick - now))
+        self._is_delivered = False
         self._asked = {number: asked for number, asked in self._asked.items() if self._questions.knows(asked[0])}
         self.waited_s += time.monotonic() - started
 

@@ -86,7 +86,7 @@ class DirectLesson:
     def __init__(self, task: Distill, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
         self._task, self._feed, self._store = task, feed, store
         self._teachers = [
-            Teacher(must_have_architecture(t), t.weights, task.data, stored=store.get(t.weights), device=device)
+            (t, Teacher(must_have_architecture(t), t.weights, task.data, stored=store.get(t.weights), device=device))
             for t in task.teachers
         ]
         self.terms = blend(task, feed).terms
@@ -104,7 +104,7 @@ class DirectLesson:
     def peek(self, step: int) -> Knowledge:
         """The payloads of a step, one a teacher."""
         payloads = []
-        for reference, teacher in zip(self._task.teachers, self._teachers, strict=True):
+        for reference, teacher in self._teachers:
             parcel = teacher.answer(lesson_request(self._task, self._feed, reference, step)).parcel
             payloads.append(unpack(self._task, reference, parcel.view))
         return tuple(payloads)
@@ -176,4 +176,4 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
 
 def request_digest(request: KnowledgeRequest) -> Digest:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
-    return canonical.digest(request.model_dump(mode="json", exclude={"ways", "step"}))
+    return canonical.digest(request.model_dump(exclude={"ways", "step"}))

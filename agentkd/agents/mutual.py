@@ -193,8 +193,7 @@ class MutualLesson:
         self._heard[question.teacher] = self._folder.said(TaskKey(question.teacher), question.step).read_bytes()
 
     def drop(self, question: Question) -> None:
-        """What was said in a step that is passed over."""
-        self._heard.pop(question.teacher, None)
+        """Nothing is asked ahead, so no step is passed over."""
 
     def overhear(self, delivery: Delivery) -> None:
         """A partner's question is answered, now or when its step is reached."""

@@ -253,7 +253,7 @@ class Questions:
         self._without_data: set[TeacherId] = set()
         self._wanted: tuple[Question, ...] = ()
         self._is_peek = self._is_over = False
-        self._since = 0.0
+        self._since: float  # the time at which it was wanted
         self._next_step = self._last_asking = 0
 
     @property

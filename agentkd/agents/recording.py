@@ -113,8 +113,8 @@ class Recorder:
     def _list(self, told: Told, data: bytes) -> None:
         piece = self._store.put(data) if data else told.piece
         self._index.parent.mkdir(parents=True, exist_ok=True)
-        with self._index.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(told) | {"piece": piece}) + "\n")
+        with self._index.open("ab") as file:
+            file.write(json.dumps(asdict(told) | {"piece": piece}).encode() + b"\n")
 
     def _sync(self) -> None:
         if self._index.is_file():

@@ -90,7 +90,7 @@ class Teacher:
         """
         self._agree(request, has_images=images is not None)
         pixels = canonical.digest_bytes(images) if images is not None else NO_DIGEST
-        asked = canonical.digest([request.model_dump(mode="json", exclude={"ways"}), pixels])
+        asked = canonical.digest([request.model_dump(exclude={"ways"}), pixels])
         if asked in self._answers:
             self._answers.move_to_end(asked)
             parcel, seconds = self._answers[asked]

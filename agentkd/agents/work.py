@@ -273,7 +273,7 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
     shares /= shares.sum()
     mean = {
-        name: sum(share * state[name].double() for share, state in zip(shares, states, strict=True)).to(first.dtype)
+        name: sum(share * states[index][name].double() for index, share in enumerate(shares)).to(first.dtype)
         if first.is_floating_point()
         else first
         for name, first in states[0].items()

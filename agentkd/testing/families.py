@@ -16,7 +16,7 @@ from agentkd.testing.claims import claim, working
 from agentkd.training.batches import Batch
 from agentkd.training.losses import LOSSES, LossSettings
 
-CLASSES = 3
+CLASSES, IGNORE = 3, 255
 SIZES = ((64, 64), (72, 104))
 MAX_DRAWS = 100
 ROUNDING = 1e-3  # other sums of the same numbers, in networks of any depth
@@ -106,7 +106,7 @@ def _check_training(architecture: Architecture, network: SegmentationNetwork, si
     batch = Batch(torch.randn(2, 3, *size), torch.randint(0, CLASSES, (2, *size)))
     loss = families.loss_name(architecture.family)
     with working(f"{name}: a training step with the loss {loss!r} and images of {size} must go through"):
-        terms = LOSSES[loss](network, network.train()(batch.images), batch, LossSettings(CLASSES))
+        terms = LOSSES[loss](network, network.train()(batch.images), batch, LossSettings(CLASSES, IGNORE))
         total = torch.stack([term.float() for term in terms.values()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
     claim(torch.isfinite(total), f"{name}: the loss of a first step must be finite; it is {float(total.detach()):g}")

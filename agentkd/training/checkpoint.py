@@ -39,14 +39,14 @@ class Progress:
 
 def copy_state(network: nn.Module) -> State:
     """A copy of parameters and buffers on the CPU."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
 
 
 def state_digest(network: nn.Module) -> Digest:
     """SHA-256 of all parameters and buffers by name, number type and shape, to the bit."""
     made = canonical.new_digest()
     for name, value in sorted(network.state_dict().items()):
-        flat = value.detach().to("cpu").contiguous()
+        flat = value.cpu().contiguous()
         made.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
         made.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return Digest(made.hexdigest())
@@ -67,7 +67,7 @@ def save_checkpoint(
         for index, slots in optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if isinstance(value, Tensor):
-                    tensors[f"optimizer/{kind}/{index}/{slot}"] = value.detach().to("cpu", copy=True).contiguous()
+                    tensors[f"optimizer/{kind}/{index}/{slot}"] = value.cpu().contiguous()
     metadata = {
         "task": task,
         "progress": json.dumps(

@@ -31,11 +31,11 @@ def importance(network: nn.Module, images: Iterable[Tensor], *, seed: int) -> St
     for image in images:
         logits = network(image.to(device))["logits"].float()
         flat = logits.movedim(1, -1).reshape(-1, logits.shape[1])
-        drawn = torch.multinomial(flat.detach().softmax(dim=1).cpu(), 1, generator=random)[:, 0].to(device)
+        drawn = torch.multinomial(flat.softmax(dim=1).cpu(), 1, generator=random).flatten().to(device)
         gradients = torch.autograd.grad(F.cross_entropy(flat, drawn), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                total[name] += gradient.detach() ** 2
+                total[name] += gradient**2
     mean = sum(float(value.sum()) for value in total.values()) / sum(value.numel() for value in total.values())
     return {name: (value / max(mean, 1e-30)).cpu() for name, value in total.items()}
 

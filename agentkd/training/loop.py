@@ -176,7 +176,7 @@ def train(
         history=tuple(progress.history),
         losses=tuple(progress.losses),
         seconds=progress.seconds,
-        images_per_s=progress.step * recipe.batch_size / max(progress.seconds, 1e-9),
+        images_per_s=progress.step * recipe.batch_size / progress.seconds,
         peak_memory_bytes=_peak_memory(device),
     )
 
@@ -213,7 +213,7 @@ def _step(
         if not math.isfinite(value):
             raise NonFiniteLossError(step, {name: float(term.detach()) for name, term in terms.items()})
         for optimizer in optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         if not _is_out_of_memory(error):
@@ -238,10 +238,10 @@ def _end_epoch(
         progress.best_miou, progress.best_epoch = miou, epoch
         if plan.recipe.keep == "best":
             progress.best = copy_state(network)
-    before = progress.seconds
     clock.update()
+    seconds = progress.seconds - sum(past.seconds for past in progress.history)
     loss = progress.loss_sum / feed.steps_per_epoch
-    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=progress.seconds - before, weights=state_digest(network))
+    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=seconds, weights=state_digest(network))
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)

@@ -17,7 +17,6 @@ Outputs = dict[str, Tensor]
 Terms = dict[str, Tensor]
 TrainingLoss = Callable[[nn.Module, Outputs, Batch, "LossSettings"], Terms]
 
-PIDNET_MIN_KEPT_SHARE = 131_072 / (12 * 1024**2)  # published: 131,072 pixels of a batch of 12 crops of 1024x1024
 BOUNDARY_CONFIDENCE = 0.8
 BOUNDARY_WIDTH = 2
 
@@ -27,7 +26,7 @@ class LossSettings:
     """What every loss needs to know about the labels."""
 
     num_classes: int
-    ignore_index: int = 255
+    ignore_index: int
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -54,9 +53,9 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, *, thr
     if losses.numel() == 0:
         return per_pixel.sum()
     kept = min(max(min_kept, 1), losses.numel())
-    hardest = losses.detach().topk(kept).values[-1]
+    hardest = losses.topk(kept).values[-1]
     bound = torch.minimum(hardest, -torch.log(torch.tensor(threshold, device=losses.device)))
-    return losses[losses.detach() >= bound].mean()
+    return losses[losses >= bound].mean()
 
 
 def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -114,11 +113,11 @@ def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Loss
 def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
     """PIDNet's four terms (Xu et al. 2023, Eq. 4): P head, main with OHEM, boundary, main on confident boundaries with OHEM.
 
-    ``min_kept`` is published for 12 crops of 1024x1024 and scaled to the pixels of this batch.
+    ``min_kept`` is published as 131,072 pixels of 12 crops of 1024x1024, one in 96, and scaled to the pixels of this batch.
     """
     labels, ignore = batch.labels, settings.ignore_index
-    kept = int(labels.numel() * PIDNET_MIN_KEPT_SHARE)
-    confident = torch.sigmoid(upsample(outputs["boundary"].detach().float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
+    kept = labels.numel() // 96
+    confident = torch.sigmoid(upsample(outputs["boundary"].float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
     on_boundary = labels.where(confident, torch.full_like(labels, ignore))
     return {
         "p_head": 0.4 * cross_entropy(outputs["p_logits"], labels, ignore),

@@ -1,5 +1,6 @@
 """Mean intersection over union, Eq. 3 of the paper, from one confusion matrix over the whole dataset."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def score(confusion: Tensor) -> Scores:
     matrix = confusion.to(torch.float64)
     hits, truth, predicted = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
     union = truth + predicted - hits
-    iou = [float(h / u) if u > 0 else None for h, u in zip(hits, union, strict=True)]
+    iou = [None if math.isnan(value) else value for value in (hits / union).tolist()]  # of a class in neither 0 / 0
     present = [value for value in iou if value is not None]
     pixels, classes = float(truth.sum()), int((truth > 0).sum())
     one_class = float(truth.max()) / pixels / classes if classes else 0.0

@@ -56,7 +56,7 @@ def set_learning_rate(optimizer: Optimizer, recipe: Recipe, step: int, total_ste
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
-    """The base learning rate at a step, counted from 0.
+    """The base learning rate at a step of so many, counted from 0.
 
     Example:
         >>> learning_rate(Recipe(learning_rate=1.0, schedule="polynomial", power=1.0), 25, 100)
@@ -64,7 +64,7 @@ def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, total_steps - recipe.warmup_steps)
+    done = (step - recipe.warmup_steps) / (total_steps - recipe.warmup_steps)
     if recipe.schedule == "polynomial":
         return recipe.learning_rate * (1 - done) ** recipe.power
     if recipe.schedule == "cosine":

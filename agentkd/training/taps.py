@@ -84,8 +84,8 @@ class Pupil(nn.Module):
         if not self.training:
             return dict(self.network(images))
         outputs = tapped(self.network, images, self._taps)
-        for (key, tap), module in zip(self._projected.items(), self.projections, strict=True):
-            outputs[PROJECTED + key] = module(outputs[TAP + tap])
+        for index, (key, tap) in enumerate(self._projected.items()):
+            outputs[PROJECTED + key] = self.projections[index](outputs[TAP + tap])
         return outputs
 
     def parameter_groups(self) -> list[ParameterGroupLike]:

@@ -133,6 +133,15 @@ def test_the_penalty_is_zero_at_the_anchors_and_pulls_back_what_matters() -> Non
     assert network.unused.grad == 0
 
 
+def test_what_nothing_is_known_of_is_free_to_move_and_counts_in_no_mean() -> None:
+    network = OneWeight()
+    penalty = elastic_penalty(network, {"w": torch.tensor(0.5)}, {"w": torch.tensor(2.0)}, strength=3.0)
+    with torch.no_grad():
+        network.w += 2
+        network.unused += 5
+    assert float(penalty().detach()) == pytest.approx(0.5 * 3 * 2 * 2**2)
+
+
 def test_data_made_of_others_hide_ignore_and_join() -> None:
     plain, hidden = open_dataset(SPEC), open_dataset(f"unlabelled:{SPEC}")
     only, both = open_dataset(f"only:Fire+Smoke:{SPEC}"), open_dataset(f"joined:unlabelled:{SPEC}|{SPEC}")

@@ -1,5 +1,6 @@
 """The student's side of an exchange, played against a post that only remembers: asking ahead, asking again, moving, refusing."""
 
+import logging
 import queue
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,38 @@ from remembering import RememberingPost
 from agentkd.agents import interview, remote_lesson
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.interview import Interview, Line
-from agentkd.agents.lessons import Blend, lesson_request, num_classes_of, request_digest, unpack
-from agentkd.agents.questions import Conduct, Questions
+from agentkd.agents.lessons import (
+    Blend,
+    DirectLesson,
+    lesson_request,
+    must_have_architecture,
+    num_classes_of,
+    request_digest,
+    unpack,
+)
+from agentkd.agents.questions import WEIGHTS as OF_WEIGHTS
+from agentkd.agents.questions import Conduct, Question, Questions
 from agentkd.agents.recording import Recorder
-from agentkd.agents.remote_lesson import STEPS_AHEAD, RemoteLesson
+from agentkd.agents.remote_lesson import ASK_AGAIN_S, STEPS_AHEAD, RemoteLesson
+from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ContractError, RemoteAgentError, RemoteProtocolError, ReplyTimeoutError, TaskCancelledError
+from agentkd.errors import (
+    ArtifactNotFoundError,
+    ConfigError,
+    ContractError,
+    RemoteAgentError,
+    RemoteProtocolError,
+    ReplyTimeoutError,
+    TaskCancelledError,
+)
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
+from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import (
     ErrorReply,
     KnowledgeKind,
@@ -35,8 +55,9 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
 )
 from agentkd.messages.wire import Message
+from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.objectives import SoftTargets
+from agentkd.objectives import Features, SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, TeacherReference
 from agentkd.training.batches import Batch
@@ -67,7 +88,9 @@ class Lending(Carrier):
 class Table:
     """A lesson with one teacher, its post and its inbox."""
 
-    def __init__(self, *, weights: str = DIGEST, **settings: Any) -> None:
+    def __init__(
+        self, *, weights: str = DIGEST, peer: PeerAddress | None = FIRST, carrier: type[Carrier] | None = None, **settings: Any
+    ) -> None:
         source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
         recipe = Recipe(epochs=2, batch_size=4, views=ViewSettings(crop_height=32, crop_width=32))
         teacher = TeacherReference(architecture=ARCHITECTURE, weights=weights)
@@ -80,11 +103,11 @@ class Table:
         )
         self.task = task
         self.feed, self.post, self.inbox = DatasetFeed(task), RememberingPost(), queue.Queue()
-        self.carrier = Lending(self.post)  # type: ignore[arg-type]
+        self.carrier = (carrier or Lending)(self.post)  # type: ignore[arg-type]
         self.lesson = RemoteLesson(
             task,
             self.feed,
-            (TaughtBy(weights=weights, peer=FIRST),),
+            (TaughtBy(weights=weights, peer=peer),) if peer else (),
             post=self.post,  # type: ignore[arg-type]
             carrier=self.carrier,
             inbox=self.inbox,
@@ -329,7 +352,7 @@ def test_what_was_heard_can_be_looked_at_before_it_is_used_and_is_counted_once(t
     summary = table.lesson.summary()
     assert (summary.requests, summary.teacher_s, summary.cached, summary.recorded) == (STEPS_AHEAD + 1, 0.75, 1, 0)
     assert summary.bytes_received == 2 * len(tensors.encode({"logits": torch.zeros(4, 5, 8, 8, dtype=torch.float16)}))
-    assert summary.waited_s > 0
+    assert summary.waited_s > 0 and (summary.record, summary.kept_s, summary.saved_s) == ("", 0.0, 0.0)
 
 
 def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,3 +432,100 @@ def test_each_image_is_taught_by_who_teaches_its_part_and_a_part_without_a_teach
     assert chosen(2, 0, 1, 2) == [0, 1, 1, 0]
     with pytest.raises(ContractError, match="each part needs a teacher"):
         chosen(2, 3)
+
+
+def test_answers_that_came_while_the_student_computed_are_taken_before_anybody_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Standing:
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, table = Standing(), Table()
+    monkeypatch.setattr(interview, "time", clock)
+    table.answer(1)
+    table.hear(0)
+    clock.now += 2 * ASK_AGAIN_S
+    table.answer(2, value=2.0)
+    assert table.hear(1)[0]["logits"].unique().item() == 2.0
+    assert len(table.post.said) == STEPS_AHEAD + 1, "the one question of another step"
+    assert table.lesson.summary().waited_s == 0.0, "the time between two steps is the student's own"
+
+
+def test_who_refuses_what_it_has_answered_is_not_listened_to(table: Table, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    table.answer(1)
+    table.hear(0)
+    refusal = ErrorReply(code="contract", remote_type="ContractError", text="too late")
+    table.inbox.put(Delivery(FIRST.public_key, Message(refusal, parent_id=1)))
+    table.answer(2, value=2.0)
+    assert table.hear(1)[0]["logits"].unique().item() == 2.0 and "too late" not in caplog.text
+
+
+def test_a_task_that_is_cancelled_while_an_answer_is_on_its_way_waits_no_more() -> None:
+    is_fetching = False
+
+    class Slow(Lending):
+        def fetch(self, *args: Any, check: Any = lambda: None, **options: Any) -> Fetched:
+            nonlocal is_fetching
+            is_fetching = True
+            check()
+            return super().fetch(*args, **options)
+
+    def check() -> None:
+        if is_fetching:
+            raise TaskCancelledError(DIGEST)
+
+    table = Table(carrier=Slow, check=check)
+    table.answer(1)
+    with pytest.raises(TaskCancelledError):
+        table.hear(0)
+
+
+def test_what_nobody_teaches_must_be_recorded_and_weights_be_an_artifact() -> None:
+    table = Table(peer=None, obtain=lambda digest: digest.encode())
+    assert table.lesson.fetch_weights(DIGEST) == DIGEST.encode()
+    with pytest.raises(ArtifactNotFoundError, match="soft targets of step 0 by abab"):
+        table.hear(0)
+    assert not table.post.said
+
+
+def test_every_question_says_the_ways_by_which_its_answer_may_come(table: Table) -> None:
+    asked = [(0, False), (0, True), (OF_WEIGHTS, False)]
+    requests = [table.lesson.request(Question(DIGEST, step), has_images=has_images)[0] for step, has_images in asked]
+    assert [request.ways for request in requests] == [table.carrier.ways] * 3 and len(table.carrier.ways) > 1
+
+
+def test_what_may_be_lost_is_told_to_a_teacher_that_chooses_the_codec_alone(table: Table) -> None:
+    def told(**fields: Any) -> float:
+        task = table.task.replace(distillation=Distillation(max_kl=0.25, **fields))
+        return lesson_request(task, table.feed, task.teachers[0], 0).max_kl
+
+    assert (told(codec="auto"), told(codec="float16")) == (0.25, 0.0)
+
+
+def test_who_is_to_be_built_here_needs_an_architecture() -> None:
+    assert must_have_architecture(TeacherReference(architecture=ARCHITECTURE, weights=DIGEST)) == ARCHITECTURE
+    with pytest.raises(ConfigError, match="teacher abababababab has no architecture here"):
+        must_have_architecture(TeacherReference(architecture=None, weights=DIGEST))
+
+
+def test_how_wide_projections_are_is_seen_in_the_step_that_is_heard_first(table: Table, tmp_path: Path) -> None:
+    store, steps = Store(tmp_path), []
+    weights = store.put(encode_weights(ARCHITECTURE, dict(build(ARCHITECTURE, seed=1).state_dict())))
+
+    class Noting(DirectLesson):
+        def peek(self, step: int) -> Knowledge:
+            steps.append(step)
+            return super().peek(step)
+
+    task = table.task.replace(
+        recipe=Recipe(epochs=1, batch_size=16, views=table.task.recipe.views),
+        teachers=(TeacherReference(architecture=ARCHITECTURE, weights=weights),),
+        distillation=Distillation(objectives=(Features({"body.2": "body.2"}),)),
+    )
+    cpu = torch.device("cpu")
+    execute(task, Surroundings(store, cpu, lesson=lambda task, feed, _: Noting(task, feed, store=store, device=cpu)))
+    assert steps == [0, 0], "looked at, and heard"

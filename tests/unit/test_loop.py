@@ -1,7 +1,10 @@
 """The loop with a network that does as it is told: which epoch is kept, when it is stopped, and in which mode it is looked at."""
 
+import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,10 @@ from agentkd.errors import OutOfMemoryError
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
+from agentkd.training import loop
 from agentkd.training.batches import Batch
-from agentkd.training.loop import Hooks, Plan, Trained, train
+from agentkd.training.checkpoint import Progress
+from agentkd.training.loop import Hooks, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LossSettings
 
 MIOU = {0: 1.0, 1: (2 / 3 + 1 / 2) / 2, 2: 0.25}  # of four pixels, two of each class, by how many of class 1 are missed
@@ -55,23 +60,30 @@ def minus_the_weight(network: nn.Module, outputs: Outputs, batch: Batch, setting
 
 
 def trained(
-    *errors: int, prune_below: tuple[float, ...] = (), hooks: Hooks | None = None, an_epoch: int = 1, **recipe: object
+    *errors: int,
+    prune_below: tuple[float, ...] = (),
+    teaching: Teaching | None = None,
+    hooks: Hooks | None = None,
+    an_epoch: int = 1,
+    at: dict[str, Any] | None = None,
+    **recipe: object,
 ) -> tuple[Trained, Scripted]:
     still = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0, "schedule": "constant"}
     plan = Plan(
         recipe=Recipe.model_validate(still | {"epochs": len(errors) // an_epoch, "batch_size": 2} | recipe),
         loss=minus_the_weight,
-        labels=LossSettings(2),
+        labels=LossSettings(2, 255),
         seed=1,
         prune_below=prune_below,
+        teaching=teaching or Untaught(),
     )
     network = Scripted(errors)
-    return train(network, OneStepAnEpoch(an_epoch), plan, device=torch.device("cpu"), hooks=hooks), network
+    return train(network, OneStepAnEpoch(an_epoch), plan, device=torch.device("cpu"), hooks=hooks, **(at or {})), network
 
 
 def test_a_network_that_comes_in_evaluation_mode_learns_in_training_mode() -> None:
     network = Scripted((2,)).eval()
-    plan = Plan(Recipe(epochs=1, batch_size=2), minus_the_weight, LossSettings(2), seed=1)
+    plan = Plan(Recipe(epochs=1, batch_size=2), minus_the_weight, LossSettings(2, 255), seed=1)
     train(network, OneStepAnEpoch(), plan, device=torch.device("cpu"))
     assert network.modes[0] == "training"
 
@@ -134,7 +146,7 @@ def test_too_little_memory_is_told_with_the_batch_and_other_errors_are_left_as_t
     def raising(*given: object) -> dict[str, Tensor]:
         raise error
 
-    plan = Plan(recipe=Recipe(epochs=1, batch_size=2), loss=raising, labels=LossSettings(2), seed=1)
+    plan = Plan(recipe=Recipe(epochs=1, batch_size=2), loss=raising, labels=LossSettings(2, 255), seed=1)
     with pytest.raises(OutOfMemoryError, match=r"too little memory for batch \(2, 3, 1, 4\)"):
         train(Scripted((1,)), OneStepAnEpoch(), plan, device=torch.device("cpu"))
     error = RuntimeError("shapes do not match")
@@ -146,3 +158,54 @@ def test_too_little_memory_is_told_with_the_batch_and_other_errors_are_left_as_t
 def test_a_step_is_computed_in_the_precision_that_the_recipe_says(precision: str, dtype: torch.dtype) -> None:
     _, network = trained(2, 1, precision=precision)
     assert network.dtypes == {dtype} and network.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("at", "steps"),
+    [({"checkpoint_every_s": 2.0}, (3, 6, 8, 11, 14, 16)), ({}, (8, 16))],
+    ids=["every two seconds", "by default"],
+)
+def test_a_checkpoint_comes_after_each_epoch_and_when_more_than_its_time_has_passed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: dict[str, float], steps: tuple[int, ...]
+) -> None:
+    class SecondAStep:
+        now = 7.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Secured(Untaught):
+        def secure(self) -> None:
+            done.append("secured")
+
+    clock, done = SecondAStep(), []
+
+    def save(path: Path, network: nn.Module, optimizers: object, progress: Progress, *, task: str) -> None:
+        done.append((progress.step, progress.seconds))
+
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    hooks = Hooks(
+        on_step=lambda *told: setattr(clock, "now", clock.now + 1), on_epoch=lambda told: setattr(clock, "now", clock.now + 5)
+    )
+    at = {"checkpoint": tmp_path / "checkpoint", **at}
+    result, _ = trained(*[1] * 16, an_epoch=8, hooks=hooks, teaching=Secured(), at=at)
+    assert done == [what for step in steps for what in ("secured", (step, step + (5.0 if step > 8 else 0.0)))]
+    assert (result.seconds, result.images_per_s) == (26.0, 32 / 26) and [epoch.seconds for epoch in result.history] == [8.0, 13.0]
+
+
+def test_the_memory_that_a_training_took_is_that_of_its_process() -> None:
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    before = peak()
+    result, _ = trained(1)
+    assert before <= result.peak_memory_bytes <= peak()
+
+
+def test_without_a_checkpoint_nothing_is_secured() -> None:
+    class Unsecured(Untaught):
+        def secure(self) -> None:
+            raise AssertionError
+
+    trained(1, 1, 1, 1, an_epoch=2, teaching=Unsecured(), at={"checkpoint_every_s": 0.0})

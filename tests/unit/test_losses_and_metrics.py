@@ -63,7 +63,7 @@ def test_edges_are_where_labels_change() -> None:
 
 
 def test_painted_labels_are_distinct_colors_in_range() -> None:
-    colors = paint_labels(torch.arange(5)[None, None], LossSettings(5))[0, :, 0].T
+    colors = paint_labels(torch.arange(5)[None, None], LossSettings(5, IGNORE))[0, :, 0].T
     assert len({tuple(c.tolist()) for c in colors}) == 5
     assert colors.min() >= -1 and colors.max() <= 1
 
@@ -71,7 +71,7 @@ def test_painted_labels_are_distinct_colors_in_range() -> None:
 def test_pidnets_loss_is_finite_when_no_boundary_is_confident() -> None:
     outputs = {"logits": torch.randn(2, 3, 8, 8), "p_logits": torch.randn(2, 3, 8, 8), "boundary": torch.full((2, 1, 8, 8), -9.0)}
     batch = Batch(torch.zeros(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64)))
-    terms = pidnet_loss(torch.nn.Identity(), outputs, batch, LossSettings(3))
+    terms = pidnet_loss(torch.nn.Identity(), outputs, batch, LossSettings(3, IGNORE))
     assert float(terms["main_on_boundary"]) == 0
     assert all(torch.isfinite(term) for term in terms.values())
 
@@ -79,7 +79,7 @@ def test_pidnets_loss_is_finite_when_no_boundary_is_confident() -> None:
 def test_the_gan_terms_reach_only_their_own_side() -> None:
     network = build(resolve("cnn_i2i_bisenet", 3, {"width": 0.5, "i2i_width": 16, "context_planes": 32}), seed=1).train()
     batch = Batch(torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64)))
-    terms = bisenet_loss(network, network(batch.images), batch, LossSettings(3))
+    terms = bisenet_loss(network, network(batch.images), batch, LossSettings(3, IGNORE))
     terms["gan"].backward(retain_graph=True)
     assert all(p.grad is None for p in network.discriminator.parameters())
     network.zero_grad(set_to_none=True)

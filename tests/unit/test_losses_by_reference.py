@@ -105,7 +105,10 @@ def test_dice_is_of_the_classes_that_are_there() -> None:
     truth = torch.zeros(1, 2, 2, dtype=torch.long)
     logits = torch.zeros(1, 3, 2, 2)
     assert float(soft_dice(logits, truth, IGNORE)) == pytest.approx(1 - (2 * 4 / 3 + 1) / (4 / 3 + 4 + 1), rel=1e-6)
-    assert float(soft_dice(logits, torch.full_like(truth, IGNORE), IGNORE)) == 0
+    some = drawn(1, 1, 3, 2, 2).requires_grad_()
+    nothing = soft_dice(some, torch.full_like(truth, IGNORE), IGNORE)
+    nothing.backward()
+    assert float(nothing.detach()) == 0 and some.grad is not None and not some.grad.any()
 
 
 @pytest.mark.parametrize("classes", [2, 5, 8, 9, 30])
@@ -116,13 +119,14 @@ def test_colors_of_painted_labels_are_those_of_the_definition(classes: int) -> N
     assert torch.allclose(found.double(), reference.colors(truth, classes, IGNORE), atol=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
 @pytest.mark.parametrize("name", ["pidnet", "bisenet"])
-def test_of_a_network_that_is_nearly_right_the_hardest_share_of_the_pixels_counts(name: str) -> None:
-    """Sure of class 1 everywhere, with differences in how sure; one column of pixels is of another class."""
+def test_of_a_network_that_is_nearly_right_the_hardest_share_of_the_pixels_counts(name: str, wrong: int) -> None:
+    """Sure of class 1 everywhere, with differences in how sure; so many columns of pixels are of another class."""
     truth = torch.ones(2, 64, 64, dtype=torch.long)
-    truth[:, :, 0] = 3
+    truth[:, :, :wrong] = 3
     sure = drawn(2, 2, CLASSES, 8, 8, scale=0.5)
-    sure[:, 1] += 9.0
+    sure[:, 1] += 5.5
     heads = dict.fromkeys(("logits", "p_logits", "aux16_logits", "aux8_logits", "i2i_logits"), sure)
     network = build(resolve("cnn_i2i_bisenet", CLASSES, {**BISENET[1], "discriminator": False}), seed=1)
     outputs = heads | {"boundary": drawn(4, 2, 1, 8, 8), "picture": torch.tanh(drawn(9, 2, 3, 8, 8))}

@@ -16,7 +16,7 @@ from agentkd.agents.mutual import MutualLesson, speak, weights_digest
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ContractError, RemoteAgentError, ReplyTimeoutError
+from agentkd.errors import ContractError, RemoteAgentError, ReplyTimeoutError, StorageError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
@@ -27,6 +27,7 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
     PeerAddress,
     Piece,
+    ReleaseEvent,
     TaughtBy,
     TeacherMovedEvent,
 )
@@ -71,9 +72,11 @@ class Desk:
         ((heard),) = self.lesson.hear(step, {"logits": torch.zeros(4, 5, 8, 8)})
         return heard["logits"]
 
-    def answer(self, number: int, value: float, *, sender: str = FIRST.public_key, weights: str = "ab" * 32) -> None:
+    def answer(
+        self, number: int, value: float, *, sender: str = FIRST.public_key, weights: str = "ab" * 32, sha256: str = ""
+    ) -> None:
         data = said(value)
-        piece = Piece(way="inline", size_bytes=len(data), sha256=digest_bytes(data))
+        piece = Piece(way="inline", size_bytes=len(data), sha256=sha256 or digest_bytes(data))
         reply = KnowledgeReply(kind=KnowledgeKind.SOFT_TARGETS, weights=weights, piece=piece)
         self.inbox.put(Delivery(sender, Message(reply, parent_id=number, buffers=(data,))))
 
@@ -98,6 +101,7 @@ def test_what_a_student_says_is_kept_with_the_digest_of_its_weights_before_anybo
     assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network)
     ((peer, request, _),) = desk.post.said
     assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.key, 0)
+    assert request.ways == Carrier(desk.post).ways  # type: ignore[arg-type]
 
 
 def test_an_answer_of_somebody_else_or_by_other_weights_is_not_heard(tmp_path: Path) -> None:
@@ -193,3 +197,39 @@ def test_who_asks_for_another_student_is_never_answered_and_who_still_waits_at_t
     desk.lesson.close()
     assert desk.post.answered == [80]
     assert desk.folder.said(desk.task.key, 0).read_bytes() == bytes(desk.post.sent_buffers[0])
+
+
+def test_an_answer_that_was_damaged_on_the_way_is_asked_for_again_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, wait_s=0.5)
+    desk.answer(1, 9.0, sha256="0" * 64)
+    desk.answer(2, 2.0)
+    assert desk.hear().unique().item() == 2.0 and len(desk.post.said) == 2
+
+
+def test_what_concerns_somebody_else_is_overheard(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.inbox.put(Delivery(FIRST.public_key, Message(ReleaseEvent(leases=(1,)))))
+    desk.answer(1, 2.0)
+    assert desk.hear().unique().item() == 2.0 and not desk.post.answered
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(OSError(28, "No space left on device"), "safetensors: No space left"), (OSError("torn"), ": torn;")]
+)
+def test_a_student_that_cannot_keep_what_it_says_ends_with_the_systems_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, text: str
+) -> None:
+    def full(place: Path, data: bytes) -> None:
+        raise error
+
+    desk = Desk(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match=text):
+        desk.hear()
+    assert not desk.post.said, "nobody is asked by who has not spoken"
+
+
+def test_the_shortest_codec_is_chosen_by_what_the_others_may_lose() -> None:
+    logits = torch.randn(4, 5, 8, 8, generator=torch.Generator().manual_seed(1))
+    exact, rough = (len(speak({"logits": logits}, "auto", max_kl, "ab" * 32)) for max_kl in (0.0, 10.0))
+    assert rough < 0.8 * exact

@@ -1,5 +1,6 @@
 """What a student of a mutual lesson makes of what it hears: checked, and weighed by Eq. 1 as an independent reference says."""
 
+import contextlib
 import queue
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, hand_over, speak, weights_digest
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ArtifactNotFoundError, ContractError, RemoteProtocolError
+from agentkd.errors import ArtifactNotFoundError, ContractError, ExchangeError, RemoteProtocolError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
+from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
 from agentkd.messages.bodies import (
     KnowledgeKind,
@@ -119,6 +121,26 @@ def test_who_asks_is_answered_once_it_is_said_and_with_what_said_it(tmp_path: Pa
     delivery = Delivery(PEERS[0].public_key, Message(request.model_copy(update={"step": 3}), msg_id=6))
     with pytest.raises(ArtifactNotFoundError):
         hand_over(table.folder.said(table.task.key, 3), delivery, table.post, Carrier(table.post))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ways", [("inline",), ("shared",)])
+def test_memory_for_what_is_handed_over_is_given_back_even_if_there_is_no_way(tmp_path: Path, ways: tuple[str, ...]) -> None:
+    closed: list[Parcel] = []
+
+    class Remembering(Parcel):
+        def close(self) -> None:
+            closed.append(self)
+
+    class Inline(Carrier):
+        def allocate(self, size_bytes: int) -> Parcel:
+            return Remembering(size_bytes)
+
+    place, post = tmp_path / "0.safetensors", RememberingPost()
+    place.write_bytes(speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
+    request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=OTHER, step=0, ways=ways)
+    with pytest.raises(ExchangeError, match="no way in common") if ways == ("shared",) else contextlib.nullcontext():
+        hand_over(place, Delivery(PEERS[0].public_key, Message(request, msg_id=5)), post, Inline(post))  # type: ignore[arg-type]
+    assert len(closed) == 1 and len(post.said) == (ways == ("inline",))
 
 
 def test_partners_are_let_go_when_the_lesson_is_over(tmp_path: Path) -> None:

@@ -285,6 +285,13 @@ class TestTaps:
         with pytest.raises(ContractError, match=r"'tap' differs: teacher has 'head, stem'"):
             tapped(self.make(), torch.randn(1, 3, 2, 2), ("spp",))
 
+    def test_a_tap_that_returns_something_else_than_a_tensor_is_refused_and_nobody_listens_any_more(self) -> None:
+        network = nn.Sequential(self.make())
+        network.tap_root = network
+        with pytest.raises(ContractError, match="tap a module that returns one tensor"):
+            tapped(network, torch.randn(1, 3, 2, 2), ("0",))
+        assert not network[0]._forward_hooks
+
     def test_projections_are_trained_and_dropped(self) -> None:
         network = self.make()
         pupil = Pupil(network, ("stem",), {"0.stem": ("stem", nn.Conv2d(4, 7, 1, bias=False))})

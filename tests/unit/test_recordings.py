@@ -30,6 +30,7 @@ from agentkd.exchange.post import Delivery
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeReply, KnowledgeRequest, PeerAddress, Piece, TaughtBy
 from agentkd.messages.wire import Message
+from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
@@ -364,3 +365,44 @@ def test_a_recorder_counts_the_time_that_its_student_waits(tmp_path: Path, monke
     assert recorder.waited_s == 5.0
     recorder.close()
     assert recorder.waited_s == 5.0, "it has ended"
+
+
+def test_the_list_of_a_lesson_makes_its_folder_and_nothing_told_leaves_none(tmp_path: Path) -> None:
+    index, store = tmp_path / "a" / "b" / "lesson.jsonl", Store(tmp_path / "store")
+    silent = Recorder(index, store)
+    silent.secure()
+    silent.close()
+    assert not index.parent.exists()
+    recorder = Recorder(index, store)
+    for step in range(2):
+        recorder.keep(told(step), b"piece %d" % step)
+    recorder.secure()
+    assert [row.step for row in recordings.read_list(index)] == [0, 1]
+    recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(OSError(28, "No space left on device"), r"lesson\.jsonl: No space left on device;"), (OSError("torn"), r"jsonl: torn;")],
+)
+def test_why_the_list_cannot_be_written_is_said_in_the_systems_words(tmp_path: Path, error: OSError, text: str) -> None:
+    class Full(Store):
+        def put(self, data: bytes) -> Digest:
+            raise error
+
+    recorder = Recorder(tmp_path / "lesson.jsonl", Full(tmp_path / "store"))
+    recorder.keep(told(0), b"piece")
+    with pytest.raises(StorageError, match=text):
+        recorder.secure()
+    recorder.close()
+
+
+def test_who_secures_waits_for_as_long_as_somebody_writes_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "POLL_S", 0.0)
+    recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "store"))
+    recorder.keep(told(0), b"piece")
+    recorder.secure()
+    assert [row.step for row in recordings.read_list(tmp_path / "lesson.jsonl")] == [0]
+    recorder.close()
+    with pytest.raises(StorageError, match="the thread that writes it has ended"):
+        recorder.secure()

@@ -1,6 +1,7 @@
 """A teacher answers equal requests by one forward pass, and never with what was made for another request."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, ContractError, DatasetError
+from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
@@ -31,10 +33,10 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
-def teacher(seed: int = 1) -> Teacher:
+def teacher(seed: int = 1, **options: Any) -> Teacher:
     stored = encode_weights(NETWORK, dict(build(NETWORK, seed=seed).state_dict()))
     source = DataSource(spec=SPEC, content_digest=DATA.digest)
-    return Teacher(NETWORK, "ab" * 32, source, stored=stored, device=CPU)
+    return Teacher(NETWORK, "ab" * 32, source, stored=stored, device=CPU, **options)
 
 
 def request(**changes: object) -> KnowledgeRequest:
@@ -139,6 +141,29 @@ def test_answers_that_take_too_much_memory_are_forgotten_the_oldest_first(monkey
     assert cached == [False, True, False, True, False], "0 was used again, so 1 was the oldest when 2 came"
 
 
+def test_by_default_answers_of_a_quarter_of_a_gibibyte_are_kept() -> None:
+    half = 128 * 2**20
+
+    def pretending(sizes: list[int]) -> Teacher:
+        class Large(Parcel):
+            """Says that it is larger than it is."""
+
+            def __init__(self, size_bytes: int) -> None:
+                super().__init__(size_bytes)
+                self.size_bytes = sizes.pop(0)
+
+        return teacher(allocate=Large)
+
+    for sizes, asked, is_kept in (
+        ([0, half, half], (1, 2, 1), True),
+        ([0, half, half + 1, half], (1, 2, 1), False),
+        ([0, 1, 3 * half], (1, 2, 2), True),
+    ):
+        taught = pretending(sizes)
+        answers = [taught.answer(request(views=()), images=sent(seed)) for seed in asked]
+        assert [answer.is_cached for answer in answers] == [False, False, is_kept], "the last one in any case"
+
+
 def test_a_teacher_can_be_told_of_more_data_and_keeps_those_that_it_has() -> None:
     taught, more = teacher(), open_dataset(SPEC.replace("seed=5", "seed=6"))
     taught.teach_about(DataSource(spec=SPEC.replace("seed=5", "seed=6"), content_digest=more.digest))
@@ -157,3 +182,28 @@ def test_a_teacher_without_data_is_sent_images_or_says_so() -> None:
     for images in ({"images": torch.zeros(2, 4, 32, 32)}, {"images": torch.zeros(3, 32, 32)}, {"pictures": torch.zeros(1)}):
         with pytest.raises(ContractError, match="images"):
             taught.answer(request(views=()), images=tensors.encode(images))
+
+
+def test_the_shortest_codec_is_chosen_by_what_the_student_may_lose() -> None:
+    exact, rough = (teacher().answer(request(codec="auto", max_kl=max_kl)).parcel.size_bytes for max_kl in (0.0, 10.0))
+    assert rough < exact / 2
+
+
+def test_a_teacher_that_is_closed_lets_go_of_all_that_it_made_to_hand_over() -> None:
+    made: list[Parcel] = []
+    closed: list[Parcel] = []
+
+    class Remembering(Parcel):
+        def __init__(self, size_bytes: int) -> None:
+            super().__init__(size_bytes)
+            made.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    taught = teacher(allocate=Remembering)
+    for views in (((0, 11),), ((3, 12),)):
+        taught.answer(request(views=views))
+    assert not closed
+    taught.close()
+    assert len(made) == 3 and {id(one) for one in closed} == {id(one) for one in made}, "weights and two answers"

@@ -120,6 +120,20 @@ def test_an_architecture_over_its_limit_is_a_result_before_training(tmp_path: Pa
     assert result.error_text.endswith("above the limit of 10")
 
 
+def test_an_architecture_at_its_limits_is_trained(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    free = execute(make_task(recipe), Surroundings(Store(tmp_path), CPU))
+    limits = {"max_deploy_parameters": free.num_parameters_deploy, "max_num_macs": free.num_macs}
+    assert execute(make_task(recipe, **limits), Surroundings(Store(tmp_path), CPU)).weights == free.weights
+
+
+def test_one_image_is_enough_to_validate_by_and_to_count_the_cost_of(tmp_path: Path) -> None:
+    task, spec = make_task(RECIPE.model_copy(update={"epochs": 1})), SPEC.replace("validation=8", "validation=1")
+    few = task.replace(data=DataSource(spec=spec, content_digest=open_dataset(spec).digest))
+    results = [execute(one, Surroundings(Store(tmp_path), CPU)) for one in (task, few)]
+    assert results[0].num_macs == results[1].num_macs > 0 and results[1].miou is not None
+
+
 def test_a_loss_that_is_not_finite_is_a_typed_failure(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match="lower the learning rate"):
         execute(make_task(RECIPE.model_copy(update={"learning_rate": 1e30})), Surroundings(Store(tmp_path), CPU))
@@ -249,7 +263,8 @@ def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the
     save_checkpoint(path, network, {"main": optimizer}, progress, task="t")
     assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
 
-    def full(*given: object, **fields: object) -> None:
+    def full(tensors: object, file: Path, **fields: object) -> None:
+        file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("agentkd.training.checkpoint.save_file", full)
@@ -280,3 +295,13 @@ def test_the_digest_of_a_state_changes_with_any_bit_name_shape_and_number_type()
     assert digest(a=a) == digest(a=a.clone()) and digest(a=a, b=a) == digest(b=a, a=a)
     others = [digest(a=a[None]), digest(b=a), digest(a=a.view(torch.int32)), digest(a=a + 1e-7), digest(a=a, b=a)]
     assert len({digest(a=a), *others}) == 6
+
+
+def test_a_training_that_starts_from_weights_does_not_draw_its_own(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), make_task(RECIPE.model_copy(update={"epochs": 1}))
+    weights = store.put(encode_weights(task.architecture, dict(build(task.architecture, seed=7).state_dict())))
+
+    def trace(seed: int, initial_weights: str) -> str:
+        return execute(task.replace(seed=seed, initial_weights=initial_weights), Surroundings(store, CPU)).trace
+
+    assert trace(1, weights) == trace(2, weights) and len({trace(1, ""), trace(2, ""), trace(1, weights)}) == 3
