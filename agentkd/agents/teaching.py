@@ -12,7 +12,7 @@ from agentkd import canonical
 from agentkd.agents.assessing import known_energies
 from agentkd.agents.feeding import open_source, view_images
 from agentkd.architecture import Architecture
-from agentkd.errors import ContractError, DatasetError
+from agentkd.errors import ContractError, DatasetError, RemoteProtocolError, Rule
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import TeachingContract, agree
@@ -27,6 +27,7 @@ from agentkd.task import DataSource
 from agentkd.training.taps import tapped
 
 CACHED_BYTES = 256 * 1024**2
+MAX_PIXELS = 2**27  # of a request, before anything is worked on: 32 views of 2048 x 2048
 Allocate = Callable[[int], Parcel]
 
 
@@ -86,7 +87,7 @@ class Teacher:
         Raises:
             ContractError: the request means something else than this teacher can give.
             DatasetError: views are named, but this teacher has no dataset.
-            RemoteProtocolError: the images are no tensors that may be.
+            RemoteProtocolError: the images are no tensors that may be, or there are too many pixels in all views.
         """
         self._agree(request, has_images=images is not None)
         pixels = canonical.digest_bytes(images) if images is not None else NO_DIGEST
@@ -140,7 +141,23 @@ class Teacher:
         )
 
     def _view_images(self, request: KnowledgeRequest) -> Tensor:
-        return view_images(self._datasets[request.dataset], request.views, request.view_settings)
+        dataset, settings = self._datasets[request.dataset], request.view_settings
+        if not request.views:
+            raise ContractError("views", "at least one, or images", "none")
+        last = max(max(indices) for indices in dataset.splits.values() if indices)
+        if (asked := max(index for index, _ in request.views)) > last:
+            raise ContractError("views", f"samples 0 to {last}", asked)
+        is_whole = settings.crop_height == 0
+        height, width = (
+            dataset.sample(request.views[0][0]).label.shape if is_whole else (settings.crop_height, settings.crop_width)
+        )
+        if (num_pixels := len(request.views) * height * width) > MAX_PIXELS:
+            raise RemoteProtocolError(
+                f"{len(request.views)} views of {height}x{width} are {num_pixels:,} pixels; "
+                f"one request is for {MAX_PIXELS:,} at most",
+                Rule.LIMIT,
+            )
+        return view_images(dataset, request.views, settings)
 
     def _decode_images(self, data: Buffer) -> Tensor:
         images = tensors.decode(data).get("images")

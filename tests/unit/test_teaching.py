@@ -10,7 +10,7 @@ from experiments import SPEC
 from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ConfigError, ContractError, DatasetError
+from agentkd.errors import ConfigError, ContractError, DatasetError, RemoteProtocolError
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
@@ -49,6 +49,31 @@ def request(**changes: object) -> KnowledgeRequest:
         "views": ((0, 11), (3, 12)),
     }
     return KnowledgeRequest.model_validate(fields | changes)
+
+
+@pytest.mark.parametrize("crop", [{"crop_height": 8192, "crop_width": 8192}, {}], ids=["crops", "whole images"])
+def test_a_request_for_too_many_pixels_is_refused_before_one_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, crop: dict[str, int]
+) -> None:
+    taught, views = teacher(), tuple((0, seed) for seed in range(4096))
+    monkeypatch.setattr(teaching, "MAX_PIXELS", teaching.MAX_PIXELS if crop else 4095 * 32 * 32)
+    with pytest.raises(RemoteProtocolError, match=r"4096 views of .* one request is for .* at most \[limit\]"):
+        taught.answer(request(views=views, view_settings=ViewSettings(**crop)))
+    assert taught.num_forwards == 0
+    monkeypatch.setattr(teaching, "MAX_PIXELS", 2 * 32 * 32)
+    assert not taught.answer(request()).is_cached, "as many as may be"
+
+
+def test_a_request_for_no_views_says_so() -> None:
+    with pytest.raises(ContractError, match="at least one, or images"):
+        teacher().answer(request(views=()))
+
+
+def test_a_sample_that_the_dataset_does_not_have_is_refused() -> None:
+    taught, size = teacher(), sum(map(len, DATA.splits.values()))
+    assert len(taught.answer(request(views=((size - 1, 1),))).parcel.view)
+    with pytest.raises(ContractError, match=f"samples 0 to {size - 1}"):
+        taught.answer(request(views=((0, 1), (size, 1))))
 
 
 def test_several_students_that_ask_for_the_same_views_cost_one_forward_pass() -> None:
