@@ -144,9 +144,9 @@ class Teacher:
         dataset, settings = self._datasets[request.dataset], request.view_settings
         if not request.views:
             raise ContractError("views", "at least one, or images", "none")
-        last = max(max(indices) for indices in dataset.splits.values() if indices)
-        if (asked := max(index for index, _ in request.views)) > last:
-            raise ContractError("views", f"samples 0 to {last}", asked)
+        known = set().union(*dataset.splits.values())
+        if strange := [index for index, _ in request.views if index not in known]:
+            raise ContractError("views", f"{len(known)} samples, in splits {', '.join(dataset.splits)}", f"sample {strange[0]}")
         is_whole = settings.crop_height == 0
         height, width = (
             dataset.sample(request.views[0][0]).label.shape if is_whole else (settings.crop_height, settings.crop_width)

@@ -70,10 +70,10 @@ def test_a_request_for_no_views_says_so() -> None:
 
 
 def test_a_sample_that_the_dataset_does_not_have_is_refused() -> None:
-    taught, size = teacher(), sum(map(len, DATA.splits.values()))
-    assert len(taught.answer(request(views=((size - 1, 1),))).parcel.view)
-    with pytest.raises(ContractError, match=f"samples 0 to {size - 1}"):
-        taught.answer(request(views=((0, 1), (size, 1))))
+    taught, last = teacher(), DATA.splits["test"][-1]
+    assert len(taught.answer(request(views=((last, 1),))).parcel.view)
+    with pytest.raises(ContractError, match=f"32 samples, in splits train, validation, test.*sample {last + 1}"):
+        taught.answer(request(views=((0, 1), (last + 1, 1))))
 
 
 def test_several_students_that_ask_for_the_same_views_cost_one_forward_pass() -> None:
