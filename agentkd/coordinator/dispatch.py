@@ -234,14 +234,16 @@ class Dispatcher:
             if len(state.cohorts[key]) > 1:
                 actions += self._start_together(key, free) if key in state.waiting else []
                 continue
-            teachers = {weights: benches.teaching(state, weights, task.data) for weights in sorted(state.needed(key))}
-            is_ready = all(teachers.values())
+            needed = sorted(state.needed(key))
+            asked = [(weights, benches.teaching(state, weights, task.data)) for weights in needed]
+            teachers: dict[TeacherId, AgentName] = {weights: agent for weights, agent in asked if agent is not None}
+            is_ready = len(teachers) == len(needed)
             if is_ready or (num_prepared < len(free) and state.can_be_taught(key)):
                 benches.reserve(state, key, reserved)
                 actions += benches.have_taught(state, key, reserved)
                 num_prepared += not is_ready
             if is_ready:
-                actions.append(self._start(free.pop(0), key, {weights: agent for weights, agent in teachers.items() if agent}))
+                actions.append(self._start(free.pop(0), key, teachers))
         return actions
 
     def _start_together(self, key: TaskKey, free: list[Member]) -> list[Action]:
