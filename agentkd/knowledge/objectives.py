@@ -283,12 +283,14 @@ def _mean(each: list[Tensor], moment: Moment) -> Tensor:
     """The mean over teachers, by their shares."""
     if len(each) == 1:
         return each[0]
-    shares = _shares(each[0], len(each), moment)
-    return (torch.stack(each) * shares).sum() / shares.sum()
+    losses = torch.stack(each)
+    shares = _shares(losses, moment)
+    return (losses * shares).sum() / shares.sum()
 
 
-def _shares(like: Tensor, num_teachers: int, moment: Moment) -> Tensor:
-    return like.new_tensor(moment.shares) if moment.shares else like.new_ones(num_teachers)
+def _shares(each: Tensor, moment: Moment) -> Tensor:
+    """Of the teachers of whom ``each`` [teachers,...] is; equal ones if the moment has none."""
+    return each.new_tensor(moment.shares) if moment.shares else each.new_ones(len(each))
 
 
 def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau: float, moment: Moment) -> Tensor:
@@ -299,7 +301,7 @@ def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau
     each = F.log_softmax(logits / tau, dim=2)
     if moment.class_shares or moment.energies or moment.teacher_of is not None:
         return each.take_along_dim(best_teacher(logits, moment)[None, :, None], dim=0)[0]
-    shares = _shares(each, len(teachers), moment)
+    shares = _shares(each, moment)
     return torch.logsumexp(each + (shares / shares.sum()).log().reshape(-1, 1, 1, 1, 1), dim=0)
 
 
