@@ -251,6 +251,12 @@ def test_who_learned_what_a_guest_taught_before_is_no_student_of_it_any_more() -
     dispatcher.check()
 
 
+def test_a_teacher_beside_a_lost_student_does_not_take_its_place() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
+    assert dispatcher.handle(Lost("agent-1")) == [Launch("agent-3", "learning", 0)]
+
+
 def test_who_is_ready_to_teach_in_an_ensemble_is_not_taken_for_another_teacher_of_it() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER, OTHER)})
     dispatcher.handle(Joined("agent-1"))
