@@ -617,8 +617,8 @@ def corrupt(state: State, what: str) -> None:
         state.members["agent-3"].slot, state.members["agent-3"].condition = GUEST_SLOT, Condition.ADOPTING
     elif what == "2 learning agents have slot 0":
         state.members["agent-2"].slot = 0
-    elif what == "has slot 7 of 2":
-        member.slot = 7
+    elif what == "has slot 2 of 2":
+        member.slot = 2
     elif what == "2 agents teach w1, more than 1":
         state.members["copy"] = replace(state.members["agent-3"], name="copy")
     elif what == "a is ['waiting', 'running']":
@@ -674,7 +674,7 @@ def corrupt(state: State, what: str) -> None:
         "about 0 datasets",
         "the guest agent-3 is adopting",
         "2 learning agents have slot 0",
-        "has slot 7 of 2",
+        "has slot 2 of 2",
         "2 agents teach w1, more than 1",
         "a is ['waiting', 'running']",
         "is ['running'] and not known",
