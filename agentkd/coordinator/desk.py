@@ -265,8 +265,6 @@ class Desk(Generic[Crewed]):
             self._ended = error
         left = [waiting for opened in self._open.values() for waiting in opened.waiting]
         left += [order.waiting for order in self._submitted if order.waiting is not None]
-        self._open.clear()
-        self._submitted.clear()
         with ExitStack() as told:  # each of them, whatever the others make of it
             for waiting in reversed(left):
                 told.callback(waiting.fail, error)
@@ -278,7 +276,7 @@ def desk_with_agents(
     launch: LaunchConfig,
     watcher: Watcher,
     *,
-    is_forgiving: bool = False,
+    is_forgiving: bool,
     on_order: Callable[[Crew, Delivery], None] | None = None,
 ) -> Desk[Crew]:
     """A desk whose tasks agents do, as processes.

@@ -240,15 +240,17 @@ class Dispatcher:
             agent = state.choose(key, free)
             if agent is None:
                 continue
-            teachers = {weights: benches.teaching(state, weights, task.data) for weights in sorted(state.needed(key))}
-            is_ready = all(teachers.values())
+            needed = sorted(state.needed(key))
+            asked = [(weights, benches.teaching(state, weights, task.data)) for weights in needed]
+            teachers: dict[TeacherId, AgentName] = {weights: teacher for weights, teacher in asked if teacher is not None}
+            is_ready = len(teachers) == len(needed)
             if is_ready or (num_prepared < len(free) and state.can_be_taught(key)):
                 benches.reserve(state, key, reserved)
                 actions += benches.have_taught(state, key, reserved)
                 num_prepared += not is_ready
             if is_ready:
                 free.remove(agent)
-                actions.append(self._start(agent, key, {weights: teacher for weights, teacher in teachers.items() if teacher}))
+                actions.append(self._start(agent, key, teachers))
         return actions
 
     def _start_together(self, key: TaskKey, free: list[Member]) -> list[Action]:

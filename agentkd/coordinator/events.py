@@ -77,7 +77,7 @@ class TeachingFailed:
     """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
 
     agent: AgentName
-    retryable: bool = True
+    retryable: bool
 
 
 @dataclass(frozen=True)

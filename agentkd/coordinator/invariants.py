@@ -116,8 +116,8 @@ def _of_teachers(state: State, key: TaskKey, running: Running) -> Iterator[str]:
     pairs = [pair for other in state.running.values() for pair in other.teachers.items()]
     load = Counter(agent for taught, agent in pairs if agent in state.members and state.members[agent].weights == taught)
     for weights, agent in running.teachers.items():
+        # About these data too, or something would be left to be decided.
         able = [m for m in state.members.values() if (m.weights, m.condition) == (weights, Condition.TEACHING)]
-        able = [m for m in able if m.name != agent and (m.is_guest or task.data in m.data)]
         teacher = state.members.get(agent)
         if able and (teacher is None or teacher.weights != weights):
             yield f"{key} learns from {agent}, who does not teach {weights} any more, though {able[0].name} does"

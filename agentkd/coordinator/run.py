@@ -44,7 +44,7 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
     watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
-    with desk_with_agents(folder, slots, experiment.launch, watcher) as desk:
+    with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         _adopt_experiment(experiment, folder, desk.journal)
         planner = Planner(experiment, open_dataset(experiment.data.dataset), desk.journal.get_meta("pretrained"))
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))

@@ -87,10 +87,10 @@ class Underway:
     def activity(self, member: Member, device: str, students: tuple[AgentName, ...]) -> Activity:
         """What an agent is doing now."""
         doing = self._doing.get(member.task)
-        if doing is not None and doing.progress is None:
-            return Activity(member.name, device, doing.label)
-        if doing is not None and doing.progress is not None:
+        if doing is not None:
             p = doing.progress
+            if p is None:
+                return Activity(member.name, device, doing.label)
             return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
         if member.condition is Condition.TEACHING:
             return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")

@@ -10,12 +10,12 @@ KNOWN_QUANTILE = 0.95
 MAX_SCORES = 1_000_000
 
 
-def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """E = -t logsumexp(z / t) for each pixel; low where the network is at home.
+def energy(logits: Tensor) -> Tensor:
+    """E = -logsumexp(z) for each pixel; low where the network is at home.
 
     Shapes: logits [N,K,h,w] or [N,K]; the result has no class axis.
     """
-    return -temperature * torch.logsumexp(logits.float() / temperature, dim=1)
+    return -torch.logsumexp(logits.float(), dim=1)
 
 
 def usual(energies: Tensor) -> tuple[float, float]:

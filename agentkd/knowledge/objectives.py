@@ -75,7 +75,7 @@ class Moment:
         maps = self.maps
         if tuple(maps.shape[-2:]) == tuple(size):
             return maps
-        return F.interpolate(maps[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
+        return F.interpolate(maps[:, None].float(), size=tuple(size))[:, 0].long()
 
 
 class StudentHalf(Protocol):
@@ -283,8 +283,14 @@ def _mean(each: list[Tensor], moment: Moment) -> Tensor:
     """The mean over teachers, by their shares."""
     if len(each) == 1:
         return each[0]
-    shares = torch.tensor(moment.shares or (1.0,) * len(each), dtype=each[0].dtype, device=each[0].device)
-    return (torch.stack(each) * shares).sum() / shares.sum()
+    losses = torch.stack(each)
+    shares = _shares(losses, moment)
+    return (losses * shares).sum() / shares.sum()
+
+
+def _shares(each: Tensor, moment: Moment) -> Tensor:
+    """Of the teachers of whom ``each`` [teachers,...] is; equal ones if the moment has none."""
+    return each.new_tensor(moment.shares) if moment.shares else each.new_ones(len(each))
 
 
 def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau: float, moment: Moment) -> Tensor:
@@ -294,9 +300,8 @@ def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau
     logits = torch.stack([resize(teacher, size) for teacher in teachers])
     each = F.log_softmax(logits / tau, dim=2)
     if moment.class_shares or moment.energies or moment.teacher_of is not None:
-        best = best_teacher(logits, moment)[None, :, None].expand(1, -1, each.shape[2], -1, -1)
-        return each.gather(0, best)[0]
-    shares = torch.tensor(moment.shares or (1.0,) * len(teachers), dtype=each.dtype, device=each.device)
+        return each.take_along_dim(best_teacher(logits, moment)[None, :, None], dim=0)[0]
+    shares = _shares(each, moment)
     return torch.logsumexp(each + (shares / shares.sum()).log().reshape(-1, 1, 1, 1, 1), dim=0)
 
 
@@ -313,8 +318,8 @@ def best_teacher(logits: Tensor, moment: Moment) -> Tensor:
         return torch.einsum("tnkhw,tk->tnhw", logits.softmax(dim=2), shares).argmax(dim=0)
     median, high = logits.new_tensor(moment.energies).T[:, :, None, None, None]
     strange = (-logits.logsumexp(dim=2) - median) / (high - median).clamp(min=EPSILON)
-    tiles = F.avg_pool2d(strange, TILE, ceil_mode=True, count_include_pad=False)
-    return F.interpolate(tiles, scale_factor=TILE, mode="nearest").argmin(dim=0)[:, : logits.shape[3], : logits.shape[4]]
+    tiles = F.avg_pool2d(strange, TILE, ceil_mode=True)
+    return F.interpolate(tiles, scale_factor=TILE).argmin(dim=0)[:, : logits.shape[3], : logits.shape[4]]
 
 
 def _divergence(
@@ -352,12 +357,11 @@ def _masked_mean(values: Tensor, counted: Tensor) -> Tensor:
 
 def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
     a, b = (x - x.mean(dim=dim, keepdim=True) for x in (a, b))
-    return F.cosine_similarity(a, b, dim=dim, eps=EPSILON)
+    return F.cosine_similarity(a, b, dim=dim)
 
 
 def _class_cosines(x: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Cosine of each position [N,h,w] to the mean over the batch of its class's features."""
-    count = int(labels.where(valid, torch.zeros_like(labels)).max()) + 1
-    member = F.one_hot(labels.where(valid, torch.zeros_like(labels)), count).to(x.dtype) * valid[..., None]
-    means = torch.einsum("nchw,nhwk->kc", x, member) / member.sum(dim=(0, 1, 2)).clamp(min=1)[:, None]
-    return F.cosine_similarity(x, torch.einsum("kc,nhwk->nchw", means, member), dim=1, eps=EPSILON)
+    """Cosine of each position [N,h,w] to the mean over the batch of its class's features, which has their sum's direction."""
+    member = F.one_hot(labels.where(valid, torch.zeros_like(labels))).to(x.dtype) * valid[..., None]
+    sums = torch.einsum("nchw,nhwk->kc", x, member)
+    return F.cosine_similarity(x, torch.einsum("kc,nhwk->nchw", sums, member), dim=1)

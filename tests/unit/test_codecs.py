@@ -55,6 +55,10 @@ def test_auto_is_the_shortest_that_keeps_to_its_budget(max_kl: float) -> None:
     assert all(divergence(LOGITS, codec) > max_kl for codec in shorter)
 
 
+def test_auto_loses_nothing_unless_it_is_told_that_it_may() -> None:
+    assert torch.equal(read("logits", write("logits", LOGITS, "auto"), 5), LOGITS)
+
+
 def test_a_flat_image_survives_int8() -> None:
     assert torch.equal(read("logits", write("logits", torch.zeros(1, 3, 2, 2), "int8"), 3), torch.zeros(1, 3, 2, 2))
 
@@ -77,6 +81,31 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
     assert read("logits", {"features": LOGITS}, 5) is None
     with pytest.raises(ConfigError, match="no codec"):
         codecs.check("gzip")
+
+
+def changed(part: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    return write("logits", LOGITS, "top2") | {f"logits.{part}": value}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        changed("indices", torch.full((2, 2, 6, 7), -1)),
+        changed("indices", torch.full((2, 2, 6, 7), 5)),
+        changed("indices", torch.zeros(2, 1, 6, 7, dtype=torch.uint8)),
+        changed("tail", torch.zeros(2, 2, 6, 7)),
+        changed("tail", torch.zeros(1, 1, 6, 7)),
+        {"logits.values": torch.zeros(2, 2, 6), "logits.indices": torch.zeros(2, 2, 6), "logits.tail": torch.zeros(2, 1, 6)},
+        *(
+            {"logits.values": some, "logits.indices": some.byte(), "logits.tail": torch.zeros(2, 1, 6, 7)}
+            for some in (torch.zeros(2, 0, 6, 7), torch.zeros(2, 5, 6, 7), torch.zeros(2, 6, 6, 7))
+        ),
+    ],
+    ids=["below", "beyond", "fewer", "two tails", "one image", "rank", "none", "all", "more"],
+)
+def test_top_classes_that_cannot_be_are_refused(parts: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ContractError, match="the tensors of one codec"):
+        read("logits", parts, 5)
 
 
 def test_every_codec_that_can_be_asked_for_has_its_row() -> None:

@@ -51,6 +51,8 @@ class Scripted:
     def __init__(self) -> None:
         self.happenings: list[Happening] = []
         self.wanted: list[str] = []
+        self.noted: list[tuple[Task, TaskResult]] = []
+        self.num_roused = 0
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +62,8 @@ class Scripted:
     def want(self, tasks: Iterable[tuple[str, Task, str]]) -> None:
         self.wanted += [label for _, _, label in tasks]
 
-    def note(self, task: Task, result: TaskResult) -> None: ...
+    def note(self, task: Task, result: TaskResult) -> None:
+        self.noted.append((task, result))
 
     def turn(self) -> list[Finished]:
         now, self.happenings = self.happenings, []
@@ -80,7 +83,8 @@ class Scripted:
     def activities(self) -> tuple[Activity, ...]:
         return ()
 
-    def rouse(self) -> None: ...
+    def rouse(self) -> None:
+        self.num_roused += 1
 
 
 @pytest.fixture
@@ -117,6 +121,43 @@ def test_what_is_recorded_is_answered_without_any_agent(folder: RunFolder, crew:
         assert desk.activities() == () and desk.turn() == []
     with Journal(folder.journal, read_only=True) as journal:
         assert len(journal.sittings()) == 1, "nobody worked in the second one"
+
+
+def test_who_does_the_tasks_knows_of_all_that_is_recorded_now_or_before(folder: RunFolder, crew: Scripted) -> None:
+    with Journal(folder.journal) as journal:
+        journal.commit(Record(work(1), GOOD, "agent-1", 1))
+    with Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1), order(2), order(3)])
+        assert [done.label for done in desk.turn()] == ["task 1"] and crew.wanted == ["task 2", "task 3"]
+        crew.happenings += [finished(2), finished(3, BAD)]
+        desk.turn()
+    assert crew.noted == [(work(1), GOOD), (work(2), GOOD)]
+
+
+def test_who_waits_for_news_is_roused_by_an_order_and_when_the_desk_is_closed(folder: RunFolder, crew: Scripted) -> None:
+    with Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1)])
+        desk.turn()
+        assert crew.num_roused == 0, "nobody was there yet"
+        desk.submit([order(2)])
+        assert crew.num_roused == 1
+        desk.close()
+        assert crew.num_roused == 2
+
+
+def test_a_task_that_failed_and_is_ordered_again_is_told_and_recorded_as_the_new_order_says(
+    folder: RunFolder, crew: Scripted
+) -> None:
+    again = Lesson()
+    with Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1)])
+        crew.happenings.append(finished(1, BAD))
+        desk.turn()
+        desk.submit([Order(work(1), "once more", again, keeps_failure=True)])
+        crew.happenings.append(finished(1, BAD))
+        assert desk.turn() == [Done(work(1), "once more", BAD, 2)]
+        assert again._events.get_nowait() == crew.progress(work(1).key)
+        assert [record.label for record in desk.journal.records()] == ["once more"]
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -250,6 +291,7 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
 def test_who_waits_for_a_community_goes_on_when_it_is_closed(tmp_path: Path) -> None:
     host = Host(RunFolder(tmp_path), (), LaunchConfig(), Silent())
     host.start()
+    assert host.agents.activities() == (), "they are there, and nobody has begun"
     gone_on = threading.Event()
     waiting = threading.Thread(target=lambda: (host.wait(), gone_on.set()), daemon=True)
     waiting.start()

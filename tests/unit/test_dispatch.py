@@ -225,6 +225,71 @@ def test_a_task_that_was_given_up_can_be_wanted_again_with_a_later_attempt() -> 
     assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]
 
 
+def test_attempts_that_were_not_made_do_not_count_when_a_task_is_wanted_again() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)}, max_attempts=1)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(TeachingFailed("agent-2", retryable=False)) == [GiveUp("a", untaught="w1")]
+    dispatcher.want([("a", task(TEACHER))])
+    assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
+    assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [GiveUp("a")]
+
+
+def test_an_agent_teaches_about_other_data_once_it_was_told_of_them() -> None:
+    elsewhere = DataSource(spec="elsewhere", content_digest="e")
+    lesson = Distill(architecture=ARCHITECTURE, data=elsewhere, teachers=(TEACHER,), distillation=Distillation())
+    dispatcher = with_agents(2, {"a": task(TEACHER), "b": lesson})
+    for event in (Joined("agent-1"), Joined("agent-2"), Joined("agent-3")):
+        dispatcher.handle(event)
+    assert dispatcher.handle(Ready("agent-3", "w1")) == [
+        Start("agent-1", "a", 1, (("w1", "agent-3"),)),
+        Teach("agent-3", TEACHER, elsewhere),
+    ]
+    assert dispatcher.handle(Ready("agent-3", "w1")) == [Start("agent-2", "b", 1, (("w1", "agent-3"),))]
+
+
+def test_one_teacher_is_started_for_weights_that_lack_one_whatever_others_are_taught() -> None:
+    dispatcher = Dispatcher(3)
+    dispatcher.want([("a", task(TEACHER))])
+    for event in (Joined("agent-1"), Joined("agent-2"), Ready("agent-2", "w1")):
+        dispatcher.handle(event)
+    dispatcher.want([("b", task(OTHER))])
+    assert dispatcher.handle(Joined("agent-3")) == [Launch("agent-4", "teaching", 1)]
+
+
+def test_who_learned_what_a_guest_taught_before_is_no_student_of_it_any_more() -> None:
+    lessons = {key: task(TeacherReference(architecture=None, weights=weights)) for key, weights in (("a", "w8"), ("b", "w9"))}
+    dispatcher = with_agents(2, lessons)
+    for event in (Joined("agent-1"), Joined("agent-2"), Arrived("tim", learns=False, teaches="w8")):
+        dispatcher.handle(event)
+    assert dispatcher.handle(Arrived("tim", learns=False, teaches="w9")) == [Start("agent-2", "b", 1, (("w9", "tim"),))]
+    assert dispatcher.handle(Arrived("ann", learns=False, teaches="w9")) == []
+    dispatcher.check()
+
+
+def test_a_teacher_beside_a_lost_student_does_not_take_its_place() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)})
+    assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
+    assert dispatcher.handle(Lost("agent-1")) == [Launch("agent-3", "learning", 0)]
+
+
+def test_who_is_ready_to_teach_in_an_ensemble_is_not_taken_for_another_teacher_of_it() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER, OTHER)})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(Ready("agent-2", "w1")) == []
+    assert dispatcher.handle(Joined("agent-3")) == [Teach("agent-3", OTHER, DATA)]
+
+
+def test_while_somebody_adopts_what_nobody_needs_any_more_no_other_is_started_beside_it() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER), "b": task(OTHER)})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.spare({"a": frozenset({"w1"})}) == [Start("agent-1", "a", 1)]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a")]
+    assert dispatcher.handle(Ready("agent-2", "w1")) == [Teach("agent-2", OTHER, DATA)]
+
+
 def cohort() -> dict[str, Task]:
     """Two students that teach each other, by digest."""
     first = Mutual(
@@ -372,6 +437,22 @@ def test_the_rest_of_a_cohort_does_not_wait_for_those_accepted_in_an_earlier_ses
     assert dispatcher.handle(Ended("agent-1", b, 1)) == [Accept(b)]
 
 
+def test_of_a_cohort_of_which_somebody_is_done_the_rest_is_given_up_together() -> None:
+    partners = sorted(
+        (Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=seed) for seed in (2, 3)), key=lambda one: one.digest
+    )
+    first = Mutual(architecture=ARCHITECTURE, data=DATA, seed=1, distillation=Distillation(), partners=tuple(partners))
+    _, third = first.partner_tasks()
+    dispatcher = with_agents(2, {first.key: first, third.key: third}, max_attempts=1)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Lost("agent-1"))[:3] == [
+        GiveUp(first.key),
+        Cancel("agent-2", third.key, 1),
+        GiveUp(third.key, because=first.key),
+    ]
+
+
 def test_a_cohort_for_which_there_are_too_few_agents_lets_others_pass() -> None:
     dispatcher = with_agents(1, {**cohort(), "later": task()})
     assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "later", 1)]
@@ -445,8 +526,8 @@ def test_weights_that_could_not_be_adopted_are_tried_again_at_once_and_their_stu
     assert dispatcher.state.running.keys() == {"b"}
     dispatcher.handle(Joined("agent-2"))
     assert dispatcher.handle(Ended("agent-1", "b", 1)) == [Accept("b"), Teach("agent-2", TEACHER, DATA)]
-    assert dispatcher.handle(TeachingFailed("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
-    assert dispatcher.handle(TeachingFailed("agent-2")) == [GiveUp("a", untaught="w1")]
+    assert dispatcher.handle(TeachingFailed("agent-2", retryable=True)) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(TeachingFailed("agent-2", retryable=True)) == [GiveUp("a", untaught="w1")]
     assert dispatcher.want([("a", task(TEACHER))]) == [Teach("agent-2", TEACHER, DATA)], "who wants it again tries again"
     assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
 
@@ -516,6 +597,12 @@ def test_a_story_can_be_read_and_told_again() -> None:
     assert again.handle(Ready("agent-2", "w1")) == dispatcher.handle(Ready("agent-2", "w1")) != []
 
 
+def test_a_story_tells_of_what_need_not_be_taught() -> None:
+    dispatcher = Dispatcher(0)
+    dispatcher.spare({"k" * 64: frozenset({"w" * 64})})
+    assert str(dispatcher.story()) == f"Spared(({'k' * 12}: ({'w' * 12}))) -> nothing"
+
+
 def test_of_a_long_story_the_beginning_is_forgotten_and_the_rest_can_still_be_told_again() -> None:
     dispatcher = Dispatcher(0)
     for number in range(3 * CHAPTER):
@@ -546,8 +633,8 @@ def corrupt(state: State, what: str) -> None:
         state.members["agent-3"].slot, state.members["agent-3"].condition = GUEST_SLOT, Condition.ADOPTING
     elif what == "2 learning agents have slot 0":
         state.members["agent-2"].slot = 0
-    elif what == "has slot 7 of 2":
-        member.slot = 7
+    elif what == "has slot 2 of 2":
+        member.slot = 2
     elif what == "2 agents teach w1, more than 1":
         state.members["copy"] = replace(state.members["agent-3"], name="copy")
     elif what == "a is ['waiting', 'running']":
@@ -564,6 +651,8 @@ def corrupt(state: State, what: str) -> None:
         del state.members["agent-1"]
     elif what == "a runs in attempt 1 after 2 attempts":
         state.attempts["a"] = 2
+    elif what == "a runs in attempt 1 after 0 attempts, of which 0 do not count":
+        del state.attempts["a"]
     elif what == "which it does not name":
         running.teachers["w2"] = "agent-3"
     elif what == "who does not teach w1 any more":
@@ -601,7 +690,7 @@ def corrupt(state: State, what: str) -> None:
         "about 0 datasets",
         "the guest agent-3 is adopting",
         "2 learning agents have slot 0",
-        "has slot 7 of 2",
+        "has slot 2 of 2",
         "2 agents teach w1, more than 1",
         "a is ['waiting', 'running']",
         "is ['running'] and not known",
@@ -610,6 +699,7 @@ def corrupt(state: State, what: str) -> None:
         "so has everybody whom it waits for",
         "who is gone",
         "a runs in attempt 1 after 2 attempts",
+        "a runs in attempt 1 after 0 attempts, of which 0 do not count",
         "which it does not name",
         "who does not teach w1 any more",
         "who has 2 students",

@@ -1,5 +1,6 @@
 """What an agent decides by itself, what is kept of what it knew, and data made of other data."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from agentkd.community.handles import AgentHandle
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
-from agentkd.knowledge.energy import usual
+from agentkd.knowledge.energy import energy, known_fraction, usual
 from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_targets
 from agentkd.networks.families import resolve
 from agentkd.objectives import Boundary, Dist, SoftTargets
@@ -200,6 +201,24 @@ def test_who_knows_best_teaches_by_class_by_tile_or_by_image() -> None:
     assert (by_tile[:, :, :TILE] == 0).all() and (by_tile[:, :, TILE:] == 1).all()
     edge = best_teacher(sees[..., : TILE // 2, : TILE + 3], Moment(labels, 255, energies=((-5.0, -4.0), (-6.0, -3.0))))
     assert edge.shape == (1, TILE // 2, TILE + 3) and (edge[:, :, TILE:] == 1).all(), "a tile may end with the image"
+
+
+@pytest.mark.parametrize(("energies", "best"), [((-9.0, -1.96), 1), ((-9.8, -1.98), 0)])
+def test_who_is_at_home_in_a_tile_is_told_by_what_is_usual_for_each_teacher(energies: tuple[float, float], best: int) -> None:
+    """The one meets -10 to -8 in what it knows, the other -2 to -1.9."""
+    sees = logits(*([-energy - math.log(2)] * 2 for energy in energies))
+    labels = torch.zeros(1, TILE, 2 * TILE, dtype=torch.long)
+    assert (best_teacher(sees, Moment(labels, 255, energies=((-10.0, -8.0), (-2.0, -1.9)))) == best).all()
+
+
+def test_a_pixel_at_the_very_threshold_is_known() -> None:
+    assert known_fraction(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), 2.0) == 0.75
+
+
+def test_the_energy_of_a_pixel_is_that_of_all_its_classes() -> None:
+    assert torch.allclose(
+        energy(torch.tensor([[2.0, 2.0], [0.0, 3.0]])), -torch.tensor([2 + math.log(2), math.log(1 + math.e**3)])
+    )
 
 
 def test_each_image_is_taught_by_the_teacher_of_its_part() -> None:

@@ -114,6 +114,17 @@ def test_standardized_logits_forget_scale_and_shift_over_the_classes() -> None:
     )
 
 
+def test_standardized_logits_that_hardly_differ_far_from_zero_are_told_apart() -> None:
+    near, far = (shift + 2.0**-13 * one(-1, 0, 1).float() for shift in (0, 1024))
+    found = [by_hand(SoftTargets(standardize=True), shifted, one(1, 2, 5), LABEL) for shifted in (near, far)]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_features_that_are_the_same_everywhere_have_nothing_to_teach() -> None:
+    flat = torch.ones(1, 2, 1, 4, dtype=torch.float64)
+    assert by_hand(Features({"s": "t"}), flat, 3 * flat, torch.zeros(1, 1, 4, dtype=torch.long)) == 0
+
+
 def test_dkd_by_hand() -> None:
     """Teacher 1/2, 1/4, 1/4 and student 1/4, 1/2, 1/4; the target is class 0."""
     teacher, student = one(math.log(2), 0, 0), one(0, math.log(2), 0)
@@ -217,6 +228,25 @@ def test_several_teachers_average_probabilities_by_their_shares() -> None:
         assert abs(float(found)) < 1e-9
 
 
+@pytest.mark.parametrize("shares", [(), (1.0, 3.0)])
+@pytest.mark.parametrize("name", ["channel logits", "channel features", "features", "attention", "ifvd"])
+def test_of_several_teachers_the_losses_are_averaged_by_their_shares(name: str, shares: tuple[float, ...]) -> None:
+    student, teachers = outputs(1, "s"), [taught(ALL[name], outputs(seed, "t")) for seed in (2, 3)]
+    first, second = (objectives.loss(ALL[name], student, [teacher], Moment(labels(), IGNORE)) for teacher in teachers)
+    of_both = objectives.loss(ALL[name], student, teachers, Moment(labels(), IGNORE, shares=shares))
+    assert torch.allclose(of_both, (first + 3 * second) / 4 if shares else (first + second) / 2)
+
+
+@EVERY
+def test_where_no_pixel_counts_the_loss_and_its_gradient_are_zero(objective: Objective) -> None:
+    student, teacher = outputs(1, "s"), outputs(2, "t")
+    leaves = [tensor.requires_grad_() for tensor in student.values()]
+    found = value(objective, student, teacher, torch.full((2, 4, 4), IGNORE))
+    assert found == 0
+    gradients = torch.autograd.grad(found, leaves, allow_unused=True)
+    assert all(gradient is None or not gradient.any() for gradient in gradients)
+
+
 def test_classification_is_dense_prediction_of_one_pixel() -> None:
     student, teacher = torch.randn(2, K), torch.randn(2, K)
     sent = {"logits": payloads.reduce(Payload(), {"logits": teacher})}
@@ -241,8 +271,8 @@ def test_a_users_own_objective_is_a_class_with_a_loss() -> None:
     objective = Own(path=f"{__name__}:MyOwn", settings={"power": 2.0})
     student, teacher = outputs(1, "s"), outputs(2, "t")
     assert torch.allclose(value(objective, student, teacher), F.mse_loss(student["logits"], teacher["logits"]))
-    for path in ("nowhere:At", f"{__name__}:K"):
-        with pytest.raises(ConfigError):
+    for path, text in (("nowhere:At", "nowhere"), (f"{__name__}:K", "not callable"), ("builtins:dict", "has no method loss")):
+        with pytest.raises(ConfigError, match=text):
             objectives.load_own(Own(path=path))
 
 

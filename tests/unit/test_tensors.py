@@ -23,7 +23,7 @@ def test_our_safetensors_bytes_are_those_of_the_library_and_come_back_equal(data
     names = st.text("abcxyz0189._", min_size=1, max_size=8)
     described = data.draw(st.dictionaries(names, st.tuples(dtypes, shapes), max_size=8))
     made = {name: (torch.randn(shape) * 3).to(dtype) for name, (dtype, shape) in described.items()}
-    metadata = data.draw(st.none() | st.just({"kind": "weights", "n": 1}))
+    metadata = data.draw(st.none() | st.just({"kind": "weights", "n": 1, "of": "Zürich"}))
     told = {tensors.METADATA_KEY: canonical.encode(metadata).decode()} if metadata else None
     encoded = tensors.encode(made, metadata)
     assert encoded == save(made, metadata=told)
@@ -59,6 +59,7 @@ ONE, NAN = struct.pack("<f", 1.0), struct.pack("<f", float("nan"))
     ("data", "text"),
     [
         (b"\0" * 7, "shorter than"),
+        (b"\0" * 8, "malformed"),
         (raw({}, size=1), "malformed"),
         (raw({}, size=3), "over its limit or not there"),
         (raw(b"{" * 9), "malformed"),
@@ -105,6 +106,19 @@ def test_what_is_just_within_the_limits_is_read(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tensors, "MAX_HEADER_BYTES", len(json.dumps(two)) - 1)
     with pytest.raises(RemoteProtocolError, match="over its limit"):
         tensors.decode(data)
+
+
+def test_the_limits_are_those_of_the_protocol() -> None:
+    mebibyte, many = 1024 * 1024, {str(number): entry("U8", (0,), (0, 0)) for number in range(16_384)}
+    assert tensors.decode(raw(b"{}".ljust(mebibyte))) == {}
+    with pytest.raises(RemoteProtocolError, match="over its limit"):
+        tensors.decode(raw(b"{}".ljust(mebibyte + 1)))
+    compact = [
+        json.dumps(header, separators=(",", ":")).encode() for header in (many, many | {"more": entry("U8", (0,), (0, 0))})
+    ]
+    assert len(tensors.decode(raw(compact[0]))) == 16_384
+    with pytest.raises(RemoteProtocolError, match="16385 tensors"):
+        tensors.decode(raw(compact[1]))
 
 
 def test_tensors_match_by_names_shapes_and_number_types() -> None:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from agentkd.errors import ConfigError
+from agentkd.knowledge.weights import encode_weights, inherit_weights
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.networks.weights import import_weights, read_checkpoint
@@ -32,6 +33,17 @@ def test_a_head_with_other_classes_is_left_as_it_was_and_named() -> None:
         f"{head}.conv2.{kind}" for head in ("seghead_p", "final_layer") for kind in ("weight", "bias")
     }
     assert "another number of classes?" in str(report)
+
+
+def test_what_has_another_name_or_shape_is_not_inherited() -> None:
+    architecture = resolve("pidnet_s", 19, SMALL)
+    theirs, ours = build(architecture, seed=1), build(resolve("pidnet_s", 5, SMALL), seed=2)
+    given, before = theirs.state_dict(), {name: value.clone() for name, value in ours.state_dict().items()}
+    fitting = {name for name, value in given.items() if before[name].shape == value.shape}
+    assert inherit_weights(ours, encode_weights(architecture, given | {"somewhere.else": torch.zeros(1)})) == len(fitting)
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, given[name] if name in fitting else before[name]), name
+    assert 0 < len(fitting) < len(before)
 
 
 def test_an_imagenet_resnet18_is_found_to_be_the_context_path(tmp_path: Path) -> None:
