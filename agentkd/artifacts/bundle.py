@@ -4,6 +4,7 @@ Entries are sorted, stored as they are and carry no times, so a bundle has exact
 memory and compares, besides looking at every digest: there is no byte that can be changed unseen.
 """
 
+import contextlib
 import io
 import shutil
 import tempfile
@@ -52,7 +53,8 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
         size = part.stat().st_size
         part.replace(out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise StorageError(out, error.strerror or str(error)) from error
     return Written(len(files) + 1, size, digest)
 
@@ -116,7 +118,8 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
     names = [info.filename for info in infos]
     if len(infos) > MAX_FILES or len(set(names)) < len(names) or MANIFEST not in names:
         return [Finding(MANIFEST, "is missing, or there are too many files, or one of them twice")]
-    unsafe = [name for name in names if not _is_safe(name)]
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    unsafe = [name for name in names if name in folders or not _is_safe(name)]
     packed = [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]
     if unsafe or packed:
         return [Finding(repr((unsafe + packed)[0][:100]), "is not a name, or not packed, as in a bundle")]

@@ -360,3 +360,18 @@ def test_four_characters_of_a_digest_are_enough_and_three_are_not(finished: RunF
         assert history.find(key[:4]) is record
         with pytest.raises(ConfigError, match="at least 4 characters"):
             history.find(key[:3])
+
+
+@pytest.mark.parametrize("names", [(".",), ("a", "a/b")])
+def test_a_name_that_is_also_a_folder_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write_zip(dict.fromkeys(names, b"x"), tmp_path / "odd.zip")
+    (problem,) = verify_bundle(tmp_path / "odd.zip").problems
+    assert problem.place == repr(names[0]) and "is not a name" in problem.text
+
+
+def test_a_bundle_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    for out in (tmp_path / "run.zip", tmp_path / "file" / "run.zip", tmp_path / "new" / "run.zip"):
+        with pytest.raises(StorageError, match=r"run\.zip"):
+            write_zip({"a": tmp_path / "gone"} if out.parent != tmp_path / "file" else {}, out)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
