@@ -280,3 +280,11 @@ def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) ->
         pass
     with Store(tmp_path / "new" / "store").incoming("ab" * 32) as part:
         assert part.size_bytes == 0, "where there is no folder yet it is made"
+
+
+@pytest.mark.parametrize("name", ["run #1", "100%25", "what?mode=rw"])
+def test_a_run_folder_may_have_any_name(tmp_path, name: str) -> None:
+    with Journal(tmp_path / name / "journal.sqlite") as journal:
+        journal.commit(record(1))
+    with Journal(tmp_path / name / "journal.sqlite", read_only=True) as journal:
+        assert [r.task.seed for r in journal.records()] == [1]
