@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.run_folder import RunFolder
@@ -23,7 +23,6 @@ from agentkd.names import Digest
 MANIFEST = "manifest-sha256.txt"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644 << 16
-CHUNK_BYTES = 1 << 20
 MAX_FILES = 1_000_000
 
 
@@ -129,8 +128,8 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
     for name in names:
         if name == MANIFEST:
             continue
-        with archive.open(name) as file:
-            actual = _digest(file)
+        with cast(zipfile.ZipExtFile, archive.open(name)) as file:
+            actual = canonical.digest_file(file)
         if name not in listed:
             problems.append(Finding(name, "is not in the manifest"))
         elif listed[name] != actual:
@@ -140,7 +139,7 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
 
 def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
     """Whether the bundle, written again from its files, is the same to the byte."""
-    files = {name: archive.read(name) if name == MANIFEST else _Entry(archive, name) for name in archive.namelist()}
+    files = {name: _Entry(archive, name) for name in archive.namelist()}
     comparing = _Comparing(stream)
     _write_files(files, comparing)
     end = stream.seek(0, io.SEEK_END)
@@ -152,7 +151,7 @@ def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
 
 def _is_safe(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(name) and name == str(path) and not path.is_absolute() and ".." not in path.parts and name.isprintable()
+    return name == str(path) and not path.is_absolute() and ".." not in path.parts and name.isprintable()
 
 
 def _write_entries(files: Mapping[str, Path | bytes], stream: "_Sink") -> None:
@@ -178,15 +177,7 @@ def _write_files(files: "Mapping[str, Path | bytes | _Entry]", stream: "_Sink") 
                 continue
             info.file_size = content.stat().st_size if isinstance(content, Path) else content.size_bytes
             with content.open("rb") as source, archive.open(info, "w") as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    target.write(chunk)
-
-
-def _digest(file: IO[bytes]) -> Digest:
-    made = canonical.new_digest()
-    while chunk := file.read(CHUNK_BYTES):
-        made.update(chunk)
-    return Digest(made.hexdigest())
+                shutil.copyfileobj(source, target)
 
 
 class _Entry:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
@@ -150,7 +150,7 @@ class Journal:
         with self._writing():
             if not self._sitting:
                 cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (self._provenance,))
-            sitting = self._sitting or cursor.lastrowid or 0
+            sitting = self._sitting or cast(int, cursor.lastrowid)
             for record in new:
                 self._insert(record, sitting)
         self._sitting = sitting
