@@ -1,6 +1,7 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -426,3 +427,11 @@ def test_a_journal_that_is_damaged_while_it_is_open_is_found_to_be(tmp_path) -> 
     with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
         os.truncate(journal.path, 4096)
         assert journal.check() == ["database disk image is malformed"]
+
+
+def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "run.md").read_text(encoding="utf-8")
+    table = guide.partition("| in the run folder | |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
+    assert len(told) == 8 and told <= paths

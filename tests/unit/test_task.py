@@ -195,7 +195,9 @@ def test_a_request_says_the_key_of_its_task() -> None:
 
 def test_an_exchange_and_a_result_of_which_nothing_is_told_are_nothing() -> None:
     assert not any(ExchangeSummary().model_dump().values())
-    assert not any(TaskResult(status=Status.FAILED).model_dump(exclude={"status"}).values())
+    nothing = TaskResult(status=Status.FAILED)
+    assert not any(nothing.model_dump(exclude={"status"}).values()) and nothing.artifacts == ()
+    assert nothing.replace(exchange=ExchangeSummary()).artifacts == ()
 
 
 @pytest.mark.parametrize(
