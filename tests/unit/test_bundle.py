@@ -519,3 +519,50 @@ def test_a_network_with_many_settings_is_described_in_one_line(finished: RunFold
     network = Architecture(family="unet", num_classes=5, settings={f"setting_{n:02}": n for n in range(40)})
     record = Record(Train(architecture=network, data=source()), TaskResult(status=Status.COMPLETED, weights="1" * 64), "a", 1)
     assert len(describe(trace_back("1111", History([record])))[1]) == 160
+
+
+def test_weights_that_were_given_are_no_garbage_and_pictures_and_losses_can_be_spared(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    folder = copy(finished, tmp_path / "run")
+    given, trace, pictures = map(folder.store.put, (b"given", b"losses", b"class maps"))
+    result = TaskResult(status=Status.COMPLETED, trace=trace, predictions=pictures)
+    with Journal(folder.journal) as journal:
+        journal.set_meta("pretrained", {"unet": given})
+        journal.commit(Record(Train(architecture=NETWORK, data=source(), seed=9), result, "agent-1", 1))
+    (folder.store.place / "ab").mkdir(exist_ok=True)
+    (folder.store.place / "ab" / f"{given}.incoming").write_bytes(b"half")
+    found = find_garbage(folder)
+    assert [path.suffix for path in found.unreferenced] == [".incoming"] and found.size_bytes == 4
+    assert [(one.what.split()[0], [path.stem for path in one.files]) for one in found.sparable[1:]] == [
+        ("class", [pictures]),
+        ("losses", [trace]),
+    ]
+    assert found.told and found.sparable[0] is found.told
+    assert [one.what.split()[0] for one in replace(found, told=None).sparable] == ["class", "losses"]
+
+
+def test_experiments_are_compared_setting_by_setting_and_tasks_without_a_label_by_their_kind(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / name) for name in "ab"]
+    both = Train(architecture=NETWORK, data=source())
+    for seed, folder in enumerate(runs, 1):
+        with Journal(folder.journal) as journal:
+            journal.set_meta("experiment", {"seed": seed, "search": {"trials": 3}})
+            for task in (both, both.replace(seed=seed)):
+                journal.commit(Record(task, TaskResult(status=Status.COMPLETED, weights="w", miou=seed / 10), "agent-1", 1))
+    found = compare(*runs)
+    assert found.configuration == (("seed", 1, 2),) and found.environment == ()
+    assert [(one.label, one.is_identical) for one in found.same] == [("train", True)]
+    assert found.only == ((("train", 0.1),), (("train", 0.2),))
+
+
+def test_a_beginning_that_two_tasks_have_in_common_is_counted() -> None:
+    train = Train(architecture=NETWORK, data=source())
+    records = [
+        Record(train.replace(seed=seed), TaskResult(status=Status.COMPLETED, weights=f"1111{seed}"), "a", 1) for seed in (1, 2)
+    ]
+    with pytest.raises(ConfigError, match="2 tasks begin so"):
+        History(records).find("1111")
+    assert History(records).find("11112") is records[1]
+    with pytest.raises(ConfigError, match="no task, and nothing that one made, begins so"):
+        History(records).find("11113")

@@ -379,3 +379,13 @@ def test_a_familys_own_ranges_are_searched_beside_the_experiments_and_begin_as_p
     recipe = {"recipe.learning_rate": 0.05}
     assert first["tiny_networks:tiny"][0].values == {"architecture.width": 12, "recipe.momentum": 0.9} | recipe
     assert first["tiny_networks:other"][0].values == {"architecture.width": 16} | recipe
+
+
+def test_a_task_that_two_trials_are_is_wanted_once() -> None:
+    """One width and one learning rate: after the published trial all are the same."""
+    search = EXPERIMENT["search"] | {"recipe_space": {}}
+    families = {"tiny_networks:tiny": {"space": {"width": [8]}}}
+    outlooks = list(play(planner(search=search, families=families)))
+    assert outlooks[-1].is_finished and all(len({s.key for s in o.steps}) == len(o.steps) for o in outlooks)
+    (keys,) = outlooks[-1].trial_keys.values()
+    assert keys[0] != keys[1] == keys[2]
