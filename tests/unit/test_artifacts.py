@@ -384,6 +384,10 @@ def test_no_file_is_left_open_by_who_is_refused_or_looks(tmp_path) -> None:
             with pytest.raises(StorageError, match="is receiving it"), folder.store.incoming("ab" * 32):
                 pass
             folder.store.put(b"knowledge")
+        journals = [Journal(folder.journal, read_only=read_only) for read_only in (False, True)]
+        for journal in journals:
+            with journal:
+                assert list(journal.records()) == []
         assert psutil.Process().num_fds() == before
     assert not RunLock(folder).is_held and psutil.Process().num_fds() == before - 2
 

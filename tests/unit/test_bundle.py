@@ -174,7 +174,10 @@ def test_what_is_wrong_in_a_run_folder_is_named(finished: RunFolder, tmp_path: P
     (stray.store.place / "ab").mkdir(exist_ok=True)
     (stray.store.place / "ab" / "left.incoming").write_bytes(b"half")
     (stray.store.place / "ab" / f"{'cd' * 32}.safetensors").write_bytes(b"x")
-    assert "not named as an artifact" in verify(stray).problems[0].text and "interrupted transfer" in verify(stray).notes[0]
+    (stray.store.place / "zz").mkdir()
+    (stray.store.place / "zz" / "zz.safetensors").write_bytes(b"x")
+    assert ["not named as an artifact" in problem.text for problem in verify(stray).problems] == [True, True]
+    assert "interrupted transfer" in verify(stray).notes[0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +16,9 @@ from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
+from agentkd.search import study
+from agentkd.search.space import Space, Values
+from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
 
 Outcome = Callable[[PlannedTask], TaskResult]
@@ -389,3 +393,16 @@ def test_a_task_that_two_trials_are_is_wanted_once() -> None:
     assert outlooks[-1].is_finished and all(len({s.key for s in o.steps}) == len(o.steps) for o in outlooks)
     (keys,) = outlooks[-1].trial_keys.values()
     assert keys[0] != keys[1] == keys[2]
+
+
+def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[int, tuple[list[int], list[int]]] = {}
+
+    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, seed: int) -> Values:
+        assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
+        told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
+        return study.suggest(space, seen, pending, number=number, seed=seed)
+
+    monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
+    search_of(invented, trials=5, lag=3, patience=0)
+    assert told == {1: ([], [0]), 2: ([], [0, 1]), 3: ([0], [1, 2]), 4: ([0, 1], [2, 3])}

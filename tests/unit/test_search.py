@@ -249,3 +249,16 @@ def test_a_hyperparameter_that_no_recipe_has_is_refused_by_name() -> None:
     assert SearchConfig(recipe_space={"momentum": Choices(values=(0.8,))}).recipe_space.keys() == {"momentum"}
     with pytest.raises(ValidationError, match=r"'speed' is not a field of the recipe; known: .*momentum"):
         SearchConfig(recipe_space={"speed": Choices(values=(1,)), "momentum": Choices(values=(0.8,))})
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_of_which_nothing_is_told_has_no_score_and_keeps_to_its_limits(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    write_view(url, "s", SPACE, [Trial(0, {}, TrialOutcome.COMPLETED)])
+    (found,) = optuna.load_study(study_name="s", storage=url).trials
+    assert (found.value, found.constraints) == (0.0, {"size": 0.0})
+
+
+def test_a_search_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    suggest(SPACE, [trial(0)], [], number=1, seed=1)
+    assert capfd.readouterr() == ("", "")
