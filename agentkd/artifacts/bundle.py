@@ -21,7 +21,6 @@ from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
-EPOCH = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644 << 16
 MAX_FILES = 1_000_000
 
@@ -169,7 +168,7 @@ def _write_entries(files: Mapping[str, Path | bytes], stream: "_Sink") -> None:
 def _write_files(files: "Mapping[str, Path | bytes | _Entry]", stream: "_Sink") -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for name in sorted(files):
-            info = zipfile.ZipInfo(name, EPOCH)
+            info = zipfile.ZipInfo(name)
             info.external_attr, info.create_system = MODE, 3
             content = files[name]
             if isinstance(content, bytes):
@@ -207,8 +206,7 @@ class _Writing:
     def write(self, data: bytes) -> int:
         return self._stream.write(data)
 
-    def flush(self) -> None:
-        self._stream.flush()
+    def flush(self) -> None: ...
 
 
 class _Comparing:

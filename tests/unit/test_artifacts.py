@@ -1,5 +1,6 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -286,9 +287,9 @@ def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["run #1", "100%25", "what?mode=rw"])
 def test_a_run_folder_may_have_any_name(tmp_path, name: str) -> None:
-    with Journal(tmp_path / name / "journal.sqlite") as journal:
+    with Journal(tmp_path / "new" / name / "journal.sqlite") as journal:
         journal.commit(record(1))
-    with Journal(tmp_path / name / "journal.sqlite", read_only=True) as journal:
+    with Journal(tmp_path / "new" / name / "journal.sqlite", read_only=True) as journal:
         assert [r.task.seed for r in journal.records()] == [1]
 
 
@@ -439,3 +440,14 @@ def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
     told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
     assert len(told) == 8 and told <= paths
+
+
+def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:
+    dump = Path(__file__).parents[1] / "golden" / "journal" / "version_2.sql"
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as connection:
+        connection.executescript(dump.read_text(encoding="utf-8"))
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
+        (row,) = journal.rows()
+        assert row.record == replace(record(1), label="a training") and row.record.at == "2026-01-01T00:00:00Z"
+        assert row.digest == row.expected_digest("", canonical.encode(journal.sittings()[row.sitting]).decode())
+        assert journal.asks() == {"unet": {0: ()}} and journal.check() == []

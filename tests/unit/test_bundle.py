@@ -422,6 +422,7 @@ def test_a_manifest_says_what_is_there_each_file_once_and_its_digest(tmp_path: P
     assert problems(("a", b"1"), ("b", b"2"), listed) == ["b: is not in the manifest"]
     assert problems(listed) == ["a: is in the manifest and not in the bundle"]
     assert "a: is damaged: the manifest says" in problems(("a", b"2"), listed)[0]
+    assert "a: is damaged" in problems(listed, ("a", b"2"))[0]
     assert "bundle itself" in problems(("a", b"1"), listed)[0], "the files are as listed, and nothing else is as in a bundle"
     monkeypatch.setattr(bundle, "MAX_FILES", 2)
     assert "bundle itself" in problems(("a", b"1"), listed)[0]
@@ -569,3 +570,19 @@ def test_a_beginning_that_two_tasks_have_in_common_is_counted() -> None:
     assert History(records).find("11112") is records[1]
     with pytest.raises(ConfigError, match="no task, and nothing that one made, begins so"):
         History(records).find("11113")
+
+
+def test_a_bundle_whose_files_are_packed_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"1" * 100)
+        archive.writestr("manifest-sha256.txt", b"")
+    (problem,) = verify_bundle(tmp_path / "packed.zip").problems
+    assert problem.place == "'a'" and "not packed, as in a bundle" in problem.text
+
+
+def test_a_byte_that_belongs_to_no_file_is_named_by_where_it_stands(packed: Path, tmp_path: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    at = data.rindex(b"PK\x01\x02") + 38  # the last file's mode
+    data[at] ^= 1
+    (tmp_path / "changed.zip").write_bytes(data)
+    assert [problem.place for problem in verify_bundle(tmp_path / "changed.zip").problems] == [f"byte {at}"]

@@ -262,3 +262,16 @@ def test_a_trial_of_which_nothing_is_told_has_no_score_and_keeps_to_its_limits(t
 def test_a_search_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
     suggest(SPACE, [trial(0)], [], number=1, seed=1)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_ends_of_a_range_are_in_it_and_nothing_beyond(tmp_path) -> None:
+    space, url = {"recipe.momentum": Range(low=0.5, high=0.75)}, f"sqlite:///{tmp_path}/study.db"
+    values = (0.25, 0.5, 0.75, 1.0)
+    write_view(url, "s", space, [Trial(n, {"recipe.momentum": v}, TrialOutcome.COMPLETED) for n, v in enumerate(values)])
+    assert [t.params.get("recipe.momentum") for t in optuna.load_study(study_name="s", storage=url).trials] == [
+        None,
+        0.5,
+        0.75,
+        None,
+    ]
