@@ -451,3 +451,10 @@ def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:
         assert row.record == replace(record(1), label="a training") and row.record.at == "2026-01-01T00:00:00Z"
         assert row.digest == row.expected_digest("", canonical.encode(journal.sittings()[row.sitting]).decode())
         assert journal.asks() == {"unet": {0: ()}} and journal.check() == []
+
+
+def test_a_record_keeps_the_time_at_which_it_was_first_committed(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(replace(record(1), at="2026-01-01T00:00:00Z"), record(2))
+        first, second = (r.at for r in journal.records())
+    assert first == "2026-01-01T00:00:00Z" and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second)
