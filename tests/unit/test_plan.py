@@ -406,3 +406,11 @@ def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeyp
     monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
     search_of(invented, trials=5, lag=3, patience=0)
     assert told == {1: ([], [0]), 2: ([], [0, 1]), 3: ([0], [1, 2]), 4: ([0, 1], [2, 3])}
+
+
+def test_the_failure_of_any_family_is_told() -> None:
+    def outcome(step: PlannedTask) -> TaskResult:
+        return TaskResult(status=Status.FAILED, error_text="why") if step.family.endswith("other") else invented(step)
+
+    end = end_of(play(planner(), outcome, pick=lambda steps: steps[-1]))
+    assert end.failure == "the baseline of tiny_networks:other failed: why"

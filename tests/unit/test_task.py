@@ -114,6 +114,7 @@ ILLEGAL = {
         WORK | {"teachers": (*many(NETWORK, 1), TeacherReference(architecture=NETWORK, weights="a", class_order=(0, 1, 2)))},
     ),
     "too many together": (Mutual, TOGETHER | {"partners": together(16)}),
+    "a view that no message can hold": (FeatureMaps, LOOK | {"views": ((0, 2**64),)}),
     "a number below what a message can hold": (Train, WORK | {"seed": -(2**63) - 1}),
     "an average of unlike networks": (Average, WORK | {"teachers": (TEACHER,)}),
     "an average by classes": (Average, WORK | {"teachers": (TeacherReference(architecture=NETWORK, weights="a", parts=(0,)),)}),
