@@ -220,7 +220,6 @@ class Journal:
             self._connection.execute("VACUUM INTO ?", (str(path),))
             copy = sqlite3.connect(path)
             with contextlib.closing(copy), copy:
-                copy.execute("PRAGMA journal_mode=DELETE")
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
         except sqlite3.DatabaseError as error:
             raise StorageError(path, str(error)) from error

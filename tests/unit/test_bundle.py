@@ -96,6 +96,10 @@ def test_a_sound_run_and_its_bundle_are_sound_and_a_bundle_opens_to_the_same_run
     finished: RunFolder, packed: Path, tmp_path: Path
 ) -> None:
     assert verify(finished).problems == verify_bundle(packed).problems == ()
+    assert verify(finished).notes == verify_bundle(packed).notes == ()
+    write_bundle(finished, tmp_path / "records.zip", "records")
+    bare = verify_bundle(tmp_path / "records.zip")
+    assert (bare.problems, bare.notes) == ((), ("6 artifacts were left out of the bundle on purpose",))
     assert verify(finished).num_artifacts == verify_bundle(packed).num_artifacts == 6
     size = sum(path.stat().st_size for path in finished.store.place.rglob("*") if path.is_file())
     assert verify(finished).size_bytes == size and verify(finished).num_records == 2
