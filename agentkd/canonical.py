@@ -6,7 +6,7 @@ have the same bytes, hence the same SHA-256, on every machine.
 
 import hashlib
 import json
-from io import BufferedReader
+from io import BufferedIOBase
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -57,7 +57,7 @@ def digest_bytes(data: bytes | bytearray | memoryview) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
-def digest_file(file: BufferedReader) -> Digest:
+def digest_file(file: BufferedIOBase) -> Digest:
     """SHA-256 (hex) of an open file, which is never loaded whole."""
     return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 

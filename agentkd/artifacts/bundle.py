@@ -4,6 +4,7 @@ Entries are sorted, stored as they are and carry no times, so a bundle has exact
 memory and compares, besides looking at every digest: there is no byte that can be changed unseen.
 """
 
+import contextlib
 import io
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.run_folder import RunFolder
@@ -20,9 +21,7 @@ from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
-EPOCH = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644 << 16
-CHUNK_BYTES = 1 << 20
 MAX_FILES = 1_000_000
 
 
@@ -52,7 +51,8 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
         size = part.stat().st_size
         part.replace(out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise StorageError(out, error.strerror or str(error)) from error
     return Written(len(files) + 1, size, digest)
 
@@ -116,7 +116,8 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
     names = [info.filename for info in infos]
     if len(infos) > MAX_FILES or len(set(names)) < len(names) or MANIFEST not in names:
         return [Finding(MANIFEST, "is missing, or there are too many files, or one of them twice")]
-    unsafe = [name for name in names if not _is_safe(name)]
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    unsafe = [name for name in names if name in folders or not _is_safe(name)]
     packed = [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]
     if unsafe or packed:
         return [Finding(repr((unsafe + packed)[0][:100]), "is not a name, or not packed, as in a bundle")]
@@ -126,8 +127,8 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
     for name in names:
         if name == MANIFEST:
             continue
-        with archive.open(name) as file:
-            actual = _digest(file)
+        with cast(zipfile.ZipExtFile, archive.open(name)) as file:
+            actual = canonical.digest_file(file)
         if name not in listed:
             problems.append(Finding(name, "is not in the manifest"))
         elif listed[name] != actual:
@@ -137,7 +138,7 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
 
 def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
     """Whether the bundle, written again from its files, is the same to the byte."""
-    files = {name: archive.read(name) if name == MANIFEST else _Entry(archive, name) for name in archive.namelist()}
+    files = {name: _Entry(archive, name) for name in archive.namelist()}
     comparing = _Comparing(stream)
     _write_files(files, comparing)
     end = stream.seek(0, io.SEEK_END)
@@ -149,7 +150,7 @@ def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
 
 def _is_safe(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(name) and name == str(path) and not path.is_absolute() and ".." not in path.parts and name.isprintable()
+    return name == str(path) and not path.is_absolute() and ".." not in path.parts and name.isprintable()
 
 
 def _write_entries(files: Mapping[str, Path | bytes], stream: "_Sink") -> None:
@@ -167,7 +168,7 @@ def _write_entries(files: Mapping[str, Path | bytes], stream: "_Sink") -> None:
 def _write_files(files: "Mapping[str, Path | bytes | _Entry]", stream: "_Sink") -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for name in sorted(files):
-            info = zipfile.ZipInfo(name, EPOCH)
+            info = zipfile.ZipInfo(name)
             info.external_attr, info.create_system = MODE, 3
             content = files[name]
             if isinstance(content, bytes):
@@ -175,15 +176,7 @@ def _write_files(files: "Mapping[str, Path | bytes | _Entry]", stream: "_Sink") 
                 continue
             info.file_size = content.stat().st_size if isinstance(content, Path) else content.size_bytes
             with content.open("rb") as source, archive.open(info, "w") as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    target.write(chunk)
-
-
-def _digest(file: IO[bytes]) -> Digest:
-    made = canonical.new_digest()
-    while chunk := file.read(CHUNK_BYTES):
-        made.update(chunk)
-    return Digest(made.hexdigest())
+                shutil.copyfileobj(source, target)
 
 
 class _Entry:
@@ -213,8 +206,7 @@ class _Writing:
     def write(self, data: bytes) -> int:
         return self._stream.write(data)
 
-    def flush(self) -> None:
-        self._stream.flush()
+    def flush(self) -> None: ...
 
 
 class _Comparing:

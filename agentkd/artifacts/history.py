@@ -1,5 +1,6 @@
 """The records of a run, found by what they were asked for and by what they made."""
 
+import sys
 from collections.abc import Iterable
 
 from safetensors import SafetensorError
@@ -56,7 +57,7 @@ def read_history(folder: RunFolder) -> History:
 
 def read_recordings(folder: RunFolder) -> Recordings:
     """The recorded lessons of a run folder, with no limit on what they take."""
-    found = Recordings(folder.store, max_bytes=2**63)
+    found = Recordings(folder.store, max_bytes=sys.maxsize)
     for record in read_history(folder).by_task.values():
         found.note(record.task, record.result)
     return found

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, StorageError
@@ -114,7 +114,7 @@ class Journal:
         self._sitting, self._provenance = 0, _text({})
         try:
             if read_only:
-                self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+                self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._connection = sqlite3.connect(path)
@@ -150,7 +150,7 @@ class Journal:
         with self._writing():
             if not self._sitting:
                 cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (self._provenance,))
-            sitting = self._sitting or cursor.lastrowid or 0
+            sitting = self._sitting or cast(int, cursor.lastrowid)
             for record in new:
                 self._insert(record, sitting)
         self._sitting = sitting
@@ -220,7 +220,6 @@ class Journal:
             self._connection.execute("VACUUM INTO ?", (str(path),))
             copy = sqlite3.connect(path)
             with contextlib.closing(copy), copy:
-                copy.execute("PRAGMA journal_mode=DELETE")
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
         except sqlite3.DatabaseError as error:
             raise StorageError(path, str(error)) from error

@@ -38,7 +38,10 @@ class RunFolder:
 
     def said(self, key: TaskKey, step: int) -> Path:
         """Where a student of a mutual lesson leaves what it said in a step."""
-        return self.checkpoints / f"{key}.said" / f"{step}.safetensors"
+        return self._all_said(key) / f"{step}.safetensors"
+
+    def _all_said(self, key: TaskKey) -> Path:
+        return self.checkpoints / f"{key}.said"
 
     def sweep(self) -> None:
         """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
@@ -50,7 +53,7 @@ class RunFolder:
         """Removes what lies here of a task that has ended."""
         self.checkpoint(key).unlink(missing_ok=True)
         self.lesson(key).unlink(missing_ok=True)
-        shutil.rmtree(self.said(key, 0).parent, ignore_errors=True)
+        shutil.rmtree(self._all_said(key), ignore_errors=True)
 
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run.
@@ -70,7 +73,6 @@ class RunLock:
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = folder.lock
-        self._descriptor = -1
 
     @property
     def is_held(self) -> bool:

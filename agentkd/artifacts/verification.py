@@ -134,7 +134,7 @@ def _check_references(
             if digest not in present and digest not in left_out:
                 yield Finding(place, f"{what} {digest}, which is not there")
         recorded = record.result.exchange.record if record.result.exchange else NO_DIGEST
-        if recorded and recorded in present:
+        if recorded in present:
             try:
                 pieces = {told.piece for told in recordings.decode(folder.store.get(recorded))}
             except ArtifactError as error:

@@ -6,6 +6,7 @@ to *n - lag*, whatever the timing, so a parallel search that was interrupted and
 ``as_completed``, it sees what is finished when it is asked for; what that was is recorded, and decides from then on.
 """
 
+import math
 import statistics
 import warnings
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def visible_now(trials: Sequence[Trial], *, lag: int, num_trials: int) -> list[T
 
 def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -> bool:
     """Whether the trials seen so far end the study: mIoU has not improved for ``patience`` completed trials in a row."""
-    best, since = -1.0, 0
+    best, since = -math.inf, 0
     for trial in seen:
         if trial.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED):
             since = 0 if trial.outcome is TrialOutcome.COMPLETED and trial.miou > best else since + 1
@@ -127,7 +128,7 @@ def write_view(url: str, name: str, space: Space, trials: Sequence[Trial]) -> No
     """
     try:
         study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
-        known = {trial.user_attrs.get("number") for trial in study.get_trials(deepcopy=False)}
+        known = {trial.user_attrs.get("number") for trial in study.get_trials()}
         for trial in trials:
             if trial.number not in known and trial.outcome is not TrialOutcome.RUNNING:
                 study.add_trial(_frozen(space, trial))

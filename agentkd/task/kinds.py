@@ -177,7 +177,8 @@ class Distill(_Training):
     def _check_routes(self) -> Self:
         if len({teacher.weights for teacher in self.teachers}) < len(self.teachers):
             raise ValueError("two of the teachers have the same weights; name each once, and give it a share")
-        if len({teacher.route for teacher in self.teachers}) > 1 or any("+" in teacher.route for teacher in self.teachers):
+        routes = {teacher.route for teacher in self.teachers}
+        if len(routes) > 1 or "+" in routes.pop():
             raise ValueError("teachers are told apart in one way, class_shares, energies or parts, and all of them or none")
         twice = [part for part, count in Counter(p for t in self.teachers for p in t.parts).items() if count > 1]
         if twice:
@@ -225,8 +226,7 @@ class Mutual(_Training):
         everyone = (self._as_partner, *self.partners)
         if len({partner.digest for partner in everyone}) < len(everyone):
             raise ValueError("students that teach each other must differ in architecture, weights or seed")
-        common = [(p.recipe.epochs, p.recipe.batch_size, p.recipe.steps_per_epoch, p.recipe.views) for p in everyone]
-        if any(one != common[0] for one in common):
+        if len({(p.recipe.epochs, p.recipe.batch_size, p.recipe.steps_per_epoch, p.recipe.views) for p in everyone}) > 1:
             raise ValueError("students that teach each other need equal epochs, batch_size, steps_per_epoch and views")
         if any(partner.architecture.num_classes != self.architecture.num_classes for partner in self.partners):
             raise ValueError("students that teach each other need the same classes")

@@ -1,12 +1,15 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
+import contextlib
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agentkd import canonical
@@ -280,3 +283,178 @@ def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) ->
         pass
     with Store(tmp_path / "new" / "store").incoming("ab" * 32) as part:
         assert part.size_bytes == 0, "where there is no folder yet it is made"
+
+
+@pytest.mark.parametrize("name", ["run #1", "100%25", "what?mode=rw"])
+def test_a_run_folder_may_have_any_name(tmp_path, name: str) -> None:
+    with Journal(tmp_path / "new" / name / "journal.sqlite") as journal:
+        journal.commit(record(1))
+    with Journal(tmp_path / "new" / name / "journal.sqlite", read_only=True) as journal:
+        assert [r.task.seed for r in journal.records()] == [1]
+
+
+def test_what_is_stored_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(tmp_path, monkeypatch) -> None:
+    synced: list[tuple[str, int]] = []
+
+    def remember(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path.suffix, path.stat().st_size if path.is_file() else len(list(path.glob("*.safetensors")))))
+
+    monkeypatch.setattr("os.fsync", remember)
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+    assert synced == [(".part", 9), ("", 1)], "the bytes without a name, then the folder with it"
+    synced.clear()
+    store.path(digest).unlink()
+    with store.incoming(digest) as part:
+        part.write(0, b"knowledge")
+        part.commit()
+    assert synced == [(".incoming", 9), ("", 1)]
+
+
+def test_what_a_killed_coordinator_left_is_swept_and_nothing_else(tmp_path, monkeypatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.sweep()
+    kept = [folder.store.path(folder.store.put(b"kept")), folder.checkpoint("a"), folder.lesson("a"), folder.logs / "agent-1.log"]
+    left = [folder.keys / "agent-1.json", folder.visitors / "guest", folder.checkpoints / "a.part"]
+    for path in [*kept[1:], *left]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.store.put(b"half")
+    assert len(list(folder.store.place.rglob("*.part"))) == 1
+    folder.sweep()
+    assert sorted(path for path in folder.place.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_an_artifact_that_comes_is_written_whole_even_if_the_system_takes_less_at_a_time(tmp_path, monkeypatch) -> None:
+    write = os.pwrite
+    monkeypatch.setattr("os.pwrite", lambda descriptor, data, offset: write(descriptor, data[:4], offset))
+    store, data = Store(tmp_path), b"knowledge that comes slowly"
+    digest = canonical.digest_bytes(data)
+    with store.incoming(digest) as part:
+        part.write(0, data[:3])
+        part.write(3, data[3:])
+        part.commit()
+    assert store.get(digest) == data and not store.path(digest).stat().st_mode & 0o111, "it is no program"
+
+
+def test_nothing_is_written_through_a_link_that_lies_where_an_artifact_is_to_come(tmp_path) -> None:
+    store = Store(tmp_path / "store")
+    with store.incoming("ab" * 32):
+        part = next((tmp_path / "store").rglob("*.incoming"))
+    part.unlink()
+    part.symlink_to(tmp_path / "mine")
+    with pytest.raises(StorageError, match=r"\.incoming"), store.incoming("ab" * 32):
+        pass
+    assert not (tmp_path / "mine").exists()
+
+
+def test_what_is_removed_or_made_a_link_while_it_is_looked_for_is_not_read(tmp_path) -> None:
+    class Raced(Store):
+        """Somebody is quicker."""
+
+        def must_have(self, digest: str) -> Path:
+            path = super().must_have(digest)
+            path.rename(tmp_path / "elsewhere")
+            if self.is_linked:
+                path.symlink_to(tmp_path / "elsewhere")
+            return path
+
+    for is_linked, error in ((False, ArtifactNotFoundError), (True, OSError)):
+        store = Raced(tmp_path / "store")
+        store.is_linked = is_linked
+        digest = store.put(b"knowledge")
+        with pytest.raises(error):
+            store.get(digest)
+
+
+def test_no_file_is_left_open_by_who_is_refused_or_looks(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "new" / "run")
+    with RunLock(folder), folder.store.incoming("ab" * 32):
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            assert RunLock(folder).is_held
+            with pytest.raises(ArtifactError, match="in use"), RunLock(folder):
+                pass
+            with pytest.raises(StorageError, match="is receiving it"), folder.store.incoming("ab" * 32):
+                pass
+            folder.store.put(b"knowledge")
+        journals = [Journal(folder.journal, read_only=read_only) for read_only in (False, True)]
+        for journal in journals:
+            with journal:
+                assert list(journal.records()) == []
+        assert psutil.Process().num_fds() == before
+    assert not RunLock(folder).is_held and psutil.Process().num_fds() == before - 2
+
+
+def test_a_lock_whose_file_says_something_strange_holds_all_the_same(tmp_path) -> None:
+    folder = RunFolder(tmp_path)
+    with RunLock(folder):
+        folder.lock.write_bytes(b"\xff" + b"9" * 200)
+        with pytest.raises(ArtifactError, match=r"\(process \ufffd9{99}\)"), RunLock(folder):
+            pass
+        folder.lock.write_bytes(b"")
+        with pytest.raises(ArtifactError, match=r"\(process unknown\)"), RunLock(folder):
+            pass
+
+
+def test_a_lock_or_a_journal_where_no_folder_can_be_is_a_typed_error(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    folder = RunFolder(tmp_path / "file" / "run")
+    with pytest.raises(StorageError, match="run/lock"), RunLock(folder):
+        pass
+    with pytest.raises(StorageError, match=r"journal\.sqlite"):
+        Journal(folder.journal)
+
+
+def test_who_reads_a_journal_does_not_keep_the_coordinator_from_writing(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(record(1), record(2), record(3))
+        with Journal(tmp_path / "journal.sqlite", read_only=True) as reading:
+            records = reading.records()
+            assert next(records).task.seed == 1
+            journal.commit(record(4))
+            assert [r.task.seed for r in records] == [2, 3], "as it was when reading began"
+            assert len(list(reading.records())) == 4
+            with pytest.raises(StorageError, match="readonly"):
+                reading.set_meta("a", 1)
+
+
+def test_a_journal_that_is_damaged_while_it_is_open_is_found_to_be(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(record(1))
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
+        os.truncate(journal.path, 4096)
+        assert journal.check() == ["database disk image is malformed"]
+
+
+def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "run.md").read_text(encoding="utf-8")
+    table = guide.partition("| in the run folder | |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
+    assert len(told) == 8 and told <= paths
+
+
+def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:
+    dump = Path(__file__).parents[1] / "golden" / "journal" / "version_2.sql"
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as connection:
+        connection.executescript(dump.read_text(encoding="utf-8"))
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
+        (row,) = journal.rows()
+        assert row.record == replace(record(1), label="a training") and row.record.at == "2026-01-01T00:00:00Z"
+        assert row.digest == row.expected_digest("", canonical.encode(journal.sittings()[row.sitting]).decode())
+        assert journal.asks() == {"unet": {0: ()}} and journal.check() == []
+
+
+def test_a_record_keeps_the_time_at_which_it_was_first_committed(tmp_path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.commit(replace(record(1), at="2026-01-01T00:00:00Z"), record(2))
+        first, second = (r.at for r in journal.records())
+    assert first == "2026-01-01T00:00:00Z" and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second)

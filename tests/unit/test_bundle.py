@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from agentkd import canonical
 from agentkd.architecture import Architecture
-from agentkd.artifacts import recordings
+from agentkd.artifacts import bundle, recordings
 from agentkd.artifacts.bundle import unpack, verify_bundle, write_zip
 from agentkd.artifacts.comparison import compare
 from agentkd.artifacts.garbage import find_garbage
@@ -28,10 +30,22 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import verify
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ConfigError, StorageError
-from agentkd.recipe import Distillation
+from agentkd.recipe import Distillation, Recipe
 from agentkd.report.export import export
 from agentkd.report.packing import final_networks, write_bundle
-from agentkd.task import DataSource, Distill, EpochResult, Evaluate, ExchangeSummary, Status, TaskResult, TeacherReference, Train
+from agentkd.task import (
+    DataSource,
+    Distill,
+    EpochResult,
+    Evaluate,
+    ExchangeSummary,
+    Mutual,
+    Partner,
+    Status,
+    TaskResult,
+    TeacherReference,
+    Train,
+)
 
 NETWORK = Architecture(family="unet", num_classes=5)
 
@@ -82,6 +96,10 @@ def test_a_sound_run_and_its_bundle_are_sound_and_a_bundle_opens_to_the_same_run
     finished: RunFolder, packed: Path, tmp_path: Path
 ) -> None:
     assert verify(finished).problems == verify_bundle(packed).problems == ()
+    assert verify(finished).notes == verify_bundle(packed).notes == ()
+    write_bundle(finished, tmp_path / "records.zip", "records")
+    bare = verify_bundle(tmp_path / "records.zip")
+    assert (bare.problems, bare.notes) == ((), ("6 artifacts were left out of the bundle on purpose",))
     assert verify(finished).num_artifacts == verify_bundle(packed).num_artifacts == 6
     size = sum(path.stat().st_size for path in finished.store.place.rglob("*") if path.is_file())
     assert verify(finished).size_bytes == size and verify(finished).num_records == 2
@@ -129,7 +147,8 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr(name, b"x")
         archive.writestr("manifest-sha256.txt", b"")
-    assert verify_bundle(tmp_path / "evil.zip").problems
+    (problem,) = verify_bundle(tmp_path / "evil.zip").problems
+    assert problem.place == repr(name) and "is not a name" in problem.text
     assert not (tmp_path.parent / "escaped").exists()
 
 
@@ -159,7 +178,10 @@ def test_what_is_wrong_in_a_run_folder_is_named(finished: RunFolder, tmp_path: P
     (stray.store.place / "ab").mkdir(exist_ok=True)
     (stray.store.place / "ab" / "left.incoming").write_bytes(b"half")
     (stray.store.place / "ab" / f"{'cd' * 32}.safetensors").write_bytes(b"x")
-    assert "not named as an artifact" in verify(stray).problems[0].text and "interrupted transfer" in verify(stray).notes[0]
+    (stray.store.place / "zz").mkdir()
+    (stray.store.place / "zz" / "zz.safetensors").write_bytes(b"x")
+    assert ["not named as an artifact" in problem.text for problem in verify(stray).problems] == [True, True]
+    assert "interrupted transfer" in verify(stray).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -226,12 +248,17 @@ def test_two_runs_are_compared(finished: RunFolder, tmp_path: Path) -> None:
     assert found.environment == (("packages.torch", "2", "3"),)
     assert [(one.label, one.miou, one.is_identical) for one in found.same] == [("a training", (0.5, 0.4), False)]
     assert found.only == ((("a lesson", 0.6),), ())
-    assert json.dumps(found.as_data())
+    (told,) = json.loads(json.dumps(found.as_data()))["same"]
+    assert (told["label"], told["miou"], told["is_identical"]) == ("a training", [0.5, 0.4], False)
+
+
+@pytest.mark.parametrize("look", [verify, read_history, read_recordings, find_garbage, lambda folder: compare(folder, folder)])
+def test_who_looks_at_a_run_writes_nothing(tmp_path: Path, look: Callable[[RunFolder], object]) -> None:
     empty = RunFolder(tmp_path)
     empty.journal.touch()
     with pytest.raises(StorageError):
-        compare(finished, empty)
-    assert empty.journal.read_bytes() == b"", "who compares writes nothing"
+        look(empty)
+    assert empty.journal.read_bytes() == b""
 
 
 def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: Path) -> None:
@@ -305,7 +332,7 @@ def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(tmp_path: Path)
     (tmp_path / "c").write_bytes(b"3")
     place = tmp_path / "new" / "folders" / "run.zip"
     written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, place)
-    assert (written.num_files, written.size_bytes) == (4, (place).stat().st_size)
+    assert (written.num_files, written.size_bytes, written.num_left_out) == (4, (place).stat().st_size, 0)
     with zipfile.ZipFile(place) as archive:
         infos = archive.infolist()
     assert [info.filename for info in infos] == ["a", "b/x", "c", "manifest-sha256.txt"]
@@ -360,3 +387,206 @@ def test_four_characters_of_a_digest_are_enough_and_three_are_not(finished: RunF
         assert history.find(key[:4]) is record
         with pytest.raises(ConfigError, match="at least 4 characters"):
             history.find(key[:3])
+
+
+@pytest.mark.parametrize("names", [(".",), ("a", "a/b")])
+def test_a_name_that_is_also_a_folder_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write_zip(dict.fromkeys(names, b"x"), tmp_path / "odd.zip")
+    (problem,) = verify_bundle(tmp_path / "odd.zip").problems
+    assert problem.place == repr(names[0]) and "is not a name" in problem.text
+
+
+def test_a_bundle_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    for out in (tmp_path / "run.zip", tmp_path / "file" / "run.zip", tmp_path / "new" / "run.zip"):
+        with pytest.raises(StorageError, match=r"run\.zip"):
+            write_zip({"a": tmp_path / "gone"} if out.parent != tmp_path / "file" else {}, out)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
+
+
+def test_a_damaged_bundle_has_its_size_and_nothing_was_looked_at(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.zip").write_bytes(packed.read_bytes()[:-1])
+    found = verify_bundle(tmp_path / "cut.zip")
+    assert (found.num_records, found.num_artifacts, found.size_bytes) == (0, 0, packed.stat().st_size - 1)
+    assert "is no sound zip file" in found.problems[0].text
+    assert "Is a directory" in verify_bundle(tmp_path).problems[0].text
+
+
+def test_a_manifest_says_what_is_there_each_file_once_and_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def problems(*files: tuple[str, bytes]) -> list[str]:
+        with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+            for name, content in files:
+                archive.writestr(name, content)
+        return [str(problem) for problem in verify_bundle(tmp_path / "odd.zip").problems]
+
+    listed = ("manifest-sha256.txt", f"{canonical.digest_bytes(b'1')}  a\n".encode())
+    assert problems(("a", b"1")) == ["manifest-sha256.txt: is missing, or there are too many files, or one of them twice"]
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        assert "twice" in problems(("a", b"1"), ("a", b"1"), listed)[0]
+    assert problems(("a", b"1"), ("b", b"2"), listed) == ["b: is not in the manifest"]
+    assert problems(listed) == ["a: is in the manifest and not in the bundle"]
+    assert "a: is damaged: the manifest says" in problems(("a", b"2"), listed)[0]
+    assert "a: is damaged" in problems(listed, ("a", b"2"))[0]
+    assert "bundle itself" in problems(("a", b"1"), listed)[0], "the files are as listed, and nothing else is as in a bundle"
+    monkeypatch.setattr(bundle, "MAX_FILES", 2)
+    assert "bundle itself" in problems(("a", b"1"), listed)[0]
+    monkeypatch.setattr(bundle, "MAX_FILES", 1)
+    assert "too many files" in problems(("a", b"1"), listed)[0]
+
+
+def test_a_bundle_that_cannot_be_unpacked_there_says_so(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(StorageError, match="file/run"):
+        unpack(packed, tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_verification_leaves_says_whose_it_is(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RunFolder] = []
+    monkeypatch.setattr(bundle, "verify", seen.append)
+    verify_bundle(packed)
+    assert seen[0].place.name.startswith("agentkd-verify-") and not seen[0].place.exists()
+
+
+def test_a_run_is_looked_through_to_its_end_whatever_is_found_on_the_way(finished: RunFolder, tmp_path: Path) -> None:
+    folder, read = copy(finished, tmp_path / "run"), []
+    (folder.store.place / "00").mkdir(exist_ok=True)
+    (folder.store.place / "00" / "left.incoming").write_bytes(b"half")
+    linked = sorted(folder.store.place.rglob("*.safetensors"))[0]
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    with sqlite3.connect(folder.journal) as connection:
+        connection.execute("UPDATE records SET outputs = 'x' WHERE number = 1")
+    connection.close()
+    found = verify(folder, read.append)
+    assert read == sorted(folder.store.place.rglob("*.safetensors")) and found.num_artifacts == len(read) == 6
+    assert found.num_records == 1 and "is a link" in [problem.text for problem in found.problems]
+
+
+def test_a_recording_that_is_none_or_not_there_is_one_finding_and_no_lesson_to_spare(finished: RunFolder, tmp_path: Path) -> None:
+    lesson = next(record for record in read_history(finished).by_task.values() if record.result.exchange)
+    assert lesson.result.exchange
+    gone = copy(finished, tmp_path / "gone")
+    gone.store.path(lesson.result.exchange.record).unlink()
+    (problem,) = verify(gone).problems
+    assert "made " in problem.text and "a lesson" in problem.place and find_garbage(gone).told is None
+    odd = copy(finished, tmp_path / "odd")
+    record = odd.store.put(b"no recording")
+    with Journal(odd.journal) as journal:
+        for number in (2, 3):
+            other = lesson.task.replace(view_seed=number)
+            exchange = ExchangeSummary(record=record if number == 2 else lesson.result.exchange.record)
+            journal.commit(Record(other, lesson.result.replace(exchange=exchange), "agent-1", 1, f"lesson {number}"))
+    odd.store.path(recordings.decode(odd.store.get(lesson.result.exchange.record))[0].piece).unlink()
+    found = verify(odd)
+    (problem,) = found.problems
+    assert "lesson 2" in problem.place and "is no recording of a lesson" in problem.text
+    assert "the pieces of 2 recorded lessons were dropped" in found.notes[0], "those before and after it"
+
+
+def test_lineage_begins_with_what_was_asked_for_and_tells_no_ancestors_twice(finished: RunFolder) -> None:
+    lesson = next(record for record in read_history(finished).by_task.values() if record.result.exchange)
+    assert lesson.result.exchange
+    assert trace_back(lesson.result.exchange.record[:8], read_history(finished)).name == lesson.result.exchange.record
+    start = Record(Train(architecture=NETWORK, data=source()), TaskResult(status=Status.COMPLETED, weights="1" * 64), "a", 1)
+    weights = {"initial_weights": "1" * 64, "distillation": Distillation()}
+    ours, theirs = (Partner(architecture=NETWORK, recipe=Recipe(), seed=seed, initial_weights="1" * 64) for seed in (1, 2))
+    task = Mutual(architecture=NETWORK, data=source(), seed=1, partners=(theirs,), **weights)
+    (partner,) = task.partner_tasks()
+    assert partner.partners == (ours,)
+    learned = [Record(t, TaskResult(status=Status.COMPLETED, weights=w * 64), "a", 1) for t, w in ((task, "2"), (partner, "3"))]
+    tree = trace_back("2222", History([start, *learned]))
+    assert [(step.relation, step.name[0], step.is_repeated) for step in tree.walk()] == [
+        ("", "2", False),
+        ("starts from weights", "1", False),
+        ("learned together with", "3", True),
+    ]
+    assert [step.relation for step in trace_back("2222", History([start, learned[0]])).walk()] == ["", "starts from weights"]
+    student = Distill(
+        architecture=NETWORK,
+        data=source(),
+        initial_weights="1" * 64,
+        teachers=tuple(TeacherReference(architecture=NETWORK, weights=w * 64) for w in "239"),
+        distillation=Distillation(),
+    )
+    taught = Record(student, TaskResult(status=Status.COMPLETED, weights="4" * 64), "a", 1)
+    steps = list(trace_back("4444", History([start, *learned, taught])).walk())
+    assert [(step.name[0], step.is_repeated, step.record is None) for step in steps] == [
+        ("4", False, False),
+        ("1", False, False),
+        ("2", False, False),
+        ("1", True, False),
+        ("3", True, False),
+        ("3", False, False),
+        ("1", True, False),
+        ("9", False, True),
+    ]
+
+
+def test_a_network_with_many_settings_is_described_in_one_line(finished: RunFolder) -> None:
+    network = Architecture(family="unet", num_classes=5, settings={f"setting_{n:02}": n for n in range(40)})
+    record = Record(Train(architecture=network, data=source()), TaskResult(status=Status.COMPLETED, weights="1" * 64), "a", 1)
+    assert len(describe(trace_back("1111", History([record])))[1]) == 160
+
+
+def test_weights_that_were_given_are_no_garbage_and_pictures_and_losses_can_be_spared(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    folder = copy(finished, tmp_path / "run")
+    given, trace, pictures = map(folder.store.put, (b"given", b"losses", b"class maps"))
+    result = TaskResult(status=Status.COMPLETED, trace=trace, predictions=pictures)
+    with Journal(folder.journal) as journal:
+        journal.set_meta("pretrained", {"unet": given})
+        journal.commit(Record(Train(architecture=NETWORK, data=source(), seed=9), result, "agent-1", 1))
+    (folder.store.place / "ab").mkdir(exist_ok=True)
+    (folder.store.place / "ab" / f"{given}.incoming").write_bytes(b"half")
+    found = find_garbage(folder)
+    assert [path.suffix for path in found.unreferenced] == [".incoming"] and found.size_bytes == 4
+    assert [(one.what.split()[0], [path.stem for path in one.files]) for one in found.sparable[1:]] == [
+        ("class", [pictures]),
+        ("losses", [trace]),
+    ]
+    assert found.told and found.sparable[0] is found.told
+    assert [one.what.split()[0] for one in replace(found, told=None).sparable] == ["class", "losses"]
+
+
+def test_experiments_are_compared_setting_by_setting_and_tasks_without_a_label_by_their_kind(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / name) for name in "ab"]
+    both = Train(architecture=NETWORK, data=source())
+    for seed, folder in enumerate(runs, 1):
+        with Journal(folder.journal) as journal:
+            journal.set_meta("experiment", {"seed": seed, "search": {"trials": 3}})
+            for task in (both, both.replace(seed=seed)):
+                journal.commit(Record(task, TaskResult(status=Status.COMPLETED, weights="w", miou=seed / 10), "agent-1", 1))
+    found = compare(*runs)
+    assert found.configuration == (("seed", 1, 2),) and found.environment == ()
+    assert [(one.label, one.is_identical) for one in found.same] == [("train", True)]
+    assert found.only == ((("train", 0.1),), (("train", 0.2),))
+
+
+def test_a_beginning_that_two_tasks_have_in_common_is_counted() -> None:
+    train = Train(architecture=NETWORK, data=source())
+    records = [
+        Record(train.replace(seed=seed), TaskResult(status=Status.COMPLETED, weights=f"1111{seed}"), "a", 1) for seed in (1, 2)
+    ]
+    with pytest.raises(ConfigError, match="2 tasks begin so"):
+        History(records).find("1111")
+    assert History(records).find("11112") is records[1]
+    with pytest.raises(ConfigError, match="no task, and nothing that one made, begins so"):
+        History(records).find("11113")
+
+
+def test_a_bundle_whose_files_are_packed_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"1" * 100)
+        archive.writestr("manifest-sha256.txt", b"")
+    (problem,) = verify_bundle(tmp_path / "packed.zip").problems
+    assert problem.place == "'a'" and "not packed, as in a bundle" in problem.text
+
+
+def test_a_byte_that_belongs_to_no_file_is_named_by_where_it_stands(packed: Path, tmp_path: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    at = data.rindex(b"PK\x01\x02") + 38  # the last file's mode
+    data[at] ^= 1
+    (tmp_path / "changed.zip").write_bytes(data)
+    assert [problem.place for problem in verify_bundle(tmp_path / "changed.zip").problems] == [f"byte {at}"]

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +16,9 @@ from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
+from agentkd.search import study
+from agentkd.search.space import Space, Values
+from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
 
 Outcome = Callable[[PlannedTask], TaskResult]
@@ -140,8 +144,10 @@ def test_round_2_follows_the_teacher_policy(policy: str, teacher: str) -> None:
 
 
 def test_in_an_ensemble_everybody_is_taught_by_all_others() -> None:
+    families = set(EXPERIMENT["families"])
     lessons = [lesson for lesson in by_policy("ensemble").lessons if lesson.stage is Stage.ROUND2]
     assert {lesson.student.family for lesson in lessons} == set(EXPERIMENT["families"])
+    assert all([t.family for t in lesson.teachers] == [*families - {lesson.student.family}] for lesson in lessons)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -169,6 +175,10 @@ def test_a_failed_trial_and_a_failed_lesson_are_results_and_a_failed_baseline_is
 
     for stage in (Stage.SEARCH, Stage.ROUND1, Stage.ROUND2):
         assert end_of(play(planner(), failing(stage))).is_finished
+    for stage in Stage:
+        end = end_of(play(planner(), failing(stage)))
+        has_scores = not end.failure and all(test.result.status is Status.COMPLETED for test in end.tests.values())
+        assert has_scores is not stage.traits.is_vital, "a run ends where there is nothing to go on with, or to report"
     assert "the baseline of tiny_networks:tiny failed: why" in end_of(play(planner(), failing(Stage.BASELINE))).failure
 
 
@@ -338,3 +348,69 @@ def test_a_trial_that_was_not_completed_is_no_candidate_however_good_it_was(stat
     assert outlook.trials["tiny_networks:tiny"][1].miou == 0.99
     assert [row.entrant.result.miou for row in outlook.rows if row.stage is Stage.SEARCH] == [0.5]
     assert all(teacher.result.miou == 0.5 for lesson in outlook.lessons for teacher in lesson.teachers)
+
+
+@pytest.mark.parametrize("policy", ["largest", "best", "ensemble"])
+def test_round_1_follows_the_teacher_policy(policy: str) -> None:
+    """Four trials, each larger and better than the one before, but the last, which is no candidate."""
+
+    def outcome(step: PlannedTask) -> TaskResult:
+        number = int(step.label.rpartition(" ")[2]) if step.stage is Stage.SEARCH else 0
+        size = {"num_parameters_deploy": 100 + number, "num_macs": 1000 - 100 * number} if number < 3 else {}
+        return invented(step, 0.5 + (number / 100 if number < 3 else -0.4), **size)
+
+    search = EXPERIMENT["search"] | {"trials": 4, "max_deploy_ratio": 0}
+    outlook = end_of(play(planner(search=search, round1={"epochs": 1, "teachers": policy, "students": 3}, **ONE), outcome))
+    keys = outlook.trial_keys["tiny_networks:tiny"]
+    taught = {keys.index(lesson.student.key): [keys.index(t.key) for t in lesson.teachers] for lesson in outlook.lessons}
+    assert taught == ({1: [2, 0], 0: [2, 1]} if policy == "ensemble" else {1: [2], 0: [2]})
+    assert all(lesson.taught and lesson.taught.label == f"{lesson.student.label}, round1" for lesson in outlook.lessons)
+    assert {lesson.student.label for lesson in outlook.lessons} == {f"tiny_networks:tiny trial {n}" for n in taught}
+
+
+def test_who_has_nobody_else_in_an_ensemble_teaches_itself() -> None:
+    alone = planner(search=EXPERIMENT["search"] | {"trials": 1}, round1={"epochs": 1, "teachers": "ensemble"}, **ONE)
+    outlook = end_of(play(alone))
+    assert outlook.lessons and all(lesson.teachers == (lesson.student,) for lesson in outlook.lessons)
+
+
+def test_a_familys_own_ranges_are_searched_beside_the_experiments_and_begin_as_published() -> None:
+    own = {"tiny_networks:tiny": {"recipe_space": {"momentum": {"values": [0.8, 0.9]}}}, "tiny_networks:other": {}}
+    plan = planner(families=own)
+    tiny, other = (plan.families[family] for family in own)
+    assert tiny.space.keys() == other.space.keys() | {"recipe.momentum"}
+    first = plan.outlook({step.key: invented(step) for step in planner(families=own).outlook({}).steps}).trials
+    recipe = {"recipe.learning_rate": 0.05}
+    assert first["tiny_networks:tiny"][0].values == {"architecture.width": 12, "recipe.momentum": 0.9} | recipe
+    assert first["tiny_networks:other"][0].values == {"architecture.width": 16} | recipe
+
+
+def test_a_task_that_two_trials_are_is_wanted_once() -> None:
+    """One width and one learning rate: after the published trial all are the same."""
+    search = EXPERIMENT["search"] | {"recipe_space": {}}
+    families = {"tiny_networks:tiny": {"space": {"width": [8]}}}
+    outlooks = list(play(planner(search=search, families=families)))
+    assert outlooks[-1].is_finished and all(len({s.key for s in o.steps}) == len(o.steps) for o in outlooks)
+    (keys,) = outlooks[-1].trial_keys.values()
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[int, tuple[list[int], list[int]]] = {}
+
+    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, seed: int) -> Values:
+        assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
+        told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
+        return study.suggest(space, seen, pending, number=number, seed=seed)
+
+    monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
+    search_of(invented, trials=5, lag=3, patience=0)
+    assert told == {1: ([], [0]), 2: ([], [0, 1]), 3: ([0], [1, 2]), 4: ([0, 1], [2, 3])}
+
+
+def test_the_failure_of_any_family_is_told() -> None:
+    def outcome(step: PlannedTask) -> TaskResult:
+        return TaskResult(status=Status.FAILED, error_text="why") if step.family.endswith("other") else invented(step)
+
+    end = end_of(play(planner(), outcome, pick=lambda steps: steps[-1]))
+    assert end.failure == "the baseline of tiny_networks:other failed: why"

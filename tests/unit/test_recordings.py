@@ -174,7 +174,7 @@ def test_what_cannot_be_written_is_said_when_it_is_to_be_secured(tmp_path: Path)
     recorder.close()
 
 
-def test_what_was_recorded_of_a_task_that_has_ended_is_removed_with_its_checkpoint(tmp_path: Path) -> None:
+def test_what_was_servedof_a_task_that_has_ended_is_removed_with_its_checkpoint(tmp_path: Path) -> None:
     folder, task = RunFolder(tmp_path), "ab" * 32
     folder.checkpoints.mkdir()
     for path in (folder.checkpoint(task), folder.lesson(task)):
@@ -406,3 +406,45 @@ def test_who_secures_waits_for_as_long_as_somebody_writes_and_no_longer(tmp_path
     recorder.close()
     with pytest.raises(StorageError, match="the thread that writes it has ended"):
         recorder.secure()
+
+
+def test_a_recordings_columns_have_the_same_types_whatever_stands_in_them() -> None:
+    for rows in ((), (replace(told(0), teacher_s=1),)):
+        types = {name: column.dtype.name for name, column in load(recordings.encode(rows)).items()}
+        numbers = {"step": "int64", "size_bytes": "int64", "teacher_s": "float64"}
+        assert types == numbers | dict.fromkeys(("weights", "request", "piece"), "uint8")
+
+
+def test_a_recording_with_a_hole_spares_neither_the_teacher_of_one_epoch_nor_one_of_two(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), TeacherReference(architecture=ARCHITECTURE, weights="cd" * 32)
+    rows = [told(step, store.put(b"%d" % step)) for step in range(3)]
+    theirs = [replace(one, weights=other.weights) for one in rows]
+    short = Recipe(epochs=1, batch_size=4, views=VIEWS)
+    for teachers, listed, spared in (
+        ((TEACHER,), rows, 1),
+        ((TEACHER,), rows[1:], 0),
+        ((TEACHER, other), rows + theirs, 2),
+        ((TEACHER, other), rows + theirs[1:], 0),
+        ((TEACHER, other), rows, 0),
+    ):
+        known, task = Recordings(store), lesson(teachers=teachers, recipe=short)
+        exchange = ExchangeSummary(record=store.put(recordings.encode(listed)))
+        known.note(task, TaskResult(status=Status.COMPLETED, epochs=1, exchange=exchange))
+        assert len(known.find(task)[1]) == spared
+
+
+def test_what_recordings_cost_and_saved_is_the_sum_over_all_lessons_servedor_not(tmp_path: Path) -> None:
+    known, task = Recordings(Store(tmp_path)), lesson()
+    for served, saved_s, kept_s in ((2, 1.0, 0.5), (3, 2.0, 0.25)):
+        exchange = ExchangeSummary(recorded=served, saved_s=saved_s, kept_s=kept_s)
+        known.note(task, TaskResult(status=Status.COMPLETED, exchange=exchange))
+    report = known.report()
+    assert (report.num_served, report.saved_s, report.kept_s, report.num_lessons) == (5, 3.0, 0.75, 0)
+
+
+def test_a_piece_that_is_gone_already_can_be_dropped(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), lesson()
+    known = Recordings(store, max_bytes=0)
+    known.note(task, taught(task, store, [b"one", b"two"]))
+    store.path(store.put(b"one")).unlink()
+    assert len(known.collect()) == 1 and known.size_bytes == 0 and store.put(b"two") and known.report().num_pieces == 0

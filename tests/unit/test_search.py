@@ -5,8 +5,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
+from agentkd import seeding
 from agentkd.errors import SearchError
 from agentkd.search.selection import Candidate, pareto_set, rank
+from agentkd.search.settings import SearchConfig
 from agentkd.search.space import Choices, Range, split_values
 from agentkd.search.study import (
     Pruning,
@@ -202,7 +204,8 @@ def test_every_option_of_the_sampler_is_given_and_its_seed_is_of_the_trial(monke
         suggest(SPACE, [trial(0)], [], number=number, seed=seed)
     told = [options for options in told if options]  # a study has a sampler of its own before it is given one
     seeds = {options.pop("seed") for options in told}
-    assert len(seeds) == 3 and all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
+    assert seeds == {seeding.derive("trial", seed, number) & 0xFFFFFFFF for number, seed in ((3, 1), (4, 1), (3, 2))}
+    assert len(seeds) == 3
     given = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "group": True, "constant_liar": True}
     assert told == [given] * 3
 
@@ -220,3 +223,55 @@ def test_a_range_goes_up_and_a_logarithmic_one_is_positive() -> None:
 def test_a_trials_values_are_those_of_the_architecture_and_those_of_the_recipe() -> None:
     told = {"architecture.width": 8, "recipe.learning_rate": 0.1, "architecture.norm": "batch"}
     assert split_values(told) == ({"width": 8, "norm": "batch"}, {"learning_rate": 0.1})
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_epochs_that_were_not_validated_are_not_in_the_view(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    write_view(url, "s", SPACE, [trial(0, 0.5, curve=(None, 0.5, None))])
+    assert optuna.load_study(study_name="s", storage=url).trials[0].intermediate_values == {1: 0.5}
+
+
+def test_patience_begins_anew_with_every_improvement_and_one_means_at_once() -> None:
+    def ends(*scores: float, patience: int, outcome: TrialOutcome = TrialOutcome.COMPLETED) -> bool:
+        return is_exhausted([trial(n, miou, outcome) for n, miou in enumerate(scores)], patience=patience, max_infeasible=9)
+
+    assert not ends(0.5, 0.4, patience=2) and ends(0.5, 0.4, 0.4, patience=2)
+    assert not ends(0.5, 0.4, 0.6, 0.5, patience=2) and ends(0.5, 0.4, 0.6, 0.5, 0.5, patience=2)
+    assert not ends(0.0, patience=1) and ends(0.0, 0.0, patience=1), "the first is an improvement, whatever it is"
+    assert not ends(0.5, 0.5, patience=3, outcome=TrialOutcome.PRUNED) and ends(0.5, 0.5, patience=2, outcome=TrialOutcome.PRUNED)
+    assert not ends(*[0.5] * 9, patience=0)
+    assert ends(*[0.5] * 9, patience=0, outcome=TrialOutcome.INFEASIBLE)
+    assert not ends(*[0.5] * 8, patience=1, outcome=TrialOutcome.INFEASIBLE)
+
+
+def test_a_hyperparameter_that_no_recipe_has_is_refused_by_name() -> None:
+    assert SearchConfig(recipe_space={"momentum": Choices(values=(0.8,))}).recipe_space.keys() == {"momentum"}
+    with pytest.raises(ValidationError, match=r"'speed' is not a field of the recipe; known: .*momentum"):
+        SearchConfig(recipe_space={"speed": Choices(values=(1,)), "momentum": Choices(values=(0.8,))})
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_of_which_nothing_is_told_has_no_score_and_keeps_to_its_limits(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    write_view(url, "s", SPACE, [Trial(0, {}, TrialOutcome.COMPLETED)])
+    (found,) = optuna.load_study(study_name="s", storage=url).trials
+    assert (found.value, found.constraints) == (0.0, {"size": 0.0})
+
+
+def test_a_search_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    suggest(SPACE, [trial(0)], [], number=1, seed=1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_ends_of_a_range_are_in_it_and_nothing_beyond(tmp_path) -> None:
+    space, url = {"recipe.momentum": Range(low=0.5, high=0.75)}, f"sqlite:///{tmp_path}/study.db"
+    values = (0.25, 0.5, 0.75, 1.0)
+    write_view(url, "s", space, [Trial(n, {"recipe.momentum": v}, TrialOutcome.COMPLETED) for n, v in enumerate(values)])
+    assert [t.params.get("recipe.momentum") for t in optuna.load_study(study_name="s", storage=url).trials] == [
+        None,
+        0.5,
+        0.75,
+        None,
+    ]

@@ -16,6 +16,7 @@ from agentkd.objectives import Features
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import (
     KINDS,
+    NEUTRAL,
     AnyTask,
     Assess,
     Average,
@@ -57,13 +58,22 @@ def by(**fields: Any) -> dict[str, Any]:
     return LESSON | {"teachers": (TeacherReference.model_validate({"architecture": OTHER, "weights": "c" * 64} | fields),)}
 
 
+def many(architecture: Architecture, count: int) -> tuple[TeacherReference, ...]:
+    """So many teachers, each with weights of its own."""
+    return tuple(TeacherReference(architecture=architecture, weights=f"{number:064x}") for number in range(count))
+
+
+def together(count: int) -> tuple[Partner, ...]:
+    """So many partners that differ in their seeds, in the order in which they must be."""
+    return tuple(sorted((PARTNER.replace(seed=seed) for seed in range(count)), key=lambda one: one.digest))
+
+
 ILLEGAL = {
     "training with teachers": (Train, WORK | {"teachers": (TEACHER,)}),
     "training with partners": (Train, WORK | {"partners": (PARTNER,)}),
     "a negative limit": (Train, WORK | {"max_num_macs": -1}),
     "a lesson without teachers": (Distill, LESSON | {"teachers": ()}),
     "a lesson without objectives": (Distill, WORK | {"teachers": (TEACHER,)}),
-    "a lesson with too many teachers": (Distill, LESSON | {"teachers": tuple(TEACHER for _ in range(65))}),
     "a teacher twice": (Distill, LESSON | {"teachers": (TEACHER, TEACHER)}),
     "one of two teachers with parts": (Distill, beside(parts=(0,))),
     "two routes at once": (Distill, by(parts=(0,), energies=(0.0, 1.0))),
@@ -97,6 +107,11 @@ ILLEGAL = {
     ),
     "consolidation of nothing": (Consolidate, WORK),
     "an average of nothing": (Average, WORK | {"teachers": ()}),
+    "an average one of which is by classes": (
+        Average,
+        WORK | {"teachers": (*many(NETWORK, 1), TeacherReference(architecture=NETWORK, weights="a", class_order=(0, 1, 2)))},
+    ),
+    "a view that no message can hold": (FeatureMaps, LOOK | {"views": ((0, 2**64),)}),
     "an average of unlike networks": (Average, WORK | {"teachers": (TEACHER,)}),
     "an average by classes": (Average, WORK | {"teachers": (TeacherReference(architecture=NETWORK, weights="a", parts=(0,)),)}),
 }
@@ -177,4 +192,42 @@ def test_a_request_says_the_key_of_its_task() -> None:
 
 def test_an_exchange_and_a_result_of_which_nothing_is_told_are_nothing() -> None:
     assert not any(ExchangeSummary().model_dump().values())
-    assert not any(TaskResult(status=Status.FAILED).model_dump(exclude={"status"}).values())
+    nothing = TaskResult(status=Status.FAILED)
+    assert not any(nothing.model_dump(exclude={"status"}).values()) and nothing.artifacts == ()
+    assert nothing.replace(exchange=ExchangeSummary()).artifacts == ()
+
+
+def test_a_task_may_go_to_the_limit_and_no_further() -> None:
+    limits: list[tuple[Any, dict[str, Any], str, Any, Any]] = [
+        (Train, WORK, "seed", -(2**63), -(2**63) - 1),
+        (Train, WORK, "view_seed", 2**64 - 1, 2**64),
+        (Distill, LESSON, "teachers", many(OTHER, 64), many(OTHER, 65)),
+        (Average, WORK, "teachers", many(NETWORK, 64), many(NETWORK, 65)),
+        (Mutual, TOGETHER, "partners", together(15), together(16)),
+    ]
+    for kind, fields, name, most, more in limits:
+        task = kind(**fields | {name: most})
+        assert read_task(task.canonical()).key == task.key
+        with pytest.raises(ValidationError):
+            kind(**fields | {name: more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Train, WORK),
+        (Distill, LESSON),
+        (Mutual, TOGETHER),
+        (Evaluate, LOOK),
+        (Assess, LOOK),
+        (FeatureMaps, LOOK | {"views": ((0, 0),)}),
+        (Consolidate, LOOK),
+        (Average, WORK | {"teachers": many(NETWORK, 1)}),
+    ],
+)
+def test_what_is_not_told_of_a_task_is_neutral(kind: Any, fields: dict[str, Any]) -> None:
+    plain = kind(**fields).canonical()
+    assert {name: value for name, value in plain.items() if name not in fields} == {
+        **{name: value for name, value in NEUTRAL.items() if name not in fields},
+        "kind": next(name for name, one in KINDS.items() if one is kind),
+    }
