@@ -37,11 +37,13 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.FloorDiv,
     ast.Pow: ast.Mult,
 }
+GENEROUS = 64
 NAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 DROPPED_METHODS = {"eval", "detach", "exp", "log", "sqrt", "abs"}
 # Keywords that say what would be so without them, change nothing but time and memory, or matter once the process ends or where
-# there is a GPU.
-UNSEEN_KEYWORDS = {"align_corners", "deepcopy", "daemon", "device"}
+# there is a GPU or another locale.
+UNSEEN_KEYWORDS = {"align_corners", "deepcopy", "daemon", "device", "encoding"}
+SAYS_THE_DEFAULT = {("mode", "nearest")}
 UNTOUCHED_CALLS = {"log", "warnings", "cast", "Field", "TypeVar"}  # what is said to a person, and types
 
 
@@ -192,6 +194,8 @@ class _Finder:
             return
         if isinstance(node, ast.Call) and _root(node.func) in UNTOUCHED_CALLS:
             return
+        if isinstance(node, ast.keyword) and node.arg in UNSEEN_KEYWORDS:
+            return
         if isinstance(node, ast.FunctionDef):
             yield from (default for name, default in _defaults(node.args) if not _is_patience(name, default))
             yield from node.body
@@ -199,7 +203,7 @@ class _Finder:
         if isinstance(node, ast.AnnAssign):
             yield from [node.value] if node.value and not _is_patience(_root(node.target), node.value) else []
             return
-        if isinstance(node, ast.Assign) and _is_patience(_root(node.targets[0]), node.value):
+        if isinstance(node, ast.Assign) and (_is_patience(_root(node.targets[0]), node.value) or _is_generous(node)):
             return
         if isinstance(node, ast.ClassDef):
             yield from node.body
@@ -246,7 +250,8 @@ class _Finder:
             yield node, _text(node.func.value)
         if _root(node.func) not in UNTOUCHED_CALLS and not isinstance(node.func, ast.Name):
             for index, keyword in enumerate(node.keywords):
-                if keyword.arg and keyword.arg not in UNSEEN_KEYWORDS:
+                says = (keyword.arg, getattr(keyword.value, "value", None))
+                if keyword.arg and keyword.arg not in UNSEEN_KEYWORDS and says not in SAYS_THE_DEFAULT:
                     rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
                     yield node, ast.unparse(ast.Call(node.func, node.args, rest))
 
@@ -262,6 +267,12 @@ def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
 def _is_patience(name: str, value: ast.expr) -> bool:
     """How long is waited, which may as well be twice as long; no count of seconds that begins at zero."""
     return name.endswith(("_s", "_S")) and isinstance(value, ast.Constant) and bool(value.value)
+
+
+def _is_generous(node: ast.Assign) -> bool:
+    """A limit so large that one more is as good."""
+    value = node.value
+    return _root(node.targets[0]).startswith("MAX_") and isinstance(value, ast.Constant) and value.value >= GENEROUS
 
 
 def _is_left_out(node: ast.AST) -> bool:

@@ -83,15 +83,18 @@ class Tracer:
     def __init__(self, root: Path, packages: Sequence[str]) -> None:
         self._prefix, self._within = f"{root}/", tuple(f"{root}/agentkd/{package}/" for package in packages)
         self._ran: set[Any] = set()
+        self._generated: set[str] = set()  # modules of whose classes a method ran that Python wrote, such as a dataclass's
         self.functions: dict[str, list[tuple[str, str]]] = {}
         self.seconds: dict[str, float] = {}
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         """Called where a function begins; since it returns nothing, for none of its lines."""
         self._ran.add(frame.f_code)
+        if frame.f_code.co_filename == "<string>":
+            self._generated.add(frame.f_globals.get("__file__", ""))
 
     def pytest_runtest_protocol(self, item: Any) -> None:
-        self._ran = set()
+        self._ran, self._generated = set(), set()
         threading.settrace(self._note)
         sys.settrace(self._note)
 
@@ -102,7 +105,7 @@ class Tracer:
             (code.co_filename.removeprefix(self._prefix), code.co_qualname.partition(".<locals>")[0])
             for code in self._ran
             if code.co_filename.startswith(self._within)
-        }
+        } | {(file.removeprefix(self._prefix), MODULE) for file in self._generated if file.startswith(self._within)}
         self.functions[nodeid] = sorted(found)
 
     def pytest_runtest_logreport(self, report: Any) -> None:

@@ -174,7 +174,6 @@ class Dispatcher:
             return []
         for key in cohort:
             del state.ended[key]
-            state.failed_at.pop(key, None)
         state.done.update(cohort)
         return [Accept(key) for key in cohort]
 

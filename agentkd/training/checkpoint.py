@@ -4,6 +4,7 @@ Together with the recipe and the seeds this is everything: a training that resum
 was never interrupted. Written to a temporary name and renamed, so a half-written checkpoint is never seen.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ def save_checkpoint(
         save_file(tensors, temporary, metadata=metadata)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(path, str(error)) from error
 
 

@@ -369,6 +369,25 @@ def test_a_step_back_is_described_by_what_it_is_what_it_learned_from_and_what_ca
     assert describe(replace(teacher, record=None)) == ["came from outside this run"]
 
 
+def test_what_an_unpacking_left_half_done_is_no_part_of_the_next_and_none_leaves_anything(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.part").mkdir()
+    (tmp_path / "run.part" / "left over").write_bytes(b"old")
+
+    def full(part: Path, place: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr(Path, "replace", full)
+        unpack(packed, tmp_path / "run")
+    assert not list(tmp_path.glob("run*"))
+    (tmp_path / "run.part").mkdir()
+    (tmp_path / "run.part" / "left over").write_bytes(b"old")
+    unpack(packed, tmp_path / "run")
+    assert not (tmp_path / "run" / "left over").exists() and not (tmp_path / "run.part").exists()
+
+
 def test_a_bundle_is_unpacked_where_there_is_nothing(packed: Path, tmp_path: Path) -> None:
     for name in ("file", "folder/inside"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -288,6 +288,28 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
             community.submit((work(2), "another"))
 
 
+def test_who_waits_for_a_community_is_told_what_ended_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(crew: Crew) -> list[Finished]:
+        raise StorageError("here", "full")
+
+    monkeypatch.setattr(Crew, "turn", turn)
+    host = Host(RunFolder(tmp_path), (), LaunchConfig(), Silent())
+    host.start()
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            host.wait()
+        except StorageError as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert "full" in str(told[0])
+    host.close()
+
+
 def test_who_waits_for_a_community_goes_on_when_it_is_closed(tmp_path: Path) -> None:
     host = Host(RunFolder(tmp_path), (), LaunchConfig(), Silent())
     host.start()

@@ -355,6 +355,13 @@ def test_what_was_heard_can_be_looked_at_before_it_is_used_and_is_counted_once(t
     assert summary.waited_s > 0 and (summary.record, summary.kept_s, summary.saved_s) == ("", 0.0, 0.0)
 
 
+def test_a_request_is_the_same_whatever_the_step_and_however_its_answer_may_come() -> None:
+    table = Table()
+    first, other = (lesson_request(table.task, table.feed, table.task.teachers[0], step) for step in (0, 1))
+    assert request_digest(first) == request_digest(first.model_copy(update={"ways": ("stream",), "step": 7}))
+    assert request_digest(first) != request_digest(other), "other views"
+
+
 def test_what_is_recorded_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_lesson, "POLL_S", 0.01)
     buffer = tensors.encode({"logits": torch.full((4, 5, 8, 8), 3.0, dtype=torch.float16)})

@@ -121,6 +121,8 @@ def test_a_trial_is_stopped_by_the_best_that_it_has_reached_not_by_its_last_epoc
 def test_a_trial_at_its_bound_goes_on_and_one_without_a_bound_too() -> None:
     assert trained(2, 2, prune_below=(0.25,))[0].status is Status.COMPLETED
     assert trained(2, 2, prune_below=())[0].status is Status.COMPLETED
+    last, _ = trained(2, 2, 2, prune_below=(0.9,))
+    assert (last.status, len(last.history)) == (Status.PRUNED, 1), "the last bound counts too"
 
 
 def test_a_trial_is_not_stopped_where_it_was_not_validated() -> None:

@@ -12,6 +12,8 @@ BOOK = Book.read(ROOT / "tests" / "mutants.toml")
 SOURCE = '''"""Docstring 1."""
 LIMIT = 3
 WAIT_S = 5.0
+MAX_FILES, MAX_LINES = 64, 63
+MAX_BYTES = 64
 
 class A:
     poll_s: float = 1.0
@@ -33,6 +35,8 @@ def test_every_kind_of_change_is_found_where_it_should_be_and_nowhere_else() -> 
     test, raised = "if x is None or x < 1:", 'raise ValueError(f"{x - 1} is not {1}")'
     assert found == {
         (MODULE, "LIMIT = 3", "LIMIT = 4"),
+        (MODULE, "MAX_FILES, MAX_LINES = 64, 63", "MAX_FILES, MAX_LINES = 65, 63"),
+        (MODULE, "MAX_FILES, MAX_LINES = 64, 63", "MAX_FILES, MAX_LINES = 64, 64"),
         (MODULE, "waited_s: float = 0.0", "waited_s: float = 1.0"),
         ("A.f", head, head.replace("2", "3")),
         ("A.f", test, "if (x is None and x < 1):"),

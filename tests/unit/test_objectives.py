@@ -202,6 +202,8 @@ def test_gates_close_where_they_should() -> None:
     assert value(SoftTargets(gate="correct"), student, teacher, wrong) == 0
     assert value(SoftTargets(gate="confidence", gate_at=0), student, teacher) == through
     assert value(SoftTargets(gate="confidence", gate_at=1), student, teacher) == 0
+    certain = {"logits": 1e4 * F.one_hot(right, K).movedim(-1, 1).float()}
+    assert value(SoftTargets(gate="confidence", gate_at=1), student, certain) > 0, "as sure as can be is sure enough"
     sent = [taught(SoftTargets(), teacher)]
     late, early = Moment(labels(), IGNORE, progress=0.75), Moment(labels(), IGNORE, progress=0.25)
     assert objectives.loss(SoftTargets(gate="cutoff", gate_at=0.5), student, sent, late) == 0

@@ -62,6 +62,7 @@ def test_a_request_for_too_many_pixels_is_refused_before_one_is_looked_at(
     assert taught.num_forwards == 0
     monkeypatch.setattr(teaching, "MAX_PIXELS", 2 * 32 * 32)
     assert not taught.answer(request()).is_cached, "as many as may be"
+    assert not taught.answer(request(views=((0, 1),), view_settings=ViewSettings())).is_cached, "a whole one too"
 
 
 def test_a_request_for_no_views_says_so() -> None:

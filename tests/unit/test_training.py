@@ -270,6 +270,9 @@ def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the
     monkeypatch.setattr("agentkd.training.checkpoint.save_file", full)
     with pytest.raises(StorageError, match="No space left"):
         save_checkpoint(path, network, {"main": optimizer}, Progress(), task="t")
+    (tmp_path / "a file").write_bytes(b"")
+    with pytest.raises(StorageError):
+        save_checkpoint(tmp_path / "a file" / "x", network, {"main": optimizer}, Progress(), task="t")
     assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
     other = torch.nn.Linear(2, 2)
     fresh = torch.optim.SGD(other.parameters(), lr=1.0, momentum=0.9)
