@@ -113,10 +113,9 @@ def read_list(path: Path) -> list[Told]:
     """What stands in the list of an unfinished lesson; a last line that was not written whole does not count, and is cut off."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole, _, rest = text.rpartition("\n")
+    whole, _, rest = path.read_bytes().rpartition(b"\n")
     if rest:
-        path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        path.write_bytes(whole + b"\n" if whole else b"")
     unique = {(told.weights, told.step): told for told in (Told(**json.loads(line)) for line in whole.splitlines())}
     return list(unique.values())
 
@@ -207,9 +206,7 @@ class Recordings:
         """
         kept, dropped = set(in_use), []
         for record in list(self._lessons):
-            if self.size_bytes <= self._max_bytes:
-                break
-            if record not in kept:
+            if self.size_bytes > self._max_bytes and record not in kept:
                 dropped.append(record)
                 self._drop(self._lessons.pop(record).pieces)
         self._num_dropped += len(dropped)

@@ -48,8 +48,9 @@ def test_damage_is_noticed(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "", "0" * 63, "0" * 65, "CON", "\0" * 64])
 def test_names_that_are_no_digests_lead_nowhere(tmp_path, name) -> None:
-    with pytest.raises(ArtifactNotFoundError):
-        Store(tmp_path).get(name)
+    for look in (Store(tmp_path).get, Store(tmp_path).path, Store(tmp_path).incoming):
+        with pytest.raises(ArtifactNotFoundError):
+            look(name)
 
 
 def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path, monkeypatch) -> None:
@@ -396,6 +397,7 @@ def test_no_file_is_left_open_by_who_is_refused_or_looks(tmp_path) -> None:
 def test_a_lock_whose_file_says_something_strange_holds_all_the_same(tmp_path) -> None:
     folder = RunFolder(tmp_path)
     with RunLock(folder):
+        assert not folder.lock.stat().st_mode & 0o111, "it is no program"
         folder.lock.write_bytes(b"\xff" + b"9" * 200)
         with pytest.raises(ArtifactError, match=r"\(process \ufffd9{99}\)"), RunLock(folder):
             pass
@@ -458,3 +460,8 @@ def test_a_record_keeps_the_time_at_which_it_was_first_committed(tmp_path) -> No
         journal.commit(replace(record(1), at="2026-01-01T00:00:00Z"), record(2))
         first, second = (r.at for r in journal.records())
     assert first == "2026-01-01T00:00:00Z" and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second)
+
+
+def test_what_goes_by_itself_while_a_folder_is_swept_is_no_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [folder / "gone"])
+    RunFolder(tmp_path).sweep()

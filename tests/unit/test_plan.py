@@ -161,6 +161,7 @@ def test_the_gate_keeps_the_better_weights_and_records_the_lesson_either_way(kee
         row.entrant.result.miou for row in outlook.rows if row.stage is Stage.ROUND2 and isinstance(row.entrant.task, Distill)
     }
     assert final == (set() if keep else {0.1})
+    assert {row.entrant.result.miou for row in outlook.rows if row.stage is Stage.ROUND1} == {0.5 if keep else 0.1}
     assert all(lesson.taught is not None and lesson.is_kept is not keep for lesson in outlook.lessons)
 
 
@@ -174,7 +175,9 @@ def test_a_failed_trial_and_a_failed_lesson_are_results_and_a_failed_baseline_is
         return lambda step: TaskResult(status=Status.FAILED, error_text="why") if step.stage is stage else invented(step)
 
     for stage in (Stage.SEARCH, Stage.ROUND1, Stage.ROUND2):
-        assert end_of(play(planner(), failing(stage))).is_finished
+        end = end_of(play(planner(), failing(stage)))
+        failed = [lesson for lesson in end.lessons if lesson.stage is stage]
+        assert end.is_finished and not any(lesson.taught or lesson.is_kept for lesson in failed)
     for stage in Stage:
         end = end_of(play(planner(), failing(stage)))
         has_scores = not end.failure and all(test.result.status is Status.COMPLETED for test in end.tests.values())
@@ -414,3 +417,12 @@ def test_the_failure_of_any_family_is_told() -> None:
 
     end = end_of(play(planner(), outcome, pick=lambda steps: steps[-1]))
     assert end.failure == "the baseline of tiny_networks:other failed: why"
+
+
+@pytest.mark.parametrize("start", ["own", "scratch", "inherit"])
+def test_a_student_begins_with_its_own_weights_if_it_is_to(start: str) -> None:
+    rounds = {name: {"epochs": 1, "distillation": {"start": start}} for name in ("round1", "round2")}
+    lessons = end_of(play(planner(**rounds))).lessons
+    given = {lesson.taught.task.initial_weights == lesson.student.result.weights for lesson in lessons if lesson.taught}
+    assert given == {start == "own"}
+    assert start == "own" or not any(lesson.taught and lesson.taught.task.initial_weights for lesson in lessons)

@@ -448,3 +448,15 @@ def test_a_piece_that_is_gone_already_can_be_dropped(tmp_path: Path) -> None:
     known.note(task, taught(task, store, [b"one", b"two"]))
     store.path(store.put(b"one")).unlink()
     assert len(known.collect()) == 1 and known.size_bytes == 0 and store.put(b"two") and known.report().num_pieces == 0
+
+
+def test_of_two_recordings_of_a_lesson_the_longer_one_is_taken_whichever_came_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tasks = [lesson(recipe=Recipe(epochs=epochs, batch_size=4, views=VIEWS)) for epochs in (1, 2)]
+    results = [taught(task, store, [b"%d" % n for n in range(n)], epochs=n) for n, task in enumerate(tasks, 1)]
+    for order in ((0, 1), (1, 0)):
+        known = Recordings(store)
+        for n in order:
+            known.note(tasks[n], results[n])
+        assert results[1].exchange
+        assert known.find(tasks[1]) == ((results[1].exchange.record,), frozenset({TEACHER.weights}))

@@ -87,6 +87,9 @@ def test_bounds_are_medians_of_the_best_so_far() -> None:
     assert prune_bounds(seen, None, 2) == ()
     silent = trial(9, 0.3)
     assert silent.miou_by_epoch == () and prune_bounds([*seen, silent], Pruning(startup_trials=3, warmup_epochs=0), 1) == (0.2,)
+    assert prune_bounds([*seen, trial(3, 0.9)], Pruning(startup_trials=3, warmup_epochs=0), 2) == (0.2, 0.4), (
+        "of those with a curve"
+    )
 
 
 def test_the_pareto_set_is_what_nothing_beats_in_every_way() -> None:
@@ -107,7 +110,7 @@ def test_optunas_own_tools_open_the_view_and_writing_it_again_changes_nothing(tm
     for _ in range(2):
         write_view(url, "s", SPACE, trials)
     study = optuna.load_study(study_name="s", storage=url)
-    assert len(study.trials) == 2
+    assert len(study.trials) == 2 and study.direction is optuna.study.StudyDirection.MAXIMIZE
     assert study.best_value == 0.4
     assert study.trials[0].intermediate_values == {0: 0.1, 1: 0.4}
 

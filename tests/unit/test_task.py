@@ -90,6 +90,10 @@ ILLEGAL = {
     "together with itself": (Mutual, TOGETHER | {"partners": (Partner(architecture=NETWORK, recipe=Recipe(), seed=0),)}),
     "partners of other steps": (Mutual, TOGETHER | {"partners": (PARTNER.replace(recipe=Recipe(epochs=7)),)}),
     "partners of other classes": (Mutual, TOGETHER | {"partners": (PARTNER.replace(architecture=FIVE),)}),
+    "one of two partners of other classes": (
+        Mutual,
+        TOGETHER | {"partners": tuple(sorted((PARTNER, PARTNER.replace(architecture=FIVE)), key=lambda one: one.digest))},
+    ),
     "features of partners": (Mutual, TOGETHER | {"distillation": Distillation(objectives=(Features({"a": "b"}),))}),
     "inheriting from partners": (Mutual, TOGETHER | {"distillation": Distillation(start="inherit")}),
     "an evaluation of nothing": (Evaluate, WORK),
