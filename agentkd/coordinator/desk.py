@@ -134,7 +134,7 @@ class Desk(Generic[Crewed]):
         self._crew: Crewed | None = None
         self._submitted: deque[Order] = deque()
         self._open: dict[TaskKey, _Open] = {}
-        self._held = ExitStack()
+        self._held: ExitStack
         self._lock = threading.Lock()
         self._ended: BaseException | None = None
         self._is_closing = False

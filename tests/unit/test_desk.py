@@ -288,6 +288,21 @@ def test_a_communitys_thread_that_dies_of_a_bug_leaves_nobody_waiting(tmp_path: 
             community.submit((work(2), "another"))
 
 
+@pytest.mark.parametrize(("result", "told"), [(GOOD, "a task is completed"), (BAD, "a task failed: non_finite_loss: nan")])
+def test_a_watcher_is_told_how_a_task_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: TaskResult, told: str
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Silent, "tell", lambda watcher, line: lines.append(line))
+    monkeypatch.setattr(
+        Crew, "turn", lambda crew: [Finished(key, result, "ann", 1, ()) for key in crew._dispatcher.state.waiting]
+    )
+    with Community(devices="none", record=tmp_path) as community:
+        (lesson,) = community.submit((work(1), "a task"))
+        assert lesson.exception(20) is None or result is BAD
+    assert told in lines
+
+
 def test_who_waits_for_a_community_is_told_what_ended_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def turn(crew: Crew) -> list[Finished]:
         raise StorageError("here", "full")

@@ -133,6 +133,29 @@ def test_a_result_that_this_task_cannot_have_is_refused(done: Any, change: dict[
         inspect(task, result.replace(**change), store)
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (Average, {"weights": ""}),
+        (Average, {"weights": "cd" * 32}),
+        (Evaluate, {"weights": "cd" * 32}),
+        (Assess, {"competence": None}),
+        (FeatureMaps, {"knowledge": ""}),
+        (FeatureMaps, {"knowledge": "cd" * 32}),
+        (Consolidate, {"knowledge": ""}),
+        (Consolidate, {"knowledge": "a trace"}),
+    ],
+    ids=str,
+)
+def test_so_is_one_of_any_other_kind(done: Any, kind: type[Task], change: dict[str, Any]) -> None:
+    store, results = done
+    task, result = results[kind]
+    if change.get("knowledge") == "a trace":
+        change = {"knowledge": results[Train][1].trace}
+    with pytest.raises(ResultError):
+        inspect(task, result.replace(**change), store)
+
+
 def test_a_task_with_limits_may_be_infeasible_and_one_with_bounds_pruned_and_only_then(done: Any) -> None:
     store, results = done
     _, result = results[Train]
