@@ -96,12 +96,18 @@ def finished(seed: int, result: TaskResult = GOOD) -> Finished:
     return Finished(work(seed).key, result, "agent-1", 2, ())
 
 
-def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(folder: RunFolder, crew: Scripted) -> None:
+def test_a_result_is_recorded_once_and_told_to_everybody_who_waits(
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, later = Lesson(), Lesson(), Lesson()
     with Desk(folder, lambda: crew) as desk:
         desk.submit([order(1, first), order(1, second)])
         assert desk.turn() == [] and not first.done()
         assert first._events.get_nowait() == crew.progress(work(1).key)
+        assert desk.turn() == [] and first._events.empty(), "it is told once"
+        with monkeypatch.context() as patch:
+            patch.setattr(Scripted, "progress", lambda crew, key: None)
+            assert desk.turn() == [] and first._events.empty(), "nothing is no news"
         crew.happenings.append(finished(1))
         assert desk.turn() == [Done(work(1), "task 1", GOOD, 2)]
         assert first.result(0) == second.result(0) == GOOD
