@@ -118,6 +118,7 @@ def test_a_lesson_starts_once_its_teacher_is_ready() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER)})
     assert dispatcher.handle(Joined("agent-1")) == [Launch("agent-2", "teaching", 0)]
     assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(Ready("agent-2", "w9")) == [], "it was asked to teach others"
     assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
 
 

@@ -167,6 +167,8 @@ def test_a_task_with_limits_may_be_infeasible_and_one_with_bounds_pruned_and_onl
             inspect(task, result, store)
     with pytest.raises(ResultError, match="says infeasible"):
         inspect(TRAIN.replace(max_deploy_parameters=10**9), nothing, store)
+    at_its_limits = TRAIN.replace(max_deploy_parameters=result.num_parameters_deploy, max_num_macs=result.num_macs)
+    assert inspect(at_its_limits, result, store) == result
     pruned = result.replace(status=Status.PRUNED)
     assert inspect(TRAIN.replace(prune_below=(0.9,)), pruned, store) == pruned
 
