@@ -248,12 +248,11 @@ def _check_families(data: dict[str, Any]) -> list[Problem]:
         config = listed[name] if isinstance(listed, dict) else None
         settings = config.get("settings") if isinstance(config, dict) else None
         try:
-            if families.is_own(str(name)):
-                families.load_own(str(name))
             families.resolve(str(name), 2, settings if isinstance(settings, dict) else None)
         except ConfigError as error:
             problems += [
-                Problem(f"families.{name}" + (f".{p.path}" if p.path != "family" else ""), p.text) for p in error.problems
+                Problem(f"families.{name}" + (f".{p.path}" if p.path not in ("", "family") else ""), p.text)
+                for p in error.problems
             ]
         weights = config.get("weights") if isinstance(config, dict) else None
         if weights and not Path(str(weights)).is_file():
@@ -296,7 +295,7 @@ def _check_dataset(data: dict[str, Any]) -> list[Problem]:
     try:
         dataset = open_dataset(section["dataset"])
         dataset.check()
-    except DatasetError as error:
+    except (DatasetError, ConfigError) as error:
         return [Problem("data.dataset", str(error))]
     problems = []
     for role in ("train", "validation", "test"):

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.canonical import FrozenData
+from agentkd.code.source import CodeDigest
+from agentkd.names import NO_DIGEST
 
 Weight = Annotated[float, Field(gt=0, le=1e9)]
 Temperature = Annotated[float, Field(gt=0, le=100)]
@@ -51,6 +53,7 @@ class Payload(FrozenData):
 
 LOGITS = Payload()
 Schedule = Literal["constant", "rise", "fall", "cosine"]
+USUAL = (("schedule", "constant"), ("code", NO_DIGEST))  # left out, so that a new field leaves earlier digests alone
 
 
 class Scheduled(FrozenData):
@@ -64,9 +67,9 @@ class Scheduled(FrozenData):
     schedule: Schedule = "constant"
 
     @model_serializer(mode="wrap")
-    def _leave_out_constant(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
-        return {name: value for name, value in plain.items() if (name, value) != ("schedule", "constant")}
+        return {name: value for name, value in plain.items() if (name, value) not in USUAL}
 
     def factor(self, progress: float) -> float:
         """What the weight is multiplied with after this share of the steps.
@@ -229,11 +232,15 @@ class Own(Scheduled):
     """A user's own objective: ``path`` (``package.module:Name``) is called with ``settings`` in the student's process.
 
     What it makes must have ``loss(student, teacher, moment)``, see ``agentkd.knowledge.objectives.StudentHalf``. The teacher's
-    half is one of the known payloads: no code is named on the wire.
+    half is one of the known payloads, so a teacher runs none of it.
+
+    Args:
+        code: digest of the code in which ``path`` is found; filled in where a task is made.
     """
 
     kind: Literal["own"] = "own"
     path: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
+    code: CodeDigest = NO_DIGEST
     settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
     sends: tuple[Payload, ...] = (LOGITS,)
     student_taps: tuple[Tap, ...] = ()

@@ -1,16 +1,19 @@
 """How a network is trained, and how it is taught: hyperparameters as data."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from agentkd.canonical import FrozenData
+from agentkd.names import Digest
 from agentkd.objectives import (
     Boundary,
     Codec,
     Dkd,
     Ifvd,
     Objective,
+    Own,
     Payload,
     SoftTargets,
     payloads,
@@ -115,6 +118,16 @@ class Distillation(FrozenData):
         if in_need:
             raise ValueError(f"{', '.join(in_need)} needs labels, but hard_loss is none")
         return self
+
+    def with_code(self, find: Callable[[str], Digest]) -> "Distillation":
+        """The same, in which every own objective says in which code it is found; ``find`` gives that of those that do not yet."""
+        found = [o.replace(code=find(o.path)) if isinstance(o, Own) and not o.code else o for o in self.objectives]
+        return self.replace(objectives=tuple(found))
+
+    @property
+    def codes(self) -> tuple[Digest, ...]:
+        """The code of its own objectives, each once."""
+        return tuple(dict.fromkeys(o.code for o in self.objectives if isinstance(o, Own) and o.code))
 
     @property
     def payloads(self) -> tuple[Payload, ...]:

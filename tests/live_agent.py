@@ -9,6 +9,7 @@ import psutil
 from experiments import SPEC, command, environment
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code import loading
 from agentkd.conformance.probe import Probe
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.keys import KeyPair, load_key_pair, new_key_pair, save_key_pair
@@ -58,9 +59,10 @@ def start_agent(place: Path, run: Callable[..., list[str]] = command) -> LiveAge
         save_key_pair(place / "keys" / f"{name}.json", new_key_pair())
     agent, coordinator = (load_key_pair(place / "keys" / f"{name}.json") for name in ("agent", "coordinator"))
     folder, endpoint = RunFolder(place / "run"), f"tcp://127.0.0.1:{free_port()}"
+    folder.store.put(loading.provided(NETWORK.code).encode())
     weights = folder.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=1).state_dict())))
     arguments = ["agent", "--listen", endpoint, "--key", place / "keys" / "agent.json", "--coordinator-key", coordinator.public]
-    arguments += ["--run-folder", folder.place, "--audit", place / "audit.jsonl"]
+    arguments += ["--run-folder", folder.place, "--audit", place / "audit.jsonl", "--allow-code"]
     with (place / "agent.log").open("wb") as log:
         process = subprocess.Popen(run(*arguments), stdout=log, stderr=log, env=environment())
     live = LiveAgent(endpoint, coordinator, agent.public, folder, process, weights)

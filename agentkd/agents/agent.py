@@ -24,6 +24,7 @@ from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, environment, execute
+from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import (
     ArtifactNotFoundError,
@@ -95,6 +96,7 @@ class AgentSettings:
         parent_pid: the process it must not outlive; 0 for an agent started by hand.
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
+        allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
     """
 
     join: str
@@ -109,6 +111,7 @@ class AgentSettings:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     registry: Path | None = None
     audit: Path | None = None
+    allows_code: bool = False
 
 
 class Agent:
@@ -324,9 +327,11 @@ class Agent:
         return self._teacher
 
     def _adopt(self, request: TeachRequest) -> None:
-        if self._teacher is not None and self._teacher.weights == request.weights:
+        self._let_run(tuple(filter(None, (request.architecture.code, request.data.code if request.data else NO_DIGEST))))
+        teacher = self._teacher
+        if teacher is not None and (teacher.weights, teacher.architecture) == (request.weights, request.architecture):
             if request.data is not None:
-                self._teacher.teach_about(request.data)
+                teacher.teach_about(request.data)
             return
         self._forget_teaching()
         self._obtain(request.weights)
@@ -357,9 +362,23 @@ class Agent:
         assert isinstance(reply.message.body, KnowledgeReply)
         self.carrier.fetch_to_store(reply.sender, reply.message.body.piece, reply.message.buffers, wanted=digest)
 
+    def _let_run(self, codes: tuple[Digest, ...]) -> None:
+        """Has own code that is named in the store, and lets it run here.
+
+        Raises:
+            ConfigError: this agent is not to run any.
+        """
+        if codes and not self.settings.allows_code:
+            named = ", ".join(code[:12] for code in codes)
+            raise ConfigError(f"this agent runs no code of a coordinator's user ({named}); if you trust them add --allow-code")
+        for code in codes:
+            self._obtain(code)
+        let_run(codes, self.folder.store)
+
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._forget_teaching()
         task, key = request.task, request.key
+        self._let_run(codes_of(task))
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentkd.datasets.opening import Opened, open_dataset
+from agentkd.datasets.opening import Opened, open_again
 from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
 from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
@@ -26,7 +26,7 @@ def open_source(source: DataSource) -> Opened:
     Raises:
         ContractError: the content here differs from what the coordinator saw.
     """
-    dataset = open_dataset(source.spec)
+    dataset = open_again(source.spec, source.code)
     if dataset.digest != source.content_digest:
         raise ContractError("dataset", dataset.digest, source.content_digest, hint=f"the files of {source.spec} changed")
     return dataset

@@ -60,7 +60,7 @@ class Teacher:
         allocate: Allocate = Parcel,
     ) -> None:
         self.weights, self.num_forwards = weights, 0
-        self._architecture, self._device, self._allocate = architecture, device, allocate
+        self.architecture, self._device, self._allocate = architecture, device, allocate
         self._source = data
         self._datasets = {data.content_digest: open_source(data)} if data else {}
         self._network = build(architecture).to(device).eval()
@@ -117,8 +117,8 @@ class Teacher:
             ContractError: another number of classes.
             RemoteProtocolError: the images are no tensors that may be.
         """
-        if request.num_classes != self._architecture.num_classes:
-            raise ContractError("num_classes", self._architecture.num_classes, request.num_classes)
+        if request.num_classes != self.architecture.num_classes:
+            raise ContractError("num_classes", self.architecture.num_classes, request.num_classes)
         inputs = self._decode_images(images)
         logits = self._logits(inputs)
         threshold = self._threshold()
@@ -136,7 +136,7 @@ class Teacher:
         is_known = has_images or request.dataset in self._datasets
         dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
-            TeachingContract(weights=self.weights, num_classes=self._architecture.num_classes, dataset=dataset),
+            TeachingContract(weights=self.weights, num_classes=self.architecture.num_classes, dataset=dataset),
             TeachingContract(weights=Digest(request.weights), num_classes=request.num_classes, dataset=request.dataset),
         )
 

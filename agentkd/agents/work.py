@@ -139,7 +139,9 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     student: nn.Module = network
     if lesson and isinstance(task, Distill) and task.distillation.student_taps:
         student = _pupil(task, network, feed, lesson)
-    family_loss = families.loss_name(task.architecture.family) if task.recipe.loss == "family" else "cross_entropy"
+    family_loss = (
+        families.loss_name(task.architecture.family, task.architecture.code) if task.recipe.loss == "family" else "cross_entropy"
+    )
     plan = Plan(
         recipe=task.recipe,
         loss=LOSSES[family_loss],

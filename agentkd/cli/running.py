@@ -91,6 +91,14 @@ def agent(
         Path | None, typer.Option(help="Folder of registered keys (agentkd keys) that may ask for knowledge as well.")
     ] = None,
     audit: Annotated[Path | None, typer.Option(help="File for the log of who fetched what.")] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Run code of the coordinator's user (own networks, datasets, objectives): it can do all that you can. "
+            "Without this, tasks that name any are refused.",
+        ),
+    ] = False,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
     checkpoint_every: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
@@ -121,6 +129,7 @@ def agent(
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             registry=registry,
             audit=audit,
+            allows_code=allow_code,
         )
     )
 

@@ -40,21 +40,24 @@ ITS_FINDERS = (machinery.BuiltinImporter, machinery.FrozenImporter, machinery.Pa
 STAR = "*"
 
 
-def collect(name: str, search: Sequence[str] | None = None) -> SourceCode:
+def collect(name: str, search: Sequence[str] | None = None, *, others: Sequence[str] = ()) -> SourceCode:
     """The code behind ``package.module:attribute``: the module's file and all own files that it imports, directly or not.
 
     Args:
         name: the attribute in it is not looked for: who loads the code does.
         search: the folders to look in, in their order. Not given: those of ``sys.path``, then what editable installations added.
+        others: more such names, whose code is to be in the same.
 
     Raises:
         ConfigError: there is no such module, it or one that it imports is not own or cannot be read, or the code is too large.
     """
-    module, _ = split_name(name)
     places = _Places(search)
-    _refuse_what_is_not_own(name, module, places)
     collected = _Collected()
-    waiting = [(module, "")]
+    waiting = []
+    for one in (name, *others):
+        module, _ = split_name(one)
+        _refuse_what_is_not_own(one, module, places)
+        waiting.append((module, ""))
     while waiting:
         target, where = waiting.pop()
         waiting += collected.follow(target, where, places)
@@ -175,7 +178,7 @@ def _refuse_what_is_not_own(name: str, module: str, places: _Places) -> None:
     found = places.find(module)
     advice = "name your own code: a file of yours that imports it"
     if found is None:
-        near = difflib.get_close_matches(module, _names_near(module, places), n=3)
+        near = difflib.get_close_matches(module, dict.fromkeys(_names_near(module, places)), n=3)
         hint = f" (there is {', '.join(near)})" if near else ""
         raise ConfigError(f"{name}: no module {module!r}{hint}; is it on PYTHONPATH?")
     match found.kind:

@@ -56,14 +56,30 @@ def is_provided(digest: Digest) -> bool:
     return provided is not None and provided.digest == digest
 
 
+def provided(code: Digest) -> SourceCode:
+    """The code of that digest, as it was provided.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    if not is_provided(code):
+        raise ConfigError(f"code {code[:12]} was not provided to this process; hand it over first")
+    return _PROVIDED[_root(code)].code
+
+
 def load(name: str, code: Digest) -> Any:
     """What ``package.module:attribute`` names in a code. Its module runs if it has not yet, and always from the code.
 
     Raises:
-        ConfigError: the code was not provided, it has no such module or the module no such attribute; the module failed, or
-            imported own modules that are not part of the code. Modules that ran first for this call are then forgotten.
+        ConfigError: no code is named, or it was not provided, it has no such module or the module no such attribute; the module
+            failed, or imported own modules that are not part of the code; those that ran first for this call are then forgotten.
     """
     module, attribute = split_name(name)
+    if not code:
+        raise ConfigError(
+            f"{name} is named without its source: the record is of an older version of agentkd, which kept none, so nobody knows "
+            f"what would run; run the script or the experiment again in another folder, to have it recorded with its source"
+        )
     if not is_provided(code):
         raise ConfigError(f"{name}: code {code[:12]} was not provided to this process; hand it over first")
     provided = _PROVIDED[_root(code)]
@@ -94,8 +110,7 @@ class _Provided:
     """
 
     def __init__(self, code: SourceCode) -> None:
-        self._files = dict(code.files)
-        self.digest = code.digest
+        self.code, self.digest = SourceCode(files=dict(code.files)), code.digest
         self.root = _root(self.digest)
         self.paths = code.modules
         self.folders = {"/".join(path.split("/")[:depth]) for path in code.files for depth in range(1, path.count("/") + 1)}
@@ -106,7 +121,7 @@ class _Provided:
 
     def text(self, module: str) -> str:
         """The source of a module."""
-        return self._files[self.paths[module]]
+        return self.code.files[self.paths[module]]
 
     def place(self, module: str) -> str:
         """What stands for a file name in tracebacks."""

@@ -6,12 +6,13 @@ Which modules belong to it is found out in ``collecting``; they are run in ``loa
 import json
 import sys
 import unicodedata
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
 
 from agentkd import canonical
 from agentkd.errors import ArtifactError, ConfigError
+from agentkd.names import NO_DIGEST, Digest
 
 FORMAT = "agentkd-code"
 VERSION = 1
@@ -23,6 +24,24 @@ STANDARD = sys.stdlib_module_names | set(sys.builtin_module_names)
 """Top-level names that are Python's own."""
 RESERVED = STANDARD | {"agentkd", "__main__", INIT}
 """Top-level names that own code cannot have."""
+CodeDigest = Annotated[Digest, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+class Named(canonical.FrozenData):
+    """What names something that may be a user's own, with the digest of the code in which that name is found.
+
+    The canonical form has no empty ``code``: what is agentkd's goes by the digest that it always had.
+
+    Args:
+        code: empty for what is agentkd's, and in what an older version made, which kept no code.
+    """
+
+    code: CodeDigest = NO_DIGEST
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if (name, value) != ("code", NO_DIGEST)}
 
 
 class SourceCode(canonical.FrozenData):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agentkd.architecture import Setting
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.host import Host
@@ -20,11 +21,11 @@ from agentkd.community.works import Data, Works
 from agentkd.config import launch_settings
 from agentkd.coordinator.desk import Order
 from agentkd.coordinator.watching import Silent, Watcher
-from agentkd.datasets.opening import Opened, open_dataset
+from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ChannelClosedError, ConfigError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
-from agentkd.names import AgentName, Digest, PublicKey
+from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
 from agentkd.task import Competence, DataSource, Task
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Community:
 
     def _begin(self, folder: RunFolder, seed: int, works: Works) -> None:
         self.seed, self._folder, self._works = seed, folder, works
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[tuple[str, Digest], Opened] = {}
         self._names: set[str] = set()
         self._handles: list[AgentHandle] = []
 
@@ -175,7 +176,7 @@ class Community:
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""
         opened = self._open(data)
-        return DataSource(spec=opened.spec, content_digest=opened.digest)
+        return DataSource(spec=opened.spec, content_digest=opened.digest, code=opened.code)
 
     def classes(self, data: Data) -> tuple[str, ...]:
         """The classes of a dataset."""
@@ -199,10 +200,14 @@ class Community:
         return self._works.num_learners
 
     def _open(self, data: Data) -> Opened:
-        spec = data if isinstance(data, str) else data.spec
-        if spec not in self._opened:
-            self._opened[spec] = open_dataset(data) if isinstance(data, str) else data
-        return self._opened[spec]
+        """A dataset, opened once; one of a user's own that is given by name is opened again where its code has changed."""
+        if not isinstance(data, str):
+            return self._opened.setdefault((data.spec, data.code), data)
+        names = own_names(data)
+        code = take(*names) if names else NO_DIGEST
+        if (data, code) not in self._opened:
+            self._opened[data, code] = open_again(data, code)
+        return self._opened[data, code]
 
     def _take_name(self, name: str) -> None:
         if name in self._names:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
+from agentkd.code.taking import take
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.works import Commons, Data
 from agentkd.config import checked
@@ -100,6 +101,7 @@ class AgentHandle:
 
     def become(self, architecture: Architecture) -> None:
         """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
+        self._family, self._settings = architecture.family, dict(architecture.settings)
         self._architecture, self._initial, self._last = architecture, NO_DIGEST, None
 
     def settle(self, data: Data) -> None:
@@ -209,7 +211,7 @@ class AgentHandle:
         ]
         settings = {"objectives": tuple(objectives), "alpha": alpha, "hard_loss": hard_loss}
         settings |= {"start": start, "codec": codec, "max_kl": max_kl}
-        inputs["distillation"] = checked(Distillation, settings, source=f"{self.name}.distill")
+        inputs["distillation"] = checked(Distillation, settings, source=f"{self.name}.distill").with_code(take)
         inputs["teachers"] = tuple(references)
         if start != "own":
             inputs["initial_weights"] = NO_DIGEST
@@ -311,8 +313,14 @@ class AgentHandle:
         return source
 
     def inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
-        """What every task of learning from this data begins with; waits for the newest weights."""
+        """What every task of learning from this data begins with; waits for the newest weights.
+
+        A user's own network learns by its code as it is now. Weights that are there already are looked at, and teach, by the code
+        that they were learned by.
+        """
         source = self._meet(data)
+        if families.is_own(self._family):
+            self._architecture = families.resolve(self._family, self.architecture.num_classes, self._settings)
         published = families.published_recipe(self.architecture.family)
         return {
             "architecture": self.architecture,

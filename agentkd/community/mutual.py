@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.works import Data
@@ -50,7 +51,7 @@ def mutual(
             f'give Community(devices="cpu:{len(students)}"), or a device for each'
         )
     fields = {"objectives": tuple(objectives), "alpha": alpha, "codec": codec}
-    chosen = checked(Distillation, fields, source="mutual")
+    chosen = checked(Distillation, fields, source="mutual").with_code(take)
     inputs = [student.inputs(data, recipe) for student in students]
     partners = [Partner.model_validate({name: one[name] for name in Partner.model_fields}) for one in inputs]
     others = [sorted(partners[:i] + partners[i + 1 :], key=lambda partner: partner.digest) for i in range(len(inputs))]

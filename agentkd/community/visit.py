@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from agentkd.artifacts.history import read_recordings
+from agentkd.artifacts.own_code import keep_code
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.coordinator.crew import Crew
@@ -101,8 +102,13 @@ class Visit:
         return read_recordings(self._folder).report()
 
     def submit(self, orders: Sequence[Order]) -> None:
-        """Has tasks done; whoever waits for one is told what comes of it."""
+        """Has tasks done; whoever waits for one is told what comes of it.
+
+        Raises:
+            StorageError: own code that a task names cannot be written to the community's folder.
+        """
         for order in orders:
+            keep_code(order.task, self._folder.store)
             with self._lock:  # the answer cannot be taken before its number is known here
                 is_open = self._is_open
                 if is_open:

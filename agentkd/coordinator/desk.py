@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.own_code import keep_code
 from agentkd.artifacts.provenance import provenance
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.coordinator.crew import Crew
@@ -218,6 +219,7 @@ class Desk(Generic[Crewed]):
             key = order.task.key
             known = self.journal.find(key)
             if known is None:
+                keep_code(order.task, self.folder.store)  # before anybody is asked to run it
                 opened = self._open.setdefault(key, _Open(order, []))
                 opened.waiting += [order.waiting] if order.waiting is not None else []
                 wanted.append((key, order.task, order.label))

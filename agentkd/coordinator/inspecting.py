@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agentkd.agents.work import Surroundings, measure, sizes
+from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, DatasetError, ResultError
 from agentkd.knowledge import tensors
@@ -34,6 +35,7 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
     """
     try:
         with _measuring:
+            let_run(codes_of(task), store)  # what this coordinator's own user has named, or a visitor with access to the folder
             counted = result.replace(**_sizes(task))
             _check_status(task, counted)
             if counted.status is not Status.INFEASIBLE:

@@ -13,13 +13,14 @@ from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment, dump_experiment
+from agentkd.coordinator import own_parts
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
-from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
+from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
@@ -45,8 +46,9 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
-        _adopt_experiment(experiment, folder, desk.journal)
-        planner = Planner(experiment, open_dataset(experiment.data.dataset), desk.journal.get_meta("pretrained"))
+        own, dataset = own_parts.take_up(experiment)
+        _adopt_experiment(experiment, own, folder, desk.journal)
+        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained"), own)
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
         try:
             coordinator.run()
@@ -56,10 +58,11 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
 
 
 def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
-    """A run as it stands, for reports: what was recorded, and the outlook that follows from it."""
+    """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run."""
     journal = Journal(folder.must_exist().journal, read_only=True)
     experiment = Experiment.model_validate(journal.get_meta("experiment"))
-    planner = Planner(experiment, open_dataset(experiment.data.dataset), journal.get_meta("pretrained"))
+    own = own_parts.noted(journal)
+    planner = Planner(experiment, own_parts.dataset_of(experiment, own), journal.get_meta("pretrained"), own)
     results = {record.task.key: record.result for record in journal.records()}
     return experiment, planner, planner.outlook(results, journal.asks()), journal
 
@@ -157,12 +160,13 @@ def describe_result(step: PlannedTask, result: TaskResult) -> str:
     return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
 
 
-def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journal) -> None:
-    """Notes the experiment in a new run; in an old one it must be the same."""
+def _adopt_experiment(experiment: Experiment, own: OwnParts, folder: RunFolder, journal: Journal) -> None:
+    """Notes the experiment and its own code in a new run; in an old one both must be the same."""
     noted = journal.get_meta("experiment")
     if noted is None:
         files = {family: Path(config.weights) for family, config in experiment.families.items() if config.weights}
         journal.set_meta("pretrained", {family: folder.store.put(path.read_bytes()) for family, path in files.items()})
+        own_parts.note(own, journal, folder)
         journal.set_meta("experiment", experiment.canonical())
         try:
             folder.experiment.write_text(dump_experiment(experiment), encoding="utf-8")
@@ -173,8 +177,11 @@ def _adopt_experiment(experiment: Experiment, folder: RunFolder, journal: Journa
     problems = [
         Problem(path, f"is {_short(b)} now, but this run was begun with {_short(a)}") for path, a, b in differences(before, now)
     ]
+    problems += own_parts.changes(own, journal, folder)
     if problems:
-        problems.append(Problem("", f"choose another folder with --out, or restore what {folder.experiment} says"))
+        problems.append(
+            Problem("", f"choose another folder with --out, or restore what it was begun with ({folder.experiment.name}, code)")
+        )
         raise ConfigError(problems, source=str(folder.place))
 
 

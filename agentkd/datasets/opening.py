@@ -1,22 +1,25 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
-import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkd import seeding
+from agentkd.code.loading import load
+from agentkd.code.taking import take
 from agentkd.datasets import files
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, GeneratedScenes
 from agentkd.datasets.order import ViewKey
+from agentkd.datasets.outline import Outline
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
 from agentkd.errors import DatasetError
-from agentkd.names import Digest
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
 
 JOINED = "joined:"
+KINDS = ("generated", "folder", "camvid")
 DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
 
@@ -31,10 +34,14 @@ class Views:
 
 
 class Opened:
-    """A dataset with the specification it was opened by: what scripts hold, and pass on to agents. A ``Dataset`` itself."""
+    """A dataset with the specification it was opened by: what scripts hold, and pass on to agents. A ``Dataset`` itself.
 
-    def __init__(self, spec: str, dataset: Dataset) -> None:
-        self.spec, self._dataset = spec, dataset
+    Args:
+        code: digest of the code of those own datasets that the specification names; empty if it names none.
+    """
+
+    def __init__(self, spec: str, dataset: Dataset, code: Digest = NO_DIGEST) -> None:
+        self.spec, self._dataset, self.code = spec, dataset, code
 
     @property
     def name(self) -> str:
@@ -79,6 +86,11 @@ class Opened:
         return self._dataset.part(index) if isinstance(self._dataset, JoinedDataset) else 0
 
     @property
+    def has_samples(self) -> bool:
+        """Whether it can be read: not if it is only an outline."""
+        return not isinstance(self._dataset, Outline)
+
+    @property
     def num_parts(self) -> int:
         """How many datasets are joined in it; 1 of a single one."""
         return self._dataset.num_parts if isinstance(self._dataset, JoinedDataset) else 1
@@ -110,36 +122,67 @@ def open_dataset(spec: str) -> Opened:
 
     ``holdout`` takes a validation split out of ``train``: a fraction, or group names joined by ``+``. A relative ``path``
     is looked for here and then in the folder that the environment variable AGENTKD_DATA names. Any other
-    ``package.module:name`` is imported and called without arguments.
+    ``package.module:name`` is your own: its code is collected from your files as they are now, see ``agentkd.code``, and what it
+    names is called without arguments.
 
     Raises:
         DatasetError: the specification or the data are wrong.
+        ConfigError: own code cannot be collected, or fails.
     """
-    return Opened(spec, _open(spec))
+    names = own_names(spec)
+    return open_again(spec, take(*names) if names else NO_DIGEST)
 
 
-def _open(spec: str) -> Dataset:
+def open_again(spec: str, code: Digest) -> Opened:
+    """The dataset that a specification named when something was recorded: own ones are found in that code and nowhere else.
+
+    Raises:
+        DatasetError: the specification or the data are wrong.
+        ConfigError: the code is not there, or fails, see ``agentkd.code.loading.load``.
+    """
+    return Opened(spec, _open(spec, code), code if own_names(spec) else NO_DIGEST)
+
+
+def own_names(spec: str) -> tuple[str, ...]:
+    """The user's own datasets that a specification names, as ``package.module:name``; each once. Nothing is opened."""
+    return tuple(dict.fromkeys(_own_names(spec)))
+
+
+def _own_names(spec: str) -> Iterator[str]:
     kind, _, rest = spec.partition(":")
     if kind == "unlabelled":
-        return Unlabelled(_open(rest))
+        yield from _own_names(rest)
+    elif kind in ("few", "only"):
+        yield from _own_names(rest.partition(":")[2])
+    elif spec.startswith(JOINED):
+        for part in rest.split("|"):
+            yield from _own_names(part)
+    elif kind not in KINDS and all(name.isidentifier() for name in (*kind.split("."), rest)):
+        yield spec
+
+
+def _open(spec: str, code: Digest) -> Dataset:
+    kind, _, rest = spec.partition(":")
+    if kind == "unlabelled":
+        return Unlabelled(_open(rest, code))
     if kind == "few":
         count, _, inner = rest.partition(":")
         if not count.isdecimal():
             raise DatasetError(spec, f"{count!r} is not a number of images", "few:16:SPEC")
-        return FewImages(_open(inner), int(count))
+        return FewImages(_open(inner, code), int(count))
     if kind == "only":
         classes, _, inner = rest.partition(":")
-        return OnlyClasses(_open(inner), classes.split("+"))
+        return OnlyClasses(_open(inner, code), classes.split("+"))
     if spec.startswith(JOINED):
         parts = rest.split("|")
         if any(JOINED in part for part in parts):
             raise DatasetError(spec, "has a joined dataset among those that it joins", f"a flat list: {JOINED}A|B|C")
-        return JoinedDataset([_open(part) for part in parts])
-    if kind in ("generated", "folder", "camvid"):
+        return JoinedDataset([_open(part, code) for part in parts])
+    if kind in KINDS:
         options = _read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)
-    if "." in kind and rest:
-        return _open_own(kind, rest)
+    if own_names(spec):
+        return _open_own(spec, code)
     raise DatasetError(spec, "is not a dataset", EXAMPLES)
 
 
@@ -188,16 +231,14 @@ def find_path(text: str) -> Path:
     return path
 
 
-def _open_own(module_name: str, attribute: str) -> Dataset:
-    try:
-        made = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise DatasetError(
-            f"{module_name}:{attribute}", f"cannot be imported ({error})", "a callable that returns a dataset"
-        ) from error
+def _open_own(name: str, code: Digest) -> Dataset:
+    factory = load(name, code)
+    if not callable(factory):
+        raise DatasetError(name, f"is {type(factory).__name__}", "a callable that returns a dataset")
+    made = factory()
     missing = [
         name for name in ("classes", "splits", "digest", "sample", "group", "check", "ignore_index") if not hasattr(made, name)
     ]
     if missing:
-        raise DatasetError(f"{module_name}:{attribute}", f"lacks {', '.join(missing)}", "agentkd.datasets.samples.Dataset")
+        raise DatasetError(name, f"lacks {', '.join(missing)}", "agentkd.datasets.samples.Dataset")
     return made

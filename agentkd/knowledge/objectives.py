@@ -3,7 +3,6 @@
 A user's own objective is anything with a ``StudentHalf.loss``.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentkd.code.loading import load
 from agentkd.errors import ConfigError
 from agentkd.knowledge import payloads
 from agentkd.knowledge.payloads import dense
@@ -119,16 +119,16 @@ def loss(objective: Objective, student: Tensors, teachers: Sequence[Tensors], mo
 
 
 def load_own(objective: Own) -> StudentHalf:
-    """A user's objective.
+    """A user's objective, from the code that it names.
 
     Raises:
-        ConfigError: it cannot be imported, or is none.
+        ConfigError: it is not there, cannot be made with its settings, or is none.
     """
-    module_name, _, name = objective.path.partition(":")
+    found = load(objective.path, objective.code)
     try:
-        made: StudentHalf = getattr(importlib.import_module(module_name), name)(**objective.settings)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"objective {objective.path}: {error}; is it on PYTHONPATH?") from error
+        made: StudentHalf = found(**objective.settings)
+    except TypeError as error:
+        raise ConfigError(f"objective {objective.path}: {error}") from error
     if not callable(getattr(made, "loss", None)):
         raise ConfigError(f"objective {objective.path} has no method loss(student, teacher, moment)")
     return made

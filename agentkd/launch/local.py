@@ -117,7 +117,7 @@ class LocalLauncher:
         log = self._folder.logs / f"{name}.log"
         arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
-        arguments += ["--run-folder", str(self._folder.place)]
+        arguments += ["--run-folder", str(self._folder.place), "--allow-code"]
         arguments += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
         arguments += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]
         try:

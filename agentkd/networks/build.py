@@ -46,9 +46,9 @@ def build(architecture: Architecture, *, seed: int | None = None) -> Segmentatio
     """The network, initialized from ``seed`` (a pure function of architecture and seed) or from torch's global state.
 
     Raises:
-        ConfigError: the family does not exist, or its settings are illegal.
+        ConfigError: the family does not exist, its code is not there, or its settings are illegal.
     """
-    resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings)
+    resolved = families.complete(architecture)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -72,7 +72,7 @@ def count_architecture(architecture: Architecture) -> ParameterCounts:
 
 def _construct(architecture: Architecture) -> SegmentationNetwork:
     if families.is_own(architecture.family):
-        builder = families.load_own(architecture.family)
+        builder = families.load_own(architecture.family, architecture.code)
         network = builder(num_classes=architecture.num_classes, **architecture.settings)
         if not isinstance(network, nn.Module):
             found = type(network).__name__

@@ -2,12 +2,12 @@
 
 A user's own family is named ``package.module:builder``; the builder takes ``num_classes`` and the settings as keywords and
 returns an ``nn.Module``. It may carry two attributes: ``space`` (setting name to tuple of values) and ``loss`` (a loss name).
+What runs is the code that its architecture names, see ``agentkd.code``.
 """
 
-import importlib
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,11 @@ from pydantic import ValidationError
 
 from agentkd.architecture import Architecture, Setting
 from agentkd.canonical import FrozenData
+from agentkd.code.loading import load
+from agentkd.code.source import CodeDigest
+from agentkd.code.taking import take
 from agentkd.errors import ConfigError, Problem
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import settings as s
 
 Builder = Callable[..., Any]
@@ -128,15 +132,21 @@ def title(family: str) -> str:
     return FAMILIES[family].title if family in FAMILIES else family.rpartition(":")[2]
 
 
-def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = None) -> Architecture:
+def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = None, *, code: Digest = NO_DIGEST) -> Architecture:
     """The complete, checked architecture: defaults filled in, so that equal networks have equal digests.
+
+    Args:
+        family: a name, or a user's own ``package.module:builder``.
+        num_classes: K.
+        settings: those that differ from the family's own.
+        code: that of an own family. Not given: its code as it is now in the user's tree, which the architecture then names.
 
     Raises:
         ConfigError: no such family, unknown settings or illegal values, all at once.
     """
     given = dict(settings or {})
     if is_own(family):
-        return Architecture(family=family, num_classes=num_classes, settings=_own_settings(family, given))
+        return look_at(family, code or take(family)).architecture(num_classes, given)
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise ConfigError([Problem("family", f"no family {family!r}; known: {known}, or package.module:builder")])
@@ -148,32 +158,108 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
     return Architecture(family=family, num_classes=num_classes, settings=complete.canonical())
 
 
-def load_own(family: str) -> Builder:
-    """A user's own builder, imported from ``package.module:builder``.
+def complete(architecture: Architecture) -> Architecture:
+    """The same, checked, with defaults filled in. Of an own family only the code that it names is run.
 
     Raises:
-        ConfigError: the module or the name in it does not exist.
+        ConfigError: as ``resolve``, or no code is named.
     """
-    module_name, _, attribute = family.partition(":")
+    family, num_classes, settings = architecture.family, architecture.num_classes, architecture.settings
+    if is_own(family):
+        return look_at(family, architecture.code).architecture(num_classes, settings)
+    return resolve(family, num_classes, settings)
+
+
+class OwnFamily(FrozenData):
+    """What a user's own builder says of itself: all that is needed to plan with it, without running it.
+
+    Args:
+        family: its name.
+        code: in which it is found.
+        defaults: of the settings that have one.
+        required: names of the settings that have none.
+        takes_any: whether it takes other settings as well.
+        space: setting name to its candidate values; empty if it declares none.
+        loss: name of its training loss.
+    """
+
+    family: str
+    code: CodeDigest
+    defaults: dict[str, Setting]
+    required: tuple[str, ...]
+    takes_any: bool
+    space: dict[str, tuple[Setting, ...]]
+    loss: str
+
+    def architecture(self, num_classes: int, settings: dict[str, Any]) -> Architecture:
+        """The complete architecture, as of ``resolve``.
+
+        Raises:
+            ConfigError: a setting is unknown, lacking, or no plain value.
+        """
+        known = [*self.defaults, *self.required]
+        problems = [
+            Problem(f"settings.{name}", f"unknown setting; {self.family} takes {', '.join(known) or 'none'}")
+            for name in settings
+            if name not in known and not self.takes_any
+        ]
+        problems += [Problem(f"settings.{name}", "is required") for name in self.required if name not in settings]
+        if problems:
+            raise ConfigError(problems, source=self.family)
+        given: dict[str, Any] = {**self.defaults, **settings}
+        try:
+            return Architecture(family=self.family, num_classes=num_classes, settings=given, code=self.code)
+        except ValidationError as error:
+            raise ConfigError([Problem(_path(item), str(item["msg"])) for item in error.errors()], source=self.family) from None
+
+
+def look_at(family: str, code: Digest) -> OwnFamily:
+    """What a user's own builder says of itself; it is loaded for this.
+
+    Raises:
+        ConfigError: as ``load_own``, or what it says is not plain data.
+    """
+    builder = load_own(family, code)
+    parameters = [p for name, p in inspect.signature(builder).parameters.items() if name != "num_classes"]
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    said = {
+        "family": family,
+        "code": code,
+        "defaults": {p.name: p.default for p in named if p.default is not p.empty},
+        "required": [p.name for p in named if p.default is p.empty],
+        "takes_any": any(p.kind is p.VAR_KEYWORD for p in parameters),
+        "space": dict(getattr(builder, "space", {})),
+        "loss": getattr(builder, "loss", "cross_entropy"),
+    }
     try:
-        builder = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError([Problem("family", f"cannot import {family!r}: {error}; is it on PYTHONPATH?")]) from error
+        return OwnFamily.model_validate(said)
+    except ValidationError as error:
+        problems = [
+            Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in itertools.islice(error.errors(), 10)
+        ]
+        raise ConfigError(problems, source=family) from None
+
+
+def load_own(family: str, code: Digest) -> Builder:
+    """A user's own builder, from the code of that digest.
+
+    Raises:
+        ConfigError: the code is not there, or has no such module or builder, see ``agentkd.code.loading.load``.
+    """
+    builder = load(family, code)
     if not callable(builder):
         raise ConfigError([Problem("family", f"{family!r} is not callable; expected builder(num_classes, **settings)")])
     return builder
 
 
-def search_space(family: str) -> s.ArchitectureSpace:
+def search_space(family: str, code: Digest = NO_DIGEST) -> s.ArchitectureSpace:
     """Setting name to its candidate values; empty if a user's own family declares none."""
-    if is_own(family):
-        return dict(getattr(load_own(family), "space", {}))
-    return FAMILIES[family].space
+    return dict(look_at(family, code).space) if is_own(family) else FAMILIES[family].space
 
 
-def loss_name(family: str) -> str:
+def loss_name(family: str, code: Digest = NO_DIGEST) -> str:
     """Name of the family's own training loss."""
-    return str(getattr(load_own(family), "loss", "cross_entropy")) if is_own(family) else FAMILIES[family].loss
+    return look_at(family, code).loss if is_own(family) else FAMILIES[family].loss
 
 
 def published_recipe(family: str) -> dict[str, Any]:
@@ -181,21 +267,8 @@ def published_recipe(family: str) -> dict[str, Any]:
     return dict(FAMILIES[family].recipe) if family in FAMILIES else {}
 
 
-def _own_settings(family: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The given settings with the builder's defaults filled in, so that equal networks have equal digests here too."""
-    parameters = inspect.signature(load_own(family)).parameters
-    known = {name: p.default for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD and name != "num_classes"}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    problems = [
-        Problem(f"settings.{name}", f"unknown setting; {family} takes {', '.join(known) or 'none'}")
-        for name in given
-        if name not in known and not takes_any
-    ]
-    complete = {name: value for name, value in known.items() if value is not inspect.Parameter.empty} | given
-    problems += [Problem(f"settings.{name}", "is required") for name in known if name not in complete]
-    if problems:
-        raise ConfigError(problems, source=family)
-    return complete
+def _path(error: Mapping[str, Any]) -> str:
+    return ".".join(map(str, error["loc"]))
 
 
 def _problems(error: ValidationError, row: Family) -> list[Problem]:

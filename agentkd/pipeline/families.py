@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentkd import seeding
-from agentkd.architecture import Architecture
+from agentkd.architecture import Architecture, Setting
 from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
+from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
 from agentkd.recipe import Recipe
 from agentkd.search import study
@@ -50,13 +51,14 @@ class FamilyPlan:
     """Plans one family. Remembers suggestions, which are pure but take a moment to compute."""
 
     def __init__(
-        self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: Digest = NO_DIGEST
+        self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: Digest, own: OwnParts
     ) -> None:
+        self.own = own
         self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
         self.view_seed = seeding.derive(experiment.seed, "views")
-        self.space = search_space(experiment, family)
+        self.space = search_space(experiment, family, own)
         self._suggested: dict[int, Values] = {}
 
     def outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
@@ -162,7 +164,7 @@ class FamilyPlan:
             view_seed=self.view_seed,
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher() for teacher in teachers),
-            distillation=config.distillation,
+            distillation=config.distillation.with_code(self.own.objective),
         )
         names = " + ".join(teacher.label for teacher in teachers)
         label = f"{names} teaches {student.label}"
@@ -198,7 +200,7 @@ class FamilyPlan:
         own = self._own_architecture()
         pruning = search.pruning if number else None
         task = self._training(
-            families.resolve(self.family, self.num_classes, {**own.settings, **settings}),
+            self._architecture({**own.settings, **settings}),
             build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
         )
         limits = {
@@ -238,7 +240,12 @@ class FamilyPlan:
         )
 
     def _own_architecture(self) -> Architecture:
-        return families.resolve(self.family, self.num_classes, dict(self.experiment.families[self.family].settings))
+        return self._architecture(dict(self.experiment.families[self.family].settings))
+
+    def _architecture(self, settings: dict[str, Setting]) -> Architecture:
+        if families.is_own(self.family):
+            return self.own.family(self.family).architecture(self.num_classes, settings)
+        return families.resolve(self.family, self.num_classes, settings)
 
     def _training(self, architecture: Architecture, recipe: Recipe) -> Train:
         return Train(
@@ -251,10 +258,11 @@ class FamilyPlan:
         )
 
 
-def search_space(experiment: Experiment, family: str) -> Space:
+def search_space(experiment: Experiment, family: str, own: OwnParts) -> Space:
     """What a family's study searches: its own (or the file's) architecture space, and the recipe's."""
     replaced = experiment.families[family].space
-    architecture = families.search_space(family) if replaced is None else replaced
+    theirs = own.family(family).space if families.is_own(family) else families.search_space(family)
+    architecture = theirs if replaced is None else replaced
     space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
     recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
     return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}

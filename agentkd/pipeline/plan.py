@@ -7,6 +7,7 @@ from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
+from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.study import Trial
 from agentkd.task import DataSource, Evaluate
@@ -42,17 +43,34 @@ class Outlook:
 class Planner:
     """Plans an experiment on a dataset. The same records always give the same outlook.
 
-    ``pretrained`` names stored weights by family.
+    Args:
+        dataset: that of the experiment.
+        pretrained: stored weights by family.
+        own: what of it is a user's own. Nothing of that is run here.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Opened, pretrained: Mapping[str, Digest] | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Opened,
+        pretrained: Mapping[str, Digest] | None = None,
+        own: OwnParts | None = None,
+    ) -> None:
         self.experiment, self.dataset = experiment, dataset
         data = experiment.data
-        self.source = DataSource(spec=data.dataset, content_digest=dataset.digest, train=data.train, validation=data.validation)
+        self.source = DataSource(
+            spec=data.dataset,
+            content_digest=dataset.digest,
+            train=data.train,
+            validation=data.validation,
+            code=dataset.code,
+        )
         self.test_split = data.test if data.test in dataset.splits else data.validation
         given = pretrained or {}
         self.families = {
-            family: FamilyPlan(experiment, family, len(dataset.classes), self.source, given.get(family, NO_DIGEST))
+            family: FamilyPlan(
+                experiment, family, len(dataset.classes), self.source, given.get(family, NO_DIGEST), own or OwnParts()
+            )
             for family in experiment.families
         }
 

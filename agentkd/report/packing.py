@@ -15,12 +15,12 @@ from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator.run import read_run
-from agentkd.datasets.opening import Opened, open_dataset
+from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.report import crate
 from agentkd.report.cards import card
-from agentkd.task import Evaluate
+from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate
 
 Choice = Literal["all", "winners", "records"]
 LICENSE = "No license is stated; ask whoever made this run before handing it on."
@@ -32,7 +32,7 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
     Args:
         folder: the run.
         out: the file to write.
-        artifacts: ``all``; ``winners``, those that the final networks come from; ``records``, none.
+        artifacts: ``all``; ``winners``, those that the final networks come from; ``records``, none but own code.
         license_text: under which the results are handed on.
 
     Raises:
@@ -100,22 +100,25 @@ def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[Digest]:
 def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Record], held: set[Digest]) -> set[Digest]:
     if choice == "all":
         return held
+    code = {
+        d for record in history.by_task.values() for what, d in record.task.references() if what in (RUNS_CODE, TAUGHT_BY_CODE)
+    }
     if choice == "records":
-        return set()
+        return held & code  # a record says nothing without it, and it is small
     steps = [step for final in finals for step in trace_back(final.task.key, history).walk()]
     made = {step.record.task.key: step.record for step in steps if step.record}
     ends = {final.result.weights for final in finals}
     made |= {key: r for key, r in history.by_task.items() if isinstance(r.task, Evaluate) and r.task.initial_weights in ends}
-    return held & (_referenced(folder, made.values()) | {step.name for step in steps})
+    return held & (_referenced(folder, made.values()) | {step.name for step in steps} | code)
 
 
 def _dataset(history: History) -> Opened | None:
-    """The dataset of the run, if it can be opened here."""
+    """The dataset of the run, if it can be opened here; not one of a user's own, whose code is not to be run for this."""
     first = next(iter(history.by_task.values()), None)
-    if first is None:
+    if first is None or own_names(first.task.data.spec):
         return None
     try:
-        return open_dataset(first.task.data.spec)
+        return open_again(first.task.data.spec, NO_DIGEST)
     except DatasetError:
         return None
 

@@ -53,7 +53,7 @@ def write_report(folder: RunFolder) -> WrittenReport:
         "curves": figures.curves_figure(outlook),
         "teaching": figures.teaching_figure(outlook),
         "lineage": _lineage(outlook, History(records)),
-        "pictures": figures.pictures_figure(outlook, dataset, folder.store),
+        "pictures": figures.pictures_figure(outlook, dataset, folder.store) if dataset.has_samples else None,
     }
     shown = {name: png for name, png in pictures.items() if png}
     page = _render_page(experiment, outlook, results.values(), shown, dataset.classes)

@@ -8,6 +8,8 @@ from agentkd.task.inputs import Consolidation, DataSource, Partner, TeacherRefer
 from agentkd.task.kinds import (
     KINDS,
     NEUTRAL,
+    RUNS_CODE,
+    TAUGHT_BY_CODE,
     AnyTask,
     Assess,
     Average,
@@ -27,6 +29,8 @@ from agentkd.task.results import Competence, EpochResult, ExchangeSummary, Statu
 __all__ = [
     "KINDS",
     "NEUTRAL",
+    "RUNS_CODE",
+    "TAUGHT_BY_CODE",
     "AnyTask",
     "Assess",
     "Average",

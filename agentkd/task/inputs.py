@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData
+from agentkd.code.source import Named
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import Recipe
 
@@ -14,8 +15,8 @@ Number = Annotated[int, Field(ge=0)]
 ROUTES = ("class_shares", "energies", "parts")
 
 
-class DataSource(FrozenData):
-    """A dataset by specification and content, and the splits that a task may read."""
+class DataSource(Named):
+    """A dataset by specification and content, and the splits that a task may read; ``code`` is that of a user's own dataset."""
 
     spec: str
     content_digest: Digest

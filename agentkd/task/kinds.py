@@ -37,6 +37,7 @@ ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
 
 Weights = Annotated[Digest, Field(min_length=1)]
 Reference = tuple[str, Digest]
+RUNS_CODE, TAUGHT_BY_CODE = "runs code", "is taught by code"
 
 
 class _Work(FrozenData):
@@ -64,7 +65,13 @@ class _Work(FrozenData):
 
     def reads(self) -> Iterator[Reference]:
         """(what for, digest) of each artifact that whoever executes it needs."""
-        yield from ()
+        for code in dict.fromkeys(filter(None, self._codes())):
+            yield RUNS_CODE, code
+
+    def _codes(self) -> Iterator[Digest]:
+        """The code of each part that is a user's own; perhaps empty, or one twice."""
+        yield self.architecture.code
+        yield self.data.code
 
     def references(self) -> Iterator[Reference]:
         """(what for, digest) of each artifact that the result depends on, a teacher's weights too. None is a guest's."""
@@ -104,6 +111,7 @@ class _Training(_Work):
     initial_weights: Digest = NO_DIGEST
 
     def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
         if self.initial_weights:
             yield "starts from weights", self.initial_weights
 
@@ -190,10 +198,17 @@ class Distill(_Training):
         for teacher in self.teachers:
             if teacher.architecture is not None:  # else a guest's, which are nowhere but with the guest
                 yield "is taught by weights", teacher.weights
+        known = {NO_DIGEST, *self._codes()}
+        theirs = dict.fromkeys(teacher.architecture.code for teacher in self.teachers if teacher.architecture)
+        yield from ((TAUGHT_BY_CODE, code) for code in theirs if code not in known)
 
     def reads(self) -> Iterator[Reference]:
         yield from super().reads()
         yield from _held_by(self.consolidation)
+
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield from self.distillation.codes
 
     @property
     def taught_by(self) -> tuple[TeacherReference, ...]:
@@ -204,6 +219,7 @@ class Distill(_Training):
         d, r = self.distillation, self.recipe
         asked = [payload.canonical() for payload in d.payloads]
         how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
+        how += [teacher.architecture.code] if teacher.architecture and teacher.architecture.code else []
         classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
         return digest([teacher.weights, classes, self.data.canonical(), asked, how])
 
@@ -240,6 +256,10 @@ class Mutual(_Training):
     def _as_partner(self) -> Partner:
         return Partner(architecture=self.architecture, recipe=self.recipe, seed=self.seed, initial_weights=self.initial_weights)
 
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield from self.distillation.codes
+
     def partner_tasks(self) -> tuple["Mutual", ...]:
         """The tasks of the other students, in the order of ``partners``."""
         tasks = []
@@ -256,6 +276,7 @@ class _Look(_Work):
     initial_weights: Weights
 
     def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
         yield "starts from weights", self.initial_weights
 
 
@@ -274,6 +295,10 @@ class Assess(_Look):
 
     kind: Literal["assess"] = "assess"
     home: DataSource | None = None
+
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield self.home.code if self.home else NO_DIGEST
 
 
 class FeatureMaps(_Look):
@@ -333,6 +358,7 @@ class Average(_Work):
         return self
 
     def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
         for teacher in self.teachers:
             yield "is taught by weights", teacher.weights
 

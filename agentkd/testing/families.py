@@ -50,21 +50,21 @@ def check_family(
     """
     with working(f"{family} must be found and take its settings"):
         architecture = families.resolve(family, CLASSES, dict(settings or {}))
-        complete = families.resolve(family, CLASSES, dict(architecture.settings))
+        complete = families.resolve(family, CLASSES, dict(architecture.settings), code=architecture.code)
         claim(complete.digest == architecture.digest, f"{family}: its complete settings must give the same architecture")
-    loss = families.loss_name(family)
+    loss = families.loss_name(family, architecture.code)
     claim(loss in LOSSES, f"{family}: there is no loss {loss!r}; there are {', '.join(LOSSES)}")
     for size in sizes:
         check_member(architecture, size)
-    space = families.search_space(family)
+    space = families.search_space(family, architecture.code)
     for name, values in space.items():
         claim(len(values) > 0, f"{family}: the search space has no value for {name}")
         for value in values:
             with working(f"{family}: the search space has {name} = {value!r}, which must be legal"):
-                families.resolve(family, CLASSES, {name: value})
+                families.resolve(family, CLASSES, {name: value}, code=architecture.code)
     if not space:
         return
-    small = itertools.islice((one for one in _draws(family, space) if _num_parameters(one) < max_parameters), num_members)
+    small = itertools.islice((one for one in _draws(architecture, space) if _num_parameters(one) < max_parameters), num_members)
     for member in small:
         check_member(member, sizes[0])
 
@@ -104,7 +104,7 @@ def _check_seeds(architecture: Architecture, name: str) -> SegmentationNetwork:
 def _check_training(architecture: Architecture, network: SegmentationNetwork, size: tuple[int, int], name: str) -> None:
     torch.manual_seed(0)
     batch = Batch(torch.randn(2, 3, *size), torch.randint(0, CLASSES, (2, *size)))
-    loss = families.loss_name(architecture.family)
+    loss = families.loss_name(architecture.family, architecture.code)
     with working(f"{name}: a training step with the loss {loss!r} and images of {size} must go through"):
         terms = LOSSES[loss](network, network.train()(batch.images), batch, LossSettings(CLASSES, IGNORE))
         total = torch.stack([term.float() for term in terms.values()]).sum()
@@ -153,12 +153,12 @@ def _check_evaluation(architecture: Architecture, network: SegmentationNetwork, 
     )
 
 
-def _draws(family: str, space: Mapping[str, Sequence[Setting]]) -> Iterator[Architecture]:
+def _draws(first: Architecture, space: Mapping[str, Sequence[Setting]]) -> Iterator[Architecture]:
     for draw in range(MAX_DRAWS):
-        random = seeding.generator("members", family, draw)
+        random = seeding.generator("members", first.family, draw)
         settings = {name: values[int(random.integers(len(values)))] for name, values in space.items()}
-        with working(f"{family}: the search space has {settings}, which must be legal"):
-            drawn = families.resolve(family, CLASSES, settings)
+        with working(f"{first.family}: the search space has {settings}, which must be legal"):
+            drawn = families.resolve(first.family, CLASSES, settings, code=first.code)
         yield drawn
 
 

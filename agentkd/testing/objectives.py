@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from agentkd.code.taking import take
 from agentkd.knowledge import codecs, objectives, payloads, tensors
 from agentkd.knowledge.objectives import Moment
 from agentkd.objectives import LOGITS, Objective, Own, student_taps
@@ -35,6 +36,8 @@ def check_objective(objective: Objective, *, is_zero_at_equality: bool = True, i
         AssertionError: what is broken.
     """
     if isinstance(objective, Own):
+        with working(f"{objective.path} must be found"):
+            objective = objective.replace(code=objective.code or take(objective.path))
         with working(f"{objective.path} must be made with its settings"):
             objectives.load_own(objective)
     contract = _Contract(objective)

@@ -19,7 +19,7 @@ KINDS = [
     "own.datasets:Scenes",
 ]
 BROKEN = {
-    "Missing": "must be opened: DatasetError",
+    "Missing": "must be opened: ConfigError: .*has no 'Missing'",
     "Twice": "must be in one split, once; 3 is in train, and in validation",
     "Untested": "must have a split 'validation' with samples",
     "TwinClasses": "each class must have a name of its own",

@@ -21,8 +21,8 @@ SMALL = {
     "unetpp": {"base": 8, "depth": 3, "deep_supervision": True},
 }
 BROKEN = {
-    "missing": "must be found and take its settings: ConfigError: .*cannot import",
-    "not_plain": "must be found and take its settings: ValidationError: ",
+    "missing": "must be found and take its settings: ConfigError: .*has no .missing.",
+    "not_plain": "must be found and take its settings: ConfigError: ",
     "wrong_loss": "there is no loss 'dices'; there are cross_entropy, ",
     "no_module": r"expected a torch\.nn\.Module",
     "on_its_device": "must be built without memory for its parameters",

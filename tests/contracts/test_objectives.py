@@ -12,7 +12,7 @@ from agentkd.testing import check_objective
 
 BROKEN = {
     "NotOne": r"must be made with its settings: ConfigError: .*no method loss",
-    "Missing": r"must be made with its settings: ConfigError: .*has no attribute 'Missing'",
+    "Missing": r"must be made with its settings: ConfigError: .*has no 'Missing'",
     "Unreduced": r"must be a scalar; it has the shape \(2, 4, 4\)",
     "Infinite": "must be finite; it is inf",
     "Detached": "must depend on the student's outputs",

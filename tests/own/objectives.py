@@ -24,6 +24,14 @@ class Absolute:
         return (each * valid).sum() / valid.sum().clamp(min=1)
 
 
+class Power(Absolute):
+    def __init__(self, power: float) -> None:
+        self.power = power
+
+    def difference(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return (ours - theirs).abs().pow(self.power).mean(dim=1)
+
+
 class FeatureDistance:
     def __init__(self, power: float) -> None:
         self.power = power

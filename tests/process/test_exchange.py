@@ -20,6 +20,7 @@ from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code import loading
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
@@ -115,6 +116,7 @@ def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
     folder, keys, inbox = RunFolder(tmp_path / "run"), new_key_pair(), queue.Queue()
     manners = Manners(coordinator_key=keys.public, store=folder.store.place)
     with Post(keys, inbox.put, bind=("tcp://127.0.0.1:*", "ipc://*"), manners=manners) as post:
+        folder.store.put(loading.provided(STUDENT_NET.code).encode())  # that of both networks
         launcher = LocalLauncher(folder)
         made = Hand(folder, post, inbox, launcher, {}, {}, {})
         try:

@@ -158,7 +158,7 @@ def by_reference(scenario: Scenario, folder: Path) -> Golden:
         recipe=task.recipe.canonical(),
         batches=[batch_of(feed, step) for step in range(task.recipe.epochs * feed.steps_per_epoch)],
         validation=[training.Batch(batch.images, batch.labels) for batch in feed.validation_batches()],
-        loss=loss_name(architecture.family),
+        loss=loss_name(architecture.family, architecture.code),
         num_classes=architecture.num_classes,
         ignore=IGNORE,
         lesson=lesson,

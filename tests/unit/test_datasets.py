@@ -12,7 +12,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.order import step_views
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import make_view, whole_view
-from agentkd.errors import DatasetError
+from agentkd.errors import ConfigError, DatasetError
 from agentkd.recipe import ViewSettings
 
 GENERATED = "generated:seed=7,size=48x40,train=12,validation=4,test=4"
@@ -169,11 +169,13 @@ def test_camvid_as_segnet_arranged_it(tmp_path: Path) -> None:
         ("generated:size=big", "size 'big' is not a size"),
         ("folder:size=32x32", "needs path=DIR"),
         ("folder:path=/nowhere", "no such folder"),
-        ("no.module:name", "cannot be imported"),
+        ("no.module:name", "no module .no.module."),
+        ("own.datasets:Scene", "has no 'Scene'; it has Scenes"),
+        ("own.datasets:np", "is module; expected a callable that returns a dataset"),
     ],
 )
 def test_a_wrong_specification_says_what_would_be_right(spec: str, expected: str) -> None:
-    with pytest.raises(DatasetError, match=expected):
+    with pytest.raises((DatasetError, ConfigError), match=expected):
         open_dataset(spec)
 
 

@@ -109,7 +109,7 @@ def test_a_users_own_builder_is_a_family() -> None:
     assert resolve("tiny_networks:tiny", 4).settings == {"width": 12}
     with pytest.raises(ConfigError, match=r"settings\.depth: unknown setting; tiny_networks:tiny takes width"):
         resolve("tiny_networks:tiny", 4, {"depth": 3})
-    with pytest.raises(ConfigError, match="cannot import 'tiny_networks:missing'"):
+    with pytest.raises(ConfigError, match=r"tiny_networks:missing: module tiny_networks of code [0-9a-f]{12} has no 'missing'"):
         resolve_and_build("tiny_networks:missing")
 
 

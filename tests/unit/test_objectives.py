@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentkd.code.taking import take
 from agentkd.errors import ConfigError, ContractError
 from agentkd.knowledge import objectives, payloads
 from agentkd.knowledge.objectives import Moment
@@ -257,25 +258,15 @@ def test_classification_is_dense_prediction_of_one_pixel() -> None:
     assert torch.allclose(found, direct)
 
 
-class MyOwn:
-    """A user's own objective: absolute difference of the logits."""
-
-    def __init__(self, power: float = 1.0) -> None:
-        self.power = power
-
-    def loss(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], moment: Moment) -> Tensor:
-        size = teacher["logits"].shape[-2:]
-        difference = (objectives.resize(student["logits"], size) - teacher["logits"]).abs().pow(self.power).mean(dim=1)
-        return difference[moment.valid(size)].mean()
-
-
 def test_a_users_own_objective_is_a_class_with_a_loss() -> None:
-    objective = Own(path=f"{__name__}:MyOwn", settings={"power": 2.0})
+    path = "own.objectives:Power"
+    objective = Own(path=path, code=take(path), settings={"power": 2.0})
     student, teacher = outputs(1, "s"), outputs(2, "t")
     assert torch.allclose(value(objective, student, teacher), F.mse_loss(student["logits"], teacher["logits"]))
-    for path, text in (("nowhere:At", "nowhere"), (f"{__name__}:K", "not callable"), ("builtins:dict", "has no method loss")):
-        with pytest.raises(ConfigError, match=text):
-            objectives.load_own(Own(path=path))
+    with pytest.raises(ConfigError, match="NotOne has no method loss"):
+        objectives.load_own(objective.replace(path="own.objectives:NotOne", settings={}))
+    with pytest.raises(ConfigError, match=r"Power: .*unexpected keyword argument 'depth'"):
+        objectives.load_own(objective.replace(settings={"depth": 1}))
 
 
 def test_a_distillation_asks_for_each_payload_once() -> None:

@@ -10,8 +10,8 @@ import yaml
 from experiments import EXPERIMENT
 
 from agentkd.config import Experiment, check_experiment
+from agentkd.coordinator import own_parts
 from agentkd.coordinator.watching import Snapshot
-from agentkd.datasets.opening import open_dataset
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
@@ -30,7 +30,8 @@ def experiment(**changes: object) -> Experiment:
 
 def planner(**changes: object) -> Planner:
     given = experiment(**changes)
-    return Planner(given, open_dataset(given.data.dataset))
+    own, dataset = own_parts.take_up(given)
+    return Planner(given, dataset, own=own)
 
 
 def invented(step: PlannedTask, miou: float | None = None, **fields: object) -> TaskResult:

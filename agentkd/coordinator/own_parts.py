@@ -1,0 +1,76 @@
+"""A run's own code: taken up once when it begins, and found again, without running any, when somebody looks at its folder."""
+
+from typing import Any
+
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code import loading
+from agentkd.code.source import SourceCode
+from agentkd.code.taking import take
+from agentkd.config import Experiment
+from agentkd.datasets.opening import Opened, open_again, open_dataset
+from agentkd.datasets.outline import outline
+from agentkd.errors import Problem
+from agentkd.names import NO_DIGEST, Digest
+from agentkd.networks import families
+from agentkd.pipeline.own import OwnData, OwnParts, own_names_in
+
+META = "own"
+
+
+def take_up(experiment: Experiment) -> tuple[OwnParts, Opened]:
+    """What of an experiment is its user's own, by the code as it is now, which runs for this; and the experiment's dataset.
+
+    Raises:
+        ConfigError: it cannot be collected, or fails.
+        DatasetError: the dataset is wrong.
+    """
+    named = own_names_in(experiment)
+    dataset = open_dataset(experiment.data.dataset)
+    own = OwnParts(
+        families={family: families.look_at(family, take(family)) for family in named["families"]},
+        objectives={path: take(path) for path in named["objectives"]},
+        data=OwnData(code=dataset.code, outline=outline(dataset)) if dataset.code else None,
+    )
+    return own, dataset
+
+
+def noted(journal: Journal) -> OwnParts:
+    """What stands in a run's journal."""
+    return OwnParts.model_validate(journal.get_meta(META) or {})
+
+
+def note(own: OwnParts, journal: Journal, folder: RunFolder) -> None:
+    """Writes it down, with the code, in a run that begins."""
+    for code in dict.fromkeys(own.codes.values()):
+        folder.store.put(loading.provided(code).encode())
+    if own.codes:
+        journal.set_meta(META, own.canonical())
+
+
+def changes(own: OwnParts, journal: Journal, folder: RunFolder) -> list[Problem]:
+    """What is other code now than when a run was begun."""
+    before = noted(journal).codes
+    return [
+        Problem(name, f"{_changed(folder, before.get(name, NO_DIGEST), code)} since this run was begun")
+        for name, code in own.codes.items()
+        if before.get(name) != code
+    ]
+
+
+def dataset_of(experiment: Experiment, own: OwnParts) -> Opened:
+    """The dataset of a run that is looked at. One with own code has samples only if that runs in this process already."""
+    if own.data is None:
+        return open_again(experiment.data.dataset, NO_DIGEST)
+    if loading.is_provided(own.data.code):
+        return open_again(experiment.data.dataset, own.data.code)
+    return Opened(experiment.data.dataset, own.data.outline, own.data.code)
+
+
+def _changed(folder: RunFolder, before: Digest, now: Digest) -> str:
+    if not before:
+        return "its code was not kept by the older agentkd that began this run, so it is not known whether it has changed"
+    old: dict[str, Any] = SourceCode.decode(folder.store.get(before)).files if before in folder.store else {}
+    new = loading.provided(now).files
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return f"its code has changed ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
