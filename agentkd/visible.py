@@ -2,8 +2,12 @@
 
 import re
 
-# Controls (C0 without tab and line feed, DEL, C1), what turns the direction of writing, what takes no room, lone surrogates.
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Controls (C0 without tab and line feed, DEL, C1), what turns the direction of writing, lone surrogates, and what takes no room:
+# all but the joiners and the selectors of emoji, without which words of some scripts are not what they are.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:

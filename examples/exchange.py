@@ -14,7 +14,7 @@ def main(record: str = "runs/exchange", epochs: int = 3) -> None:
         big.train(data, epochs=epochs, **SMALL).result()
         print(f"big knows {big.assess(data).known_fraction:.2f} of the validation images")
 
-        objectives = [agentkd.SoftTargets(temperature=4), agentkd.Features({"encoder.1": "encoder.1"}, weight=1)]
+        objectives = [agentkd.SoftTargets(temperature=4), agentkd.Features(taps={"encoder.1": "encoder.1"}, weight=1)]
         lesson = small.distill(big, data, objectives, epochs=epochs, **SMALL)
         for event in lesson.progress():
             print(f"step {event.step} of {event.steps}: loss {event.loss:.3f}")

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from experiments import RECORDING, agentkd, write_experiment
 from fork_servers import Keeper
 
+hypothesis.settings.register_profile("patient", parent=hypothesis.settings(), deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("patient")
 GRACE_S = 5.0
 MAX_WORKERS = 8
 collect_ignore = ["validate_crate.py", "typed"]  # what one imports is installed elsewhere; the others are read by type checkers

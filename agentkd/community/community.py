@@ -26,7 +26,7 @@ from agentkd.errors import ChannelClosedError, ConfigError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
-from agentkd.task import Competence, DataSource, Task
+from agentkd.task import KINDS, Competence, DataSource, Task
 
 if TYPE_CHECKING:
     from agentkd.coordinator.guests import Guest
@@ -190,6 +190,9 @@ class Community:
         """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
         if not self._works.is_open:
             raise ChannelClosedError("the community is closed; use it inside its with-block")
+        strange = [task for task, _ in tasks if type(task) not in KINDS.values()]
+        if strange:
+            raise ConfigError(f"{strange[0]!r} is no task; there are {', '.join(kind.__name__ for kind in KINDS.values())}")
         lessons = tuple(Lesson() for _ in tasks)
         self._works.submit([Order(task, label, lesson) for (task, label), lesson in zip(tasks, lessons, strict=True)])
         return lessons

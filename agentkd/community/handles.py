@@ -156,7 +156,8 @@ class AgentHandle:
         if self._kept is None:
             raise ConfigError(f"{self.name} has nothing to protect; call consolidate() before it learns something else")
         weights, lesson = self._kept
-        return Consolidation(anchors=weights, importance=lesson.result().knowledge, strength=strength)
+        fields = {"anchors": weights, "importance": lesson.result().knowledge, "strength": strength}
+        return checked(Consolidation, fields, source=f"{self.name}: protect")
 
     def distill(
         self,
@@ -202,6 +203,7 @@ class AgentHandle:
             ContractError: a teacher tells other classes apart, or numbers them otherwise, and no map says how they correspond.
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+        refuse_no_list("objectives", objectives)
         inputs = self.inputs(data, recipe)
         classes = self.community.classes(data)
         routes = routes_of(listed, data, route, self.community.num_parts(data))
@@ -321,6 +323,9 @@ class AgentHandle:
         source = self._meet(data)
         if families.is_own(self._family):
             self._architecture = families.resolve(self._family, self.architecture.num_classes, self._settings)
+        found, classes = self.architecture.num_classes, self.community.classes(data)
+        if found < len(classes):
+            raise ContractError("num_classes", found, len(classes), hint=f"{self.name} cannot tell all classes of the data apart")
         published = families.published_recipe(self.architecture.family)
         return {
             "architecture": self.architecture,
@@ -347,6 +352,8 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     Raises:
         ConfigError: one is no network or has no weights, there is not a share for each, or one is not positive.
     """
+    refuse_no_list("networks", listed)
+    refuse_no_list("shares", shares)
     strange = [one for one in listed if not hasattr(one, "as_teacher")]
     if strange:
         raise ConfigError(f"{strange[0]!r} is no network; give what community.agent() or community.guest() returned")
@@ -373,7 +380,7 @@ def routes_of(
         if route not in get_args(Route):
             raise ConfigError(f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts that each teacher teaches")
         return [routed(teacher, data, route) for teacher in teachers]
-    if not (isinstance(route, Sequence) and all(isinstance(parts, Sequence) for parts in route)):
+    if not (isinstance(route, Sequence) and all(is_parts(parts) for parts in route)):
         raise ConfigError(f"route is {route!r}; it is one of {', '.join(get_args(Route))}, or a list of parts for each teacher")
     if len(route) != len(teachers) or not all(route):
         raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
@@ -382,6 +389,17 @@ def routes_of(
         named = ", ".join(str(part) for part in sorted(given.elements()))
         raise ConfigError(f"route names the parts {named}; the data have {num_parts}, numbered from 0: name each of them once")
     return [{"parts": tuple(parts)} for parts in route]
+
+
+def is_parts(parts: object) -> bool:
+    """Whether these are numbers of parts."""
+    return isinstance(parts, Sequence) and not isinstance(parts, str) and all(type(part) is int for part in parts)
+
+
+def refuse_no_list(name: str, value: object) -> None:
+    """Raises ``ConfigError`` if an argument that should be a list is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ConfigError(f"{name}: {value!r} is no list")
 
 
 def routed(teacher: TeacherLike, data: Data, route: str) -> dict[str, Any]:
@@ -414,6 +432,10 @@ def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[s
     """
     if not (class_map is None or isinstance(class_map, Mapping)):
         raise ConfigError(f"class_map is {class_map!r}; it is a dictionary, from each of the data's classes to the teacher's")
+    if class_map is not None and not theirs:
+        raise ConfigError(
+            "class_map: it is not known which classes the teacher tells apart; say so first: teacher.classes = (...)"
+        )
     if not theirs or (tuple(ours) == tuple(theirs) and class_map is None):
         return ()
     if class_map is None:

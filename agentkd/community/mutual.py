@@ -5,7 +5,7 @@ from typing import Any
 
 from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle
+from agentkd.community.handles import AgentHandle, refuse_no_list
 from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError
@@ -42,6 +42,9 @@ def mutual(
 
     Source: Zhang et al., "Deep Mutual Learning", CVPR 2018.
     """
+    refuse_no_list("objectives", objectives)
+    if not all(isinstance(student, AgentHandle) for student in students):
+        raise ConfigError("mutual(a, b, ..., data=...) takes networks of a community, each for itself, and then the data by name")
     community = students[0].community if students else None
     if community is None or len(set(students)) < 2 or any(student.community is not community for student in students):
         raise ConfigError("mutual teaching needs two or more different networks of one community")

@@ -256,7 +256,12 @@ class Dispatcher:
         """Starts those of a cohort that wait, each with the agents of the others; those that run are told who is new."""
         state = self.state
         cohort = state.cohorts[key]
-        chosen = {other: free.pop(0).name for other in cohort if other in state.waiting}
+        chosen = {}
+        for other in cohort:
+            if other in state.waiting:
+                member = state.choose(other, free) or free[0]  # all begin at once, so nobody waits for another agent
+                free.remove(member)
+                chosen[other] = member.name
         where = {other: state.running[other].agent for other in cohort if other in state.running}
         where |= {other: agent for other, agent in state.ended.items() if other in cohort and agent in state.members} | chosen
         actions: list[Action] = []

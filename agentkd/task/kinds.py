@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from agentkd.architecture import Architecture
-from agentkd.canonical import FrozenData, digest
+from agentkd.canonical import FrozenData, digest, encode
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
 
 MAX_TEACHERS = 64
+MAX_TASK_BYTES = 900_000  # as JSON; a message's body holds a mebibyte, and in it numbers take no more room than here
 INTEGERS = range(-(2**63), 2**64)  # those that can be said in a message
 
 # What the canonical form says of fields that a task's kind does not have. Fields that are not listed are left out where they are
@@ -47,10 +48,18 @@ class _Work(FrozenData):
     data: DataSource
 
     @model_validator(mode="after")
-    def _check_integers(self) -> Self:
+    def _check_can_be_said(self) -> Self:
         large = next((number for number in _integers(self.canonical()) if number not in INTEGERS), None)
         if large is not None:
             raise ValueError(f"the number {hex(large)[:20]}... does not fit into 64 bits, so no agent could be told of it")
+        try:
+            size_bytes = len(encode(self.canonical()))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"there is text that is not UTF-8 ({error}), so no agent could be told of it") from None
+        if size_bytes > MAX_TASK_BYTES:
+            raise ValueError(
+                f"the task takes {size_bytes:,} bytes, and an agent can be told of {MAX_TASK_BYTES:,}; ask for fewer views"
+            )
         return self
 
     def canonical(self) -> Any:

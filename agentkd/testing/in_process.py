@@ -139,7 +139,7 @@ class Soloist:
             return execute(task, at)
         except (StorageError, TaskCancelledError):
             raise
-        except Exception as error:  # in the place of an agent, which answers whatever goes wrong with an error
+        except (Exception, SystemExit) as error:  # in the place of an agent, which answers whatever goes wrong with an error
             log.error("%s failed", task.kind, exc_info=True)  # a test that fails shows where in one's own code
             code = error.code if isinstance(error, AgentKDError) else "internal"
             return TaskResult(status=Status.FAILED, error_code=code, error_text=str(error))

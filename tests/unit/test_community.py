@@ -224,6 +224,10 @@ def test_a_share_that_is_no_weight_is_refused_before_anything_begins(shares: lis
         (None, "route is None"),
         (0.5, "route is 0.5"),
         ([0, 1], "route is .0, 1."),
+        ([(0,), ("a",)], "route is"),
+        ([(0, 2), (1.0,)], "route is"),
+        ([(False, 2), (True,)], "route is"),
+        ([([0],), (1, 2)], "route is"),
     ],
 )
 def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: Any, told: str) -> None:
@@ -240,9 +244,48 @@ def test_a_route_gives_every_part_of_the_data_to_one_teacher(route: Any, told: s
 @pytest.mark.parametrize("teachers", ["bc", None, ["b", "c"]])
 def test_who_teaches_is_a_network(teachers: Any) -> None:
     student = AgentHandle(Recording(), "a", "unet")
-    for call in (lambda: student.distill(teachers, "s"), lambda: student.average(teachers or [None])):
+    for call in (lambda: student.distill(teachers, "s"), lambda: student.average(list(teachers or [None]))):
         with pytest.raises(ConfigError, match="is no network; give what community"):
             call()
+
+
+def test_an_argument_that_is_no_list_is_told_so() -> None:
+    community = Recording()
+    student, teacher = handle(community, "student"), handle(community, "teacher")
+    teacher.train("s")
+    calls: list[Any] = [
+        lambda: student.average(teacher),
+        lambda: student.average(5),
+        lambda: student.average([teacher], shares=0.5),
+        lambda: student.distill(teacher, "s", 5),
+        lambda: student.distill(teacher, "s", None),
+        lambda: mutual(student, teacher, data="s", objectives=5),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match="is no list"):
+            call()
+    with pytest.raises(ConfigError, match="takes networks"):
+        mutual([student, teacher], data="s")
+
+
+def test_a_map_to_classes_that_nobody_knows_is_refused() -> None:
+    community = Recording()
+    student, loaded = handle(community, "student"), handle(community, "loaded")
+    loaded.start_from("a" * 64)
+    with pytest.raises(ConfigError, match=r"say so first: teacher\.classes"):
+        student.distill(loaded, "s", class_map={"nonsense": "rubbish"})
+
+
+def test_a_network_that_cannot_tell_all_classes_apart_is_refused() -> None:
+    with pytest.raises(ContractError, match="cannot tell all classes of the data apart"):
+        AgentHandle(Recording(), "small", "unet", num_classes=2).train("generated:seed=1,size=32x32,train=8")
+
+
+def test_what_is_no_task_is_refused_and_harms_nobody(tmp_path) -> None:
+    with Community(devices="none", record=tmp_path) as community:
+        with pytest.raises(ConfigError, match="'x' is no task"):
+            community.submit(("x", "y"))
+        assert community._works.is_open
 
 
 @pytest.mark.parametrize("class_map", [[], "sky", [("sky", "Sky")]])

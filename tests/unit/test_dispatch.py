@@ -319,6 +319,18 @@ def test_students_that_teach_each_other_start_together_and_are_accepted_together
     assert dispatcher.handle(Ended("agent-2", b, 1)) == [Accept(b), Accept(a)]
 
 
+def test_a_student_of_a_cohort_that_failed_somewhere_begins_again_elsewhere() -> None:
+    tasks = cohort()
+    a, b = tasks
+    dispatcher = with_agents(2, tasks)
+    for number in (1, 2):
+        dispatcher.handle(Joined(f"agent-{number}"))
+    assert dispatcher.handle(Arrived("guest", learns=True, teaches="")) == []
+    again = dispatcher.handle(Failed("agent-1", a, 1, retryable=True))
+    assert Start("guest", a, 2, ((b, "agent-2"),)) in again
+    dispatcher.check()
+
+
 def test_a_student_of_a_cohort_that_is_lost_begins_again_and_the_other_is_told_where() -> None:
     tasks = cohort()
     a, b = tasks

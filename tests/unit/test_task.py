@@ -83,6 +83,8 @@ ILLEGAL = {
     "other classes without an order": (Distill, by(architecture=FIVE)),
     "shares of other classes": (Distill, by(class_shares=(0.5, 0.5))),
     "a start from two places": (Distill, LESSON | {"initial_weights": "b" * 64, "distillation": Distillation(start="inherit")}),
+    "text that no message can hold": (Train, WORK | {"data": {"spec": "\ud800", "content_digest": "d"}}),
+    "more views than a message can hold": (FeatureMaps, LOOK | {"views": tuple((10**17, seed) for seed in range(50_000))}),
     "a seed that no message can hold": (Train, WORK | {"seed": 2**64}),
     "a step that no message can hold": (Train, WORK | {"recipe": {"validate_every": 10**20}}),
     "partners out of order": (Mutual, TOGETHER | {"partners": tuple(sorted(PARTNERS, key=lambda one: one.digest, reverse=True))}),

@@ -43,7 +43,18 @@ def test_nothing_is_left_that_acts_and_what_does_not_act_stays(text: str) -> Non
 
 
 def test_words_in_any_script_stay_as_they_are() -> None:
-    for text in ("Größe 3 µm²", "пожар", "火災 🔥", "שריפה", "a\tb\nc"):
+    for hidden in "\u00ad\u034f\u115f\u180e\u3164\ufff9\U000e0041":
+        assert visible(hidden) == hidden.encode("unicode_escape").decode()
+    for text in (
+        "\u0646\u0645\u06cc\u200c\u062e\u0648",
+        "👩\u200d🔬",
+        "❤\ufe0f",
+        "Größe 3 µm²",
+        "пожар",
+        "火災 🔥",
+        "שריפה",
+        "a\tb\nc",
+    ):
         assert visible(text) == text
 
 
