@@ -117,7 +117,7 @@ def disturb(num_kills: int, seed: int, folder: Path, *, kinds: tuple[str, ...] =
         sound = agentkd("verify", place)
         assert sound.returncode == 0, sound.stdout
         replay = folder / f"replay-{place.name}"
-        replayed = agentkd("replay", place, "--from-record", "--out", replay, timeout_s=PATIENCE_S)
+        replayed = agentkd("replay", place, "--from-record", "--allow-code", "--out", replay, timeout_s=PATIENCE_S)
         assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     return chaos
 

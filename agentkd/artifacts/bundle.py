@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Protocol, cast
 
 from agentkd import canonical
+from agentkd.artifacts.own_code import Listing
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError
@@ -27,12 +28,13 @@ MAX_FILES = 1_000_000
 
 @dataclass(frozen=True)
 class Written:
-    """A bundle that was written."""
+    """A bundle that was written. ``code`` is the own code in it."""
 
     num_files: int
     size_bytes: int
     sha256: Digest
     num_left_out: int = 0
+    code: tuple[Listing, ...] = ()
 
 
 def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:

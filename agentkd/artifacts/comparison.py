@@ -1,9 +1,11 @@
 """Two runs side by side: what they were asked for, where they ran, what came out. Pure."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.own_code import named, source
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.names import Digest, TaskKey
 
@@ -33,12 +35,15 @@ class Comparison:
     Args:
         configuration: (path, in the first, in the second) where the experiments differ.
         environment: the same of code, packages, machine and settings of their last sittings.
+        own_code: the same of the code of own networks, data and objectives: by what names it, its digests; and by file where
+            both have one and the texts are at hand, how many lines.
         same: tasks that both did.
         only: labels, with mIoU, of the tasks that one of them alone did.
     """
 
     configuration: tuple[Difference, ...]
     environment: tuple[Difference, ...]
+    own_code: tuple[Difference, ...]
     same: tuple[Same, ...]
     only: tuple[tuple[tuple[str, float], ...], tuple[tuple[str, float], ...]]
 
@@ -47,6 +52,7 @@ class Comparison:
         return {
             "configuration": [list(difference) for difference in self.configuration],
             "environment": [list(difference) for difference in self.environment],
+            "own_code": [list(difference) for difference in self.own_code],
             "same": [vars(one) | {"is_identical": one.is_identical} for one in self.same],
             "only": [list(listed) for listed in self.only],
         }
@@ -83,9 +89,35 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     return Comparison(
         tuple(differences(experiments[0], experiments[1])),
         tuple(differences(environments[0], environments[1])),
+        tuple(_own_code((first, a.values()), (second, b.values()))),
         same,
         (only[0], only[1]),
     )
+
+
+def _own_code(*runs: tuple[RunFolder, Iterable[Record]]) -> Iterator[Difference]:
+    """Where the own code of two runs differs, by what names it, and then by file."""
+    codes: list[dict[str, list[Digest]]] = []
+    for _, records in runs:
+        pairs = sorted({pair for record in records for pair in named(record.task)})
+        codes.append({name: [code for other, code in pairs if other == name] for name, _ in pairs})
+    for name in sorted({*codes[0], *codes[1]}):
+        before, after = (found.get(name, []) for found in codes)
+        if before == after:
+            continue
+        yield name, _short(before), _short(after)
+        if len(before) == len(after) == 1:
+            a, b = (source(code, folder.store) for code, (folder, _) in zip((before[0], after[0]), runs, strict=True))
+            changed = [file for file in sorted({*a, *b}) if a and b and a.get(file) != b.get(file)]
+            yield from ((f"{name} {file}", _num_lines(a, file), _num_lines(b, file)) for file in changed)
+
+
+def _short(codes: list[Digest]) -> list[str] | None:
+    return [code[:12] or "not kept" for code in codes] or None
+
+
+def _num_lines(files: dict[str, str], file: str) -> str | None:
+    return f"{len(files[file].splitlines())} lines" if file in files else None
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[Difference]:

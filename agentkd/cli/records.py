@@ -41,17 +41,27 @@ def replay(
     out: Annotated[Path | None, typer.Option(help="Folder of the replay; by default RUN-replay beside the run.")] = None,
     devices: Annotated[str, typer.Option(help="As for agentkd run.")] = "auto",
     tolerance: Annotated[float, typer.Option(min=0, help="Difference in mIoU that another environment may make.")] = 0.01,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Go on with a replay that was interrupted: what it has executed counts.")
+    ] = False,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Run the own code (networks, datasets, objectives) that the run holds; listed first. It can do what you can.",
+        ),
+    ] = False,
     output_format: Format = "text",
 ) -> None:
     """Execute recorded tasks again and compare: bit-identical, within tolerance, or diverged at which epoch and step.
 
     Lessons that are recorded are told from the record; teachers are started for the others. Ends with 1 if something diverged.
-    Interrupted, the same command goes on.
+    Every task is executed, in a new folder; an interrupted replay goes on with --reuse. Own code runs only with --allow-code.
     """
     from rich.console import Console
 
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out
+    from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out, what_runs
     from agentkd.replay.perform import replay as perform
     from agentkd.replay.swaps import read_swap
     from agentkd.report.live import PlainWatcher
@@ -60,10 +70,12 @@ def replay(
         raise ConfigError("--from-record and --live exclude each other")
     swaps = tuple(read_swap(text) for text in swap or [])
     teaching = TeachersFrom.RECORD if from_record else TeachersFrom.LIVE if live else TeachersFrom.EITHER
-    options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance)
+    options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance, reuse=reuse, allows_code=allow_code)
     with _opened(run) as folder:
-        place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps)
+        place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps, reuse=reuse)
         watcher = None if output_format == "json" else PlainWatcher(Console())
+        for one in what_runs(folder, options):
+            say(f"runs {one}", err=True)
         report = perform(folder, RunFolder(place), options, watcher)
     (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
     if output_format == "json":
@@ -113,9 +125,12 @@ def lineage(
 
     from agentkd.artifacts.history import read_history
     from agentkd.artifacts.lineage import as_data, describe, trace_back
+    from agentkd.artifacts.own_code import listed
 
     with _opened(run) as folder:
-        root = trace_back(digest, read_history(folder))
+        history = read_history(folder)
+        code = {one.digest: one for one in listed((record.task for record in history.by_task.values()), folder.store)}
+        root = trace_back(digest, history, code)
     if output_format == "json":
         say(json.dumps(as_data(root), indent=2))
         return
@@ -146,7 +161,8 @@ def diff(
     if output_format == "json":
         say(json.dumps(found.as_data(), indent=2))
         return
-    for title, listed in (("configuration", found.configuration), ("environment", found.environment)):
+    parts = (("configuration", found.configuration), ("environment", found.environment), ("own code", found.own_code))
+    for title, listed in parts:
         say(f"{title}: {'the same' if not listed else ''}")
         for path, ours, theirs in listed:
             say(f"  {path}: {_short(ours)} | {_short(theirs)}")
@@ -176,6 +192,8 @@ def bundle(
 
     written = write_bundle(RunFolder(run), out, artifacts)
     say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
+    for one in written.code:
+        say(f"carries {one}")
     if written.num_left_out:
         say(f"{written.num_left_out} artifacts were left out; what needs them cannot be replayed from this bundle")
 
@@ -260,6 +278,9 @@ def _print_report(report: "ReplayReport") -> None:
         _print_difference(verdict)
     counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome if report.count(outcome))
     say(f"{len(report.verdicts)} tasks: {counts}")
+    say(f"{report.num_executed} tasks executed, {report.num_reused} reused from before")
+    for one in report.code:
+        say(f"ran {one}")
     say(f"lessons with a teacher: {report.num_taught_live}")
     if report.plan:
         say(f"plan: {report.plan}")

@@ -1,20 +1,23 @@
 """Replays: tasks of a run are given to agents once more, in a folder of their own, and their results compared with the records.
 
-The run itself is only read. A replay is a run too: interrupted, it goes on where it stopped.
+The run itself is only read. Every replay executes every task; one that was interrupted can be gone on with. Own code runs only
+if whoever replays the run allows that, in agents and not in this process.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.own_code import Listing, codes_of, listed
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator.desk import Order, desk_with_agents
+from agentkd.coordinator.desk import Done, Order, desk_with_agents
 from agentkd.coordinator.run import read_run
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
@@ -46,6 +49,8 @@ class ReplayOptions:
         teaching: whether lessons are told from their recordings, by teachers, or as it can be.
         swaps: things to be replaced; then only the lessons are replayed that have them.
         tolerance: the largest difference in mIoU that another environment may make.
+        reuse: whether a replay in the same folder that was interrupted is gone on with.
+        allows_code: whether own code that the run's tasks name is run.
     """
 
     tasks: tuple[str, ...] = ()
@@ -54,24 +59,67 @@ class ReplayOptions:
     devices: str = "auto"
     tolerance: float = 0.01
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    reuse: bool = False
+    allows_code: bool = False
 
 
 def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: Watcher | None = None) -> ReplayReport:
     """Executes recorded tasks again in ``out`` and compares.
 
     Raises:
-        ConfigError: a task or a swap names nothing, or ``out`` holds another replay.
+        ConfigError: a task or a swap names nothing, ``out`` holds another replay or, unless it is reused, this one; or own code
+            would have to run, which is not allowed, and then it says which.
         ArtifactError: something that a task needs is not in the run; with ``from-record``: a lesson was not recorded.
     """
     history = read_history(source)
     chosen = _choose(history, options.tasks)
     wanted = _wanted(chosen, history, options)
     taught_live = _check_recordings(source, wanted.values(), options.teaching)
+    code = _check_code(source, wanted.values(), options)
     done = _execute(source, out, history, wanted, options, watcher or Silent()) if wanted else {}
     verdicts = [_verdict(source, out, record, wanted, done, options) for record in chosen]
     plan, is_confirmed = ("", True) if options.tasks or options.swaps else _check_plan(source, history)
     swaps = tuple(str(swap) for swap in options.swaps)
-    return ReplayReport(str(source.place), tuple(v for v in verdicts if v), plan, taught_live, is_confirmed, swaps)
+    num_new = sum(one.is_new for one in done.values())
+    return ReplayReport(
+        str(source.place),
+        tuple(v for v in verdicts if v),
+        plan,
+        taught_live,
+        is_confirmed,
+        swaps,
+        num_executed=num_new,
+        num_reused=len(done) - num_new,
+        code=code,
+    )
+
+
+def _check_code(source: RunFolder, tasks: Iterable[Task], options: ReplayOptions) -> tuple[Listing, ...]:
+    """The own code that will run.
+
+    Raises:
+        ConfigError: there is some, and none is allowed to run.
+        ArtifactError: it is damaged.
+    """
+    code = listed(tasks, source.store)
+    if code and not options.allows_code:
+        lines = "\n".join(f"  {one}" for one in code)
+        raise ConfigError(
+            f"this replay would run own code of whoever made the run, with all that your account may do:\n{lines}\n"
+            f"look at it, and if you trust it give the same command with --allow-code: agentkd replay {source.place} --allow-code"
+        )
+    return code
+
+
+def what_runs(source: RunFolder, options: ReplayOptions) -> tuple[Listing, ...]:
+    """The own code that a replay would run.
+
+    Raises:
+        ConfigError: there is some, and none is allowed to run; or a task or a swap names nothing.
+        ArtifactError: it is damaged.
+    """
+    history = read_history(source)
+    return _check_code(source, _wanted(_choose(history, options.tasks), history, options).values(), options)
 
 
 def _choose(history: History, beginnings: Sequence[str]) -> list[Record]:
@@ -124,11 +172,16 @@ def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: Teache
 
 
 def _execute(
-    source: RunFolder, out: RunFolder, history: History, wanted: dict[TaskKey, Task], options: ReplayOptions, watcher: Watcher
-) -> dict[TaskKey, TaskResult]:
-    """The new results, by the key of the task as it is wanted."""
+    source: RunFolder,
+    out: RunFolder,
+    history: History,
+    wanted: dict[TaskKey, Task],
+    options: ReplayOptions,
+    watcher: Watcher,
+) -> dict[TaskKey, Done]:
+    """What was done, by the key of the task as it is wanted."""
     labels = {task.key: history.by_task[key].label or task.kind for key, task in wanted.items()}
-    results: dict[TaskKey, TaskResult] = {}
+    results: dict[TaskKey, Done] = {}
     if out.place.resolve() == source.place.resolve():
         raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
     slots, launch = _slots(options.devices, wanted.values()), options.launch.replace(max_record_gib=NO_LIMIT)
@@ -144,7 +197,7 @@ def _execute(
         desk.submit(Order(task, labels[task.key]) for task in wanted.values())
         while len(results) < len(labels):
             for done in desk.turn():
-                results[done.task.key] = done.result
+                results[done.task.key] = done
                 if done.is_new:
                     watcher.tell(f"replayed {done.label}, {len(labels) - len(results)} left")
     return results
@@ -165,8 +218,14 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
         first = next((row.digest for row in recorded.rows()), NO_DIGEST)
     meant = {"of": first, "teaching": str(options.teaching)}
     noted = journal.get_meta("replay")
-    if noted is None and not any(True for _ in journal.rows()) and journal.get_meta("experiment") is None:
+    is_empty = not any(True for _ in journal.rows())
+    if noted is None and is_empty and journal.get_meta("experiment") is None:
         journal.set_meta("replay", meant)
+    elif noted == meant and not options.reuse and not is_empty:
+        raise ConfigError(
+            f"{out.place} holds this replay already, and a replay executes every task; go on with it by --reuse, or choose "
+            f"another folder with --out"
+        )
     elif noted != meant:
         what = (
             f"another replay ({noted['teaching']}, of a run that begins with {noted['of'][:12]})" if noted else "a run of its own"
@@ -219,7 +278,7 @@ def _verdict(
     out: RunFolder,
     record: Record,
     wanted: dict[TaskKey, Task],
-    done: dict[TaskKey, TaskResult],
+    done: dict[TaskKey, Done],
     options: ReplayOptions,
 ) -> Verdict | None:
     key, then = record.task.key, record.result
@@ -228,12 +287,14 @@ def _verdict(
         if options.swaps:
             return None
         return Verdict(key, label, Outcome.KEPT, then, reason=DECIDED.format(then.error_code or then.status))
-    now = done[wanted[key].key]
+    now = done[wanted[key].key].result
     is_swapped = wanted[key] != record.task
     if now.status is Status.FAILED:
         return Verdict(key, label, Outcome.FAILED, then, now, f"{now.error_code}: {now.error_text}")
     losses = _losses(source, then), _losses(out, now)
-    return judge(key, label, then, now, tolerance=options.tolerance, losses=losses, is_swapped=is_swapped or bool(options.swaps))
+    swapped = is_swapped or bool(options.swaps)
+    verdict = judge(key, label, then, now, tolerance=options.tolerance, losses=losses, is_swapped=swapped)
+    return replace(verdict, code=(codes_of(record.task), codes_of(wanted[key])))
 
 
 def _losses(folder: RunFolder, result: TaskResult) -> list[float]:
@@ -257,7 +318,14 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
     return f"the plan, made again from the records, wants exactly these {len(history.by_task)} tasks", True
 
 
-def default_out(source: Path, swaps: Sequence[Swap]) -> Path:
-    """Beside the run, a folder for each set of swaps."""
+def default_out(source: Path, swaps: Sequence[Swap], *, reuse: bool = False) -> Path:
+    """Beside the run, a new folder for each replay; to go on with one, the newest of those that there are for these swaps."""
     name = "-".join(["replay", *(str(swap).replace("=", "-").replace(":", "-") for swap in swaps)])
-    return source.with_name(f"{source.name}-{name}"[:200])
+    first = source.with_name(f"{source.name}-{name}"[:200])
+    taken: list[Path] = []
+    for number in itertools.count(1):
+        place = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if not RunFolder(place).journal.exists():
+            return taken[-1] if reuse and taken else place
+        taken.append(place)
+    raise AssertionError("there are more numbers")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agentkd.names import TaskKey
+from agentkd.artifacts.own_code import Listing
+from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult, TaskResult
 
 # Seconds, memory and who did it may differ; these may not.
@@ -40,6 +41,7 @@ class Verdict:
         epochs: (epoch, recorded mIoU, new mIoU) of the validated epochs.
         classes: (recorded IoU, new IoU) of each class.
         environment: what of the environment differs, as (name, then, now).
+        code: digests of the own code that ran then, and now.
     """
 
     task: TaskKey
@@ -50,6 +52,7 @@ class Verdict:
     reason: str = ""
     divergence: Divergence | None = None
     environment: tuple[tuple[str, str, str], ...] = ()
+    code: tuple[tuple[Digest, ...], tuple[Digest, ...]] = ((), ())
 
     @property
     def difference(self) -> float:
@@ -73,6 +76,7 @@ class Verdict:
             "reason": self.reason,
             "miou": [self.then.miou, now.miou if now else None],
             "weights": [self.then.weights, now.weights if now else None],
+            "code": [list(codes) for codes in self.code],
             "first_difference": vars(self.divergence) if self.divergence else None,
             "environment": [list(difference) for difference in self.environment],
             "epochs": [list(row) for row in self.epochs],
@@ -82,7 +86,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """All verdicts, and whether the plan of the run follows from its records."""
+    """All verdicts, and whether the plan of the run follows from its records.
+
+    Args:
+        num_executed: tasks that were executed now.
+        num_reused: those that were executed when this replay was interrupted.
+        code: the own code that ran.
+    """
 
     source: str
     verdicts: tuple[Verdict, ...]
@@ -90,6 +100,9 @@ class ReplayReport:
     num_taught_live: int = 0
     is_plan_confirmed: bool = True
     swaps: tuple[str, ...] = field(default=())
+    num_executed: int = 0
+    num_reused: int = 0
+    code: tuple[Listing, ...] = ()
 
     def count(self, outcome: Outcome) -> int:
         """How many tasks ended so."""
@@ -108,6 +121,9 @@ class ReplayReport:
             "is_confirmed": self.is_confirmed,
             "plan": self.plan,
             "num_lessons_with_teachers": self.num_taught_live,
+            "num_executed": self.num_executed,
+            "num_reused": self.num_reused,
+            "code": [one.as_data() for one in self.code],
             "counts": {str(outcome): self.count(outcome) for outcome in Outcome},
             "tasks": [verdict.as_data() for verdict in self.verdicts],
         }

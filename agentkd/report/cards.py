@@ -1,17 +1,26 @@
 """Model cards: what a network is, what it was made from, how well it does, and what it is not for (Mitchell et al. 2019)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.own_code import Listing
 from agentkd.networks.families import title
-from agentkd.task import Evaluate, Taught
+from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate, Taught
 from agentkd.visible import visible
 
 
-def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str:
-    """A model card in Markdown for the network that a task made."""
+def card(record: Record, history: History, classes: tuple[str, ...] = (), code: Sequence[Listing] = ()) -> str:
+    """A model card in Markdown for the network that a task made.
+
+    Args:
+        record: of the task.
+        history: of the run.
+        classes: what they are called, if that is known.
+        code: the own code of the run.
+    """
     task, result = record.task, record.result
     tests = [
         other.result
@@ -39,6 +48,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
         "",
         *_origin(record, history),
         "",
+        *_code(record, code),
         "## How well it does",
         "",
         f"Validation mIoU {100 * result.miou:.2f} % (split `{task.data.validation}`).",
@@ -55,9 +65,24 @@ def card(record: Record, history: History, classes: tuple[str, ...] = ()) -> str
     return visible("\n".join(lines))
 
 
+def _code(record: Record, code: Sequence[Listing]) -> list[str]:
+    """The own code that made it."""
+    used = {digest for _, digest in record.task.references()}
+    shown = [one for one in code if one.digest in used]
+    if not shown:
+        return []
+    lines = ["Own code, which runs where the network is built, trained or opened; it is kept with the run:", ""]
+    for one in shown:
+        files = ", ".join(f"`{file}` ({count} lines)" for file, count in one.lines.items()) or "its source is not here"
+        lines.append(f"* `{one.digest}` of {', '.join(f'`{name}`' for name in one.names)}: {files}")
+    return [*lines, ""]
+
+
 def _origin(record: Record, history: History) -> list[str]:
     lines = []
     for step in trace_back(record.task.key, history).ancestors:
+        if step.relation in (RUNS_CODE, TAUGHT_BY_CODE):
+            continue
         origin = step.record.label if step.record and step.record.label else "from outside this run"
         lines.append(f"* {step.relation} `{step.name[:12]}` ({origin})")
     task = record.task

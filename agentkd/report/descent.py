@@ -1,6 +1,7 @@
 """The figure of a network's lineage: what it started from and who taught it, from left to right."""
 
 import textwrap
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +10,7 @@ from agentkd.artifacts.lineage import Ancestor
 from agentkd.names import Digest, TaskKey
 from agentkd.networks.families import title
 from agentkd.report.figures import COLORS, as_png
+from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE
 
 TAUGHT = "is taught by weights"
 WIDTH, HEIGHT = 2.5, 1.05
@@ -17,7 +19,11 @@ Name = Digest | TaskKey
 
 
 def descent_figure(root: Ancestor) -> bytes | None:
-    """The lineage of a network as PNG; ``None`` if it has none: it was trained from the beginning, without a teacher."""
+    """The lineage of a network as PNG; ``None`` if it has none: it was trained from the beginning, without a teacher.
+
+    Own code is not shown: the card and ``agentkd lineage`` say it.
+    """
+    root = _without_code(root)
     if not root.ancestors:
         return None
     depths = _depths(root)
@@ -41,6 +47,11 @@ def descent_figure(root: Ancestor) -> bytes | None:
     axes.set(xlim=(-0.55, deepest + 0.55), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.2))
     axes.axis("off")
     return as_png(figure)
+
+
+def _without_code(step: Ancestor) -> Ancestor:
+    before = [_without_code(one) for one in step.ancestors if one.relation not in (RUNS_CODE, TAUGHT_BY_CODE)]
+    return replace(step, ancestors=tuple(before))
 
 
 def _depths(root: Ancestor) -> dict[Name, int]:

@@ -12,6 +12,7 @@ from agentkd.artifacts.bundle import Written, write_zip
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator.run import read_run
@@ -65,11 +66,13 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         if data is not None:
             files["croissant.json"] = _json(crate.croissant(data))
         classes = data.classes if data else ()
+        code = listed((record.task for record in history.by_task.values()), folder.store)
         for record in finals:
-            files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes).encode()
+            files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes, code).encode()
         sizes = {name: len(body) if isinstance(body, bytes) else body.stat().st_size for name, body in files.items()}
         files["ro-crate-metadata.json"] = _json(crate.crate(folder.place.name, history, sizes, last, license_text))
-        return replace(write_zip(files, out), num_left_out=len(held - kept))
+        carried = tuple(one for one in code if one.digest in kept)
+        return replace(write_zip(files, out), num_left_out=len(held - kept), code=carried)
 
 
 def final_networks(folder: RunFolder, history: History) -> list[Record]:

@@ -76,7 +76,7 @@ def here(*arguments: object, code: int = 0) -> str:
     """What a command prints, called in this process."""
     try:
         done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-        ended, said = done.exit_code, done.output
+        ended, said = done.exit_code, done.stdout
     except library.AgentKDError as error:
         ended, said = error.exit_code, str(error)
     assert ended == code, said
@@ -84,7 +84,7 @@ def here(*arguments: object, code: int = 0) -> str:
 
 
 def replay(run: Path, *options: object, code: int = 0) -> dict:
-    return json.loads(here("replay", run, *options, "--format", "json", code=code))
+    return json.loads(here("replay", run, *options, "--allow-code", "--format", "json", code=code))
 
 
 def lesson_of(run: Path) -> str:
@@ -117,18 +117,22 @@ def test_live_teachers_say_the_same(taught: Path, tmp_path: Path) -> None:
 def test_a_whole_run_is_replayed_from_the_record_and_its_plan_is_confirmed(run: Path, tmp_path: Path) -> None:
     report = replay(run, "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"] and {task["outcome"] for task in report["tasks"]} == {"bit-identical"}
+    assert (report["num_executed"], report["num_reused"]) == (len(report["tasks"]), 0)
+    (code,) = {code for task in report["tasks"] for codes in task["code"] for code in codes}
+    assert [one["digest"] for one in report["code"]] == [code], "both networks are in one file"
     assert weights_of(tmp_path / "replay") == weights_of(run)
     assert teachers_started(tmp_path / "replay") == 0
     assert f"exactly these {len(report['tasks'])} tasks" in report["plan"]
     assert "all sound" in here("verify", tmp_path / "replay"), "a replay is a run too"
-    again = replay(run, "--from-record", "--out", tmp_path / "replay")
-    assert again["is_confirmed"], "a second time everything is there already"
-    assert "choose another folder" in here("replay", run, "--live", "--out", tmp_path / "replay", code=2)
+    assert "--reuse" in here("replay", run, "--from-record", "--allow-code", "--out", tmp_path / "replay", code=2)
+    again = replay(run, "--from-record", "--reuse", "--out", tmp_path / "replay")
+    assert again["is_confirmed"] and (again["num_executed"], again["num_reused"]) == (0, len(report["tasks"]))
+    assert "choose another folder" in here("replay", run, "--live", "--allow-code", "--out", tmp_path / "replay", code=2)
 
 
 def test_a_replay_that_is_killed_goes_on(run: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command("replay", run, "--out", tmp_path / "replay"), env=environment(), stdout=subprocess.PIPE, text=True
+        command("replay", run, "--allow-code", "--out", tmp_path / "replay"), env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     for line in process.stdout:
@@ -138,7 +142,8 @@ def test_a_replay_that_is_killed_goes_on(run: Path, tmp_path: Path) -> None:
     process.wait()
     done = len(weights_of(tmp_path / "replay"))
     assert 0 < done < len(weights_of(run))
-    assert replay(run, "--out", tmp_path / "replay")["is_confirmed"]
+    report = replay(run, "--reuse", "--out", tmp_path / "replay")
+    assert report["is_confirmed"] and report["num_reused"] == done and report["num_executed"] > 0
 
 
 def test_the_same_teacher_again_makes_no_difference_and_another_makes_a_report(taught: Path, tmp_path: Path) -> None:
@@ -232,11 +237,11 @@ def test_a_bundle_replays_in_a_new_environment_without_network(run: Path, tmp_pa
     unreachable = subprocess.run(["unshare", "-rn", python, "-c", code], capture_output=True, text=True, check=False)
     assert "unreachable" in unreachable.stderr, "not even the loopback interface is up"
     (tmp_path / "elsewhere").mkdir()
-    for words in (["import", "../run.zip", "here"], ["verify", "here"], ["replay", "here", "--from-record"]):
+    for words in (["import", "../run.zip", "here"], ["verify", "here"], ["replay", "here", "--from-record", "--allow-code"]):
         done = subprocess.run(
             ["unshare", "-rn", "sh", "-c", f"ip link set lo up 2>/dev/null; exec {python} -m agentkd {' '.join(words)}"],
             cwd=tmp_path / "elsewhere",
-            env=environment() | {"HOME": str(tmp_path)},
+            env=environment(PYTHONPATH=str(Path(library.__file__).parents[1]), HOME=str(tmp_path)),
             capture_output=True,
             text=True,
             timeout=200,
@@ -265,7 +270,7 @@ def test_recordings_can_be_dropped_at_the_price_that_is_told(run: Path, tmp_path
     }
     assert f"removed {len(told)} files" in here("gc", place, "--apply", "--recordings")
     assert "lessons were dropped" in here("verify", place)
-    assert "were not recorded" in here("replay", place, "--from-record", "--out", tmp_path / "a", code=15)
+    assert "were not recorded" in here("replay", place, "--from-record", "--allow-code", "--out", tmp_path / "a", code=15)
     assert replay(place, "--out", tmp_path / "b")["is_confirmed"], "with teachers it can be replayed all the same"
 
 
@@ -292,7 +297,7 @@ def test_bundles_hold_what_was_chosen_and_have_one_form(run: Path, tmp_path: Pat
         with zipfile.ZipFile(tmp_path / f"{choice}.zip") as archive:
             sizes[choice] = sum(name.startswith("artifacts/") for name in archive.namelist())
             assert any(name.startswith("cards/") for name in archive.namelist())
-    assert sizes["records"] == 1 < sizes["winners"], sizes["all"] > "the code of its networks"
+    assert sizes["records"] == 1 < sizes["winners"] < sizes["all"], "records have the code of their networks"
     final = next(r for r in read_history(RunFolder(run)).by_task.values() if r.label.startswith("round2"))
     report = replay(tmp_path / "winners.zip", "--task", final.result.weights, "--from-record", "--out", tmp_path / "replay")
     assert report["is_confirmed"]
@@ -321,15 +326,15 @@ def test_every_kind_of_task_is_repeated_also_students_that_teach_each_other(tmp_
 
 def test_a_bundle_of_records_alone_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
     here("bundle", run, tmp_path / "r.zip", "--artifacts", "records")
-    assert "left out of a bundle" in here("replay", tmp_path / "r.zip", "--out", tmp_path / "replay", code=15)
+    assert "left out of a bundle" in here("replay", tmp_path / "r.zip", "--allow-code", "--out", tmp_path / "replay", code=15)
     here("import", tmp_path / "r.zip", tmp_path / "records")
     here("report", tmp_path / "records")
     assert table_of(tmp_path / "records") == table_of(run), "a table needs the records alone"
     first = next(iter(read_history(RunFolder(run)).by_task))
-    for _ in range(2):
-        assert replay(tmp_path / "r.zip", "--task", first, "--out", tmp_path / "first")["is_confirmed"], (
-            "a training needs nothing"
-        )
+    for number, options in enumerate(((), ("--reuse",))):
+        report = replay(tmp_path / "r.zip", "--task", first, *options, "--out", tmp_path / "first")
+        assert report["is_confirmed"], "a training needs nothing but its code"
+        assert report["num_reused"] == number
 
 
 def delayed_run(experiment: Path, place: Path, seed: int) -> None:
