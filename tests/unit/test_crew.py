@@ -145,6 +145,37 @@ def test_a_task_that_is_refused_when_it_is_read_fails_at_once(tmp_path: Path) ->
     assert "shares: must be positive" in finished.result.error_text and len(asked) == 1, "every agent would refuse it"
 
 
+def test_a_loss_that_is_not_finite_would_be_so_anywhere(tmp_path: Path) -> None:
+    def diverge(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TaskRequest):
+            agent.say(ErrorReply(code="non_finite_loss", text="nan", task=body.key, attempt=body.attempt), number)
+
+    with crew_with(tmp_path, diverge) as (crew, launcher):
+        finished = finish(crew, TASK)
+        asked = [body for body in launcher.agents[0].heard if isinstance(body, TaskRequest)]
+    assert finished.result.error_code == "non_finite_loss" and len(asked) == 1
+
+
+@pytest.mark.usefixtures("_believed")
+def test_what_teachers_say_is_recorded_by_agents_of_ours_alone(tmp_path: Path) -> None:
+    def work(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+    def recorded(agent: ScriptedAgent) -> list[bool]:
+        return [body.record for body in agent.heard if isinstance(body, TaskRequest)]
+
+    with crew_with(tmp_path / "ours", work, record_lessons=True) as (crew, launcher):
+        assert finish(crew, TASK).result == GOOD and recorded(launcher.agents[0]) == [True]
+    config = LaunchConfig(transport="tcp", record_lessons=True)
+    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(work)) as crew:
+        guest = admitted(crew, tmp_path, "guest", work)
+        assert finish(crew, TASK).result == GOOD and recorded(guest) == [False]
+        guest.kill()
+
+
 def test_a_task_of_an_attempt_that_is_over_is_tried_again_with_the_next_one(tmp_path: Path) -> None:
     def know_better(agent: ScriptedAgent, delivery: Delivery) -> None:
         body = delivery.message.body

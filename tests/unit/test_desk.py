@@ -1,5 +1,6 @@
 """The desk: whoever waits is told, whatever ends it; what is recorded is not done again, and nothing is told before."""
 
+import itertools
 import sqlite3
 import sys
 import threading
@@ -341,6 +342,23 @@ def test_who_waits_for_a_community_goes_on_when_it_is_closed(tmp_path: Path) -> 
     assert not gone_on.wait(0.05)
     host.close()
     assert gone_on.wait(20)
+
+
+def test_students_of_a_cohort_are_recorded_at_once_or_not_at_all(
+    folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, calls = Journal.commit, itertools.count()
+
+    def full_at_the_second(journal: Journal, *records: Record) -> bool:
+        if next(calls):
+            raise StorageError(journal.path, "No space left on device")
+        return commit(journal, *records)
+
+    monkeypatch.setattr(Journal, "commit", full_at_the_second)
+    with Desk(folder, lambda: crew) as desk:
+        desk.submit([order(1), order(2)])
+        crew.happenings += [finished(1), finished(2)]
+        assert len(desk.turn()) == 2 and len(list(desk.journal.records())) == 2
 
 
 def test_what_students_said_is_kept_until_all_of_them_are_recorded(

@@ -91,6 +91,10 @@ ILLEGAL = {
     "alone together": (Mutual, TOGETHER | {"partners": ()}),
     "together with itself": (Mutual, TOGETHER | {"partners": (Partner(architecture=NETWORK, recipe=Recipe(), seed=0),)}),
     "partners of other steps": (Mutual, TOGETHER | {"partners": (PARTNER.replace(recipe=Recipe(epochs=7)),)}),
+    "partners of other views": (
+        Mutual,
+        TOGETHER | {"partners": (PARTNER.replace(recipe=Recipe(views={"crop_height": 32, "crop_width": 32})),)},
+    ),
     "partners of other classes": (Mutual, TOGETHER | {"partners": (PARTNER.replace(architecture=FIVE),)}),
     "one of two partners of other classes": (
         Mutual,
@@ -151,6 +155,13 @@ def test_the_key_of_a_task_never_changes(name: str) -> None:
     assert TypeAdapter(AnyTask).validate_json(task.model_dump_json()) == task, "the form that travels"
     if isinstance(task, Distill) and "lessons" in GOLDEN[name]:
         assert [task.lesson_digest(teacher) for teacher in task.teachers] == GOLDEN[name]["lessons"]
+
+
+def test_a_teacher_is_asked_the_same_in_whatever_order_the_student_puts_its_classes() -> None:
+    orders = [(), (0, 1, 2), (1, 0, 2)]
+    lessons = [Distill(**LESSON | {"teachers": (TEACHER.replace(class_order=order),)}) for order in orders]
+    without, *others = (lesson.lesson_digest(lesson.teachers[0]) for lesson in lessons)
+    assert len(set(others)) == 1 and without not in others, "without an order it is asked for as many classes as the student has"
 
 
 def test_every_kind_is_read_executed_and_has_a_golden_key() -> None:
