@@ -7,6 +7,7 @@ import pytest
 from experiments import SPEC
 from live_agent import NETWORK
 
+from agentkd.artifacts.own_code import keep_code
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
@@ -30,6 +31,7 @@ def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
     source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
     task = Train(architecture=NETWORK, data=source, recipe=recipe, initial_weights=start)
+    keep_code(task, here.store)
     config = LaunchConfig(transport=transport)
     finished, deadline = [], time.monotonic() + 90
     with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=LocalLauncher(elsewhere)) as crew:
