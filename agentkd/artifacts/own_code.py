@@ -10,6 +10,7 @@ from typing import Any
 from agentkd.artifacts.store import Store
 from agentkd.code import loading
 from agentkd.code.source import SourceCode
+from agentkd.datasets.opening import own_names
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
 from agentkd.objectives import Own
@@ -68,7 +69,7 @@ def named(task: Task) -> Iterator[tuple[str, Digest]]:
     teachers = [teacher.architecture for teacher in task.taught_by if teacher.architecture is not None]
     networks = [task.architecture, *teachers]
     yield from ((one.family, one.code) for one in networks if one.code or ":" in one.family)
-    if task.data.code:
+    if task.data.code or own_names(task.data.spec):
         yield task.data.spec, task.data.code
     if isinstance(task, Taught):
         yield from ((o.path, o.code) for o in task.distillation.objectives if isinstance(o, Own))

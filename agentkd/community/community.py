@@ -113,6 +113,7 @@ class Community:
         Raises:
             ConfigError: the name is taken, the architecture is not legal, or the weights are not of this architecture.
         """
+        family = _name_of(family)
         if not weights:
             handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
         else:
@@ -216,3 +217,17 @@ class Community:
         if name in self._names:
             raise ConfigError(f"the name {name!r} is taken in this community")
         self._names.add(name)
+
+
+def _name_of(family: object) -> str:
+    """The name that is given.
+
+    Raises:
+        ConfigError: what is given is the builder itself.
+    """
+    if isinstance(family, str):
+        return family
+    name = f"{getattr(family, '__module__', '')}:{getattr(family, '__qualname__', '')}"
+    if name.startswith("__main__:"):
+        take(name)  # says what to do
+    raise ConfigError(f'{family!r} is given itself; agents load it by its name, so give that: "{name}"')

@@ -14,7 +14,6 @@ from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
-from agentkd.coordinator.state import Member
 from agentkd.coordinator.underway import Finished, Underway
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
@@ -382,14 +381,7 @@ class Crew:
         task = self._dispatcher.state.tasks.get(member.task) if member else None
         doing = self._underway.find(member.task) if member else None
         inputs = {digest for _, digest in task.references()} if task else set()
-        teaching = self._taught_by(member) if member else set()
-        return inputs | teaching | self.recordings.parts(doing.recorded if doing else ())
-
-    def _taught_by(self, member: Member) -> set[Digest]:
-        """The weights that an agent teaches, and the code that it runs for that."""
-        references = (teacher for task in self._dispatcher.state.tasks.values() for teacher in task.taught_by)
-        codes = {t.architecture.code for t in references if t.weights == member.weights and t.architecture}
-        return {member.weights} | codes | {source.code for source in member.data}
+        return inputs | ({member.weights} if member else set()) | self.recordings.parts(doing.recorded if doing else ())
 
     def _receive_error(self, name: AgentName, body: ErrorReply, asked: events.Start | events.Teach | None = None) -> None:
         """An agent could not do something. A message that it refused to read names no task, but answers what it was ``asked``."""

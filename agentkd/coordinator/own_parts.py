@@ -40,6 +40,12 @@ def noted(journal: Journal) -> OwnParts:
     return OwnParts.model_validate(journal.get_meta(META) or {})
 
 
+def is_noted(journal: Journal) -> bool:
+    """Whether all that an experiment has of its user's own stands there: not if a version of before began the run."""
+    named = own_names_in(Experiment.model_validate(journal.get_meta("experiment")))
+    return not any(named.values()) or journal.get_meta(META) is not None
+
+
 def note(own: OwnParts, journal: Journal, folder: RunFolder) -> None:
     """Writes it down, with the code, in a run that begins."""
     for code in dict.fromkeys(own.codes.values()):

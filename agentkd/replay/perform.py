@@ -15,7 +15,7 @@ from pathlib import Path
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
-from agentkd.artifacts.own_code import Listing, codes_of, listed
+from agentkd.artifacts.own_code import Listing, codes_of, listed, named
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.desk import Done, Order, desk_with_agents
 from agentkd.coordinator.run import read_run
@@ -27,6 +27,7 @@ from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
 from agentkd.task import Status, Task, TaskResult
+from agentkd.visible import visible_line
 
 NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
@@ -98,9 +99,16 @@ def _check_code(source: RunFolder, tasks: Iterable[Task], options: ReplayOptions
     """The own code that will run.
 
     Raises:
-        ConfigError: there is some, and none is allowed to run.
+        ConfigError: there is some, and none is allowed to run; or it is named without its source, by a version of before.
         ArtifactError: it is damaged.
     """
+    tasks = list(tasks)
+    sourceless = sorted({name for task in tasks for name, code in named(task) if not code})
+    if sourceless:
+        raise ConfigError(
+            f"{visible_line(', '.join(sourceless))}: this run is of an older version of agentkd, which kept no source of "
+            f"own code, so nobody knows what would run; choose other tasks with --task"
+        )
     code = listed(tasks, source.store)
     if code and not options.allows_code:
         lines = "\n".join(f"  {one}" for one in code)

@@ -11,7 +11,7 @@ from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.datasets.opening import Opened
 from agentkd.names import Digest
-from agentkd.task import Status
+from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Status
 
 Entity = dict[str, Any]
 PROFILES = {
@@ -21,6 +21,7 @@ PROFILES = {
 }
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 WORKFLOW = "experiment.yaml"
+CODE = (RUNS_CODE, TAUGHT_BY_CODE)
 SOFTWARE = "https://pypi.org/project/agentkd/"
 MEDIA = {
     ".sqlite": "application/vnd.sqlite3",
@@ -49,6 +50,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
     sizes = dict(files)
     actions = [_action(record) for record in history.by_task.values()]
     named = {part["@id"] for action in actions for part in (*action["object"], *action["result"])} & set(sizes)
+    code = {_reference(digest)["@id"] for r in history.by_task.values() for what, digest in r.task.references() if what in CODE}
     plain = sorted(named | {path for path in sizes if not path.startswith("artifacts/")})
     others = sorted({path.split("/")[0] + "/" for path in sizes if path.startswith("artifacts/") and path not in named})
     last = max((record.at for record in history.by_task.values()), default="") or provenance.get("started_at", "")
@@ -84,7 +86,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
             "version": __version__,
             "softwareVersion": provenance.get("code", {}).get("commit", __version__),
         },
-        *(_file(path, sizes[path]) for path in plain if path != WORKFLOW),
+        *(_source_code(path, sizes[path]) if path in code else _file(path, sizes[path]) for path in plain if path != WORKFLOW),
         *({"@id": folder, "@type": "Dataset", "name": "what networks told each other"} for folder in others),
         *(_outside(actions, set(sizes))),
         *actions,
@@ -199,6 +201,10 @@ def _outside(actions: Iterable[Entity], present: set[str]) -> list[Entity]:
                     part["@id"] = "urn:sha256:" + part["@id"].rsplit("/", 1)[1].removesuffix(".safetensors")
                     missing[part["@id"]] = None
     return [{"@id": name, "@type": "CreativeWork", "name": "an artifact that is not in this bundle"} for name in missing]
+
+
+def _source_code(path: str, size: int) -> Entity:
+    return _file(path, size) | {"@type": ["File", "SoftwareSourceCode"], "encodingFormat": MEDIA[".json"]}
 
 
 def _file(path: str, size: int) -> Entity:

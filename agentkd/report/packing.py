@@ -15,10 +15,12 @@ from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT
+from agentkd.coordinator import own_parts
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.names import NO_DIGEST, Digest
+from agentkd.pipeline.own import OwnParts
 from agentkd.report import crate
 from agentkd.report.cards import card
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate
@@ -62,7 +64,7 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         for path in sorted(folder.report.glob("*")):
             files[f"report/{path.name}"] = path
         files["environment.txt"] = _lock(last).encode()
-        data = _dataset(history)
+        data = _dataset(history, own_parts.noted(journal))
         if data is not None:
             files["croissant.json"] = _json(crate.croissant(data))
         classes = data.classes if data else ()
@@ -76,10 +78,14 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
 
 
 def final_networks(folder: RunFolder, history: History) -> list[Record]:
-    """What a run ends with: of an experiment what each family goes on as, else the networks that nothing was made from."""
+    """What a run ends with: of an experiment what each family goes on as, else the networks that nothing was made from.
+
+    So it is too for a run with own families of a version that did not note what these are.
+    """
     with Journal(folder.journal, read_only=True) as journal:
         is_experiment = journal.get_meta("experiment") is not None
-    if is_experiment:
+        is_known = not is_experiment or own_parts.is_noted(journal)
+    if is_experiment and is_known:
         _, _, outlook, opened = read_run(folder)
         with opened:
             ends = {row.family: row.entrant.key for row in outlook.rows}
@@ -115,11 +121,13 @@ def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Re
     return held & (_referenced(folder, made.values()) | {step.name for step in steps} | code)
 
 
-def _dataset(history: History) -> Opened | None:
-    """The dataset of the run, if it can be opened here; not one of a user's own, whose code is not to be run for this."""
+def _dataset(history: History, own: OwnParts) -> Opened | None:
+    """The dataset of the run, if it can be opened here; of a user's own its outline, as its code is not to be run for this."""
     first = next(iter(history.by_task.values()), None)
-    if first is None or own_names(first.task.data.spec):
+    if first is None:
         return None
+    if own_names(first.task.data.spec):
+        return Opened(first.task.data.spec, own.data.outline, own.data.code) if own.data else None
     try:
         return open_again(first.task.data.spec, NO_DIGEST)
     except DatasetError:

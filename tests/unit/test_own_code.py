@@ -1,6 +1,7 @@
 """Own code is an input: an edit is another task, nothing runs but what a record holds, and not where it may not."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from own_script import RECIPE, edited, records, script, write
 import agentkd
 from agentkd.agents.work import Surroundings, execute
 from agentkd.architecture import Architecture
-from agentkd.artifacts.own_code import codes_of, keep_code, let_run
+from agentkd.artifacts.history import read_history
+from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.own_code import Listing, codes_of, keep_code, let_run
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import Store
 from agentkd.artifacts.verification import verify
@@ -31,6 +34,8 @@ from agentkd.networks.build import build
 from agentkd.networks.families import look_at, resolve
 from agentkd.objectives import Own
 from agentkd.recipe import Distillation, Recipe
+from agentkd.replay.perform import ReplayOptions, what_runs
+from agentkd.report.packing import final_networks, write_bundle
 from agentkd.task import (
     Assess,
     Average,
@@ -38,6 +43,8 @@ from agentkd.task import (
     Distill,
     Mutual,
     Partner,
+    Status,
+    TaskResult,
     TeacherReference,
     Train,
     read_task,
@@ -159,6 +166,15 @@ def test_a_command_is_no_network_no_dataset_and_no_objective(name: str, tmp_path
 def test_what_a_notebook_cell_defines_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"write it into a file beside, such as my_nets\.py, and name it my_nets:Net"):
         resolve("__main__:Net", 5)
+
+
+def test_a_builder_that_is_given_itself_is_refused_with_its_name(mine: Path, tmp_path: Path) -> None:
+    with Community(devices="cpu:1", record=tmp_path / "run") as community:
+        with pytest.raises(ConfigError, match=r'give that: "agentkd\.testing\.community:Community"'):
+            community.agent("a", Community)  # type: ignore[arg-type]
+        cell = type("Net", (), {"__module__": "__main__", "__qualname__": "Net"})
+        with pytest.raises(ConfigError, match=r"write it into a file beside, such as my_nets\.py"):
+            community.agent("b", cell)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "tiny_networks:tiny"])
@@ -368,3 +384,43 @@ def test_a_run_whose_files_were_edited_is_not_gone_on_with(mine: Path, tmp_path:
     assert not planner.dataset.has_samples and planner.dataset.classes
     with pytest.raises(DatasetError, match="only known by its outline"):
         planner.dataset.sample(0)
+
+
+def test_a_run_of_before_is_packed_and_not_replayed(tmp_path: Path) -> None:
+    data = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+    tasks = [
+        Train(architecture=Architecture(family=family, num_classes=5), data=data) for family in ("tiny_networks:tiny", "unet")
+    ]
+    folder = RunFolder(tmp_path / "run")
+    with Journal(folder.journal) as journal:
+        journal.set_meta("experiment", experiment(families=["tiny_networks:tiny", "unet"]).canonical())
+        for task in tasks:
+            weights = folder.store.put(task.key.encode())
+            journal.commit(
+                Record(task, TaskResult(status=Status.COMPLETED, weights=weights), "agent-1", 1, task.architecture.family)
+            )
+    assert len(final_networks(folder, read_history(folder))) == 2
+    assert write_bundle(folder, tmp_path / "old.zip").code == ()
+    with pytest.raises(ConfigError, match="tiny_networks:tiny: this run is of an older version"):
+        what_runs(folder, ReplayOptions(allows_code=True))
+    assert what_runs(folder, ReplayOptions(tasks=(tasks[1].key,))) == ()
+    with pytest.raises(ConfigError, match="older agentkd"):
+        read_run(folder)
+
+
+def test_metadata_of_a_bundle_say_that_code_is_code(mine: Path, tmp_path: Path) -> None:
+    script(Community(devices="cpu:1", record=tmp_path / "run"))
+    written = write_bundle(RunFolder(tmp_path / "run"), tmp_path / "run.zip", "records")
+    assert [sorted(one.lines) for one in written.code] == [["my_nets.py", "my_parts.py"], ["my_goals.py"]]
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+        graph = json.loads(archive.read("ro-crate-metadata.json"))["@graph"]
+    kinds = {entity["@id"]: entity["@type"] for entity in graph}
+    for one in written.code:
+        assert kinds[f"artifacts/{one.digest[:2]}/{one.digest}.safetensors"] == ["File", "SoftwareSourceCode"]
+        assert str(one).startswith(f"code {one.digest} of my_")
+
+
+def test_what_is_shown_of_others_code_is_on_one_line() -> None:
+    listing = Listing(A, ("m:n\n  code of nobody",), {"m.py": 1})
+    assert str(listing) == f"code {A} of m:n\\n  code of nobody: m.py (1 line)"
+    assert str(Listing(A, ("m:n",), {})) == f"code {A} of m:n: its source is not here"
