@@ -36,8 +36,9 @@ Tree = dict[str, str]
 
 @pytest.fixture(autouse=True)
 def what_ran_is_forgotten() -> Iterator[None]:
-    """No test sees modules or code of another."""
-    before = set(sys.modules)
+    """No test sees modules or code of another, and what other files have provided stays theirs."""
+    before, others = set(sys.modules), dict(loading._PROVIDED)
+    loading._PROVIDED.clear()
     yield
     assert getattr(loading._WATCHES, "current", None) is None
     for name in set(sys.modules) - before:
@@ -45,6 +46,7 @@ def what_ran_is_forgotten() -> Iterator[None]:
         if file is None or name.startswith(loading.PREFIX) or is_own(name, file):
             del sys.modules[name]
     loading._PROVIDED.clear()
+    loading._PROVIDED.update(others)
 
 
 def write(folder: Path, tree: Tree) -> str:
