@@ -390,22 +390,21 @@ class Crew:
         if is_refusal and isinstance(asked, events.Start):
             body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
         is_guest = self._members.is_guest(name)
+        is_fatal = body.code in FATAL_CODES and not is_guest  # a guest's disk or dataset is not the next agent's
         if body.code == StorageError.code and not is_guest:
             raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
-        if body.code in FATAL_CODES and not (self._is_forgiving or is_guest):
+        if is_fatal and not self._is_forgiving:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if isinstance(asked, events.Teach):
             self._underway.could_not_adopt(asked.teacher.weights, body)
-            is_lasting = body.code == ProtocolError.code or (body.code in FATAL_CODES and not is_guest)
-            self._handle(events.TeachingFailed(name, retryable=not is_lasting))
+            self._handle(events.TeachingFailed(name, retryable=not is_fatal and body.code != ProtocolError.code))
         if not body.task:
             return
         doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
-        is_theirs = body.code in FATAL_CODES and not is_guest  # a guest's disk or dataset is not the next agent's
-        retryable = body.code != NonFiniteLossError.code and not is_theirs and not is_pointless
+        retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:

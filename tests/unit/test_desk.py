@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -317,18 +318,8 @@ def test_who_waits_for_a_community_is_told_what_ended_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(Crew, "turn", turn)
     host = Host(RunFolder(tmp_path), (), LaunchConfig(), Silent())
     host.start()
-    told: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            host.wait()
-        except StorageError as error:
-            told.append(error)
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    waiting.join(20)
-    assert "full" in str(told[0])
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StorageError, match="full"):
+        pool.submit(host.wait).result(20)
     host.close()
 
 
