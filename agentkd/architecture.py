@@ -1,13 +1,41 @@
-"""A network as data: family, number of classes and settings, with a canonical form and a digest.
+"""A network as data: family, number of classes, settings and the scale of its images, with a canonical form and a digest.
 
 What a family's settings mean and which values are legal is known to ``agentkd.networks``; here they are plain data.
 """
 
-from pydantic import Field
+from typing import Annotated, Any
 
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from agentkd.canonical import FrozenData
 from agentkd.code.source import Named
 
+MAX_CLASSES = 1000
+MAX_CLASS_NAME = 200
 Setting = bool | int | float | str
+Channels = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class Normalization(FrozenData):
+    """What a network's images look like: RGB in [0, 1], minus ``mean``, divided by ``deviation``, channel by channel.
+
+    It belongs to a network as its architecture does, and to its weights, which are worth nothing on images of another scale.
+    """
+
+    mean: Channels
+    deviation: tuple[Deviation, Deviation, Deviation]
+
+    def __str__(self) -> str:
+        named = next((name for name, value in NORMALIZATIONS.items() if value == self), "")
+        return named or f"mean {self.mean}, deviation {self.deviation}"
+
+
+# Channel statistics of ImageNet: what the published weights of the families here were trained with.
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+UNIT = Normalization(mean=(0.0, 0.0, 0.0), deviation=(1.0, 1.0, 1.0))
+NORMALIZATIONS = {"unit": UNIT, "imagenet": IMAGENET}
+"""Those that have a name. ``unit`` leaves images in [0, 1]; so they are between agents."""
 
 
 class Architecture(Named):
@@ -17,9 +45,19 @@ class Architecture(Named):
         family: a name in ``agentkd networks`` or ``package.module:builder`` for one's own.
         num_classes: K, the classes the network tells apart (ignored pixels are not a class).
         settings: every setting that the family has; ``agentkd.networks.families.resolve`` fills in the defaults.
+        normalization: of its images. The families here have ImageNet's; an own builder declares it, and has ``unit`` if not. The
+            canonical form leaves ImageNet's out, which all had when there was no other.
         code: digest of the code that an own family's builder is in.
     """
 
     family: str = Field(min_length=1, max_length=200)
-    num_classes: int = Field(ge=2, le=1000)
+    num_classes: int = Field(ge=2, le=MAX_CLASSES)
     settings: dict[str, Setting] = Field(default_factory=dict)
+    normalization: Normalization = IMAGENET
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_all_had(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain = self.without_no_code(handler(self))
+        if self.normalization == IMAGENET:
+            del plain["normalization"]
+        return plain

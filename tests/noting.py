@@ -21,6 +21,12 @@ class Recording:
     def num_parts(self, spec: str) -> int:
         return spec.count("|") + 1
 
+    def artifact(self, digest: str) -> bytes:
+        """Weights that do not say which classes they tell apart."""
+        from agentkd.knowledge import tensors
+
+        return tensors.encode({})
+
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         lessons = []
         for task, _ in tasks:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agentkd.architecture import Normalization
 from agentkd.datasets.opening import Opened, open_again
 from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
 from agentkd.datasets.samples import Dataset, split_indices
@@ -32,16 +33,16 @@ def open_source(source: DataSource) -> Opened:
     return dataset
 
 
-def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings) -> Tensor:
-    """Images [N,3,H,W] of named views."""
-    return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings).image for index, seed in views]))
+def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization) -> Tensor:
+    """Images [N,3,H,W] of named views, for a network with this normalization."""
+    return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings, normalization).image for index, seed in views]))
 
 
-def evaluation_images(source: DataSource) -> Iterator[Tensor]:
-    """The validation split, whole images [1,3,H,W], one after the other."""
+def evaluation_images(source: DataSource, normalization: Normalization) -> Iterator[Tensor]:
+    """The validation split for a network with this normalization, whole images [1,3,H,W], one after the other."""
     dataset = open_source(source)
     for index in split_indices(dataset, source.validation):
-        yield torch.from_numpy(whole_view(dataset, index).image)[None]
+        yield torch.from_numpy(whole_view(dataset, index, normalization).image)[None]
 
 
 class DatasetFeed:
@@ -49,7 +50,7 @@ class DatasetFeed:
 
     def __init__(self, task: Training) -> None:
         self.dataset = open_source(task.data)
-        self._recipe, self._view_seed = task.recipe, task.view_seed
+        self._recipe, self._view_seed, self._normalization = task.recipe, task.view_seed, task.architecture.normalization
         self._train = split_indices(self.dataset, task.data.train)
         self._validation = split_indices(self.dataset, task.data.validation)
         self.steps_per_epoch = steps_per_epoch(len(self._train), task.recipe.batch_size, task.recipe.steps_per_epoch)
@@ -66,13 +67,14 @@ class DatasetFeed:
     def training_batch(self, step: int) -> Batch:
         """The batch of a training step."""
         keys = self.views(step)
-        return _stack([make_view(self.dataset, index, seed, self._recipe.views) for index, seed in keys], keys)
+        views = [make_view(self.dataset, index, seed, self._recipe.views, self._normalization) for index, seed in keys]
+        return _stack(views, keys)
 
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, whole images, in batches of equal size."""
         pending: list[View] = []
         for index in self._validation:
-            view = whole_view(self.dataset, index)
+            view = whole_view(self.dataset, index, self._normalization)
             if pending and (len(pending) == EVALUATION_BATCH or pending[0].label.shape != view.label.shape):
                 yield _stack(pending, ())
                 pending = []

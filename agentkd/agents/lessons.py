@@ -166,6 +166,7 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
         payloads=payloads,
         weights=teacher.weights,
         num_classes=num_classes_of(task, teacher),
+        classes=() if teacher.class_order else feed.dataset.classes,
         dataset=feed.dataset.digest,
         view_settings=task.recipe.views,
         views=feed.views(step),
@@ -176,4 +177,4 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
 
 def request_digest(request: KnowledgeRequest) -> Digest:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
-    return canonical.digest(request.model_dump(exclude={"ways", "step"}))
+    return canonical.digest(request.model_dump(exclude={"ways", "step", "classes"}))

@@ -8,7 +8,7 @@ Source: Zhang et al., "Deep Mutual Learning", CVPR 2018; all learn at the same t
 import contextlib
 import logging
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -81,7 +81,7 @@ class MutualLesson:
         on_served: OnServed = _unnoted,
         wait_s: float = WAIT_S,
     ) -> None:
-        self._on_served = on_served
+        self._on_served, self._classes = on_served, feed.dataset.classes
         self._task, self._key, self._folder = task, task.key, folder
         self._post, self._carrier, self._inbox = post, carrier, inbox
         self.terms, self._distillation = blend(task, feed).terms, task.distillation
@@ -99,7 +99,7 @@ class MutualLesson:
 
     def attend(self, network: nn.Module) -> None:
         """The network that speaks in the next step, as its weights are before it sees the batch."""
-        self._weights = weights_digest(self._task.architecture, network)
+        self._weights = weights_digest(self._task.architecture, network, self._classes)
 
     def hear(self, step: int, outputs: Outputs) -> Knowledge:
         """Says what this student makes of the batch, and hears the others. Waits, and answers them meanwhile."""
@@ -216,9 +216,9 @@ class MutualLesson:
         return logits
 
 
-def weights_digest(architecture: Architecture, network: nn.Module) -> Digest:
+def weights_digest(architecture: Architecture, network: nn.Module, classes: Sequence[str]) -> Digest:
     """The digest that the network's weights would have as an artifact."""
-    return digest_bytes(encode_weights(architecture, dict(network.state_dict())))
+    return digest_bytes(encode_weights(architecture, dict(network.state_dict()), classes))
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ from agentkd.agents.interview import Interview, Line
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
 from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
 from agentkd.agents.recording import Recorder
+from agentkd.architecture import UNIT
 from agentkd.artifacts.recordings import Told
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
-from agentkd.knowledge import tensors
+from agentkd.knowledge.images import encode_images
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaughtBy, Way
 from agentkd.names import NO_DIGEST, Digest, TeacherId
 from agentkd.task import Distill, ExchangeSummary, TeacherReference
@@ -148,8 +149,8 @@ class RemoteLesson:
         request = self._request(question).model_copy(update={"ways": ways})
         if not has_images:
             return request, ()
-        images = view_images(self._feed.dataset, request.views, request.view_settings)
-        return request.model_copy(update={"views": ()}), (tensors.encode({"images": images}),)
+        views = view_images(self._feed.dataset, request.views, request.view_settings, UNIT)
+        return request.model_copy(update={"views": ()}), (encode_images(views),)
 
     def lies_here(self, question: Question) -> bool:
         """Whether the answer was recorded before."""

@@ -17,7 +17,8 @@ from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import TeachingContract, agree
 from agentkd.knowledge.energy import energy, known_fraction
-from agentkd.knowledge.weights import load_weights
+from agentkd.knowledge.images import decode_images, normalized
+from agentkd.knowledge.weights import load_weights, read_metadata
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest
@@ -66,7 +67,8 @@ class Teacher:
         self._network = build(architecture).to(device).eval()
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
-        load_weights(self._network, self.weights_parcel.view)
+        load_weights(self._network, self.weights_parcel.view, architecture)
+        self._classes = read_metadata(self.weights_parcel.view).classes
         self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
         self._known_below: float | None = None
@@ -85,19 +87,19 @@ class Teacher:
         """What was asked for of the requested views, or of the images sent.
 
         Raises:
-            ContractError: the request means something else than this teacher can give.
+            ContractError: the request means something else than this teacher can give, or the images are not in [0, 1].
             DatasetError: views are named, but this teacher has no dataset.
             RemoteProtocolError: the images are no tensors that may be, or there are too many pixels in all views.
         """
         self._agree(request, has_images=images is not None)
         pixels = canonical.digest_bytes(images) if images is not None else NO_DIGEST
-        asked = canonical.digest([request.model_dump(exclude={"ways"}), pixels])
+        asked = canonical.digest([request.model_dump(exclude={"ways", "classes"}), pixels])
         if asked in self._answers:
             self._answers.move_to_end(asked)
             parcel, seconds = self._answers[asked]
             return Answer(parcel, seconds, is_cached=True)
         started = time.monotonic()
-        inputs = self._decode_images(images) if images is not None else self._view_images(request)
+        inputs = self._look_at(images) if images is not None else self._view_images(request)
         taught = self._teach(request, inputs)
         layout = tensors.plan(taught)
         parcel = self._allocate(layout.size_bytes)
@@ -114,12 +116,12 @@ class Teacher:
         """What this network makes of the images.
 
         Raises:
-            ContractError: another number of classes.
+            ContractError: another number of classes, or the images are not in [0, 1].
             RemoteProtocolError: the images are no tensors that may be.
         """
         if request.num_classes != self.architecture.num_classes:
             raise ContractError("num_classes", self.architecture.num_classes, request.num_classes)
-        inputs = self._decode_images(images)
+        inputs = self._look_at(images)
         logits = self._logits(inputs)
         threshold = self._threshold()
         counts = torch.bincount(logits.argmax(dim=1).flatten(), minlength=request.num_classes).double()
@@ -136,8 +138,15 @@ class Teacher:
         is_known = has_images or request.dataset in self._datasets
         dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
-            TeachingContract(weights=self.weights, num_classes=self.architecture.num_classes, dataset=dataset),
-            TeachingContract(weights=Digest(request.weights), num_classes=request.num_classes, dataset=request.dataset),
+            TeachingContract(
+                weights=self.weights, num_classes=self.architecture.num_classes, classes=self._classes, dataset=dataset
+            ),
+            TeachingContract(
+                weights=Digest(request.weights),
+                num_classes=request.num_classes,
+                classes=request.classes,
+                dataset=request.dataset,
+            ),
         )
 
     def _view_images(self, request: KnowledgeRequest) -> Tensor:
@@ -157,14 +166,11 @@ class Teacher:
                 f"one request is for {MAX_PIXELS:,} at most",
                 Rule.LIMIT,
             )
-        return view_images(dataset, request.views, settings)
+        return view_images(dataset, request.views, settings, self.architecture.normalization)
 
-    def _decode_images(self, data: Buffer) -> Tensor:
-        images = tensors.decode(data).get("images")
-        if images is None or images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32 or not len(images):
-            found = None if images is None else (tuple(images.shape), images.dtype)
-            raise ContractError("images", ("N", 3, "H", "W", torch.float32), found)
-        return images
+    def _look_at(self, images: Buffer) -> Tensor:
+        """Images that somebody sent, as this network wants them."""
+        return normalized(decode_images(images), self.architecture.normalization)
 
     def _teach(self, request: KnowledgeRequest, images: Tensor) -> dict[str, Tensor]:
         """The teacher's half of every objective: the payloads asked for, logits if none is named."""
@@ -191,5 +197,5 @@ class Teacher:
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""
         if self._known_below is None and self._source is not None:
-            self._known_below = known_energies(self._network, self._source, self._device)[1]
+            self._known_below = known_energies(self._network, self._source, self.architecture, self._device)[1]
         return self._known_below

@@ -20,8 +20,9 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.tensors import Buffer
-from agentkd.knowledge.weights import encode_weights, inherit_weights, load_weights
+from agentkd.knowledge.weights import encode_weights, inherit_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
@@ -99,8 +100,13 @@ def sizes(task: Task) -> dict[str, Any]:
 
 
 def measure(task: Evaluate, at: Surroundings) -> Scores:
-    """The scores of a network, as it is, on a split."""
+    """The scores of a network, as it is, on a split.
+
+    Raises:
+        ContractError: its weights tell other classes apart, or have them in another order.
+    """
     dataset = open_source(task.data)
+    agree_on_classes(read_metadata(at.store.get(task.initial_weights)).classes, dataset.classes)
     batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
     network = _network_as_it_is(task, at)
     return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
@@ -165,7 +171,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     losses = torch.tensor(trained.losses, dtype=torch.float64)
     return TaskResult(
         status=trained.status,
-        weights=at.store.put(encode_weights(task.architecture, own)),
+        weights=at.store.put(encode_weights(task.architecture, own, feed.dataset.classes)),
         trace=at.store.put(tensors.encode({"loss": losses}, {"kind": "trace"})),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
@@ -188,7 +194,7 @@ def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> T
     started = time.monotonic()
     dataset, before = open_source(task.data), task.consolidation
     indices = split_indices(dataset, task.data.train)
-    images = (torch.from_numpy(whole_view(dataset, index).image)[None] for index in indices[:MAX_CONSOLIDATED])
+    images = (_whole_batch(task, index).images for index in indices[:MAX_CONSOLIDATED])
     matters = importance(_network_as_it_is(task, at), images, seed=task.seed)
     if before is not None:
         matters = accumulate(tensors.decode(at.store.get(before.importance)), matters, before.decay)
@@ -202,10 +208,19 @@ def _initial_network(task: Training, at: Surroundings, lesson: TaskTeaching | No
     if isinstance(task, Train) and task.pretrained:
         inherit_weights(network, at.store.get(task.pretrained))
     if task.initial_weights:
-        load_weights(network, at.store.get(task.initial_weights))
+        _start_from(network, task, at)
     if lesson and isinstance(task, Distill) and task.distillation.start == "inherit":
         inherit_weights(network, lesson.fetch_weights(task.teachers[0].weights))
     return network
+
+
+def _start_from(network: SegmentationNetwork, task: Training, at: Surroundings) -> None:
+    """Installs the weights that the training goes on from. Other classes may be learned, but not the same in another order."""
+    stored = at.store.get(task.initial_weights)
+    theirs, ours = read_metadata(stored).classes, open_source(task.data).classes
+    if sorted(theirs) == sorted(ours):
+        agree_on_classes(theirs, ours)
+    load_weights(network, stored, task.architecture)
 
 
 def _pupil(task: Distill, network: SegmentationNetwork, feed: DatasetFeed, lesson: TaskTeaching) -> Pupil:
@@ -250,7 +265,8 @@ def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskRes
 def _assess(task: Assess, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """What a network knows about data."""
     started = time.monotonic()
-    competence = assess(_network_as_it_is(task, at), task, at.device)
+    classes = read_metadata(at.store.get(task.initial_weights)).classes
+    competence = assess(_network_as_it_is(task, at), task, at.device, classes=classes)
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, competence=competence, environment=environment(at.device), seconds=seconds, **size)
 
@@ -269,9 +285,13 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     """Weights that are the mean of several networks of one architecture, by shares; counters are the first one's."""
     started = time.monotonic()
     expected = dict(build(task.architecture).state_dict())
-    states = [tensors.decode(at.store.get(teacher.weights)) for teacher in task.teachers]
+    stored = [at.store.get(teacher.weights) for teacher in task.teachers]
+    states = [tensors.decode(data) for data in stored]
     for state in states:
         tensors.match(state, expected)
+    classes = list(filter(None, (read_metadata(data).classes for data in stored)))
+    for theirs in classes[1:]:
+        agree_on_classes(theirs, classes[0])
     shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
     shares /= shares.sum()
     mean = {
@@ -280,7 +300,7 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
         else first
         for name, first in states[0].items()
     }
-    weights = at.store.put(encode_weights(task.architecture, mean))
+    weights = at.store.put(encode_weights(task.architecture, mean, next(iter(classes), ())))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
@@ -288,12 +308,12 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
 def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
-    load_weights(network, at.store.get(task.initial_weights))
+    load_weights(network, at.store.get(task.initial_weights), task.architecture)
     return network
 
 
 def _whole_batch(task: Task, index: int) -> Batch:
-    view = whole_view(open_source(task.data), index)
+    view = whole_view(open_source(task.data), index, task.architecture.normalization)
     return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
 
 
@@ -308,7 +328,7 @@ def _count_fields(counts: ParameterCounts) -> dict[str, Any]:
 def _cost_fields(task: Task) -> dict[str, Any]:
     """MACs for one whole image of the dataset."""
     dataset = open_source(task.data)
-    height, width = whole_view(dataset, split_indices(dataset, task.data.validation)[0]).label.shape
+    height, width = dataset.sample(split_indices(dataset, task.data.validation)[0]).label.shape
     cost: Cost = measure_cost(task.architecture, height, width)
     return {"num_macs": cost.num_macs, "uncounted_operations": cost.uncounted_operations}
 

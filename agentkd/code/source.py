@@ -40,7 +40,11 @@ class Named(canonical.FrozenData):
 
     @model_serializer(mode="wrap")
     def _leave_out_no_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain: dict[str, Any] = handler(self)
+        return self.without_no_code(handler(self))
+
+    @staticmethod
+    def without_no_code(plain: dict[str, Any]) -> dict[str, Any]:
+        """The canonical form of something named, without an empty ``code``."""
         return {name: value for name, value in plain.items() if (name, value) != ("code", NO_DIGEST)}
 
 

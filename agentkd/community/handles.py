@@ -13,6 +13,7 @@ from agentkd.community.works import Commons, Data
 from agentkd.config import checked
 from agentkd.datasets.opening import Views
 from agentkd.errors import ConfigError, ContractError
+from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.objectives import Objective, SoftTargets
@@ -96,13 +97,21 @@ class AgentHandle:
         return self._last.result().miou if self._last else 0.0
 
     def start_from(self, weights: str) -> None:
-        """Takes stored weights of this architecture, by their digest, as its own."""
-        self._initial, self._last = Digest(weights), None
+        """Takes stored weights of this architecture, by their digest, as its own, with the classes that they tell apart.
+
+        Raises:
+            ArtifactError: they are not there, or damaged.
+        """
+        from agentkd.knowledge.weights import read_metadata  # needs torch, which a script that only plans does not
+
+        digest = Digest(weights)
+        self.classes = read_metadata(self.community.artifact(digest)).classes
+        self._initial, self._last = digest, None
 
     def become(self, architecture: Architecture) -> None:
         """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
         self._family, self._settings = architecture.family, dict(architecture.settings)
-        self._architecture, self._initial, self._last = architecture, NO_DIGEST, None
+        self._architecture, self._initial, self._last, self.classes = architecture, NO_DIGEST, None, ()
 
     def settle(self, data: Data) -> None:
         """Says what data the network is at home in, if that is more than it learned last; see ``assess``."""
@@ -261,7 +270,12 @@ class AgentHandle:
         return self.average([self, other], shares=[decay, 1 - decay])
 
     def evaluate(self, data: Data, split: str = "test") -> TaskResult:
-        """Scores of the newest weights on a split; waits for them."""
+        """Scores of the newest weights on a split; waits for them.
+
+        Raises:
+            ContractError: they tell other classes apart than the data, or have them in another order.
+        """
+        agree_on_classes(self.classes, self.community.classes(data))
         task = Evaluate(architecture=self.architecture, data=self._split(data, split), initial_weights=self._must_have_weights())
         return self._ask_for(task).result()
 

@@ -8,6 +8,7 @@ from agentkd.coordinator.crew import Crew
 from agentkd.errors import ConfigError, ContractError, ReplyTimeoutError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.knowledge import codecs, tensors
+from agentkd.knowledge.images import encode_images
 from agentkd.messages.bodies import AdmittedPeer, AssessReply, AssessRequest, HelloRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.names import AgentName, Digest, PublicKey
 from agentkd.objectives import LOGITS
@@ -21,16 +22,24 @@ POLL_S = 0.02
 class Guest:
     """An agent that somebody else started and that was admitted by its key. Every call blocks; all may be made from any thread.
 
-    ``classes`` are the names of those that it tells apart, if a script says so; else class k means the data's class k.
-
     Args:
         may: the kinds of knowledge that it may fetch from the agents of the community.
     """
 
     def __init__(self, crew: Crew, name: AgentName, public_key: PublicKey, may: tuple[str, ...] = EVERYTHING) -> None:
         self.name, self.public_key, self._crew = name, public_key, crew
-        self.classes: tuple[str, ...] = ()
+        self._classes: tuple[str, ...] = ()
         crew.invite(AdmittedPeer(agent=name, public_key=public_key, may=may))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of those that it tells apart: what a script says, or else its greeting. Empty if neither does."""
+        greeting = self._crew.greeting(self.public_key)
+        return self._classes or (greeting.classes if greeting else ())
+
+    @classes.setter
+    def classes(self, names: tuple[str, ...]) -> None:
+        self._classes = tuple(names)
 
     @property
     def is_here(self) -> bool:
@@ -69,36 +78,33 @@ class Guest:
         return TeacherReference(architecture=None, weights=self.weights)
 
     def assess(self, images: Tensor, *, num_classes: int) -> AssessReply:
-        """What it makes of images [N,3,H,W] (float32, normalized as the dataset's views are).
+        """What it makes of images [N,3,H,W], RGB in [0, 1]. It normalizes them for itself.
 
         Raises:
+            ContractError: the images are others, or what it answers is none.
             RemoteAgentError: it refused, for instance for another number of classes.
             ReplyTimeoutError: it did not come, or did not answer.
         """
         self.wait()
-        request = AssessRequest(num_classes=num_classes)
-        reply = self._crew.ask(self.public_key, request, buffers=_packed(images), timeout_s=ANSWER_TIMEOUT_S).message.body
+        request, sent = AssessRequest(num_classes=num_classes), (encode_images(images),)
+        reply = self._crew.ask(self.public_key, request, buffers=sent, timeout_s=ANSWER_TIMEOUT_S).message.body
         if not isinstance(reply, AssessReply):
             raise ContractError("reply", AssessReply.__name__, type(reply).__name__)
         return reply
 
     def soft_targets(self, images: Tensor, *, num_classes: int, codec: str = "float16") -> Tensor:
-        """Its raw logits [N,K,h,w] for images [N,3,H,W], at its own stride.
+        """Its raw logits [N,K,h,w], at its own stride, for images [N,3,H,W], RGB in [0, 1]. It normalizes them for itself.
 
         Raises:
             RemoteAgentError: it refused.
-            ContractError: what it sent is not what was asked for.
+            ContractError: the images are others, or what it sent is not what was asked for.
             ReplyTimeoutError: it did not come, or did not answer.
         """
         request = KnowledgeRequest(
             kind=KnowledgeKind.SOFT_TARGETS, weights=self.weights, num_classes=num_classes, codec=codec, ways=self._crew.ways
         )
-        reply = self._crew.ask(self.public_key, request, buffers=_packed(images), timeout_s=ANSWER_TIMEOUT_S)
+        reply = self._crew.ask(self.public_key, request, buffers=(encode_images(images),), timeout_s=ANSWER_TIMEOUT_S)
         logits = codecs.read(LOGITS.name, tensors.decode(self._crew.fetch(reply)), num_classes)
         if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != (len(images), num_classes):
             raise ContractError("logits", (len(images), num_classes, "h", "w"), None if logits is None else tuple(logits.shape))
         return logits
-
-
-def _packed(images: Tensor) -> tuple[bytes]:
-    return (tensors.encode({"images": images.float().cpu().contiguous()}),)

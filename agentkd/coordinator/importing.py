@@ -6,8 +6,7 @@ from pathlib import Path
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError
-from agentkd.knowledge import tensors
-from agentkd.knowledge.weights import encode_weights, load_weights
+from agentkd.knowledge.weights import WeightsMetadata, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.weights import import_weights, read_checkpoint
@@ -25,7 +24,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
     try:
         if DIGEST.fullmatch(str(weights)):
             known = Digest(str(weights))
-            load_weights(network, store.get(known))
+            load_weights(network, store.get(known), architecture)
             return known
         report = import_weights(network, read_checkpoint(Path(weights)))
     except ConfigError:
@@ -34,14 +33,19 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
         raise ConfigError(f"weights {weights}: {error}") from error
     if report.missing or report.reshaped:
         raise ConfigError(f"weights {weights} are not of this architecture: {report}")
-    return store.put(encode_weights(architecture, dict(network.state_dict())))
+    return store.put(encode_weights(architecture, dict(network.state_dict()), what_they_say(weights, store).classes))
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:
-    """What weights of ours say about themselves; ``None`` for others."""
+    """As many as weights of ours say that they tell apart; ``None`` for others."""
+    architecture = what_they_say(weights, store).architecture
+    return architecture.num_classes if architecture else None
+
+
+def what_they_say(weights: str | Path, store: Store) -> WeightsMetadata:
+    """What weights say of themselves: those of ours what they are, others nothing."""
     try:
         data = store.get(Digest(str(weights))) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
-        found = tensors.read_metadata(data).get("architecture", {}).get("num_classes")
+        return read_metadata(data)
     except (AgentKDError, OSError):
-        return None
-    return found if isinstance(found, int) else None
+        return WeightsMetadata()

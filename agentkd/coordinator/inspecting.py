@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from agentkd.agents.feeding import open_source
 from agentkd.agents.work import Surroundings, measure, sizes
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, DatasetError, ResultError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.weights import load_weights
+from agentkd.knowledge.contracts import agree_on_classes
+from agentkd.knowledge.weights import WeightsMetadata, load_weights, read_metadata
 from agentkd.networks.build import build
 from agentkd.task import Assess, Average, Consolidate, Evaluate, FeatureMaps, Status, Task, TaskResult, Train, Training
 
@@ -76,7 +78,9 @@ def _check_artifacts(task: Task, result: TaskResult, store: Store) -> None:
     has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(result, name)}
     if isinstance(task, Training | Average):
         _must_be(has, {"weights"})
-        load_weights(build(task.architecture), store.get(result.weights))
+        stored = store.get(result.weights)
+        load_weights(build(task.architecture), stored, task.architecture)
+        _check_meaning(task, read_metadata(stored))
         if result.trace:
             tensors.decode(store.get(result.trace))
     elif isinstance(task, Evaluate):
@@ -88,6 +92,16 @@ def _check_artifacts(task: Task, result: TaskResult, store: Store) -> None:
         given = tensors.decode(store.get(result.knowledge))
         if isinstance(task, Consolidate):
             tensors.match(given, dict(build(task.architecture).named_parameters()))
+
+
+def _check_meaning(task: Training | Average, said: WeightsMetadata) -> None:
+    """What the weights say of themselves, if they do, is what the task made them of."""
+    if said.architecture not in (None, task.architecture):
+        raise ResultError("its weights say that they are of another architecture")
+    try:
+        agree_on_classes(said.classes, open_source(task.data).classes)
+    except DatasetError as error:
+        log.warning("the classes of a guest's weights were not compared: %s", error)
 
 
 def _must_be(has: set[str], expected: set[str]) -> None:

@@ -10,23 +10,20 @@ import numpy as np
 from PIL import Image
 
 from agentkd import seeding
+from agentkd.architecture import Normalization
 from agentkd.datasets.samples import Dataset, Floats, Pixels
 from agentkd.recipe import ViewSettings
-
-# Channel statistics of ImageNet (RGB, of images scaled to [0, 1]): what published weights were trained with.
-MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class View:
-    """``image [3,H,W]`` float32, normalized, and ``label [H,W]`` uint8."""
+    """``image [3,H,W]`` float32, normalized as its network wants it, and ``label [H,W]`` uint8."""
 
     image: Floats
     label: Pixels
 
 
-def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettings) -> View:
+def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettings, normalization: Normalization) -> View:
     """The view of one sample under one seed."""
     sample = dataset.sample(index)
     random = seeding.generator(dataset.digest, index, view_seed)
@@ -39,13 +36,14 @@ def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettin
     pixels: Floats = image.astype(np.float32) / 255
     if settings.color:
         pixels = _change_color(pixels, random.uniform(1 - settings.color, 1 + settings.color, 3))
-    return View(image=_normalize(pixels), label=np.ascontiguousarray(label))
+    return View(image=_normalized(pixels, normalization), label=np.ascontiguousarray(label))
 
 
-def whole_view(dataset: Dataset, index: int) -> View:
+def whole_view(dataset: Dataset, index: int, normalization: Normalization) -> View:
     """The unchanged sample, as validation and testing see it."""
     sample = dataset.sample(index)
-    return View(image=_normalize(sample.image.astype(np.float32) / 255), label=np.ascontiguousarray(sample.label))
+    pixels: Floats = sample.image.astype(np.float32) / 255
+    return View(image=_normalized(pixels, normalization), label=np.ascontiguousarray(sample.label))
 
 
 def _scaled_crop(
@@ -74,5 +72,6 @@ def _change_color(pixels: Floats, factors: Floats) -> Floats:
     return np.clip((pixels - gray) * saturation + gray, 0, 1).astype(np.float32)
 
 
-def _normalize(pixels: Floats) -> Floats:
-    return np.ascontiguousarray(((pixels - MEAN) / DEVIATION).transpose(2, 0, 1))
+def _normalized(pixels: Floats, normalization: Normalization) -> Floats:
+    mean, deviation = (np.array(value, dtype=np.float32) for value in (normalization.mean, normalization.deviation))
+    return np.ascontiguousarray(((pixels - mean) / deviation).transpose(2, 0, 1))

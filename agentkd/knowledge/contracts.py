@@ -1,5 +1,7 @@
 """What a piece of knowledge means, so that teacher and student agree before a step is taken."""
 
+from collections.abc import Sequence
+
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError
 from agentkd.names import Digest
@@ -10,17 +12,19 @@ class TeachingContract(FrozenData):
 
     Args:
         weights: digest of the weights that produce them.
-        num_classes: K; class k means the dataset's class k.
+        num_classes: K.
+        classes: what they are called, in order; empty for who does not know, and then class k means the dataset's class k.
         dataset: content digest of the dataset that the views are made from.
     """
 
     weights: Digest
     num_classes: int
     dataset: str
+    classes: tuple[str, ...] = ()
 
 
 def agree(teacher: TeachingContract, student: TeachingContract) -> None:
-    """Checks that both sides mean the same.
+    """Checks that both sides mean the same; what one side does not know is not held against it.
 
     Raises:
         ContractError: naming the first field that differs and both values.
@@ -30,7 +34,20 @@ def agree(teacher: TeachingContract, student: TeachingContract) -> None:
         "num_classes": "teacher and student must tell the same classes apart",
         "weights": "the teacher adopted another network",
     }
-    for name, value in teacher.canonical().items():
-        other = getattr(student, name)
+    for name in ("weights", "num_classes", "dataset"):
+        value, other = getattr(teacher, name), getattr(student, name)
         if value != other:
-            raise ContractError(name, value, other, hint=hints.get(name, ""))
+            raise ContractError(name, value, other, hint=hints[name])
+    agree_on_classes(teacher.classes, student.classes)
+
+
+def agree_on_classes(theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Checks that the classes of a network and of what it is held against are the same, in the same order.
+
+    Raises:
+        ContractError: both are known, and differ.
+    """
+    if theirs and ours and tuple(theirs) != tuple(ours):
+        how = "the same in another order" if sorted(theirs) == sorted(ours) else "others"
+        hint = f"they are {how}; say which class is which: class_map={{OURS: THEIRS, ...}}"
+        raise ContractError("classes", ", ".join(theirs), ", ".join(ours), hint=hint)

@@ -1,22 +1,46 @@
 """Weights as a kind of knowledge: how they are stored, and how a network takes them."""
 
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
+from agentkd.canonical import FrozenData
+from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.networks.blocks import SegmentationNetwork
 
 
-def load_weights(network: SegmentationNetwork, data: Buffer) -> None:
-    """Installs stored weights, which must match the network exactly.
+class WeightsMetadata(FrozenData):
+    """What stored weights say of themselves, and what it means if they do not; what others may add is passed over.
+
+    Args:
+        architecture: of the network; its normalization is that of the images on which they learned.
+        classes: names, in the order of the logits; empty if nobody knows.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: Architecture | None = None
+    classes: tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...] = Field(default=(), max_length=MAX_CLASSES)
+
+
+def load_weights(network: SegmentationNetwork, data: Buffer, architecture: Architecture) -> None:
+    """Installs stored weights, which must match the network exactly, and the scale of the images that it will see.
 
     Raises:
-        ContractError: other names, shapes or number types.
+        ContractError: other names, shapes or number types, or weights that learned on images of another scale.
         RemoteProtocolError: the bytes are no weights that may be (damaged, over a limit, not finite).
     """
     loaded = tensors.decode(data)
     tensors.match(loaded, dict(network.state_dict()))
+    made_for = read_metadata(data).architecture
+    if made_for and made_for.normalization != architecture.normalization:
+        hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
+        raise ContractError("normalization", str(made_for.normalization), str(architecture.normalization), hint=hint)
     network.load_state_dict(loaded)
 
 
@@ -29,7 +53,28 @@ def inherit_weights(network: SegmentationNetwork, data: Buffer) -> int:
     return len(matching)
 
 
-def encode_weights(architecture: Architecture, state: dict[str, Tensor]) -> bytes:
-    """Weights as they are stored: their metadata say which architecture they belong to."""
-    metadata = {"kind": "weights", "architecture": architecture.canonical()}
+def encode_weights(architecture: Architecture, state: dict[str, Tensor], classes: Sequence[str] = ()) -> bytes:
+    """Weights as they are stored: their metadata say which architecture they belong to, and which classes they tell apart.
+
+    Args:
+        architecture: its normalization is that of the images on which they learned.
+        state: the tensors.
+        classes: names, in the order of the logits; empty if nobody knows.
+    """
+    metadata: dict[str, Any] = {"kind": "weights", "architecture": architecture.canonical()}
+    if classes:
+        metadata["classes"] = list(classes)
     return tensors.encode(state, metadata)
+
+
+def read_metadata(data: Buffer) -> WeightsMetadata:
+    """What stored weights say of themselves.
+
+    Raises:
+        RemoteProtocolError: the bytes are no weights, or say nonsense.
+    """
+    try:
+        return WeightsMetadata.model_validate(tensors.read_metadata(data))
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3])
+        raise RemoteProtocolError(f"what the weights say of themselves is malformed: {said}", Rule.TENSORS) from None

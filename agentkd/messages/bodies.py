@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, StrictBool, model_validator
 
 from agentkd import canonical
-from agentkd.architecture import Architecture
+from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
 from agentkd.errors import AgentKDError, ExchangeError, RemoteProtocolError
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
@@ -35,6 +35,7 @@ DatasetField = Annotated[Digest, Field(strict=True, max_length=100, pattern=NAME
 TaskKeyField = Annotated[TaskKey, Field(strict=True, pattern=DIGEST)]
 # Both of a teacher's names are the same text in a message, so it is checked as one.
 TeacherField = Annotated[TeacherId, GetPydanticSchema(lambda _, make: make(str)), Field(strict=True, pattern=DIGEST)]
+ClassNames = Annotated[tuple[Annotated[str, Field(strict=True, max_length=MAX_CLASS_NAME)], ...], Field(max_length=MAX_CLASSES)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(strict=True, ge=0)]
 Divergence = Annotated[float, Field(strict=True, ge=0)]
@@ -125,6 +126,7 @@ class HelloRequest(Body):
 
     Args:
         teaches: digest of the weights that this agent teaches from the start, if any.
+        classes: what the classes that it tells apart are called, in order, if it knows.
     """
 
     minor_min: int = Field(default=0, strict=True, ge=0, le=255)
@@ -138,6 +140,7 @@ class HelloRequest(Body):
     pid: Count = 0
     device: Name = ""
     teaches: Digest = Field(default=NO_DIGEST, strict=True, pattern=r"^([0-9a-f]{64})?$")
+    classes: ClassNames = ()
     environment: dict[Name, Text] = Field(default_factory=dict, max_length=64)
 
 
@@ -311,6 +314,8 @@ class KnowledgeRequest(Body):
     ``payloads`` says to what the output is reduced: logits for ``soft_targets``, anything for ``feature_maps``.
     ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
 
+    ``classes`` are what the asker calls the classes, in order: those of its data, or empty if a mapping is known to it.
+
     With a ``step`` students teach each other: ``weights`` is the digest of the other's task, and what it said in that step is
     wanted. It is handed over once it is said; the reply names the weights that said it.
     """
@@ -318,6 +323,7 @@ class KnowledgeRequest(Body):
     kind: KnowledgeKind
     weights: TeacherField
     num_classes: Count = 0
+    classes: ClassNames = ()
     dataset: DatasetField = NO_DIGEST
     view_settings: ViewSettings = ViewSettings()
     views: tuple[tuple[Count, Count], ...] = Field(default=(), max_length=MAX_VIEWS)
@@ -345,7 +351,7 @@ class ReleaseEvent(Body):
 
 
 class AssessRequest(Body):
-    """Do you know images like these? They are the one buffer, a safetensors file with ``images`` [N,3,H,W]."""
+    """Do you know images like these? The one buffer is a safetensors file with ``images`` [N,3,H,W], RGB in [0, 1]."""
 
     num_classes: Count
 

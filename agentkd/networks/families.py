@@ -1,7 +1,9 @@
 """The families by name: settings, search space, published recipe and loss of each, and where its builder is. Torch-free.
 
 A user's own family is named ``package.module:builder``; the builder takes ``num_classes`` and the settings as keywords and
-returns an ``nn.Module``. It may carry two attributes: ``space`` (setting name to tuple of values) and ``loss`` (a loss name).
+returns an ``nn.Module``. It may carry three attributes: ``space`` (setting name to tuple of values), ``loss`` (a loss name), and
+``normalization`` of its images: ``"unit"``, as they are, in [0, 1], which is so if it says nothing; ``"imagenet"``; or
+``{"mean": (r, g, b), "deviation": (r, g, b)}``.
 What runs is the code that its architecture names, see ``agentkd.code``.
 """
 
@@ -13,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import NORMALIZATIONS, UNIT, Architecture, Normalization, Setting
 from agentkd.canonical import FrozenData
 from agentkd.code.loading import load
 from agentkd.code.source import CodeDigest
@@ -181,6 +183,7 @@ class OwnFamily(FrozenData):
         takes_any: whether it takes other settings as well.
         space: setting name to its candidate values; empty if it declares none.
         loss: name of its training loss.
+        normalization: of its images.
     """
 
     family: str
@@ -190,6 +193,7 @@ class OwnFamily(FrozenData):
     takes_any: bool
     space: dict[str, tuple[Setting, ...]]
     loss: str
+    normalization: Normalization = UNIT
 
     def architecture(self, num_classes: int, settings: dict[str, Any]) -> Architecture:
         """The complete architecture, as of ``resolve``.
@@ -208,7 +212,9 @@ class OwnFamily(FrozenData):
             raise ConfigError(problems, source=self.family)
         given: dict[str, Any] = {**self.defaults, **settings}
         try:
-            return Architecture(family=self.family, num_classes=num_classes, settings=given, code=self.code)
+            return Architecture(
+                family=self.family, num_classes=num_classes, settings=given, normalization=self.normalization, code=self.code
+            )
         except ValidationError as error:
             raise ConfigError([Problem(_path(item), str(item["msg"])) for item in error.errors()], source=self.family) from None
 
@@ -230,6 +236,7 @@ def look_at(family: str, code: Digest) -> OwnFamily:
         "takes_any": any(p.kind is p.VAR_KEYWORD for p in parameters),
         "space": dict(getattr(builder, "space", {})),
         "loss": getattr(builder, "loss", "cross_entropy"),
+        "normalization": _normalization(getattr(builder, "normalization", "unit"), family),
     }
     try:
         return OwnFamily.model_validate(said)
@@ -238,6 +245,13 @@ def look_at(family: str, code: Digest) -> OwnFamily:
             Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in itertools.islice(error.errors(), 10)
         ]
         raise ConfigError(problems, source=family) from None
+
+
+def _normalization(said: Any, family: str) -> Any:
+    if isinstance(said, str) and said not in NORMALIZATIONS:
+        text = f"there is no {said!r}; there are {', '.join(NORMALIZATIONS)}, or give mean and deviation"
+        raise ConfigError([Problem("normalization", text)], source=family)
+    return NORMALIZATIONS[said] if isinstance(said, str) else said
 
 
 def load_own(family: str, code: Digest) -> Builder:

@@ -36,6 +36,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "",
         f"A network for semantic segmentation into {task.architecture.num_classes} classes"
         + (f": {', '.join(classes)}." if classes else "."),
+        f"Images are RGB in [0, 1], then normalized: {task.architecture.normalization}.",
         "",
         *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
         "",

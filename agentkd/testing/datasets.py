@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from agentkd.architecture import UNIT
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.datasets.samples import Sample, split_indices
 from agentkd.datasets.views import make_view, whole_view
@@ -116,8 +117,8 @@ def _check_views(data: Opened) -> None:
     settings = ViewSettings(crop_height=32, crop_width=32)
     before = data.sample(index).image.copy()
     with working(f"{data.spec}: views of it must be made"):
-        one, same = (make_view(data, index, 1, settings) for _ in range(2))
-        whole_view(data, index)
+        one, same = (make_view(data, index, 1, settings, UNIT) for _ in range(2))
+        whole_view(data, index, UNIT)
     is_same = np.array_equal(one.image, same.image) and np.array_equal(one.label, same.label)
     claim(is_same, f"{data.spec}: the same seed must give the same view")
     claim(np.array_equal(before, data.sample(index).image), f"{data.spec}: a sample must stay as it is when a view of it is made")

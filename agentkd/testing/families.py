@@ -135,7 +135,7 @@ def _check_evaluation(architecture: Architecture, network: SegmentationNetwork, 
     )
     other = build(architecture, seed=2).eval()
     with working(f"{name}: its weights must be stored and read"):
-        load_weights(other, encode_weights(architecture, dict(network.state_dict())))
+        load_weights(other, encode_weights(architecture, dict(network.state_dict())), architecture)
     claim(
         torch.equal(alone, other(images[:1])["logits"]),
         f"{name}: its weights must say all that it is; with the same weights another one gives other logits "

@@ -16,6 +16,7 @@ from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import weights_digest
 from agentkd.artifacts.journal import Journal
 from agentkd.community.handles import AgentHandle
+from agentkd.datasets.opening import open_dataset
 from agentkd.knowledge import tensors
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
@@ -68,7 +69,9 @@ def in_one_process(tasks: list[Task]) -> list[str]:
             torch.stack([0.5 * hard, 0.5 * mutual]).sum().backward()
         for one in optimizers:
             one["main"].step()
-    return [weights_digest(task.architecture, network) for task, network in zip(tasks, networks, strict=True)]
+    return [
+        weights_digest(task.architecture, network, feed.dataset.classes) for task, network in zip(tasks, networks, strict=True)
+    ]
 
 
 def enlarged(logits: Tensor, labels: Tensor) -> Tensor:
@@ -104,7 +107,7 @@ def test_what_is_said_names_the_weights_that_said_it(tmp_path: Path) -> None:
         said = [tensors.read_metadata((folder / f"{step}.safetensors").read_bytes()) for step in (0, 1)]
     architecture = [resolve("tiny_networks:tiny", 5, {"width": 8}), resolve("tiny_networks:other", 5, {"width": 16})]
     initial = {
-        weights_digest(one, build(one, seed=seeding.derive("initial", seeding.derive(1, name))))
+        weights_digest(one, build(one, seed=seeding.derive("initial", seeding.derive(1, name))), open_dataset(SPEC).classes)
         for one, name in zip(architecture, ("tiny-8", "other-16"), strict=True)
     }
     assert said[0]["weights"] in initial and said[1]["weights"] not in initial

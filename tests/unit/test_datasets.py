@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from agentkd.architecture import UNIT
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.order import step_views
 from agentkd.datasets.samples import split_indices
@@ -50,16 +51,16 @@ def test_generated_scenes_hold_all_five_classes() -> None:
 def test_a_view_is_the_same_on_any_worker_and_in_any_order() -> None:
     dataset = open_dataset(GENERATED)
     keys = [(index, seed) for index in range(6) for seed in range(3)]
-    alone = [make_view(dataset, index, seed, SETTINGS) for index, seed in keys]
+    alone = [make_view(dataset, index, seed, SETTINGS, UNIT) for index, seed in keys]
     with ThreadPoolExecutor(4) as pool:
-        shuffled = list(pool.map(lambda key: make_view(open_dataset(GENERATED), *key, SETTINGS), reversed(keys)))[::-1]
+        shuffled = list(pool.map(lambda key: make_view(open_dataset(GENERATED), *key, SETTINGS, UNIT), reversed(keys)))[::-1]
     for a, b in zip(alone, shuffled, strict=True):
         assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label)
 
 
 def test_views_differ_between_seeds_samples_and_datasets() -> None:
     dataset = open_dataset(GENERATED)
-    images = [make_view(dataset, index, seed, SETTINGS).image for index, seed in ((0, 0), (0, 1), (1, 0))]
+    images = [make_view(dataset, index, seed, SETTINGS, UNIT).image for index, seed in ((0, 0), (0, 1), (1, 0))]
     assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[0], images[2])
 
 
@@ -73,13 +74,13 @@ def test_label_and_image_are_transformed_alike(tmp_path: Path) -> None:
     Image.fromarray(label).save(tmp_path / "masks/train/a.png")
     dataset = open_dataset(f"folder:path={tmp_path}")
     for seed in range(10):
-        view = make_view(dataset, 0, seed, ViewSettings(crop_height=40, crop_width=40, color=0))
-        red = (view.image[0] * 0.229 + 0.485) * 255
+        view = make_view(dataset, 0, seed, ViewSettings(crop_height=40, crop_width=40, color=0), UNIT)
+        red = view.image[0] * 255
         assert np.abs(red - view.label)[2:-2, 2:-2].max() < 3
 
 
 def test_images_smaller_than_the_crop_are_enlarged() -> None:
-    view = make_view(open_dataset(GENERATED), 0, 0, ViewSettings(crop_height=96, crop_width=128))
+    view = make_view(open_dataset(GENERATED), 0, 0, ViewSettings(crop_height=96, crop_width=128), UNIT)
     assert view.image.shape == (3, 96, 128) and view.label.shape == (96, 128)
 
 
@@ -102,7 +103,7 @@ def test_a_held_out_split_takes_whole_groups(folder: Path) -> None:
 def test_a_reader_resizes_and_reads_both_forms(folder: Path) -> None:
     dataset = open_dataset(f"folder:path={folder},size=20x16")
     assert dataset.sample(0).image.shape == (16, 20, 3)
-    assert whole_view(dataset, 1).label.tolist() == np.full((16, 20), 1).tolist()
+    assert whole_view(dataset, 1, UNIT).label.tolist() == np.full((16, 20), 1).tolist()
     dataset.check()
 
 
@@ -190,7 +191,7 @@ def test_the_same_sample_of_other_data_is_seen_in_another_way() -> None:
     """A view is a function of the dataset's digest too; these two have the same samples under the same numbers."""
     whole, few = open_dataset(GENERATED), open_dataset(f"few:12:{GENERATED}")
     assert whole.digest != few.digest and np.array_equal(whole.sample(3).image, few.sample(3).image)
-    assert np.array_equal(whole_view(whole, 3).image, whole_view(few, 3).image)
+    assert np.array_equal(whole_view(whole, 3, UNIT).image, whole_view(few, 3, UNIT).image)
     for settings in (SETTINGS, ViewSettings()):
-        views = [make_view(data, 3, 5, settings).image for data in (whole, few, whole)]
+        views = [make_view(data, 3, 5, settings, UNIT).image for data in (whole, few, whole)]
         assert np.array_equal(views[0], views[2]) and not np.array_equal(views[0], views[1])

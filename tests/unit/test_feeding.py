@@ -5,6 +5,7 @@ import torch
 from reference.tasks import small, source
 
 from agentkd.agents.feeding import DatasetFeed, open_source
+from agentkd.architecture import IMAGENET
 from agentkd.datasets.views import make_view, whole_view
 from agentkd.errors import ContractError, DatasetError
 from agentkd.recipe import Recipe, ViewSettings
@@ -29,7 +30,7 @@ def test_a_training_batch_is_made_of_the_views_that_its_step_names() -> None:
     batch = made.training_batch(1)
     assert batch.views == made.views(1) != made.views(0) and batch.labels.dtype == torch.int64
     for image, label, (index, seed) in zip(batch.images, batch.labels, batch.views, strict=True):
-        view = make_view(made.dataset, index, seed, ViewSettings(crop_height=32, crop_width=32))
+        view = make_view(made.dataset, index, seed, ViewSettings(crop_height=32, crop_width=32), IMAGENET)
         assert torch.equal(image, torch.from_numpy(view.image)) and torch.equal(label, torch.from_numpy(view.label).long())
 
 
@@ -39,7 +40,7 @@ def test_validation_is_the_whole_split_in_its_order_by_eights() -> None:
     assert [len(batch.images) for batch in batches] == [8, 1] and all(batch.views == () for batch in batches)
     images = torch.cat([batch.images for batch in batches])
     for image, index in zip(images, made.dataset.splits["validation"], strict=True):
-        assert torch.equal(image, torch.from_numpy(whole_view(made.dataset, index).image))
+        assert torch.equal(image, torch.from_numpy(whole_view(made.dataset, index, IMAGENET).image))
 
 
 def test_data_that_changed_since_the_task_was_planned_are_refused() -> None:

@@ -44,6 +44,7 @@ from agentkd.errors import (
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
+from agentkd.knowledge.images import normalized
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import (
     ErrorReply,
@@ -318,7 +319,7 @@ def test_a_teacher_without_the_dataset_is_sent_the_images(table: Table) -> None:
     table.answer(STEPS_AHEAD + 1, value=2.0)
     assert table.hear(0)[0]["logits"].unique().item() == 2.0
     _, request, _ = table.post.said[-1]
-    sent = tensors.decode(table.post.sent_buffers[0])["images"]
+    sent = normalized(tensors.decode(table.post.sent_buffers[0])["images"], ARCHITECTURE.normalization)
     assert request.views == () and torch.equal(sent, table.feed.training_batch(0).images)
 
 

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 from agentkd.agents.assessing import assess
 from agentkd.agents.teaching import Teacher
 from agentkd.agents.work import encode_weights
+from agentkd.architecture import IMAGENET, UNIT
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.views import make_view, whole_view
 from agentkd.errors import ContractError
 from agentkd.knowledge import tensors
+from agentkd.knowledge.images import encode_images
 from agentkd.messages.bodies import AssessRequest
 from agentkd.networks.build import build
 from agentkd.recipe import ViewSettings
@@ -44,7 +46,7 @@ def done(store: Store, kind: str, **fields: object) -> TaskResult:
 
 
 def whole(split: str = "validation") -> tuple[Tensor, Tensor]:
-    views = [whole_view(DATA, index) for index in DATA.splits[split]]
+    views = [whole_view(DATA, index, IMAGENET) for index in DATA.splits[split]]
     return torch.stack([torch.from_numpy(v.image) for v in views]), torch.stack([torch.from_numpy(v.label).long() for v in views])
 
 
@@ -62,7 +64,7 @@ def test_feature_maps_are_those_of_the_network_in_evaluation_mode(tmp_path: Path
     store = Store(tmp_path)
     result = done(store, "features", views=VIEWS, taps=("body.3",), view_settings=CROP)
     found = tensors.decode(store.get(result.knowledge))
-    images = torch.stack([torch.from_numpy(make_view(DATA, index, seed, CROP).image) for index, seed in VIEWS])
+    images = torch.stack([torch.from_numpy(make_view(DATA, index, seed, CROP, IMAGENET).image) for index, seed in VIEWS])
     heard: list[Tensor] = []
     built = network()
     built.get_submodule("network.body.3").register_forward_hook(lambda module, inputs, output: heard.append(output))
@@ -84,7 +86,7 @@ def test_an_assessment_is_of_the_network_in_evaluation_mode(tmp_path: Path) -> N
     counts = torch.bincount(full.argmax(dim=1).flatten(), minlength=CLASSES).double()
     assert found.predicted == pytest.approx((counts / counts.sum()).tolist())
     at_home = open_dataset(home.spec)
-    known = torch.stack([torch.from_numpy(whole_view(at_home, index).image) for index in at_home.splits["validation"]])
+    known = torch.stack([torch.from_numpy(whole_view(at_home, index, IMAGENET).image) for index in at_home.splits["validation"]])
     usual = torch.quantile(energies(logits_of(known)).flatten(), torch.tensor([0.5, 0.95], dtype=torch.float64))
     assert found.energies == pytest.approx(usual.tolist(), rel=1e-5)
     assert found.known_fraction == pytest.approx(float((energies(logits) <= usual[1]).double().mean()), abs=2e-3)
@@ -146,20 +148,25 @@ def test_a_teacher_looks_at_strangers_images_in_evaluation_mode() -> None:
     home = source(SCENES.replace("seed=5", "seed=6"))
     teacher = Teacher(small(), "ab" * 32, home, stored=stored, device=CPU)
     images, _ = whole("train")
+    sent = encode_images(
+        torch.stack([torch.from_numpy(whole_view(DATA, index, UNIT).image) for index in DATA.splits["train"][:4]])
+    )
     with pytest.raises(ContractError, match="num_classes"):
-        teacher.assess(AssessRequest(num_classes=CLASSES + 1), tensors.encode({"images": images[:4]}))
-    reply = teacher.assess(AssessRequest(num_classes=CLASSES), tensors.encode({"images": images[:4]}))
+        teacher.assess(AssessRequest(num_classes=CLASSES + 1), sent)
+    reply = teacher.assess(AssessRequest(num_classes=CLASSES), sent)
     with torch.no_grad():
         logits = network()(images[:4])["logits"]
     counts = torch.bincount(logits.argmax(dim=1).flatten(), minlength=CLASSES).double()
     assert reply.predicted == pytest.approx((counts / counts.sum()).tolist(), abs=1e-9) and reply.num_images == 4
     at_home = open_dataset(home.spec)
-    known = torch.stack([torch.from_numpy(whole_view(at_home, index).image) for index in at_home.splits["validation"]])
+    known = torch.stack([torch.from_numpy(whole_view(at_home, index, IMAGENET).image) for index in at_home.splits["validation"]])
     bound = torch.quantile(energies(logits_of(known)).flatten(), 0.95)
     assert reply.known_fraction == pytest.approx(float((energies(logits) <= bound).double().mean()), abs=2e-3)
     teacher.close()
     stranger = Teacher(small(), "ab" * 32, None, stored=stored, device=CPU)
-    assert stranger.assess(AssessRequest(num_classes=CLASSES), tensors.encode({"images": images[:4]})).known_fraction is None
+    assert stranger.assess(AssessRequest(num_classes=CLASSES), sent).known_fraction is None
+    with pytest.raises(ContractError, match=r"images.*\[0, 1\].*each network normalizes for itself"):
+        stranger.assess(AssessRequest(num_classes=CLASSES), tensors.encode({"images": images[:4]}))
 
 
 def test_what_matters_now_is_added_to_what_mattered_before_which_fades(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_what_a_student_says_is_kept_with_the_digest_of_its_weights_before_anybo
     desk.answer(1, 2.0)
     assert desk.hear().unique().item() == 2.0
     kept = desk.folder.said(desk.task.key, 0).read_bytes()
-    assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network)
+    assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network, open_dataset(SPEC).classes)
     ((peer, request, _),) = desk.post.said
     assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.key, 0)
     assert request.ways == Carrier(desk.post).ways  # type: ignore[arg-type]

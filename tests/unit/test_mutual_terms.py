@@ -62,7 +62,7 @@ class Table:
         )
         network = build(self.task.architecture, seed=1)
         self.lesson.attend(network)
-        self.digest = weights_digest(self.task.architecture, network)
+        self.digest = weights_digest(self.task.architecture, network, self.feed.dataset.classes)
 
     def say(self, number: int, data: bytes, *, weights: str = SAID_BY) -> None:
         """Answers the request of that number."""

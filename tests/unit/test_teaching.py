@@ -13,6 +13,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, ContractError, DatasetError, RemoteProtocolError
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
+from agentkd.knowledge.images import normalized
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
 from agentkd.networks.build import build
@@ -140,7 +141,7 @@ def test_what_it_cannot_give_is_refused_by_name(changes: dict[str, object], erro
 
 
 def sent(seed: int) -> bytes:
-    return tensors.encode({"images": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))})
+    return tensors.encode({"images": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))})
 
 
 def test_images_that_are_sent_are_told_apart_by_their_pixels() -> None:
@@ -153,7 +154,7 @@ def test_images_that_are_sent_are_told_apart_by_their_pixels() -> None:
 def test_what_is_taught_is_said_in_evaluation_mode() -> None:
     network = build(NETWORK, seed=1)
     found = tensors.decode(teacher().answer(request(views=(), codec="float32"), images=sent(1)).parcel.view)["logits"]
-    images = tensors.decode(sent(1))["images"]
+    images = normalized(tensors.decode(sent(1))["images"], NETWORK.normalization)
     with torch.no_grad():
         assert torch.allclose(found, network.eval()(images)["logits"], atol=1e-6)
         assert not torch.allclose(found, network.train()(images)["logits"], atol=1e-2)

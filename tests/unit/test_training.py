@@ -144,7 +144,7 @@ def test_weights_of_another_architecture_are_refused_by_name() -> None:
     data = encode_weights(narrow, dict(build(narrow, seed=1).state_dict()))
     assert tensors.read_metadata(data) == {"kind": "weights", "architecture": narrow.canonical()}
     with pytest.raises(ContractError, match=r"network\.body\.0\.weight"):
-        load_weights(build(wide), data)
+        load_weights(build(wide), data, wide)
 
 
 def test_equal_weights_are_equal_bytes() -> None:
