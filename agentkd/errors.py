@@ -30,6 +30,7 @@ The tree (a test compares it with the classes below)::
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -246,14 +247,31 @@ class TrainingError(AgentKDError):
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss became NaN or infinite."""
+    """The loss, or its gradient, became NaN or infinite.
+
+    Args:
+        step: of the training, from 0.
+        terms: the loss by its terms.
+        has_finite_outputs: whether what the network made of the batch is finite. Then it is not the network, but the terms that
+            are not, or, if all are, their gradient.
+    """
 
     code = "non_finite_loss"
 
-    def __init__(self, step: int, terms: dict[str, float]) -> None:
+    def __init__(self, step: int, terms: dict[str, float], *, has_finite_outputs: bool = False) -> None:
         self.step, self.terms = step, terms
         shown = ", ".join(f"{name}={value:g}" for name, value in terms.items())
-        super().__init__(f"loss is not finite at step {step} ({shown}); lower the learning rate or set recipe.clip_norm")
+        wrong = [name for name, value in terms.items() if not math.isfinite(value)]
+        hint = "divides by zero, or takes a root or the logarithm of it"
+        loss = f"loss is not finite at step {step} ({shown})"
+        if not has_finite_outputs:
+            super().__init__(f"{loss}; lower the learning rate or set recipe.clip_norm")
+        elif wrong:
+            super().__init__(f"{loss}, and the network's outputs are: see whether {', '.join(wrong)} {hint}")
+        else:
+            super().__init__(
+                f"the gradient is not finite at step {step}, and the loss is ({shown}): see whether one of its terms {hint}"
+            )
 
 
 class OutOfMemoryError(TrainingError):

@@ -27,7 +27,7 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
 )
 from agentkd.names import Digest
-from agentkd.objectives import LOGITS, SoftTargets
+from agentkd.objectives import LOGITS, Objective, Own, SoftTargets
 from agentkd.recipe import Distillation
 from agentkd.task import Distill, ExchangeSummary, Taught, TeacherReference
 from agentkd.training.batches import Batch
@@ -68,7 +68,7 @@ class Blend:
             factor = (1 - d.alpha) * objective.weight if isinstance(objective, SoftTargets) else objective.weight
             if objective.schedule != "constant":
                 factor *= objective.factor(progress)
-            weighted[f"{index}.{objective.kind}"] = factor * objectives.loss(objective, outputs, knowledge, moment)
+            weighted[_term(index, objective)] = factor * objectives.loss(objective, outputs, knowledge, moment)
         return weighted
 
     def _teachers_by_part(self, batch: Batch) -> Tensor:
@@ -78,6 +78,11 @@ class Blend:
         if None in chosen:
             raise ContractError("parts", [teacher.parts for teacher in self.teachers], parts, hint="each part needs a teacher")
         return torch.tensor(chosen, device=batch.labels.device)
+
+
+def _term(index: int, objective: Objective) -> str:
+    """What an objective's term of the loss is called: a user's own by where it is found."""
+    return f"{index}.{objective.path if isinstance(objective, Own) else objective.kind}"
 
 
 class DirectLesson:

@@ -79,15 +79,25 @@ class Moment:
 
 
 class StudentHalf(Protocol):
-    """What a user's own objective must be."""
+    """What a user's own objective must be.
+
+    It is made anew in each step and called once for each teacher, outside autocast, on the student's device. Everything that it
+    sees is float32 (float64 in a test), whatever the precision of the training and the codec that a payload came by.
+
+    Shapes: N images, K classes, C channels; the student's h and w are its own, and need not be the teacher's.
+    """
 
     def loss(self, student: Tensors, teacher: Tensors, moment: Moment) -> Tensor:
-        """A scalar.
+        """A scalar with a gradient to the student. It is weighted and added to the other terms of the loss.
 
         Args:
-            student: ``logits`` and, for each of ``student_taps``, ``tap.NAME``.
-            teacher: the payloads of one teacher by name, such as ``logits`` or ``features.spp``.
-            moment: labels and more.
+            student: raw ``logits`` [N,K,h,w] at the network's own stride ([N,K,1,1] of whole images) and, for each of
+                ``student_taps``, ``tap.NAME``, the output of that module: [N,C,h,w] or whatever it is.
+            teacher: the payloads of one teacher by name: raw ``logits`` [N,K,h,w] with classes in the student's order;
+                ``features.TAP`` [N,C,h,w]; ``attention.TAP`` [N,h,w]; ``similarity.TAP.SIZE`` [N,h,w,h*w]. No gradient goes
+                there, and they are lent: what is kept beyond the call must be copied.
+            moment: ``labels`` int64 [N,H,W] at the size of the images, ``ignore_index``, ``valid(size)`` and ``labels_at(size)``
+                at another size, and ``progress`` in [0, 1).
         """
         ...
 
@@ -100,8 +110,8 @@ def loss(objective: Objective, student: Tensors, teachers: Sequence[Tensors], mo
     """
     with torch.autocast(student["logits"].device.type, enabled=False):
         if isinstance(objective, Own):
-            own = load_own(objective)
-            return _mean([own.loss(student, teacher, moment) for teacher in teachers], moment)
+            own, ours = load_own(objective), _as_seen(student)
+            return _mean([_scalar(own.loss(dict(ours), _as_seen(teacher), moment), objective) for teacher in teachers], moment)
         half = HALVES[type(objective)]
         taps = getattr(objective, "taps", {})
         if not taps:
@@ -116,6 +126,19 @@ def loss(objective: Objective, student: Tensors, teachers: Sequence[Tensors], mo
             for index, teacher in enumerate(teachers)
         ]
         return _mean(each, moment)
+
+
+def _as_seen(outputs: Tensors) -> Tensors:
+    """Outputs or payloads as an own objective sees them: wide, logits as maps."""
+    wide = {name: _wide(value) if value.is_floating_point() else value for name, value in outputs.items()}
+    return {name: dense(value) if name == LOGITS.name else value for name, value in wide.items()}
+
+
+def _scalar(value: object, objective: Own) -> Tensor:
+    if isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point():
+        return value
+    found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ConfigError(f"objective {objective.path} returned {found}; expected a floating-point tensor without dimensions")
 
 
 def load_own(objective: Own) -> StudentHalf:

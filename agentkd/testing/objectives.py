@@ -62,9 +62,8 @@ class _Contract:
         self.student, self.teacher, self.labels = _outputs(1), _outputs(2), _labels()
 
     def check_value(self) -> None:
-        value = self.value(self.student, self.teacher)
-        claim(value.dim() == 0, f"{self.name}: the loss must be a scalar; it has the shape {tuple(value.shape)}")
-        claim(value.is_floating_point(), f"{self.name}: the loss must be a floating-point number; it is {value.dtype}")
+        with working(f"{self.name}: the loss of ordinary outputs must be a scalar"):
+            value = self.value(self.student, self.teacher)
         claim(torch.isfinite(value), f"{self.name}: the loss of ordinary outputs must be finite; it is {float(value)}")
 
     def check_it_is_a_function(self) -> None:

@@ -211,10 +211,12 @@ def _step(
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise NonFiniteLossError(step, {name: float(term.detach()) for name, term in terms.items()})
+            raise _not_finite(step, terms, outputs)
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if step == 0 and not _is_finite(p.grad for p in network.parameters()):
+            raise _not_finite(step, terms, outputs)  # later it would look as if the weights had grown too large
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -225,6 +227,15 @@ def _step(
     for optimizer in optimizers.values():
         optimizer.step()
     return value
+
+
+def _not_finite(step: int, terms: Terms, outputs: Outputs) -> NonFiniteLossError:
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    return NonFiniteLossError(step, values, has_finite_outputs=_is_finite(outputs.values()))
+
+
+def _is_finite(tensors: Iterable[Tensor | None]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor is not None)
 
 
 def _end_epoch(
