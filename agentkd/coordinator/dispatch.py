@@ -236,9 +236,6 @@ class Dispatcher:
             if len(state.cohorts[key]) > 1:
                 actions += self._start_together(key, free) if key in state.waiting else []
                 continue
-            agent = state.choose(key, free)
-            if agent is None:
-                continue
             needed = sorted(state.needed(key))
             asked = [(weights, benches.teaching(state, weights, task.data)) for weights in needed]
             teachers: dict[TeacherId, AgentName] = {weights: teacher for weights, teacher in asked if teacher is not None}
@@ -247,7 +244,8 @@ class Dispatcher:
                 benches.reserve(state, key, reserved)
                 actions += benches.have_taught(state, key, reserved)
                 num_prepared += not is_ready
-            if is_ready:
+            agent = state.choose(key, free)
+            if is_ready and agent is not None:
                 free.remove(agent)
                 actions.append(self._start(agent, key, teachers))
         return actions

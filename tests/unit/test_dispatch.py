@@ -76,6 +76,20 @@ def test_a_task_that_failed_somewhere_is_tried_elsewhere_and_there_again_if_ther
     dispatcher.check()
 
 
+def test_a_teacher_is_prepared_while_a_lesson_that_failed_somewhere_waits_for_an_agent_elsewhere() -> None:
+    dispatcher = Dispatcher(1, max_attempts=2)
+    dispatcher.handle(Arrived("ann", teaches="w1", learns=False))
+    assert dispatcher.want([("a", task(TEACHER))]) == [Launch("agent-1", "learning", 0)]
+    assert dispatcher.handle(Arrived("bob", teaches="", learns=True)) == [Start("bob", "a", 1, (("w1", "ann"),))]
+    assert dispatcher.handle(Failed("bob", "a", 1, retryable=True)) == [], "agent-1 will be here soon"
+    assert dispatcher.handle(Arrived("ann", teaches="w2", learns=False)) == [Launch("agent-2", "teaching", 0)]
+    dispatcher.check()
+    assert dispatcher.handle(Joined("agent-2")) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(Ready("agent-2", "w1")) == []
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 2, (("w1", "agent-2"),))]
+    dispatcher.check()
+
+
 def test_no_more_agents_are_started_than_there_is_work() -> None:
     dispatcher = Dispatcher(4)
     assert dispatcher.want([("a", task())]) == [Launch("agent-1", "learning", 0)]
