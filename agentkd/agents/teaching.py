@@ -18,7 +18,7 @@ from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import TeachingContract, agree
 from agentkd.knowledge.energy import energy, known_fraction
 from agentkd.knowledge.images import decode_images, normalized
-from agentkd.knowledge.weights import load_weights, read_metadata
+from agentkd.knowledge.weights import load_as_learned, read_metadata
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest
@@ -67,7 +67,7 @@ class Teacher:
         self._network = build(architecture).to(device).eval()
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
-        load_weights(self._network, self.weights_parcel.view, architecture)
+        load_as_learned(self._network, self.weights_parcel.view, architecture)
         self._classes = read_metadata(self.weights_parcel.view).classes
         self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0

@@ -22,7 +22,7 @@ from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.tensors import Buffer
-from agentkd.knowledge.weights import encode_weights, inherit_weights, load_weights, read_metadata
+from agentkd.knowledge.weights import encode_weights, inherit_weights, load_as_learned, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
@@ -308,7 +308,7 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
 def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
-    load_weights(network, at.store.get(task.initial_weights), task.architecture)
+    load_as_learned(network, at.store.get(task.initial_weights), task.architecture)
     return network
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError
-from agentkd.knowledge.weights import WeightsMetadata, encode_weights, load_weights, read_metadata
+from agentkd.knowledge.weights import WeightsMetadata, agree_on_scale, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.weights import import_weights, read_checkpoint
@@ -17,23 +17,29 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 def stored_weights(weights: str | Path, architecture: Architecture, store: Store) -> Digest:
     """Digest of weights that are in the store afterwards, each tensor of the architecture's name and shape.
 
+    Of an own network they are weights of the code that the architecture names: those that were learned by other code are stored
+    under a digest of their own.
+
     Raises:
         ConfigError: no such file or digest, or weights of another architecture.
     """
-    network = build(architecture, seed=0)
+    network, said = build(architecture, seed=0), what_they_say(weights, store)
     try:
         if DIGEST.fullmatch(str(weights)):
             known = Digest(str(weights))
             load_weights(network, store.get(known), architecture)
-            return known
-        report = import_weights(network, read_checkpoint(Path(weights)))
+            if said.architecture is None or said.architecture.code == architecture.code:
+                return known
+        else:
+            agree_on_scale(said, architecture)
+            report = import_weights(network, read_checkpoint(Path(weights)))
+            if report.missing or report.reshaped:
+                raise ConfigError(f"weights {weights} are not of this architecture: {report}")
     except ConfigError:
         raise
     except AgentKDError as error:
         raise ConfigError(f"weights {weights}: {error}") from error
-    if report.missing or report.reshaped:
-        raise ConfigError(f"weights {weights} are not of this architecture: {report}")
-    return store.put(encode_weights(architecture, dict(network.state_dict()), what_they_say(weights, store).classes))
+    return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes))
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:

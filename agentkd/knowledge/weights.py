@@ -37,11 +37,34 @@ def load_weights(network: SegmentationNetwork, data: Buffer, architecture: Archi
     """
     loaded = tensors.decode(data)
     tensors.match(loaded, dict(network.state_dict()))
-    made_for = read_metadata(data).architecture
-    if made_for and made_for.normalization != architecture.normalization:
-        hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
-        raise ContractError("normalization", str(made_for.normalization), str(architecture.normalization), hint=hint)
+    agree_on_scale(read_metadata(data), architecture)
     network.load_state_dict(loaded)
+
+
+def agree_on_scale(weights: WeightsMetadata, architecture: Architecture) -> None:
+    """Checks that a network's images will be of the scale that weights have learned on, if they say it.
+
+    Raises:
+        ContractError: they will not.
+    """
+    learned_on = weights.architecture.normalization if weights.architecture else architecture.normalization
+    if learned_on != architecture.normalization:
+        hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
+        raise ContractError("normalization", str(learned_on), str(architecture.normalization), hint=hint)
+
+
+def load_as_learned(network: SegmentationNetwork, data: Buffer, architecture: Architecture) -> None:
+    """Installs stored weights in a network that is to be looked at or to teach: one of the code that they were learned by.
+
+    Raises:
+        ContractError: as ``load_weights``, or an own network's weights were learned by other code.
+        RemoteProtocolError: as ``load_weights``.
+    """
+    learned_by = read_metadata(data).architecture
+    if learned_by and learned_by.code and learned_by.code != architecture.code:
+        hint = "community.agent(NAME, FAMILY, weights=DIGEST) takes them for a network of the code as it is now"
+        raise ContractError("code", learned_by.code, architecture.code, hint=hint)
+    load_weights(network, data, architecture)
 
 
 def inherit_weights(network: SegmentationNetwork, data: Buffer) -> int:

@@ -311,6 +311,19 @@ def test_weights_that_learned_on_images_of_another_scale_are_refused() -> None:
         load_weights(build(other), weights_of(), other)
 
 
+def test_a_file_of_weights_that_learned_on_images_of_another_scale_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = own(tmp_path, monkeypatch, "")
+    place = tmp_path / "mine.safetensors"
+    place.write_bytes(weights_of(architecture=architecture.replace(normalization=IMAGENET)))
+    with Community(devices="cpu:1", record=tmp_path / "run") as community:
+        with pytest.raises(ConfigError, match=r"normalization.*imagenet.*unit"):
+            community.agent("mine", "scaled_net:net", weights=place)
+        place.write_bytes(weights_of(architecture=architecture))
+        assert community.agent("mine", "scaled_net:net", weights=place).weights
+
+
 def test_images_that_are_sent_become_the_views_that_a_teacher_makes_itself_to_the_bit(ours: str) -> None:
     dataset, keys = open_dataset(ours), [(0, 1), (2, 7)]
     settings = ViewSettings(crop_height=24, crop_width=24)

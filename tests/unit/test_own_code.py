@@ -28,7 +28,7 @@ from agentkd.config import check_experiment
 from agentkd.coordinator import own_parts
 from agentkd.coordinator.run import read_run, run_experiment
 from agentkd.datasets.opening import open_again, open_dataset, own_names
-from agentkd.errors import ArtifactError, ConfigError, DatasetError
+from agentkd.errors import ArtifactError, ConfigError, DatasetError, TrainingError
 from agentkd.names import NO_DIGEST
 from agentkd.networks.build import build
 from agentkd.networks.families import look_at, resolve
@@ -95,6 +95,26 @@ def test_a_handle_that_stays_learns_by_the_code_as_it_is_and_is_looked_at_by_tha
     assert second.task.architecture.code == looked_again.task.architecture.code == teacher.architecture.code
     assert first.task.architecture.code != second.task.architecture.code
     assert second.task.initial_weights == first.result.weights
+
+
+def test_weights_by_digest_belong_to_the_code_that_they_were_learned_by(mine: Path, tmp_path: Path) -> None:
+    with Community(devices="cpu:1", record=tmp_path / "run") as community:
+        edits = edited(mine)
+        assert next(edits) == "none"
+        learned = community.agent("first", "my_nets:Small")
+        digest = learned.train(SPEC, **RECIPE).result().weights
+        same = community.agent("same", "my_nets:Small", weights=digest)
+        assert same.weights == digest and same.evaluate(SPEC) == learned.evaluate(SPEC)
+        assert next(edits) == "network"
+        other = community.agent("other", "my_nets:Small", weights=digest)
+        assert other.weights != digest, "the same tensors in another network are other weights"
+        assert other.evaluate(SPEC).class_iou != learned.evaluate(SPEC).class_iou
+        other.start_from(digest)
+        with pytest.raises(TrainingError, match=r"code.*weights=DIGEST"):
+            other.evaluate(SPEC)
+        student = community.agent("student", "unet", base=8, depth=2)
+        with pytest.raises(TrainingError, match=r"code.*weights=DIGEST"):
+            student.distill(other, SPEC, **RECIPE).result()
 
 
 def test_a_dataset_of_ones_own_is_opened_again_when_its_file_has_changed(mine: Path, tmp_path: Path) -> None:
