@@ -205,7 +205,9 @@ class Community:
 
     def _open(self, data: Data) -> Opened:
         """A dataset, opened once; one of a user's own that is given by name is opened again where its code has changed."""
-        if not isinstance(data, str):
+        if not isinstance(data, str | Opened):
+            raise ConfigError(f"the data are {data!r}; expected a specification, or what agentkd.open_dataset returned")
+        if isinstance(data, Opened):
             return self._opened.setdefault((data.spec, data.code), data)
         names = own_names(data)
         code = take(*names) if names else NO_DIGEST

@@ -19,9 +19,23 @@ class Lesson(Future[TaskResult]):
     def __init__(self) -> None:
         super().__init__()
         self.set_running_or_notify_cancel()  # what agents have begun is not called off, here or there
+        self.is_told_failed = False
         self.rivals: Callable[[], list[Lesson | None]] = list
         self._events: queue.SimpleQueue[TaskProgressEvent | None] = queue.SimpleQueue()
         self.add_done_callback(lambda done: self._events.put(None))
+
+    def result(self, timeout: float | None = None) -> TaskResult:
+        """What came of it; waits.
+
+        Raises:
+            TrainingError: it failed.
+            TimeoutError: it takes longer.
+        """
+        try:
+            return super().result(timeout)
+        except TrainingError:
+            self.is_told_failed = True
+            raise
 
     def progress(self) -> Iterator[TaskProgressEvent]:
         """Each report of the agent (step, steps, loss, newest validation mIoU), until the task ended, however it ended."""

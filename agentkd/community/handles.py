@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from agentkd import seeding
@@ -52,7 +52,11 @@ class TeacherLike(Protocol):
 
 
 class AgentHandle:
-    """A named network of a community. Its tasks are done one after the other; ``weights`` is the digest of the newest."""
+    """A named network of a community. Its tasks are done one after the other; ``weights`` is the digest of the newest.
+
+    A task that failed is said when its result, or what it was to make, is asked for. After that the network stands where it stood
+    before, and can go on from there.
+    """
 
     def __init__(
         self,
@@ -65,8 +69,9 @@ class AgentHandle:
     ) -> None:
         self.name, self._family, self._settings = name, family, settings or {}
         self.community, self._initial = community, NO_DIGEST
-        self._last: Future[TaskResult] | None = None
+        self._last: Lesson | None = None
         self._home: DataSource | None = None
+        self._before: tuple[Lesson | None, DataSource | None, tuple[str, ...]] | None = None
         self._kept: tuple[Digest, Lesson] | None = None
         self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
@@ -87,14 +92,23 @@ class AgentHandle:
         """Digest of the newest weights; waits for the task that makes them. Empty before any training.
 
         Raises:
-            TrainingError: that task failed.
+            TrainingError: that task failed, and nobody has been told.
         """
-        return self._last.result().weights if self._last else self._initial
+        newest = self._newest()
+        return newest.weights if newest else self._initial
 
     @property
     def miou(self) -> float:
         """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits."""
-        return self._last.result().miou if self._last else 0.0
+        newest = self._newest()
+        return newest.miou if newest else 0.0
+
+    def _newest(self) -> TaskResult | None:
+        """What came of the last task, but for those that failed and were said to have. Waits."""
+        while self._last and self._last.is_told_failed:
+            self._last, self._home, self.classes = self._before or (None, None, ())
+            self._before = None
+        return self._last.result() if self._last else None
 
     def start_from(self, weights: str) -> None:
         """Takes stored weights of this architecture, by their digest, as its own, with the classes that they tell apart.
@@ -311,6 +325,8 @@ class AgentHandle:
 
     def _split(self, data: Data, split: str) -> DataSource:
         """Data of which a split is to be looked at."""
+        if not isinstance(split, str):
+            raise ConfigError(f"the split is {split!r}; expected its name, such as validation or test")
         return self._meet(data).replace(validation=split)
 
     def _ask_for(self, task: Task) -> Lesson:
@@ -357,6 +373,7 @@ class AgentHandle:
 
     def take_up(self, lesson: Lesson, task: Task, classes: tuple[str, ...]) -> None:
         """A lesson that this network is in now: its result will be the newest weights."""
+        self._before = (self._last, self._home, self.classes)
         self._last, self._home, self.classes = lesson, task.data, classes
 
 
@@ -373,7 +390,7 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
         raise ConfigError(f"{strange[0]!r} is no network; give what community.agent() or community.guest() returned")
     if shares and len(shares) != len(listed):
         raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
-    wrong = [share for share in shares if not (isinstance(share, int | float) and 0 < share < MAX_SHARE)]
+    wrong = [share for share in shares if not (isinstance(share, Real) and 0 < share < MAX_SHARE)]
     if wrong:
         raise ConfigError(f"a share is {wrong[0]!r}; each must be a number above 0 and below {MAX_SHARE:.0e}")
     given = zip(listed, shares or [1.0] * len(listed), strict=True)
@@ -429,8 +446,8 @@ def routed(teacher: TeacherLike, data: Data, route: str) -> dict[str, Any]:
         return {"class_shares": tuple(value or 0.0 for value in competence.class_iou)}
     if route == "tiles" and competence.energies is not None:
         return {"energies": competence.energies}
-    missing = "the validation split has no labels" if route == "classes" else "it has not learned from data in this community"
-    raise ConfigError(f"{teacher.name} cannot be routed by {route}: {missing}")
+    unlabelled, homeless = "the validation split has no labels of its classes", "it has not learned from data in this community"
+    raise ConfigError(f"{teacher.name} cannot be routed by {route}: {unlabelled if route == 'classes' else homeless}")
 
 
 def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[int, ...]:

@@ -33,6 +33,8 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
         >>> parse_devices("cpu:2,cuda:0", cores=4, cuda_count=1)
         (Slot(device='cpu', threads=1), Slot(device='cpu', threads=1), Slot(device='cuda:0', threads=2))
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"devices {text!r}: expected text, such as auto, cpu:2 or cuda:0,cuda:1")
     cores = cores or count_cores()
     found = count_cuda_devices() if cuda_count is None else cuda_count
     if text == "auto":

@@ -157,7 +157,11 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
         complete = row.settings(**(row.published | given))
     except ValidationError as error:
         raise ConfigError(_problems(error, row), source=family) from None
-    return Architecture(family=family, num_classes=num_classes, settings=complete.canonical())
+    try:
+        return Architecture(family=family, num_classes=num_classes, settings=complete.canonical())
+    except ValidationError as error:
+        problems = [Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in error.errors()]
+        raise ConfigError(problems, source=family) from None
 
 
 def complete(architecture: Architecture) -> Architecture:

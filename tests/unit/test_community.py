@@ -2,9 +2,11 @@
 
 import shlex
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from noting import Recording
 
@@ -247,6 +249,35 @@ def test_who_teaches_is_a_network(teachers: Any) -> None:
     for call in (lambda: student.distill(teachers, "s"), lambda: student.average(list(teachers or [None]))):
         with pytest.raises(ConfigError, match="is no network; give what community"):
             call()
+
+
+@pytest.mark.parametrize("number", [-1, 1, 1001, "a", 2.5])
+def test_a_number_of_classes_that_is_none_is_told_so(tmp_path: Path, number: object) -> None:
+    with Community(devices="none", record=tmp_path) as community, pytest.raises(ConfigError, match=r"num_classes: .*, got"):
+        community.agent("a", "unet", num_classes=number)  # type: ignore[arg-type]
+
+
+def test_data_splits_and_devices_that_are_none_are_told_so(tmp_path: Path) -> None:
+    with Community(devices="none", record=tmp_path) as community:
+        network = community.agent("a", "unet", num_classes=5)
+        for data in (5, None, ["generated:"]):
+            with pytest.raises(ConfigError, match=r"expected a specification, or what agentkd\.open_dataset returned"):
+                network.train(data)  # type: ignore[arg-type]
+        for look in (network.evaluate, network.assess):
+            with pytest.raises(ConfigError, match="the split is 5"):
+                look("generated:seed=1,size=32x32", 5)  # type: ignore[arg-type]
+    for devices in (5, None, ["cpu:1"]):
+        with pytest.raises(ConfigError, match="expected text, such as auto"):
+            Community(devices=devices, record=tmp_path)  # type: ignore[arg-type]
+
+
+def test_shares_may_be_numbers_of_any_kind() -> None:
+    community = Recording()
+    first, second = handle(community, "first"), handle(community, "second")
+    for one in (first, second):
+        one.train("s")
+    first.average([first, second], shares=[np.float32(1), np.int64(2)])
+    assert [teacher.share for teacher in community.tasks[-1].teachers] == [1.0, 2.0]
 
 
 def test_an_argument_that_is_no_list_is_told_so() -> None:

@@ -52,6 +52,22 @@ def script(kind: type[agentkd.Community], record: Path) -> list[str]:
         return [trained, taught, *together, kept]
 
 
+def test_a_network_whose_task_failed_says_so_and_then_goes_on_from_where_it_stood(place: Path) -> None:
+    with Community(devices="cpu:1", record=place) as community:
+        network = community.agent("one", "unet", base=8, depth=2)
+        good = network.train(SPEC, **RECIPE).result().weights
+        for see in (lambda lesson: lesson.result(), lambda lesson: network.weights, lambda lesson: network.train(SPEC, **RECIPE)):
+            lesson = network.train(SPEC, **RECIPE | {"batch_size": 1000})
+            with pytest.raises(TrainingError, match="batch of 1000"):
+                see(lesson)
+            assert network.weights == good and network.miou > 0, "it was said"
+        assert network.train(SPEC, **RECIPE).result().weights not in ("", good)
+        fresh = community.agent("fresh", "unet", base=8, depth=2)
+        with pytest.raises(TrainingError):
+            fresh.train(SPEC, **RECIPE | {"batch_size": 1000}).result()
+        assert fresh.weights == "" and fresh.train(SPEC, **RECIPE).result().weights
+
+
 def test_a_script_does_all_that_it_does_with_agents_and_is_answered_from_the_records_the_next_time(place: Path) -> None:
     first = script(Community, place)
     count = recorded(place)
