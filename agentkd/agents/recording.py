@@ -62,8 +62,7 @@ class Recorder:
         self._put(written)
         started = time.monotonic()
         while not written.wait(POLL_S):
-            if not self._thread.is_alive():
-                raise StorageError(self._index, "the thread that writes it has ended")
+            self._check_thread()
         self.waited_s += time.monotonic() - started
         self._raise()
 
@@ -91,8 +90,17 @@ class Recorder:
 
     def _put(self, item: tuple[Told, bytes] | threading.Event | None) -> None:
         started = time.monotonic()
-        self._pending.put(item)
+        while True:
+            try:
+                self._pending.put(item, timeout=POLL_S)
+                break
+            except queue.Full:
+                self._check_thread()
         self.waited_s += time.monotonic() - started
+
+    def _check_thread(self) -> None:
+        if not self._thread.is_alive():
+            raise StorageError(self._index, "the thread that writes it has ended")
 
     def _raise(self) -> None:
         if self._failure is not None:

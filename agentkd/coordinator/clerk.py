@@ -1,5 +1,6 @@
 """A thread that sits at a desk, for processes whose own threads have other things to do."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -12,6 +13,8 @@ from agentkd.errors import ConfigError
 from agentkd.task import Status, TaskResult
 
 CLOSE_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Clerk(Generic[Crewed]):
@@ -47,6 +50,8 @@ class Clerk(Generic[Crewed]):
         self._desk.close()
         if self._thread.ident is not None:
             self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                log.error("%s has not ended within %.0f s; what it does now may not be recorded", self._thread.name, CLOSE_TIMEOUT_S)
 
     @property
     def is_open(self) -> bool:

@@ -408,6 +408,15 @@ def test_who_secures_waits_for_as_long_as_somebody_writes_and_no_longer(tmp_path
         recorder.secure()
 
 
+def test_who_hands_in_a_piece_does_not_wait_for_a_thread_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "POLL_S", 0.01)
+    recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "store"))
+    recorder.close()
+    with pytest.raises(StorageError, match="the thread that writes it has ended"):
+        for step in range(1000):
+            recorder.keep(told(step), b"piece")
+
+
 def test_a_recordings_columns_have_the_same_types_whatever_stands_in_them() -> None:
     for rows in ((), (replace(told(0), teacher_s=1),)):
         types = {name: column.dtype.name for name, column in load(recordings.encode(rows)).items()}
