@@ -51,7 +51,7 @@ class Clerk(Generic[Crewed]):
         if self._thread.ident is not None:
             self._thread.join(CLOSE_TIMEOUT_S)
             if self._thread.is_alive():
-                log.error("%s has not ended within %.0f s; what it does now may not be recorded", self._thread.name, CLOSE_TIMEOUT_S)
+                log.error("%s has not ended within %.0f s; it is left to itself", self._thread.name, CLOSE_TIMEOUT_S)
 
     @property
     def is_open(self) -> bool:
