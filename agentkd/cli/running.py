@@ -64,7 +64,7 @@ def community(
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _end_as_by_ctrl_c()
     slots = () if devices == "none" else parse_devices(devices)
     host = Host(folder, slots, launch_settings(read_settings(overrides)), PlainWatcher(Console()))
     host.start()
@@ -143,8 +143,7 @@ def _run(experiment: Any, out: Path) -> None:
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # what schedulers and closing terminals send ends a run as Ctrl-C does
-        signal.signal(number, signal.default_int_handler)
+    _end_as_by_ctrl_c()
     folder = RunFolder(out)
     console = Console()
     try:
@@ -161,6 +160,13 @@ def _run(experiment: Any, out: Path) -> None:
     written = write_report(folder)
     _print_table(outlook)
     say(f"report: {written.page}")
+
+
+def _end_as_by_ctrl_c() -> None:
+    """What schedulers and closing terminals send ends what is done as Ctrl-C does; what is ignored (``nohup``) stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _print_table(outlook: Any) -> None:
