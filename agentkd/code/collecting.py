@@ -45,7 +45,8 @@ def collect(name: str, search: Sequence[str] | None = None, *, others: Sequence[
 
     Args:
         name: the attribute in it is not looked for: who loads the code does.
-        search: the folders to look in, in their order. Not given: those of ``sys.path``, then what editable installations added.
+        search: the folders to look in, in their order. Not given: those of ``sys.path``, then the current one, then what editable
+            installations added.
         others: more such names, whose code is to be in the same.
 
     Raises:
@@ -113,7 +114,7 @@ class _Places:
     """Where modules are looked for. What is on disk is looked at anew by each of these, and no parent is imported."""
 
     def __init__(self, search: Sequence[str] | None) -> None:
-        self.folders = tuple(sys.path if search is None else search)
+        self.folders = (*sys.path, *_here()) if search is None else tuple(search)
         self._others = [x for x in sys.meta_path if x not in ITS_FINDERS] if search is None else []
         self._finders: dict[str, machinery.FileFinder] = {}
         self._found: dict[str, _Found | None] = {}
@@ -155,6 +156,14 @@ class _Places:
         """From what others put on ``sys.meta_path``: so some build tools make an installation editable."""
         specs = (finder.find_spec(name, None) for finder in self._others if hasattr(finder, "find_spec"))
         return next((spec for spec in specs if spec is not None), None)
+
+
+def _here() -> list[str]:
+    """The current folder, unless it is gone."""
+    try:
+        return [str(Path.cwd())]
+    except OSError:
+        return []
 
 
 def _judge(module: str, spec: machinery.ModuleSpec | None) -> _Found | None:

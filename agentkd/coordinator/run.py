@@ -71,7 +71,7 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
     """Writes the studies for optuna-dashboard. A view only: if it cannot be written it is dropped, and made again next time."""
     try:
         for family, trials in outlook.trials.items():
-            write_view(f"sqlite:///{folder.study}", f"{experiment.name}-{family}", planner.families[family].space, trials)
+            write_view(folder.study, f"{experiment.name}-{family}", planner.families[family].space, trials)
     except SearchError as error:
         log.warning("%s", error)
         folder.study.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Agents as forks of one process that has imported all they need: ready in a tenth of a second, and most memory is shared.
 
-A fork server is ``python -m agentkd.launch.fork_server PARENT MODULE...``: it imports the modules, starts no thread and reads
-commands from its standard input, a socket. Each command and each answer is one line of JSON:
+A fork server is a Python process that is told its parent and modules: it imports these, starts no thread and reads commands
+from its standard input, a socket. Nothing of the folder where it is started is on its path but what ``PYTHONPATH`` puts there:
+a user's ``random.py`` or ``token.py`` is none of its business. Each command and each answer is one line of JSON:
 
     {"start": 1, "arguments": ["agent", ...], "log": "..."}    a fork goes on as ``python -m agentkd agent ...``
     {"signal": 9, "to": 1}                                     for a fork that has not ended
@@ -32,6 +33,8 @@ from agentkd.launch.parent import die_with_parent
 
 REAP_EVERY_S = 0.05
 TELL_TIMEOUT_S = 20.0
+ROOT = Path(__file__).parents[2]  # last on the path: where this package is found if it is not installed
+SERVE = "import sys; sys.path.append({root!r}); from agentkd.launch.fork_server import main; main()"
 
 
 class Lines:
@@ -82,7 +85,7 @@ class ForkServer:
         self._lines = Lines(self._stream)
         with theirs, log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(os.getpid()), *modules],
+                [sys.executable, "-P", "-c", SERVE.format(root=str(ROOT)), str(os.getpid()), *modules],
                 stdin=theirs.fileno(),
                 stdout=output,
                 stderr=output,
@@ -221,7 +224,3 @@ def main() -> None:
         sys.argv = ["agentkd", *arguments]
         setproctitle(f"{sys.executable} -m {' '.join(sys.argv)}")
         runpy.run_module("agentkd", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

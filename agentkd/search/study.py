@@ -7,11 +7,14 @@ to *n - lag*, whatever the timing, so a parallel search that was interrupted and
 """
 
 import math
+import sqlite3
 import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -120,20 +123,23 @@ def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) ->
     return tuple(bounds)
 
 
-def write_view(url: str, name: str, space: Space, trials: Sequence[Trial]) -> None:
-    """Writes finished trials to an Optuna storage, so that optuna-dashboard opens it. It can always be rebuilt.
+def write_view(file: Path, name: str, space: Space, trials: Sequence[Trial]) -> None:
+    """Writes finished trials to an Optuna storage in a file, so that optuna-dashboard opens it. It can always be rebuilt.
 
     Raises:
         SearchError: the storage cannot be written or is damaged.
     """
     try:
-        study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
+        # Not by a URL: in one, ``?`` and braces of a folder's name would mean something.
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(sqlite3.connect, file)})
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         known = {trial.user_attrs.get("number") for trial in study.get_trials()}
         for trial in trials:
             if trial.number not in known and trial.outcome is not TrialOutcome.RUNNING:
                 study.add_trial(_frozen(space, trial))
+        storage.engine.dispose()
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise SearchError(f"the study's view {url} cannot be written: {str(error).splitlines()[0]}") from error
+        raise SearchError(f"the study's view {file} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

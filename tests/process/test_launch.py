@@ -57,6 +57,16 @@ def launcher(tmp_path: Path) -> Iterator[LocalLauncher]:
     made.close()
 
 
+def test_a_users_own_files_named_like_pythons_are_no_part_of_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: LocalLauncher
+) -> None:
+    for name in ("random", "token", "types", "queue", "numpy", "agentkd", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    agent = start(launcher, RunFolder(tmp_path / "run"), "agent-0")
+    until_there(agent)
+
+
 def start(launcher: LocalLauncher, folder: RunFolder, name: str, threads: int = 1) -> Fork:
     key_file = folder.keys / f"{name}-0.json"
     save_key_pair(key_file, new_key_pair())

@@ -333,6 +333,23 @@ def test_code_is_found_on_the_path_of_this_process(tmp_path: Path, monkeypatch: 
     assert set(collect("my_nets:Net").files) == {"my_nets.py", "helpers.py"}
 
 
+def test_code_in_the_current_folder_is_found_after_all_that_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    here = write(tmp_path / "here", {"my_nets.py": "Net = 1", "random.py": "1 / 0", "numpy.py": "1 / 0"})
+    monkeypatch.chdir(here)
+    assert collect("my_nets:Net").files == {"my_nets.py": "Net = 1"}
+    assert here not in sys.path, "nothing else of it is on the path"
+    monkeypatch.syspath_prepend(write(tmp_path / "there", {"my_nets.py": "Net = 2"}))
+    assert collect("my_nets:Net").files == {"my_nets.py": "Net = 2"}
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert collect("my_nets:Net").files == {"my_nets.py": "Net = 2"}
+
+
 def test_the_first_folder_of_the_path_wins_and_a_package_without_init_may_be_in_several(tmp_path: Path) -> None:
     one = write(tmp_path / "one", {"my_nets.py": "import space.a, space.b", "space/a.py": "1", "helpers/data.txt": ""})
     two = write(tmp_path / "two", {"my_nets.py": "", "space/b.py": "import helpers", "space/a.py": "2", "helpers.py": ""})

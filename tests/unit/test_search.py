@@ -1,5 +1,9 @@
 """Suggestions, stopping and selection are pure functions of the history that the order allows."""
 
+import contextlib
+import sqlite3
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -108,17 +112,30 @@ def test_optunas_own_tools_open_the_view_and_writing_it_again_changes_nothing(tm
     url = f"sqlite:///{tmp_path}/study.db"
     trials = [trial(0, 0.4, curve=(0.1, 0.4)), trial(1, 0, TrialOutcome.INFEASIBLE), trial(2, outcome=TrialOutcome.RUNNING)]
     for _ in range(2):
-        write_view(url, "s", SPACE, trials)
+        write_view(tmp_path / "study.db", "s", SPACE, trials)
     study = optuna.load_study(study_name="s", storage=url)
     assert len(study.trials) == 2 and study.direction is optuna.study.StudyDirection.MAXIMIZE
     assert study.best_value == 0.4
     assert study.trials[0].intermediate_values == {0: 0.1, 1: 0.4}
 
 
+@pytest.mark.parametrize(
+    "name", ["run#2", "what?now", "50%20off", "curly{x}", "a=b&c", "new\nline", "q'uote", ":memory:", "\u706b"]
+)
+def test_the_view_of_a_study_lies_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    write_view(place / "study.db", "s", SPACE, [trial(0)])
+    write_view(place / "study.db", "s", SPACE, [trial(0), trial(1)])
+    assert [file.name for file in place.iterdir()] == ["study.db"] and list(tmp_path.iterdir()) == [place]
+    with contextlib.closing(sqlite3.connect(place / "study.db")) as connection:
+        assert connection.execute("select count(*) from trials").fetchone() == (2,)
+
+
 def test_a_view_that_cannot_be_written_is_a_typed_error(tmp_path) -> None:
     (tmp_path / "study.db").write_bytes(b"this is no database" * 300)
     with pytest.raises(SearchError, match="cannot be written"):
-        write_view(f"sqlite:///{tmp_path}/study.db", "s", SPACE, [trial(0)])
+        write_view(tmp_path / "study.db", "s", SPACE, [trial(0)])
 
 
 def test_a_bound_is_of_the_best_so_far_not_of_an_epochs_own_score() -> None:
@@ -156,7 +173,7 @@ def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
         trial(2, 0, TrialOutcome.FAILED),
         trial(3, 0, TrialOutcome.INFEASIBLE),
     ]
-    write_view(url, "s", SPACE, ended)
+    write_view(tmp_path / "study.db", "s", SPACE, ended)
     found = optuna.load_study(study_name="s", storage=url).trials
     assert [(t.state.name, t.user_attrs["number"], t.user_attrs["outcome"]) for t in found] == [
         ("COMPLETE", 0, "completed"),
@@ -233,7 +250,7 @@ def test_a_trials_values_are_those_of_the_architecture_and_those_of_the_recipe()
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_epochs_that_were_not_validated_are_not_in_the_view(tmp_path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    write_view(url, "s", SPACE, [trial(0, 0.5, curve=(None, 0.5, None))])
+    write_view(tmp_path / "study.db", "s", SPACE, [trial(0, 0.5, curve=(None, 0.5, None))])
     assert optuna.load_study(study_name="s", storage=url).trials[0].intermediate_values == {1: 0.5}
 
 
@@ -259,7 +276,7 @@ def test_a_hyperparameter_that_no_recipe_has_is_refused_by_name() -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_trial_of_which_nothing_is_told_has_no_score_and_keeps_to_its_limits(tmp_path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    write_view(url, "s", SPACE, [Trial(0, {}, TrialOutcome.COMPLETED)])
+    write_view(tmp_path / "study.db", "s", SPACE, [Trial(0, {}, TrialOutcome.COMPLETED)])
     (found,) = optuna.load_study(study_name="s", storage=url).trials
     assert (found.value, found.constraints) == (0.0, {"size": 0.0})
 
@@ -273,7 +290,12 @@ def test_a_search_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> 
 def test_the_ends_of_a_range_are_in_it_and_nothing_beyond(tmp_path) -> None:
     space, url = {"recipe.momentum": Range(low=0.5, high=0.75)}, f"sqlite:///{tmp_path}/study.db"
     values = (0.25, 0.5, 0.75, 1.0)
-    write_view(url, "s", space, [Trial(n, {"recipe.momentum": v}, TrialOutcome.COMPLETED) for n, v in enumerate(values)])
+    write_view(
+        tmp_path / "study.db",
+        "s",
+        space,
+        [Trial(n, {"recipe.momentum": v}, TrialOutcome.COMPLETED) for n, v in enumerate(values)],
+    )
     assert [t.params.get("recipe.momentum") for t in optuna.load_study(study_name="s", storage=url).trials] == [
         None,
         0.5,
