@@ -68,7 +68,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     for folder in (first, second):
         with Journal(folder.must_exist().journal, read_only=True) as journal:
             experiments.append(journal.get_meta("experiment") or {})
-            last = next(reversed(journal.sittings().values()), {})
+            last = journal.last_sitting()
             environments.append({name: last.get(name) for name in PROVENANCE})
             histories.append({record.task.key: record for record in journal.records()})
     a, b = histories

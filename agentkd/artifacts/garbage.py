@@ -106,7 +106,7 @@ def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Dige
     """The pieces of each recorded lesson."""
     listed = {record.result.exchange.record for record in records if record.result.exchange} - {NO_DIGEST}
     return {
-        digest: {told.piece for told in recordings.decode(folder.store.get(digest))}
+        digest: recordings.pieces(recordings.read(folder.store, digest))
         for digest in listed
         if digest in folder.store
     }

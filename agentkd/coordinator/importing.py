@@ -41,7 +41,8 @@ def num_classes_of(weights: str | Path, store: Store) -> int | None:
     """What weights of ours say about themselves; ``None`` for others."""
     try:
         data = store.get(Digest(str(weights))) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
-        found = tensors.read_metadata(data).get("architecture", {}).get("num_classes")
+        said = tensors.read_metadata(data).get("architecture")
     except (AgentKDError, OSError):
         return None
+    found = said.get("num_classes") if isinstance(said, dict) else None
     return found if isinstance(found, int) else None

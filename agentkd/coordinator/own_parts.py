@@ -5,7 +5,7 @@ from typing import Any
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code import loading
-from agentkd.code.source import SourceCode
+from agentkd.code.source import MAX_BYTES, SourceCode
 from agentkd.code.taking import take
 from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened, open_again, open_dataset
@@ -76,7 +76,7 @@ def dataset_of(experiment: Experiment, own: OwnParts) -> Opened:
 def _changed(folder: RunFolder, before: Digest, now: Digest) -> str:
     if not before:
         return "its code was not kept by the older agentkd that began this run, so it is not known whether it has changed"
-    old: dict[str, Any] = SourceCode.decode(folder.store.get(before)).files if before in folder.store else {}
+    old: dict[str, Any] = SourceCode.decode(folder.store.get(before, max_bytes=MAX_BYTES)).files if before in folder.store else {}
     new = loading.provided(now).files
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return f"its code has changed ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agentkd.artifacts import recordings
-from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
+from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.own_code import Listing, codes_of, listed, named
 from agentkd.artifacts.run_folder import RunFolder
@@ -259,9 +259,9 @@ def _lend_recording(source: RunFolder, out: RunFolder, record: Record) -> None:
     if exchange is None or not exchange.record or exchange.record not in source.store:
         return
     _link(source, out, exchange.record)
-    for told in recordings.decode(source.store.get(exchange.record)):
-        if told.piece in source.store:
-            _link(source, out, told.piece)
+    for piece in recordings.pieces(recordings.read(source.store, exchange.record)):
+        if piece in source.store:
+            _link(source, out, piece)
 
 
 def _link(source: RunFolder, out: RunFolder, digest: Digest) -> None:
@@ -308,7 +308,7 @@ def _verdict(
 def _losses(folder: RunFolder, result: TaskResult) -> list[float]:
     if not result.trace or result.trace not in folder.store:
         return []
-    return read_losses(folder.store.get(result.trace))
+    return read_losses(folder.store.get(result.trace, max_bytes=MAX_TRACE))
 
 
 def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:

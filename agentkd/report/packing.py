@@ -56,7 +56,7 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         kept = _chosen(cast(Choice, artifacts), folder, history, finals, held)
         copy = Path(scratch) / "journal.sqlite"
         journal.copy_to(copy, **{LEFT_OUT: sorted(held - kept)})
-        last: dict[str, Any] = next(reversed(journal.sittings().values()), {})
+        last: dict[str, Any] = journal.last_sitting()
         files: dict[str, Path | bytes] = {"journal.sqlite": copy}
         files |= {f"artifacts/{digest[:2]}/{digest}.safetensors": folder.store.path(digest) for digest in kept}
         if folder.experiment.is_file():
@@ -102,7 +102,7 @@ def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[Digest]:
         found |= {*record.result.artifacts, *(digest for _, digest in record.task.references())}
         recorded = record.result.exchange.record if record.result.exchange else NO_DIGEST
         if recorded and recorded in folder.store:
-            found |= {told.piece for told in recordings.decode(folder.store.get(recorded))}
+            found |= recordings.pieces(recordings.read(folder.store, recorded))
     return found
 
 
