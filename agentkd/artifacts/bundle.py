@@ -181,9 +181,14 @@ def _unpacked(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[Any, ...]
     return form.unpack(stream.read(form.size))
 
 
+def may_be_in(name: str) -> bool:
+    """Whether a file of this name can be in a bundle."""
+    return IN_A_BUNDLE.fullmatch(name) is not None
+
+
 def _check_names(names: list[str]) -> list[Finding]:
     """Whether all are names of a run's files, none twice or spelled like another."""
-    strange = next((name for name in names if not IN_A_BUNDLE.fullmatch(name)), None)
+    strange = next((name for name in names if not may_be_in(name)), None)
     if strange is not None:
         return [Finding(repr(strange[:100]), "is not a name of a file in a bundle")]
     if len(names) > MAX_FILES or len(set(names)) < len(names) or MANIFEST not in names:

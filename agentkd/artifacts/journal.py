@@ -347,7 +347,7 @@ class Journal:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
 
 
-def first_line(error: ValueError) -> str:
+def first_line(error: Exception) -> str:
     """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False, include_input=False)[0]

@@ -124,7 +124,7 @@ def lineage(
     from rich.tree import Tree
 
     from agentkd.artifacts.history import read_history
-    from agentkd.artifacts.lineage import as_data, describe, trace_back
+    from agentkd.artifacts.lineage import MAX_GENERATIONS, as_data, describe, trace_back
     from agentkd.artifacts.own_code import listed
 
     with _opened(run) as folder:
@@ -138,10 +138,13 @@ def lineage(
     def shown(lines: Iterable[str]) -> str:
         return "\n".join(map(visible_line, lines))
 
-    def grow(tree: Tree, ancestor: "Ancestor") -> None:
+    def grow(tree: Tree, ancestor: "Ancestor", generations: int = MAX_GENERATIONS) -> None:
+        if ancestor.ancestors and not generations:
+            tree.add(f"... and what came before; agentkd lineage {ancestor.name[:12]} shows it", highlight=False)
+            return
         for before in ancestor.ancestors:
             lines = [f"{before.relation} {before.name[:12]}", *describe(before)]
-            grow(tree.add(shown(lines), highlight=False), before)
+            grow(tree.add(shown(lines), highlight=False), before, generations - 1)
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)

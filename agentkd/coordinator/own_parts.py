@@ -37,12 +37,14 @@ def take_up(experiment: Experiment) -> tuple[OwnParts, Opened]:
 
 def noted(journal: Journal) -> OwnParts:
     """What stands in a run's journal."""
-    return OwnParts.model_validate(journal.get_meta(META) or {})
+    found: OwnParts | None = journal.get_meta(META, OwnParts)
+    return found or OwnParts()
 
 
 def is_noted(journal: Journal) -> bool:
     """Whether all that an experiment has of its user's own stands there: not if a version of before began the run."""
-    named = own_names_in(Experiment.model_validate(journal.get_meta("experiment")))
+    experiment: Experiment | None = journal.get_meta("experiment", Experiment)
+    named = own_names_in(experiment) if experiment else {}
     return not any(named.values()) or journal.get_meta(META) is not None
 
 

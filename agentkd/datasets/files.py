@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import ConfigDict, Field, model_validator
 
 from agentkd.canonical import FrozenData
-from agentkd.datasets.samples import IGNORE_INDEX, Color, Pixels, Sample, Size, hold_out, resize_pixels
+from agentkd.datasets.samples import IGNORE_INDEX, MAX_PIXELS, Color, Pixels, Sample, Size, hold_out, resize_pixels
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
 from agentkd.plain import MAX_YAML, read_yaml
@@ -29,7 +29,6 @@ CACHED_SAMPLES = 2048
 CHECKING_THREADS = 4
 FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA")
 """What images may be: none that another program is started for."""
-MAX_PIXELS = 64_000_000
 
 MaskKind = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask"]
 

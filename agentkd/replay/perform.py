@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_losses, read_recordings
@@ -225,7 +226,7 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
     with Journal(source.journal, read_only=True) as recorded:
         first = next((row.digest for row in recorded.rows()), NO_DIGEST)
     meant = {"of": first, "teaching": str(options.teaching)}
-    noted = journal.get_meta("replay")
+    noted = journal.get_meta("replay", dict[Literal["of", "teaching"], str])
     is_empty = not any(True for _ in journal.rows())
     if noted is None and is_empty and journal.get_meta("experiment") is None:
         journal.set_meta("replay", meant)
@@ -236,7 +237,7 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
         )
     elif noted != meant:
         what = (
-            f"another replay ({noted['teaching']}, of a run that begins with {noted['of'][:12]})" if noted else "a run of its own"
+            f"another replay ({noted.get('teaching')}, of a run that begins with {noted.get('of', '')[:12]})" if noted else "a run of its own"
         )
         raise ConfigError(f"{out.place} holds {what}; choose another folder with --out")
 
