@@ -8,6 +8,8 @@ import json
 import shutil
 import sqlite3
 import struct
+import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +28,10 @@ from agentkd.artifacts.lineage import as_data, describe, trace_back
 from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.verification import verify
 from agentkd.config import check_experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
+from agentkd.errors import AgentKDError, ArtifactError
 from agentkd.replay.perform import ReplayOptions, what_runs
 from agentkd.report.export import export
 from agentkd.report.packing import write_bundle
@@ -37,6 +41,7 @@ from agentkd.recipe import Distillation
 
 NETWORK = Architecture(family="unet", num_classes=5)
 PAGE = 4096
+SOON_S = 20.0
 
 
 def source() -> DataSource:
@@ -107,6 +112,32 @@ READERS: dict[str, Callable[[RunFolder], object]] = {
     "report": write_report,
 }
 """Everybody who reads a run, besides ``verify`` and ``import``."""
+
+
+def refusal(folder: RunFolder) -> str:
+    """What verify says against a run, in whichever way."""
+    began = time.monotonic()
+    try:
+        said = "\n".join(map(str, verify(folder).problems))
+    except ArtifactError as error:
+        said = str(error)
+    assert time.monotonic() - began < SOON_S
+    return said
+
+
+def everybody_ends(folder: RunFolder, *, refused_by: tuple[str, ...] = ()) -> None:
+    """Whoever reads the run comes to an end, with a typed error if with any."""
+    for name, read in READERS.items():
+        began, is_refused = time.monotonic(), False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read(folder)
+            except AgentKDError as error:
+                is_refused = True
+                assert len(str(error)) < 3000, name
+        assert time.monotonic() - began < SOON_S, name
+        assert is_refused or name not in refused_by, f"{name} took it"
 
 
 def execute(folder: RunFolder, *statements: str, given: tuple[Any, ...] = ()) -> None:

@@ -124,8 +124,10 @@ def _open_and_verify(bundle: Path, place: Path) -> Verification:
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(place)
     folder = RunFolder(place)
+    if not folder.journal.is_file():
+        return Verification(0, 0, bundle.stat().st_size, (Finding(folder.journal.name, "is not in the bundle"),))
     try:
-        with folder.must_exist().journal.open("rb") as journal:
+        with folder.journal.open("rb") as journal:
             is_whole = journal.read(20)[18:] == AS_ONE_FILE
         if not is_whole:
             raise ArtifactError(f"{folder.journal} is no file of SQLite by itself, without a log beside it")
@@ -172,11 +174,13 @@ def _read_names(stream: BinaryIO) -> Iterator[str]:
         entry = _unpacked(stream, at, ENTRY)
         if entry[0] != b"PK\1\2":
             raise zipfile.BadZipFile("its directory is not where it must be")
-        yield stream.read(entry[10]).decode("latin-1")
+        yield stream.read(entry[10]).decode(errors="replace")
         at += ENTRY.size + sum(entry[10:13])
 
 
 def _unpacked(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[Any, ...]:
+    if not 0 <= at <= stream.seek(0, io.SEEK_END) - form.size:
+        raise zipfile.BadZipFile("its directory leads out of it")
     stream.seek(at)
     return form.unpack(stream.read(form.size))
 

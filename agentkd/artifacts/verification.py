@@ -99,7 +99,7 @@ def _look_through(folder: RunFolder, on_file: Callable[[Path], None]) -> _Stored
         name = str(path.relative_to(folder.place))
         try:
             status = path.lstat()
-            if path.suffix != SUFFIX and not stat.S_ISDIR(status.st_mode):
+            if path.suffix != SUFFIX and stat.S_ISREG(status.st_mode):
                 found.notes.append(f"{name} was left by an interrupted transfer; agentkd gc removes it")
                 continue
             on_file(path)

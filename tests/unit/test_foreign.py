@@ -18,7 +18,7 @@ from typing import Any
 import foreign
 import numpy as np
 import pytest
-from foreign import PAGE, READERS, change, copied, execute, honest_run, pages_of, varint, zip_of
+from foreign import PAGE, change, copied, everybody_ends, execute, honest_run, pages_of, refusal, varint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -40,7 +40,6 @@ from agentkd.report.packing import write_bundle
 from agentkd.report.write import write_report
 from agentkd.task import Average, Status, TaskResult, TeacherReference, Train
 
-SOON_S = 20.0
 Attack = Callable[[RunFolder], None]
 RECURSIVE = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT"
 COLUMNS = "x AS number, 'a' AS task, 'b' AS inputs, 'c' AS outputs, 'd' AS circumstances, 1 AS sitting, x AS digest"
@@ -56,32 +55,6 @@ def packed(honest: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "run.zip"
     write_bundle(honest, out)
     return out
-
-
-def refusal(folder: RunFolder) -> str:
-    """What verify says against a run, in whichever way."""
-    began = time.monotonic()
-    try:
-        said = "\n".join(map(str, verify(folder).problems))
-    except ArtifactError as error:
-        said = str(error)
-    assert time.monotonic() - began < SOON_S
-    return said
-
-
-def everybody_ends(folder: RunFolder, *, refused_by: tuple[str, ...] = ()) -> None:
-    """Whoever reads the run comes to an end, with a typed error if with any."""
-    for name, read in READERS.items():
-        began, is_refused = time.monotonic(), False
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                read(folder)
-            except AgentKDError as error:
-                is_refused = True
-                assert len(str(error)) < 3000, name
-        assert time.monotonic() - began < SOON_S, name
-        assert is_refused or name not in refused_by, f"{name} took it"
 
 
 def shared_pages(table: str) -> Attack:
