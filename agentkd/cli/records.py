@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
 DIFFERS = 1
 MAX_SHOWN = 12
+MAX_INDENTED = 15
 
 
 def replay(
@@ -124,7 +125,7 @@ def lineage(
     from rich.tree import Tree
 
     from agentkd.artifacts.history import read_history
-    from agentkd.artifacts.lineage import MAX_GENERATIONS, as_data, describe, trace_back
+    from agentkd.artifacts.lineage import as_data, describe, trace_back
     from agentkd.artifacts.own_code import listed
 
     with _opened(run) as folder:
@@ -138,9 +139,9 @@ def lineage(
     def shown(lines: Iterable[str]) -> str:
         return "\n".join(map(visible_line, lines))
 
-    def grow(tree: Tree, ancestor: "Ancestor", generations: int = MAX_GENERATIONS) -> None:
+    def grow(tree: Tree, ancestor: "Ancestor", generations: int = MAX_INDENTED) -> None:
         if ancestor.ancestors and not generations:
-            tree.add(f"... and what came before; agentkd lineage {ancestor.name[:12]} shows it", highlight=False)
+            tree.add(f"... more: agentkd lineage {ancestor.name[:12]}", highlight=False)
             return
         for before in ancestor.ancestors:
             lines = [f"{before.relation} {before.name[:12]}", *describe(before)]

@@ -223,7 +223,7 @@ def _open_generated(options: dict[str, str]) -> Dataset:
     counts = {split: number(split, count) for split, count in (("train", 64), ("validation", 16), ("test", 16))}
     over = next((split for split, count in counts.items() if not 0 <= count <= SPLIT_STRIDE), None)
     if over:
-        raise DatasetError("generated", f"{over}={counts[over]:,} images cannot be made", f"0 to {SPLIT_STRIDE:,}")
+        raise DatasetError("generated", f"{over}={options[over][:40]} images cannot be made", f"0 to {SPLIT_STRIDE:,}")
     size, light = read_size(options.get("size", "96x96"), "generated"), options.get("light", "day")
     if light not in LIGHTS:
         raise DatasetError("generated", f"light={light!r} is not known", f"one of {', '.join(LIGHTS)}")

@@ -3,41 +3,45 @@
 import json
 import math
 import os
-import random
 import re
 import shutil
 import sqlite3
 import struct
-import time
-import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import foreign
 import numpy as np
 import pytest
-from foreign import PAGE, change, copied, everybody_ends, execute, honest_run, pages_of, refusal, varint
+from foreign import (
+    NETWORK,
+    PAGE,
+    change,
+    copied,
+    everybody_ends,
+    execute,
+    honest_run,
+    pages_of,
+    refusal,
+    source,
+    varint,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
 from agentkd import canonical
-from agentkd.artifacts import bundle, recordings
-from agentkd.artifacts.bundle import unpack, verify_bundle, write_zip
-from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_losses
+from agentkd.artifacts import recordings
+from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import SCHEMA, Journal, Record
 from agentkd.artifacts.lineage import as_data, trace_back
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.artifacts.verification import MAX_PROBLEMS, verify
-from agentkd.config import load_experiment
-from agentkd.errors import AgentKDError, ArtifactError, ConfigError
+from agentkd.cli import app
+from agentkd.errors import ArtifactError
 from agentkd.plain import MAX_JSON, read_json, read_yaml
 from agentkd.report.cards import card
 from agentkd.report.descent import descent_figure
-from agentkd.report.packing import write_bundle
-from agentkd.report.write import write_report
 from agentkd.task import Average, Status, TaskResult, TeacherReference, Train
 
 Attack = Callable[[RunFolder], None]
@@ -48,13 +52,6 @@ COLUMNS = "x AS number, 'a' AS task, 'b' AS inputs, 'c' AS outputs, 'd' AS circu
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return honest_run(tmp_path_factory.mktemp("honest") / "run")
-
-
-@pytest.fixture(scope="module")
-def packed(honest: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("packed") / "run.zip"
-    write_bundle(honest, out)
-    return out
 
 
 def shared_pages(table: str) -> Attack:
@@ -299,3 +296,259 @@ def test_a_record_that_says_what_cannot_be_is_refused(honest: RunFolder, tmp_pat
     told = refusal(folder)
     assert re.search(text, told), told
     everybody_ends(folder)
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Callable[[], Path]:
+    """An empty folder, each time; that of before is removed."""
+
+    def make() -> Path:
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        (tmp_path / "new").mkdir()
+        return tmp_path / "new"
+
+    return make
+
+
+def recorded(folder: RunFolder, *records: Record) -> None:
+    with Journal(folder.journal) as journal:
+        journal.commit(*records)
+
+
+def started(seed: int, before: str, after: str) -> Record:
+    """A network that goes on from weights."""
+    task = Train(architecture=NETWORK, data=source(), seed=seed, initial_weights=before)
+    return Record(task, TaskResult(status=Status.COMPLETED, weights=after, miou=0.5), "agent-1", 1, f"${seed}$ \\frac{{")
+
+
+def averaged(weights: str) -> Record:
+    task = Average(architecture=NETWORK, data=source(), teachers=(TeacherReference(architecture=NETWORK, weights=weights),))
+    return Record(task, TaskResult(status=Status.COMPLETED, weights=weights), "agent-1", 1, "of itself")
+
+
+def test_a_lineage_that_is_long_or_leads_back_to_itself_ends(tmp_path: Path) -> None:
+    def weights(number: int) -> str:
+        return f"{number:064x}"
+
+    long = History(started(number, weights(number), weights(number + 1)) for number in range(3_000))
+    end = trace_back(weights(3_000), long)
+    assert len(list(end.walk())) == 3_001 and descent_figure(end) is None
+    shown, depth = as_data(end), 0
+    json.dumps(shown)
+    while shown["ancestors"]:
+        (shown,), depth = shown["ancestors"], depth + 1
+    assert depth == 100 and shown["is_cut"]
+    round_and_round = History([started(1, weights(1), weights(2)), started(2, weights(2), weights(1))])
+    of_itself = History([averaged(weights(1))])
+    for history in (round_and_round, of_itself):
+        root = trace_back(next(iter(history.by_task)), history)
+        assert descent_figure(root) and len(list(root.walk())) <= 3 and as_data(root)
+        assert card(next(iter(history.by_task.values())), history)
+    folder = RunFolder(tmp_path / "run")
+    recorded(folder, started(1, weights(1), weights(2)), started(2, weights(2), weights(1)), averaged(weights(3)))
+    everybody_ends(folder, refused_by=("report",))
+    said = CliRunner().invoke(app, ["lineage", weights(1), "--run", str(folder.place)])
+    assert said.exit_code == 0 and "as above" in said.output
+    long_run = RunFolder(tmp_path / "long")
+    recorded(long_run, *list(long.by_task.values())[:1_500])
+    said = CliRunner().invoke(app, ["lineage", weights(1_500), "--run", str(long_run.place)])
+    assert said.exit_code == 0 and "... more" in said.output, said.exception
+
+
+def _experiment(make: Callable[[dict[str, Any]], Any]) -> Attack:
+    def attack(folder: RunFolder) -> None:
+        with Journal(folder.journal, read_only=True) as journal:
+            noted = journal.get_meta("experiment")
+        made = make(noted)
+        execute(folder, "INSERT OR REPLACE INTO meta VALUES ('experiment', ?)", given=(json.dumps(made),))
+
+    return attack
+
+
+def _data(spec: str) -> Attack:
+    return _experiment(lambda old: old | {"data": old["data"] | {"dataset": spec}})
+
+
+EXPERIMENTS: dict[str, Attack] = {
+    "a list": _experiment(lambda old: [old]),
+    "nothing": _experiment(lambda old: None),
+    "a number": _experiment(lambda old: 3),
+    "unknown fields": _experiment(lambda old: old | {"more": 1}),
+    "a family that is none": _experiment(lambda old: old | {"families": {"none": {}}}),
+    "a thousand families": _experiment(lambda old: old | {"families": {f"m:f{n}": {} for n in range(1_000)}}),
+    "a recipe that is none": _experiment(lambda old: old | {"recipe": {"learning_rate": "fast"}}),
+    "a space that is none": _experiment(lambda old: old | {"families": {"unet": {"space": {"base": []}}}}),
+    "settings that are none": _experiment(lambda old: old | {"families": {"unet": {"settings": {"base": "large"}}}}),
+    "a dataset that is none": _data("nothing"),
+    "a dataset of more images than there are": _data("generated:train=999999999999"),
+    "a dataset of fewer images than none": _data("generated:train=-1"),
+    "a dataset of images larger than any": _data("generated:size=999999x999999,train=1"),
+    "a dataset with a number that is none": _data("generated:train=" + "9" * 3_000),
+    "a dataset of datasets of datasets": _data("few:1:" * 600 + "generated:"),
+    "a dataset that is very long": _data("unlabelled:" * 100_000 + "camvid"),
+    "many datasets joined": _data("joined:" + "|".join(["generated:train=1000000"] * 100)),
+    "a dataset that is not here": _data("folder:path=/nowhere"),
+    "a dataset that is a device": _data("folder:path=/dev"),
+    "a split that is none": _experiment(lambda old: old | {"data": old["data"] | {"train": "none"}}),
+    "weights that are none": meta("pretrained", '{"unet": ["x"]}'),
+    "weights in a list": meta("pretrained", "[1]"),
+    "own parts that are none": meta("own", "[]"),
+    "own parts that lack something": meta("own", '{"families": {"a:b": {}}}'),
+    "a replay that is none": meta("replay", '{"of": []}'),
+}
+
+
+@pytest.mark.parametrize("attack", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_an_experiment_of_which_nothing_can_be_made_is_refused(honest: RunFolder, tmp_path: Path, attack: Attack) -> None:
+    folder = copied(honest, tmp_path / "run")
+    attack(folder)
+    assert isinstance(refusal(folder), str)
+    everybody_ends(folder)
+
+
+def test_trials_that_were_asked_for_and_cannot_be_are_refused(honest: RunFolder, tmp_path: Path) -> None:
+    for number, (trial, seen) in enumerate([(1, "[1]"), (2, '["0"]'), (-(2**62), "[0]"), (1, "[" * 9000)]):
+        folder = copied(honest, tmp_path / f"run{number}")
+        execute(folder, f"INSERT INTO asks VALUES ('unet', {trial}, ?)", given=(seen,))
+        everybody_ends(folder, refused_by=("report", "bundle"))
+    folder = copied(honest, tmp_path / "many")
+    execute(folder, "WITH RECURSIVE c(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) "
+        "INSERT INTO asks SELECT 'unet', x, '[]' FROM c")
+    everybody_ends(folder, refused_by=("report", "bundle"))
+
+
+ARTIFACTS = {
+    "nothing": b"",
+    "text": b"no recording",
+    "a header that never ends": struct.pack("<Q", 2**63) + b"{}",
+    "a nested header": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "other columns": save({"step": np.zeros(3)}),
+    "another kind of number": recordings.encode([]).replace(b"I64", b"F64"),
+    "rows that are one": save({name: np.zeros((), dtype=kind) for name, kind in recordings.COLUMNS.items()}),
+    "columns of other lengths": save(
+        {n: np.zeros((int(n == "piece"), 32) if k == "uint8" else (0,), dtype=k) for n, k in recordings.COLUMNS.items()}
+    ),
+    "numbers that are none": save(
+        {n: np.zeros((1, 32), dtype=k) if k == "uint8" else np.full(1, math.nan if k == "float64" else -1, dtype=k)
+         for n, k in recordings.COLUMNS.items()}
+    ),
+}
+
+
+@pytest.mark.parametrize("data", ARTIFACTS.values(), ids=ARTIFACTS)
+def test_an_artifact_that_is_not_what_it_is_named_as_is_refused(honest: RunFolder, tmp_path: Path, data: bytes) -> None:
+    folder = copied(honest, tmp_path / "run")
+    digest = folder.store.put(data)
+    change(folder, "outputs", lambda old: old | {"exchange": old["exchange"] | {"record": digest}, "trace": digest}, number=2)
+    assert f"{digest[:12]} is no recording" in refusal(folder)
+    everybody_ends(folder, refused_by=("recordings", "gc", "losses", "bundle"))
+
+
+def test_what_is_larger_than_it_can_be_is_not_read(honest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied(honest, tmp_path / "run")
+    digest = folder.store.put(b"x" * 5_000)
+    for limit in (4_999, 5_000):
+        try:
+            read = folder.store.get(digest, max_bytes=limit)
+        except ArtifactError as error:
+            assert limit == 4_999 and "5,000 bytes" in str(error)
+        else:
+            assert limit == len(read) == 5_000
+    change(folder, "outputs", lambda old: old | {"exchange": old["exchange"] | {"record": digest}}, number=2)
+    monkeypatch.setattr(recordings, "MAX_BYTES", 4_000)
+    assert "4,000 at most" in refusal(folder)
+    everybody_ends(folder, refused_by=("recordings", "gc", "bundle"))
+
+
+def _values() -> st.SearchStrategy[Any]:
+    odd = st.sampled_from(
+        [None, True, -1, 2**63, 2**64, 10**400, 1e308, -1e308, 5e-324, "", "x" * 300, "\x1b[2J", "../..", "$\\frac", "ab" * 32, [], {}]
+    )
+    return odd | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.none() | st.integers(), max_size=3)
+
+
+def _mutated(data: st.DataObject, plain: Any) -> Any:
+    """One value somewhere in plain data, taken for another, left out or doubled."""
+    if isinstance(plain, dict) and plain and data.draw(st.integers(0, 9)):
+        key = data.draw(st.sampled_from(sorted(plain)))
+        if data.draw(st.integers(0, 9)) == 0:
+            return {name: value for name, value in plain.items() if name != key}
+        return plain | {key: _mutated(data, plain[key])}
+    if isinstance(plain, list) and plain and data.draw(st.integers(0, 3)):
+        at = data.draw(st.integers(0, len(plain) - 1))
+        return [*plain[:at], _mutated(data, plain[at]), *plain[at + data.draw(st.integers(0, 1)) :]]
+    return data.draw(_values())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_record_says_everybody_ends(honest: RunFolder, new: Callable[[], Path], data: st.DataObject) -> None:
+    folder = copied(honest, new() / "run")
+    for _ in range(data.draw(st.integers(1, 2))):
+        column, number = data.draw(st.sampled_from(["inputs", "outputs", "circumstances"])), data.draw(st.integers(1, 2))
+        try:
+            change(folder, column, lambda old: _mutated(data, old), number)
+        except ValueError:
+            continue  # it cannot be changed once more
+    refusal(folder)
+    everybody_ends(folder)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_noted_everybody_ends(honest: RunFolder, new: Callable[[], Path], data: st.DataObject) -> None:
+    folder = copied(honest, new() / "run")
+    with Journal(folder.journal, read_only=True) as journal:
+        noted = {"experiment": journal.get_meta("experiment"), "pretrained": {"unet": "ab" * 32}, "left_out": ["ab" * 32]}
+    key = data.draw(st.sampled_from(sorted(noted)))
+    said = json.dumps(_mutated(data, noted[key]))
+    execute(folder, f"INSERT OR REPLACE INTO meta VALUES ('{key}', ?)", given=(said,))
+    refusal(folder)
+    everybody_ends(folder)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_journals_file_everybody_ends(honest: RunFolder, new: Callable[[], Path], data: st.DataObject) -> None:
+    folder = copied(honest, new() / "run")
+    octets = bytearray(folder.journal.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        page, where = data.draw(st.integers(0, len(octets) // PAGE - 1)), data.draw(st.integers(0, PAGE - 1) | st.integers(0, 120))
+        octets[page * PAGE + where] = data.draw(st.integers(0, 255))
+    if data.draw(st.integers(0, 4)) == 0:
+        page, other = data.draw(st.integers(0, len(octets) // PAGE - 1)), data.draw(st.integers(0, len(octets) // PAGE - 1))
+        octets[page * PAGE : (page + 1) * PAGE] = octets[other * PAGE : (other + 1) * PAGE]
+    folder.journal.write_bytes(octets)
+    refusal(folder)
+    everybody_ends(folder)
+
+
+@settings(max_examples=500)
+@given(text=st.text(alphabet='[]{}",:0123456789.eE-+truefalsn \\ud8', max_size=60) | st.binary(max_size=40))
+def test_any_text_is_read_as_json_or_refused(text: str | bytes) -> None:
+    try:
+        found = read_json(text)
+    except ValueError:
+        return
+    assert read_json(canonical.encode(found)) == found
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.text(alphabet="[]{}\"',:&*!<>|-? ab\n01.~#%@`=x_", max_size=60) | st.text(max_size=20))
+def test_any_text_is_read_as_yaml_or_refused(text: str) -> None:
+    try:
+        read_yaml(text)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_json_and_yaml_within_their_limits_are_read() -> None:
+    assert read_json("[" * 64 + "1" + "]" * 64) and read_json(str(2**64 - 1)) == 2**64 - 1 and read_json(str(-(2**63))) == -(2**63)
+    for text in ("[" * 65 + "1" + "]" * 65, str(2**64), str(-(2**63) - 1), "[1,]", '"\\ud800"'):
+        with pytest.raises(ValueError):
+            read_json(text)
+    assert read_json('"\\ud83d\\ude00 \\u001b"') == "\U0001f600 \x1b"
+    assert read_yaml("") is None and read_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
+    assert read_yaml("[" * 64 + "1" + "]" * 64)
+    with pytest.raises(ValueError, match="levels"):
+        read_yaml("".join(f"- &a{n} [{f'*a{n - 1}' if n else 'x'}]\n" for n in range(100)))
