@@ -48,13 +48,13 @@ def read_json(text: str | bytes) -> Any:
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says, without any tags but those of plain data.
+    r"""What a YAML text says, without any tags but those of plain data.
 
     Raises:
         ValueError: it says nothing, or more than may be: 1 MiB, 100,000 values with what its aliases repeat, 64 levels.
 
     Example:
-        >>> read_yaml("a: &x [1, 2]\\nb: *x")
+        >>> read_yaml("a: &x [1, 2]\nb: *x")
         {'a': [1, 2], 'b': [1, 2]}
     """
     if len(text) > MAX_YAML:

@@ -32,12 +32,12 @@ from agentkd.artifacts.verification import verify
 from agentkd.config import check_experiment, dump_experiment
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import AgentKDError, ArtifactError
+from agentkd.recipe import Distillation
 from agentkd.replay.perform import ReplayOptions, what_runs
 from agentkd.report.export import export
 from agentkd.report.packing import write_bundle
 from agentkd.report.write import write_report
 from agentkd.task import DataSource, Distill, EpochResult, ExchangeSummary, Status, TaskResult, TeacherReference, Train
-from agentkd.recipe import Distillation
 
 NETWORK = Architecture(family="unet", num_classes=5)
 PAGE = 4096
@@ -154,7 +154,9 @@ def chain_anew(folder: RunFolder) -> None:
     with contextlib.closing(sqlite3.connect(folder.journal, isolation_level=None)) as connection:
         provenance = dict(connection.execute("SELECT number, provenance FROM sittings"))
         previous = ""
-        rows = connection.execute("SELECT number, inputs, outputs, circumstances, sitting FROM records ORDER BY number").fetchall()
+        rows = connection.execute(
+            "SELECT number, inputs, outputs, circumstances, sitting FROM records ORDER BY number"
+        ).fetchall()
         for number, inputs, outputs, circumstances, sitting in rows:
             previous = canonical.digest([previous, inputs, outputs, circumstances, provenance.get(sitting)])
             key = canonical.digest_bytes(inputs.encode(errors="replace"))

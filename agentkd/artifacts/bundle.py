@@ -1,8 +1,8 @@
 """A run in one file: a zip of the run folder with a manifest, every byte of which is determined by what it holds.
 
 Entries are sorted, stored as they are and carry no times, so a bundle has exactly one form. Verifying one writes it again in
-memory and compares, besides looking at every digest: there is no byte that can be changed unseen. Names are checked before anything
-else, one after the other: only those that a run folder has go into a bundle, and come out of one.
+memory and compares, besides looking at every digest: there is no byte that can be changed unseen. Names are checked before
+anything else: only those that a run folder has go into a bundle, and come out of one.
 """
 
 import contextlib

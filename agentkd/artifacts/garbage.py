@@ -105,11 +105,7 @@ def remove(files: Iterable[Path]) -> int:
 def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Digest]]:
     """The pieces of each recorded lesson."""
     listed = {record.result.exchange.record for record in records if record.result.exchange} - {NO_DIGEST}
-    return {
-        digest: recordings.pieces(recordings.read(folder.store, digest))
-        for digest in listed
-        if digest in folder.store
-    }
+    return {digest: recordings.pieces(recordings.read(folder.store, digest)) for digest in listed if digest in folder.store}
 
 
 def _unfinished(folder: RunFolder) -> set[Digest]:

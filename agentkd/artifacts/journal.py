@@ -4,8 +4,8 @@ One writer (the coordinator). A record's key is the digest of the task's inputs,
 the same key with other weights is an alarm, never an overwrite. Each record has a digest that covers the one before, so nothing
 can be changed, taken out or put in between without a trace.
 
-Whoever reads one may have it from somebody else: the file passes a gate before anything in it is read, and what it says is checked
-where it is taken out.
+Whoever reads one may have it from somebody else: the file passes a gate before anything in it is read, and what it says is
+checked where it is taken out.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, TypeVar, cast
@@ -213,13 +214,18 @@ class Journal:
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", rows)
 
     def asks(self) -> Asks:
-        """What every trial saw, where that was written down."""
+        """What every trial saw, where that was written down.
+
+        Raises:
+            ArtifactError: it cannot have seen that, or there are more than 100,000.
+        """
         found: Asks = {}
-        for study, trial, text in self._ordered("SELECT study, trial, seen FROM asks ORDER BY study, trial", 2, str, int, str):
+        listed = self._ordered("SELECT study, trial, seen FROM asks ORDER BY study, trial", 2, str, int, str)
+        for count, (study, trial, text) in enumerate(listed, start=1):
             seen = self._parsed(text, tuple[Number, ...], f"what trial {trial} saw")
-            if len(found.setdefault(study, {})) == MAX_ASKS or any(number >= trial for number in seen):
-                raise self._gate.refused(f"says of trial {trial} what cannot be")
-            found[study][trial] = seen
+            if count > MAX_ASKS or any(number >= trial for number in seen):
+                raise self._gate.refused(f"says of trial {trial} what cannot be, or of too many")
+            found.setdefault(study, {})[trial] = seen
         return found
 
     def find(self, key: TaskKey) -> TaskResult | None:
@@ -335,7 +341,7 @@ class Journal:
 
     def _parsed(self, text: str, kind: Any, what: str) -> Any:
         try:
-            return TypeAdapter(kind).validate_python(read_json(text))
+            return _reader(kind).validate_python(read_json(text))
         except ValueError as error:
             raise self._gate.refused(f"does not say {what} in a way that can be read ({first_line(error)})") from error
 
@@ -345,6 +351,11 @@ class Journal:
             self.set_meta("schema_version", SCHEMA_VERSION)
         elif version != SCHEMA_VERSION:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
+
+
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def first_line(error: Exception) -> str:

@@ -24,7 +24,14 @@ from agentkd.task import Distill, Task, TaskResult
 GIB = 1024**3
 MAX_BYTES = 64 * 2**20
 """The most that the list of a lesson's pieces may take: half a million pieces."""
-COLUMNS = {"weights": "uint8", "request": "uint8", "piece": "uint8", "step": "int64", "size_bytes": "int64", "teacher_s": "float64"}
+COLUMNS = {
+    "weights": "uint8",
+    "request": "uint8",
+    "piece": "uint8",
+    "step": "int64",
+    "size_bytes": "int64",
+    "teacher_s": "float64",
+}
 
 
 @dataclass(frozen=True)

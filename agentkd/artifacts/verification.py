@@ -149,6 +149,7 @@ def _check_journal(journal: Journal, name: str, problems: list[Finding]) -> Iter
             if len(problems) > MAX_PROBLEMS:
                 problems.append(Finding(name, "has more problems than these, and was not read to its end"))
                 return
+        journal.asks()
     except ArtifactError as error:
         problems.append(Finding(name, str(error)))
 

@@ -234,7 +234,9 @@ def _glob(place: Path, pattern: str) -> list[Path]:
             raise ValueError("it must name files of the dataset's own folder")
         return sorted(path for path in place.glob(pattern) if path.is_file())
     except (ValueError, NotImplementedError, OSError) as error:
-        raise DatasetError(place / DESCRIPTION, f"layout {pattern[:200]!r} finds nothing ({error})", "one like images/{split}/{stem}.png") from None
+        raise DatasetError(
+            place / DESCRIPTION, f"layout {pattern[:200]!r} finds nothing ({error})", "one like images/{split}/{stem}.png"
+        ) from None
 
 
 def _open_image(path: Path) -> Image.Image:
@@ -250,7 +252,17 @@ def _open_image(path: Path) -> Image.Image:
         image.load()
     except Image.DecompressionBombError:
         raise DatasetError(path, "has too many pixels", f"at most {MAX_PIXELS:,}; make it smaller") from None
-    except (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, EOFError, struct.error, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise DatasetError(path, f"cannot be read as an image ({error})") from None
     return image
 

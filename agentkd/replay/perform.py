@@ -237,7 +237,9 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
         )
     elif noted != meant:
         what = (
-            f"another replay ({noted.get('teaching')}, of a run that begins with {noted.get('of', '')[:12]})" if noted else "a run of its own"
+            f"another replay ({noted.get('teaching')}, of a run that begins with {noted.get('of', '')[:12]})"
+            if noted
+            else "a run of its own"
         )
         raise ConfigError(f"{out.place} holds {what}; choose another folder with --out")
 

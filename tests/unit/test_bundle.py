@@ -453,7 +453,9 @@ def test_a_manifest_says_what_is_there_each_file_once_and_its_digest(tmp_path: P
     assert problems(listed) == ["report/a: is in the manifest and not in the bundle"]
     assert "report/a: is damaged: the manifest says" in problems(("report/a", b"2"), listed)[0]
     assert "report/a: is damaged" in problems(listed, ("report/a", b"2"))[0]
-    assert "bundle itself" in problems(("report/a", b"1"), listed)[0], "the files are as listed, and nothing else is as in a bundle"
+    assert "bundle itself" in problems(("report/a", b"1"), listed)[0], (
+        "the files are as listed, and nothing else is as in a bundle"
+    )
     monkeypatch.setattr(bundle, "MAX_FILES", 2)
     assert "bundle itself" in problems(("report/a", b"1"), listed)[0]
     monkeypatch.setattr(bundle, "MAX_FILES", 1)

@@ -140,7 +140,9 @@ def in_utf16(folder: RunFolder) -> None:
 
 def many_tables(folder: RunFolder) -> None:
     root, count = root_of(folder, "asks"), 100_000
-    values = f"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {count}) SELECT 'table', 't' || x, 't' || x"
+    values = (
+        f"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {count}) SELECT 'table', 't' || x, 't' || x"
+    )
     execute(folder, f"INSERT INTO sqlite_master {values}, {root}, 'CREATE TABLE t' || x || ' (y)' FROM c")
 
 
@@ -210,7 +212,10 @@ JOURNALS: dict[str, tuple[Attack, str]] = {
         NOT_A_JOURNAL,
     ),
     "a condition": (
-        statement("UPDATE sqlite_master SET sql = replace(sql, 'value TEXT', 'value TEXT CHECK (length(hex(zeroblob(9))) > 1)') WHERE name = 'meta'"),
+        statement(
+            "UPDATE sqlite_master SET sql = replace(sql, 'value TEXT', 'value TEXT CHECK (hex(zeroblob(9)) > 1)') "
+            "WHERE name = 'meta'"
+        ),
         NOT_A_JOURNAL,
     ),
     "a virtual table": (statement("DROP TABLE asks", "CREATE VIRTUAL TABLE asks USING fts5 (study, trial, seen)"), NOT_A_JOURNAL),
@@ -225,7 +230,10 @@ JOURNALS: dict[str, tuple[Attack, str]] = {
     "branches of asks that are one": (shared_pages("asks"), "2nd reference"),
     "pages shared by texts": (shared_text, "more than it has bytes|2nd reference|malformed"),
     "a schema that is none": (statement("UPDATE sqlite_master SET sql = 'CREATE nothing' WHERE name = 'asks'"), "malformed"),
-    "half of it": (lambda folder: os.truncate(folder.journal, folder.journal.stat().st_size // 2 // PAGE * PAGE), "damaged|malformed"),
+    "half of it": (
+        lambda folder: os.truncate(folder.journal, folder.journal.stat().st_size // 2 // PAGE * PAGE),
+        "damaged|malformed",
+    ),
     "a blob for a text": (retyped("inputs", "zeroblob(10)"), "another kind of value"),
     "a number for a text": (retyped("outputs", "7"), "another kind of value|non-TEXT"),
     "nothing for a text": (retyped("circumstances", "NULL"), "another kind of value|NULL value"),
@@ -412,8 +420,11 @@ def test_trials_that_were_asked_for_and_cannot_be_are_refused(honest: RunFolder,
         execute(folder, f"INSERT INTO asks VALUES ('unet', {trial}, ?)", given=(seen,))
         everybody_ends(folder, refused_by=("report", "bundle"))
     folder = copied(honest, tmp_path / "many")
-    execute(folder, "WITH RECURSIVE c(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) "
-        "INSERT INTO asks SELECT 'unet', x, '[]' FROM c")
+    execute(
+        folder,
+        "WITH RECURSIVE c(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) "
+        "INSERT INTO asks SELECT 'unet', x, '[]' FROM c",
+    )
     everybody_ends(folder, refused_by=("report", "bundle"))
 
 
@@ -429,8 +440,10 @@ ARTIFACTS = {
         {n: np.zeros((int(n == "piece"), 32) if k == "uint8" else (0,), dtype=k) for n, k in recordings.COLUMNS.items()}
     ),
     "numbers that are none": save(
-        {n: np.zeros((1, 32), dtype=k) if k == "uint8" else np.full(1, math.nan if k == "float64" else -1, dtype=k)
-         for n, k in recordings.COLUMNS.items()}
+        {
+            n: np.zeros((1, 32), dtype=k) if k == "uint8" else np.full(1, math.nan if k == "float64" else -1, dtype=k)
+            for n, k in recordings.COLUMNS.items()
+        }
     ),
 }
 
@@ -462,7 +475,25 @@ def test_what_is_larger_than_it_can_be_is_not_read(honest: RunFolder, tmp_path: 
 
 def _values() -> st.SearchStrategy[Any]:
     odd = st.sampled_from(
-        [None, True, -1, 2**63, 2**64, 10**400, 1e308, -1e308, 5e-324, "", "x" * 300, "\x1b[2J", "../..", "$\\frac", "ab" * 32, [], {}]
+        [
+            None,
+            True,
+            -1,
+            2**63,
+            2**64,
+            10**400,
+            1e308,
+            -1e308,
+            5e-324,
+            "",
+            "x" * 300,
+            "\x1b[2J",
+            "../..",
+            "$\\frac",
+            "ab" * 32,
+            [],
+            {},
+        ]
     )
     return odd | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.none() | st.integers(), max_size=3)
 
@@ -509,11 +540,16 @@ def test_whatever_is_noted_everybody_ends(honest: RunFolder, new: Callable[[], P
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_stands_in_a_journals_file_everybody_ends(honest: RunFolder, new: Callable[[], Path], data: st.DataObject) -> None:
+def test_whatever_stands_in_a_journals_file_everybody_ends(
+    honest: RunFolder, new: Callable[[], Path], data: st.DataObject
+) -> None:
     folder = copied(honest, new() / "run")
     octets = bytearray(folder.journal.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
-        page, where = data.draw(st.integers(0, len(octets) // PAGE - 1)), data.draw(st.integers(0, PAGE - 1) | st.integers(0, 120))
+        page, where = (
+            data.draw(st.integers(0, len(octets) // PAGE - 1)),
+            data.draw(st.integers(0, PAGE - 1) | st.integers(0, 120)),
+        )
         octets[page * PAGE + where] = data.draw(st.integers(0, 255))
     if data.draw(st.integers(0, 4)) == 0:
         page, other = data.draw(st.integers(0, len(octets) // PAGE - 1)), data.draw(st.integers(0, len(octets) // PAGE - 1))
@@ -543,7 +579,9 @@ def test_any_text_is_read_as_yaml_or_refused(text: str) -> None:
 
 
 def test_json_and_yaml_within_their_limits_are_read() -> None:
-    assert read_json("[" * 64 + "1" + "]" * 64) and read_json(str(2**64 - 1)) == 2**64 - 1 and read_json(str(-(2**63))) == -(2**63)
+    assert (
+        read_json("[" * 64 + "1" + "]" * 64) and read_json(str(2**64 - 1)) == 2**64 - 1 and read_json(str(-(2**63))) == -(2**63)
+    )
     for text in ("[" * 65 + "1" + "]" * 65, str(2**64), str(-(2**63) - 1), "[1,]", '"\\ud800"'):
         with pytest.raises(ValueError):
             read_json(text)

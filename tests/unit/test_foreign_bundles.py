@@ -251,7 +251,7 @@ def test_a_journal_in_a_bundle_that_is_none_or_not_whole_is_refused(packed: Path
         assert said.startswith("journal.sqlite: ") and "/tmp" not in said.replace(str(tmp_path), ""), name
     del files["journal.sqlite"]
     write_zip(files, tmp_path / "evil.zip")
-    assert "journal.sqlite: is not in the bundle" == refused(tmp_path / "evil.zip")
+    assert refused(tmp_path / "evil.zip") == "journal.sqlite: is not in the bundle"
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -260,7 +260,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 YAML = {
     "aliases": (BOMB, "stands for more than"),
     "merged": (
-        "a: &a {x: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [*{p}, *{p}]}}\n" for n, p in ((n, f"b{n - 1}" if n else "a") for n in range(30))),
+        "a: &a {x: 1}\n"
+        + "".join(f"b{n}: &b{n} {{<<: [*{p}, *{p}]}}\n" for n, p in ((n, f"b{n - 1}" if n else "a") for n in range(30))),
         "stands for more than",
     ),
     "nested": ("[" * 100_000, "nested deeper"),
@@ -323,7 +324,10 @@ FOLDERS: dict[str, tuple[Callable[[RunFolder], None], str]] = {
     "a link that never ends": (lambda folder: _link(_first(folder), Path("/dev/zero")), "is a link"),
     "a linked folder": (lambda folder: (folder.store.place / "zz").symlink_to(folder.place), "is not named"),
     "a pipe": (lambda folder: _pipe(_first(folder)), "is no file"),
-    "a folder for a file": (lambda folder: (folder.store.place / "00" / f"{'00' * 32}.safetensors").mkdir(parents=True), "is no file"),
+    "a folder for a file": (
+        lambda folder: (folder.store.place / "00" / f"{'00' * 32}.safetensors").mkdir(parents=True),
+        "is no file",
+    ),
     "folders in folders": (lambda folder: (folder.store.place / "00" / "a" / "b" / "c").mkdir(parents=True), "is not named"),
     "a pipe for an experiment": (lambda folder: _pipe(folder.experiment), ""),
     "a link for an experiment": (lambda folder: _link(folder.experiment, Path("/dev/zero")), ""),

@@ -105,7 +105,22 @@ def test_what_is_no_file_of_tensors_is_refused_with_the_reason(data: bytes, text
 
 @pytest.mark.parametrize(
     "told",
-    ["[", "[1]", "3", "null", '"x"', "[" * 5_000, '{"a": NaN}', '{"a": 1e999}', '{"a": 1, "a": 2}', "9" * 5_000, '"\\ud800"', 3, None, {}],
+    [
+        "[",
+        "[1]",
+        "3",
+        "null",
+        '"x"',
+        "[" * 5_000,
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        "9" * 5_000,
+        '"\\ud800"',
+        3,
+        None,
+        {},
+    ],
     ids=lambda told: str(told)[:20],
 )
 def test_metadata_that_are_none_are_refused(told: Any) -> None:
@@ -117,8 +132,12 @@ def test_metadata_that_are_none_are_refused(told: Any) -> None:
 
 
 def _anything() -> st.SearchStrategy[Any]:
-    plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["F32", "I64", 2**48, -1])
-    return st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+    plain = (
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["F32", "I64", 2**48, -1])
+    )
+    return st.recursive(
+        plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    )
 
 
 @settings(max_examples=400, deadline=None)
@@ -126,8 +145,12 @@ def _anything() -> st.SearchStrategy[Any]:
 def test_whatever_a_header_says_it_is_read_or_refused(data: st.DataObject) -> None:
     described = {name: data.draw(_anything()) for name in ("dtype", "shape", "data_offsets") if data.draw(st.integers(0, 9))}
     header: Any = {"a": entry(), "b": entry(offsets=(4, 8))}
-    header[data.draw(st.sampled_from(["a", "b", "__metadata__", "c d"]))] = header["a"] | described if described else data.draw(_anything())
-    file = raw(header if data.draw(st.integers(0, 9)) else data.draw(_anything()), data.draw(st.sampled_from([ONE + ONE, ONE, b""])))
+    header[data.draw(st.sampled_from(["a", "b", "__metadata__", "c d"]))] = (
+        header["a"] | described if described else data.draw(_anything())
+    )
+    file = raw(
+        header if data.draw(st.integers(0, 9)) else data.draw(_anything()), data.draw(st.sampled_from([ONE + ONE, ONE, b""]))
+    )
     for read in (tensors.decode, tensors.read_metadata):
         try:
             read(file)
