@@ -15,6 +15,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
+from agentkd.plain import MAX_YAML, read_yaml
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
@@ -78,7 +79,7 @@ class Experiment(FrozenData):
     name: str = Field(min_length=1, max_length=100)
     seed: int = Field(default=1, ge=0, lt=2**31)
     data: DataConfig
-    families: dict[str, FamilyConfig] = Field(min_length=1)
+    families: dict[str, FamilyConfig] = Field(min_length=1, max_length=100)
     recipe: dict[str, Any] = Field(default_factory=dict)
     baseline: BaselineConfig = BaselineConfig()
     search: SearchConfig = SearchConfig()
@@ -121,13 +122,12 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            data = read_yaml(file.read(MAX_YAML + 1))
     except OSError as error:
         raise ConfigError(f"cannot read experiment file {path}: {error.strerror}") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML, or says too much: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}; expected a mapping with name, data, families")
     for override in overrides:
@@ -206,8 +206,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {key!r} is not a mapping")
         target = inner
     try:
-        target[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        target[keys[-1]] = read_yaml(text)
+    except ValueError as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from None
 
 

@@ -1,29 +1,43 @@
 """A run in one file: a zip of the run folder with a manifest, every byte of which is determined by what it holds.
 
 Entries are sorted, stored as they are and carry no times, so a bundle has exactly one form. Verifying one writes it again in
-memory and compares, besides looking at every digest: there is no byte that can be changed unseen.
+memory and compares, besides looking at every digest: there is no byte that can be changed unseen. Names are checked before
+anything else: only those that a run folder has go into a bundle, and come out of one.
 """
 
 import contextlib
 import io
+import itertools
+import re
 import shutil
+import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol, cast
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.artifacts.verification import Finding, Verification, verify
+from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
 MODE = 0o100644 << 16
-MAX_FILES = 1_000_000
+FLAGS = 8  # what a size is stands after the bytes
+MAX_FILES = 250_000
+MAX_LINE = 256
+IN_A_BUNDLE = re.compile(
+    r"journal\.sqlite|experiment\.yaml|environment\.txt|croissant\.json|ro-crate-metadata\.json|manifest-sha256\.txt"
+    r"|artifacts/([0-9a-f]{2})/\1[0-9a-f]{62}\.safetensors|cards/[0-9a-f]{12}\.md|report/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+)
+AS_ONE_FILE = b"\1\1"
+# The records of a zip's directory: an entry, and its end, also that of a large one with what says where that is.
+ENTRY, END = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
+LARGE_END, LOCATOR = struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,12 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
     """Writes files, by their names in the bundle, and the manifest. The bundle appears whole or not at all.
 
     Raises:
+        ArtifactError: a name is not of a file in a bundle, or there are too many.
         StorageError: it cannot be written.
     """
+    problems = _check_names([*files, MANIFEST])
+    if problems:
+        raise ArtifactError(f"{out} is not written, as nobody could read it: {problems[0]}")
     part = out.with_suffix(".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +91,7 @@ def unpack(bundle: Path, place: Path) -> Verification:
         part = place.with_name(f"{place.name}.part")
         try:
             shutil.rmtree(part, ignore_errors=True)
-            with zipfile.ZipFile(bundle) as archive:
-                archive.extractall(part)
-            found = verify(RunFolder(part))
+            found = _open_and_verify(bundle, part)
             if not found.problems:
                 part.replace(place)
                 return found
@@ -88,41 +104,115 @@ def unpack(bundle: Path, place: Path) -> Verification:
 
 
 def verify_bundle(bundle: Path) -> Verification:
-    """Looks through a bundle: the zip itself, the manifest, and then the run that it holds."""
+    """Looks through a bundle: the zip itself, the manifest, and then the run that it holds.
+
+    Raises:
+        StorageError: there is no room to unpack it for as long as it is looked at.
+    """
     problems = _check_zip(bundle)
     if problems:
-        return Verification(0, 0, bundle.stat().st_size, tuple(problems))
-    with tempfile.TemporaryDirectory(prefix="agentkd-verify-") as place:
-        with zipfile.ZipFile(bundle) as archive:
-            archive.extractall(place)
-        return verify(RunFolder(Path(place)))
+        return Verification(0, 0, bundle.stat().st_size if bundle.is_file() else 0, tuple(problems))
+    try:
+        with tempfile.TemporaryDirectory(prefix="agentkd-verify-") as place:
+            return _open_and_verify(bundle, Path(place))
+    except OSError as error:
+        raise StorageError(tempfile.gettempdir(), error.strerror or str(error)) from error
+
+
+def _open_and_verify(bundle: Path, place: Path) -> Verification:
+    """Unpacks a bundle whose form was checked, and looks through the run in it."""
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(place)
+    folder = RunFolder(place)
+    if not folder.journal.is_file():
+        return Verification(0, 0, bundle.stat().st_size, (Finding(folder.journal.name, "is not in the bundle"),))
+    try:
+        with folder.journal.open("rb") as journal:
+            is_whole = journal.read(20)[18:] == AS_ONE_FILE
+        if not is_whole:
+            raise ArtifactError(f"{folder.journal} is no file of SQLite by itself, without a log beside it")
+        return verify(folder)
+    except ArtifactError as error:
+        problem = Finding(folder.journal.name, str(error).replace(f"{place}/", ""))
+        return Verification(0, 0, bundle.stat().st_size, (problem,))
 
 
 def _check_zip(bundle: Path) -> list[Finding]:
     try:
-        with zipfile.ZipFile(bundle) as archive:
-            problems = _check_entries(archive)
+        with bundle.open("rb") as stream:
+            names = list(itertools.islice(_read_names(stream), MAX_FILES + 1))
+            problems = _check_names(names)
             if not problems:
-                with bundle.open("rb") as stream:
-                    problems = _check_form(archive, stream)
+                with zipfile.ZipFile(bundle) as archive:
+                    problems = _check_entries(archive, names, stream.seek(0, io.SEEK_END))
+                    if not problems:
+                        stream.seek(0)
+                        problems = _check_form(archive, stream)
             return problems
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OverflowError) as error:
-        return [Finding(bundle.name, f"is no sound zip file ({error})")]
     except OSError as error:
         return [Finding(bundle.name, error.strerror or str(error))]
+    except (zipfile.BadZipFile, struct.error, RuntimeError, LookupError, EOFError, ValueError, OverflowError) as error:
+        return [Finding(bundle.name, f"is no sound zip file ({error})")]
 
 
-def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
-    """Names that may be, as many as the manifest says, with the digests that it says."""
-    infos = archive.infolist()
-    names = [info.filename for info in infos]
-    if len(infos) > MAX_FILES or len(set(names)) < len(names) or MANIFEST not in names:
+def _read_names(stream: BinaryIO) -> Iterator[str]:
+    """The names in the directory at the end of a zip, one after the other: there may be more than can be held.
+
+    Raises:
+        BadZipFile: there is no directory where one must be.
+    """
+    end = stream.seek(0, io.SEEK_END)
+    head = _unpacked(stream, max(0, end - END.size), END)
+    count, size, at = head[4], head[5], end - END.size - head[5]
+    if head[0] != b"PK\5\6" or head[7]:
+        raise zipfile.BadZipFile("it does not end as a zip does")
+    large = end - END.size - LOCATOR.size - LARGE_END.size
+    if large >= 0 and _unpacked(stream, large + LARGE_END.size, LOCATOR)[0] == b"PK\6\7":
+        count, size = _unpacked(stream, large, LARGE_END)[7:9]
+        at = large - size
+    for _ in range(count):
+        entry = _unpacked(stream, at, ENTRY)
+        if entry[0] != b"PK\1\2":
+            raise zipfile.BadZipFile("its directory is not where it must be")
+        yield stream.read(entry[10]).decode(errors="replace")
+        at += ENTRY.size + sum(entry[10:13])
+
+
+def _unpacked(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[Any, ...]:
+    if not 0 <= at <= stream.seek(0, io.SEEK_END) - form.size:
+        raise zipfile.BadZipFile("its directory leads out of it")
+    stream.seek(at)
+    return form.unpack(stream.read(form.size))
+
+
+def may_be_in(name: str) -> bool:
+    """Whether a file of this name can be in a bundle."""
+    return IN_A_BUNDLE.fullmatch(name) is not None
+
+
+def _check_names(names: list[str]) -> list[Finding]:
+    """Whether all are names of a run's files, none twice or spelled like another."""
+    strange = next((name for name in names if not may_be_in(name)), None)
+    if strange is not None:
+        return [Finding(repr(strange[:100]), "is not a name of a file in a bundle")]
+    if len(names) > MAX_FILES or len(set(names)) < len(names) or MANIFEST not in names:
         return [Finding(MANIFEST, "is missing, or there are too many files, or one of them twice")]
-    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    unsafe = [name for name in names if name in folders or not _is_safe(name)]
-    packed = [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]
-    if unsafe or packed:
-        return [Finding(repr((unsafe + packed)[0][:100]), "is not a name, or not packed, as in a bundle")]
+    spelled: dict[str, str] = {}
+    alike = next((name for name in names if spelled.setdefault(name.lower(), name) != name), None)
+    return [Finding(alike, "has the name of another file but for its capitals")] if alike else []
+
+
+def _check_entries(archive: zipfile.ZipFile, names: list[str], size_bytes: int) -> list[Finding]:
+    """Packed as in a bundle, as many as the manifest says, with the digests that it says."""
+    infos = archive.infolist()
+    if [info.filename for info in infos] != names or sum(info.file_size for info in infos) > size_bytes:
+        return [Finding(MANIFEST, "cannot be looked at: the zip says more of its files than there is")]
+    packed = (i for i in infos if i.compress_type or i.flag_bits & ~FLAGS or i.compress_size != i.file_size)
+    strange = next((info.filename for info in packed), None)
+    if strange is not None:
+        return [Finding(repr(strange), "is not packed, as in a bundle")]
+    if archive.getinfo(MANIFEST).file_size > MAX_LINE * (len(names) + 1):
+        return [Finding(MANIFEST, "is too long for the files in the bundle")]
     lines = [line.partition("  ") for line in archive.read(MANIFEST).decode().splitlines()]
     listed = {name: Digest(digest) for digest, _, name in lines}
     problems = [Finding(name, "is in the manifest and not in the bundle") for name in sorted(listed.keys() - set(names))]
@@ -135,7 +225,7 @@ def _check_entries(archive: zipfile.ZipFile) -> list[Finding]:
             problems.append(Finding(name, "is not in the manifest"))
         elif listed[name] != actual:
             problems.append(Finding(name, f"is damaged: the manifest says {listed[name][:12]}..., it is {actual[:12]}..."))
-    return problems
+    return problems[:MAX_PROBLEMS]
 
 
 def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
@@ -148,11 +238,6 @@ def _check_form(archive: zipfile.ZipFile, stream: BinaryIO) -> list[Finding]:
         at = comparing.differs_at if comparing.differs_at is not None else comparing.position
         return [Finding(f"byte {at}", "of the bundle itself (not of a file in it) is not what it must be")]
     return []
-
-
-def _is_safe(name: str) -> bool:
-    path = PurePosixPath(name)
-    return name == str(path) and not path.is_absolute() and ".." not in path.parts and name.isprintable()
 
 
 def _write_entries(files: Mapping[str, Path | bytes], stream: "_Sink") -> None:

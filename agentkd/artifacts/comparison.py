@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import named, source
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.names import Digest, TaskKey
@@ -64,11 +65,16 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     Raises:
         ArtifactError: one of the folders holds no run.
     """
+    with made_of(first.place, "comparison"):
+        return _compared(first, second)
+
+
+def _compared(first: RunFolder, second: RunFolder) -> Comparison:
     experiments, environments, histories = [], [], []
     for folder in (first, second):
         with Journal(folder.must_exist().journal, read_only=True) as journal:
-            experiments.append(journal.get_meta("experiment") or {})
-            last = next(reversed(journal.sittings().values()), {})
+            experiments.append(journal.get_meta("experiment", dict[str, Any]) or {})
+            last = journal.last_sitting()
             environments.append({name: last.get(name) for name in PROVENANCE})
             histories.append({record.task.key: record for record in journal.records()})
     a, b = histories

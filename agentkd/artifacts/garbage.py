@@ -68,7 +68,7 @@ def find_garbage(folder: RunFolder) -> Garbage:
     """Looks through a run folder; nobody may work in it meanwhile."""
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         records = list(journal.records())
-        pretrained = {Digest(given) for given in (journal.get_meta("pretrained") or {}).values()}
+        pretrained = set((journal.get_meta("pretrained", dict[str, Digest]) or {}).values())
     needed = {digest for record in records for digest in (*record.result.artifacts, *(d for _, d in record.task.references()))}
     told = _told(folder, records)
     unfinished = _unfinished(folder)
@@ -105,11 +105,7 @@ def remove(files: Iterable[Path]) -> int:
 def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Digest]]:
     """The pieces of each recorded lesson."""
     listed = {record.result.exchange.record for record in records if record.result.exchange} - {NO_DIGEST}
-    return {
-        digest: {told.piece for told in recordings.decode(folder.store.get(digest))}
-        for digest in listed
-        if digest in folder.store
-    }
+    return {digest: recordings.pieces(recordings.read(folder.store, digest)) for digest in listed if digest in folder.store}
 
 
 def _unfinished(folder: RunFolder) -> set[Digest]:

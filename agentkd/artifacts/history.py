@@ -13,6 +13,8 @@ from agentkd.errors import ArtifactError, ConfigError
 from agentkd.names import Digest
 
 MIN_PREFIX = 4
+MAX_TRACE = 64 * 2**20
+"""The most bytes that the losses of a training can have: eight million steps."""
 
 
 class History:

@@ -3,22 +3,33 @@
 One writer (the coordinator). A record's key is the digest of the task's inputs, so the same work is never recorded twice;
 the same key with other weights is an alarm, never an overwrite. Each record has a digest that covers the one before, so nothing
 can be changed, taken out or put in between without a trace.
+
+Whoever reads one may have it from somebody else: the file passes a gate before anything in it is read, and what it says is
+checked where it is taken out.
 """
 
 import contextlib
 import json
+import operator
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from agentkd import canonical
+from agentkd.artifacts import gate
+from agentkd.artifacts.gate import Gate
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
+from agentkd.plain import read_json
 from agentkd.task import Task, TaskResult, read_task
+from agentkd.task.kinds import MAX_TASK_BYTES
 
 SCHEMA_VERSION = 2
 SCHEMA = """
@@ -41,7 +52,11 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
+MAX_OUTPUTS = 4 * 2**20
+MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
+Value = TypeVar("Value")
+Number = Annotated[int, Field(ge=0, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,16 @@ class Record:
         return told | {"at": self.at or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
+class _Circumstances(canonical.FrozenData):
+    """What neither decides a result nor is one, as it stands in the journal."""
+
+    agent: AgentName
+    attempts: Number
+    label: str
+    teachers: tuple[tuple[Digest, AgentName], ...]
+    at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+
+
 @dataclass(frozen=True)
 class Row:
     """A record as it stands in the journal: texts, and the digest that covers them and the record before."""
@@ -90,16 +115,11 @@ class Row:
         Raises:
             ValueError: they are not those of a record (pydantic's ``ValidationError`` is one).
         """
-        how = json.loads(self.circumstances)
-        return Record(
-            read_task(json.loads(self.inputs)),
-            TaskResult.model_validate_json(self.outputs),
-            AgentName(how["agent"]),
-            how["attempts"],
-            how["label"],
-            tuple((Digest(weights), AgentName(agent)) for weights, agent in how["teachers"]),
-            how["at"],
-        )
+        if len(self.inputs) > MAX_TASK_BYTES or len(self.outputs) > MAX_OUTPUTS:
+            raise ValueError("it is larger than a task, or what comes of one, can be")
+        how = _Circumstances.model_validate(read_json(self.circumstances))
+        result = TaskResult.model_validate(read_json(self.outputs))
+        return Record(read_task(read_json(self.inputs)), result, how.agent, how.attempts, how.label, how.teachers, how.at)
 
     def expected_digest(self, previous: Digest, provenance: str) -> Digest:
         """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
@@ -118,14 +138,28 @@ class Journal:
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._connection = sqlite3.connect(path)
+        except sqlite3.DatabaseError as error:
+            raise gate.translated(path, error) from error
+        except OSError as error:
+            raise StorageError(path, error.strerror or str(error)) from error
+        try:
+            self._pass_gate(read_only)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _pass_gate(self, read_only: bool) -> None:
+        try:
+            self._gate = Gate(self.path, self._connection, SCHEMA)
+            if not read_only:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")
                 self._connection.executescript(SCHEMA)
-            self._check_version(read_only)
+            elif self._gate.is_empty:
+                raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
-            raise self._translate(error) from error
-        except OSError as error:
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise gate.translated(self.path, error) from error
+        self._check_version(read_only)
 
     def __enter__(self) -> "Journal":
         return self
@@ -166,7 +200,7 @@ class Journal:
 
     def _insert(self, record: Record, sitting: int) -> None:
         inputs, outputs, how = (_text(v) for v in (record.task.canonical(), record.result.canonical(), record.circumstances))
-        last = self._connection.execute("SELECT digest FROM records ORDER BY number DESC LIMIT 1").fetchone()
+        last = next(self._select("SELECT digest FROM records ORDER BY number DESC LIMIT 1", str), None)
         digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
         self._connection.execute(
             "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
@@ -180,36 +214,64 @@ class Journal:
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", rows)
 
     def asks(self) -> Asks:
-        """What every trial saw, where that was written down."""
+        """What every trial saw, where that was written down.
+
+        Raises:
+            ArtifactError: it cannot have seen that, or there are more than 100,000.
+        """
         found: Asks = {}
-        for study, trial, seen in self._select("SELECT study, trial, seen FROM asks ORDER BY study, trial"):
-            found.setdefault(study, {})[trial] = tuple(json.loads(seen))
+        listed = self._ordered("SELECT study, trial, seen FROM asks ORDER BY study, trial", 2, str, int, str)
+        for count, (study, trial, text) in enumerate(listed, start=1):
+            seen = self._parsed(text, tuple[Number, ...], f"what trial {trial} saw")
+            if count > MAX_ASKS or any(number >= trial for number in seen):
+                raise self._gate.refused(f"says of trial {trial} what cannot be, or of too many")
+            found.setdefault(study, {})[trial] = seen
         return found
 
     def find(self, key: TaskKey) -> TaskResult | None:
         """The result recorded for a task."""
-        row = self._connection.execute("SELECT outputs FROM records WHERE task = ?", (key,)).fetchone()
-        return TaskResult.model_validate_json(row[0]) if row else None
+        found = next(self._select("SELECT outputs FROM records WHERE task = ?", str, given=(key,)), None)
+        return self._parsed(found[0], TaskResult, f"the result of task {key[:12]}") if found else None
 
     def records(self) -> Iterator[Record]:
-        """All records in the order in which they were committed."""
-        return (row.record for row in self.rows())
+        """All records in the order in which they were committed.
+
+        Raises:
+            ArtifactError: one cannot be read.
+        """
+        for row in self.rows():
+            try:
+                record = row.record
+            except ValueError as error:
+                raise self._gate.refused(f"has a record {row.number} that is none ({first_line(error)})") from error
+            yield record
 
     def rows(self) -> Iterator[Row]:
         """The same as they stand."""
         columns = "number, task, inputs, outputs, circumstances, sitting, digest"
-        return (Row(*row) for row in self._select(f"SELECT {columns} FROM records ORDER BY number"))
+        kinds = (int, str, str, str, str, int, str)
+        return (Row(*row) for row in self._ordered(f"SELECT {columns} FROM records ORDER BY number", 1, *kinds))
 
     def sittings(self) -> dict[int, dict[str, Any]]:
         """Provenance of each sitting, by number."""
-        return {
-            number: json.loads(text) for number, text in self._select("SELECT number, provenance FROM sittings ORDER BY number")
-        }
+        listed = self._ordered("SELECT number, provenance FROM sittings ORDER BY number", 1, int, str)
+        return {number: self._parsed(text, dict[str, Any], f"the provenance of sitting {number}") for number, text in listed}
+
+    def sitting(self, number: int) -> dict[str, Any] | None:
+        """Provenance of one; ``None`` if there is none of that number."""
+        found = next(self._select("SELECT provenance FROM sittings WHERE number = ?", str, given=(number,)), None)
+        return self._parsed(found[0], dict[str, Any], f"the provenance of sitting {number}") if found else None
+
+    def last_sitting(self) -> dict[str, Any]:
+        """Provenance of the last; empty if there is none."""
+        found = next(self._select("SELECT number FROM sittings ORDER BY number DESC LIMIT 1", int), None)
+        return (self.sitting(found[0]) if found else None) or {}
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; nothing if it is sound."""
         try:
-            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check")]
+            self._gate.renew()
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(10)")]
         except sqlite3.DatabaseError as error:
             return [str(error)]
         return [] if found == ["ok"] else found
@@ -217,6 +279,7 @@ class Journal:
     def copy_to(self, path: Path, **meta: Any) -> None:
         """Writes the journal as one file of its own, compact, with values noted besides."""
         try:
+            self._gate.renew()
             self._connection.execute("VACUUM INTO ?", (str(path),))
             copy = sqlite3.connect(path)
             with contextlib.closing(copy), copy:
@@ -224,10 +287,18 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise StorageError(path, str(error)) from error
 
-    def get_meta(self, key: str) -> Any:
-        """A JSON value noted under a key, or ``None``."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+    def get_meta(self, key: str, kind: type[Value] | Any = Any) -> Any:
+        """A JSON value noted under a key, or ``None``.
+
+        Args:
+            key: under which it is noted.
+            kind: what it must be, as pydantic reads it.
+
+        Raises:
+            ArtifactError: it is something else.
+        """
+        found = next(self._select("SELECT value FROM meta WHERE key = ?", str, given=(key,)), None)
+        return self._parsed(found[0], kind, f"its {key}") if found else None
 
     def set_meta(self, key: str, value: Any) -> None:
         """Notes a JSON value under a key."""
@@ -240,14 +311,39 @@ class Journal:
         try:
             with self._connection:
                 yield
+        except sqlite3.OperationalError as error:
+            raise StorageError(self.path, str(error)) from error
         except sqlite3.DatabaseError as error:
-            raise self._translate(error) from error
+            raise gate.translated(self.path, error) from error
 
-    def _select(self, query: str) -> Iterator[Any]:
+    def _select(self, query: str, *kinds: type, given: tuple[Any, ...] = ()) -> Iterator[Any]:
+        """Rows whose columns are of these kinds. A file that says more than it has bytes says some of it many times."""
+        size_bytes, said = self._gate.renew(), 0
         try:
-            yield from self._connection.execute(query)
+            for row in self._connection.execute(query, given):
+                if tuple(map(type, row)) != kinds:
+                    raise self._gate.refused(f"has another kind of value than {', '.join(kind.__name__ for kind in kinds)}")
+                said += 2 + sum(len(value) for value in row if type(value) is str)
+                if said > size_bytes and said > (size_bytes := self._gate.renew()):
+                    raise self._gate.refused("says more than it has bytes")
+                yield row
         except sqlite3.DatabaseError as error:
-            raise self._translate(error) from error
+            raise gate.translated(self.path, error) from error
+
+    def _ordered(self, query: str, by: int, *kinds: type) -> Iterator[Any]:
+        """The same, each after the one before by its first columns, so none twice."""
+        previous: Any = None
+        for row in self._select(query, *kinds):
+            if previous is not None and not operator.lt(previous, row[:by]):
+                raise self._gate.refused(f"has {row[0]!r} after {previous[0]!r}, which cannot be")
+            previous = row[:by]
+            yield row
+
+    def _parsed(self, text: str, kind: Any, what: str) -> Any:
+        try:
+            return _reader(kind).validate_python(read_json(text))
+        except ValueError as error:
+            raise self._gate.refused(f"does not say {what} in a way that can be read ({first_line(error)})") from error
 
     def _check_version(self, read_only: bool) -> None:
         version = self.get_meta("schema_version")
@@ -256,10 +352,18 @@ class Journal:
         elif version != SCHEMA_VERSION:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
 
-    def _translate(self, error: sqlite3.DatabaseError) -> ArtifactError | StorageError:
-        if isinstance(error, sqlite3.OperationalError):
-            return StorageError(self.path, str(error))
-        return ArtifactError(f"{self.path} is damaged ({error}); restore it from a copy or begin in another folder")
+
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
+    return " ".join(str(error).split())[:300]
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Where a network comes from: back to its architecture, data, start, teachers, and what they told, to the beginning. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentkd.artifacts.history import History
@@ -9,6 +9,9 @@ from agentkd.artifacts.journal import Record
 from agentkd.artifacts.own_code import Listing
 from agentkd.names import Digest, TaskKey
 from agentkd.task import Taught, Training
+
+MAX_GENERATIONS = 100
+"""How many are shown of a lineage; programs can walk through all."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class Ancestor:
 
     def walk(self) -> Iterator["Ancestor"]:
         """This and all before it, each as often as it stands in the tree."""
-        yield self
-        for ancestor in self.ancestors:
-            yield from ancestor.walk()
+        waiting = [self]
+        while waiting:
+            step = waiting.pop()
+            yield step
+            waiting += reversed(step.ancestors)
 
 
 def trace_back(beginning: str, history: History, code: Mapping[Digest, Listing] | None = None) -> Ancestor:
@@ -50,27 +55,43 @@ def trace_back(beginning: str, history: History, code: Mapping[Digest, Listing] 
     """
     record = history.find(beginning)
     made = next((one for one in record.result.artifacts if one.startswith(beginning)), record.result.weights)
-    return _ancestor("", made or record.task.key, record, _Known(history, code or {}, set()))
+    return _tree(made or record.task.key, record, history, code or {})
 
 
 @dataclass
-class _Known:
-    history: History
-    code: Mapping[Digest, Listing]
-    names: set[Digest | TaskKey]
+class _Growing:
+    """A step whose ancestors are being looked for."""
+
+    relation: str
+    name: Digest | TaskKey
+    record: Record
+    left: Iterator[tuple[str, Digest]]
+    ancestors: list[Ancestor] = field(default_factory=list)
 
 
-def _ancestor(relation: str, name: Digest | TaskKey, record: Record | None, known: _Known) -> Ancestor:
-    if record is None or name in known.names:
-        return Ancestor(relation, name, record, is_repeated=record is not None, code=known.code.get(Digest(name)))
-    known.names.add(name)
-    history = known.history
-    before = [_ancestor(what, needed, history.maker(needed), known) for what, needed in dict.fromkeys(record.task.references())]
-    for partner in record.task.partner_tasks():
-        other = history.by_task.get(partner.key)
-        if other is not None and other.result.weights not in known.names:
-            before.append(Ancestor("learned together with", other.result.weights, other, is_repeated=True))
-    return Ancestor(relation, name, record, tuple(before))
+def _tree(name: Digest | TaskKey, record: Record, history: History, code: Mapping[Digest, Listing]) -> Ancestor:
+    """Depth first, however deep: each name once with its own ancestors, and repeated where it stands again."""
+    known: set[Digest | TaskKey] = {name}
+    growing = [_Growing("", name, record, iter(dict.fromkeys(record.task.references())))]
+    while True:
+        step = growing[-1]
+        for relation, needed in step.left:
+            maker = history.maker(needed)
+            if maker is not None and needed not in known:
+                known.add(needed)
+                growing.append(_Growing(relation, needed, maker, iter(dict.fromkeys(maker.task.references()))))
+                break
+            step.ancestors.append(Ancestor(relation, needed, maker, is_repeated=maker is not None, code=code.get(needed)))
+        else:
+            for partner in step.record.task.partner_tasks():
+                other = history.by_task.get(partner.key)
+                if other is not None and other.result.weights not in known:
+                    step.ancestors.append(Ancestor("learned together with", other.result.weights, other, is_repeated=True))
+            made = Ancestor(step.relation, step.name, step.record, tuple(step.ancestors))
+            growing.pop()
+            if not growing:
+                return made
+            growing[-1].ancestors.append(made)
 
 
 def describe(ancestor: Ancestor) -> list[str]:
@@ -99,8 +120,8 @@ def describe(ancestor: Ancestor) -> list[str]:
     return lines
 
 
-def as_data(ancestor: Ancestor) -> dict[str, Any]:
-    """The tree as plain data."""
+def as_data(ancestor: Ancestor, generations: int = MAX_GENERATIONS) -> dict[str, Any]:
+    """The tree as plain data, so many generations of it; ``is_cut`` where there are more."""
     record = ancestor.record
     return {
         "relation": ancestor.relation,
@@ -112,5 +133,6 @@ def as_data(ancestor: Ancestor) -> dict[str, Any]:
         "miou": record.result.miou if record else None,
         "exchange": record.result.exchange.canonical() if record and record.result.exchange else None,
         "is_repeated": ancestor.is_repeated,
-        "ancestors": [as_data(one) for one in ancestor.ancestors],
+        "is_cut": bool(ancestor.ancestors) and not generations,
+        "ancestors": [as_data(one, generations - 1) for one in ancestor.ancestors] if generations else [],
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentkd.artifacts.store import Store
 from agentkd.code import loading
-from agentkd.code.source import SourceCode
+from agentkd.code.source import MAX_BYTES, SourceCode
 from agentkd.datasets.opening import own_names
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
@@ -43,7 +43,7 @@ def let_run(codes: Iterable[Digest], store: Store) -> None:
     """
     for digest in codes:
         if not loading.is_provided(digest):
-            loading.provide(SourceCode.decode(store.get(digest)))
+            loading.provide(SourceCode.decode(store.get(digest, max_bytes=MAX_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def listed(tasks: Iterable[Task], store: Store) -> tuple[Listing, ...]:
 def _lines(code: Digest, store: Store) -> dict[str, int]:
     if code not in store:
         return {}
-    files = SourceCode.decode(store.get(code)).files
+    files = SourceCode.decode(store.get(code, max_bytes=MAX_BYTES)).files
     return {path: len(text.splitlines()) for path, text in sorted(files.items())}
 
 
 def source(code: Digest, store: Store) -> dict[str, str]:
     """The files of a code; none if it is not there, or cannot be read."""
     try:
-        return SourceCode.decode(store.get(code)).files
+        return SourceCode.decode(store.get(code, max_bytes=MAX_BYTES)).files
     except ArtifactError:
         return {}

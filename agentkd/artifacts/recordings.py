@@ -4,11 +4,11 @@ A recording is an artifact that lists the pieces of a lesson by digest; the piec
 knows which lessons are recorded, what they take, what they saved, and which are dropped first when there are too many.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,9 +18,20 @@ from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
+from agentkd.plain import read_json
 from agentkd.task import Distill, Task, TaskResult
 
 GIB = 1024**3
+MAX_BYTES = 64 * 2**20
+"""The most that the list of a lesson's pieces may take: half a million pieces."""
+COLUMNS = {
+    "weights": "uint8",
+    "request": "uint8",
+    "piece": "uint8",
+    "step": "int64",
+    "size_bytes": "int64",
+    "teacher_s": "float64",
+}
 
 
 @dataclass(frozen=True)
@@ -89,34 +100,74 @@ def encode(told: Iterable[Told]) -> bytes:
     )
 
 
+def read(store: Store, digest: Digest) -> bytes:
+    """The bytes of a recording in a store.
+
+    Raises:
+        ArtifactError: they are not there, damaged, or more than a recording can have.
+    """
+    return store.get(digest, max_bytes=MAX_BYTES)
+
+
+def pieces(data: bytes) -> set[Digest]:
+    """The pieces of a recording.
+
+    Raises:
+        ArtifactError: the bytes are no recording.
+    """
+    return {Digest(bytes(row).hex()) for row in _columns(data)["piece"]}
+
+
 def decode(data: bytes) -> tuple[Told, ...]:
     """The rows of a recording.
 
     Raises:
         ArtifactError: the bytes are no recording.
     """
+    columns = _columns(data)
+    names = ("weights", "request", "piece")
+    digests = [[Digest(bytes(row).hex()) for row in columns[name]] for name in names]
+    numbers = [columns[name].tolist() for name in ("step", "size_bytes", "teacher_s")]
+    return tuple(
+        Told(weights=weights, step=step, request=request, piece=piece, size_bytes=size, teacher_s=seconds)
+        for weights, request, piece, step, size, seconds in zip(*digests, *numbers, strict=True)
+    )
+
+
+def _columns(data: bytes) -> "dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]":
+    """The columns of a recording, each of its kind, all of one length, and with numbers that can be.
+
+    Raises:
+        ArtifactError: the bytes are no recording.
+    """
     try:
         columns = load(data)
-        digests = {name: [Digest(bytes(row).hex()) for row in columns[name]] for name in ("weights", "request", "piece")}
-        numbers = (columns[name].tolist() for name in ("step", "size_bytes", "teacher_s"))
-        return tuple(
-            Told(weights=weights, step=step, request=request, piece=piece, size_bytes=size, teacher_s=seconds)
-            for weights, request, piece, step, size, seconds in zip(
-                digests["weights"], digests["request"], digests["piece"], *numbers, strict=True
-            )
-        )
+        count = len(columns["step"])
+        for name, kind in COLUMNS.items():
+            if columns[name].dtype != kind or columns[name].shape != ((count, 32) if kind == "uint8" else (count,)):
+                raise ValueError(f"{name} is {columns[name].dtype} of shape {columns[name].shape}")
+            if kind != "uint8" and not (np.isfinite(columns[name]).all() and (columns[name] >= 0).all()):
+                raise ValueError(f"{name} has a number that cannot be")
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{digest_bytes(data)[:12]} is no recording of a lesson ({error})") from error
+    return columns
 
 
 def read_list(path: Path) -> list[Told]:
-    """What stands in the list of an unfinished lesson; a last line that was not written whole does not count, and is cut off."""
+    """What stands in the list of an unfinished lesson; a last line that was not written whole does not count, and is cut off.
+
+    Raises:
+        ArtifactError: another line is none.
+    """
     if not path.is_file():
         return []
     whole, _, rest = path.read_bytes().rpartition(b"\n")
     if rest:
         path.write_bytes(whole + b"\n" if whole else b"")
-    unique = {(told.weights, told.step): told for told in (Told(**json.loads(line)) for line in whole.splitlines())}
+    try:
+        unique = {(told.weights, told.step): told for told in (Told(**read_json(line)) for line in whole.splitlines())}
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is no list of what was recorded ({error}); remove it") from error
     return list(unique.values())
 
 
@@ -165,7 +216,7 @@ class Recordings:
         self._kept_s += exchange.kept_s
         if not exchange.record or exchange.record in self._lessons or exchange.record not in self._store:
             return
-        rows = decode(self._store.get(exchange.record))
+        rows = decode(read(self._store, exchange.record))
         pieces = {told.piece: told.size_bytes for told in rows}
         if any(piece not in self._store for piece in pieces):
             self._num_dropped += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agentkd import canonical
-from agentkd.errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
 from agentkd.names import Digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +28,8 @@ class Store:
         return self.place / digest[:2] / f"{digest}{SUFFIX}"
 
     def __contains__(self, digest: Digest) -> bool:
-        return self.path(digest).is_file()
+        path = self.path(digest)
+        return path.is_file() and not path.is_symlink()
 
     def must_have(self, digest: Digest) -> Path:
         """The file under a digest, unread.
@@ -71,19 +72,29 @@ class Store:
             raise StorageError(path, error.strerror or str(error)) from error
         return digest
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest, *, max_bytes: int | None = None) -> bytes:
         """The bytes under a digest, checked.
+
+        Args:
+            digest: of the artifact.
+            max_bytes: the most that what is looked for can have, where that is known; not read if it has more.
 
         Raises:
             ArtifactNotFoundError: there are none.
             ArtifactCorruptError: they are damaged.
+            ArtifactError: they cannot be read, or are too many.
         """
         path = self.must_have(digest)
         try:
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+                size_bytes = os.fstat(file.fileno()).st_size
+                if max_bytes is not None and size_bytes > max_bytes:
+                    raise ArtifactError(f"{path} has {size_bytes:,} bytes, and what it should be has {max_bytes:,} at most")
                 data = file.read()
         except FileNotFoundError:
             raise ArtifactNotFoundError(digest, self.place) from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
         actual = canonical.digest_bytes(data)
         if actual != digest:
             raise ArtifactCorruptError(path, digest, actual)

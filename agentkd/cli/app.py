@@ -21,14 +21,17 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: an item is not of that form.
     """
-    import yaml
+    from agentkd.plain import read_yaml
 
     found: dict[str, Any] = {}
     for item in items or []:
         name, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item!r}: expected name=value")
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = read_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {item!r}: the value is not YAML: {error}") from None
     return found
 
 

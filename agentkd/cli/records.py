@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
 DIFFERS = 1
 MAX_SHOWN = 12
+MAX_INDENTED = 15
 
 
 def replay(
@@ -138,10 +139,13 @@ def lineage(
     def shown(lines: Iterable[str]) -> str:
         return "\n".join(map(visible_line, lines))
 
-    def grow(tree: Tree, ancestor: "Ancestor") -> None:
+    def grow(tree: Tree, ancestor: "Ancestor", generations: int = MAX_INDENTED) -> None:
+        if ancestor.ancestors and not generations:
+            tree.add(f"... more: agentkd lineage {ancestor.name[:12]}", highlight=False)
+            return
         for before in ancestor.ancestors:
             lines = [f"{before.relation} {before.name[:12]}", *describe(before)]
-            grow(tree.add(shown(lines), highlight=False), before)
+            grow(tree.add(shown(lines), highlight=False), before, generations - 1)
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)

@@ -72,7 +72,7 @@ class Collector:
             assert isinstance(answer.body, KnowledgeReply)
             self._carrier.fetch_to_store(public_key, answer.body.piece, answer.buffers, wanted=digest, check=check)
             if result.exchange and digest == result.exchange.record:
-                told = recordings.decode(self._store.get(digest))
+                told = recordings.decode(recordings.read(self._store, digest))
                 digests += sorted({one.piece for one in told if one.piece not in self._store})
         return inspect(result) if inspect else result
 

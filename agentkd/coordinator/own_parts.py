@@ -5,7 +5,7 @@ from typing import Any
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code import loading
-from agentkd.code.source import SourceCode
+from agentkd.code.source import MAX_BYTES, SourceCode
 from agentkd.code.taking import take
 from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened, open_again, open_dataset
@@ -37,12 +37,14 @@ def take_up(experiment: Experiment) -> tuple[OwnParts, Opened]:
 
 def noted(journal: Journal) -> OwnParts:
     """What stands in a run's journal."""
-    return OwnParts.model_validate(journal.get_meta(META) or {})
+    found: OwnParts | None = journal.get_meta(META, OwnParts)
+    return found or OwnParts()
 
 
 def is_noted(journal: Journal) -> bool:
     """Whether all that an experiment has of its user's own stands there: not if a version of before began the run."""
-    named = own_names_in(Experiment.model_validate(journal.get_meta("experiment")))
+    experiment: Experiment | None = journal.get_meta("experiment", Experiment)
+    named = own_names_in(experiment) if experiment else {}
     return not any(named.values()) or journal.get_meta(META) is not None
 
 
@@ -76,7 +78,7 @@ def dataset_of(experiment: Experiment, own: OwnParts) -> Opened:
 def _changed(folder: RunFolder, before: Digest, now: Digest) -> str:
     if not before:
         return "its code was not kept by the older agentkd that began this run, so it is not known whether it has changed"
-    old: dict[str, Any] = SourceCode.decode(folder.store.get(before)).files if before in folder.store else {}
+    old: dict[str, Any] = SourceCode.decode(folder.store.get(before, max_bytes=MAX_BYTES)).files if before in folder.store else {}
     new = loading.provided(now).files
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return f"its code has changed ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -4,6 +4,7 @@ The plan says which tasks are wanted, the crew has them done, the journal says w
 through here; weights and soft targets go from agent to agent.
 """
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any
 
 from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment, dump_experiment
 from agentkd.coordinator import own_parts
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
-from agentkd.errors import ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
+from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
 from agentkd.launch.devices import parse_devices
-from agentkd.names import TaskKey
+from agentkd.names import Digest, TaskKey
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
@@ -27,6 +29,7 @@ from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
 
 SHOW_EVERY_S = 0.25
+MAX_OPEN_ASKS = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         own, dataset = own_parts.take_up(experiment)
         _adopt_experiment(experiment, own, folder, desk.journal)
-        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained"), own)
+        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
         try:
             coordinator.run()
@@ -58,13 +61,27 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
 
 
 def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
-    """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run."""
-    journal = Journal(folder.must_exist().journal, read_only=True)
-    experiment = Experiment.model_validate(journal.get_meta("experiment"))
-    own = own_parts.noted(journal)
-    planner = Planner(experiment, own_parts.dataset_of(experiment, own), journal.get_meta("pretrained"), own)
-    results = {record.task.key: record.result for record in journal.records()}
-    return experiment, planner, planner.outlook(results, journal.asks()), journal
+    """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run.
+
+    Raises:
+        ArtifactError: the folder holds no experiment's run, or one of whose records no plan can be made.
+        DatasetError: its data are not here.
+    """
+    with contextlib.ExitStack() as opened:
+        journal = opened.enter_context(Journal(folder.must_exist().journal, read_only=True))
+        experiment: Experiment | None = journal.get_meta("experiment", Experiment)
+        if experiment is None:
+            raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
+        with made_of(folder.place, "plan"):
+            own, pretrained = own_parts.noted(journal), journal.get_meta("pretrained", dict[str, Digest])
+            planner = Planner(experiment, own_parts.dataset_of(experiment, own), pretrained, own)
+            results = {record.task.key: record.result for record in journal.records()}
+            asks = journal.asks()
+            if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
+                raise ValueError("more trials were asked for than were done")
+            outlook = planner.outlook(results, asks)
+        opened.pop_all()
+        return experiment, planner, outlook, journal
 
 
 def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
@@ -162,7 +179,7 @@ def describe_result(step: PlannedTask, result: TaskResult) -> str:
 
 def _adopt_experiment(experiment: Experiment, own: OwnParts, folder: RunFolder, journal: Journal) -> None:
     """Notes the experiment and its own code in a new run; in an old one both must be the same."""
-    noted = journal.get_meta("experiment")
+    noted: Experiment | None = journal.get_meta("experiment", Experiment)
     if noted is None:
         files = {family: Path(config.weights) for family, config in experiment.families.items() if config.weights}
         journal.set_meta("pretrained", {family: folder.store.put(path.read_bytes()) for family, path in files.items()})
@@ -173,7 +190,7 @@ def _adopt_experiment(experiment: Experiment, own: OwnParts, folder: RunFolder, 
         except OSError as error:
             raise StorageError(folder.experiment, error.strerror or str(error)) from error
         return
-    before, now = Experiment.model_validate(noted).result_inputs(), experiment.result_inputs()
+    before, now = noted.result_inputs(), experiment.result_inputs()
     problems = [
         Problem(path, f"is {_short(b)} now, but this run was begun with {_short(a)}") for path, a, b in differences(before, now)
     ]

@@ -5,6 +5,8 @@ fit is an error that names the file, what was found and what was expected.
 """
 
 import hashlib
+import struct
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,18 +15,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
-from PIL import Image, UnidentifiedImageError
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from PIL import Image
+from pydantic import ConfigDict, Field, model_validator
 
 from agentkd.canonical import FrozenData
-from agentkd.datasets.samples import IGNORE_INDEX, Color, Pixels, Sample, Size, hold_out, resize_pixels
+from agentkd.datasets.samples import IGNORE_INDEX, MAX_PIXELS, Color, Pixels, Sample, Size, hold_out, resize_pixels
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
+from agentkd.plain import MAX_YAML, read_yaml
 
 DESCRIPTION = "dataset.yaml"
 CACHED_SAMPLES = 2048
 CHECKING_THREADS = 4
+FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA")
+"""What images may be: none that another program is started for."""
 
 MaskKind = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask"]
 
@@ -186,8 +190,9 @@ def _read_description(place: Path) -> Description:
     if not path.is_file():
         raise DatasetError(place, f"has no {DESCRIPTION}", "a description; see docs/how-to/datasets.md")
     try:
-        return Description.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
+        with path.open(encoding="utf-8") as file:
+            return Description.model_validate(read_yaml(file.read(MAX_YAML + 1)))
+    except (OSError, ValueError) as error:
         raise DatasetError(path, str(error)) from None
 
 
@@ -203,7 +208,7 @@ def _find_pairs(place: Path, description: Description) -> Iterable[Pair]:
 
 def _pairs_of_split(place: Path, description: Description, split: str) -> list[Pair]:
     pattern = description.layout.images.replace("{split}", split).replace("{stem}", "*")
-    found = {path.stem: path for path in sorted(place.glob(pattern))}
+    found = {path.stem: path for path in _glob(place, pattern)}
     listed = description.splits.get(split)
     missing = [stem for stem in listed or () if stem not in found]
     if missing:
@@ -211,18 +216,53 @@ def _pairs_of_split(place: Path, description: Description, split: str) -> list[P
     pairs = []
     for stem in listed or found:
         template = description.layout.masks.replace("{split}", split).replace("{stem}", stem)
-        masks = sorted(place.glob(template))
+        masks = _glob(place, template)
         if not masks:
             raise DatasetError(found[stem], "image without mask", str(place / template))
         pairs.append(Pair(image=found[stem], mask=masks[0], split=split, stem=stem))
     return pairs
 
 
-def _open_image(path: Path) -> Image.Image:
+def _glob(place: Path, pattern: str) -> list[Path]:
+    """The files below a dataset's folder that fit a pattern.
+
+    Raises:
+        DatasetError: the pattern leads out of the folder, or is none.
+    """
     try:
-        image = Image.open(path)
+        if ".." in Path(pattern).parts or "**" in pattern:
+            raise ValueError("it must name files of the dataset's own folder")
+        return sorted(path for path in place.glob(pattern) if path.is_file())
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise DatasetError(
+            place / DESCRIPTION, f"layout {pattern[:200]!r} finds nothing ({error})", "one like images/{split}/{stem}.png"
+        ) from None
+
+
+def _open_image(path: Path) -> Image.Image:
+    """An image, read; none that becomes more than its file lets one expect.
+
+    Raises:
+        DatasetError: it is none, or has too many pixels.
+    """
+    try:
+        image = Image.open(path, formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise DatasetError(path, f"has {image.width}x{image.height} pixels", f"at most {MAX_PIXELS:,}; make it smaller")
         image.load()
-    except (OSError, UnidentifiedImageError) as error:
+    except Image.DecompressionBombError:
+        raise DatasetError(path, "has too many pixels", f"at most {MAX_PIXELS:,}; make it smaller") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise DatasetError(path, f"cannot be read as an image ({error})") from None
     return image
 

@@ -10,7 +10,7 @@ from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets import files
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
-from agentkd.datasets.generated import LIGHTS, GeneratedScenes
+from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
 from agentkd.datasets.samples import Color, Dataset, Sample, read_size
@@ -19,6 +19,8 @@ from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
 
 JOINED = "joined:"
+MAX_SPEC = 4_000
+MAX_JOINED = 3 * SPLIT_STRIDE
 KINDS = ("generated", "folder", "camvid")
 DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
@@ -144,7 +146,13 @@ def open_again(spec: str, code: Digest) -> Opened:
 
 
 def own_names(spec: str) -> tuple[str, ...]:
-    """The user's own datasets that a specification names, as ``package.module:name``; each once. Nothing is opened."""
+    """The user's own datasets that a specification names, as ``package.module:name``; each once. Nothing is opened.
+
+    Raises:
+        DatasetError: it is longer than one can be.
+    """
+    if len(spec) > MAX_SPEC:
+        raise DatasetError(f"{spec[:80]}...", f"has {len(spec):,} characters", f"at most {MAX_SPEC:,}")
     return tuple(dict.fromkeys(_own_names(spec)))
 
 
@@ -177,7 +185,12 @@ def _open(spec: str, code: Digest) -> Dataset:
         parts = rest.split("|")
         if any(JOINED in part for part in parts):
             raise DatasetError(spec, "has a joined dataset among those that it joins", f"a flat list: {JOINED}A|B|C")
-        return JoinedDataset([_open(part, code) for part in parts])
+        opened: list[Dataset] = []
+        for part in parts:
+            opened.append(_open(part, code))
+            if sum(len(indices) for one in opened for indices in one.splits.values()) > MAX_JOINED:
+                raise DatasetError(spec[:200], "joins too many images", f"at most {MAX_JOINED:,}")
+        return JoinedDataset(opened)
     if kind in KINDS:
         options = _read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)
@@ -205,9 +218,12 @@ def _open_generated(options: dict[str, str]) -> Dataset:
         try:
             return int(options.get(key, default))
         except ValueError:
-            raise DatasetError("generated", f"{key}={options[key]!r} is not a number", "a whole number") from None
+            raise DatasetError("generated", f"{key}={options[key][:80]!r} is not a number", "a whole number") from None
 
     counts = {split: number(split, count) for split, count in (("train", 64), ("validation", 16), ("test", 16))}
+    over = next((split for split, count in counts.items() if not 0 <= count <= SPLIT_STRIDE), None)
+    if over:
+        raise DatasetError("generated", f"{over}={options[over][:40]} images cannot be made", f"0 to {SPLIT_STRIDE:,}")
     size, light = read_size(options.get("size", "96x96"), "generated"), options.get("light", "day")
     if light not in LIGHTS:
         raise DatasetError("generated", f"light={light!r} is not known", f"one of {', '.join(LIGHTS)}")

@@ -16,6 +16,8 @@ Floats = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
 IGNORE_INDEX = 255
+MAX_PIXELS = 64_000_000
+"""The most that an image has: a larger one is to be made smaller, or cut."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,11 @@ def read_size(text: str, name: str) -> Size:
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:
-        raise DatasetError(name, f"size {text!r} is not a size", "WIDTHxHEIGHT, for example 240x180") from None
+        raise DatasetError(name, f"size {text[:80]!r} is not a size", "WIDTHxHEIGHT, for example 240x180") from None
     if min(width, height) < 16:
         raise DatasetError(name, f"size {text} is too small", "at least 16 pixels each way")
+    if width * height > MAX_PIXELS:
+        raise DatasetError(name, f"size {text[:80]} has too many pixels", f"at most {MAX_PIXELS:,}")
     return height, width
 
 

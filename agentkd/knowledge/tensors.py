@@ -16,6 +16,7 @@ from torch import Tensor
 
 from agentkd import canonical
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
+from agentkd.plain import read_json
 
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 16_384
@@ -117,8 +118,19 @@ def decode(data: Buffer, *, finite: bool = True) -> Tensors:
 
 
 def read_metadata(data: Buffer) -> dict[str, Any]:
-    """The metadata that ``encode`` wrote."""
-    return dict(json.loads(_parse_header(data)[0].get("__metadata__", {}).get(METADATA_KEY, "{}")))
+    """The metadata that ``encode`` wrote; none if it wrote none.
+
+    Raises:
+        RemoteProtocolError: the bytes are not safetensors, or their metadata are not such (rule ``tensors``).
+    """
+    told = _parse_header(data)[0].get("__metadata__", {}).get(METADATA_KEY, "{}")
+    try:
+        metadata = read_json(told) if isinstance(told, str) else None
+    except ValueError as error:
+        raise RemoteProtocolError(f"the metadata are malformed: {error}", Rule.TENSORS) from error
+    if not isinstance(metadata, dict):
+        _refuse("the metadata are no JSON object")
+    return metadata
 
 
 def match(tensors: Tensors, expected: Tensors) -> None:
@@ -145,7 +157,8 @@ def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
     for name, info in entries.items():
         if not NAME.fullmatch(name):
             _refuse(f"tensor name {name[:50]!r} is not allowed")
-        if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"} or info["dtype"] not in RANKS:
+        is_described = isinstance(info, dict) and info.keys() == {"dtype", "shape", "data_offsets"}
+        if not is_described or not isinstance(info["dtype"], str) or info["dtype"] not in RANKS:
             _refuse(f"tensor {name!r} is described wrongly or has an unknown number type")
         shape, offsets = info["shape"], info["data_offsets"]
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(shape) > MAX_RANK or len(offsets) != 2:
@@ -166,19 +179,12 @@ def _parse_header(data: Buffer) -> tuple[dict[str, Any], int]:
     if size > MAX_HEADER_BYTES or size + 8 > len(data):
         _refuse(f"safetensors header of {size} octets is over its limit or not there")
     try:
-        header = json.loads(bytes(data[8 : 8 + size]), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = read_json(bytes(data[8 : 8 + size]))
+    except ValueError as error:
         raise RemoteProtocolError(f"safetensors header is malformed: {error}", Rule.TENSORS) from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
         _refuse("safetensors header is not a map of tensors")
     return header, 8 + size
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a name stands twice")
-    return made
 
 
 def _refuse(text: str) -> NoReturn:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from agentkd.artifacts import recordings
-from agentkd.artifacts.history import History, read_history, read_losses, read_recordings
+from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.own_code import Listing, codes_of, listed, named
 from agentkd.artifacts.run_folder import RunFolder
@@ -225,7 +226,7 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
     with Journal(source.journal, read_only=True) as recorded:
         first = next((row.digest for row in recorded.rows()), NO_DIGEST)
     meant = {"of": first, "teaching": str(options.teaching)}
-    noted = journal.get_meta("replay")
+    noted = journal.get_meta("replay", dict[Literal["of", "teaching"], str])
     is_empty = not any(True for _ in journal.rows())
     if noted is None and is_empty and journal.get_meta("experiment") is None:
         journal.set_meta("replay", meant)
@@ -236,7 +237,9 @@ def _adopt(journal: Journal, source: RunFolder, out: RunFolder, options: ReplayO
         )
     elif noted != meant:
         what = (
-            f"another replay ({noted['teaching']}, of a run that begins with {noted['of'][:12]})" if noted else "a run of its own"
+            f"another replay ({noted.get('teaching')}, of a run that begins with {noted.get('of', '')[:12]})"
+            if noted
+            else "a run of its own"
         )
         raise ConfigError(f"{out.place} holds {what}; choose another folder with --out")
 
@@ -259,9 +262,9 @@ def _lend_recording(source: RunFolder, out: RunFolder, record: Record) -> None:
     if exchange is None or not exchange.record or exchange.record not in source.store:
         return
     _link(source, out, exchange.record)
-    for told in recordings.decode(source.store.get(exchange.record)):
-        if told.piece in source.store:
-            _link(source, out, told.piece)
+    for piece in recordings.pieces(recordings.read(source.store, exchange.record)):
+        if piece in source.store:
+            _link(source, out, piece)
 
 
 def _link(source: RunFolder, out: RunFolder, digest: Digest) -> None:
@@ -308,7 +311,7 @@ def _verdict(
 def _losses(folder: RunFolder, result: TaskResult) -> list[float]:
     if not result.trace or result.trace not in folder.store:
         return []
-    return read_losses(folder.store.get(result.trace))
+    return read_losses(folder.store.get(result.trace, max_bytes=MAX_TRACE))
 
 
 def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:

@@ -53,7 +53,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
     code = {_reference(digest)["@id"] for r in history.by_task.values() for what, digest in r.task.references() if what in CODE}
     plain = sorted(named | {path for path in sizes if not path.startswith("artifacts/")})
     others = sorted({path.split("/")[0] + "/" for path in sizes if path.startswith("artifacts/") and path not in named})
-    last = max((record.at for record in history.by_task.values()), default="") or provenance.get("started_at", "")
+    last = max((record.at for record in history.by_task.values()), default="") or str(provenance.get("started_at", ""))
     root: Entity = {
         "@id": "./",
         "@type": "Dataset",
@@ -84,7 +84,7 @@ def crate(name: str, history: History, files: Mapping[str, int], provenance: dic
             "name": "agentkd",
             "url": SOFTWARE,
             "version": __version__,
-            "softwareVersion": provenance.get("code", {}).get("commit", __version__),
+            "softwareVersion": _commit(provenance),
         },
         *(_source_code(path, sizes[path]) if path in code else _file(path, sizes[path]) for path in plain if path != WORKFLOW),
         *({"@id": folder, "@type": "Dataset", "name": "what networks told each other"} for folder in others),
@@ -128,6 +128,12 @@ def _records(name: str, fields: dict[str, str], rows: list[Entity]) -> Entity:
         for field, kind in fields.items()
     ]
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": listed, "data": rows}
+
+
+def _commit(provenance: dict[str, Any]) -> str:
+    """Of the code that ran; of a release its version."""
+    checkout = provenance.get("code")
+    return str(checkout.get("commit", __version__)) if isinstance(checkout, dict) else __version__
 
 
 def _action(record: Record) -> Entity:

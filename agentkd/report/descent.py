@@ -1,7 +1,6 @@
 """The figure of a network's lineage: what it started from and who taught it, from left to right."""
 
 import textwrap
-from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,24 +13,26 @@ from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE
 
 TAUGHT = "is taught by weights"
 WIDTH, HEIGHT = 2.5, 1.05
+MAX_COLUMNS, MAX_ROWS = 30, 60
 Place = tuple[float, float]
 Name = Digest | TaskKey
 
 
 def descent_figure(root: Ancestor) -> bytes | None:
-    """The lineage of a network as PNG; ``None`` if it has none: it was trained from the beginning, without a teacher.
+    """The lineage of a network as PNG; ``None`` if it has none, trained from the beginning without a teacher, or one too large.
 
     Own code is not shown: the card and ``agentkd lineage`` say it.
     """
-    root = _without_code(root)
-    if not root.ancestors:
+    if not _before(root):
         return None
     depths = _depths(root)
     columns: dict[int, list[Name]] = {}
     for name, depth in depths.items():
         columns.setdefault(depth, []).append(name)
-    steps = {step.name: step for step in root.walk() if not step.is_repeated}
     deepest, tallest = max(columns), max(len(column) for column in columns.values())
+    if deepest > MAX_COLUMNS or tallest > MAX_ROWS:
+        return None
+    steps = {step.name: step for step in root.walk() if not step.is_repeated}
     figure = Figure(figsize=(WIDTH * (deepest + 1), HEIGHT * tallest + 0.6), layout="constrained")
     axes = figure.add_subplot()
     places: dict[Name, Place] = {
@@ -39,32 +40,44 @@ def descent_figure(root: Ancestor) -> bytes | None:
         for depth, column in columns.items()
         for row, name in enumerate(column)
     }
-    families = list(dict.fromkeys(step.record.task.architecture.family for step in steps.values() if step.record))
-    for step in steps.values():
-        _draw(axes, step, places, COLORS[families.index(step.record.task.architecture.family)] if step.record else "gray")
-        for before in step.ancestors:
+    shown = [step for step in steps.values() if step.name in places]
+    families = list(dict.fromkeys(step.record.task.architecture.family for step in shown if step.record))
+    for step in shown:
+        number = families.index(step.record.task.architecture.family) if step.record else 0
+        _draw(axes, step, places, COLORS[number % len(COLORS)] if step.record else "gray")
+        for before in _before(step):
             _connect(axes, before, places[before.name], places[step.name])
     axes.set(xlim=(-0.55, deepest + 0.55), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.2))
     axes.axis("off")
     return as_png(figure)
 
 
-def _without_code(step: Ancestor) -> Ancestor:
-    before = [_without_code(one) for one in step.ancestors if one.relation not in (RUNS_CODE, TAUGHT_BY_CODE)]
-    return replace(step, ancestors=tuple(before))
+def _before(step: Ancestor) -> list[Ancestor]:
+    """What a step comes from, own code aside."""
+    return [one for one in step.ancestors if one.relation not in (RUNS_CODE, TAUGHT_BY_CODE)]
 
 
 def _depths(root: Ancestor) -> dict[Name, int]:
-    """How many steps each artifact lies before the network, by the longest way, so that arrows go to the right."""
-    ancestors = {step.name: [one.name for one in step.ancestors] for step in root.walk() if not step.is_repeated}
-    depths = {root.name: 0}
-    waiting = [root.name]
-    while waiting:
-        name = waiting.pop(0)
+    """How many steps each artifact lies before the network, by the longest way, so that arrows go to the right.
+
+    Weights that came of themselves, as an average of one network does, lie where they first stand.
+    """
+    ancestors = {step.name: [one.name for one in _before(step)] for step in root.walk() if not step.is_repeated}
+    finished: dict[Name, None] = {}
+    path: dict[Name, list[Name]] = {root.name: list(ancestors[root.name])}
+    while path:
+        name, left = next(reversed(path.items()))
+        if not left:
+            del path[name]
+            finished[name] = None
+        elif (before := left.pop()) in path:
+            ancestors[name] = [one for one in ancestors[name] if one != before]
+        elif before not in finished:
+            path[before] = list(ancestors.get(before, ()))
+    depths = dict.fromkeys(reversed(finished), 0)
+    for name in depths:
         for before in ancestors.get(name, ()):
-            if depths.get(before, -1) <= depths[name]:
-                depths[before] = depths[name] + 1
-                waiting.append(before)
+            depths[before] = max(depths[before], depths[name] + 1)
     return depths
 
 

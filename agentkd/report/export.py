@@ -6,7 +6,7 @@ Nothing of a run waits for them: the journal stays the truth, and an export can 
 from collections.abc import Callable
 from pathlib import Path
 
-from agentkd.artifacts.history import read_history, read_losses
+from agentkd.artifacts.history import MAX_TRACE, read_history, read_losses
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ConfigError
@@ -96,7 +96,7 @@ def _name(record: Record) -> str:
 
 def _losses(folder: RunFolder, record: Record) -> list[float]:
     trace = record.result.trace
-    return read_losses(folder.store.get(trace)) if trace and trace in folder.store else []
+    return read_losses(folder.store.get(trace, max_bytes=MAX_TRACE)) if trace and trace in folder.store else []
 
 
 def _parameters(record: Record) -> dict[str, str]:

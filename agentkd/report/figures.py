@@ -11,10 +11,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from agentkd.artifacts.store import Store
-from agentkd.datasets.samples import Dataset
+from agentkd.datasets.samples import Dataset, Pixels
 from agentkd.names import TaskKey
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
@@ -23,12 +24,14 @@ from agentkd.search.study import TrialOutcome
 from agentkd.task import TaskResult
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # labels are words, also those with a dollar
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = {stage: "so^DvP"[index % 6] for index, stage in enumerate(TABLE_STAGES)} | {TABLE_STAGES[-1]: "*"}
 LINES = {stage: (":", "-", "--", "-.")[index % 4] for index, stage in enumerate(TABLE_STAGES)}
 DPI = 110
 ERROR_COLOR = np.array([213, 94, 0], dtype=np.uint8)
 NUM_PICTURES = 4
+MAX_MAPS = 256 * 2**20
 
 
 def family_colors(outlook: Outlook) -> dict[str, str]:
@@ -159,14 +162,17 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
         shown.insert(0, ("teacher:\n" + title(teacher_family), outlook.tests[teacher_family]))
     if any(entrant.result.predictions not in store for _, entrant in shown):
         return None  # left out of a bundle
-    maps = [(text, load(store.get(entrant.result.predictions))) for text, entrant in shown]
+    maps = [(text, _class_maps(store.get(entrant.result.predictions, max_bytes=MAX_MAPS))) for text, entrant in shown]
     names = sorted(maps[-1][1])[:NUM_PICTURES]
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(dataset.colors)] = dataset.colors
     figure = Figure(figsize=(2.3 * (3 + len(maps)), 1.8 * len(names) + 0.7), layout="constrained")
     panels = figure.subplots(len(names), 3 + len(maps), squeeze=False)
     for line, name in zip(panels, names, strict=True):
-        sample = dataset.sample(int(name.partition(".")[2]))
+        number = int(name.partition(".")[2])
+        if number not in dataset.splits[student.task.data.validation]:
+            raise ValueError(f"there is a class map of image {number}, which the test split does not have")
+        sample = dataset.sample(number)
         final = maps[-1][1][name]
         wrong = (final != sample.label) & (sample.label != dataset.ignore_index)
         gray = np.repeat(sample.image.mean(axis=2, keepdims=True).astype(np.uint8) // 2 + 100, 3, axis=2)
@@ -184,6 +190,21 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=8)
     return as_png(figure)
+
+
+def _class_maps(data: bytes) -> dict[str, Pixels]:
+    """The class maps of an evaluation, by name.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        maps = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"what was predicted cannot be read: {error}") from None
+    if any(found.dtype != np.uint8 or found.ndim != 2 for found in maps.values()):
+        raise ValueError("what was predicted is no class maps")
+    return maps
 
 
 def _nodes(lessons: Sequence[RoundLesson], rows: dict[str, int]) -> dict[TaskKey, float]:

@@ -1,6 +1,7 @@
 """Which files of a run go into a bundle, and what is written besides."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from agentkd.artifacts import recordings
-from agentkd.artifacts.bundle import Written, write_zip
+from agentkd.artifacts.bundle import Written, may_be_in, write_zip
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT
@@ -24,8 +26,10 @@ from agentkd.pipeline.own import OwnParts
 from agentkd.report import crate
 from agentkd.report.cards import card
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate
+from agentkd.visible import visible_line
 
 Choice = Literal["all", "winners", "records"]
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}==[A-Za-z0-9.+!_-]{1,100}")
 LICENSE = "No license is stated; ask whoever made this run before handing it on."
 
 
@@ -48,21 +52,21 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
     with (
         tempfile.TemporaryDirectory(prefix="agentkd-bundle-") as scratch,
         Journal(folder.must_exist().journal, read_only=True) as journal,
+        made_of(folder.place, "bundle"),
     ):
         history = History(journal.records())
-        pretrained = map(Digest, (journal.get_meta("pretrained") or {}).values())
+        pretrained = (journal.get_meta("pretrained", dict[str, Digest]) or {}).values()
         held = {digest for digest in (*_referenced(folder, history.by_task.values()), *pretrained) if digest in folder.store}
         finals = final_networks(folder, history)
         kept = _chosen(cast(Choice, artifacts), folder, history, finals, held)
         copy = Path(scratch) / "journal.sqlite"
         journal.copy_to(copy, **{LEFT_OUT: sorted(held - kept)})
-        last: dict[str, Any] = next(reversed(journal.sittings().values()), {})
+        last: dict[str, Any] = journal.last_sitting()
         files: dict[str, Path | bytes] = {"journal.sqlite": copy}
         files |= {f"artifacts/{digest[:2]}/{digest}.safetensors": folder.store.path(digest) for digest in kept}
-        if folder.experiment.is_file():
-            files["experiment.yaml"] = folder.experiment
-        for path in sorted(folder.report.glob("*")):
-            files[f"report/{path.name}"] = path
+        reported = {f"report/{path.name}": path for path in sorted(folder.report.glob("*"))}
+        plain = {folder.experiment.name: folder.experiment} | reported
+        files |= {name: path for name, path in plain.items() if path.is_file() and not path.is_symlink() and may_be_in(name)}
         files["environment.txt"] = _lock(last).encode()
         data = _dataset(history, own_parts.noted(journal))
         if data is not None:
@@ -102,7 +106,7 @@ def _referenced(folder: RunFolder, records: Iterable[Record]) -> set[Digest]:
         found |= {*record.result.artifacts, *(digest for _, digest in record.task.references())}
         recorded = record.result.exchange.record if record.result.exchange else NO_DIGEST
         if recorded and recorded in folder.store:
-            found |= {told.piece for told in recordings.decode(folder.store.get(recorded))}
+            found |= recordings.pieces(recordings.read(folder.store, recorded))
     return found
 
 
@@ -137,8 +141,10 @@ def _dataset(history: History, own: OwnParts) -> Opened | None:
 def _lock(provenance: dict[str, Any]) -> str:
     """The packages of the last sitting, as pip reads them, and what else was there as comments."""
     head = [f"# {name}: {provenance.get(name)}" for name in ("python", "platform", "processor", "cores", "settings")]
-    packages = provenance.get("packages", {})
-    return "\n".join([*head, *(f"{name}=={version}" for name, version in sorted(packages.items()))]) + "\n"
+    packages = provenance.get("packages")
+    listed = sorted(packages.items()) if isinstance(packages, dict) else []
+    lines = [line for line in (f"{name}=={version}" for name, version in listed) if PACKAGE.fullmatch(line)]
+    return "\n".join([*map(visible_line, head), *lines]) + "\n"
 
 
 def _json(value: Any) -> bytes:

@@ -12,10 +12,13 @@ from jinja2 import Environment
 
 from agentkd import __version__
 from agentkd.artifacts.history import History
+from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.config import Experiment
 from agentkd.coordinator.run import read_run
+from agentkd.datasets.opening import Opened
 from agentkd.errors import StorageError
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
@@ -39,14 +42,31 @@ def write_report(folder: RunFolder) -> WrittenReport:
     """Writes the report of a run, finished or not.
 
     Raises:
-        ArtifactError: the folder holds no run.
+        ArtifactError: the folder holds no run of an experiment, or one of whose records no report can be made.
         StorageError: the report cannot be written.
     """
     experiment, planner, outlook, journal = read_run(folder)
     with journal:
         records = list(journal.records())
+    with made_of(folder.place, "report"):
+        pictures, texts = _drawn_and_written(experiment, planner.dataset, outlook, records, folder)
+    try:
+        folder.report.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _write(folder.report / name, text.encode())
+        for name, png in pictures.items():
+            if png:
+                _write(folder.report / f"{name}.png", png)
+    except OSError as error:
+        raise StorageError(folder.report, error.strerror or str(error)) from error
+    return WrittenReport(folder.report / "report.html", outlook)
+
+
+def _drawn_and_written(
+    experiment: Experiment, dataset: Opened, outlook: Outlook, records: list[Record], folder: RunFolder
+) -> tuple[dict[str, bytes | None], dict[str, str]]:
+    """The figures by name, and the texts by the names of their files."""
     results = {record.task.key: record.result for record in records}
-    dataset = planner.dataset
     pictures = {
         "pareto": figures.pareto_figure(outlook, results),
         "search": figures.search_figure(outlook),
@@ -64,16 +84,7 @@ def write_report(folder: RunFolder) -> WrittenReport:
         "table.tex": table.latex_table(outlook),
         "report.html": page,
     }
-    try:
-        folder.report.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            _write(folder.report / name, text.encode())
-        for name, png in pictures.items():
-            if png:
-                _write(folder.report / f"{name}.png", png)
-    except OSError as error:
-        raise StorageError(folder.report, error.strerror or str(error)) from error
-    return WrittenReport(folder.report / "report.html", outlook)
+    return pictures, texts
 
 
 def _lineage(outlook: Outlook, history: History) -> bytes | None:

@@ -28,7 +28,7 @@ LAYERS = [
     {"objectives"},
     {"code"},
     {"errors", "seeding", "logs"},
-    {"canonical"},
+    {"canonical", "plain"},
     {"names", "visible"},
 ]
 
@@ -41,7 +41,7 @@ OWNERS = {
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "training", "networks", "report"},
     "PIL": {"datasets"},
-    "yaml": {"config", "datasets", "cli"},
+    "yaml": {"config", "plain"},
     "sqlite3": {"artifacts"},
     "matplotlib": {"report"},
     "jinja2": {"report"},

@@ -134,7 +134,7 @@ def test_records_survive_the_process(tmp_path) -> None:
 
 def test_a_damaged_journal_is_refused_with_its_place(tmp_path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"this is no database, and long enough to be looked at" * 50)
-    with pytest.raises(ArtifactError, match=r"journal\.sqlite is damaged"):
+    with pytest.raises(ArtifactError, match=r"journal\.sqlite is damaged, or no journal"):
         Journal(tmp_path / "journal.sqlite")
 
 
@@ -264,8 +264,8 @@ def test_a_journal_that_cannot_be_read_on_is_a_typed_error(tmp_path) -> None:
     with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
         connection.execute("DROP TABLE records")
     connection.close()
-    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal, pytest.raises(StorageError, match=r"journal\.sqlite"):
-        list(journal.records())
+    with pytest.raises(ArtifactError, match=r"journal\.sqlite is damaged.* other tables"):
+        Journal(tmp_path / "journal.sqlite", read_only=True)
 
 
 def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path, monkeypatch) -> None:
@@ -367,7 +367,7 @@ def test_what_is_removed_or_made_a_link_while_it_is_looked_for_is_not_read(tmp_p
                 path.symlink_to(tmp_path / "elsewhere")
             return path
 
-    for is_linked, error in ((False, ArtifactNotFoundError), (True, OSError)):
+    for is_linked, error in ((False, ArtifactNotFoundError), (True, ArtifactError)):
         store = Raced(tmp_path / "store")
         store.is_linked = is_linked
         digest = store.put(b"knowledge")

@@ -211,7 +211,9 @@ def test_a_bundle_that_fits_its_manifest_and_holds_a_forged_journal_is_not_unpac
     with sqlite3.connect(forged.journal) as connection:
         connection.execute("UPDATE sittings SET provenance = 'no JSON'")
     connection.close()
-    files = {"journal.sqlite": forged.journal}
+    with Journal(forged.journal, read_only=True) as journal:
+        journal.copy_to(tmp_path / "journal.sqlite")
+    files = {"journal.sqlite": tmp_path / "journal.sqlite"}
     write_zip(
         files | {str(p.relative_to(forged.place)): p for p in forged.store.place.rglob("*.safetensors")}, tmp_path / "f.zip"
     )
@@ -256,7 +258,7 @@ def test_two_runs_are_compared(finished: RunFolder, tmp_path: Path) -> None:
 def test_who_looks_at_a_run_writes_nothing(tmp_path: Path, look: Callable[[RunFolder], object]) -> None:
     empty = RunFolder(tmp_path)
     empty.journal.touch()
-    with pytest.raises(StorageError):
+    with pytest.raises(ArtifactError, match="it is empty"):
         look(empty)
     assert empty.journal.read_bytes() == b""
 
@@ -329,13 +331,13 @@ def test_what_could_be_done_without_is_told_with_its_price(finished: RunFolder) 
 
 
 def test_a_bundle_has_names_in_order_no_times_and_nothing_packed(tmp_path: Path) -> None:
-    (tmp_path / "c").write_bytes(b"3")
+    (tmp_path / "x").write_bytes(b"3")
     place = tmp_path / "new" / "folders" / "run.zip"
-    written = write_zip({"b/x": b"1", "a": b"2", "c": tmp_path / "c"}, place)
+    written = write_zip({"report/x": b"1", "croissant.json": b"2", "report/X1": tmp_path / "x"}, place)
     assert (written.num_files, written.size_bytes, written.num_left_out) == (4, (place).stat().st_size, 0)
     with zipfile.ZipFile(place) as archive:
         infos = archive.infolist()
-    assert [info.filename for info in infos] == ["a", "b/x", "c", "manifest-sha256.txt"]
+    assert [info.filename for info in infos] == ["croissant.json", "manifest-sha256.txt", "report/X1", "report/x"]
     assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
     assert {(info.external_attr, info.create_system, info.compress_type) for info in infos} == {(0o100644 << 16, 3, 0)}
 
@@ -413,7 +415,9 @@ def test_four_characters_of_a_digest_are_enough_and_three_are_not(finished: RunF
 
 @pytest.mark.parametrize("names", [(".",), ("a", "a/b")])
 def test_a_name_that_is_also_a_folder_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
-    write_zip(dict.fromkeys(names, b"x"), tmp_path / "odd.zip")
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
     (problem,) = verify_bundle(tmp_path / "odd.zip").problems
     assert problem.place == repr(names[0]) and "is not a name" in problem.text
 
@@ -422,7 +426,7 @@ def test_a_bundle_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path:
     (tmp_path / "file").write_bytes(b"mine")
     for out in (tmp_path / "run.zip", tmp_path / "file" / "run.zip", tmp_path / "new" / "run.zip"):
         with pytest.raises(StorageError, match=r"run\.zip"):
-            write_zip({"a": tmp_path / "gone"} if out.parent != tmp_path / "file" else {}, out)
+            write_zip({"report/a": tmp_path / "gone"} if out.parent != tmp_path / "file" else {}, out)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
 
 
@@ -441,19 +445,21 @@ def test_a_manifest_says_what_is_there_each_file_once_and_its_digest(tmp_path: P
                 archive.writestr(name, content)
         return [str(problem) for problem in verify_bundle(tmp_path / "odd.zip").problems]
 
-    listed = ("manifest-sha256.txt", f"{canonical.digest_bytes(b'1')}  a\n".encode())
-    assert problems(("a", b"1")) == ["manifest-sha256.txt: is missing, or there are too many files, or one of them twice"]
+    listed = ("manifest-sha256.txt", f"{canonical.digest_bytes(b'1')}  report/a\n".encode())
+    assert problems(("report/a", b"1")) == ["manifest-sha256.txt: is missing, or there are too many files, or one of them twice"]
     with pytest.warns(UserWarning, match="Duplicate name"):
-        assert "twice" in problems(("a", b"1"), ("a", b"1"), listed)[0]
-    assert problems(("a", b"1"), ("b", b"2"), listed) == ["b: is not in the manifest"]
-    assert problems(listed) == ["a: is in the manifest and not in the bundle"]
-    assert "a: is damaged: the manifest says" in problems(("a", b"2"), listed)[0]
-    assert "a: is damaged" in problems(listed, ("a", b"2"))[0]
-    assert "bundle itself" in problems(("a", b"1"), listed)[0], "the files are as listed, and nothing else is as in a bundle"
+        assert "twice" in problems(("report/a", b"1"), ("report/a", b"1"), listed)[0]
+    assert problems(("report/a", b"1"), ("report/b", b"2"), listed) == ["report/b: is not in the manifest"]
+    assert problems(listed) == ["report/a: is in the manifest and not in the bundle"]
+    assert "report/a: is damaged: the manifest says" in problems(("report/a", b"2"), listed)[0]
+    assert "report/a: is damaged" in problems(listed, ("report/a", b"2"))[0]
+    assert "bundle itself" in problems(("report/a", b"1"), listed)[0], (
+        "the files are as listed, and nothing else is as in a bundle"
+    )
     monkeypatch.setattr(bundle, "MAX_FILES", 2)
-    assert "bundle itself" in problems(("a", b"1"), listed)[0]
+    assert "bundle itself" in problems(("report/a", b"1"), listed)[0]
     monkeypatch.setattr(bundle, "MAX_FILES", 1)
-    assert "too many files" in problems(("a", b"1"), listed)[0]
+    assert "too many files" in problems(("report/a", b"1"), listed)[0]
 
 
 def test_a_bundle_that_cannot_be_unpacked_there_says_so(packed: Path, tmp_path: Path) -> None:
@@ -600,10 +606,10 @@ def test_a_beginning_that_two_tasks_have_in_common_is_counted() -> None:
 
 def test_a_bundle_whose_files_are_packed_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a", b"1" * 100)
+        archive.writestr("report/a", b"1" * 100)
         archive.writestr("manifest-sha256.txt", b"")
     (problem,) = verify_bundle(tmp_path / "packed.zip").problems
-    assert problem.place == "'a'" and "not packed, as in a bundle" in problem.text
+    assert problem.place == "'report/a'" and "not packed, as in a bundle" in problem.text
 
 
 def test_a_byte_that_belongs_to_no_file_is_named_by_where_it_stands(packed: Path, tmp_path: Path) -> None:
@@ -617,17 +623,20 @@ def test_a_byte_that_belongs_to_no_file_is_named_by_where_it_stands(packed: Path
 def test_a_file_may_be_larger_than_a_plain_zip_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     (tmp_path / "a").write_bytes(b"1" * 200)
-    write_zip({"a": tmp_path / "a"}, tmp_path / "large.zip")
+    write_zip({"report/a": tmp_path / "a"}, tmp_path / "large.zip")
     assert bundle._check_zip(tmp_path / "large.zip") == []
 
 
 def test_what_sqlite_finds_wrong_with_a_journal_is_a_finding(finished: RunFolder, tmp_path: Path) -> None:
     folder = copy(finished, tmp_path / "run")
-    with sqlite3.connect(folder.journal) as connection:
-        connection.execute("PRAGMA writable_schema=ON")
-        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'value TEXT', 'value INTEGER') WHERE name = 'meta'")
-    connection.close()
-    assert [str(problem) for problem in verify(folder).problems] == ["journal.sqlite: non-INTEGER value in meta.value"]
+    as_said = "UPDATE sqlite_master SET sql = replace(sql, '{} NOT NULL) STRICT', '{} NOT NULL) STRICT') WHERE name = 'meta'"
+    for statements in ((as_said.format("TEXT", "ANY"),), ("INSERT INTO meta VALUES ('x', 1)", as_said.format("ANY", "TEXT"))):
+        with sqlite3.connect(folder.journal) as connection:
+            connection.execute("PRAGMA writable_schema=ON")
+            for statement in statements:
+                connection.execute(statement)
+        connection.close()
+    assert [str(problem) for problem in verify(folder).problems] == ["journal.sqlite: non-TEXT value in meta.value"]
 
 
 def test_a_value_that_is_not_of_one_kind_in_both_runs_differs_as_a_whole() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agentkd.config import build_recipe, dump_experiment, launch_settings, load_experiment
+from agentkd.cli.app import read_settings
+from agentkd.config import apply_override, build_recipe, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
 from agentkd.search.settings import SearchConfig
 
@@ -108,3 +109,11 @@ def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:
 def test_an_engine_or_transport_that_is_not_in_its_table_is_refused_with_those_that_are(field: str, known: str) -> None:
     with pytest.raises(ConfigError, match=f"there are {known}"):
         launch_settings({field: "warp"})
+
+
+@pytest.mark.parametrize("value", ["[" * 5_000, "2001-99-99", "&a [*a]", "!!python/name:os.system x", "'"])
+def test_a_value_that_cannot_be_read_is_a_problem_of_its_option(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"--set .seed="):
+        apply_override({}, f"seed={value}")
+    with pytest.raises(ConfigError, match=r"--set .seed="):
+        read_settings([f"seed={value}"])

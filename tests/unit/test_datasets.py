@@ -1,5 +1,8 @@
 """Views are pure functions, readers are strict, splits keep groups together."""
 
+import struct
+import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -195,3 +198,94 @@ def test_the_same_sample_of_other_data_is_seen_in_another_way() -> None:
     for settings in (SETTINGS, ViewSettings()):
         views = [make_view(data, 3, 5, settings, UNIT).image for data in (whole, few, whole)]
         assert np.array_equal(views[0], views[2]) and not np.array_equal(views[0], views[1])
+
+
+def png(width: int, height: int, *, data: bytes = b"", extra: bytes = b"") -> bytes:
+    """A PNG of a few bytes that says how large it is."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", data or zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+TEXT = zlib.compress(b"x" * 100_000_000)
+IMAGES = {
+    "a bomb": png(100_000, 100_000),
+    "a bomb that Pillow only warns of": png(12_000, 10_000),
+    "as large as numbers go": png(2**31 - 1, 2**31 - 1),
+    "just too large": png(8_000, 8_001),
+    "half of one": png(10, 10, data=zlib.compress(b"\0" * 10)),
+    "no data": png(10, 10, data=b"no data"),
+    "text that grows": png(10, 10, extra=struct.pack(">I", len(TEXT) + 4) + b"zTXta\0\0" + b"x" + TEXT + b"\0\0\0\0"),
+    "a picture that is a program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) print\n%%EOF\n",
+    "nothing": b"",
+    "text": b"no picture",
+    "a header alone": b"\x89PNG\r\n\x1a\n",
+    "a picture that says little": b"P6 100000 100000 255\n",
+    "a bitmap that lies": b"BM"
+    + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 4, 1, 1, 0, 0)
+    + b"\0" * 4,
+    "tiles without end": b"II*\0\x08\0\0\0" + struct.pack("<H", 2**16 - 1) + b"\xff" * 40,
+}
+
+
+@pytest.mark.parametrize("data", IMAGES.values(), ids=IMAGES)
+def test_an_image_that_is_none_or_becomes_too_much_is_named(folder: Path, data: bytes) -> None:
+    for kind in ("images", "masks"):
+        path = folder / kind / "train" / "x_1.png"
+        kept = path.read_bytes()
+        path.write_bytes(data)
+        with warnings.catch_warnings(), pytest.raises(DatasetError, match=r"x_1\.png"):
+            warnings.simplefilter("ignore")
+            open_dataset(f"folder:path={folder}").check()
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "name: !!python/object/apply:os.system [id]",
+        "a: &a [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1 if n else ''}, *a{n - 1 if n else ''}]\n" for n in range(40)),
+        "name: 2001-99-99",
+        "\0",
+        "name: toy\nclasses: [a, b]\nlayout: {images: '../../../{split}/*'}",
+        "name: toy\nclasses: [a, b]\nlayout: {images: '/etc/*'}",
+        "name: toy\nclasses: [a, b]\nlayout: {images: '**/{split}/**/*'}",
+        "name: toy\nclasses: [a, b]\nlayout: {images: ''}",
+        "name: toy\nclasses: [a, b]\nsplits: {'../..': [x]}",
+    ],
+    ids=[
+        "nested",
+        "a program",
+        "aliases",
+        "a date",
+        "a nought",
+        "above",
+        "elsewhere",
+        "all there is",
+        "nothing",
+        "a split above",
+    ],
+)
+def test_a_description_that_does_harm_is_refused(folder: Path, text: str) -> None:
+    (folder / "dataset.yaml").write_text(text)
+    with pytest.raises(DatasetError, match=str(folder)):
+        open_dataset(f"folder:path={folder}")
+    (folder / "dataset.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match=r"dataset\.yaml"):
+        open_dataset(f"folder:path={folder}")
+
+
+def test_generated_scenes_are_as_many_and_as_large_as_can_be() -> None:
+    assert len(open_dataset("generated:train=1000000,size=8000x8000").splits["train"]) == 1_000_000
+    assert open_dataset("generated:train=0").splits["train"] == ()
+    for spec in ("train=1000001", "test=-1", "size=8000x8001", "size=16x99999999999"):
+        with pytest.raises(DatasetError, match="generated"):
+            open_dataset(f"generated:{spec}")
+    with pytest.raises(DatasetError, match="joins too many"):
+        open_dataset("joined:" + "|".join(["generated:train=1000000"] * 4))
+    with pytest.raises(DatasetError, match="4,000"):
+        open_dataset("unlabelled:" * 400 + "generated:")

@@ -71,6 +71,17 @@ ONE, NAN = struct.pack("<f", 1.0), struct.pack("<f", float("nan"))
         (raw({"a": 3}), "described wrongly"),
         (raw({"a": entry(more=1)}, ONE), "described wrongly"),
         (raw({"a": entry("F8")}, ONE), "unknown number type"),
+        (raw({"a": entry(["F32"])}, ONE), "unknown number type"),
+        (raw({"a": entry({"F32": 1})}, ONE), "unknown number type"),
+        (raw({"a": entry(None)}, ONE), "unknown number type"),
+        (raw({"a": entry(shape=(10**400,))}, ONE), "malformed"),
+        (raw({"a": entry(shape={"0": 1})}, ONE), "impossible shape"),
+        (raw({"a": entry(shape=(1.0,))}, ONE), "impossible shape"),
+        (raw(b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"), "malformed"),
+        (raw(b"[" * 500_000), "malformed"),
+        (raw(b'{"a\\ud800":1}'), "malformed"),
+        (raw(b'{"a":NaN}'), "malformed"),
+        (raw(b"\xff{}"), "malformed"),
         (raw({"a": entry(shape=(-1,))}, ONE), "impossible shape"),
         (raw({"a": entry(shape=(True,))}, ONE), "impossible shape"),
         (raw({"a": entry(shape="1")}, ONE), "impossible shape"),
@@ -90,6 +101,61 @@ def test_what_is_no_file_of_tensors_is_refused_with_the_reason(data: bytes, text
     with pytest.raises(RemoteProtocolError, match=text) as caught:
         tensors.decode(data)
     assert caught.value.rule is Rule.TENSORS
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[",
+        "[1]",
+        "3",
+        "null",
+        '"x"',
+        "[" * 5_000,
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        "9" * 5_000,
+        '"\\ud800"',
+        3,
+        None,
+        {},
+    ],
+    ids=lambda told: str(told)[:20],
+)
+def test_metadata_that_are_none_are_refused(told: Any) -> None:
+    with pytest.raises(RemoteProtocolError, match="metadata") as caught:
+        tensors.read_metadata(raw({"__metadata__": {"agentkd": told}}))
+    assert caught.value.rule is Rule.TENSORS and tensors.read_metadata(raw({})) == {}
+    with pytest.raises(RemoteProtocolError):
+        tensors.read_metadata(raw({"__metadata__": [1]}))
+
+
+def _anything() -> st.SearchStrategy[Any]:
+    plain = (
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["F32", "I64", 2**48, -1])
+    )
+    return st.recursive(
+        plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_whatever_a_header_says_it_is_read_or_refused(data: st.DataObject) -> None:
+    described = {name: data.draw(_anything()) for name in ("dtype", "shape", "data_offsets") if data.draw(st.integers(0, 9))}
+    header: Any = {"a": entry(), "b": entry(offsets=(4, 8))}
+    header[data.draw(st.sampled_from(["a", "b", "__metadata__", "c d"]))] = (
+        header["a"] | described if described else data.draw(_anything())
+    )
+    file = raw(
+        header if data.draw(st.integers(0, 9)) else data.draw(_anything()), data.draw(st.sampled_from([ONE + ONE, ONE, b""]))
+    )
+    for read in (tensors.decode, tensors.read_metadata):
+        try:
+            read(file)
+        except RemoteProtocolError as error:
+            assert error.rule is Rule.TENSORS
 
 
 def test_what_is_just_within_the_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,104 @@
+"""What a journal's file must be before it is read, whoever made it: SQLite that holds the tables of a journal and nothing else.
+
+A file of SQLite can bring views, triggers and expressions that run when it is read, and pages that stand in many places at once.
+Here the first are refused, and the second are given no more steps than an honest file of that size needs.
+"""
+
+import contextlib
+import sqlite3
+from functools import cache
+from pathlib import Path
+
+from agentkd.errors import ArtifactError, StorageError
+from agentkd.plain import MAX_JSON
+
+STEPS_TO_OPEN = 100_000
+STEPS_A_BYTE = 8
+STEPS_AT_ONCE = 1_000
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: MAX_JSON + 2**16,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 100,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 2,
+}
+# What is not the file's fault. All else that SQLite says of a file is.
+SURROUNDINGS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+class Gate:
+    """Watches over one connection to a journal. ``renew`` is called before a statement.
+
+    Args:
+        path: of the file.
+        schema: the statements that make a journal's tables.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, schema: str) -> None:
+        self._path, self._left = path, STEPS_TO_OPEN
+        connection.execute("PRAGMA trusted_schema = OFF")
+        for category, limit in LIMITS.items():
+            connection.setlimit(category, limit)
+        connection.set_progress_handler(self._is_over, STEPS_AT_ONCE)
+        try:
+            found = tables(connection)
+        except UnicodeDecodeError:  # so SQLite's own message, which quotes the file
+            raise self.refused("has other tables than a journal, with names that are no text") from None
+        if found and found != _expected(schema):
+            strange = sorted(found ^ _expected(schema))[0]
+            raise self.refused(f"has other tables than a journal: {strange[0]} {strange[1][:80]!r}")
+        if found and connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
+            raise self.refused("is not in UTF-8")
+        self.is_empty = not found
+
+    def renew(self) -> int:
+        """Allows the steps of one more statement; returns how many bytes the file has now, with what is not yet in it."""
+        size_bytes = 0
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            with contextlib.suppress(OSError):
+                size_bytes += path.stat().st_size
+        self._left = STEPS_TO_OPEN + STEPS_A_BYTE * size_bytes
+        return size_bytes
+
+    def refused(self, reason: str) -> ArtifactError:
+        """An error that says what is wrong with the file."""
+        return refused(self._path, reason)
+
+    def _is_over(self) -> bool:
+        self._left -= STEPS_AT_ONCE
+        return self._left < 0
+
+
+def tables(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Kind, name and statement of all that a file defines; line breaks and spaces do not count."""
+    found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema LIMIT 100")
+    return {(str(kind), f"{name} of {table}", " ".join(str(sql or "").split())) for kind, name, table, sql in found}
+
+
+@cache
+def _expected(schema: str) -> set[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema)
+        return tables(connection)
+
+
+def refused(path: Path, reason: str) -> ArtifactError:
+    """An error that says what is wrong with a journal."""
+    return ArtifactError(f"{path} is damaged, or no journal: it {reason}; restore it from a copy or begin in another folder")
+
+
+def translated(path: Path, error: sqlite3.Error) -> ArtifactError | StorageError:
+    """What SQLite says as an error of ours: of the file, or of its surroundings."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in SURROUNDINGS:
+        return StorageError(path, str(error))
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return refused(path, "takes more steps to read than a file of its size can")
+    return refused(path, f"cannot be read ({error})")

@@ -1,0 +1,125 @@
+"""Plain data that somebody else may have written, as JSON or YAML: read within limits, and refused with a reason beyond them.
+
+A short text must not become much memory, much time or a value that nothing later can hold. So a reader counts what a text
+spells out before it is made: values, nesting, digits, and in YAML what aliases repeat.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+import yaml
+
+MAX_JSON = 16 * 2**20
+MAX_YAML = 2**20
+MAX_VALUES = 1_000_000
+MAX_YAML_VALUES = 100_000
+MAX_DEPTH = 64
+MAX_NUMBER = 100
+INTEGERS = range(-(2**63), 2**64)
+UNDER_WAY = (0, 0)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text says. Names stand once in an object, numbers are finite and fit into 64 bits.
+
+    Raises:
+        ValueError: it says nothing, or more than may be: 16 MiB, a million values, 64 levels.
+
+    Example:
+        >>> read_json('{"a": [1, 2.5, null]}')
+        {'a': [1, 2.5, None]}
+    """
+    if len(text) > MAX_JSON:
+        raise ValueError(f"it has {len(text):,} characters; at most {MAX_JSON:,} are read")
+    text = text if isinstance(text, str) else text.decode()
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values")
+    try:
+        found = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    _check_depth(found)
+    if _SURROGATE.search(text):
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def read_yaml(text: str) -> Any:
+    r"""What a YAML text says, without any tags but those of plain data.
+
+    Raises:
+        ValueError: it says nothing, or more than may be: 1 MiB, 100,000 values with what its aliases repeat, 64 levels.
+
+    Example:
+        >>> read_yaml("a: &x [1, 2]\nb: *x")
+        {'a': [1, 2], 'b': [1, 2]}
+    """
+    if len(text) > MAX_YAML:
+        raise ValueError(f"it has {len(text):,} characters; at most {MAX_YAML:,} are read")
+    try:
+        loader = yaml.SafeLoader(text)  # the one in C ends the process where a text is nested deeply
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"a value is not of the kind that it is said to be ({error})") from None
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) <= MAX_NUMBER else INTEGERS.stop
+    if value not in INTEGERS:
+        raise ValueError(f"the number {digits[:20]}... does not fit into 64 bits")
+    return value
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return made
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [part for parts in inner for part in parts]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node stands for, each as often as aliases repeat it, and on how many levels."""
+    line = f"line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag != "tag:yaml.org,2002:str" and len(node.value) > MAX_NUMBER:
+            raise ValueError(f"{line}: a number has {len(node.value):,} characters")
+        return 1, 1
+    if id(node) not in known:
+        known[id(node)] = UNDER_WAY
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        sizes = [_measure(part, known) for part in parts]
+        known[id(node)] = 1 + sum(count for count, _ in sizes), 1 + max((levels for _, levels in sizes), default=0)
+    count, levels = known[id(node)]
+    if (count, levels) == UNDER_WAY:
+        raise ValueError(f"{line}: it holds itself")
+    if count > MAX_YAML_VALUES or levels > MAX_DEPTH + 1:
+        raise ValueError(f"{line}: it stands for more than {MAX_YAML_VALUES:,} values or {MAX_DEPTH} levels, with its aliases")
+    return count, levels
