@@ -18,7 +18,7 @@ from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import Finding, Verification, verify
-from agentkd.errors import ArtifactError, StorageError
+from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
@@ -55,7 +55,7 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise StorageError(out, error.strerror or str(error)) from error
+        raise StorageError.of(out, error) from error
     return Written(len(files) + 1, size, digest)
 
 
@@ -80,7 +80,7 @@ def unpack(bundle: Path, place: Path) -> Verification:
                 part.replace(place)
                 return found
         except OSError as error:
-            raise StorageError(place, error.strerror or str(error)) from error
+            raise StorageError.of(place, error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         problems = list(found.problems)
@@ -109,6 +109,7 @@ def _check_zip(bundle: Path) -> list[Finding]:
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OverflowError) as error:
         return [Finding(bundle.name, f"is no sound zip file ({error})")]
     except OSError as error:
+        check_descriptors(bundle, error)
         return [Finding(bundle.name, error.strerror or str(error))]
 
 

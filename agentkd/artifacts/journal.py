@@ -6,7 +6,9 @@ can be changed, taken out or put in between without a trace.
 """
 
 import contextlib
+import errno
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -125,7 +127,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise self._translate(error) from error
         except OSError as error:
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise StorageError.of(path, error) from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -222,7 +224,7 @@ class Journal:
             with contextlib.closing(copy), copy:
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
         except sqlite3.DatabaseError as error:
-            raise StorageError(path, str(error)) from error
+            raise _refusal(path, error) from error
 
     def get_meta(self, key: str) -> Any:
         """A JSON value noted under a key, or ``None``."""
@@ -258,8 +260,19 @@ class Journal:
 
     def _translate(self, error: sqlite3.DatabaseError) -> ArtifactError | StorageError:
         if isinstance(error, sqlite3.OperationalError):
-            return StorageError(self.path, str(error))
+            return _refusal(self.path, error)
         return ArtifactError(f"{self.path} is damaged ({error}); restore it from a copy or begin in another folder")
+
+
+def _refusal(path: Path, error: sqlite3.DatabaseError) -> StorageError:
+    """What SQLite's words mean. It does not tell that there is no descriptor left, so one is tried."""
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageError.of(path, OSError(errno.ENOSPC, ""))
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as refused:
+        return StorageError.of(path, refused)
+    return StorageError(path, str(error))
 
 
 def _text(value: Any) -> str:

@@ -68,7 +68,7 @@ class Store:
         except OSError as error:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise StorageError.of(path, error) from error
         return digest
 
     def get(self, digest: Digest) -> bytes:
@@ -110,7 +110,7 @@ class Incoming:
             os.close(self._descriptor)
             raise StorageError(self._part, "another process is receiving it") from None
         except OSError as error:
-            raise StorageError(self._part, error.strerror or str(error)) from error
+            raise StorageError.of(self._part, error) from error
         self.size_bytes = os.fstat(self._descriptor).st_size
         return self
 

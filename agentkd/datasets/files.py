@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.datasets.samples import IGNORE_INDEX, Color, Pixels, Sample, Size, hold_out, resize_pixels
-from agentkd.errors import DatasetError
+from agentkd.errors import DatasetError, check_descriptors
 from agentkd.names import Digest
 
 DESCRIPTION = "dataset.yaml"
@@ -223,6 +223,7 @@ def _open_image(path: Path) -> Image.Image:
         image = Image.open(path)
         image.load()
     except (OSError, UnidentifiedImageError) as error:
+        check_descriptors(path, error)
         raise DatasetError(path, f"cannot be read as an image ({error})") from None
     return image
 
@@ -273,5 +274,6 @@ def _content_digest(description: Description, pairs: list[Pair], size: Size | No
             try:
                 sha.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
+                check_descriptors(path, error)
                 raise DatasetError(path, f"cannot be read ({error})") from None
     return Digest(sha.hexdigest())

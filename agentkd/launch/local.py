@@ -127,7 +127,7 @@ class LocalLauncher:
         except OSError as error:
             key_file.unlink(missing_ok=True)
             if error.filename and Path(error.filename).is_relative_to(log.parent):
-                raise StorageError(Path(error.filename), error.strerror or str(error)) from error
+                raise StorageError.of(Path(error.filename), error) from error
             raise LaunchError(f"cannot start agent {name}: {error}", command=f"agentkd {' '.join(arguments)}") from error
         number = server.start([*arguments, "--parent", str(server.own_pid)], log)
         return Fork(name, slot, log, key_file, server, number)
