@@ -266,7 +266,7 @@ class Journal:
 
 def _refusal(path: Path, error: sqlite3.DatabaseError) -> StorageError:
     """What SQLite's words mean. It does not tell that there is no descriptor left, so one is tried."""
-    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
         return StorageError.of(path, OSError(errno.ENOSPC, ""))
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
