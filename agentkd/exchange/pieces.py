@@ -162,8 +162,13 @@ class Carrier:
                 raise ArtifactCorruptError(f"piece from {peer[:8]}", expected, digest)
             return self._store.put(data)
         with self._store.incoming(piece.sha256) as part:
-            for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
-                progress(done, piece.size_bytes)
+            part.must_fit(piece.size_bytes)
+            try:
+                for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
+                    progress(done, piece.size_bytes)
+            except (RemoteProtocolError, ArtifactCorruptError):
+                part.remove()  # what such a peer has sent is nothing to go on with
+                raise
             part.commit()
         return piece.sha256
 
