@@ -53,3 +53,8 @@ class Door:
 def closed_name(file: Path) -> Path:
     """What a socket file is called while its door is closed."""
     return file.with_name(file.name + CLOSED_SUFFIX)
+
+
+def is_listened_at(file: Path) -> bool:
+    """Whether there is a socket file, be its door closed at the moment."""
+    return file.exists() or closed_name(file).exists()

@@ -64,25 +64,30 @@ class ZeroMQChannel:
         self.keys, self.counters = keys, Counters()
         self._most_descriptors = descriptors.raise_limit()
         self._is_admitted = is_admitted
-        self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
+        try:
+            self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
+        except zmq.ZMQError as error:
+            raise _refusal(error) from error
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._files: list[Path] = []
         self._dealers: dict[tuple[PublicKey, bool], Socket] = {}
         self._routes: dict[tuple[PublicKey, bool], bytes] = {}
         self._loop = CommandLoop(self._run, "agentkd-io")
         self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(is_admitted))
         self._doorkeeper = Doorkeeper(self._context, self.counters)
         try:
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(is_admitted))
             self._routers = {lane: self._listening_socket(lane) for lane in (CONTROL, BULK)}
             self._monitors = [self._doorkeeper.watch(router) for router in self._routers.values()]
-        except zmq.ZMQError as error:
+            self.endpoints = self._bind(self._routers[CONTROL], bind)
+            self.bulk_endpoints = self._bind(self._routers[BULK], tuple(_any_port(address) for address in bind))
+            self._refuse_a_stranger()
+        except BaseException as error:
             self._give_up()
-            raise _refusal(error) from error
-        self.endpoints = self._bind(self._routers[CONTROL], bind)
-        self.bulk_endpoints = self._bind(self._routers[BULK], tuple(_any_port(address) for address in bind))
-        self._refuse_a_stranger()
+            if isinstance(error, zmq.ZMQError):
+                raise _refusal(error) from error
+            raise
 
     def start(self, arrived: FramesArrived, turn: Turn) -> None:
         self._arrived, self._turn = arrived, turn
@@ -271,7 +276,6 @@ class ZeroMQChannel:
             monitor.close(linger=0)
             knock.close(linger=0)
             if event != zmq.Event.HANDSHAKE_FAILED_AUTH:
-                self._give_up()
                 what = "a key that nobody knows was let in" if event else "nobody answers the authentication of peers"
                 raise LaunchError(f"{endpoint} is not safe to listen on: {what}")
 
@@ -279,6 +283,7 @@ class ZeroMQChannel:
         self._doorkeeper.close()
         self._authenticator.stop()
         self._context.destroy(linger=0)
+        self._loop.close()
 
     def _bind(self, router: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
         bound = []
@@ -287,7 +292,8 @@ class ZeroMQChannel:
             try:
                 router.bind(chosen)
             except zmq.ZMQError as error:
-                self._give_up()
+                if error.errno in DESCRIPTORS_USED_UP:
+                    raise
                 raise LaunchError(
                     f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
                 ) from error
