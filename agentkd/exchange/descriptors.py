@@ -3,6 +3,8 @@
 import os
 import resource
 
+from agentkd.errors import check_descriptors
+
 WANTED = 65_536
 RESERVED_SHARE = 8
 MAX_RESERVED = 256
@@ -40,3 +42,21 @@ def are_short() -> bool:
     os.close(lowest)
     most = limit()
     return lowest >= most - reserve(most)
+
+
+def must_have(number: int, what: str) -> None:
+    """Whether so many descriptors are free. For what ends the whole process if it finds none, as ZeroMQ's start does.
+
+    Raises:
+        DescriptorsError: there are fewer.
+    """
+    held: list[int] = []
+    try:
+        while len(held) < number:
+            held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        check_descriptors(what, error)
+        raise
+    finally:
+        for descriptor in held:
+            os.close(descriptor)

@@ -35,6 +35,7 @@ LINGER_MS = 1_000
 CONTROL_HIGH_WATER_MARK = 10_000
 BULK_HIGH_WATER_MARK = 64
 MAX_SOCKETS = 8_192
+NEEDED_BY_CHANNEL, NEEDED_BY_PEER = 64, 8  # with some to spare
 MAX_BACKLOG = 128
 BACKLOG_SHARE = 16
 RECEIVED_A_TURN = 64
@@ -63,6 +64,7 @@ class ZeroMQChannel:
     def __init__(self, keys: KeyPair, is_admitted: Callable[[PublicKey], bool], bind: tuple[str, ...]) -> None:
         self.keys, self.counters = keys, Counters()
         self._most_descriptors = descriptors.raise_limit()
+        descriptors.must_have(NEEDED_BY_CHANNEL, "a channel")
         self._is_admitted = is_admitted
         try:
             self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
@@ -103,16 +105,18 @@ class ZeroMQChannel:
         if (key, bulk) in self._dealers:
             self._close_dealer(key, bulk)
         try:
+            descriptors.must_have(NEEDED_BY_PEER, f"a connection to {key[:8]}")
             dealer = self._curve_socket(zmq.DEALER, bulk)
             try:
                 self._poller.register(self._doorkeeper.watch(dealer), zmq.POLLIN)
             except zmq.ZMQError:
                 dealer.close(linger=0)
                 raise
-        except zmq.ZMQError as error:
-            if error.errno not in DESCRIPTORS_USED_UP:
+        except (zmq.ZMQError, DescriptorsError) as error:
+            refusal = _refusal(error) if isinstance(error, zmq.ZMQError) else error
+            if not isinstance(refusal, DescriptorsError):
                 raise
-            log.error("%s is not dialed yet: %s", key[:8], _refusal(error))
+            log.error("%s is not dialed yet: %s", key[:8], refusal)
             return  # who was not reached is dialed again
         dealer.curve_serverkey = key.encode()
         dealer.connect(endpoint)

@@ -1,6 +1,7 @@
 """Strangers at the ports of processes with few descriptors: known peers are served, trainings go on, newcomers get in."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -94,6 +95,78 @@ def test_an_agent_answers_whom_it_knows_and_lets_newcomers_in_however_many_stran
                 assert newcomer.want(PingReply, PingRequest(text="well?")).text == "well?"
         assert num_knocked > MOST, "more than it has descriptors for"
         assert most < MOST * 7 // 8 and live.memory() - before < MAX_GROWTH_BYTES
+
+
+SHORT = """
+import json, os, sys, threading, time
+from sides import Side, wait_until
+from agentkd.errors import DescriptorsError
+from agentkd.exchange import descriptors
+from agentkd.exchange.post import Post
+from agentkd.exchange.keys import new_key_pair
+from agentkd.messages.bodies import PingReply, PingRequest
+
+def take(wanted):
+    held = []
+    try:
+        while not wanted():
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    return held
+
+def give(held):
+    while held:
+        os.close(held.pop())
+
+def is_answered(asker, asked):
+    asker.post.send(asked.key, PingRequest(text="x"))
+    try:
+        return asker.inbox.get(timeout=5).message.body.text == "x"
+    except Exception:
+        return False
+
+said = {}
+known, here, late = Side(sys.argv[1]), Side(sys.argv[1]), Side(sys.argv[1])
+here.post.allow([known.key, late.key]), known.post.allow([here.key]), late.post.allow([here.key])
+known.reach(here)
+wait_until(lambda: known.post.peer(here.key) is not None)
+held = take(descriptors.are_short)
+said["few left"] = descriptors.limit() - max(held)
+time.sleep(1)
+late.reach(here)
+time.sleep(2)
+said["known is served, newcomer is not"] = is_answered(known, here) and late.post.peer(here.key) is None
+give(held)
+wait_until(lambda: late.post.peer(here.key) is not None, timeout_s=30)
+said["newcomer is served when there is room"] = is_answered(late, here)
+held = take(lambda: False)
+late.post.disconnect(here.key)
+late.reach(here)
+try:
+    Post(new_key_pair(), print)
+except DescriptorsError as error:
+    said["a channel says what it lacks"] = "ulimit -n" in str(error)
+time.sleep(1)
+give(held)
+wait_until(lambda: late.post.peer(here.key) is not None, timeout_s=30)
+said["who could not be dialed is dialed again"] = is_answered(late, here) and is_answered(known, here)
+for side in (known, here, late):
+    side.post.check()
+    side.post.close()
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "ipc://*"])
+def test_short_of_descriptors_known_peers_are_served_and_newcomers_when_there_is_room_again(bind: str) -> None:
+    script = ["sh", "-c", f'ulimit -n {MOST}; exec "$@"', "sh", sys.executable, "-c", SHORT, bind]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said.pop("few left") > 32, "the reserve"
+    assert all(said.values()) and len(said) == 4, (said, done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 class Training:
