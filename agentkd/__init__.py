@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from agentkd.errors import ConfigError as ConfigError
     from agentkd.errors import ContractError as ContractError
     from agentkd.errors import DatasetError as DatasetError
+    from agentkd.errors import DescriptorsError as DescriptorsError
     from agentkd.errors import ExchangeError as ExchangeError
     from agentkd.errors import InfeasibleArchitectureError as InfeasibleArchitectureError
     from agentkd.errors import LaunchError as LaunchError
@@ -92,7 +93,7 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
         "agentkd.datasets.opening": "open_dataset",
         "agentkd.errors": (
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
-            "ConfigError ContractError DatasetError ExchangeError InfeasibleArchitectureError LaunchError "
+            "ConfigError ContractError DatasetError DescriptorsError ExchangeError InfeasibleArchitectureError LaunchError "
             "LocalProtocolError NonFiniteLossError OutOfMemoryError ProtocolError RemoteAgentError RemoteProtocolError "
             "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError"
         ),

@@ -20,6 +20,7 @@ The tree (a test compares it with the classes below)::
     |  |- ArtifactNotFoundError
     |  `- ArtifactCorruptError
     |- StorageError
+    |  `- DescriptorsError
     |- DatasetError
     |- TrainingError
     |  |- NonFiniteLossError
@@ -30,7 +31,10 @@ The tree (a test compares it with the classes below)::
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
 
+import errno
 import math
+import os
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -222,10 +226,71 @@ class StorageError(AgentKDError):
 
     exit_code = 16
     code = "storage"
+    verb = "write"
+    advice = "free some space or choose another folder, then run the command again"
 
-    def __init__(self, place: Path | str, reason: str) -> None:
+    def __init__(self, place: Path | str, reason: str, *, advice: str = "") -> None:
         self.place, self.reason = str(place), reason
-        super().__init__(f"cannot write {place}: {reason}; free some space or choose another folder, then run the command again")
+        super().__init__(f"cannot {self.verb} {place}: {reason}; {advice or self.advice}")
+
+    @staticmethod
+    def of(place: Path | str, error: Exception) -> "StorageError":
+        """What the operating system's refusal means, in words: descriptors that are used up are no full disk."""
+        number = error_number(error)
+        if number in DESCRIPTORS_USED_UP:
+            return DescriptorsError(place, number)
+        reason, advice = STORAGE_WORDS.get(number, ("", ""))
+        told = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        return StorageError(place, reason or told, advice=advice)
+
+
+class DescriptorsError(StorageError):
+    """No file, socket or shared memory can be opened, for all descriptors are in use: the process's, or the whole system's."""
+
+    exit_code = 21
+    code = "descriptors"
+    verb = "open"
+
+    def __init__(self, place: Path | str, number: int = errno.EMFILE) -> None:
+        if number == errno.ENFILE:
+            super().__init__(place, "the descriptors of the whole system are used up", advice="end what has many files open")
+        else:
+            reason = "all descriptors of this process are in use"
+            super().__init__(place, reason, advice="allow it more (ulimit -n 4096), then run the command again")
+
+
+DESCRIPTORS_USED_UP = (errno.EMFILE, errno.ENFILE)
+STORAGE_WORDS = {
+    errno.ENOSPC: (f"the disk is full ({os.strerror(errno.ENOSPC)})", ""),
+    errno.EDQUOT: (f"the disk quota is used up ({os.strerror(errno.EDQUOT)})", ""),
+    errno.EIO: (f"the disk is broken ({os.strerror(errno.EIO)})", "choose a folder on another disk, then run the command again"),
+}
+
+
+def error_number(error: BaseException) -> int:
+    """The operating system's number of an error, also where a library hands it on as text only; 0 if there is none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
+
+
+def check_descriptors(place: Path | str, error: BaseException) -> None:
+    """Whether something could not be read for want of descriptors, which says nothing against what is there.
+
+    Raises:
+        DescriptorsError: it is so.
+    """
+    number = error_number(error)
+    if number in DESCRIPTORS_USED_UP:
+        raise DescriptorsError(place, number) from error
+
+
+def as_agentkd_error(error: BaseException, place: Path | str = "a file") -> BaseException:
+    """An error of the operating system that has a word here (a full disk, no descriptors) as that; any other as it is."""
+    if isinstance(error, OSError) and (error.errno in DESCRIPTORS_USED_UP or error.errno in STORAGE_WORDS):
+        return StorageError.of(error.filename or place, error)
+    return error
 
 
 class DatasetError(AgentKDError):

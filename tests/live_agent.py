@@ -53,12 +53,12 @@ def free_port() -> int:
     return port
 
 
-def start_agent(place: Path, run: Callable[..., list[str]] = command) -> LiveAgent:
-    """A listening agent that teaches a tiny network."""
+def start_agent(place: Path, run: Callable[..., list[str]] = command, *, listen: str | None = None) -> LiveAgent:
+    """A listening agent that teaches a tiny network; on a port of its own, if it is not said where."""
     for name in ("agent", "coordinator"):
         save_key_pair(place / "keys" / f"{name}.json", new_key_pair())
     agent, coordinator = (load_key_pair(place / "keys" / f"{name}.json") for name in ("agent", "coordinator"))
-    folder, endpoint = RunFolder(place / "run"), f"tcp://127.0.0.1:{free_port()}"
+    folder, endpoint = RunFolder(place / "run"), listen or f"tcp://127.0.0.1:{free_port()}"
     folder.store.put(loading.provided(NETWORK.code).encode())
     weights = folder.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=1).state_dict())))
     arguments = ["agent", "--listen", endpoint, "--key", place / "keys" / "agent.json", "--coordinator-key", coordinator.public]

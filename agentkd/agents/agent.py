@@ -23,6 +23,7 @@ from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
 from agentkd.agents.teaching import Teacher
+from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.run_folder import RunFolder
@@ -121,7 +122,7 @@ class Agent:
         self.settings = settings
         self.folder = RunFolder(settings.run_folder)
         self.device = _find_device(settings.device)
-        self._work: queue.Queue[Delivery] = queue.Queue()
+        self._work = WaitingWork(lambda put, reply: self.post.send(put.sender, reply, parent_id=put.message.msg_id))
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
         self._asker = Asker()
         self._joined = threading.Event()

@@ -145,7 +145,7 @@ class MutualLesson:
             part.write_bytes(data)
             part.replace(place)
         except OSError as error:
-            raise StorageError(place, error.strerror or str(error)) from error
+            raise StorageError.of(place, error) from error
         self._answer_pending()
 
     def _answer_pending(self) -> None:

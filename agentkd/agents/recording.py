@@ -114,7 +114,7 @@ class Recorder:
             except StorageError as error:
                 self._failure = error
             except OSError as error:
-                self._failure = StorageError(self._index, error.strerror or str(error))
+                self._failure = StorageError.of(self._index, error)
             if isinstance(item, threading.Event):
                 item.set()
 

@@ -22,7 +22,7 @@ from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
-from agentkd.errors import ArtifactError, StorageError
+from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
 
 MANIFEST = "manifest-sha256.txt"
@@ -73,7 +73,7 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise StorageError(out, error.strerror or str(error)) from error
+        raise StorageError.of(out, error) from error
     return Written(len(files) + 1, size, digest)
 
 
@@ -96,7 +96,7 @@ def unpack(bundle: Path, place: Path) -> Verification:
                 part.replace(place)
                 return found
         except OSError as error:
-            raise StorageError(place, error.strerror or str(error)) from error
+            raise StorageError.of(place, error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         problems = list(found.problems)
@@ -116,7 +116,7 @@ def verify_bundle(bundle: Path) -> Verification:
         with tempfile.TemporaryDirectory(prefix="agentkd-verify-") as place:
             return _open_and_verify(bundle, Path(place))
     except OSError as error:
-        raise StorageError(tempfile.gettempdir(), error.strerror or str(error)) from error
+        raise StorageError.of(tempfile.gettempdir(), error) from error
 
 
 def _open_and_verify(bundle: Path, place: Path) -> Verification:
@@ -150,6 +150,7 @@ def _check_zip(bundle: Path) -> list[Finding]:
                         problems = _check_form(archive, stream)
             return problems
     except OSError as error:
+        check_descriptors(bundle, error)
         return [Finding(bundle.name, error.strerror or str(error))]
     except (zipfile.BadZipFile, struct.error, RuntimeError, LookupError, EOFError, ValueError, OverflowError) as error:
         return [Finding(bundle.name, f"is no sound zip file ({error})")]

@@ -97,7 +97,7 @@ def remove(files: Iterable[Path]) -> int:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise StorageError.of(path, error) from error
         count += 1
     return count
 

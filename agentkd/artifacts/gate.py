@@ -5,6 +5,8 @@ Here the first are refused, and the second are given no more steps than an hones
 """
 
 import contextlib
+import errno
+import os
 import sqlite3
 from functools import cache
 from pathlib import Path
@@ -98,7 +100,18 @@ def translated(path: Path, error: sqlite3.Error) -> ArtifactError | StorageError
     """What SQLite says as an error of ours: of the file, or of its surroundings."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in SURROUNDINGS:
-        return StorageError(path, str(error))
+        return surroundings(path, error)
     if code == sqlite3.SQLITE_INTERRUPT:
         return refused(path, "takes more steps to read than a file of its size can")
     return refused(path, f"cannot be read ({error})")
+
+
+def surroundings(path: Path, error: sqlite3.Error) -> StorageError:
+    """What SQLite's words mean. It does not tell that there is no descriptor left, so one is tried."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageError.of(path, OSError(errno.ENOSPC, ""))
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as refused:
+        return StorageError.of(path, refused)
+    return StorageError(path, str(error))

@@ -141,7 +141,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise gate.translated(path, error) from error
         except OSError as error:
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise StorageError.of(path, error) from error
         try:
             self._pass_gate(read_only)
         except BaseException:
@@ -285,7 +285,7 @@ class Journal:
             with contextlib.closing(copy), copy:
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
         except sqlite3.DatabaseError as error:
-            raise StorageError(path, str(error)) from error
+            raise gate.surroundings(path, error) from error
 
     def get_meta(self, key: str, kind: type[Value] | Any = Any) -> Any:
         """A JSON value noted under a key, or ``None``.

@@ -69,7 +69,7 @@ class Store:
         except OSError as error:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
-            raise StorageError(path, error.strerror or str(error)) from error
+            raise StorageError.of(path, error) from error
         return digest
 
     def get(self, digest: Digest, *, max_bytes: int | None = None) -> bytes:
@@ -121,12 +121,23 @@ class Incoming:
             os.close(self._descriptor)
             raise StorageError(self._part, "another process is receiving it") from None
         except OSError as error:
-            raise StorageError(self._part, error.strerror or str(error)) from error
+            raise StorageError.of(self._part, error) from error
         self.size_bytes = os.fstat(self._descriptor).st_size
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         os.close(self._descriptor)
+
+    def must_fit(self, size_bytes: int) -> None:
+        """Whether the disk has room for the whole piece, of which some may be here already.
+
+        Raises:
+            StorageError: it has not; nothing is written.
+        """
+        disk = os.fstatvfs(self._descriptor)
+        missing, free = size_bytes - self.size_bytes, disk.f_bavail * disk.f_frsize
+        if missing > free:
+            raise StorageError(self._part, f"{missing:,} octets are to come and the disk has room for {free:,}")
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Puts bytes at an offset."""
@@ -134,6 +145,10 @@ class Incoming:
         while view:
             written = os.pwrite(self._descriptor, view, offset)
             offset, view = offset + written, view[written:]
+
+    def remove(self) -> None:
+        """Keeps nothing of it for the next attempt."""
+        self._part.unlink(missing_ok=True)
 
     def commit(self) -> None:
         """Makes the part an artifact.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.errors import AgentKDError, ConfigError
+from agentkd.errors import AgentKDError, ConfigError, as_agentkd_error
 from agentkd.visible import visible
 
 Overrides = Annotated[
@@ -72,6 +72,9 @@ def main() -> None:
     """Runs the command line; an expected error prints its text and ends with its exit code."""
     try:
         app()
-    except AgentKDError as error:
-        say(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except (AgentKDError, OSError) as error:
+        told = as_agentkd_error(error)
+        if not isinstance(told, AgentKDError):
+            raise
+        say(f"error: {told}", err=True)
+        sys.exit(told.exit_code)

@@ -73,7 +73,7 @@ def weights(
     try:
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
     except OSError as error:
-        raise StorageError(out, error.strerror or str(error)) from error
+        raise StorageError.of(out, error) from error
     say(f"{out}: {found}")
 
 

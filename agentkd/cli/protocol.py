@@ -58,5 +58,5 @@ def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write t
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         except OSError as error:
-            raise StorageError(target, error.strerror or str(error)) from error
+            raise StorageError.of(target, error) from error
     say(f"{len(files())} files below {folder}")

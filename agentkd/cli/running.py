@@ -149,7 +149,7 @@ def _run(experiment: Any, out: Path) -> None:
     try:
         logs.to_file(folder.logs / "coordinator.log")
     except OSError as error:
-        raise StorageError(folder.logs, error.strerror or str(error)) from error
+        raise StorageError.of(folder.logs, error) from error
     say(f"{experiment.name}: run folder {out}")
     try:
         with watcher_for(console) as watcher:

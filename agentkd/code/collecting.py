@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agentkd.code.source import INIT, MAX_BYTES, MAX_FILES, STANDARD, SourceCode, split_name, why
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, check_descriptors
 
 INSTALLED = {"site-packages", "dist-packages"}
 LIBRARIES = {
@@ -290,6 +290,7 @@ def _read(file: str) -> str:
     except (SyntaxError, UnicodeError, LookupError) as error:
         raise ConfigError(f"{file} cannot be read as text: {error}; save it as UTF-8") from None
     except OSError as error:
+        check_descriptors(file, error)
         raise ConfigError(f"{file} cannot be read: {error}") from None
 
 

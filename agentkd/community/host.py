@@ -86,4 +86,4 @@ class _Invitation:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(self._path, error.strerror or str(error)) from error
+            raise StorageError.of(self._path, error) from error

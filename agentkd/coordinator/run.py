@@ -188,7 +188,7 @@ def _adopt_experiment(experiment: Experiment, own: OwnParts, folder: RunFolder, 
         try:
             folder.experiment.write_text(dump_experiment(experiment), encoding="utf-8")
         except OSError as error:
-            raise StorageError(folder.experiment, error.strerror or str(error)) from error
+            raise StorageError.of(folder.experiment, error) from error
         return
     before, now = noted.result_inputs(), experiment.result_inputs()
     problems = [

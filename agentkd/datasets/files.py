@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.datasets.samples import IGNORE_INDEX, MAX_PIXELS, Color, Pixels, Sample, Size, hold_out, resize_pixels
-from agentkd.errors import DatasetError
+from agentkd.errors import DatasetError, check_descriptors
 from agentkd.names import Digest
 from agentkd.plain import MAX_YAML, read_yaml
 
@@ -263,6 +263,8 @@ def _open_image(path: Path) -> Image.Image:
         struct.error,
         zlib.error,
     ) as error:
+        if isinstance(error, OSError):
+            check_descriptors(path, error)
         raise DatasetError(path, f"cannot be read as an image ({error})") from None
     return image
 
@@ -313,5 +315,6 @@ def _content_digest(description: Description, pairs: list[Pair], size: Size | No
             try:
                 sha.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
+                check_descriptors(path, error)
                 raise DatasetError(path, f"cannot be read ({error})") from None
     return Digest(sha.hexdigest())

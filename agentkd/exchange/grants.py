@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agentkd.errors import ConfigError, RemoteProtocolError, Rule, StorageError
+from agentkd.errors import ConfigError, DescriptorsError, RemoteProtocolError, Rule, StorageError, check_descriptors
 from agentkd.exchange.keys import write_private
 from agentkd.messages.bodies import AdmittedPeer, Body, KnowledgeKind, KnowledgeRequest, Piece
 from agentkd.names import AgentName, PublicKey, TeacherId
@@ -53,6 +53,7 @@ class Registry:
 
         Raises:
             ConfigError: the file is not a registry.
+            DescriptorsError: no file can be opened now.
         """
         try:
             listed = json.loads(self.path.read_text(encoding="utf-8"))
@@ -60,6 +61,7 @@ class Registry:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
+            check_descriptors(self.path, error)
             raise ConfigError(
                 f"{self.path} is not a key registry ({error}); restore it, or remove it and register again"
             ) from error
@@ -118,7 +120,7 @@ class Registry:
             lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(lock, error.strerror or str(error)) from error
+            raise StorageError.of(lock, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -168,8 +170,7 @@ class Grants:
         if self._registry is not None:
             stamp, (read_at, entries) = self._registry.stamp(), self._registered
             if stamp != read_at:
-                entries = self._read_registry()
-                self._registered = (stamp, entries)
+                entries = self._read_registry(stamp, entries)
             registered = entries.get(public_key)
             if registered is not None:
                 return None if registered.is_revoked else registered
@@ -179,14 +180,19 @@ class Grants:
         """Whether a key may connect."""
         return self.find(public_key) is not None
 
-    def _read_registry(self) -> dict[PublicKey, Entry]:
+    def _read_registry(self, stamp: tuple[int, int], before: dict[PublicKey, Entry]) -> dict[PublicKey, Entry]:
         """The registered keys; none while the file is damaged, for an I/O thread must not end by that."""
         assert self._registry is not None
         try:
-            return self._registry.entries()
+            entries = self._registry.entries()
+        except DescriptorsError as error:  # those of before, and it is tried again with the next who knocks
+            log.error("the registered keys are not read again: %s", error)
+            return before
         except ConfigError as error:
             log.error("no registered key is admitted: %s", error)
-            return {}
+            entries = {}
+        self._registered = (stamp, entries)
+        return entries
 
     def check(self, public_key: PublicKey, kind: str) -> None:
         """Refuses a fetch that is not granted.
@@ -242,4 +248,4 @@ class Audit:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(self._path, error.strerror or str(error)) from error
+            raise StorageError.of(self._path, error) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zmq
 
-from agentkd.errors import ConfigError, StorageError
+from agentkd.errors import ConfigError, StorageError, check_descriptors
 from agentkd.names import PublicKey
 
 
@@ -56,6 +56,7 @@ def load_key_pair(path: Path) -> KeyPair:
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
+        check_descriptors(path, error)
         raise ConfigError(f"{path} is not a key file: {error}") from error
 
 
@@ -77,4 +78,4 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
             file.write(text)
         Path(temporary).replace(path)
     except OSError as error:
-        raise StorageError(path, error.strerror or str(error)) from error
+        raise StorageError.of(path, error) from error

@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from agentkd.errors import ChannelClosedError
+from agentkd.errors import ChannelClosedError, check_descriptors
 
 CLOSE_TIMEOUT_S = 10.0
 
@@ -18,7 +18,11 @@ class CommandLoop:
         self._lock = threading.Lock()
         self._is_roused = self._is_closed = self._has_ended = False
         self._run = run
-        self.wake_fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.wake_fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            check_descriptors("a channel", error)
+            raise
         self._thread = threading.Thread(target=self._run_to_the_end, name=name, daemon=True)
 
     def start(self) -> None:

@@ -1,6 +1,5 @@
 """The channel inside one process: frames are handed over by reference. A real channel, and what tests of agents use."""
 
-import contextlib
 import itertools
 import select
 import threading
@@ -82,10 +81,11 @@ class MemoryChannel:
         self._arrived(sender._key, frames)
 
     def _run(self) -> None:
+        poll = select.poll()  # select.select takes no descriptor above 1,023
+        poll.register(self._loop.wake_fd, select.POLLIN)
         while True:
             wait_s = self._turn()
-            with contextlib.suppress(InterruptedError):
-                select.select([self._loop.wake_fd], [], [], max(0.0, wait_s))
+            poll.poll(max(0.0, wait_s) * 1000)
             if not self._loop.obey():
                 self._turn()
                 return

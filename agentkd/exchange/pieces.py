@@ -15,7 +15,7 @@ from agentkd.canonical import digest_bytes, new_digest
 from agentkd.errors import AgentKDError, ArtifactCorruptError, ChannelClosedError, ExchangeError, RemoteProtocolError, Rule
 from agentkd.exchange.memory import SCHEME
 from agentkd.exchange.post import Post
-from agentkd.exchange.segments import IS_SUPPORTED, SegmentPool, SegmentReader
+from agentkd.exchange.segments import IS_SUPPORTED, SegmentPool, read_segment
 from agentkd.exchange.sources import BufferSink, BytesSource, FileSource, Parcel, Sink
 from agentkd.exchange.streaming import Receipt
 from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
@@ -60,7 +60,7 @@ class Carrier:
         chunk_bytes: int = CHUNK_BYTES,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
-        self._post, self._store, self._reader = post, store, SegmentReader()
+        self._post, self._store = post, store
         self.pool, self.num_repeated_bytes = SegmentPool(), 0
         self._lock = threading.Lock()
         self._chunk_bytes, self._window_bytes = chunk_bytes, window_bytes
@@ -162,8 +162,13 @@ class Carrier:
                 raise ArtifactCorruptError(f"piece from {peer[:8]}", expected, digest)
             return self._store.put(data)
         with self._store.incoming(piece.sha256) as part:
-            for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
-                progress(done, piece.size_bytes)
+            part.must_fit(piece.size_bytes)
+            try:
+                for done in self._stream(peer, piece, part, min(part.size_bytes, piece.size_bytes), check):
+                    progress(done, piece.size_bytes)
+            except (RemoteProtocolError, ArtifactCorruptError):
+                part.remove()  # what such a peer has sent is nothing to go on with
+                raise
             part.commit()
         return piece.sha256
 
@@ -207,7 +212,7 @@ class Carrier:
         if piece.handle is None:
             raise RemoteProtocolError("a shared piece needs a handle", Rule.BODY)
         lease = piece.handle.lease
-        view = self._reader.read(piece.handle, piece.size_bytes)
+        view = read_segment(piece.handle, piece.size_bytes)
 
         def give_back() -> None:
             with contextlib.suppress(ChannelClosedError):

@@ -19,6 +19,7 @@ from typing import assert_never
 
 from agentkd.errors import ChannelClosedError, ProtocolError, RemoteProtocolError, Rule
 from agentkd.exchange.channel import Channel, Frames
+from agentkd.exchange.doors import is_listened_at
 from agentkd.exchange.grants import EVERYTHING, Grants
 from agentkd.exchange.hosts import host_name
 from agentkd.exchange.keys import KeyPair
@@ -388,6 +389,6 @@ def _nearest(endpoints: tuple[str, ...]) -> str:
     """The endpoint with the shortest way: memory, then a socket file that is here, then tcp."""
     for endpoint in endpoints:
         scheme, _, place = endpoint.partition("://")
-        if scheme == "memory" or (scheme == "ipc" and Path(place).exists()):
+        if scheme == "memory" or (scheme == "ipc" and is_listened_at(Path(place))):
             return endpoint
     return next((endpoint for endpoint in endpoints if endpoint.startswith("tcp://")), "")

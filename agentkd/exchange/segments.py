@@ -21,27 +21,35 @@ from pathlib import Path
 
 import numpy as np
 
-from agentkd.errors import ExchangeError, RemoteProtocolError, Rule
+from agentkd.errors import ExchangeError, RemoteProtocolError, Rule, StorageError, check_descriptors
 from agentkd.messages.bodies import SharedHandle
 from agentkd.names import PublicKey
 
 PREFIX = "agentkd"
 POOL_BYTES = 512 * 1024**2
 MAX_LEASES = 64
-MAX_MAPPED = 64
+MAX_POPULATED_BYTES = 64 * 1024**2
+MADV_POPULATE_READ = 22
 IS_SUPPORTED = sys.platform == "linux" and hasattr(os, "memfd_create")
 SEALS = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4) | getattr(fcntl, "F_SEAL_SEAL", 1)
 
 
 class Segment:
-    """A mapped stretch of memory that other processes can be handed. ``view`` is writable for the owner."""
+    """A mapped stretch of memory that other processes can be handed. ``view`` is writable for the owner.
+
+    Raises:
+        StorageError: there is no memory or no descriptor for it.
+    """
 
     def __init__(self, size_bytes: int) -> None:
         self.capacity = max(mmap.PAGESIZE, 1 << (size_bytes - 1).bit_length() if size_bytes > 1 else mmap.PAGESIZE)
-        self.descriptor = os.memfd_create(PREFIX, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, self.capacity)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
-        self._map = mmap.mmap(self.descriptor, self.capacity)
+        try:
+            self.descriptor = os.memfd_create(PREFIX, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self.descriptor, self.capacity)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
+            self._map = mmap.mmap(self.descriptor, self.capacity)
+        except OSError as error:
+            raise StorageError.of("shared memory", error) from error
         self.inode = os.fstat(self.descriptor).st_ino
         self.view = memoryview(self._map)
         self.num_holders, self.is_doubtful = 1, False
@@ -147,38 +155,42 @@ class SegmentPool:
         self.give(segment)
 
 
-class SegmentReader:
-    """Maps other processes' segments, and keeps the newest mappings, since an owner uses its segments again. Thread-safe."""
+def read_segment(handle: SharedHandle, size_bytes: int) -> memoryview:
+    """The bytes a handle stands for, as they are while its lease is held; private to this process if written to.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._mapped: OrderedDict[tuple[int, int, int], memoryview] = OrderedDict()
+    Of the segment the piece alone is mapped, each time anew: a mapping of before would show what this process has of it
+    already, not what its owner has put there since.
 
-    def read(self, handle: SharedHandle, size_bytes: int) -> memoryview:
-        """The bytes a handle stands for; private to this process if written to.
-
-        Raises:
-            ExchangeError: the segment is not there any more.
-            RemoteProtocolError: it is not what it should be.
-        """
-        key = (handle.pid, handle.descriptor, handle.inode)
-        with self._lock:
-            view = self._mapped.get(key)
-            if view is not None:
-                self._mapped.move_to_end(key)
-        if view is None:
-            view = _map(handle)  # takes long: others read meanwhile, and two may map the same
-            with self._lock:
-                self._mapped[key] = view
-                self._mapped.move_to_end(key)
-                if len(self._mapped) > MAX_MAPPED:
-                    self._mapped.popitem(last=False)
-        if handle.offset + size_bytes > len(view):
+    Raises:
+        ExchangeError: the segment is not there any more.
+        RemoteProtocolError: it is not what it should be.
+    """
+    descriptor = _open(handle)
+    try:
+        if handle.offset + size_bytes > os.fstat(descriptor).st_size:
             raise RemoteProtocolError(f"{size_bytes} bytes are more than the segment holds", Rule.CREDIT)
-        return view[handle.offset : handle.offset + size_bytes]
+        if not size_bytes:
+            return memoryview(b"")
+        before = handle.offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            mapped = mmap.mmap(
+                descriptor,
+                before + size_bytes,
+                flags=mmap.MAP_PRIVATE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+                offset=handle.offset - before,
+            )
+        except (OSError, OverflowError) as error:
+            raise ExchangeError(f"the shared segment of process {handle.pid} cannot be mapped: {error}") from error
+    finally:
+        os.close(descriptor)
+    if size_bytes <= MAX_POPULATED_BYTES:
+        with contextlib.suppress(OSError):  # an older Linux: each page is mapped when it is read
+            mapped.madvise(MADV_POPULATE_READ)  # MAP_POPULATE would make a copy
+    return memoryview(mapped)[before:]
 
 
-def _map(handle: SharedHandle) -> memoryview:
+def _open(handle: SharedHandle) -> int:
     path = Path(f"/proc/{handle.pid}/fd/{handle.descriptor}")
     try:
         target = str(path.readlink())
@@ -186,16 +198,14 @@ def _map(handle: SharedHandle) -> memoryview:
             raise RemoteProtocolError(f"{path} is no shared segment of agentkd", Rule.IDENTITY)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
+        check_descriptors(path, error)
         raise ExchangeError(f"shared segment {path} is not to be had: {error.strerror}") from error
     try:
-        found = os.fstat(descriptor)
-        if found.st_ino != handle.inode:
+        if os.fstat(descriptor).st_ino != handle.inode:
             raise ExchangeError(f"shared segment {path} was given up by its owner")
         if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS:
             raise RemoteProtocolError(f"{path} may shrink under its reader", Rule.IDENTITY)
-        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
-        with contextlib.suppress(OSError):
-            return memoryview(mmap.mmap(descriptor, found.st_size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE))
-        raise ExchangeError(f"shared segment {path} cannot be mapped")
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor

@@ -243,7 +243,7 @@ class Streams:
                 receipt.sink.write(chunk.offset, data)
             except OSError as error:
                 self.cancel(receipt)
-                self._end(receipt, StorageError("the received piece", error.strerror or str(error)))
+                self._end(receipt, StorageError.of("the received piece", error))
                 return
             receipt.progress(receipt.flow.offset)
             due = receipt.flow.credit_due()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import LaunchError, StorageError
+from agentkd.errors import LaunchError, StorageError, check_descriptors
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
 from agentkd.names import AgentName, PublicKey
@@ -126,8 +126,9 @@ class LocalLauncher:
             server = self._server(slot.threads)
         except OSError as error:
             key_file.unlink(missing_ok=True)
+            check_descriptors(f"what agent {name} needs", error)
             if error.filename and Path(error.filename).is_relative_to(log.parent):
-                raise StorageError(Path(error.filename), error.strerror or str(error)) from error
+                raise StorageError.of(Path(error.filename), error) from error
             raise LaunchError(f"cannot start agent {name}: {error}", command=f"agentkd {' '.join(arguments)}") from error
         number = server.start([*arguments, "--parent", str(server.own_pid)], log)
         return Fork(name, slot, log, key_file, server, number)

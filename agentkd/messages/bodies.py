@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSc
 
 from agentkd import canonical
 from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
-from agentkd.errors import AgentKDError, ExchangeError, RemoteProtocolError
+from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
@@ -427,10 +427,11 @@ class ErrorReply(Body):
     @classmethod
     def of(cls, error: BaseException, *, task: TaskKey = NO_TASK, attempt: int = 0, code: str = "") -> Self:
         """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text."""
+        error = as_agentkd_error(error)
         return cls(
             code=code or (error.code if isinstance(error, AgentKDError) else "internal"),
             rule=error.rule if isinstance(error, RemoteProtocolError) else "",
-            retryable=isinstance(error, ExchangeError),
+            retryable=isinstance(error, ExchangeError | DescriptorsError),
             remote_type=type(error).__name__,
             text=visible(str(error))[:MAX_ERROR_TEXT],
             task=task,

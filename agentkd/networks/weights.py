@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, check_descriptors
 from agentkd.networks.blocks import SegmentationNetwork
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -47,6 +47,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ConfigError(f"no weights file {path}") from None
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        check_descriptors(path, error)
         raise ConfigError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
     except NOT_PLAIN as error:
         raise ConfigError(f"{path} holds more than tensors; only plain state dicts are read") from error

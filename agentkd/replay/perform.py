@@ -281,7 +281,7 @@ def _link(source: RunFolder, out: RunFolder, digest: Digest) -> None:
             shutil.copyfile(there, part)
             part.replace(here)
     except OSError as error:
-        raise StorageError(here, error.strerror or str(error)) from error
+        raise StorageError.of(here, error) from error
 
 
 def _verdict(

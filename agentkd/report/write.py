@@ -58,7 +58,7 @@ def write_report(folder: RunFolder) -> WrittenReport:
             if png:
                 _write(folder.report / f"{name}.png", png)
     except OSError as error:
-        raise StorageError(folder.report, error.strerror or str(error)) from error
+        raise StorageError.of(folder.report, error) from error
     return WrittenReport(folder.report / "report.html", outlook)
 
 

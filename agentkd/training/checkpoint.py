@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import canonical
-from agentkd.errors import ArtifactError, StorageError
+from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult
 
@@ -90,7 +90,7 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(path, str(error)) from error
+        raise StorageError.of(path, error) from error
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], *, task: TaskKey) -> Progress | None:
@@ -98,6 +98,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
 
     Raises:
         ArtifactError: the file is damaged.
+        DescriptorsError: no file can be opened now.
     """
     if not path.is_file():
         return None
@@ -105,7 +106,8 @@ def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
+        check_descriptors(path, error)
         raise ArtifactError(f"checkpoint {path} is damaged ({error}); remove it to start this task again") from error
     if metadata.get("task") != task:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from experiments import SPEC
+from experiments import EXPERIMENT, SPEC, agentkd, weights_of, write_experiment
 from fork_servers import Keeper
 
 from agentkd.agents.feeding import DatasetFeed
@@ -231,6 +231,14 @@ def test_every_way_gives_the_same_bits(hand: Hand, transport: str, way: str, sch
     assert {json.loads(line)["way"] for line in lines} == {way} and len(lines) == result.exchange.requests
     hand.say("teacher", StatusRequest())
     assert hand.wait_for(StatusReply).message.body.counters["leases"] <= 1
+
+
+def test_an_experiment_over_shared_memory_has_the_results_of_one_over_messages(tmp_path: Path, undisturbed: Path) -> None:
+    """Its agents teach with one network after another, and so use their shared memory again."""
+    experiment = write_experiment(tmp_path, launch=EXPERIMENT["launch"] | {"transport": "shared"})
+    done = agentkd("run", experiment, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert weights_of(tmp_path / "run") == weights_of(undisturbed)
 
 
 def test_the_memory_of_one_process_gives_the_same_bits(tmp_path: Path) -> None:

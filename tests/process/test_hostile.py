@@ -20,7 +20,7 @@ import torch
 import zmq
 from fuzz import mangle
 from live_agent import NETWORK, LiveAgent, start_agent
-from sides import say_as_stranger
+from sides import RawPeer, say_as_stranger
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.probe import Probe
@@ -151,6 +151,24 @@ def test_vectors(probe: Probe, number: int, name: str) -> None:
 def test_case13_a_message_over_the_total_limit_though_its_frames_are_under_theirs(probe: Probe) -> None:
     frames = encode(Message(PingRequest(), 1, 0, probe.session, 0, (bytes(33 * 1024**2),) * 2))
     refused_by(probe, Rule.LIMIT, lambda: probe.send(frames))
+
+
+def test_case13_a_message_that_does_not_end_is_cut_off_before_it_is_there(alone: LiveAgent) -> None:
+    """ZeroMQ hands a message over when its last frame has come, and gathers the others until then. This one has 60 of 16 MiB."""
+    frame = bytes(16 * 1024**2)
+    with alone.probe() as probe, RawPeer(alone.endpoint, alone.public_key, alone.coordinator, session="7" * 16) as endless:
+        probe.greet()
+        refused, before = refusals(probe).get("limit", 0), alone.memory()
+        endless.socket.send_multipart([encode(Message(PingRequest()))[0]] + [frame] * 60, zmq.DONTWAIT, copy=False)
+        most, began = before, time.monotonic()
+        while refusals(probe).get("limit", 0) == refused:
+            most = max(most, alone.memory())
+            assert time.monotonic() - began < 20
+        assert most - before < 256 * 1024**2
+    with alone.probe() as probe:
+        probe.session = "8" * 16
+        probe.greet(timeout_s=20)
+        assert alone.memory() - before < MAX_GROWTH_BYTES
 
 
 @pytest.mark.parametrize(

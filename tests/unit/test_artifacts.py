@@ -58,7 +58,7 @@ def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path, monkeypatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match="No space left on device; free some space"):
+    with pytest.raises(StorageError, match=r"the disk is full \(No space left on device\); free some space"):
         Store(tmp_path).put(b"knowledge")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 

@@ -214,7 +214,7 @@ def test_what_concerns_somebody_else_is_overheard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "text"), [(OSError(28, "No space left on device"), "safetensors: No space left"), (OSError("torn"), ": torn;")]
+    ("error", "text"), [(OSError(28, "No space left on device"), "safetensors: the disk is full"), (OSError("torn"), ": torn;")]
 )
 def test_a_student_that_cannot_keep_what_it_says_ends_with_the_systems_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, text: str

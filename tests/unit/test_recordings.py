@@ -383,7 +383,7 @@ def test_the_list_of_a_lesson_makes_its_folder_and_nothing_told_leaves_none(tmp_
 
 @pytest.mark.parametrize(
     ("error", "text"),
-    [(OSError(28, "No space left on device"), r"lesson\.jsonl: No space left on device;"), (OSError("torn"), r"jsonl: torn;")],
+    [(OSError(28, "No space left on device"), r"lesson\.jsonl: the disk is full"), (OSError("torn"), r"jsonl: torn;")],
 )
 def test_why_the_list_cannot_be_written_is_said_in_the_systems_words(tmp_path: Path, error: OSError, text: str) -> None:
     class Full(Store):
