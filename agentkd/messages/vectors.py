@@ -114,6 +114,7 @@ def invalid() -> list[Vector]:
         sealed("header_no_id", Rule.HEADER, "no msg_id", preamble(), msgpack.packb({"session": SESSION})),
         sealed("header_id_bool", Rule.HEADER, "a bool as msg_id", preamble(), header(msg_id=True)),
         sealed("header_id_huge", Rule.HEADER, "2^64 - 1 as msg_id", preamble(), header(msg_id=2**64 - 1)),
+        sealed("header_id_zero", Rule.HEADER, "0 as msg_id", preamble(), header(msg_id=0)),
         sealed("header_id_negative", Rule.HEADER, "a negative msg_id", preamble(), header(msg_id=-1)),
         sealed("header_session", Rule.HEADER, "a session that is none", preamble(), header(session="../x")),
         sealed("header_session_long", Rule.HEADER, "a session of 8 KiB", preamble(), header(session="a" * 8192)),
