@@ -162,14 +162,17 @@ class _Containers:
     def __init__(self) -> None:
         self._count = 0
 
-    def count(self, value: Any) -> Any:
+    def count(self, value: list[Any]) -> list[Any]:
         self._count += 1
         if self._count > MAX_CONTAINERS:
             _refuse(Rule.LIMIT, f"more than {MAX_CONTAINERS} lists and maps")
+        if bytes in map(type, value):  # that without octets passes msgpack's own limit
+            _refuse(Rule.MSGPACK, "a binary value")
         return value
 
     def unique_pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(self.count(pairs))
+        made = dict(pairs)
+        self.count([*made, *made.values()])
         if len(made) != len(pairs):
             _refuse(Rule.MSGPACK, "a map has a key twice")
         return made
