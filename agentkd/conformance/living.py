@@ -124,6 +124,10 @@ def _ping_with_more(probe: Probe) -> None:
     unknown: dict[str, Any] = {"of_a_later_version": {"a": [1, None]}}
     answer = probe.hear(probe.say_plain(PingRequest, {"text": "more"} | unknown, (), **unknown)).body
     expect(isinstance(answer, PingReply) and answer.text == "more", f"it was answered with {type(answer).__name__}")
+    answer = probe.hear(probe.say_plain(StatusRequest, unknown)).body
+    expect(
+        isinstance(answer, StatusReply), f"a request for the status with unknown keys was answered with {type(answer).__name__}"
+    )
 
 
 def _status(probe: Probe) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from agentkd.conformance.clause import Clause, expect, expect_refusal
 from agentkd.conformance.knowing import ANSWER_S, Subject, images, of_a_teacher
@@ -27,6 +28,7 @@ def meeting(num_classes: int) -> list[Clause]:
     """What a ``PeersEvent`` means."""
     return [
         Clause("peers.named", "a peer that the coordinator names is met: admitted, or dialed if it listens", _named),
+        Clause("peers.unknown_fields", "peers are met whatever else is said of them", _more_fields),
         Clause("peers.unnamed", "a peer that it names no longer is not answered any more", _unnamed),
         Clause("peers.role", "a peer that does not coordinate is refused what only a coordinator may say", _role),
         Clause("peers.grant", "a kind of knowledge that a peer was not granted is refused it", of_a_teacher(_grant, num_classes)),
@@ -34,13 +36,13 @@ def meeting(num_classes: int) -> list[Clause]:
 
 
 @contextmanager
-def _met(probe: Probe, *may: str) -> Iterator[Probe]:
-    """Another peer, that the agent has been told of."""
+def _met(probe: Probe, *may: str, **more: Any) -> Iterator[Probe]:
+    """Another peer, that the agent has been told of, and perhaps ``more`` than it knows."""
     keys = new_key_pair()
     with probe.beside(keys) as other:
         endpoints = (other.endpoint,) if probe.is_listening else ()
         peer = AdmittedPeer(agent=AgentName("other"), endpoints=endpoints, public_key=keys.public, may=may)
-        probe.say(PeersEvent(peers=(peer,)))
+        probe.say_plain(PeersEvent, {"peers": [peer.model_dump(mode="json") | more]} | more)
         try:
             answer = other.greet(timeout_s=probe.waits.deed_s).body
         except ReplyTimeoutError:
@@ -55,6 +57,11 @@ def _met(probe: Probe, *may: str) -> Iterator[Probe]:
 
 def _named(probe: Probe) -> None:
     with _met(probe) as other:
+        other.want(PingReply, PingRequest(text="other"))
+
+
+def _more_fields(probe: Probe) -> None:
+    with _met(probe, of_a_later_version={"a": [1]}) as other:
         other.want(PingReply, PingRequest(text="other"))
 
 

@@ -224,6 +224,7 @@ class Agent:
         file, chunk = self.offers[link.key, body["sha256"]], body["chunk_bytes"]
         expect(4096 <= chunk <= 16 * 1024**2, "body", "chunk_bytes is out of range")
         expect(0 <= body["offset"] <= len(file), "credit", "an offset beyond the end")
+        self.streams = {key: stream for key, stream in self.streams.items() if key[0] != link.key or stream[0] is not file}
         self.streams[link.key, number] = [file, body["offset"], body["limit"], chunk]
         self.pump(link, number, body["limit"])
 

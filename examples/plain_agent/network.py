@@ -9,6 +9,8 @@ from wire import Refusal, write_tensors
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}  # holds where an architecture names no other
 IGNORED = 255
+FIELDS = {"kind", "architecture", "data", "recipe", "seed", "view_seed", "initial_weights", "pretrained", "prune_below"}
+FIELDS |= {"max_deploy_parameters", "max_num_macs", "consolidation", "teachers", "distillation"}
 
 
 def sha256(data: bytes) -> str:
@@ -91,8 +93,8 @@ def must_be_known(task: dict) -> None:
         strange = "soft targets as the one objective, without a gate"
     elif len(teachers) > 1 or any(teacher.get("class_order") for teacher in teachers) or objective.get("standardize"):
         strange = "one teacher of the same classes, by its logits as they are"
-    elif recipe["precision"] != "float32":
-        strange = "float32"
+    elif recipe["precision"] != "float32" or task.keys() - FIELDS:
+        strange = "float32, and no fields of later versions"
     if strange:
         raise Refusal("config", f"this agent knows {strange}")
 

@@ -65,11 +65,14 @@ def read_map(data: bytes, number: int = 0) -> dict:
     def count(value):
         containers.append(1)
         expect(len(containers) <= 16_384, "limit", "too many lists and maps", number)
+        expect(bytes not in map(type, value), "msgpack", "a binary value", number)
         return value
 
     def unique(pairs):
-        expect(len(dict(count(pairs))) == len(pairs), "msgpack", "a key stands twice", number)
-        return dict(pairs)
+        made = dict(pairs)
+        count([*made, *made.values()])
+        expect(len(made) == len(pairs), "msgpack", "a key stands twice", number)
+        return made
 
     limits = {"max_str_len": 262_144, "max_bin_len": 0, "max_ext_len": 0}
     try:

@@ -113,7 +113,7 @@ class UnknownNestedKeysRefused(Broken):
 
 
 class WrongParent(Broken):
-    breaks = "status"
+    breaks = "status ping.unknown"  # which asks for the status too
 
     def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
         return body, parent_id + (name == "StatusReply"), buffers
@@ -324,10 +324,17 @@ class AnyGrant(Broken):
 
 
 class PeersIgnored(Broken):
-    breaks = "peers.named peers.unnamed peers.role peers.grant"
+    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant"
 
     def meet(self, peers: dict) -> None:
         pass
+
+
+class UnknownKeysOfPeersRefused(Broken):
+    breaks = "peers.unknown_fields"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: peer for key, peer in peers.items() if "of_a_later_version" not in peer})
 
 
 class PeersStay(Broken):
