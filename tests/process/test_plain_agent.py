@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiments import command, environment
+from live_agent import free_port
 from PIL import Image
 
 import agentkd
@@ -81,6 +83,25 @@ def test_it_is_nothing_of_ours_and_needs_nothing_but_numpy_msgpack_and_sockets()
         for name in re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
     }
     assert imported - sys.stdlib_module_names == {"numpy", "msgpack", "zmq", "network", "wire"}
+
+
+@pytest.mark.parametrize(("classes", "is_kept"), [(CLASSES, True), (CLASSES + 1, False)])
+def test_the_check_says_a_line_for_each_clause_and_at_last_how_many_it_keeps(tmp_path: Path, classes: int, is_kept: bool) -> None:
+    for name in ("agent", "coordinator"):
+        save_key_pair(tmp_path / f"{name}.json", new_key_pair())
+    agent, coordinator = (load_key_pair(tmp_path / f"{name}.json").public for name in ("agent", "coordinator"))
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    start = [sys.executable, str(FOLDER / "agent.py"), "--key", str(tmp_path / "agent.json"), "--classes", str(CLASSES)]
+    start += ["--join", endpoint, f"--coordinator-key={coordinator}"]
+    with subprocess.Popen(start, stdout=subprocess.DEVNULL) as process:
+        check = command("protocol", "check", endpoint, "--listen", "--leave", "--classes", classes)
+        check += ["--key", str(tmp_path / "coordinator.json"), f"--agent-key={agent}"]
+        done = subprocess.run(check, capture_output=True, text=True, timeout=150, env=environment(), check=False)
+        assert process.wait(timeout=10) == 0, "it was asked to leave"
+    *lines, last = done.stdout.splitlines()
+    failed = [line for line in lines if line.startswith("FAIL ")]
+    assert all(line.startswith(("ok   ", "FAIL ")) for line in lines) and bool(failed) is not is_kept
+    assert last == f"{len(lines) - len(failed)} of {len(lines)} clauses kept" and done.returncode == (0 if is_kept else 1)
 
 
 def test_it_is_assessed_and_teaches_whoever_asks_for_its_soft_targets(guests: Guests) -> None:
