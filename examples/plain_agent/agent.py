@@ -10,41 +10,17 @@ import json
 import os
 import secrets
 import time
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import zmq
-from network import Network, brightness, canonical, gradient_of_loss, miou, must_be_known, read_split, sha256
-from wire import TYPES, Refusal, decode, encode, expect, read_tensors, write_tensors
+from learning import Learning
+from network import brightness, sha256
+from teaching import KINDS, Teaching
+from wire import TYPES, Refusal, decode, encode, expect
 
-CODECS = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
-KINDS = ("weights", "soft_targets", "feature_maps", "assessment")
-OF_COORDINATORS = {
-    "PeersEvent",
-    "StatusRequest",
-    "TaskRequest",
-    "CancelRequest",
-    "TeachRequest",
-    "TeacherMovedEvent",
-    "LeaveRequest",
-}
+OF_COORDINATORS = {"PeersEvent", "StatusRequest", "TaskRequest", "CancelRequest", "TeachRequest", "LeaveRequest"}
+OF_COORDINATORS |= {"TeacherMovedEvent"}
 OF_AGENTS = {"HelloRequest", "HeartbeatEvent", "LeftEvent", "SubmitRequest", "TaskProgressEvent", "TaskReply"}
-
-
-def must_agree(field: str, mine: object, theirs: object) -> None:
-    if mine != theirs:
-        raise Refusal("contract", f"{field}: {mine} here, {theirs} was asked for")
-
-
-def read_images(buffers: list) -> np.ndarray:
-    expect(len(buffers) == 1, "body", "the images are one buffer")
-    images = read_tensors(buffers[0]).get("images")
-    is_right = images is not None and images.dtype == "<f4" and images.ndim == 4 and images.shape[1] == 3 and images.size
-    if not is_right or images.min() < 0 or images.max() > 1:
-        raise Refusal("contract", "images: expected float32 [N,3,H,W] with values in [0, 1]")
-    return images
 
 
 def reachable(peer: dict) -> str:
@@ -79,7 +55,7 @@ class Link:
         return header["msg_id"]
 
 
-class Agent:
+class Agent(Teaching, Learning):
     """Answers what its peers ask, and learns a step at a time in between. ``data`` are folders by the digest of their content."""
 
     def __init__(self, join: str, keys: dict, coordinator_key: str, num_classes: int = 5, data: dict | None = None) -> None:
@@ -182,130 +158,10 @@ class Agent:
             if key in self.links and key != self.home.key:
                 self.links[key].may = peer["may"]
             elif key not in {*self.links, self.keys["public"]} and reachable(peer):
-                self.links[key] = Link(self, peer)
+                self.dial(peer)
 
-    def assess(self, link: Link, body: dict, buffers: list) -> dict:
-        expect("assessment" in link.may, "grant", "this key may not have assessments")
-        must_agree("num_classes", self.num_classes, body["num_classes"])
-        images = read_images(buffers)
-        counts = np.bincount(self.network.logits(images).argmax(axis=1).ravel(), minlength=self.num_classes)
-        return {"weights": self.weights, "num_images": len(images), "predicted": (counts / counts.sum()).tolist()}
-
-    def hand_over(self, link: Link, body: dict, buffers: list) -> tuple[dict, list]:
-        """A piece of knowledge by a way that the asker takes: inline, or as a stream that it may then open."""
-        kind, weights, ways = body["kind"], body["weights"], body.get("ways", ["inline"])
-        is_digest = len(weights) == 64 and not set(weights) - set("0123456789abcdef")
-        expect(kind in KINDS and is_digest, "body", "kind or weights is wrong")
-        expect(kind in link.may, "grant", f"this key may not fetch {kind}")
-        if kind == "weights" and weights not in self.files:
-            raise Refusal("artifact", f"there is no artifact {weights} here")
-        file = self.files[weights] if kind == "weights" else self.soft_targets(body, buffers)
-        way = next((way for way in ways if way == "stream" or (way == "inline" and len(file) <= 64 * 1024**2)), "")
-        if not way:
-            raise Refusal("exchange", f"ways: inline and stream are known here, not {ways}")
-        self.offers |= {(link.key, sha256(file)): file} if way == "stream" else {}
-        piece = {"way": way, "size_bytes": len(file), "sha256": sha256(file)}
-        return {"kind": kind, "weights": weights, "piece": piece}, [file] if way == "inline" else []
-
-    def soft_targets(self, body: dict, buffers: list) -> bytes:
-        codec = body.get("codec", "float16")
-        must_agree("kind", "soft_targets", body["kind"])
-        must_agree("weights", self.weights, body["weights"])
-        must_agree("num_classes", self.num_classes, body.get("num_classes", 0))
-        must_agree("codec", codec if codec in CODECS else "float32 or float16", codec)
-        must_agree("payloads", [], [one for one in body.get("payloads", []) if one.get("form", "logits") != "logits"])
-        if not buffers:
-            raise Refusal("dataset", "this teacher has no dataset; send the images")
-        return write_tensors({"logits": self.network.logits(read_images(buffers)).astype(CODECS[codec])})
-
-    def open_stream(self, link: Link, number: int, body: dict) -> None:
-        if (link.key, body["sha256"]) not in self.offers:
-            raise Refusal("artifact", "that was not offered to you; ask for the knowledge again")
-        file, chunk = self.offers[link.key, body["sha256"]], body["chunk_bytes"]
-        expect(4096 <= chunk <= 16 * 1024**2, "body", "chunk_bytes is out of range")
-        expect(0 <= body["offset"] <= len(file), "credit", "an offset beyond the end")
-        self.streams = {key: stream for key, stream in self.streams.items() if key[0] != link.key or stream[0] is not file}
-        self.streams[link.key, number] = [file, body["offset"], body["limit"], chunk]
-        self.pump(link, number, body["limit"])
-
-    def pump(self, link: Link, number: int, limit: int) -> None:
-        """Sends whole chunks as far as the credit reaches, and says when that was all."""
-        file, at, credit, chunk = self.streams[link.key, number]
-        credit = max(credit, limit)
-        while at < len(file) and min(at + chunk, len(file)) <= credit:
-            part = file[at : at + chunk]
-            link.say("StreamChunkEvent", {"offset": at, "crc32": zlib.crc32(part)}, number, (part,))
-            at += len(part)
-        self.streams[link.key, number] = [file, at, credit, chunk]
-        if at == len(file):
-            link.say("StreamReply", {"sha256": sha256(file), "size_bytes": len(file)}, number)
-            del self.streams[link.key, number]
-
-    def take(self, link: Link, number: int, body: dict) -> None:
-        named = {"task": body.get("key") or sha256(canonical(body["task"]).encode()), "attempt": body["attempt"]}
-        expect(named["attempt"] >= self.fences.get(named["task"], 1), "fence", "that attempt is over")
-        self.fences[named["task"]] = named["attempt"]
-        self.lessons.append(self.learn(link, number, named, body))
-
-    def learn(self, link: Link, number: int, named: dict, body: dict) -> Iterator[None]:
-        """Does a task, a step at each turn of the loop. Whatever it cannot do is an error that names the task."""
-        try:
-            network, score, history = yield from self.steps(link, number, named, body)
-        except (Refusal, KeyError, TypeError, ValueError, AttributeError) as problem:
-            refusal = problem if isinstance(problem, Refusal) else Refusal("config", f"the task cannot be read: {problem!r}")
-            link.say("ErrorReply", refusal.body | named, number)
-            return
-        weights = sha256(network.file())
-        self.files[weights] = network.file()  # before it is said
-        result = {"status": "completed", "weights": weights, "miou": score, "history": history}
-        result |= {"epochs": len(history), "best_epoch": len(history), "environment": {"numpy": np.__version__}}
-        link.say("TaskReply", named | {"result": result}, number)
-
-    def steps(self, link: Link, number: int, named: dict, body: dict) -> Iterator[None]:
-        task, source = body["task"], body["task"]["data"]
-        must_be_known(task)
-        if source["content_digest"] not in self.data:
-            raise Refusal("dataset", f"this agent has no data of the content {source['content_digest']}")
-        train, validation = (read_split(self.data[source["content_digest"]], source[split]) for split in ("train", "validation"))
-        recipe, classes, history = task["recipe"], task["architecture"]["num_classes"], []
-        network, random = (
-            Network(task["architecture"], np.zeros((classes, 3)), np.zeros(classes)),
-            np.random.default_rng(task["seed"]),
-        )
-        size = min(recipe["batch_size"], len(train[0]))
-        each = recipe["steps_per_epoch"] or len(train[0]) // size
-        for step in range(1, each * recipe["epochs"] + 1):
-            if (named["task"], named["attempt"]) in self.cancelled:
-                raise Refusal("cancelled", "the coordinator cancelled it")
-            chosen = random.permutation(len(train[0]))[:size]
-            images, labels = train[0][chosen], train[1][chosen]
-            taught = (yield from self.be_taught(task, body, images)) if task["kind"] == "distill" else None
-            gradient, loss = gradient_of_loss(task, network.logits(images), labels, taught)
-            network.step(images, gradient, recipe["learning_rate"])
-            link.say("TaskProgressEvent", named | {"step": step, "steps": each * recipe["epochs"], "loss": loss}, number)
-            self.progress += 1
-            if step % each == 0:
-                history.append({"epoch": step // each, "loss": loss, "miou": miou(network, *validation), "seconds": 0.0})
-            yield
-        return network, history[-1]["miou"], history
-
-    def be_taught(self, task: dict, body: dict, images: np.ndarray) -> Iterator[None]:
-        """The teacher's logits for these images; others are served while it thinks."""
-        (teacher,), asked = body["teachers"], {"kind": "soft_targets", "codec": "float32", "ways": ["inline"]}
-        asked |= {"weights": teacher["weights"], "num_classes": task["architecture"]["num_classes"]}
-        key, until = teacher["peer"]["public_key"], time.monotonic() + body["wait_s"]
-        if key not in self.links:
-            self.links[key] = Link(self, teacher["peer"] | {"may": ()})
-        while not self.links[key].session and time.monotonic() < until:
-            yield
-        number = self.links[key].say("KnowledgeRequest", asked, 0, (write_tensors({"images": images}),))
-        self.answers[number] = None
-        while self.answers[number] is None and time.monotonic() < until:
-            yield
-        reply, buffers = self.answers.pop(number) or ({"text": "it does not answer"}, [])
-        if not buffers or sha256(buffers[0]) != reply["piece"]["sha256"]:
-            raise Refusal("exchange", f"teacher {teacher['weights'][:12]}: {reply.get('text', 'a damaged piece')}")
-        return read_tensors(buffers[0])["logits"].astype("<f4")
+    def dial(self, peer: dict) -> None:
+        self.links[peer["public_key"]] = Link(self, peer)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from agentkd.exchange.keys import KeyPair, new_key_pair
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "plain_agent"))
 import agent as plain  # the one in plain Python, of whom those below are children
+import teaching
 from network import sha256
 from wire import Refusal, read_tensors, write_tensors
 
@@ -225,7 +226,7 @@ class AnyCodec(Teaching):
     breaks = "knowledge.codec"
 
     def understood(self, body: dict) -> dict:
-        return body | {"codec": body["codec"] if body["codec"] in plain.CODECS else "float16"}
+        return body | {"codec": body["codec"] if body["codec"] in teaching.CODECS else "float16"}
 
 
 class OneCodec(Teaching):
@@ -319,7 +320,7 @@ class AnyGrant(Broken):
     breaks = "peers.grant"
 
     def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
-        link.may = plain.KINDS
+        link.may = teaching.KINDS
         return super().hand_over(link, body, buffers)
 
 
@@ -357,12 +358,12 @@ class AnyImages(Broken):
     breaks = "images.range"
 
     def hear(self, link: Any, frames: list) -> None:
-        honest = plain.read_images
-        plain.read_images = self.read_images
+        honest = teaching.read_images
+        teaching.read_images = self.read_images
         try:
             super().hear(link, frames)
         finally:
-            plain.read_images = honest
+            teaching.read_images = honest
 
     def read_images(self, buffers: list) -> np.ndarray:
         images = read_tensors(buffers[0]).get("images")
