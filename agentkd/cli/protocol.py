@@ -23,7 +23,8 @@ def protocol_check(
     output_format: Format = "text",
 ) -> None:
     """Hold an agent against the protocol: every dialogue, every invalid message. Ends with 1 if a clause is broken."""
-    from agentkd.conformance.clauses import all_clauses, play
+    from agentkd.conformance.clause import play
+    from agentkd.conformance.clauses import all_clauses
     from agentkd.conformance.probe import Probe
     from agentkd.exchange.keys import load_key_pair
     from agentkd.names import PublicKey

@@ -1,10 +1,11 @@
 """The kit's own end of a connection: says anything, legal or not, and hears everything. It coordinates the agent under test."""
 
+import itertools
 import queue
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from agentkd.errors import RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.channel import Frames
@@ -12,7 +13,7 @@ from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.zeromq import ZeroMQChannel
 from agentkd.messages.bodies import Body, ErrorReply, HelloRequest, WelcomeReply
 from agentkd.messages.vectors import SESSION
-from agentkd.messages.wire import Buffer, Message, decode, encode
+from agentkd.messages.wire import Buffer, Message, decode, encode, seal_plain
 from agentkd.names import AgentName, PublicKey
 
 ANSWER_S = 5.0
@@ -27,6 +28,21 @@ class BrokenClauseError(Exception):
 
 
 @dataclass(frozen=True)
+class Waits:
+    """What an agent is given time for.
+
+    Args:
+        silence_s: how long nothing must come to count as no answer.
+        heartbeat_s: how often one that dials is asked for its heartbeat.
+        deed_s: until it does what it does of itself: beats, dials, leaves.
+    """
+
+    silence_s: float = 0.5
+    heartbeat_s: float = 0.5
+    deed_s: float = 15.0
+
+
+@dataclass(frozen=True)
 class Heard:
     """A message, or frames that are none (then ``problem`` says why)."""
 
@@ -37,15 +53,28 @@ class Heard:
 class Probe:
     """A conversation with one agent. Use as a context manager.
 
+    ``said`` is every message that was heard from it, in order; ``said_since`` those since the clause began.
+
     Args:
         endpoint: where the agent listens (``is_listening`` false), or where to wait for it to dial.
         agent_key: the agent's public key (Z85).
     """
 
-    def __init__(self, endpoint: str, keys: KeyPair, agent_key: PublicKey, *, is_listening: bool = False) -> None:
-        self.agent_key, self.is_listening, self._endpoint = agent_key, is_listening, endpoint
+    def __init__(
+        self,
+        endpoint: str,
+        keys: KeyPair,
+        agent_key: PublicKey,
+        *,
+        is_listening: bool = False,
+        waits: Waits = Waits(),
+    ) -> None:
+        self.agent_key, self.is_listening, self.waits, self._endpoint = agent_key, is_listening, waits, endpoint
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
-        self._number = FIRST_NUMBER
+        self._number, self._texts = FIRST_NUMBER, itertools.count(1)
+        self.said: list[Message] = []
+        self.patience_s = ANSWER_S  # how long a message may wait for a connection
+        self._said_before = 0
         self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
         self.session, self.heard_hello = SESSION, HelloRequest()
         self.endpoint = self._channel.endpoints[0]
@@ -58,6 +87,22 @@ class Probe:
 
     def __exit__(self, *exc: object) -> None:
         self._channel.close()
+
+    @property
+    def said_since(self) -> list[Message]:
+        """What was heard since ``forget``."""
+        return self.said[self._said_before :]
+
+    def next_text(self) -> int:
+        """A number that was not used before."""
+        return next(self._texts)
+
+    def beside(self, keys: KeyPair) -> "Probe":
+        """Another peer of the same agent: it listens where this one does, or dials as this one does. To be opened yet."""
+        scheme, _, where = self.endpoint.partition("://")
+        anywhere = "ipc://*" if scheme == "ipc" else f"{scheme}://{where.rpartition(':')[0]}:*"
+        place = anywhere if self.is_listening else self._endpoint
+        return Probe(place, keys, self.agent_key, is_listening=self.is_listening, waits=self.waits)
 
     def greet(self, hello: HelloRequest | None = None, *, timeout_s: float = ANSWER_S) -> Message:
         """Greets and returns the answer; a listening probe waits for the agent's greeting first, and welcomes it."""
@@ -89,11 +134,18 @@ class Probe:
         self.send(encode(Message(body, self._number, parent_id, session or self.session, 0, buffers)))
         return self._number
 
+    def say_plain(self, kind: type[Body], body: dict[str, Any], buffers: tuple[Buffer, ...] = (), **header: Any) -> int:
+        """Says a message whose body is any map, with these entries in its header besides its own; returns its number."""
+        self._number += 1
+        head = {"msg_id": self._number, "parent_id": 0, "session": self.session} | header
+        self.send([seal_plain(kind, head, body), *buffers])
+        return self._number
+
     def send(self, frames: Frames) -> None:
         """Sends frames as they are."""
 
         def send() -> None:
-            deadline = time.monotonic() + ANSWER_S
+            deadline = time.monotonic() + self.patience_s
             while not self._channel.send(self.agent_key, frames) and time.monotonic() < deadline:
                 time.sleep(0.01)
 
@@ -116,8 +168,14 @@ class Probe:
             raise BrokenClauseError(f"{type(body).__name__} was answered with {type(answer).__name__}{text}")
         return answer
 
-    def hear(self, parent_id: int | None = None, *, timeout_s: float = ANSWER_S) -> Message:
-        """The next message, or the next one with that parent.
+    def hear(
+        self,
+        parent_id: int | None = None,
+        *,
+        timeout_s: float = ANSWER_S,
+        wanted: Callable[[Message], bool] = lambda message: True,
+    ) -> Message:
+        """The next message that is wanted, or the next one of those with that parent.
 
         Raises:
             BrokenClauseError: what came is no message.
@@ -131,17 +189,26 @@ class Probe:
                 break
             if heard.message is None:
                 raise BrokenClauseError(f"the agent sent what is no message: {heard.problem}")
-            if self.is_listening and isinstance(heard.message.body, HelloRequest):  # again, if the agent dialed anew
-                self.heard_hello = heard.message.body
-                self.say(WelcomeReply(agent=AgentName("agent"), heartbeat_s=1.0, lease_s=20.0), parent_id=heard.message.msg_id)
-            if parent_id is None or heard.message.parent_id == parent_id:
+            self._note(heard.message)
+            if parent_id in (None, heard.message.parent_id) and wanted(heard.message):
                 return heard.message
         raise ReplyTimeoutError("the agent", "a message", timeout_s)
 
     def forget(self) -> None:
         """Passes over what has come so far."""
         while not self._inbox.empty():
-            self._inbox.get()
+            heard = self._inbox.get()
+            if heard.message is not None:
+                self._note(heard.message)
+        self._said_before = len(self.said)
+
+    def _note(self, message: Message) -> None:
+        """Writes a message down, and welcomes an agent that has dialed."""
+        self.said.append(replace(message, buffers=()))
+        if self.is_listening and isinstance(message.body, HelloRequest):
+            self.heard_hello = message.body
+            welcome = WelcomeReply(agent=AgentName("agent"), heartbeat_s=self.waits.heartbeat_s, lease_s=20.0)
+            self.say(welcome, parent_id=message.msg_id)
 
     def _arrived(self, sender: PublicKey, frames: Sequence[Buffer]) -> None:
         try:

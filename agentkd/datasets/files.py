@@ -27,7 +27,7 @@ from agentkd.plain import MAX_YAML, read_yaml
 DESCRIPTION = "dataset.yaml"
 CACHED_SAMPLES = 2048
 CHECKING_THREADS = 4
-FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA")
 """What images may be: none that another program is started for."""
 
 MaskKind = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask"]

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agentkd import objectives
-from agentkd.errors import ConfigError, ContractError
+from agentkd.errors import ContractError
 
 AUTO = "auto"
 LOGITS = objectives.LOGITS.name
@@ -53,9 +53,9 @@ class Codec:
 
 
 def check(codec: str) -> None:
-    """Raises ``ConfigError`` if there is no such codec."""
+    """Raises ``ContractError`` if there is no such codec."""
     if codec not in get_args(objectives.Codec):
-        raise ConfigError(f"no codec {codec!r}; there are {', '.join(get_args(objectives.Codec))}")
+        raise ContractError("codec", ", ".join(get_args(objectives.Codec)), codec)
 
 
 def write(name: str, value: Tensor, codec: str, *, max_kl: float = 0.0) -> Parts:

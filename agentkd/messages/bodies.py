@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSc
 from agentkd import canonical
 from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
 from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
+from agentkd.messages.evolution import known_fields
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
@@ -51,10 +52,13 @@ class Body(BaseModel):
     def from_wire(cls, data: dict[str, Any]) -> Self:
         """A body from unpacked data. Those that hold tasks and recipes are checked as strict JSON, all the way down.
 
+        Unknown fields are ignored inside of others too, see ``evolution``.
+
         Raises:
             ValueError: the data are not such a body (pydantic's ``ValidationError`` is one).
         """
-        return cls.model_validate_json(canonical.encode(data), strict=True) if cls.holds_records else cls.model_validate(data)
+        known = known_fields(cls, data)
+        return cls.model_validate_json(canonical.encode(known), strict=True) if cls.holds_records else cls.model_validate(known)
 
 
 class Capability(StrEnum):

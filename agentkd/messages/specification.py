@@ -10,8 +10,9 @@ from pydantic.json_schema import models_json_schema
 
 from agentkd.errors import Rule
 from agentkd.messages import vectors
-from agentkd.messages.bodies import TYPES, Body
+from agentkd.messages.bodies import TYPES, Body, TaskRequest
 from agentkd.messages.dialogues import DIALOGUES, JOIN, LIFE, Dialogue, Speaker
+from agentkd.messages.task_vectors import task_vectors
 from agentkd.messages.wire import MAJOR, MINOR
 
 NOTICE = "Generated from the code by `agentkd protocol write`; do not edit."
@@ -31,6 +32,9 @@ def files() -> dict[str, bytes]:
         for vector in listed:
             made[f"vectors/{folder}/{vector.name}.bin"] = vectors.pack(vector.frames)
             made[f"vectors/{folder}/{vector.name}.json"] = _pretty(vectors.readable(vector)).encode()
+    for task in task_vectors():
+        made[f"vectors/tasks/{task.name}.bin"] = vectors.pack(task.frames)
+        made[f"vectors/tasks/{task.name}.json"] = _pretty(task.readable()).encode()
     return made
 
 
@@ -85,7 +89,7 @@ def messages_page() -> str:
         if fields:
             lines += ["| field | type | default |", "|---|---|---|"]
             for name, field in fields.items():
-                default = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
+                default = "required" if name in required else _default(body, name, field)
                 lines.append(f"| `{name}` | {_type_name(field)} | {default} |")
         else:
             lines.append("No fields.")
@@ -141,6 +145,13 @@ def _diagram(dialogue: Dialogue) -> list[str]:
 
 def _summary(body: type[Body]) -> str:
     return " ".join((body.__doc__ or "").split("Args:")[0].split())
+
+
+def _default(body: type[Body], name: str, field: dict[str, Any]) -> str:
+    """As JSON. One that is made is that of ``TaskRequest.key``, or empty."""
+    if "default" in field:
+        return f"`{json.dumps(field['default'])}`"
+    return "the digest of `task`" if (body, name) == (TaskRequest, "key") else "`{}`"
 
 
 def _type_name(field: dict[str, Any]) -> str:

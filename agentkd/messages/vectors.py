@@ -1,6 +1,7 @@
 """Test vectors: messages as frames, valid ones of every type, and invalid ones that break one rule each.
 
-A vector file is the frames one after the other, each behind its length as four octets, most significant first.
+A vector file is the frames one after the other, each behind its length as four octets, most significant first. Those of tasks are
+in ``task_vectors``.
 """
 
 import struct
@@ -10,7 +11,7 @@ from typing import Any
 import msgpack
 
 from agentkd.architecture import Architecture
-from agentkd.errors import Rule
+from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.messages import bodies
 from agentkd.messages.bodies import NUMBERS, Body
 from agentkd.messages.wire import (
@@ -23,6 +24,7 @@ from agentkd.messages.wire import (
     PREAMBLE,
     Buffer,
     Message,
+    decode,
     encode,
 )
 from agentkd.names import AgentName, Digest, PublicKey, TaskKey
@@ -63,7 +65,9 @@ def unpack(data: bytes) -> tuple[bytes, ...]:
 def readable(vector: Vector) -> dict[str, Any]:
     """The vector for human eyes."""
     shown = [_show(bytes(frame), is_envelope=at == 0) for at, frame in enumerate(vector.frames[:20])]
-    told = {"name": vector.name, "rule": vector.rule, "note": vector.note, "num_frames": len(vector.frames), "frames": shown}
+    told: dict[str, Any] = {"name": vector.name, "rule": vector.rule, "note": vector.note}
+    told |= {"answer_to": _number_read(vector)} if vector.rule else {}
+    told |= {"num_frames": len(vector.frames), "frames": shown}
     return {name: value for name, value in told.items() if value != ""}
 
 
@@ -114,6 +118,7 @@ def invalid() -> list[Vector]:
         sealed("header_no_id", Rule.HEADER, "no msg_id", preamble(), msgpack.packb({"session": SESSION})),
         sealed("header_id_bool", Rule.HEADER, "a bool as msg_id", preamble(), header(msg_id=True)),
         sealed("header_id_huge", Rule.HEADER, "2^64 - 1 as msg_id", preamble(), header(msg_id=2**64 - 1)),
+        sealed("header_id_zero", Rule.HEADER, "0 as msg_id", preamble(), header(msg_id=0)),
         sealed("header_id_negative", Rule.HEADER, "a negative msg_id", preamble(), header(msg_id=-1)),
         sealed("header_session", Rule.HEADER, "a session that is none", preamble(), header(session="../x")),
         sealed("header_session_long", Rule.HEADER, "a session of 8 KiB", preamble(), header(session="a" * 8192)),
@@ -131,6 +136,7 @@ def invalid() -> list[Vector]:
         bad_body("msgpack_extension", msgpack.packb({"text": msgpack.ExtType(4, b"x")}), "an extension type"),
         bad_body("msgpack_reserved", b"\xc1", "the octet that msgpack never uses"),
         bad_body("msgpack_binary", msgpack.packb({"text": b"x"}), "binary where text belongs"),
+        bad_body("msgpack_binary_empty", msgpack.packb({"text": "x", "more": b""}), "binary without octets, in an unknown key"),
         bad_body("msgpack_list", msgpack.packb(["x"]), "a list instead of a map"),
         bad_body("body_text_null", msgpack.packb({"text": None}), "null for text", Rule.BODY),
         bad_body("body_text_long", msgpack.packb({"text": "x" * 65_537}), "text over its limit", Rule.BODY),
@@ -219,6 +225,14 @@ def _examples() -> dict[int, Body]:
         bodies.ErrorReply(code="artifact", remote_type="ArtifactNotFoundError", text="no artifact", retryable=True),
     ]
     return dict(sorted((NUMBERS[type(body)], body) for body in listed))
+
+
+def _number_read(vector: Vector) -> int:
+    """``parent_id`` of the refusal: the number of the message, if it is read before what is wrong with it is found."""
+    try:
+        return decode(vector.frames).msg_id
+    except RemoteProtocolError as error:
+        return error.msg_id
 
 
 def _show(frame: bytes, *, is_envelope: bool) -> Any:

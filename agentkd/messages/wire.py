@@ -41,14 +41,14 @@ class Message:
     """One utterance.
 
     Args:
-        msg_id: unique per sender and session.
+        msg_id: unique per sender and session, from 1.
         parent_id: the opening message of the dialogue that this one continues, else 0.
         session: 16 hexadecimal digits, new at each start of the sender's process.
         deadline_ms: how long after its arrival an answer is still wanted; 0 means always.
     """
 
     body: Body
-    msg_id: int = 0
+    msg_id: int = 1
     parent_id: int = 0
     session: str = "0" * 16
     deadline_ms: int = 0
@@ -67,6 +67,11 @@ def encode(message: Message) -> list[Buffer]:
 def seal(number: int, header: bytes, body: bytes) -> bytes:
     """The envelope of a message of that type."""
     return PREAMBLE.pack(MAGIC, MAJOR, MINOR, number, 0, len(header)) + header + body
+
+
+def seal_plain(kind: type[Body], header: dict[str, Any], body: dict[str, Any]) -> bytes:
+    """The envelope of a message with any entries in header and body, which nobody has checked."""
+    return seal(NUMBERS[kind], msgpack.packb(header), msgpack.packb(body))
 
 
 def type_of(frames: Sequence[Buffer]) -> int:
@@ -97,6 +102,8 @@ def decode(frames: Sequence[Buffer]) -> Message:
     for value in numbers:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
             _refuse(Rule.HEADER, "header needs msg_id, parent_id and deadline_ms as integers from 0 to 2^63 - 1")
+    if not numbers[0]:
+        _refuse(Rule.HEADER, "msg_id is 0, which as parent_id means that no message is continued")
     session = header.get("session")
     if not isinstance(session, str) or not SESSION.fullmatch(session):
         _refuse(Rule.HEADER, "header needs a session of 16 hexadecimal digits")
@@ -155,14 +162,17 @@ class _Containers:
     def __init__(self) -> None:
         self._count = 0
 
-    def count(self, value: Any) -> Any:
+    def count(self, value: list[Any]) -> list[Any]:
         self._count += 1
         if self._count > MAX_CONTAINERS:
             _refuse(Rule.LIMIT, f"more than {MAX_CONTAINERS} lists and maps")
+        if bytes in map(type, value):  # that without octets passes msgpack's own limit
+            _refuse(Rule.MSGPACK, "a binary value")
         return value
 
     def unique_pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(self.count(pairs))
+        made = dict(pairs)
+        self.count([*made, *made.values()])
         if len(made) != len(pairs):
             _refuse(Rule.MSGPACK, "a map has a key twice")
         return made

@@ -31,6 +31,8 @@ const NAMES = Object.fromEntries(Object.entries(TYPE).map(([name, number]) => [n
 const PREAMBLE_SIZE = 10;
 const GREET_AGAIN_MS = 1000;
 const STRIDE = 8;
+const CODECS = ["float16", "float32"];
+const KINDS = ["weights", "soft_targets", "feature_maps", "assessment"];
 const INLINE_LIMIT = 64 * 1024 * 1024;
 
 const refused = {};
@@ -38,6 +40,7 @@ const fences = new Map();
 const dialed = new Map();
 let progress = 0;
 let numMessages = 0;
+let numSaid = 0;
 
 // Tensors.
 
@@ -61,11 +64,14 @@ function readImages(file) {
   }
   const [count, channels, height, width] = found?.shape ?? [];
   const length = 4 * count * channels * height * width;
-  if (found?.dtype !== "F32" || channels !== 3 || found.data_offsets?.[1] !== length || 8 + size + length !== file.length) {
+  const isRight = found?.dtype === "F32" && found.shape.length === 4 && channels === 3 && length > 0;
+  if (!isRight || found.data_offsets?.[1] !== length || 8 + size + length !== file.length) {
     throw refusal("tensors", "images must be [N,3,H,W] float32");
   }
   const values = new Float32Array(length / 4);
   for (let i = 0; i < values.length; i++) values[i] = file.readFloatLE(8 + size + 4 * i);
+  if (!values.every(Number.isFinite)) throw refusal("tensors", "images must be finite");
+  if (!values.every((value) => value >= 0 && value <= 1)) throw refusal("", "images: values must be in [0, 1]", "contract");
   return { count, height, width, values };
 }
 
@@ -109,8 +115,16 @@ function refusal(rule, text, code = "protocol") {
   return Object.assign(new Refusal(text), { rule, code });
 }
 
+function mustBeGranted(link, kind) {
+  if (!link.may.includes(kind)) throw refusal("grant", `this key may not fetch ${kind}`);
+}
+
+function mustAgree(field, mine, theirs) {
+  if (mine !== theirs) throw refusal("", `${field} is ${mine} here, not ${theirs}`, "contract");
+}
+
 function assess(body, buffers) {
-  if (body.num_classes !== numClasses) throw refusal("", `num_classes is ${numClasses} here, not ${body.num_classes}`, "contract");
+  mustAgree("num_classes", numClasses, body.num_classes);
   const { shape, logits } = logitsOf(readImages(buffers[0]));
   const [count, , h, w] = shape;
   const counts = new Array(numClasses).fill(0);
@@ -126,11 +140,14 @@ function assess(body, buffers) {
 }
 
 function knowledge(body, buffers) {
-  if (body.weights !== weights) throw refusal("", `no artifact ${body.weights} here`, "artifact");
+  if (body.kind === "weights" && body.weights !== weights) throw refusal("", `no artifact ${body.weights} here`, "artifact");
+  mustAgree("weights", weights, body.weights);
   if (!body.ways?.includes("inline")) throw refusal("", "pieces go inline from here", "exchange");
   let file = weightsFile;
+  if (!["weights", "soft_targets"].includes(body.kind)) throw refusal("", `no ${body.kind} from here`, "contract");
   if (body.kind === "soft_targets") {
-    if (body.num_classes !== numClasses) throw refusal("", `num_classes is ${numClasses} here, not ${body.num_classes}`, "contract");
+    mustAgree("num_classes", numClasses, body.num_classes);
+    mustAgree("codec", CODECS.includes(body.codec) ? body.codec : CODECS.join(" or "), body.codec);
     if ((body.payloads ?? []).some((payload) => payload.form !== "logits")) throw refusal("", "only logits from here", "contract");
     if (buffers.length !== 1) throw refusal("", "this teacher has no dataset; send the images", "dataset");
     const { shape, logits } = logitsOf(readImages(buffers[0]));
@@ -155,11 +172,14 @@ function answer(link, name, body, buffers) {
       if (body.code === "protocol" && body.rule === "greeting" && link.session) link.greet(); // the other side was started again
       return null;
     case "PeersEvent":
+      for (const [key, other] of dialed) {
+        if (!other.coordinates && !body.peers.some((peer) => peer.public_key === key)) other.hangUp();
+      }
       for (const peer of body.peers) {
-        if (peer.endpoints?.length && peer.public_key !== keys.public) {
-          const tcp = peer.endpoints.find((endpoint) => endpoint.startsWith("tcp://"));
-          if (tcp) dial(tcp, peer.public_key, false);
-        }
+        const tcp = peer.endpoints?.find((endpoint) => endpoint.startsWith("tcp://"));
+        if (tcp && peer.public_key !== keys.public) dial(tcp, peer.public_key, false);
+        const other = dialed.get(peer.public_key);
+        if (other && !other.coordinates) other.may = peer.may ?? [];
       }
       return null;
     case "PingRequest":
@@ -168,9 +188,11 @@ function answer(link, name, body, buffers) {
     case "StatusRequest":
       return ["StatusReply", { progress, is_busy: false, counters: { messages_received: numMessages }, refused }];
     case "AssessRequest":
+      mustBeGranted(link, "assessment");
       return ["AssessReply", assess(body, buffers)];
     case "KnowledgeRequest":
       if (!/^[0-9a-f]{64}$/.test(body.weights ?? "") || typeof body.kind !== "string") throw refusal("body", "kind or weights is wrong");
+      mustBeGranted(link, body.kind);
       return ["KnowledgeReply", ...knowledge(body, buffers)];
     case "TaskRequest": {
       if (body.attempt < (fences.get(body.key) ?? 0)) throw refusal("fence", "that attempt is over");
@@ -213,13 +235,14 @@ function decode(frames) {
   for (const number of [header.msg_id, header.parent_id ?? 0]) {
     if (!Number.isSafeInteger(number) || number < 0) throw broken("header", "msg_id or parent_id is wrong");
   }
+  if (header.msg_id === 0) throw broken("header", "msg_id is 0, which is nobody's number");
   if (!/^[0-9a-f]{16}$/.test(header.session ?? "")) throw broken("header", "session is wrong");
   return { name: NAMES[envelope[6]] ?? "other", header, body: readMap(bodyBytes), buffers };
 }
 
 class Link {
   constructor(endpoint, publicKey, coordinates) {
-    Object.assign(this, { endpoint, publicKey, coordinates, number: 0, session: "" });
+    Object.assign(this, { endpoint, publicKey, coordinates, session: "", may: coordinates ? KINDS : [] });
     this.greet();
   }
 
@@ -228,6 +251,13 @@ class Link {
     clearInterval(this.redial);
     this.dial();
     this.redial = setInterval(() => (this.session ? clearInterval(this.redial) : this.dial()), GREET_AGAIN_MS);
+  }
+
+  hangUp() {
+    clearInterval(this.redial);
+    this.socket.linger = 0;
+    this.socket.close();
+    dialed.delete(this.publicKey);
   }
 
   // ZeroMQ does not come again by itself after a handshake that was refused, so whoever is not welcomed dials anew.
@@ -249,7 +279,7 @@ class Link {
   }
 
   say(name, body, parentId = 0, buffers = []) {
-    const head = encode({ msg_id: ++this.number, parent_id: parentId, session });
+    const head = encode({ msg_id: ++numSaid, parent_id: parentId, session });
     const preamble = Buffer.from([0x41, 0x4b, 0x44, 0x50, 2, 0, TYPE[name], 0, head.length >> 8, head.length & 0xff]);
     const envelope = Buffer.concat([preamble, head, encode(body)]);
     const { socket } = this;

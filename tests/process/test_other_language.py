@@ -40,7 +40,7 @@ pytestmark = [
 ]
 
 
-def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) -> None:
+def test_it_joins_a_community_is_assessed_and_gives_soft_targets(tmp_path: Path) -> None:
     save_key_pair(tmp_path / "agent.json", new_key_pair())
     key = load_key_pair(tmp_path / "agent.json").public
     with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
@@ -57,11 +57,19 @@ def test_it_joins_a_community_is_assessed_and_teaches_a_student(tmp_path: Path) 
         assert guest.soft_targets(images, num_classes=5).argmax(dim=1)[1].tolist() == [[0, 0, 4, 4]] * 4
         with pytest.raises(RemoteAgentError, match="num_classes"):
             guest.assess(images, num_classes=4)
+    assert process.wait(timeout=10) == 0, "it was asked to leave with the community"
+
+
+def test_a_student_of_ours_learns_from_it(tmp_path: Path) -> None:
+    save_key_pair(tmp_path / "agent.json", new_key_pair())
+    with contextlib.ExitStack() as ended, agentkd.Community(devices="cpu:1", record=tmp_path / "run") as community:
+        guest = community.guest("javascript", load_key_pair(tmp_path / "agent.json").public)
+        start = ["node", str(FOLDER / "agent.mjs"), "--key", str(tmp_path / "agent.json"), *shlex.split(community.invitation)]
+        ended.callback(subprocess.Popen(start, stdout=subprocess.DEVNULL).kill)
         student = community.agent("student", "unet", num_classes=5, base=8, depth=2)
         result = student.distill(guest, SPEC, alpha=0, start="scratch", epochs=1, views=VIEWS)
         exchange = result.result(timeout=120).exchange
         assert exchange is not None and exchange.requests >= 4 and exchange.teacher_s > 0
-    assert process.wait(timeout=10) == 0, "it was asked to leave with the community"
 
 
 @pytest.fixture

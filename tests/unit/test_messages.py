@@ -1,5 +1,7 @@
 """Messages survive the wire, and any other bytes are refused with one kind of error."""
 
+from typing import Any
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ MESSAGES = st.one_of(
 HEADER = header()
 
 
-@given(body=MESSAGES, number=st.integers(0, 2**62), buffers=st.lists(st.binary(max_size=50), max_size=3))
+@given(body=MESSAGES, number=st.integers(1, 2**62), buffers=st.lists(st.binary(max_size=50), max_size=3))
 def test_decode_gives_back_what_was_encoded(body, number, buffers) -> None:
     message = Message(body, msg_id=number, parent_id=7, buffers=tuple(buffers))
     decoded = decode(encode(message))
@@ -125,3 +127,68 @@ def test_a_refusal_names_the_message_if_its_number_could_be_read(rest: bytes) ->
     with pytest.raises(RemoteProtocolError) as caught:
         decode([envelope(preamble(number=10), header(msg_id="77"), rest)])
     assert caught.value.msg_id == 0
+
+
+UNKNOWN = {"of_a_later_version": [{"a": 1}]}
+PEER = {"agent": "b", "endpoints": [], "public_key": "k" * 40} | UNKNOWN
+RESULT = {"status": "completed", "history": [{"epoch": 1, "loss": 1.0, "seconds": 1.0} | UNKNOWN]} | UNKNOWN
+NESTED: dict[str, tuple[type[bodies.Body], dict[str, Any]]] = {
+    "peers": (bodies.PeersEvent, {"peers": [PEER | {"may": []}]}),
+    "a teacher's peer": (bodies.TeacherMovedEvent, {"weights": "a" * 64, "peer": PEER}),
+    "a piece and its handle": (
+        bodies.KnowledgeReply,
+        {
+            "kind": "weights",
+            "weights": "a" * 64,
+            "piece": {
+                "way": "shared",
+                "size_bytes": 1,
+                "handle": {"pid": 1, "descriptor": 1, "inode": 1, "offset": 0, "lease": 1} | UNKNOWN,
+            }
+            | UNKNOWN,
+        },
+    ),
+    "payloads and settings of views": (
+        bodies.KnowledgeRequest,
+        {
+            "kind": "feature_maps",
+            "weights": "a" * 64,
+            "payloads": [{"form": "features", "tap": "a"} | UNKNOWN],
+            "view_settings": {"flip": 0.0} | UNKNOWN,
+        },
+    ),
+    "a result": (bodies.TaskReply, {"task": "a" * 64, "attempt": 1, "result": RESULT}),
+    "a result that is told": (bodies.SubmitReply, {"task": "a" * 64, "result": RESULT}),
+}
+
+
+@pytest.mark.parametrize(("kind", "fields"), NESTED.values(), ids=NESTED)
+def test_unknown_fields_are_ignored_inside_of_others_too(kind: type[bodies.Body], fields: dict[str, Any]) -> None:
+    read = kind.from_wire(fields | UNKNOWN)
+    assert "of_a_later_version" not in str(read) and read == kind.from_wire(without_unknown(fields))
+
+
+def without_unknown(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {name: without_unknown(value) for name, value in plain.items() if name not in UNKNOWN}
+    return [without_unknown(one) for one in plain] if isinstance(plain, list) else plain
+
+
+WORK = {"kind": "train", "architecture": {"family": "unet", "num_classes": 3}, "data": {"spec": "s", "content_digest": "d"}}
+LATER: dict[str, tuple[type[bodies.Body], dict[str, Any]]] = {
+    "a task": (bodies.TaskRequest, {"task": WORK | UNKNOWN, "attempt": 1}),
+    "its recipe": (bodies.TaskRequest, {"task": WORK | {"recipe": UNKNOWN}, "attempt": 1}),
+    "a task that is handed in": (bodies.SubmitRequest, {"task": WORK | {"data": WORK["data"] | UNKNOWN}}),
+    "an architecture": (bodies.TeachRequest, {"architecture": WORK["architecture"] | UNKNOWN, "weights": "a" * 64}),
+    "data": (
+        bodies.TeachRequest,
+        {"architecture": WORK["architecture"], "weights": "a" * 64, "data": WORK["data"] | UNKNOWN},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "fields"), LATER.values(), ids=LATER)
+def test_what_goes_by_the_digest_of_all_that_it_says_has_no_unknown_fields(kind: type[bodies.Body], fields: Any) -> None:
+    with pytest.raises(ValueError, match="of_a_later_version"):
+        kind.from_wire(fields)
+    kind.from_wire(without_unknown(fields))

@@ -9,7 +9,8 @@ import pytest
 import zmq
 from sides import RawPeer, Side, say_as_stranger, wait_until
 
-from agentkd.conformance.clauses import all_clauses, play
+from agentkd.conformance.clause import play
+from agentkd.conformance.clauses import all_clauses
 from agentkd.conformance.probe import Probe
 from agentkd.errors import ChannelClosedError, LaunchError, RemoteProtocolError, Rule
 from agentkd.exchange.keys import new_key_pair

@@ -1,19 +1,24 @@
 """The specification and the code say the same: what is generated is current, vectors decode for ever, every word is explained."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any, get_args
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkd.errors import RemoteProtocolError, Rule
+from agentkd.errors import AgentKDError, RemoteProtocolError, Rule
 from agentkd.messages import vectors
 from agentkd.messages.bodies import TYPES
 from agentkd.messages.dialogues import DIALOGUES
 from agentkd.messages.specification import files
 from agentkd.messages.wire import decode
+from agentkd.objectives import Codec
+from agentkd.task import KINDS, read_task
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 VALID = sorted((PROTOCOLS / "vectors" / "valid").glob("*.bin"))
@@ -77,3 +82,116 @@ def test_references_of_the_asyncapi_document_lead_somewhere() -> None:
     for operation in document["operations"].values():
         reference = operation["messages"][0]["$ref"].rpartition("/")[2]
         assert reference in document["channels"]["peer"]["messages"]
+
+
+# What follows is read as the text says, by code that knows nothing of the library's.
+
+TASKS = sorted((PROTOCOLS / "vectors" / "tasks").glob("*.json"))
+ALWAYS: dict[str, Any] = {
+    "seed": 0,
+    "view_seed": 0,
+    "max_deploy_parameters": 0,
+    "max_num_macs": 0,
+    "initial_weights": "",
+    "pretrained": "",
+    "teachers": [],
+    "prune_below": [],
+    "distillation": None,
+}
+
+
+def frames_in(path: Path) -> list[bytes]:
+    """Section 10 of the text."""
+    data, frames = path.read_bytes(), []
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        frames.append(data[4 : 4 + size])
+        assert len(frames[-1]) == size
+        data = data[4 + size :]
+    return frames
+
+
+def parts_of(envelope: bytes) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Section 1: type, header and body."""
+    at = 10 + int.from_bytes(envelope[8:10], "big")
+    return envelope[6], msgpack.unpackb(envelope[10:at]), msgpack.unpackb(envelope[at:])
+
+
+def canonical_of(task: dict[str, Any]) -> str:
+    """The key of a task, as ``run-folder.md`` has it, from the task as it stands in a message."""
+    schema = json.loads((PROTOCOLS / "schema" / "messages.schema.json").read_text())["$defs"]
+    recipe = {name: field["default"] for name, field in schema["Recipe"]["properties"].items()}
+    always = {"recipe": recipe} | ALWAYS
+    kept = {name: value for name, value in task.items() if name in always or value not in (None, "", 0, [], {}, False)}
+    if task["kind"] == "features":
+        kept["recipe"] = recipe | {"views": kept.pop("view_settings")}
+    return written(always | kept)
+
+
+def written(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{written(name)}:{written(value[name])}" for name in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    if isinstance(value, str):
+        short = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+        return '"' + "".join(short.get(c, f"\\u{ord(c):04x}" if c < " " else c) for c in value) + '"'
+    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
+def test_a_task_hashes_to_its_key_as_the_text_says(path: Path) -> None:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert canonical_of(told["task"]) == told["canonical"]
+    assert hashlib.sha256(told["canonical"].encode()).hexdigest() == told["key"]
+
+
+@pytest.mark.parametrize("path", [path.with_suffix(".bin") for path in TASKS], ids=lambda path: path.stem)
+def test_the_message_that_gives_a_task_names_its_key_and_is_read_as_that_task(path: Path) -> None:
+    (envelope,) = frames_in(path)
+    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    _, _, body = parts_of(envelope)
+    assert body["key"] == told["key"] and repr(body["task"]) == repr(told["task"]), "1 and 1.0 are told apart"
+    assert decode([envelope]).body.task.key == told["key"]
+
+
+def test_a_number_that_came_as_an_integer_is_a_number_all_the_same() -> None:
+    task = json.loads((PROTOCOLS / "vectors" / "tasks" / "train_numbers.json").read_text(encoding="utf-8"))["task"]
+    told = read_task(task | {"recipe": task["recipe"] | {"weight_decay": 1, "clip_norm": 10**16, "momentum": 0}})
+    assert told.key == read_task(task).key
+    assert read_task(task | {"architecture": task["architecture"] | {"settings": {"a": 1}}}).key != (
+        read_task(task | {"architecture": task["architecture"] | {"settings": {"a": 1.0}}}).key
+    )
+
+
+def test_there_is_a_task_of_every_kind() -> None:
+    assert {json.loads(path.read_text())["task"]["kind"] for path in TASKS} == set(KINDS)
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
+def test_a_reader_of_ten_lines_finds_type_header_and_body(path: Path) -> None:
+    envelope, *buffers = frames_in(path)
+    number, header, body = parts_of(envelope)
+    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert number == int(path.name[:2]) and len(buffers) == told["num_frames"] - 1
+    assert (header, body) == (told["frames"][0]["header"], told["frames"][0]["body"])
+    if "task" in body and isinstance(body["task"], dict) and "key" in body:
+        assert hashlib.sha256(canonical_of(body["task"]).encode()).hexdigest() == body["key"]
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_a_refusal_names_the_message_if_its_number_was_read(path: Path) -> None:
+    told = json.loads(path.with_suffix(".json").read_text())
+    is_read_later = told["rule"] in ("body", "session") or path.stem.startswith("msgpack_")
+    assert told["answer_to"] == (1000 if is_read_later else 0)
+
+
+def test_the_text_lists_every_code_and_every_codec() -> None:
+    text = (PROTOCOLS / "protocol.md").read_text(encoding="utf-8")
+    codes = {kind.code for kind in all_errors(AgentKDError)} - {AgentKDError.code}
+    assert not [code for code in {*codes, "internal"} if f"`{code}`" not in text]
+    assert not [codec for codec in get_args(Codec) if not codec.startswith("top") and f"`{codec}`" not in text]
+
+
+def all_errors(kind: type[AgentKDError]) -> list[type[AgentKDError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in all_errors(child))]

@@ -10,7 +10,7 @@ from experiments import SPEC
 from agentkd.agents import teaching
 from agentkd.agents.teaching import Teacher
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ConfigError, ContractError, DatasetError, RemoteProtocolError
+from agentkd.errors import ContractError, DatasetError, RemoteProtocolError
 from agentkd.exchange.sources import Parcel
 from agentkd.knowledge import tensors
 from agentkd.knowledge.images import normalized
@@ -130,7 +130,7 @@ def test_every_payload_of_a_request_comes_from_one_forward_pass() -> None:
         ({"num_classes": 4}, ContractError, "num_classes"),
         ({"weights": "cd" * 32}, ContractError, "weights"),
         ({"dataset": "other"}, ContractError, "dataset"),
-        ({"codec": "gzip"}, ConfigError, "no codec"),
+        ({"codec": "gzip"}, ContractError, "gzip"),
         ({"payloads": (Payload(form="features", tap="spp"),)}, ContractError, "dotted names"),
         ({"payloads": (FEATURES,), "kind": KnowledgeKind.SOFT_TARGETS}, ContractError, "feature_maps"),
     ],

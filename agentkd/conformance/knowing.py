@@ -1,0 +1,272 @@
+"""Clauses on assessments and knowledge: whose it is, of how many classes, in which numbers, of which images, by which way."""
+
+import json
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from agentkd.canonical import digest_bytes
+from agentkd.conformance.clause import Clause, expect, expect_error
+from agentkd.conformance.probe import BrokenClauseError, Probe
+from agentkd.messages.bodies import (
+    AssessReply,
+    AssessRequest,
+    Body,
+    ErrorReply,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    Way,
+)
+from agentkd.messages.wire import Message
+from agentkd.names import NO_DIGEST, Digest
+
+UNKNOWN = Digest("0" * 64)
+IMAGES, SIDE = 2, 64
+ANSWER_S = 60.0
+TEACHES_NOTHING = "the agent teaches nothing"
+FORMATS = {"float32": ("F32", "f"), "float16": ("F16", "e")}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an agent teaches, as it says itself."""
+
+    weights: Digest
+    num_classes: int
+
+    def asking(self, **changes: Any) -> KnowledgeRequest:
+        """A request for soft targets, with other values in some fields."""
+        fields: dict[str, Any] = {
+            "kind": KnowledgeKind.SOFT_TARGETS,
+            "weights": self.weights,
+            "num_classes": self.num_classes,
+            "codec": "float32",
+        }
+        return KnowledgeRequest(**(fields | changes))
+
+
+def of_a_teacher(check: Callable[[Probe, Subject], str | None], num_classes: int) -> Callable[[Probe], str | None]:
+    """The check of a clause that binds teachers alone."""
+
+    def check_if_it_teaches(probe: Probe) -> str | None:
+        weights = probe.heard_hello.teaches
+        if not weights:
+            answer = probe.ask(AssessRequest(num_classes=num_classes), buffers=(images(),), timeout_s=ANSWER_S).body
+            weights = answer.weights if isinstance(answer, AssessReply) else NO_DIGEST
+        return check(probe, Subject(weights, num_classes)) if weights else TEACHES_NOTHING
+
+    return check_if_it_teaches
+
+
+def knowing(num_classes: int) -> list[Clause]:
+    """What is known, and by whom it may be learned."""
+
+    def clause(name: str, text: str, check: Callable[[Probe, Subject], str | None]) -> Clause:
+        return Clause(name, text, of_a_teacher(check, num_classes))
+
+    return [
+        Clause("assess", "images are assessed, or refused with an error", partial(_assess, num_classes=num_classes)),
+        clause("assess.classes", "another number of classes is refused with code contract", _assess_other_classes),
+        Clause("knowledge.unknown", "weights that are not there are answered with an error", _unknown_weights),
+        clause("knowledge.soft_targets", "images get soft targets of the weights asked for, with their digest", _soft_targets),
+        clause("knowledge.finite", "soft targets are finite numbers", _finite),
+        clause("knowledge.same", "the same request gets the same bytes", _same),
+        clause(
+            "knowledge.codec", "numbers are of the type asked for, and an unknown codec is refused with code contract", _codecs
+        ),
+        clause("knowledge.weights", "soft targets of other weights are refused with code contract", _other_weights),
+        clause("knowledge.classes", "another number of classes is refused with code contract", _other_classes),
+        clause("knowledge.dataset", "views of an unknown dataset are refused with code dataset or contract", _other_dataset),
+        clause("knowledge.way", "a piece goes by one of the ways that were named", _ways),
+        clause("knowledge.unknown_fields", "unknown fields are ignored, inside of others too", _more_fields),
+        clause("knowledge.file", "weights that are handed over have the digest asked for", _file),
+        clause("images.form", "what is no images [N,3,H,W] of finite float32 is refused", _other_images),
+        clause("images.range", "images outside of [0, 1] are refused with code contract", _images_out_of_range),
+    ]
+
+
+def soft_targets(probe: Probe, request: KnowledgeRequest) -> tuple[KnowledgeReply, bytes]:
+    """A piece and its bytes, if it came inline.
+
+    Raises:
+        BrokenClauseError: an error came instead.
+    """
+    return handed_over(probe.ask(request, buffers=(images(),), timeout_s=ANSWER_S))
+
+
+def handed_over(answer: Message) -> tuple[KnowledgeReply, bytes]:
+    """The piece in an answer, and its bytes, if it came inline.
+
+    Raises:
+        BrokenClauseError: there is none.
+    """
+    if not isinstance(answer.body, KnowledgeReply):
+        text = f": {answer.body.text}" if isinstance(answer.body, ErrorReply) else ""
+        raise BrokenClauseError(f"a request for knowledge was answered with {type(answer.body).__name__}{text}")
+    return answer.body, bytes(answer.buffers[0]) if answer.buffers else b""
+
+
+def images(
+    *, shape: tuple[int, ...] = (IMAGES, 3, SIDE, SIDE), low: float = 0.0, high: float = 1.0, name: str = "images"
+) -> bytes:
+    """A safetensors file of small images, made without any tensor library."""
+    count = math.prod(shape)
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * count]}}).encode()
+    header += b" " * (-len(header) % 8)
+    values = struct.pack(f"<{count}f", *(low + (high - low) * (index % 17) / 16 for index in range(count)))
+    return struct.pack("<Q", len(header)) + header + values
+
+
+def logits_in(data: bytes) -> tuple[str, list[int], bytes]:
+    """Number type, shape and octets of the logits in a safetensors file.
+
+    Raises:
+        BrokenClauseError: there are none.
+    """
+    try:
+        (size,) = struct.unpack_from("<Q", data)
+        entry = json.loads(data[8 : 8 + size])["logits"]
+        begin, end = entry["data_offsets"]
+        return entry["dtype"], list(entry["shape"]), data[8 + size + begin : 8 + size + end]
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise BrokenClauseError(f"the piece is no safetensors file with logits: {error}") from error
+
+
+def _assess(probe: Probe, num_classes: int) -> str:
+    answer = probe.ask(AssessRequest(num_classes=num_classes), buffers=(images(),), timeout_s=ANSWER_S).body
+    if isinstance(answer, ErrorReply):
+        return f"refused: {answer.text}"
+    if not isinstance(answer, AssessReply):
+        raise BrokenClauseError(f"answered with {type(answer).__name__}")
+    teaches = probe.heard_hello.teaches
+    expect(teaches in ("", answer.weights), f"the greeting says that it teaches {teaches[:12]}, here it is {answer.weights[:12]}")
+    expect(answer.num_images == IMAGES, f"{answer.num_images} images instead of {IMAGES}")
+    expect(len(answer.predicted) == num_classes, f"{len(answer.predicted)} classes instead of {num_classes}")
+    expect(abs(sum(answer.predicted) - 1) < 1e-3, "the shares of the classes do not add up to one")
+    return f"known {answer.known_fraction}"
+
+
+def _assess_other_classes(probe: Probe, subject: Subject) -> str:
+    request = AssessRequest(num_classes=subject.num_classes + 1)
+    return expect_error(probe.ask(request, buffers=(images(),), timeout_s=ANSWER_S).body, "contract")
+
+
+def _unknown_weights(probe: Probe) -> None:
+    probe.want(ErrorReply, KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=UNKNOWN))
+
+
+def _soft_targets(probe: Probe, subject: Subject) -> str:
+    reply, data = soft_targets(probe, subject.asking())
+    expect(reply.kind is KnowledgeKind.SOFT_TARGETS, f"the reply is of kind {reply.kind}")
+    expect(reply.weights == subject.weights, f"the reply names the weights {reply.weights[:12]}, not {subject.weights[:12]}")
+    expect(len(data) == reply.piece.size_bytes, f"{len(data)} bytes came, the piece says {reply.piece.size_bytes}")
+    expect(digest_bytes(data) == reply.piece.sha256, "the piece does not have its digest")
+    _, shape, _ = logits_in(data)
+    expect(len(shape) == 4 and shape[:2] == [IMAGES, subject.num_classes], f"logits of shape {shape}")
+    return f"logits {shape}"
+
+
+def _finite(probe: Probe, subject: Subject) -> None:
+    letters = dict(FORMATS.values())
+    for codec in FORMATS:
+        dtype, shape, octets = logits_in(soft_targets(probe, subject.asking(codec=codec))[1])
+        letter = letters.get(dtype, "")
+        is_whole = bool(letter) and len(octets) == struct.calcsize(letter) * math.prod(shape)
+        expect(is_whole, f"{len(octets)} octets are no {dtype or 'numbers'} of shape {shape}")
+        values = struct.unpack(f"<{math.prod(shape)}{letter}", octets)
+        strange = [value for value in values if not math.isfinite(value)]
+        expect(not strange, f"{len(strange)} of the logits in {codec} are {strange[0] if strange else 0}")
+
+
+def _same(probe: Probe, subject: Subject) -> None:
+    first, second = (soft_targets(probe, subject.asking())[1] for _ in range(2))
+    expect(first == second, "the same request got other bytes")
+
+
+def _codecs(probe: Probe, subject: Subject) -> str:
+    for codec, (dtype, _) in FORMATS.items():
+        found, *_ = logits_in(soft_targets(probe, subject.asking(codec=codec))[1])
+        expect(found == dtype, f"codec {codec} was answered with numbers of type {found}")
+    return expect_error(_ask(probe, subject.asking(codec="of_a_later_version")), "contract")
+
+
+def _other_weights(probe: Probe, subject: Subject) -> str:
+    return expect_error(_ask(probe, subject.asking(weights=UNKNOWN)), "contract")
+
+
+def _other_classes(probe: Probe, subject: Subject) -> str:
+    return expect_error(_ask(probe, subject.asking(num_classes=subject.num_classes + 1)), "contract")
+
+
+def _other_dataset(probe: Probe, subject: Subject) -> str:
+    return expect_error(probe.ask(subject.asking(dataset=UNKNOWN, views=((0, 1),))).body, "dataset", "contract")
+
+
+def _ways(probe: Probe, subject: Subject) -> str:
+    taken = []
+    for ways in ((Way.INLINE,), (Way.STREAM,), (Way.STREAM, Way.INLINE), ()):
+        answer = probe.ask(subject.asking(ways=ways), buffers=(images(),), timeout_s=ANSWER_S)
+        if isinstance(answer.body, ErrorReply):
+            continue
+        reply, data = handed_over(answer)
+        named = " or ".join(ways) or "none"
+        expect(reply.piece.way in ways, f"a piece that could go by {named} went by {reply.piece.way}")
+        expect(
+            bool(data) == (reply.piece.way is Way.INLINE), f"by the way {reply.piece.way} there came {len(data)} bytes at once"
+        )
+        taken.append(reply.piece.way)
+    return ", ".join(dict.fromkeys(taken)) or "none was taken"
+
+
+def _more_fields(probe: Probe, subject: Subject) -> None:
+    unknown: dict[str, Any] = {"of_a_later_version": [{}]}
+    plain = subject.asking().model_dump(mode="json")
+    plain |= unknown | {"payloads": [{"form": "logits", "tap": "", "size": 0} | unknown]}
+    plain["view_settings"] |= unknown
+    _, data = handed_over(probe.hear(probe.say_plain(KnowledgeRequest, plain, (images(),)), timeout_s=ANSWER_S))
+    logits_in(data)
+
+
+def _file(probe: Probe, subject: Subject) -> str:
+    request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=subject.weights)
+    answer = probe.ask(request, timeout_s=ANSWER_S)
+    if isinstance(answer.body, ErrorReply):
+        return f"refused: {answer.body.text}"
+    _, data = handed_over(answer)
+    expect(digest_bytes(data) == subject.weights, f"the weights that came are {digest_bytes(data)[:12]}")
+    return f"{len(data)} bytes"
+
+
+def _other_images(probe: Probe, subject: Subject) -> None:
+    wrong = {
+        "no safetensors file": b"AKDP",
+        "one channel": images(shape=(1, 1, SIDE, SIDE)),
+        "three dimensions": images(shape=(3, SIDE, SIDE)),
+        "no images at all": images(shape=(0, 3, SIDE, SIDE)),
+        "another name": images(name="pictures"),
+        "octets missing": images()[:-4],
+        "numbers that are none": images(high=math.nan),
+    }
+    for what, data in wrong.items():
+        for request in (subject.asking(), AssessRequest(num_classes=subject.num_classes)):
+            _must_refuse(probe, request, data, what)
+
+
+def _images_out_of_range(probe: Probe, subject: Subject) -> None:
+    for low, high in ((0.0, 255.0), (-2.0, 1.0), (0.0, 1.01)):
+        for request in (subject.asking(), AssessRequest(num_classes=subject.num_classes)):
+            _must_refuse(probe, request, images(low=low, high=high), f"images from {low:g} to {high:g}", "contract")
+
+
+def _must_refuse(probe: Probe, request: Body, data: bytes, what: str, code: str = "") -> None:
+    answer = probe.ask(request, buffers=(data,), timeout_s=ANSWER_S).body
+    is_refused = isinstance(answer, ErrorReply) and code in ("", answer.code)
+    expect(is_refused, f"{what}: {type(request).__name__} was answered with {getattr(answer, 'code', type(answer).__name__)}")
+
+
+def _ask(probe: Probe, request: KnowledgeRequest) -> Body:
+    return probe.ask(request, buffers=(images(),), timeout_s=ANSWER_S).body

@@ -1,0 +1,63 @@
+"""Clauses on tasks: what cannot be done, what is over, what cannot be read."""
+
+from agentkd.architecture import Architecture
+from agentkd.conformance.clause import Clause, expect, expect_refusal, is_there
+from agentkd.conformance.probe import Probe
+from agentkd.errors import Rule
+from agentkd.messages.bodies import CancelRequest, ErrorReply, TaskReply, TaskRequest
+from agentkd.names import Digest, TaskKey
+from agentkd.task import DataSource, Train
+
+UNKNOWN = Digest("0" * 64)
+ANSWER_S = 30.0
+NOWHERE = 999_999
+
+
+def working() -> list[Clause]:
+    """Tasks, their fences and their ends."""
+    return [
+        Clause("task.impossible", "a task that cannot be done is answered with an error that names it", _impossible),
+        Clause("task.fence", "a task of an attempt that is over is refused", _earlier_attempt),
+        Clause("task.unknown_fields", "a task with an unknown field is not done", _more_fields),
+        Clause("task.key", "a task under a key that is another's is not done under it", _other_key),
+        Clause("cancel.unknown", "cancelling what is not there does no harm", _cancel_nothing),
+    ]
+
+
+def _task(seed: int) -> Train:
+    architecture = Architecture(family="no_such_module:network", num_classes=2)
+    source = DataSource(spec="generated:seed=1,size=32x32,train=4,validation=2,test=2", content_digest=UNKNOWN)
+    return Train(architecture=architecture, data=source, seed=seed)
+
+
+def _impossible(probe: Probe) -> str:
+    task = _task(1)
+    error = probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=ANSWER_S)
+    expect((error.task, error.attempt) == (task.key, 3), "the error does not name task and attempt")
+    return error.code
+
+
+def _earlier_attempt(probe: Probe) -> None:
+    task = _task(4)
+    probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=ANSWER_S)
+    answer = probe.ask(TaskRequest(task=task, attempt=2), timeout_s=ANSWER_S).body
+    expect(not isinstance(answer, TaskReply), "a task of an earlier attempt was done")
+    expect_refusal(answer, Rule.FENCE)
+
+
+def _more_fields(probe: Probe) -> None:
+    plain = TaskRequest(task=_task(2), attempt=1).model_dump(mode="json")
+    plain["task"]["of_a_later_version"] = 1
+    answer = probe.hear(probe.say_plain(TaskRequest, plain), timeout_s=ANSWER_S).body
+    expect(isinstance(answer, ErrorReply), f"it was answered with {type(answer).__name__}")
+
+
+def _other_key(probe: Probe) -> None:
+    plain = TaskRequest(task=_task(3), attempt=1).model_dump(mode="json") | {"key": UNKNOWN}
+    answer = probe.hear(probe.say_plain(TaskRequest, plain), timeout_s=ANSWER_S).body
+    expect(isinstance(answer, ErrorReply), f"it was answered with {type(answer).__name__}")
+
+
+def _cancel_nothing(probe: Probe) -> None:
+    probe.say(CancelRequest(task=TaskKey(UNKNOWN), attempt=1), parent_id=NOWHERE)
+    is_there(probe)

@@ -1,0 +1,570 @@
+"""The conformance kit against agents that are each broken in one way: it finds the clause that they break, and no other."""
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live_agent import free_port
+
+from agentkd.conformance.clause import Clause, play
+from agentkd.conformance.clauses import all_clauses
+from agentkd.conformance.probe import Probe, Waits
+from agentkd.exchange.keys import KeyPair, new_key_pair
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "plain_agent"))
+import agent as plain  # the one in plain Python, of whom those below are children
+import teaching
+from network import sha256
+from wire import Refusal, read_tensors, write_tensors
+
+CLASSES = 4
+SAMPLE = ("invalid.body_text_null", "invalid.msgpack_trailing", "invalid.header_id_zero", "invalid.flags_unknown")
+CLAUSES = tuple(c for c in all_clauses(CLASSES, may_end=True) if not c.name.startswith("invalid.") or c.name in SAMPLE)
+pytestmark = pytest.mark.process
+
+
+class Broken(plain.Agent):
+    """An agent whose every message can be changed before it is sent, and every answer before it is said."""
+
+    breaks = ""
+
+    def answer(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        for one in [link, *self.links.values()]:
+            if "say" not in vars(one):
+                one.say = lambda *said, _link=one: self.say(_link, *said)
+        return self.reply(link, name, header, body, buffers)
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        return super().answer(link, name, header, body, buffers)
+
+    def say(self, link: Any, name: str, body: dict, parent_id: int = 0, buffers: Any = ()) -> int:
+        return type(link).say(link, name, *self.changed(name, dict(body), parent_id, buffers))
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body, parent_id, buffers
+
+
+class ConstantNumbers(Broken):
+    breaks = "life.numbers"
+
+    def say(self, link: Any, name: str, body: dict, parent_id: int = 0, buffers: Any = ()) -> int:
+        self.number = 6
+        return super().say(link, name, body, parent_id, buffers)
+
+
+class NewSessions(Broken):
+    breaks = "life.session"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        self.session = f"{int(self.session, 16) ^ (name == 'StatusReply'):016x}"
+        return body, parent_id, buffers
+
+
+class ProgressBackwards(Broken):
+    breaks = "life.progress"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body | ({"progress": 10**6 - body["progress"]} if name == "HeartbeatEvent" else {}), parent_id, buffers
+
+
+class NoHeartbeat(Broken):
+    breaks = "life.heartbeat"
+
+    def say(self, link: Any, name: str, *said: Any) -> int:
+        return 0 if name == "HeartbeatEvent" else super().say(link, name, *said)
+
+
+class ShortPing(Broken):
+    breaks = "ping"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return {"text": body["text"][:50]} if name == "PingReply" else body, parent_id, buffers
+
+
+class UnknownKeysRefused(Broken):
+    breaks = "ping.unknown"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        if name == "PingRequest" and body.keys() - {"text"}:
+            raise Refusal("protocol", "an unknown key", "body")
+        return super().reply(link, name, header, body, buffers)
+
+
+class UnknownHeaderKeysRefused(Broken):
+    breaks = "ping.unknown"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        if header.keys() - {"msg_id", "parent_id", "session", "deadline_ms"}:
+            raise Refusal("protocol", "an unknown key", "header")
+        return super().reply(link, name, header, body, buffers)
+
+
+class UnknownNestedKeysRefused(Broken):
+    breaks = "knowledge.unknown_fields"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        if any("of_a_later_version" in payload for payload in body.get("payloads", [])):
+            raise Refusal("protocol", "an unknown key", "body")
+        return super().reply(link, name, header, body, buffers)
+
+
+class WrongParent(Broken):
+    breaks = "status ping.unknown"  # which asks for the status too
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body, parent_id + (name == "StatusReply"), buffers
+
+
+class RefusalsNameNothing(Broken):
+    breaks = "errors.parent"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body, 0 if body.get("rule") == "body" and "text" in body["text"] else parent_id, buffers
+
+
+class LateIsRefused(Broken):
+    breaks = "late"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        if name == "PingReply":
+            raise Refusal("protocol", "nobody asked", "order")
+        return super().reply(link, name, header, body, buffers)
+
+
+class ErrorsAreAnswered(Broken):
+    breaks = "errors.unanswered"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        said = super().reply(link, name, header, body, buffers)
+        return ("ErrorReply", {"code": "config", "text": "what?"}) if name == "ErrorReply" else said
+
+
+class CodesOfItsOwn(Broken):
+    breaks = "errors.codes"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        is_one = name == "ErrorReply" and body["code"] == "config"
+        return body | ({"code": "oops"} if is_one else {}), parent_id, buffers
+
+
+class ErrorsWithoutCode(CodesOfItsOwn):
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        is_one = name == "ErrorReply" and body["code"] == "config"
+        return body | ({"code": ""} if is_one else {}), parent_id, buffers
+
+
+class RefusalsWithoutRule(CodesOfItsOwn):
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        is_one = name == "ErrorReply" and body["code"] == "protocol" and "offset" in body["text"]
+        return body | ({"rule": ""} if is_one else {}), parent_id, buffers
+
+
+class AssessesAnyClasses(Broken):
+    breaks = "assess.classes"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        said = super().assess(link, body | {"num_classes": CLASSES}, buffers)
+        return said | {"predicted": (said["predicted"] + [0.0] * 9)[: body["num_classes"]]}
+
+
+class SharesThatAddUpToMore(Broken):
+    breaks = "assess"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        return super().assess(link, body, buffers) | {"predicted": [0.5] * CLASSES}
+
+
+class AssessesWithOtherWeights(Broken):
+    breaks = "assess"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        return super().assess(link, body, buffers) | {"weights": "1" * 64}
+
+
+class Teaching(Broken):
+    """Whose soft targets can be changed: what is asked before, and the logits after."""
+
+    def soft_targets(self, body: dict, buffers: list) -> bytes:
+        logits = read_tensors(super().soft_targets(self.understood(body), buffers))["logits"]
+        return write_tensors({"logits": self.made(logits)})
+
+    def understood(self, body: dict) -> dict:
+        return body
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return logits
+
+
+class NotANumber(Teaching):
+    breaks = "knowledge.finite"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(logits.size).reshape(logits.shape) == 7, np.nan, logits).astype(logits.dtype)
+
+
+class InfiniteInHalf(Teaching):
+    breaks = "knowledge.finite"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return logits if logits.dtype == np.float32 else np.full_like(logits, np.inf)
+
+
+class NeverTheSame(Teaching):
+    breaks = "knowledge.same"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        self.number += 1
+        return (logits + self.number).astype(logits.dtype)
+
+
+class AnyCodec(Teaching):
+    breaks = "knowledge.codec"
+
+    def understood(self, body: dict) -> dict:
+        return body | {"codec": body["codec"] if body["codec"] in teaching.CODECS else "float16"}
+
+
+class OneCodec(Teaching):
+    breaks = "knowledge.codec"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return logits.astype(np.float32)
+
+
+class AnyWeights(Teaching):
+    breaks = "knowledge.weights"
+
+    def understood(self, body: dict) -> dict:
+        return body | {"weights": self.weights}
+
+
+class AnyClasses(Teaching):
+    breaks = "knowledge.classes"
+
+    def understood(self, body: dict) -> dict:
+        return body | {"num_classes": CLASSES}
+
+
+class OneClassLess(Teaching):
+    breaks = "knowledge.soft_targets"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(logits[:, 1:])
+
+
+class HandingOver(Broken):
+    """Whose pieces can be changed."""
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        return self.handed_over(link, body, *super().hand_over(link, self.understood(body), buffers))
+
+    def understood(self, body: dict) -> dict:
+        return body
+
+    def handed_over(self, link: Any, asked: dict, body: dict, buffers: list) -> tuple[dict, list]:
+        return body, buffers
+
+
+class OtherWeightsNamed(HandingOver):
+    breaks = "knowledge.soft_targets"
+
+    def handed_over(self, link: Any, asked: dict, body: dict, buffers: list) -> tuple[dict, list]:
+        return body | {"weights": "1" * 64}, buffers
+
+
+class OtherDigest(HandingOver):
+    breaks = "knowledge.soft_targets"
+
+    def handed_over(self, link: Any, asked: dict, body: dict, buffers: list) -> tuple[dict, list]:
+        is_inline = body["piece"]["way"] == "inline"
+        return body | ({"piece": body["piece"] | {"sha256": "1" * 64}} if is_inline else {}), buffers
+
+
+class OtherFile(HandingOver):
+    breaks = "knowledge.file"
+
+    def handed_over(self, link: Any, asked: dict, body: dict, buffers: list) -> tuple[dict, list]:
+        if asked["kind"] == "weights":
+            buffers = [buffers[0][:-1] + b"\x01"]
+        return body, buffers
+
+
+class AlwaysInline(HandingOver):
+    breaks = "knowledge.way"
+
+    def understood(self, body: dict) -> dict:
+        return body | {"ways": ["inline"]}
+
+
+class AnythingIsThere(HandingOver):
+    breaks = "knowledge.unknown"
+
+    def understood(self, body: dict) -> dict:
+        return body | ({"weights": self.weights} if body["kind"] == "weights" else {})
+
+
+class AnyDataset(HandingOver):
+    breaks = "knowledge.dataset"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        black = write_tensors({"images": np.zeros((1, 3, 8, 8), np.float32)})
+        return super().hand_over(link, body, buffers or ([black] if body["kind"] == "soft_targets" else []))
+
+
+class AnyGrant(Broken):
+    breaks = "peers.grant"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        link.may = teaching.KINDS
+        return super().hand_over(link, body, buffers)
+
+
+class PeersIgnored(Broken):
+    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant"
+
+    def meet(self, peers: dict) -> None:
+        pass
+
+
+class UnknownKeysOfPeersRefused(Broken):
+    breaks = "peers.unknown_fields"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: peer for key, peer in peers.items() if "of_a_later_version" not in peer})
+
+
+class PeersStay(Broken):
+    breaks = "peers.unnamed"
+
+    def meet(self, peers: dict) -> None:
+        super().meet(peers | {key: {"public_key": key, "endpoints": [], "may": link.may} for key, link in self.links.items()})
+
+
+class AnybodyCoordinates(Broken):
+    breaks = "peers.role"
+
+    def hear(self, link: Any, frames: list) -> None:
+        home, self.home = self.home, link
+        super().hear(link, frames)
+        self.home = home
+
+
+class AnyImages(Broken):
+    breaks = "images.range"
+
+    def hear(self, link: Any, frames: list) -> None:
+        honest = teaching.read_images
+        teaching.read_images = self.read_images
+        try:
+            super().hear(link, frames)
+        finally:
+            teaching.read_images = honest
+
+    def read_images(self, buffers: list) -> np.ndarray:
+        images = read_tensors(buffers[0]).get("images")
+        if images is None or images.ndim != 4 or images.shape[1] != 3 or not images.size:
+            raise Refusal("contract", "no images")
+        return images
+
+
+class AnyShape(AnyImages):
+    breaks = "images.form"
+
+    def read_images(self, buffers: list) -> np.ndarray:
+        images = read_tensors(buffers[0]).get("images")
+        if images is None or images.ndim != 4 or images.shape[1] != 3 or not images.size:
+            return np.zeros((1, 3, 8, 8), np.float32)
+        if images.min() < 0 or images.max() > 1:
+            raise Refusal("contract", "out of range")
+        return images
+
+
+class Streaming(Broken):
+    """Whose streams can be changed."""
+
+    def open_stream(self, link: Any, number: int, body: dict) -> None:
+        super().open_stream(link, number, self.understood(link, body))
+
+    def understood(self, link: Any, body: dict) -> dict:
+        return body
+
+
+class OffsetIgnored(Streaming):
+    breaks = "stream.offset"
+
+    def understood(self, link: Any, body: dict) -> dict:
+        known = self.offers.get((link.key, body["sha256"]), b"")
+        return body | ({"offset": 0} if 0 < body["offset"] <= len(known) else {})
+
+
+class CreditIgnored(Streaming):
+    breaks = "stream.credit"
+
+    def understood(self, link: Any, body: dict) -> dict:
+        return body | {"limit": 10**9}
+
+
+class ChunksTwiceAsLong(Streaming):
+    breaks = "stream.chunks"
+
+    def pump(self, link: Any, number: int, limit: int) -> None:
+        file, at, credit, _ = self.streams[link.key, number]
+        longest = max(4096, min(8192, max(credit, limit) - at))
+        self.streams[link.key, number] = [file, at, credit, longest]
+        super().pump(link, number, limit)
+
+
+class ChunksReversed(Streaming):
+    breaks = "stream.chunks"
+
+    def pump(self, link: Any, number: int, limit: int) -> None:
+        told: list[tuple] = []
+        link.say = lambda *said: told.append(said)
+        super().pump(link, number, limit)
+        del link.say
+        chunks = [said for said in told if said[0] == "StreamChunkEvent"]
+        for said in [*reversed(chunks), *(said for said in told if said not in chunks)]:
+            link.say(*said)
+
+
+class NoChecksum(Streaming):
+    breaks = "stream.checksum"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body | ({"crc32": 0} if name == "StreamChunkEvent" else {}), parent_id, buffers
+
+
+class EndOfAnother(Streaming):
+    breaks = "stream.end"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body | ({"sha256": "1" * 64} if name == "StreamReply" else {}), parent_id, buffers
+
+
+class CreditGoesBack(Streaming):
+    breaks = "stream.lower"
+
+    def pump(self, link: Any, number: int, limit: int) -> None:
+        file, at, _, chunk = self.streams[link.key, number]
+        if limit < at:
+            del self.streams[link.key, number]  # takes it for a cancellation
+            return
+        self.streams[link.key, number] = [file, at, limit, chunk]
+        super().pump(link, number, limit)
+
+
+class NeverCancelled(Streaming):
+    breaks = "stream.cancel"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        return None if name == "StreamCancelEvent" else super().reply(link, name, header, body, buffers)
+
+
+class BeyondIsTheEnd(Streaming):
+    breaks = "stream.beyond"
+
+    def understood(self, link: Any, body: dict) -> dict:
+        known = self.offers.get((link.key, body["sha256"]), b"")
+        return body | {"offset": min(body["offset"], len(known))}
+
+
+class UnofferedIsStreamed(Streaming):
+    breaks = "stream.unoffered"
+
+    def understood(self, link: Any, body: dict) -> dict:
+        self.offers.setdefault((link.key, body["sha256"]), b"anything")
+        return body
+
+
+class NoFence(Broken):
+    breaks = "task.fence"
+
+    def take(self, link: Any, number: int, body: dict) -> None:
+        self.fences.clear()
+        super().take(link, number, body)
+
+
+class ErrorsOfNoTask(Broken):
+    breaks = "task.impossible"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return {field: value for field, value in body.items() if field != "task"}, parent_id, buffers
+
+
+class MoreThanAsked(Broken):
+    breaks = "task.unknown_fields"
+
+    def take(self, link: Any, number: int, body: dict) -> None:
+        if "of_a_later_version" not in body["task"]:
+            super().take(link, number, body)
+            return
+        result = {"status": "completed", "weights": self.weights}
+        link.say("TaskReply", {"task": body["key"], "attempt": body["attempt"], "result": result}, number)
+
+
+class FlagsIgnored(Broken):
+    breaks = "invalid.flags_unknown"
+
+    def hear(self, link: Any, frames: list) -> None:
+        super().hear(link, [frames[0][:7] + b"\0" + frames[0][8:], *frames[1:]] if len(frames[0]) > 8 else frames)
+
+
+class LeavesInSilence(Broken):
+    breaks = "leave"
+
+    def reply(self, link: Any, name: str, header: dict, body: dict, buffers: list) -> tuple | None:
+        said = super().reply(link, name, header, body, buffers)
+        return None if name == "LeaveRequest" else said
+
+
+def children(kind: type[Broken]) -> Iterator[type[Broken]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from children(child)
+
+
+VARIANTS = [child for child in children(Broken) if child.breaks]
+TESTED_ELSEWHERE = {"join.first", "join.greeting", "join.again", "join.other", "join.version"}  # of agents that listen
+HARMLESS = {"cancel.unknown", "task.key"}
+
+
+def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES) -> dict[str, str]:
+    """Each clause that an agent breaks, and why."""
+    agent_keys, coordinator = new_key_pair(), new_key_pair()
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    made = kind(endpoint, as_dict(agent_keys), coordinator.public, CLASSES)
+    running = threading.Thread(target=made.run, daemon=True)
+    running.start()
+    try:
+        waits = Waits(silence_s=0.1, heartbeat_s=0.05, deed_s=2.0)
+        with Probe(endpoint, coordinator, agent_keys.public, is_listening=True, waits=waits) as probe:
+            return {verdict.clause.name: verdict.remark for verdict in play(probe, clauses) if not verdict.is_kept}
+    finally:
+        made.has_left = True
+        running.join(10)
+
+
+def as_dict(keys: KeyPair) -> dict[str, str]:
+    return {"public": keys.public, "secret": keys.secret}
+
+
+@pytest.mark.parametrize("kind", VARIANTS, ids=lambda kind: kind.__name__)
+def test_the_check_finds_the_clause_that_an_agent_breaks_and_no_other(kind: type[Broken]) -> None:
+    broken = verdicts(kind)
+    assert broken.keys() == set(kind.breaks.split()), broken
+
+
+def test_the_intact_agent_keeps_every_clause() -> None:
+    assert verdicts(plain.Agent, all_clauses(CLASSES, may_end=True)) == {}
+
+
+def test_somebody_breaks_each_clause() -> None:
+    named = set(itertools.chain.from_iterable(kind.breaks.split() for kind in VARIANTS))
+    listed = {clause.name for clause in CLAUSES} - set(SAMPLE)
+    assert listed - named == TESTED_ELSEWHERE | HARMLESS
+    assert sha256(b"")  # the plain agent's own module, not one that happens to be called so
