@@ -13,17 +13,20 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import zmq
 
+from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
+from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.launch.local import LocalLauncher
@@ -42,9 +45,9 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import Message, decode, encode
-from agentkd.task import DataSource, Status, Task, TaskResult, Train
+from agentkd.task import DataSource, Evaluate, Status, Task, TaskResult
 
-SOURCE = DataSource(spec="generated:seed=1", content_digest="ab" * 32)
+SPEC = "generated:seed=1,size=32x32,train=2,validation=2,test=2"
 NETWORK = Architecture(family="unet", num_classes=5)
 POLL_MS = 20
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -123,8 +126,14 @@ def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: 
     context.destroy(linger=2000)
 
 
+@cache
+def source() -> DataSource:
+    return DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+
+
 def task(number: int) -> Task:
-    return Train(architecture=NETWORK, data=SOURCE, seed=number)
+    """One of many, whose result has no artifacts: what is measured are the messages."""
+    return Evaluate(architecture=NETWORK, data=source(), initial_weights=canonical.digest(number))
 
 
 def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
@@ -138,7 +147,7 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
     watcher.tell = events.append  # type: ignore[method-assign]
     with (
         Journal(folder.journal) as journal,
-        Crew(folder, (), LaunchConfig(transport="tcp"), watcher, LocalLauncher(folder)) as crew,
+        Crew(folder, (), LaunchConfig(transport="tcp", recheck_guests=0.0), watcher, LocalLauncher(folder)) as crew,
     ):
         before = process.memory_info().rss
         for number, pair in enumerate(keys):

@@ -15,13 +15,16 @@ from agentkd.errors import AgentKDError, DatasetError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.weights import WeightsMetadata, load_weights, read_metadata
+from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.task import Assess, Average, Consolidate, Evaluate, FeatureMaps, Status, Task, TaskResult, Train, Training
 
 AGREES_WITHIN = 0.01
+MAX_COUNTED = 1000
 
 _lot = random.SystemRandom()  # nobody knows beforehand which results are measured again
 _measuring = threading.Lock()
+_counted: dict[tuple[Digest, Digest], dict[str, Any]] = {}  # under the lock
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +55,17 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
 
 
 def _sizes(task: Task) -> dict[str, Any]:
-    try:
-        return sizes(task)
-    except DatasetError as error:
-        log.warning("a guest's result is recorded with the sizes that it says itself: %s", error)
-        return {}
+    """Counted once for each network and dataset: it takes longer than all else that is looked at."""
+    key = task.architecture.digest, task.data.digest
+    if key not in _counted:
+        if len(_counted) >= MAX_COUNTED:
+            _counted.clear()
+        try:
+            _counted[key] = sizes(task)
+        except DatasetError as error:
+            log.warning("a guest's result is recorded with the sizes that it says itself: %s", error)
+            return {}
+    return _counted[key]
 
 
 def _check_status(task: Task, result: TaskResult) -> None:

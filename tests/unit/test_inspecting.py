@@ -71,6 +71,17 @@ def test_what_can_be_counted_here_is_counted_here(done: Any) -> None:
     assert inspect(task, result.replace(num_parameters_deploy=1, num_macs=0), store) == result
 
 
+def test_a_networks_size_is_counted_once_for_each_dataset(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, results = done
+    counted: list[Task] = []
+    monkeypatch.setattr(inspecting, "_counted", {})
+    monkeypatch.setattr(inspecting, "MAX_COUNTED", 1)
+    monkeypatch.setattr(inspecting, "sizes", lambda task: counted.append(task) or {"num_macs": len(counted)})
+    task, result = results[Evaluate]
+    elsewhere = task.replace(data=task.data.replace(train="validation"))
+    assert [inspect(one, result, store, share=0).num_macs for one in (task, task, elsewhere, task)] == [1, 1, 2, 3]
+
+
 def weights_of(change: Callable[[dict[str, torch.Tensor]], None], architecture: Any = NETWORK) -> bytes:
     state = {name: value.clone() for name, value in build(architecture, seed=3).state_dict().items()}
     change(state)
