@@ -69,7 +69,7 @@ def camvid(root: Path) -> Truth:
         save(root / "LabeledApproved_full" / f"{stem}_L.png", colored(scene(0, 1, 2), [(0, 0, 0), (128, 64, 128), (64, 0, 128)]))
     (root / "label_colors.txt").write_text("64 128 64\tAnimal\n")
     label = scene(255, 0, 1)
-    return {"train": {stem: label for stem in ("0001TP_006690", "0001TP_006720", "0006R0_f00930", "0016E5_00390")}}
+    return {"train": dict.fromkeys(("0001TP_006690", "0001TP_006720", "0006R0_f00930", "0016E5_00390"), label)}
 
 
 def camvid_segnet(root: Path) -> Truth:
@@ -206,7 +206,9 @@ def _coco(stems: Sequence[str], categories: Sequence[str], folder: str = "") -> 
         forms = rle_text(counts) if number % 2 else counts
         second = {"counts": forms, "size": [HEIGHT, WIDTH]}
         for category, segmentation, crowd in ((1, [flat], 0), (2, second, 1)):
-            annotations.append({"image_id": number + 100, "category_id": category, "segmentation": segmentation, "iscrowd": crowd})
+            annotations.append(
+                {"image_id": number + 100, "category_id": category, "segmentation": segmentation, "iscrowd": crowd}
+            )
     named = [{"id": number, "name": name, "supercategory": "none"} for number, name in enumerate(categories)]
     return {"images": images, "annotations": annotations, "categories": named}
 
@@ -259,7 +261,9 @@ def segments_semantic(root: Path) -> Truth:
 def segments_instances(root: Path) -> Truth:
     stems = ["clip1_0001", "clip2_0001"]
     numbers = scene(0, 3, 70000, np.uint32)  # 70000 needs the third byte
-    pixels = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16 & 255, np.full_like(numbers, 255)], axis=2).astype(np.uint8)
+    pixels = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16 & 255, np.full_like(numbers, 255)], axis=2).astype(
+        np.uint8
+    )
     samples = []
     for stem in stems:
         picture(root / f"{stem}.jpg")

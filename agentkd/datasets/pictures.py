@@ -20,6 +20,15 @@ from agentkd.visible import visible
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 MAX_PIXELS = 2 * 89_478_485  # where Pillow itself gives up
 RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 TAGGED = (b"Exif", b"EXIF", b"eXIf", b"exif", b"Orientation")
 
 # What files called .png and .jpg are instead, by how they begin.
@@ -74,14 +83,16 @@ def open_image(path: Path, *, is_turned: bool = True) -> Image.Image:
     with _opened(path) as image:
         raw, file_format = _raw_mode(image), image.format or ""
         _check_single(image, path)
-        image.load()
         orientation = _orientation(image)
-        if is_turned and orientation != 1:
+        image.load()
+        info = image.info | {RAW_MODE: raw, FILE_FORMAT: file_format, ORIENTATION: orientation}
+        picture: Image.Image = image
+        if orientation != 1 and is_turned:
             ImageOps.exif_transpose(image, in_place=True)
-        if image.mode in ("P", "PA"):
-            image.getpalette()
-        image.info |= {RAW_MODE: raw, FILE_FORMAT: file_format, ORIENTATION: orientation}
-        return image
+        elif orientation != 1 and file_format == "TIFF":  # which Pillow turns in any case
+            picture = image.transpose(TURNED_BACK[orientation])
+        picture.info = info
+        return picture
 
 
 def image_size(path: Path, *, is_turned: bool = True) -> Size:
@@ -92,7 +103,8 @@ def image_size(path: Path, *, is_turned: bool = True) -> Size:
     """
     with _opened(path) as image:
         width, height = image.size
-        return (width, height) if is_turned and _orientation(image) in (5, 6, 7, 8) else (height, width)
+        is_swapped = is_turned != (image.format == "TIFF") and _orientation(image) in (5, 6, 7, 8)
+        return (width, height) if is_swapped else (height, width)
 
 
 def orientation_in(data: bytes) -> int:
@@ -118,7 +130,8 @@ def is_lossy(image: Image.Image, path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Not by its name: Pillow maps files that it can name into memory, and scrambles TIFFs then that lie on their side.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
             yield image
