@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from agentkd.datasets.description import IGNORED, OTHERS, Description, read_text
+from agentkd.datasets.description import IGNORED, OTHERS, Description
 from agentkd.datasets.samples import Pixels, Size
+from agentkd.datasets.text import read_text
 from agentkd.errors import DatasetError
 from agentkd.visible import visible
 

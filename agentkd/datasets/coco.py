@@ -38,6 +38,9 @@ class CocoReader:
         label = self._names.empty(size)
         for name, segmentation in listed.annotations:
             number = self._names.label(name, annotation)
+            if segmentation == []:
+                text = f"annotates a {name} in {listed.file_name} with a box alone"
+                raise DatasetError(annotation, text, "outlines or run lengths; export it for segmentation")
             if isinstance(segmentation, list):
                 if not all(isinstance(flat, list) and len(flat) % 2 == 0 for flat in segmentation):
                     raise DatasetError(

@@ -3,19 +3,17 @@
 What the keys decide is elsewhere: ``finding`` reads the layout, ``masks`` and the readers of annotations the rest.
 """
 
-import codecs
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.datasets.samples import IGNORE_INDEX, Color
+from agentkd.datasets.text import read_yaml
 from agentkd.errors import DatasetError
-from agentkd.visible import visible
 
 DESCRIPTION = "dataset.yaml"
 MAX_CLASSES = 255
@@ -199,12 +197,7 @@ def read_description(place: Path) -> Description:
         )
         found = f"has no {DESCRIPTION}" + (f", but {like[0]}: rename it" if like else "")
         raise DatasetError(place, found, "a description; see docs/how-to/datasets.md")
-    try:
-        data = yaml.load(read_text(path), _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise DatasetError(path, visible(str(error))) from None
-    except RecursionError:
-        raise DatasetError(path, "holds too many things within each other") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise DatasetError(
             path,
@@ -212,58 +205,6 @@ def read_description(place: Path) -> Description:
             "name, classes and so on, see docs/how-to/datasets.md",
         )
     return _checked(data, path)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without its mark.
-
-    Raises:
-        DatasetError: it cannot be read, or is in another encoding, which is named if it says so.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(path, f"cannot be read ({error.strerror or error})") from None
-    for mark, name in (
-        (codecs.BOM_UTF32_LE, "UTF-32"),
-        (codecs.BOM_UTF32_BE, "UTF-32"),
-        (codecs.BOM_UTF16_LE, "UTF-16"),
-        (codecs.BOM_UTF16_BE, "UTF-16"),
-    ):
-        if data.startswith(mark):
-            raise DatasetError(path, f"is text in {name}", "UTF-8; save it so")
-    if b"\0" in data[:4096]:
-        raise DatasetError(path, "is no text, or in UTF-16 without a mark", "text in UTF-8; save it so")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        found = f"is not UTF-8: byte 0x{data[error.start]:02x} in line {line} (perhaps Latin-1 or Windows-1252)"
-        raise DatasetError(path, found, "text in UTF-8; save it so") from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that is there twice is an error, not the last one."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    written = {id(key_node) for key_node, _ in node.value}
-    loader.flatten_mapping(node)  # what is merged in comes first, and may be written again
-    mapping: dict[Any, Any] = {}
-    seen = set()
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool):
-            raise yaml.MarkedYAMLError(problem=f"{key!r} cannot be a key", problem_mark=key_node.start_mark)
-        if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=key_node.start_mark)
-        if id(key_node) in written:
-            seen.add(key)
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def _checked(data: dict[Any, Any], path: Path) -> Description:
@@ -310,6 +251,8 @@ def _problem(error: dict[str, Any]) -> str:
         return f"{where} is required"
     if error["type"] == "string_type" and isinstance(found, bool | int | float):
         return f"{where} is {found!r}, which YAML takes for a {type(found).__name__}; write it in quotes"
+    if where in ("classes", "colors") and isinstance(found, dict):
+        return f"{where} is a mapping; expected a list in the order of the classes; values says what their numbers are in masks"
     if error["type"] == "too_long":
         return f"{where}: {len(found)} classes; expected at most {MAX_CLASSES}, as many as a byte holds beside 'not labelled'"
     return f"{where}: {text}; found {found!r}"[:600] if where else text

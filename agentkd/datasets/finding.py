@@ -3,19 +3,16 @@
 It looks at names alone, and takes time in proportion to their number.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentkd.datasets.description import DESCRIPTION, Description, read_text
-from agentkd.datasets.patterns import IMAGE_ENDINGS, Parts, Pattern, composed
+from agentkd.datasets.description import DESCRIPTION, Description
+from agentkd.datasets.listing import is_image, list_files
+from agentkd.datasets.patterns import Parts, Pattern, composed
 from agentkd.datasets.splits import TRAIN
+from agentkd.datasets.text import read_text
 from agentkd.errors import DatasetError
-
-LEFT_OUT = frozenset(
-    {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +37,6 @@ class Pairing:
 
     pairs: list[Pair]
     left_over: list[str] = field(default_factory=list)
-
-
-def list_files(place: Path) -> list[str]:
-    """Every file below a folder, relative to it, in the order of folders' and files' names. Hidden ones are left out.
-
-    Raises:
-        DatasetError: a folder that cannot be read, or one that is linked into itself.
-    """
-    found: list[str] = []
-    _list(str(place), "", found, ())
-    return found
-
-
-def _list(place: str, below: str, found: list[str], above: tuple[tuple[int, int], ...]) -> None:
-    folder = os.path.join(place, below) if below else place  # noqa: PTH118 a million times
-    try:
-        status = os.stat(folder)  # noqa: PTH116
-        own = (status.st_dev, status.st_ino)
-        if own in above:
-            raise DatasetError(folder, "is a link to a folder that it lies in", "folders without such links")
-        with os.scandir(folder) as entries:
-            inside = sorted(
-                (entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "." and entry.name not in LEFT_OUT
-            )
-    except OSError as error:
-        raise DatasetError(folder, f"cannot be read ({error.strerror or error})") from None
-    for name, is_folder in inside:
-        if is_folder:
-            _list(place, f"{below}{name}/", found, (*above, own))
-        else:
-            found.append(below + name)
 
 
 def find_pairs(place: Path, description: Description, *, needs_stem: bool = True) -> Pairing:
@@ -99,7 +65,7 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
         if file != DESCRIPTION and not any(pattern.match(name) for pattern in ignored):
             _sort(place, file, name, images, masks, left_over)
     chosen = _choose(place, description, images)
-    pairs, used = _pair(place, chosen, images, masks)
+    pairs, used = _pair(place, chosen, images, masks, left_over)
     left_over += [file for file in images.files() if file not in used]
     left_over += [file for file in masks.files() if file not in used]
     if not pairs:
@@ -183,31 +149,39 @@ def _choose(place: Path, description: Description, images: _Side) -> list[tuple[
 
 
 def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side) -> Iterator[tuple[str, Parts]]:
-    if isinstance(listed, str):
-        listed = tuple(line.split()[0] for line in read_text(place / listed).splitlines() if line.strip())
     found: dict[str, list[Parts]] = {}
-    for parts in images.found:
+    for parts, files in images.found.items():
         if not images.has_split or parts.split == composed(split):
-            for name in {parts.stem, "/".join((*parts.stars, parts.stem))}:
+            for name in _names(parts, composed(files if isinstance(files, str) else files[0])):
                 found.setdefault(name, []).append(parts)
+    if isinstance(listed, str):
+        lines = [composed(line.strip()) for line in read_text(place / listed).splitlines()]
+        listed = tuple(line if line in found else line.split()[0] for line in lines if line)
     missing = [stem for stem in listed if composed(stem) not in found]
     if missing:
         text = f"split {split!r} lists {missing[0]!r} and {len(missing) - 1} more that are not there"
         raise DatasetError(place, text, images.patterns[0].text.replace("{split}", split))
-    seen: set[str] = set()
+    seen: set[Parts] = set()
     for stem in map(composed, listed):
-        if stem in seen:
-            raise DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once")
-        seen.add(stem)
         if len(found[stem]) > 1:
             files = [_one(place, images.found[parts], "the same image") for parts in found[stem]]
             raise DatasetError(
                 place, f"split {split!r} lists {stem!r}, which is {files[0]} and {files[1]}", "the folder before the stem as well"
             )
+        if found[stem][0] in seen:
+            raise DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once")
+        seen.add(found[stem][0])
         yield split, found[stem][0]
 
 
-def _pair(place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _Side) -> tuple[list[Pair], set[str]]:
+def _names(parts: Parts, file: str) -> set[str]:
+    """How a list may name an image: its stem, with what stars matched before it, its file's name, or its path."""
+    return {parts.stem, "/".join((*parts.stars, parts.stem)), file.rpartition("/")[2], file, file.rpartition(".")[0]}
+
+
+def _pair(
+    place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _Side, left_over: list[str]
+) -> tuple[list[Pair], set[str]]:
     num_stars = min(images.num_stars, masks.num_stars)
     has_split = images.has_split and masks.has_split
 
@@ -237,13 +211,19 @@ def _pair(place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _S
             )
         pairs.append(Pair(image, mask, split, parts.stem, "/".join(filter(None, parts.stars))))
     if missing:
-        raise _no_mask(place, missing, pairs, masks)
+        raise _no_mask(place, missing, pairs, masks, left_over)
     return pairs, {file for pair in pairs for file in (pair.image, pair.mask)}
 
 
-def _no_mask(place: Path, missing: list[tuple[str, Parts, str]], pairs: list[Pair], masks: _Side) -> DatasetError:
+def _no_mask(
+    place: Path, missing: list[tuple[str, Parts, str]], pairs: list[Pair], masks: _Side, left_over: list[str]
+) -> DatasetError:
     _, parts, image = missing[0]
     expected = " or ".join(str(place / pattern.fill(parts)) for pattern in masks.patterns)
+    meant = {pattern.fill(parts).rpartition(".")[0] for pattern in masks.patterns}
+    like = [file for file in left_over if file.rpartition(".")[0] in meant]
+    if like:
+        expected += f"; there is {like[0]}: for it, let layout.masks end in .{like[0].rpartition('.')[2]} or .*"
     labelled = list(dict.fromkeys(pair.split for pair in pairs))
     alone = [name for name in dict.fromkeys(name for name, _, _ in missing) if name not in labelled]
     more = f" ({len(missing)} such images)" if len(missing) > 1 else ""
@@ -255,14 +235,12 @@ def _no_mask(place: Path, missing: list[tuple[str, Parts, str]], pairs: list[Pai
 def _worth_saying(left_over: list[str], used: set[str]) -> list[str]:
     """What lies where images and masks lie, or is an image: not what a dataset has beside, as a README."""
     folders = {file.rpartition("/")[0] for file in used} - {""}
-    return sorted(
-        file for file in left_over if file.rpartition("/")[0] in folders or file.rpartition(".")[2].lower() in IMAGE_ENDINGS
-    )
+    return sorted(file for file in left_over if file.rpartition("/")[0] in folders or is_image(file))
 
 
 def _advice(description: Description, left_over: list[str]) -> str:
     text = f"files like {' or '.join(description.layout.images)}"
-    seen = [file for file in left_over if file.rpartition(".")[2].lower() in IMAGE_ENDINGS]
+    seen = [file for file in left_over if is_image(file)]
     if not seen:
         return text
     text += f"; there are {len(seen)} images such as {seen[0]}"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from agentkd.datasets.annotations import Names, Parsed, fill_runs
 from agentkd.datasets.coco import find_image
-from agentkd.datasets.description import Description, read_text
+from agentkd.datasets.description import Description
 from agentkd.datasets.patterns import IMAGE_ENDINGS, composed
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.datasets.splits import some
+from agentkd.datasets.text import read_text
 from agentkd.errors import DatasetError
 
 Rows = list[tuple[str, str]]

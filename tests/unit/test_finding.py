@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from agentkd.datasets.description import Description, Layout
-from agentkd.datasets.finding import Pairing, find_pairs, list_files
+from agentkd.datasets.finding import Pairing, find_pairs
+from agentkd.datasets.listing import list_files
 from agentkd.datasets.patterns import Parts, Pattern
 from agentkd.errors import DatasetError
 
@@ -254,6 +255,35 @@ def test_a_listed_stem_that_is_in_several_folders_must_name_one(tmp_path: Path) 
         find(tmp_path, "i/*/{stem}.png", "m/*/{stem}.png", splits={"train": ["0"]})
     found = find(tmp_path, "i/*/{stem}.png", "m/*/{stem}.png", splits={"train": ["q/0"]})
     assert pairs(found) == [("i/q/0.png", "m/q/0.png")]
+
+
+@pytest.mark.parametrize("line", ["a b", "a b.png", "p/a b", "i/p/a b.png", "i/p/a b"])
+def test_a_list_may_name_images_by_stem_by_file_or_by_path(tmp_path: Path, line: str) -> None:
+    lay(tmp_path, "i/p/a b.png", "m/p/a b.png", "i/p/c.png", "m/p/c.png")
+    (tmp_path / "l.txt").write_text(f"{line}\r\nc 1\n")
+    found = find(tmp_path, "i/*/{stem}.png", "m/*/{stem}.png", splits={"train": "l.txt"})
+    assert [pair.stem for pair in found.pairs] == ["a b", "c"]
+
+
+def test_a_mask_of_another_ending_is_pointed_at(tmp_path: Path) -> None:
+    lay(tmp_path, "images/train/a.png", "masks/train/a.gif")
+    with pytest.raises(
+        DatasetError, match=r"image without mask; .*there is masks/train/a.gif: for it, let layout.masks end in .gif"
+    ):
+        find(tmp_path, masks="masks/{split}/{stem}.png")
+
+
+def test_links_to_nothing_and_pipes_are_named_and_not_waited_for(tmp_path: Path) -> None:
+    lay(tmp_path, "images/train/a.png", "masks/train/a.png")
+    (tmp_path / "images/notes").symlink_to(tmp_path / "nowhere")
+    assert len(find(tmp_path).pairs) == 1
+    os.mkfifo(tmp_path / "masks/train/b.png")
+    with pytest.raises(DatasetError, match=r"masks/train/b.png: is no file"):
+        find(tmp_path)
+    (tmp_path / "masks/train/b.png").unlink()
+    (tmp_path / "images/train/c.png").symlink_to(".git/annex/objects/x")
+    with pytest.raises(DatasetError, match=r"images/train/c.png: is no file, but a link to nothing"):
+        find(tmp_path)
 
 
 def test_images_in_a_flat_folder_get_the_line_to_write(tmp_path: Path) -> None:
