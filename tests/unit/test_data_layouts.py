@@ -6,12 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from data_layouts import LAYOUTS
+from data_layouts import DOCUMENTED, LAYOUTS, PAGE
 
 from agentkd.datasets.opening import open_dataset
-
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "published-datasets.md").read_text(encoding="utf-8")
-DOCUMENTED = dict(re.findall(r"^## ([^\n]+)\n.*?^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
