@@ -67,10 +67,14 @@ class Pattern:
         splits: the names that ``{split}`` may be; any if there are none.
 
     Raises:
-        DatasetError: a part that is not known, or braces that do not match.
+        DatasetError: a part that is not known, braces that do not match, or a way out of the folder.
     """
 
     def __init__(self, text: str, where: str, splits: tuple[str, ...] = ()) -> None:
+        if text.startswith("/") or ".." in text.split("/"):
+            raise DatasetError(
+                where, f"pattern {text!r} leads out of the folder", "one within it; put dataset.yaml above all files"
+            )
         self.text = text
         self._tokens: list[str] = _TOKEN.findall(composed(text.removeprefix("./")))
         self._any_ending = text.endswith(".*")

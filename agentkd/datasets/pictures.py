@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from agentkd.datasets.samples import Size
 from agentkd.errors import DatasetError
 from agentkd.visible import visible
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
 MAX_PIXELS = 2 * 89_478_485  # where Pillow itself gives up
 RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
 TURNED_BACK = {
@@ -68,6 +69,13 @@ DAMAGE = (
 )
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that the Pillow at hand knows, the frequent ones first."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def open_image(path: Path, *, is_turned: bool = True) -> Image.Image:
     """The picture in a file, loaded.
 
@@ -112,7 +120,7 @@ def orientation_in(data: bytes) -> int:
     if data[:4] in (b"II*\0", b"MM\0*") or not any(mark in data for mark in TAGGED):
         return 1
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             return _orientation(image)
     except DAMAGE:  # whoever reads it will say so
         return 1
@@ -131,7 +139,7 @@ def is_lossy(image: Image.Image, path: Path) -> bool:
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
         # Not by its name: Pillow maps files that it can name into memory, and scrambles TIFFs then that lie on their side.
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
             yield image
@@ -159,7 +167,7 @@ def _damage(path: Path, error: BaseException) -> DatasetError:
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
         return DatasetError(path, "is a HEIC image", "JPEG or PNG; convert it")
     told = visible(str(error)).replace(str(path), path.name).replace("\n", " ")[:200] or type(error).__name__
-    return DatasetError(path, f"cannot be read as an image ({told})", f"a whole file of {', '.join(FORMATS)}")
+    return DatasetError(path, f"cannot be read as an image ({told})", f"a whole file of {', '.join(formats())}")
 
 
 def _check_single(image: Image.Image, path: Path) -> None:

@@ -72,6 +72,14 @@ def test_every_legal_name_is_a_name(tmp_path: Path) -> None:
     assert all(pair.image == pair.mask.replace("masks", "images") for pair in found.pairs)
 
 
+def test_names_that_are_no_text_are_names_too(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+        (Path(os.fsdecode(os.fsencode(tmp_path / kind / "train") + b"/caf\xe9.png"))).write_bytes(b"x")
+    (pair,) = find(tmp_path).pairs
+    assert os.fsencode(pair.stem) == b"caf\xe9"
+
+
 def test_folders_may_have_any_name_too(tmp_path: Path) -> None:
     root = tmp_path / "data [v2] {x}, *"
     lay(root, "in [1]/train/a.png", "masks/train/a.png")
@@ -167,6 +175,8 @@ def test_patterns_that_do_not_tell_images_from_masks_are_refused(tmp_path: Path)
         ("images/{name}.png", r"layout.images: pattern .* has the unknown part '\{name\}'; expected \{split\}, \{stem\}"),
         ("images/{split}/x.png", r"layout.images: has no \{stem\}"),
         ("images/{stem.png", "unknown part '{'"),
+        ("../images/{stem}.png", "leads out of the folder; expected one within it"),
+        ("/data/{stem}.png", "leads out of the folder"),
         (["a/{stem}.png", "b/*/{stem}.png"], "have other parts"),
     ],
 )
