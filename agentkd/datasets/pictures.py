@@ -21,6 +21,7 @@ from agentkd.visible import visible
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
 MAX_PIXELS = 2 * 89_478_485  # where Pillow itself gives up
 RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
+ON_ITS_SIDE = (5, 6, 7, 8)
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -111,17 +112,19 @@ def image_size(path: Path, *, is_turned: bool = True) -> Size:
     """
     with _opened(path) as image:
         width, height = image.size
-        is_swapped = is_turned != (image.format == "TIFF") and _orientation(image) in (5, 6, 7, 8)
+        is_swapped = is_turned != (image.format == "TIFF") and _orientation(image) in ON_ITS_SIDE
         return (width, height) if is_swapped else (height, width)
 
 
 def orientation_in(data: bytes) -> int:
-    """The orientation tag, 1 to 8, in the bytes of an image file; 1 if there is none, and in a TIFF: Pillow turns it."""
-    if data[:4] in (b"II*\0", b"MM\0*") or not any(mark in data for mark in TAGGED):
+    """The orientation tag, 1 to 8, in the bytes of an image file; 1 if there is none, or in a TIFF that Pillow always turned."""
+    is_tiff = data[:4] in (b"II*\0", b"MM\0*")
+    if not is_tiff and not any(mark in data for mark in TAGGED):
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
-            return _orientation(image)
+            found = _orientation(image)
+            return 1 if is_tiff and found < ON_ITS_SIDE[0] else found
     except DAMAGE:  # whoever reads it will say so
         return 1
 

@@ -116,7 +116,7 @@ def test_a_mask_is_turned_as_its_own_tag_says(tmp_path: Path, orientation: int, 
     assert np.array_equal(both.image, np.asarray(Image.fromarray(PICTURE).transpose(UNTURN[orientation])))
 
 
-def test_a_turned_image_has_another_digest_and_stored_has_that_of_before(tmp_path: Path) -> None:
+def test_a_turned_image_has_another_digest_and_stored_has_one_too(tmp_path: Path) -> None:
     image = tagged(PICTURE, 6, "PNG")
     shown = dataset(tmp_path, image, Image.fromarray(LABEL)).digest
     assert shown != dataset(tmp_path, image, Image.fromarray(LABEL), orientation="stored").digest
