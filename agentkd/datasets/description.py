@@ -4,6 +4,7 @@ What the keys decide is elsewhere: ``finding`` reads the layout, ``masks`` and t
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -255,4 +256,4 @@ def _problem(error: dict[str, Any]) -> str:
         return f"{where} is a mapping; expected a list in the order of the classes; values says what their numbers are in masks"
     if error["type"] == "too_long":
         return f"{where}: {len(found)} classes; expected at most {MAX_CLASSES}, as many as a byte holds beside 'not labelled'"
-    return f"{where}: {text}; found {found!r}"[:600] if where else text
+    return f"{where}: {text}; found {reprlib.repr(found)}" if where else text

@@ -14,12 +14,11 @@ from typing import cast
 
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from agentkd.datasets.samples import Size
+from agentkd.datasets.samples import MAX_PIXELS, Size
 from agentkd.errors import DatasetError
 from agentkd.visible import visible
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
-MAX_PIXELS = 2 * 89_478_485  # where Pillow itself gives up
 RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
 ON_ITS_SIDE = (5, 6, 7, 8)
 TURNED_BACK = {
@@ -149,7 +148,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except DatasetError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        expected = f"at most {MAX_PIXELS:,} pixels; cut it into tiles"
+        expected = f"at most {MAX_PIXELS:,} pixels; make it smaller, or cut it into tiles"
         raise DatasetError(path, f"is too large, or made to look so ({visible(str(error))})", expected) from None
     except DAMAGE as error:
         raise _damage(path, error) from None

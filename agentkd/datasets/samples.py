@@ -16,6 +16,8 @@ Floats = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
 IGNORE_INDEX = 255
+MAX_PIXELS = 64_000_000
+"""The most that an image has: a larger one is to be made smaller, or cut."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(read_text(path), _UniqueKeys)
     except yaml.YAMLError as error:
         raise DatasetError(path, visible(str(error))) from None
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise DatasetError(path, f"a value is not of the kind that it is said to be ({visible(str(error))})") from None
     except RecursionError:
         raise DatasetError(path, "holds too many things within each other") from None
 
