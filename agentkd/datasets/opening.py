@@ -1,11 +1,9 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentkd import seeding
 from agentkd.code.loading import load
@@ -13,6 +11,7 @@ from agentkd.code.taking import take
 from agentkd.datasets import files
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, GeneratedScenes
+from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
 from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, read_size
@@ -23,7 +22,6 @@ from agentkd.visible import visible_line
 
 JOINED = "joined:"
 KINDS = ("generated", "folder", "camvid")
-DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
 
 log = logging.getLogger(__name__)
@@ -224,34 +222,11 @@ def _open(spec: str, code: Digest) -> Dataset:
             raise DatasetError(spec, "has a joined dataset among those that it joins", f"a flat list: {JOINED}A|B|C")
         return JoinedDataset([_open(part, code) for part in parts])
     if kind in KINDS:
-        options = _read_options(kind, rest)
+        options = read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)
     if own_names(spec):
         return _open_own(spec, code)
     raise DatasetError(spec, "is not a dataset", EXAMPLES)
-
-
-def _read_options(kind: str, text: str) -> dict[str, str]:
-    known = {"generated": {"seed", "size", "train", "validation", "test", "light"}}.get(kind, {"path", "size", "holdout"})
-    options: dict[str, str] = {}
-    latest = ""
-    for item in text.split(","):
-        key, equals, value = (part.strip() for part in item.partition("="))
-        if latest == "path" and key not in known and (not equals or find_path(f"{options[latest]},{item}").exists()):
-            options[latest] += f",{item}"  # a path may have commas
-            continue
-        if not item:
-            continue
-        if not equals or not value:
-            raise DatasetError(f"{kind}:{text}", f"{item!r} is not an option", "key=value")
-        if key in options:
-            raise DatasetError(f"{kind}:{text}", f"{key} is given twice", "each option once")
-        if key not in known:
-            raise DatasetError(kind, f"unknown option {key!r}", f"one of {', '.join(sorted(known))}")
-        latest, options[key] = key, value
-    if "path" in options and options["path"].endswith(",") and not find_path(options["path"]).exists():
-        options["path"] = options["path"].rstrip(",")
-    return options
 
 
 def _open_generated(options: dict[str, str]) -> Dataset:
@@ -274,15 +249,6 @@ def _open_files(kind: str, options: dict[str, str]) -> Dataset:
     size = read_size(options["size"], kind) if "size" in options else None
     reader = files.open_folder if kind == "folder" else files.open_camvid
     return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""))
-
-
-def find_path(text: str) -> Path:
-    """A data folder: as given, or below the folder that AGENTKD_DATA names."""
-    path = Path(text).expanduser()
-    below = os.environ.get(DATA_FOLDER_VARIABLE)
-    if not path.is_absolute() and not path.exists() and below:
-        return Path(below) / path
-    return path
 
 
 def _open_own(name: str, code: Digest) -> Dataset:
