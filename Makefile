@@ -72,6 +72,7 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/codecs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recording.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starting.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
 	$(PYTEST) tests/unit/test_documents.py agentkd

@@ -295,6 +295,7 @@ def _check_dataset(data: dict[str, Any]) -> list[Problem]:
     try:
         dataset = open_dataset(section["dataset"])
         dataset.check()
+        dataset.check_splits()
     except (DatasetError, ConfigError) as error:
         return [Problem("data.dataset", str(error))]
     problems = []

@@ -105,6 +105,16 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
+def _check_keys(node: yaml.Node) -> None:
+    """That no key of a mapping is there twice."""
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+        if name in seen:
+            raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} is there twice")
+        seen.add(name)
+
+
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """How many values a node stands for, each as often as aliases repeat it, and on how many levels."""
     line = f"line {node.start_mark.line + 1}"
@@ -115,6 +125,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, i
     if id(node) not in known:
         known[id(node)] = UNDER_WAY
         parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        _check_keys(node)
         sizes = [_measure(part, known) for part in parts]
         known[id(node)] = 1 + sum(count for count, _ in sizes), 1 + max((levels for _, levels in sizes), default=0)
     count, levels = known[id(node)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agentkd import canonical
-from agentkd.datasets.samples import Color, Dataset, Sample
+from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, size_of
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
 
@@ -28,9 +28,22 @@ class _Derived:
         """The video or clip that a sample comes from."""
         return self._of.group(index)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is to be said of the one that it is made of."""
+        return getattr(self._of, "notices", ())
+
+    def size_of(self, index: int) -> Size:
+        """(height, width) of a sample."""
+        return size_of(self._of, index)
+
     def check(self) -> None:
         """Reads everything once."""
         self._of.check()
+
+    def check_splits(self) -> None:
+        """Whether the splits have something in common."""
+        check_splits(self._of)
 
 
 class Unlabelled(_Derived):
@@ -114,7 +127,22 @@ class JoinedDataset(_Derived):
         at, own = divmod(index, self._stride)
         return f"{at}/{self._parts[at].group(own)}"
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is to be said of each of them."""
+        return tuple(text for part in self._parts for text in getattr(part, "notices", ()))
+
+    def size_of(self, index: int) -> Size:
+        """(height, width) of a sample of one of them."""
+        at, own = divmod(index, self._stride)
+        return size_of(self._parts[at], own)
+
     def check(self) -> None:
         """Reads everything once."""
         for part in self._parts:
             part.check()
+
+    def check_splits(self) -> None:
+        """Whether the splits of one of them have something in common."""
+        for part in self._parts:
+            check_splits(part)

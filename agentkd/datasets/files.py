@@ -1,117 +1,69 @@
 """Readers of labelled images in folders: the folder layout with its ``dataset.yaml``, and CamVid as SegNet arranged it.
 
 Nothing is inferred silently: the description names classes, colors, ignored value and mask kind, and whatever does not
-fit is an error that names the file, what was found and what was expected.
+fit is an error that names the file, what was found and what was expected. What is doubtful but not wrong is in ``notices``.
 """
 
-import hashlib
-import struct
-import zlib
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image
-from pydantic import ConfigDict, Field, model_validator
+from numpy.typing import NDArray
 
-from agentkd.canonical import FrozenData
-from agentkd.datasets.samples import IGNORE_INDEX, MAX_PIXELS, Color, Pixels, Sample, Size, hold_out, resize_pixels
-from agentkd.errors import DatasetError, check_descriptors
-from agentkd.names import Digest
-from agentkd.plain import MAX_YAML, read_yaml
+from agentkd.datasets.census import Census, count_labels, merged
+from agentkd.datasets.coco import CocoReader
+from agentkd.datasets.contents import content_digest, find_twins, hash_files
+from agentkd.datasets.description import DESCRIPTION, PIXELS, Description, Layout, read_description
+from agentkd.datasets.finding import Pairing, find_pairs
+from agentkd.datasets.labelme import LabelmeReader
+from agentkd.datasets.masks import PixelMasks, Reader
+from agentkd.datasets.meaning import as_colors
+from agentkd.datasets.pictures import ORIENTATION, image_size, open_image
+from agentkd.datasets.run_lengths import RunLengthReader
+from agentkd.datasets.samples import Color, Sample, Size, resize_pixels
+from agentkd.datasets.segments import SegmentsReader
+from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, some
+from agentkd.errors import DatasetError
 
-DESCRIPTION = "dataset.yaml"
 CACHED_SAMPLES = 2048
 CHECKING_THREADS = 4
-FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA")
-"""What images may be: none that another program is started for."""
 
-MaskKind = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask"]
-
-
-class Layout(FrozenData):
-    """Where files lie, with ``{split}`` and ``{stem}``; any extension may be ``*``."""
-
-    images: str = "images/{split}/{stem}.*"
-    masks: str = "masks/{split}/{stem}.png"
-
-
-class Description(FrozenData):
-    """The content of ``dataset.yaml`` that reading needs.
-
-    Args:
-        format: ``index-mask`` holds class numbers, ``color-mask`` the classes' colors, ``binary-mask`` 0 and any other
-            value for two classes, ``threshold-mask`` (for JPEG) the second class from ``threshold`` on.
-        ignore_index: the class number that means "not labelled"; in color masks, any color of ``ignored_colors``.
-        group: how a file's group (video, clip) is found in its stem: everything before the last ``group_separator``.
-        splits: stems of each split; by default the folders found.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    format: MaskKind = "index-mask"
-    layout: Layout = Layout()
-    classes: tuple[str, ...] = Field(min_length=2)
-    colors: tuple[Color, ...] = Field(alias="colours", default=())
-    ignored_colors: tuple[Color, ...] = ()
-    ignore_index: int = Field(default=IGNORE_INDEX, ge=0, le=255)
-    threshold: int = Field(default=127, ge=1, le=255)
-    group_separator: str = "_"
-    splits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _either_spelling(cls, data: object) -> object:
-        if isinstance(data, dict) and "colors" in data:
-            data = {**data, "colours": data["colors"]}
-            del data["colors"]
-        return data
-
-    @model_validator(mode="after")
-    def _check(self) -> "Description":
-        if self.colors and len(self.colors) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.colors)} colours")
-        if self.format == "color-mask" and not self.colors:
-            raise ValueError("a color-mask needs colours, one a class")
-        if self.format in ("binary-mask", "threshold-mask") and len(self.classes) != 2:
-            raise ValueError(f"a {self.format} has two classes, not {len(self.classes)}")
-        return self
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One image file and its mask file."""
-
-    image: Path
-    mask: Path
-    split: str
-    stem: str
+# The format in dataset.yaml, and who reads it; below, whether one file may label many images.
+READERS: dict[str, Callable[[Description, Path], Reader]] = {
+    **dict.fromkeys(PIXELS, lambda description, _: PixelMasks(description)),
+    "labelme": lambda description, _: LabelmeReader(description),
+    "coco": lambda description, _: CocoReader(description),
+    "run-lengths": lambda description, _: RunLengthReader(description),
+    "segments": lambda description, place: SegmentsReader(description, place / description.release),
+}
+OF_MANY_IMAGES = ("coco", "run-lengths")
 
 
 class FileDataset:
-    """A ``Dataset`` of image and mask files."""
+    """A ``Dataset`` of image files and files that label them.
 
-    def __init__(self, description: Description, pairs: list[Pair], *, place: Path, size: Size | None, holdout: str = "") -> None:
+    ``notices`` is what was seen that may be meant or not: when it was opened, and, after ``check``, in the files.
+    """
+
+    def __init__(
+        self, description: Description, pairing: Pairing, *, place: Path, size: Size | None = None, holdout: str = ""
+    ) -> None:
         self.name, self.place = description.name, place
         self.classes, self.ignore_index = description.classes, description.ignore_index
         self.colors = description.colors or spread_colors(len(description.classes))
-        self._description, self._pairs, self._size = description, pairs, size
-        splits: dict[str, tuple[int, ...]] = {}
-        for index, pair in enumerate(pairs):
-            splits[pair.split] = (*splits.get(pair.split, ()), index)
-        if "validation" not in splits and "val" in splits and not holdout:
-            splits["validation"] = splits.pop("val")
-        if holdout:
-            splits = hold_out(splits, {i: self.group(i) for i in splits.get("train", ())}, holdout, name=self.name)
-            if "test" not in splits and "val" in splits:
-                splits["test"] = splits.pop("val")
-        self.splits = splits
-        self.digest = _content_digest(description, pairs, size, splits)
+        self._description, self._pairs, self._size = description, pairing.pairs, size
+        self._is_turned = description.orientation == "shown"
+        self._reader = READERS[description.format](description, place)
+        self.splits, told = self._split(holdout)
+        others = [description.release] if description.release else []
+        files = dict.fromkeys([*(file for pair in pairing.pairs for file in (pair.image, pair.mask)), *others])
+        hashes = hash_files(place, [*files], is_turned=self._is_turned)
+        self.digest = content_digest(description, pairing.pairs, hashes, size, told)
+        self._twins = find_twins(pairing.pairs, hashes, self.splits)
+        twins = [f"{place}: {self._said_of_twins()}"] if self._twins else []
+        self.notices: tuple[str, ...] = (*self._left_over(pairing), *twins, *self._shared())
         self._cached = lru_cache(maxsize=CACHED_SAMPLES)(self._read)
 
     def sample(self, index: int) -> Sample:
@@ -119,27 +71,134 @@ class FileDataset:
         return self._cached(index)
 
     def group(self, index: int) -> str:
-        """The part of the stem before the last separator; the whole stem if there is none."""
-        stem = self._pairs[index].stem
-        return stem.rpartition(self._description.group_separator)[0] or stem
+        """What the pattern's stars matched, and what stands before the stem's last separator; the stem if there is neither."""
+        pair, separator = self._pairs[index], self._description.group_separator
+        prefix = pair.stem.rpartition(separator)[0] if separator else ""
+        return "/".join(filter(None, (pair.within, prefix))) or pair.stem
+
+    def size_of(self, index: int) -> Size:
+        """(height, width) of a sample, as its file's head says; the requested size if there is one."""
+        return self._size or image_size(self.place / self._pairs[index].image, is_turned=self._is_turned)
 
     def check(self) -> None:
-        """Reads every image and mask once, in parallel."""
+        """Reads every image and mask once, in parallel; ``notices`` then say what was seen.
+
+        Raises:
+            DatasetError: the first sample that is not as described, and how many more are not; or too few classes have pixels.
+        """
+        census = Census(self.name, self.classes, self.ignore_index)
+        problems: dict[int, DatasetError] = {}
+        turned: list[str] = []
+
+        def look(index: int) -> "NDArray[np.int64] | None":
+            try:
+                sample, is_image_turned = self._read_both(index)
+            except DatasetError as error:
+                problems[index] = error
+                return None
+            if is_image_turned:
+                turned.append(self._pairs[index].image)
+            return count_labels(sample.label)
+
+        split_of = {index: split for split, indices in self.splits.items() for index in indices}
         with ThreadPoolExecutor(CHECKING_THREADS) as pool:
-            for _ in pool.map(self._read, range(len(self._pairs))):
-                pass
+            for index, counts in enumerate(pool.map(look, range(len(self._pairs)))):
+                if counts is not None:
+                    census.add(split_of[index], self._pairs[index].name, counts)
+        if problems:
+            raise merged(problems)
+        said = census.judge(self._hint(census))
+        if turned:
+            said.append(
+                f"{self.name}: {len(turned):,} images are turned as their orientation tags say: {some(sorted(turned))}; if their "
+                "masks were drawn on them as they lie in the file, write orientation: stored"
+            )
+        self.notices = tuple(dict.fromkeys([*self.notices, *said, *self._of_annotations()]))
+
+    def check_splits(self) -> None:
+        """That what is tested has not been learned.
+
+        Raises:
+            DatasetError: an image is in two splits, byte for byte, and the description does not say that it may.
+        """
+        if self._twins and self._description.duplicates == "refused":
+            expected = f"each image in one split; duplicates: allowed in {DESCRIPTION} takes them as they are"
+            raise DatasetError(self.place, self._said_of_twins(), expected)
 
     def _read(self, index: int) -> Sample:
+        return self._read_both(index)[0]
+
+    def _read_both(self, index: int) -> tuple[Sample, bool]:
+        """A sample, and whether its image was turned."""
         pair = self._pairs[index]
-        image = _open_image(pair.image).convert("RGB")
-        mask = _open_image(pair.mask)
-        if image.size != mask.size:
-            raise DatasetError(
-                pair.mask, f"mask is {mask.size[0]}x{mask.size[1]}", f"{image.size[0]}x{image.size[1]} as {pair.image.name}"
+        path = self.place / pair.image
+        image = open_image(path, is_turned=self._is_turned)
+        pixels = as_colors(image, self._description, path)
+        label = self._reader.label(self.place / pair.mask, path, pixels.shape[:2])
+        pixels, label = resize_pixels(pixels, label, self._size)
+        return Sample(image=pixels, label=label, name=pair.name), self._is_turned and image.info[ORIENTATION] != 1
+
+    def _split(self, holdout: str) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+        """The splits by their names here, and as the digest has them: those that people call otherwise by that other name."""
+        found: dict[str, list[int]] = {}
+        for index, pair in enumerate(self._pairs):
+            found.setdefault(pair.split, []).append(index)
+        names = name_splits([*found], has_holdout=bool(holdout))
+        splits = {names[split]: tuple(indices) for split, indices in found.items()}
+        if holdout:
+            splits = hold_out(splits, {i: self.group(i) for i in splits.get(TRAIN, ())}, holdout, name=self.name)
+        told = {ours: theirs for theirs, ours in names.items() if theirs != "val"}
+        return splits, {told.get(split, split): indices for split, indices in splits.items()}
+
+    def _left_over(self, pairing: Pairing) -> list[str]:
+        if not pairing.left_over:
+            return []
+        text = f"{self.place}: {len(pairing.left_over):,} files are left over: {some(pairing.left_over)}"
+        return [f"{text}; if none of them belongs to it, ignored_files can say so"]
+
+    def _said_of_twins(self) -> str:
+        """What is in two splits byte for byte; nothing if no image is."""
+        if not self._twins:
+            return ""
+        (one, first), (other, second) = self._twins[0]
+        both = f"{self.place / first.image} in {one!r} and {self.place / second.image} in {other!r}"
+        count = len(self._twins)
+        return f"{count:,} image{'s are' if count > 1 else ' is'} in two splits byte for byte, such as {both}"
+
+    def _shared(self) -> list[str]:
+        """Names and groups that are in several splits: perhaps the same thing twice."""
+        said = []
+        names = in_several(self.splits, lambda index: self._pairs[index].name)
+        if names:
+            where = " and ".join(next(iter(names.values())))
+            said.append(
+                f"{self.place}: {len(names):,} names are in more than one split, {some([*names])} in {where}: "
+                "are these other images?"
             )
-        label = _decode_mask(mask, self._description, pair.mask)
-        pixels, label = resize_pixels(np.asarray(image), label, self._size)
-        return Sample(image=pixels, label=label, name=pair.stem)
+        groups = in_several(self.splits, self.group)
+        groups = {group: where for group, where in groups.items() if group not in names}
+        if groups:
+            where = " and ".join(next(iter(groups.values())))
+            said.append(
+                f"{self.place}: {len(groups):,} groups are in more than one split, {some([*groups])} in {where}: "
+                "frames of one video look alike; if these are none, write group_separator: ''"
+            )
+        return said
+
+    def _of_annotations(self) -> list[str]:
+        images: dict[str, list[Path]] = {}
+        for pair in self._pairs:
+            images.setdefault(pair.mask, []).append(self.place / pair.image)
+        return [text for mask, labelled in images.items() for text in self._reader.notices(self.place / mask, labelled)]
+
+    def _hint(self, census: Census) -> str:
+        """What to write, if what is "not labelled" here looks like a class."""
+        has_ignored = any(counts[self.ignore_index] for counts in census.counts.values())
+        if self._description.format != "index-mask" or not has_ignored or self._description.ignored_values:
+            return ""
+        value = self.ignore_index
+        text = f"; if {value} is a class in these masks, write values: {{0: ..., {value}: ...}}"
+        return text + (", or format: binary-mask" if len(self.classes) == 2 else "")
 
 
 def open_folder(place: Path, *, size: Size | None = None, holdout: str = "") -> FileDataset:
@@ -148,11 +207,9 @@ def open_folder(place: Path, *, size: Size | None = None, holdout: str = "") -> 
     Raises:
         DatasetError: no or a wrong description, an image without mask, a split that is listed but not there.
     """
-    description = _read_description(place)
-    pairs = list(_find_pairs(place, description))
-    if not pairs:
-        raise DatasetError(place, "no images found", f"files like {description.layout.images}")
-    return FileDataset(description, pairs, place=place, size=size, holdout=holdout)
+    description = read_description(place)
+    pairing = find_pairs(place, description, needs_stem=description.format not in OF_MANY_IMAGES)
+    return FileDataset(description, pairing, place=place, size=size, holdout=holdout)
 
 
 CAMVID_CLASSES = ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist")
@@ -161,160 +218,18 @@ CAMVID_VOID = 11
 
 def open_camvid(place: Path, *, size: Size | None = None, holdout: str = "") -> FileDataset:
     """CamVid in SegNet's form: ``{train,val,test}`` and ``{train,val,test}annot``, 11 classes, value 11 is void."""
+    if not (place / "train").is_dir():
+        raise DatasetError(place, "no folder train", "CamVid with train, trainannot, val, valannot, test, testannot")
     description = Description(
         name="camvid",
         classes=CAMVID_CLASSES,
         ignore_index=CAMVID_VOID,
-        layout=Layout(images="{split}/{stem}.png", masks="{split}annot/{stem}.png"),
+        layout=Layout(images=("{split}/{stem}.png",), masks=("{split}annot/{stem}.png",)),
+        splits=tuple(split for split in ("train", "val", "test") if (place / split).is_dir()),
     )
-    if not (place / "train").is_dir():
-        raise DatasetError(place, "no folder train", "CamVid with train, trainannot, val, valannot, test, testannot")
-    pairs = [
-        pair
-        for split in ("train", "val", "test")
-        if (place / split).is_dir()
-        for pair in _pairs_of_split(place, description, split)
-    ]
-    return FileDataset(description, pairs, place=place, size=size, holdout=holdout)
+    return FileDataset(description, find_pairs(place, description), place=place, size=size, holdout=holdout)
 
 
 def spread_colors(count: int) -> tuple[Color, ...]:
     """Distinct colors for classes that come without."""
     return tuple(((53 * i + 60) % 256, (101 * i + 30) % 256, (197 * i + 90) % 256) for i in range(count))
-
-
-def _read_description(place: Path) -> Description:
-    path = place / DESCRIPTION
-    if not place.is_dir():
-        raise DatasetError(place, "no such folder", "a folder with dataset.yaml; set AGENTKD_DATA or give an absolute path")
-    if not path.is_file():
-        raise DatasetError(place, f"has no {DESCRIPTION}", "a description; see docs/how-to/datasets.md")
-    try:
-        with path.open(encoding="utf-8") as file:
-            return Description.model_validate(read_yaml(file.read(MAX_YAML + 1)))
-    except (OSError, ValueError) as error:
-        raise DatasetError(path, str(error)) from None
-
-
-def _find_pairs(place: Path, description: Description) -> Iterable[Pair]:
-    if description.splits:
-        splits = list(description.splits)
-    else:
-        parent = place / description.layout.images.partition("{split}")[0]
-        splits = sorted(folder.name for folder in parent.iterdir() if folder.is_dir()) if parent.is_dir() else []
-    for split in splits:
-        yield from _pairs_of_split(place, description, split)
-
-
-def _pairs_of_split(place: Path, description: Description, split: str) -> list[Pair]:
-    pattern = description.layout.images.replace("{split}", split).replace("{stem}", "*")
-    found = {path.stem: path for path in _glob(place, pattern)}
-    listed = description.splits.get(split)
-    missing = [stem for stem in listed or () if stem not in found]
-    if missing:
-        raise DatasetError(place, f"split {split!r} lists {missing[0]!r} and {len(missing) - 1} more that are not there", pattern)
-    pairs = []
-    for stem in listed or found:
-        template = description.layout.masks.replace("{split}", split).replace("{stem}", stem)
-        masks = _glob(place, template)
-        if not masks:
-            raise DatasetError(found[stem], "image without mask", str(place / template))
-        pairs.append(Pair(image=found[stem], mask=masks[0], split=split, stem=stem))
-    return pairs
-
-
-def _glob(place: Path, pattern: str) -> list[Path]:
-    """The files below a dataset's folder that fit a pattern.
-
-    Raises:
-        DatasetError: the pattern leads out of the folder, or is none.
-    """
-    try:
-        if ".." in Path(pattern).parts or "**" in pattern:
-            raise ValueError("it must name files of the dataset's own folder")
-        return sorted(path for path in place.glob(pattern) if path.is_file())
-    except (ValueError, NotImplementedError, OSError) as error:
-        raise DatasetError(
-            place / DESCRIPTION, f"layout {pattern[:200]!r} finds nothing ({error})", "one like images/{split}/{stem}.png"
-        ) from None
-
-
-def _open_image(path: Path) -> Image.Image:
-    """An image, read; none that becomes more than its file lets one expect.
-
-    Raises:
-        DatasetError: it is none, or has too many pixels.
-    """
-    try:
-        image = Image.open(path, formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise DatasetError(path, f"has {image.width}x{image.height} pixels", f"at most {MAX_PIXELS:,}; make it smaller")
-        image.load()
-    except Image.DecompressionBombError:
-        raise DatasetError(path, "has too many pixels", f"at most {MAX_PIXELS:,}; make it smaller") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        LookupError,
-        ArithmeticError,
-        TypeError,
-        EOFError,
-        struct.error,
-        zlib.error,
-    ) as error:
-        if isinstance(error, OSError):
-            check_descriptors(path, error)
-        raise DatasetError(path, f"cannot be read as an image ({error})") from None
-    return image
-
-
-def _decode_mask(mask: Image.Image, description: Description, path: Path) -> Pixels:
-    if description.format == "color-mask":
-        return _decode_colors(np.asarray(mask.convert("RGB")), description, path)
-    values = np.asarray(mask if mask.mode in ("L", "P", "1") else mask.convert("L")).astype(np.uint8)
-    if description.format == "binary-mask":
-        return (values > 0).astype(np.uint8)
-    if description.format == "threshold-mask":
-        return (values >= description.threshold).astype(np.uint8)
-    known = np.zeros(256, dtype=bool)
-    known[: len(description.classes)] = True
-    known[description.ignore_index] = True
-    counts = np.bincount(values.ravel(), minlength=256)
-    unknown = np.flatnonzero((counts > 0) & ~known)
-    if unknown.size:
-        value = int(unknown[0])
-        expected = f"0 to {len(description.classes) - 1} or {description.ignore_index}"
-        raise DatasetError(path, f"mask holds the unknown value {value} in {int(counts[value])} pixels", expected)
-    return values
-
-
-def _decode_colors(pixels: Pixels, description: Description, path: Path) -> Pixels:
-    packed = (pixels.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)).sum(axis=2)
-    label = np.full(packed.shape, description.ignore_index, dtype=np.uint8)
-    matched = np.zeros(packed.shape, dtype=bool)
-    table = [*enumerate(description.colors), *((description.ignore_index, color) for color in description.ignored_colors)]
-    for value, (red, green, blue) in table:
-        here = packed == (red << 16 | green << 8 | blue)
-        label[here] = value
-        matched |= here
-    if not matched.all():
-        color = int(packed[~matched][0])
-        count = int((packed == color).sum())
-        text = f"mask holds the unknown color {color >> 16},{color >> 8 & 255},{color & 255} in {count} pixels"
-        raise DatasetError(path, text, "one of the classes' colours")
-    return label
-
-
-def _content_digest(description: Description, pairs: list[Pair], size: Size | None, splits: dict[str, tuple[int, ...]]) -> Digest:
-    """Over classes, ignored value, size, splits and the bytes of every file, in order."""
-    sha = hashlib.sha256()
-    sha.update(repr((description.classes, description.ignore_index, description.format, size, sorted(splits.items()))).encode())
-    for pair in pairs:
-        for path in (pair.image, pair.mask):
-            try:
-                sha.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                check_descriptors(path, error)
-                raise DatasetError(path, f"cannot be read ({error})") from None
-    return Digest(sha.hexdigest())

@@ -49,6 +49,10 @@ class GeneratedScenes:
         """The scene under an index."""
         return self._cached(index)
 
+    def size_of(self, index: int) -> Size:
+        """(height, width) of every scene."""
+        return self.size
+
     def group(self, index: int) -> str:
         """Every scene is its own group."""
         return str(index)

@@ -1,9 +1,9 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentkd import seeding
 from agentkd.code.loading import load
@@ -11,19 +11,22 @@ from agentkd.code.taking import take
 from agentkd.datasets import files
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
+from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
-from agentkd.datasets.samples import Color, Dataset, Sample, read_size
+from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, read_size
 from agentkd.errors import DatasetError
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
+from agentkd.visible import visible_line
 
 JOINED = "joined:"
 MAX_SPEC = 4_000
 MAX_JOINED = 3 * SPLIT_STRIDE
 KINDS = ("generated", "folder", "camvid")
-DATA_FOLDER_VARIABLE = "AGENTKD_DATA"
 EXAMPLES = "generated:seed=7,size=96x96,train=64,validation=16,test=16 or folder:path=DIR,size=240x180 or package.module:name"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,40 @@ class Opened:
         """How many datasets are joined in it; 1 of a single one."""
         return self._dataset.num_parts if isinstance(self._dataset, JoinedDataset) else 1
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was seen in the data that may be meant or not, in sentences; more of them after ``check``."""
+        return getattr(self._dataset, "notices", ())
+
+    @property
+    def sizes(self) -> dict[str, dict[Size, int]]:
+        """How many images of each size, (height, width), each split has, by the heads of their files.
+
+        Empty if the dataset cannot say without reading them: an own one need not have ``size_of``.
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+        size_of = getattr(self._dataset, "size_of", None)
+        return {split: dict(Counter(map(size_of, indices))) for split, indices in self.splits.items()} if size_of else {}
+
     def check(self) -> None:
-        """Reads everything once; raises ``DatasetError`` for the first sample that is not as described."""
+        """Reads everything once, and logs what is then to be said (``notices``).
+
+        Raises:
+            DatasetError: the first sample that is not as described.
+        """
+        before = self.notices
         self._dataset.check()
+        _say(text for text in self.notices if text not in before)
+
+    def check_splits(self) -> None:
+        """Whether the splits can be trained, selected and tested on; a run does not begin otherwise.
+
+        Raises:
+            DatasetError: an image is in two of them, byte for byte.
+        """
+        check_splits(self._dataset)
 
     def views(self, indices: Sequence[int], seed: int = 0, settings: ViewSettings | None = None) -> Views:
         """A seeded view of each of these samples: the same seed gives the same pixels, everywhere."""
@@ -122,6 +156,8 @@ def open_dataset(spec: str) -> Opened:
     ``only:CLASS+CLASS:SPEC`` ignores all other classes, and ``joined:SPEC|SPEC`` puts several together. ``light`` is
     ``day``, ``dusk``, ``haze`` or ``infrared``.
 
+    What is doubtful in the data but no error is logged as a warning, and is in ``notices``.
+
     ``holdout`` takes a validation split out of ``train``: a fraction, or group names joined by ``+``. A relative ``path``
     is looked for here and then in the folder that the environment variable AGENTKD_DATA names. Any other
     ``package.module:name`` is your own: its code is collected from your files as they are now, see ``agentkd.code``, and what it
@@ -132,7 +168,9 @@ def open_dataset(spec: str) -> Opened:
         ConfigError: own code cannot be collected, or fails.
     """
     names = own_names(spec)
-    return open_again(spec, take(*names) if names else NO_DIGEST)
+    opened = open_again(spec, take(*names) if names else NO_DIGEST)
+    _say(opened.notices)
+    return opened
 
 
 def open_again(spec: str, code: Digest) -> Opened:
@@ -143,6 +181,11 @@ def open_again(spec: str, code: Digest) -> Opened:
         ConfigError: the code is not there, or fails, see ``agentkd.code.loading.load``.
     """
     return Opened(spec, _open(spec, code), code if own_names(spec) else NO_DIGEST)
+
+
+def _say(notices: Iterable[str]) -> None:
+    for text in notices:
+        log.warning("%s", visible_line(text))
 
 
 def own_names(spec: str) -> tuple[str, ...]:
@@ -192,25 +235,11 @@ def _open(spec: str, code: Digest) -> Dataset:
                 raise DatasetError(spec[:200], "joins too many images", f"at most {MAX_JOINED:,}")
         return JoinedDataset(opened)
     if kind in KINDS:
-        options = _read_options(kind, rest)
+        options = read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)
     if own_names(spec):
         return _open_own(spec, code)
     raise DatasetError(spec, "is not a dataset", EXAMPLES)
-
-
-def _read_options(kind: str, text: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for item in filter(None, text.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals or not value:
-            raise DatasetError(f"{kind}:{text}", f"{item!r} is not an option", "key=value")
-        options[key.strip()] = value.strip()
-    known = {"generated": {"seed", "size", "train", "validation", "test", "light"}}.get(kind, {"path", "size", "holdout"})
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise DatasetError(kind, f"unknown option {unknown[0]!r}", f"one of {', '.join(sorted(known))}")
-    return options
 
 
 def _open_generated(options: dict[str, str]) -> Dataset:
@@ -236,15 +265,6 @@ def _open_files(kind: str, options: dict[str, str]) -> Dataset:
     size = read_size(options["size"], kind) if "size" in options else None
     reader = files.open_folder if kind == "folder" else files.open_camvid
     return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""))
-
-
-def find_path(text: str) -> Path:
-    """A data folder: as given, or below the folder that AGENTKD_DATA names."""
-    path = Path(text).expanduser()
-    below = os.environ.get(DATA_FOLDER_VARIABLE)
-    if not path.is_absolute() and not path.exists() and below:
-        return Path(below) / path
-    return path
 
 
 def _open_own(name: str, code: Digest) -> Dataset:

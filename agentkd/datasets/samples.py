@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agentkd import seeding
+from agentkd.datasets.splits import VALIDATION, known_name
 from agentkd.errors import DatasetError
 
 Pixels = NDArray[np.uint8]
@@ -62,36 +62,39 @@ class Dataset(Protocol):
 
 
 def split_indices(dataset: Dataset, split: str) -> tuple[int, ...]:
-    """The sample indices of a split.
+    """The sample indices of a split, called by its name here or by another that people use: ``training``, ``val``, ``Test``.
 
     Raises:
         DatasetError: no such split, or it is empty.
     """
-    known = ", ".join(f"{name} ({len(indices)})" for name, indices in dataset.splits.items())
+    known = ", ".join(f"{name} ({len(indices):,})" for name, indices in dataset.splits.items())
+    split = known_name(split, dataset.splits)
     if split not in dataset.splits:
-        raise DatasetError(dataset.name, f"has no split {split!r}", f"one of: {known}")
+        advice = "; of files, holdout=0.25 behind their path takes a quarter of train" if split == VALIDATION else ""
+        raise DatasetError(dataset.name, f"has no split {split!r}", f"one of: {known}{advice}")
     if not dataset.splits[split]:
         raise DatasetError(dataset.name, f"split {split!r} is empty", "at least one sample")
     return dataset.splits[split]
 
 
-def hold_out(
-    splits: Mapping[str, tuple[int, ...]], groups: Mapping[int, str], request: str, *, name: str
-) -> dict[str, tuple[int, ...]]:
-    """Splits with a ``validation`` split taken out of ``train``, whole groups at a time.
+def size_of(dataset: Dataset, index: int) -> Size:
+    """(height, width) of a sample: as the dataset says, or of the sample itself if it does not."""
+    known = getattr(dataset, "size_of", None)
+    if known is not None:
+        return known(index)
+    height, width = dataset.sample(index).label.shape
+    return height, width
 
-    ``request`` is a fraction such as ``0.25``, or group names joined by ``+``.
+
+def check_splits(dataset: Dataset) -> None:
+    """That the splits of a dataset which can tell have nothing in common.
+
+    Raises:
+        DatasetError: they have.
     """
-    train = splits.get("train", ())
-    members: dict[str, list[int]] = {}
-    for index in train:
-        members.setdefault(groups[index], []).append(index)
-    chosen = _choose_groups(members, request, name)
-    rest = tuple(i for i in train if groups[i] not in chosen)
-    held = tuple(i for i in train if groups[i] in chosen)
-    if not rest or not held:
-        raise DatasetError(name, f"holdout {request!r} leaves {len(rest)} training and {len(held)} validation samples", "both")
-    return {**splits, "train": rest, "validation": held}
+    check = getattr(dataset, "check_splits", None)
+    if check is not None:
+        check()
 
 
 def read_size(text: str, name: str) -> Size:
@@ -114,24 +117,3 @@ def resize_pixels(image: Pixels, label: Pixels, size: Size | None) -> tuple[Pixe
     target = (size[1], size[0])
     small = Image.fromarray(image).resize(target, Image.Resampling.BOX if size[0] < image.shape[0] else Image.Resampling.BILINEAR)
     return np.asarray(small), np.asarray(Image.fromarray(label).resize(target, Image.Resampling.NEAREST))
-
-
-def _choose_groups(members: dict[str, list[int]], request: str, name: str) -> set[str]:
-    try:
-        fraction = float(request)
-    except ValueError:
-        chosen = set(request.split("+"))
-        unknown = chosen - set(members)
-        if unknown:
-            raise DatasetError(name, f"no group {', '.join(sorted(unknown))}", f"of: {', '.join(sorted(members))}") from None
-        return chosen
-    wanted = fraction * sum(map(len, members.values()))
-    order = sorted(members, key=lambda group: seeding.derive("hold_out", group))
-    picked: set[str] = set()
-    count = 0
-    for group in order:
-        size = len(members[group])
-        if abs(count + size - wanted) < abs(count - wanted):
-            picked.add(group)
-            count += size
-    return picked

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from data_layouts import DOCUMENTED, LAYOUTS
 from PIL import Image
 
 from agentkd.testing import check_dataset
@@ -50,6 +51,13 @@ def test_a_folder_keeps_to_it(tmp_path: Path, mask_format: str) -> None:
             (tmp_path / kind / split).mkdir(parents=True)
             for number in range(3):
                 Image.new(mode, (40, 32), number % 2).save(tmp_path / kind / split / f"{split}_{number}.png")
+    check_dataset(f"folder:path={tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["Cityscapes", "COCO", "UAVid"])
+def test_a_published_dataset_keeps_to_it(tmp_path: Path, name: str) -> None:
+    LAYOUTS[name](tmp_path)
+    (tmp_path / "dataset.yaml").write_text(DOCUMENTED[name], encoding="utf-8")
     check_dataset(f"folder:path={tmp_path}")
 
 

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from agentkd.architecture import UNIT
-from agentkd.datasets.files import _open_image
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.order import step_views
+from agentkd.datasets.pictures import open_image
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import make_view, whole_view
 from agentkd.errors import ConfigError, DatasetError
@@ -296,4 +296,4 @@ def test_generated_scenes_are_as_many_and_as_large_as_can_be() -> None:
 def test_images_of_every_form_are_read_that_starts_no_other_program(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"image.{ending}"
     Image.new("RGB", (8, 6), (200, 100, 50)).save(path)
-    assert _open_image(path).size == (8, 6)
+    assert open_image(path).size == (8, 6)

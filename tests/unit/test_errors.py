@@ -75,7 +75,7 @@ from PIL import Image
 import torch, safetensors.torch, sqlite3, json
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.store import Store
-from agentkd.datasets.files import _open_image
+from agentkd.datasets.pictures import open_image
 from agentkd.errors import DescriptorsError
 from agentkd.exchange.grants import Registry
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
@@ -89,7 +89,7 @@ registry.register("b", new_key_pair().public)
 held, tries = [], {
     "store": lambda: Store(place / "store").put(b"x"),
     "journal": lambda: Journal(place / "journal.sqlite"),
-    "image": lambda: _open_image(place / "image.png"),
+    "image": lambda: open_image(place / "image.png"),
     "key": lambda: load_key_pair(place / "keys" / "a.json"),
     "registry": registry.entries,
     "checkpoint": lambda: save_checkpoint(place / "checkpoint", network, {}, Progress(), task="ab" * 32),

@@ -1,0 +1,250 @@
+"""Finds images and what labels them: one listing of the folder, two patterns, each file used once or left over.
+
+It looks at names alone, and takes time in proportion to their number.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentkd.datasets.description import DESCRIPTION, Description
+from agentkd.datasets.listing import is_image, list_files
+from agentkd.datasets.patterns import Parts, Pattern, composed
+from agentkd.datasets.splits import TRAIN
+from agentkd.datasets.text import read_text
+from agentkd.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image file and what labels it, both relative to the folder."""
+
+    image: str
+    mask: str
+    split: str
+    stem: str
+    within: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called: its stem, after what the stars of the pattern matched."""
+        return f"{self.within}/{self.stem}" if self.within else self.stem
+
+
+@dataclass
+class Pairing:
+    """All pairs, split by split, and what is left over."""
+
+    pairs: list[Pair]
+    left_over: list[str] = field(default_factory=list)
+
+
+def find_pairs(place: Path, description: Description, *, needs_stem: bool = True) -> Pairing:
+    """Every image with what labels it.
+
+    Args:
+        place: the folder.
+        description: of it.
+        needs_stem: whether each image has a file of its own that labels it; if not, one may do so for many.
+
+    Raises:
+        DatasetError: no images; an image that nothing labels; two files where one is meant; a split that is not there.
+    """
+    where = f"{place / DESCRIPTION}: layout"
+    names = tuple(description.splits)
+    images = _Side([Pattern(text, f"{where}.images", names) for text in description.layout.images], f"{where}.images")
+    masks = _Side([Pattern(text, f"{where}.masks", names) for text in description.layout.masks], f"{where}.masks")
+    if not images.has_stem or (needs_stem and not masks.has_stem):
+        raise DatasetError(
+            images.where if not images.has_stem else masks.where, "has no {stem}", "{stem} where the file's own name stands"
+        )
+    ignored = [Pattern(text, f"{place / DESCRIPTION}: ignored_files") for text in description.ignored_files]
+    left_over: list[str] = []
+    for file in list_files(place):
+        name = composed(file)
+        if file != DESCRIPTION and not any(pattern.match(name) for pattern in ignored):
+            _sort(place, file, name, images, masks, left_over)
+    chosen = _choose(place, description, images)
+    pairs, used = _pair(place, chosen, images, masks, left_over)
+    left_over += [file for file in images.files() if file not in used]
+    left_over += [file for file in masks.files() if file not in used]
+    if not pairs:
+        raise DatasetError(place, "no images found", _advice(description, sorted(left_over)))
+    return Pairing(pairs, _worth_saying(left_over, used))
+
+
+class _Side:
+    """Images or masks: their patterns, and the files found by their parts."""
+
+    def __init__(self, patterns: list[Pattern], where: str) -> None:
+        first = patterns[0]
+        self.patterns, self.where = patterns, where
+        self.has_split, self.has_stem, self.num_stars = first.has_split, first.has_stem, first.num_stars
+        self.found: dict[Parts, str | list[str]] = {}
+        for other in patterns[1:]:
+            if (other.has_split, other.has_stem, other.num_stars) != (first.has_split, first.has_stem, first.num_stars):
+                raise DatasetError(
+                    where, f"{first.text!r} and {other.text!r} have other parts", "the same {split}, {stem} and * in each"
+                )
+
+    def match(self, name: str) -> tuple[Parts, int] | None:
+        for pattern in self.patterns:
+            parts = pattern.match(name)
+            if parts is not None:
+                return parts, pattern.num_literal
+        return None
+
+    def add(self, parts: Parts, file: str) -> None:
+        before = self.found.get(parts)
+        if before is None:
+            self.found[parts] = file
+        else:
+            self.found[parts] = [*([before] if isinstance(before, str) else before), file]
+
+    def files(self) -> Iterator[str]:
+        for found in self.found.values():
+            yield from [found] if isinstance(found, str) else found
+
+
+def _sort(place: Path, file: str, name: str, images: _Side, masks: _Side, left_over: list[str]) -> None:
+    """Puts a file where it belongs. Of two patterns that it matches, the one with more of its letters knows better."""
+    image, mask = images.match(name), masks.match(name)
+    if image and mask:
+        if image[1] == mask[1]:
+            raise DatasetError(
+                place / file, "is an image and a mask, by layout.images and layout.masks", "patterns that tell one from the other"
+            )
+        image, mask = (image, None) if image[1] > mask[1] else (None, mask)
+    if image:
+        images.add(image[0], file)
+    elif mask:
+        masks.add(mask[0], file)
+    else:
+        left_over.append(file)
+
+
+def _one(place: Path, found: str | list[str], what: str) -> str:
+    if isinstance(found, str):
+        return found
+    others = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
+    raise DatasetError(
+        place / found[0], f"and {place / found[1]}{others} are both {what}", "one of them; list the other in ignored_files"
+    )
+
+
+def _choose(place: Path, description: Description, images: _Side) -> list[tuple[str, Parts]]:
+    """(split, parts of the image) of everything that is used, split by split."""
+    if isinstance(description.splits, dict) and description.splits:
+        return [item for split, listed in description.splits.items() for item in _listed(place, split, listed, images)]
+    by_split: dict[str, list[Parts]] = {}
+    for parts in images.found:
+        by_split.setdefault(parts.split if images.has_split else TRAIN, []).append(parts)
+    missing = [name for name in description.splits if composed(name) not in by_split]
+    if missing:
+        raise DatasetError(
+            place, f"split {missing[0]!r} is listed, and has no images", f"files like {' or '.join(description.layout.images)}"
+        )
+    order: Iterable[str] = map(composed, description.splits) if description.splits else sorted(by_split)
+    return [(split, parts) for split in order for parts in by_split[split]]
+
+
+def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side) -> Iterator[tuple[str, Parts]]:
+    found: dict[str, list[Parts]] = {}
+    for parts, files in images.found.items():
+        if not images.has_split or parts.split == composed(split):
+            for name in _names(parts, composed(files if isinstance(files, str) else files[0])):
+                found.setdefault(name, []).append(parts)
+    if isinstance(listed, str):
+        lines = [composed(line.strip()) for line in read_text(place / listed).splitlines()]
+        listed = tuple(line if line in found else line.split()[0] for line in lines if line)
+    missing = [stem for stem in listed if composed(stem) not in found]
+    if missing:
+        text = f"split {split!r} lists {missing[0]!r} and {len(missing) - 1} more that are not there"
+        raise DatasetError(place, text, images.patterns[0].text.replace("{split}", split))
+    seen: set[Parts] = set()
+    for stem in map(composed, listed):
+        if len(found[stem]) > 1:
+            files = [_one(place, images.found[parts], "the same image") for parts in found[stem]]
+            raise DatasetError(
+                place, f"split {split!r} lists {stem!r}, which is {files[0]} and {files[1]}", "the folder before the stem as well"
+            )
+        if found[stem][0] in seen:
+            raise DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once")
+        seen.add(found[stem][0])
+        yield split, found[stem][0]
+
+
+def _names(parts: Parts, file: str) -> set[str]:
+    """How a list may name an image: its stem, with what stars matched before it, its file's name, or its path."""
+    return {parts.stem, "/".join((*parts.stars, parts.stem)), file.rpartition("/")[2], file, file.rpartition(".")[0]}
+
+
+def _pair(
+    place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _Side, left_over: list[str]
+) -> tuple[list[Pair], set[str]]:
+    num_stars = min(images.num_stars, masks.num_stars)
+    has_split = images.has_split and masks.has_split
+
+    def shared(parts: Parts) -> Parts:
+        return Parts(parts.split if has_split else "", parts.stars[:num_stars], parts.stem if masks.has_stem else "")
+
+    by_shared: dict[Parts, str | list[str]] = {}
+    for parts, found in masks.found.items():
+        for file in [found] if isinstance(found, str) else found:
+            before = by_shared.get(shared(parts))
+            by_shared[shared(parts)] = file if before is None else [*([before] if isinstance(before, str) else before), file]
+    pairs: list[Pair] = []
+    missing: list[tuple[str, Parts, str]] = []
+    owner: dict[str, str] = {}
+    for split, parts in chosen:
+        image = _one(place, images.found[parts], "images of one name")
+        mask = by_shared.get(shared(parts))
+        if mask is None:
+            missing.append((split, parts, image))
+            continue
+        mask = _one(place, mask, f"masks of {image}")
+        if masks.has_stem and owner.setdefault(mask, image) != image:
+            raise DatasetError(
+                place / mask,
+                f"would be the mask of {owner[mask]} and of {image}",
+                "a mask for each; name in layout.masks what tells them apart",
+            )
+        pairs.append(Pair(image, mask, split, parts.stem, "/".join(filter(None, parts.stars))))
+    if missing:
+        raise _no_mask(place, missing, pairs, masks, left_over)
+    return pairs, {file for pair in pairs for file in (pair.image, pair.mask)}
+
+
+def _no_mask(
+    place: Path, missing: list[tuple[str, Parts, str]], pairs: list[Pair], masks: _Side, left_over: list[str]
+) -> DatasetError:
+    _, parts, image = missing[0]
+    expected = " or ".join(str(place / pattern.fill(parts)) for pattern in masks.patterns)
+    meant = {pattern.fill(parts).rpartition(".")[0] for pattern in masks.patterns}
+    like = [file for file in left_over if file.rpartition(".")[0] in meant]
+    if like:
+        expected += f"; there is {like[0]}: for it, let layout.masks end in .{like[0].rpartition('.')[2]} or .*"
+    labelled = list(dict.fromkeys(pair.split for pair in pairs))
+    alone = [name for name in dict.fromkeys(name for name, _, _ in missing) if name not in labelled]
+    more = f" ({len(missing)} such images)" if len(missing) > 1 else ""
+    if labelled and alone:
+        expected += f". Split {alone[0]!r} has no masks at all: to leave it out, write splits: [{', '.join(labelled)}]"
+    return DatasetError(place / image, f"image without mask{more}", expected)
+
+
+def _worth_saying(left_over: list[str], used: set[str]) -> list[str]:
+    """What lies where images and masks lie, or is an image: not what a dataset has beside, as a README."""
+    folders = {file.rpartition("/")[0] for file in used} - {""}
+    return sorted(file for file in left_over if file.rpartition("/")[0] in folders or is_image(file))
+
+
+def _advice(description: Description, left_over: list[str]) -> str:
+    text = f"files like {' or '.join(description.layout.images)}"
+    seen = [file for file in left_over if is_image(file)]
+    if not seen:
+        return text
+    text += f"; there are {len(seen)} images such as {seen[0]}"
+    folders = {file.rpartition("/")[0] for file in seen}
+    if folders <= {"images", "masks"}:
+        text += ": for folders without splits, write layout: {images: 'images/{stem}.*', masks: 'masks/{stem}.png'}"
+    return text

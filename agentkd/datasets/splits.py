@@ -1,0 +1,93 @@
+"""Splits: what people call them, which part is held out, and what two of them have in common that they should not."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from agentkd import seeding
+from agentkd.errors import DatasetError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+OTHER_NAMES = {TRAIN: ("train", "training"), VALIDATION: ("validation", "val", "valid", "dev"), TEST: ("test", "testing")}
+NAMED = 3
+
+
+def known_name(split: str, splits: Iterable[str]) -> str:
+    """The name under which a split is there, in whatever way it was called: ``Training`` is ``train``; itself if none is."""
+    if split in splits:
+        return split
+    return next((name for name in splits if split.lower() in OTHER_NAMES.get(name, ())), split)
+
+
+def name_splits(found: Sequence[str], *, has_holdout: bool) -> dict[str, str]:
+    """What each split that was found is called here: ``train``, ``validation`` and ``test``, if nothing is called so already.
+
+    A validation split of the data is called ``test`` if another one is held out, and there is no test.
+    """
+    names = {name: name for name in found}
+    for ours in (TRAIN, TEST, VALIDATION):
+        target, theirs = TEST if ours == VALIDATION and has_holdout else ours, OTHER_NAMES[ours]
+        if target in names.values():
+            continue
+        candidates = [name for other in theirs for name in found if name.lower() == other and names[name] == name]
+        if candidates:
+            names[candidates[0]] = target
+    return names
+
+
+def hold_out(
+    splits: Mapping[str, tuple[int, ...]], groups: Mapping[int, str], request: str, *, name: str
+) -> dict[str, tuple[int, ...]]:
+    """Splits with a ``validation`` split taken out of ``train``, whole groups at a time.
+
+    ``request`` is a fraction such as ``0.25``, or group names joined by ``+``.
+
+    Raises:
+        DatasetError: a group that is not there; nothing would be left; there is a validation split already, and a test split.
+    """
+    if VALIDATION in splits:
+        raise DatasetError(name, "has a validation split and a test split already", "no holdout")
+    train = splits.get(TRAIN, ())
+    members: dict[str, list[int]] = {}
+    for index in train:
+        members.setdefault(groups[index], []).append(index)
+    chosen = _choose_groups(members, request, name)
+    rest = tuple(i for i in train if groups[i] not in chosen)
+    held = tuple(i for i in train if groups[i] in chosen)
+    if not rest or not held:
+        raise DatasetError(name, f"holdout {request!r} leaves {len(rest)} training and {len(held)} validation samples", "both")
+    return {**splits, TRAIN: rest, VALIDATION: held}
+
+
+def in_several(splits: Mapping[str, tuple[int, ...]], what: Callable[[int], str]) -> dict[str, tuple[str, ...]]:
+    """What is in more than one split, and in which: groups, say, or names."""
+    where: dict[str, str | tuple[str, ...]] = {}
+    for split, indices in splits.items():
+        for thing in dict.fromkeys(map(what, indices)):
+            before = where.get(thing)
+            where[thing] = split if before is None else (*((before,) if isinstance(before, str) else before), split)
+    return {thing: found for thing, found in where.items() if isinstance(found, tuple)}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _choose_groups(members: dict[str, list[int]], request: str, name: str) -> set[str]:
+    try:
+        fraction = float(request)
+    except ValueError:
+        chosen = set(request.split("+"))
+        unknown = chosen - set(members)
+        if unknown:
+            raise DatasetError(name, f"no group {', '.join(sorted(unknown))}", f"of: {', '.join(sorted(members))}") from None
+        return chosen
+    wanted = fraction * sum(map(len, members.values()))
+    order = sorted(members, key=lambda group: seeding.derive("hold_out", group))
+    picked: set[str] = set()
+    count = 0
+    for group in order:
+        size = len(members[group])
+        if abs(count + size - wanted) < abs(count - wanted):
+            picked.add(group)
+            count += size
+    return picked

@@ -1,0 +1,244 @@
+"""What a mask file means: each way to store numbers and colors is read so, or refused with the line that would decide."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from storing import BOX, LABEL, PICTURE, H, W, dataset, encoded, of_mask, palette, png
+
+from agentkd.errors import DatasetError
+
+# Masks of numbers.
+
+STORED = {
+    "8 bits": (Image.fromarray(LABEL), "png"),
+    "16 bits": (Image.fromarray(LABEL.astype(np.uint16)), "png"),
+    "16 bits, TIFF": (Image.fromarray(LABEL.astype(np.uint16)), "tif"),
+    "16 bits, TIFF, other order of bytes": (Image.frombytes("I;16B", (W, H), LABEL.astype(">u2").tobytes()), "tif"),
+    "32 bits": (Image.fromarray(LABEL.astype(np.int32)), "tif"),
+    "floating point": (Image.fromarray(LABEL.astype(np.float32)), "tif"),
+    "RGB of three equal channels": (Image.fromarray(np.stack([LABEL] * 3, 2)), "png"),
+    "RGBA": (Image.fromarray(np.dstack([LABEL, LABEL, LABEL, np.full_like(LABEL, 255)])), "png"),
+    "gray with alpha": (Image.merge("LA", [Image.fromarray(LABEL), Image.new("L", (W, H), 255)]), "png"),
+    "a colored palette": (palette(LABEL, [(0, 0, 0), (128, 0, 0), (0, 128, 0)]), "png"),
+    "a palette that begins with white": (palette(LABEL, [(255, 255, 255), (0, 0, 0), (9, 1, 1)]), "png"),
+    "a GIF": (palette(LABEL, [(0, 0, 0), (128, 0, 0), (0, 128, 0)]), "gif"),
+    "WebP without loss": (encoded(Image.fromarray(np.stack([LABEL] * 3, 2)), "WEBP", lossless=True), "webp"),
+    "BMP": (Image.fromarray(LABEL), "BMP"),
+    "PGM": (Image.fromarray(LABEL), "pgm"),
+    "TIFF, packed": (encoded(Image.fromarray(LABEL), "TIFF", compression="tiff_lzw"), "TIF"),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_numbers_are_read_however_they_are_stored(tmp_path: Path, name: str) -> None:
+    assert np.array_equal(of_mask(tmp_path, *STORED[name]), LABEL)
+
+
+def test_one_bit_is_zero_and_one(tmp_path: Path) -> None:
+    assert np.array_equal(of_mask(tmp_path, Image.fromarray(BOX)), BOX)
+
+
+@pytest.mark.parametrize("channel", ["red", "green", "blue", "alpha"])
+def test_numbers_lie_in_the_channel_that_is_named(tmp_path: Path, channel: str) -> None:
+    pixels = np.full((H, W, 4), 77, np.uint8)
+    pixels[:, :, ["red", "green", "blue", "alpha"].index(channel)] = LABEL
+    assert np.array_equal(of_mask(tmp_path, Image.fromarray(pixels), id_channel=channel), LABEL)
+
+
+def test_numbers_in_three_channels_are_put_together(tmp_path: Path) -> None:
+    pixels = np.stack([LABEL, LABEL, np.zeros_like(LABEL)], 2)
+    label = of_mask(tmp_path, Image.fromarray(pixels), id_channel="rgb", values={0: "a", 257: "b", 514: "c"})
+    assert np.array_equal(label, LABEL)
+
+
+def test_values_beyond_a_byte_are_classes_if_they_are_listed(tmp_path: Path) -> None:
+    mask = np.choose(LABEL, [7, 26001, 70000]).astype(np.int32)
+    keys = {"values": {7: "a", 26001: "b", 70000: "c"}}
+    assert np.array_equal(of_mask(tmp_path, Image.fromarray(mask), "tif", **keys), LABEL)
+
+
+def test_several_values_are_one_class_and_others_are_ignored(tmp_path: Path) -> None:
+    mask = LABEL.copy()
+    mask[0, :3] = 9, 10, 200
+    label = of_mask(tmp_path, Image.fromarray(mask), values={0: "a", 1: "b", 2: "c", 9: "c"}, ignored_values=[10, 200])
+    assert label[0, :3].tolist() == [2, 255, 255] and np.array_equal(label[1:], LABEL[1:])
+    assert of_mask(tmp_path, Image.fromarray(mask), ignored_values="others")[0, :3].tolist() == [255, 255, 255]
+
+
+def test_a_255_may_be_a_class(tmp_path: Path) -> None:
+    mask = np.where(BOX, 255, 0).astype(np.uint8)
+    label = of_mask(tmp_path, Image.fromarray(mask), classes=["a", "b"], values={0: "a", 255: "b"})
+    assert np.array_equal(label, BOX)
+
+
+REFUSED_MASKS = {
+    "16 bits beyond a byte": (Image.fromarray(np.where(BOX, 26001, 0).astype(np.uint16)), {}, "unknown value 26001 in 85 pixels"),
+    "a value of 16 bits that is 255 at its end": (
+        Image.fromarray(np.where(BOX, 511, 0).astype(np.uint16)),
+        {},
+        "unknown value 511",
+    ),
+    "negative": (encoded(Image.fromarray(np.where(BOX, -1, 0).astype(np.int32)), "TIFF"), {}, "unknown value -1"),
+    "fractions": (encoded(Image.fromarray(LABEL / np.float32(2)), "TIFF"), {}, "holds 0.5, and 84 more values that are no whole"),
+    "not a number": (encoded(Image.fromarray(np.where(BOX, np.nan, 0).astype(np.float32)), "TIFF"), {}, "holds nan"),
+    "colors": (Image.fromarray(np.dstack([LABEL, 0 * LABEL, 0 * LABEL])), {}, "has the color 1,0,0, .*id_channel: red"),
+    "a channel that is not there": (Image.fromarray(LABEL), {"id_channel": "red"}, "has no channel 'red': it is gray, 8 bits"),
+    "alpha that is not there": (Image.fromarray(np.stack([LABEL] * 3, 2)), {"id_channel": "alpha"}, "has no channel 'alpha'"),
+    "clear pixels": (
+        Image.merge("LA", [Image.fromarray(LABEL), Image.fromarray(np.where(BOX, 0, 255).astype(np.uint8))]),
+        {},
+        "85 pixels that are not opaque; expected alpha: omit .* alpha: ignored",
+    ),
+    "channels of 16 bits": (png(np.repeat(LABEL, 3, 1), 16, 2), {}, "stored as: several channels of 16 bits"),
+    "gray with alpha, 16 bits": (png(np.repeat(LABEL, 2, 1), 16, 4), {}, "stored as: several channels of 16 bits"),
+    "gray, 2 bits": (png(LABEL, 2, 0), {}, "stored as: gray, 2 or 4 bits"),
+    "gray, 4 bits": (png(LABEL, 4, 0), {}, "stored as: gray, 2 or 4 bits"),
+    "CMYK": (encoded(Image.new("CMYK", (W, H)), "TIFF"), {}, "stored as: CMYK"),
+    "LAB": (encoded(Image.new("LAB", (W, H)), "TIFF"), {}, "stored as: LAB in a TIFF"),
+    "PGM up to 3": (b"P5 24 16 3\n" + LABEL.tobytes(), {}, "stored as: gray, 2 or 4 bits, or a PGM"),
+    "white is zero": (encoded(Image.fromarray(LABEL), "TIFF", tiffinfo={262: 0}), {}, "TIFF in which 0 is white|unknown value"),
+    "colors of 16 bits gray": (
+        Image.fromarray(LABEL.astype(np.uint16)),
+        {"format": "color-mask", "colors": [[0, 0, 0], [1, 1, 1], [2, 2, 2]]},
+        "stored as: gray, 16",
+    ),
+    "JPEG": (encoded(Image.fromarray(LABEL), "JPEG"), {}, r"compressed with loss: \[\d\] and \[\d\] cannot be told apart"),
+    "another size": (Image.fromarray(LABEL[:, :9]), {}, "mask is 9x16; expected 24x16 as a.png"),
+    "lying": (Image.fromarray(LABEL.T.copy()), {}, "mask is 16x24; expected 24x16 as a.png; .*orientation: stored"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_MASKS)
+def test_what_does_not_say_which_class_it_means_is_refused(tmp_path: Path, name: str) -> None:
+    mask, keys, told = REFUSED_MASKS[name]
+    ending = "png" if not isinstance(mask, bytes) or mask[:4] == b"\x89PNG" else "tif" if mask[:2] in (b"II", b"MM") else "jpg"
+    with pytest.raises(DatasetError, match=rf"masks/train/a\.\w+: .*{told}"):
+        of_mask(tmp_path, mask, "pgm" if name.startswith("PGM") else ending, **keys)
+
+
+def test_clear_pixels_are_what_the_description_says(tmp_path: Path) -> None:
+    mask = Image.fromarray(np.dstack([LABEL, LABEL, LABEL, np.where(BOX, 0, 255).astype(np.uint8)]))
+    assert np.array_equal(of_mask(tmp_path, mask, alpha="omit"), LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, alpha="ignored"), np.where(BOX, 255, LABEL))
+
+
+# Palettes.
+
+
+def test_a_gray_palette_that_numbers_otherwise_must_be_explained(tmp_path: Path) -> None:
+    """As Pillow writes a GIF: only the values that occur have entries, from 0 on."""
+    mask = Image.fromarray(np.where(BOX, 2, 0).astype(np.uint8))
+    with pytest.raises(
+        DatasetError, match=r"numbers are \[0, 1\], its colors mean \[0, 2\]; expected palette: index or palette: color"
+    ):
+        of_mask(tmp_path, mask, "gif")
+    assert np.unique(of_mask(tmp_path, mask, "gif", palette="color")).tolist() == [0, 2]
+    assert np.unique(of_mask(tmp_path, mask, "gif", palette="index")).tolist() == [0, 1]
+
+
+def test_a_palette_of_the_classes_colors_in_another_order_must_be_explained(tmp_path: Path) -> None:
+    colors = [[10, 0, 0], [0, 20, 0], [0, 0, 30]]
+    mask = palette(LABEL, [(0, 0, 30), (0, 20, 0), (10, 0, 0)])
+    with pytest.raises(DatasetError, match="palette: index or palette: color"):
+        of_mask(tmp_path, mask, colors=colors)
+    assert np.array_equal(of_mask(tmp_path, mask, colors=colors, palette="color"), 2 - LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, colors=colors, palette="index"), LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, colors=colors, format="color-mask"), 2 - LABEL)
+
+
+@pytest.mark.parametrize("mask_format", ["binary-mask", "threshold-mask"])
+def test_a_white_first_entry_is_not_inverted(tmp_path: Path, mask_format: str) -> None:
+    mask, two = palette(BOX, [(255, 255, 255), (0, 0, 0)]), {"classes": ["a", "b"], "format": mask_format, "threshold": 1}
+    with pytest.raises(DatasetError, match="palette: index or palette: color"):
+        of_mask(tmp_path, mask, **two)
+    assert np.array_equal(of_mask(tmp_path, mask, palette="index", **two), BOX)
+    assert np.array_equal(of_mask(tmp_path, mask, palette="color", **two), ~BOX)
+
+
+# Two classes.
+
+TWO = {
+    "1 bit": Image.fromarray(BOX),
+    "0 and 1": Image.fromarray(BOX.astype(np.uint8)),
+    "0 and 255": Image.fromarray(np.where(BOX, 255, 0).astype(np.uint8)),
+    "0 and 65535": Image.fromarray(np.where(BOX, 65535, 0).astype(np.uint16)),
+    "0 and 256": Image.fromarray(np.where(BOX, 256, 0).astype(np.uint16)),
+    "dark blue": Image.fromarray(np.dstack([0 * LABEL, 0 * LABEL, BOX.astype(np.uint8)])),
+    "a palette": palette(BOX, [(0, 0, 0), (255, 255, 255)]),
+    "2 bits": png(np.where(BOX, 3, 0), 2, 0),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_all_but_zero_is_the_second_class(tmp_path: Path, name: str) -> None:
+    assert np.array_equal(of_mask(tmp_path, TWO[name], classes=["a", "b"], format="binary-mask"), BOX)
+
+
+def test_a_value_of_a_binary_mask_may_be_ignored(tmp_path: Path) -> None:
+    mask = Image.fromarray(np.choose(LABEL, [0, 255, 128]).astype(np.uint8))
+    label = of_mask(tmp_path, mask, classes=["a", "b"], format="binary-mask", ignored_values=[128])
+    assert np.array_equal(label, np.choose(LABEL, [0, 1, 255]))
+
+
+# JPEG.
+
+
+def test_a_jpeg_mask_of_black_and_white_is_read_and_what_lies_between_is_counted(tmp_path: Path) -> None:
+    big = np.kron(BOX, np.ones((8, 8), bool))
+    big = np.roll(big, 3, (0, 1))  # edges within the blocks of JPEG
+    jpeg = encoded(Image.fromarray(np.where(big, 255, 0).astype(np.uint8)), "JPEG", quality=40)
+    data = dataset(
+        tmp_path,
+        Image.new("RGB", big.shape[::-1]),
+        jpeg,
+        mask_ending="jpg",
+        classes=["a", "b"],
+        format="binary-mask",
+        stray_pixels=0.05,
+    )
+    label = data.sample(0).label
+    strays = label == 255
+    assert np.array_equal(label[~strays], big[~strays]) and 0 < strays.mean() < 0.05
+    data.check()
+    assert any(f"{strays.sum()} pixels that compression left between the classes" in text for text in data.notices)
+    strict = dataset(
+        tmp_path,
+        Image.new("RGB", big.shape[::-1]),
+        jpeg,
+        mask_ending="jpg",
+        classes=["a", "b"],
+        format="binary-mask",
+        stray_pixels=0,
+    )
+    with pytest.raises(
+        DatasetError, match=rf"{strays.sum()} of its {label.size} pixels .* near to no class, .*format: threshold-mask"
+    ):
+        strict.sample(0)
+
+
+def test_a_jpeg_mask_in_colors_is_read_by_the_nearest(tmp_path: Path) -> None:
+    colors = [[0, 0, 0], [200, 0, 0], [0, 0, 220]]
+    big = np.kron(LABEL, np.ones((8, 8), np.uint8))
+    jpeg = encoded(Image.fromarray(np.array(colors, np.uint8)[big]), "JPEG", quality=92, subsampling=0)
+    data = dataset(tmp_path, Image.new("RGB", big.shape[::-1]), jpeg, mask_ending="jpg", format="color-mask", colors=colors)
+    label = data.sample(0).label
+    assert np.array_equal(label[label != 255], big[label != 255]) and (label == 255).mean() < 0.01
+    near = dataset(
+        tmp_path,
+        Image.new("RGB", big.shape[::-1]),
+        jpeg,
+        mask_ending="jpg",
+        format="color-mask",
+        colors=[[0, 0, 0], [40, 0, 0], [0, 0, 220]],
+    )
+    with pytest.raises(DatasetError, match=r"\[0, 0, 0\] and \[40, 0, 0\] cannot be told apart"):
+        near.sample(0)
+
+
+def test_a_jpeg_of_zero_and_one_does_not_become_one_class_in_silence(tmp_path: Path) -> None:
+    jpeg = encoded(Image.fromarray(BOX.astype(np.uint8)), "JPEG")
+    data = dataset(tmp_path, Image.fromarray(PICTURE), jpeg, mask_ending="jpg", classes=["a", "b"], format="binary-mask")
+    with pytest.raises(DatasetError, match="only one class has pixels, 'a'"):
+        data.check()
