@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from agentkd.agents.feeding import open_source
-from agentkd.agents.work import Surroundings, measure, sizes
+from agentkd.agents.work import Surroundings, execute, measure, sizes
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, DatasetError, ResultError
@@ -17,10 +17,26 @@ from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.weights import WeightsMetadata, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
-from agentkd.task import Assess, Average, Consolidate, Evaluate, FeatureMaps, Status, Task, TaskResult, Train, Training
+from agentkd.task import (
+    Assess,
+    Average,
+    Competence,
+    Consolidate,
+    Evaluate,
+    FeatureMaps,
+    Status,
+    Task,
+    TaskResult,
+    Train,
+    Training,
+)
+from agentkd.visible import visible
 
 AGREES_WITHIN = 0.01
 MAX_COUNTED = 1000
+TINY = 1e-12
+OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace")
+OF_SCORES = ("miou", "class_iou", "one_class_miou")
 
 _lot = random.SystemRandom()  # nobody knows beforehand which results are measured again
 _measuring = threading.Lock()
@@ -32,21 +48,24 @@ log = logging.getLogger(__name__)
 def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0) -> TaskResult:
     """A result whose artifacts are in the store, with what can be counted here counted here. One at a time; from any thread.
 
-    Of the results that say an mIoU this ``share`` is measured again here, where the dataset is at hand.
+    Of what costs a look at the data this ``share`` is made again here, where the dataset is at hand, and then recorded as it is
+    here: scores, competence, feature maps, importance. An average is made again always. Of the rest only what a task of this
+    kind makes is kept.
 
     Raises:
-        ResultError: it is none of this task: another status, weights of another network or that are not finite, or an mIoU that
-            the weights do not have.
+        ResultError: it is none of this task: another status, weights of another network or that are not finite, a history that
+            its recipe does not have, or numbers that do not come out here.
     """
     try:
         with _measuring:
             let_run(codes_of(task), store)  # what this coordinator's own user has named, or a visitor with access to the folder
-            counted = result.replace(**_sizes(task))
+            counted = _only_what_is_made(task, result).replace(**_sizes(task))
             _check_status(task, counted)
             if counted.status is not Status.INFEASIBLE:
+                _check_history(task, counted)
                 _check_artifacts(task, counted, store)
-                if _lot.random() < share:
-                    _check_score(task, counted, store)
+                if isinstance(task, Average) or _lot.random() < share:
+                    counted = _measured(task, counted, store)
     except ResultError:
         raise
     except AgentKDError as error:
@@ -66,6 +85,26 @@ def _sizes(task: Task) -> dict[str, Any]:
             log.warning("a guest's result is recorded with the sizes that it says itself: %s", error)
             return {}
     return _counted[key]
+
+
+def _only_what_is_made(task: Task, result: TaskResult) -> TaskResult:
+    """Without what a task of another kind would have, and with a harmless environment."""
+    leave_out: tuple[str, ...] = () if isinstance(task, Training) else OF_TRAINING
+    leave_out += () if isinstance(task, Training | Evaluate) else OF_SCORES
+    plain = {name: TaskResult.model_fields[name].default for name in leave_out}
+    environment = {visible(name): visible(value) for name, value in result.environment.items()}
+    return result.replace(environment=environment, **plain)
+
+
+def _check_history(task: Task, result: TaskResult) -> None:
+    if not isinstance(task, Training):
+        return
+    count, wanted = len(result.history), task.recipe.epochs
+    is_whole = count == wanted or (result.status is Status.PRUNED and 0 < count < wanted)
+    if not is_whole or result.epochs != count or [epoch.epoch for epoch in result.history] != list(range(1, count + 1)):
+        raise ResultError(f"it says {result.epochs} epochs and tells of {count}; the recipe has {wanted}")
+    if result.best_epoch > count:
+        raise ResultError(f"its best epoch is {result.best_epoch} of {count}")
 
 
 def _check_status(task: Task, result: TaskResult) -> None:
@@ -119,18 +158,51 @@ def _must_be(has: set[str], expected: set[str]) -> None:
         raise ResultError(f"it holds {named}; this task makes {', '.join(sorted(expected)) or 'scores alone'}")
 
 
-def _check_score(task: Task, result: TaskResult, store: Store) -> None:
-    if not isinstance(task, Training | Evaluate):
-        return
+def _measured(task: Task, result: TaskResult, store: Store) -> TaskResult:
+    """The result with what comes out here in place of what it says, which must be nearly the same."""
+    try:
+        if isinstance(task, Training | Evaluate):
+            return result.replace(**_scores(task, result, store))
+        ours = execute(task, Surroundings(store, torch.device("cpu")))
+    except DatasetError as error:
+        log.warning("a guest's result was not made again: %s", error)
+        return result
+    if isinstance(task, Assess):
+        _compare_competence(result.competence, ours.competence)
+        return result.replace(competence=ours.competence)
+    made = "weights" if isinstance(task, Average) else "knowledge"
+    theirs, here = (tensors.decode(store.get(getattr(one, made))) for one in (result, ours))
+    tensors.match(theirs, here)
+    for name, value in here.items():
+        difference = float((theirs[name].double() - value.double()).abs().max()) if value.numel() else 0.0
+        if difference > AGREES_WITHIN * max(float(value.double().abs().max()) if value.numel() else 0.0, TINY):
+            raise ResultError(
+                f"{name} differs by {difference:g} from what comes out here; the guest sees other data, or made it up"
+            )
+    return result.replace(**{made: getattr(ours, made)})
+
+
+def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict[str, Any]:
     weights = task.initial_weights if isinstance(task, Evaluate) else result.weights
     look = Evaluate(architecture=task.architecture, data=task.data, initial_weights=weights)
-    try:
-        found = measure(look, Surroundings(store, torch.device("cpu"))).miou
-    except DatasetError as error:
-        log.warning("the mIoU of a guest's result was not measured again: %s", error)
-        return
-    if abs(found - result.miou) > AGREES_WITHIN:
+    found = measure(look, Surroundings(store, torch.device("cpu")))
+    if abs(found.miou - result.miou) > AGREES_WITHIN:
         raise ResultError(
-            f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found:.2f} %; "
+            f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found.miou:.2f} %; "
             "the guest sees other data, or made it up"
         )
+    return {"miou": found.miou, "class_iou": found.class_iou, "one_class_miou": found.one_class_miou}
+
+
+def _compare_competence(theirs: Competence | None, ours: Competence | None) -> None:
+    assert theirs is not None and ours is not None
+    for name in ("weights", "dataset", "split", "num_images"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise ResultError(f"its competence has another {name} than the task")
+    pairs = [(theirs.miou, ours.miou), (theirs.known_fraction, ours.known_fraction)]
+    if len(theirs.predicted) == len(ours.predicted):
+        pairs += zip(theirs.predicted, ours.predicted, strict=True)
+    else:
+        pairs.append((None, 1.0))
+    if any((one is None) != (other is None) or abs((one or 0.0) - (other or 0.0)) > AGREES_WITHIN for one, other in pairs):
+        raise ResultError("its competence is not what comes out here; the guest sees other data, or made it up")

@@ -1,11 +1,17 @@
 """What comes of a task: weights, scores, what crossed the wire, and how it ended."""
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
 from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+MadeDigest = Annotated[Digest, Field(max_length=64, pattern=r"^[0-9a-z]*$")]
 
 
 class Status(StrEnum):
@@ -20,11 +26,11 @@ class Status(StrEnum):
 class EpochResult(FrozenData):
     """One epoch of a training: mean loss, the validation mIoU where the epoch was validated, and the digest of its weights."""
 
-    epoch: int
+    epoch: Count
     loss: float
-    miou: float | None = None
-    seconds: float
-    weights: Digest = NO_DIGEST
+    miou: Score | None = None
+    seconds: Amount
+    weights: MadeDigest = NO_DIGEST
 
 
 class ExchangeSummary(FrozenData):
@@ -39,15 +45,15 @@ class ExchangeSummary(FrozenData):
         kept_s: seconds that the student waited for its recording to be written.
     """
 
-    requests: int = 0
-    bytes_received: int = 0
-    waited_s: float = 0.0
-    teacher_s: float = 0.0
-    cached: int = 0
-    recorded: int = 0
-    saved_s: float = 0.0
+    requests: Count = 0
+    bytes_received: Count = 0
+    waited_s: Amount = 0.0
+    teacher_s: Amount = 0.0
+    cached: Count = 0
+    recorded: Count = 0
+    saved_s: Amount = 0.0
     record: Digest = NO_DIGEST
-    kept_s: float = 0.0
+    kept_s: Amount = 0.0
 
 
 class Competence(FrozenData):
@@ -67,12 +73,12 @@ class Competence(FrozenData):
     weights: Digest
     dataset: Digest
     split: str
-    num_images: int
-    known_fraction: float | None
-    miou: float | None
-    class_iou: tuple[float | None, ...]
-    calibration_error: float | None
-    predicted: tuple[float, ...]
+    num_images: Count
+    known_fraction: Score | None
+    miou: Score | None
+    class_iou: tuple[Score | None, ...]
+    calibration_error: Score | None
+    predicted: tuple[Score, ...]
     energies: tuple[float, float] | None = None
 
 
@@ -89,20 +95,20 @@ class TaskResult(FrozenData):
 
     status: Status
     weights: Digest = NO_DIGEST
-    miou: float = Field(default=0.0, ge=0, le=1)
-    class_iou: tuple[float | None, ...] = ()
-    one_class_miou: float = Field(default=0.0, ge=0, le=1)
-    best_epoch: int = 0
-    epochs: int = 0
+    miou: Score = 0.0
+    class_iou: tuple[Score | None, ...] = ()
+    one_class_miou: Score = 0.0
+    best_epoch: Count = 0
+    epochs: Count = 0
     history: tuple[EpochResult, ...] = ()
-    num_parameters_total: int = 0
-    num_parameters_network: int = 0
-    num_parameters_deploy: int = 0
-    num_macs: int = 0
+    num_parameters_total: Count = 0
+    num_parameters_network: Count = 0
+    num_parameters_deploy: Count = 0
+    num_macs: Count = 0
     uncounted_operations: tuple[str, ...] = ()
-    seconds: float = 0.0
-    images_per_s: float = 0.0
-    peak_memory_bytes: int = 0
+    seconds: Amount = 0.0
+    images_per_s: Amount = 0.0
+    peak_memory_bytes: Count = 0
     exchange: ExchangeSummary | None = None
     predictions: Digest = NO_DIGEST
     knowledge: Digest = NO_DIGEST

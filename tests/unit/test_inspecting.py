@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from experiments import SPEC
+from pydantic import ValidationError
 
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.store import Store
@@ -16,6 +17,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
+from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
@@ -24,6 +26,7 @@ from agentkd.task import (
     Average,
     Consolidate,
     DataSource,
+    EpochResult,
     Evaluate,
     ExchangeSummary,
     FeatureMaps,
@@ -191,15 +194,108 @@ def test_a_score_is_believed_within_a_hundredth_and_measured_as_often_as_is_want
     for kind in (Train, Evaluate):
         task, result = results[kind]
         near, far = result.replace(miou=result.miou + 0.009), result.replace(miou=result.miou + 0.011)
-        assert inspect(task, near, store) == near
-        with pytest.raises(ResultError, match="or made it up"):
-            inspect(task, far, store)
+        assert inspect(task, near, store) == result, "what is measured here is recorded"
+        for wrong in (far, result.replace(miou=result.miou - 0.011)):
+            with pytest.raises(ResultError, match="or made it up"):
+                inspect(task, wrong, store)
         assert inspect(task, far, store, share=0.0) == far
         monkeypatch.setattr(inspecting._lot, "random", lambda: 0.5)
         assert inspect(task, far, store, share=0.5) == far
         with pytest.raises(ResultError, match="or made it up"):
             inspect(task, far, store, share=0.51)
         monkeypatch.undo()
+
+
+def zeroed(store: Store, digest: Digest) -> Digest:
+    """The same artifact with numbers that are all nothing."""
+    data = store.get(digest)
+    state = {name: torch.zeros_like(value) for name, value in tensors.decode(data).items()}
+    return store.put(tensors.encode(state, tensors.read_metadata(data)))
+
+
+def test_an_average_is_made_again_whatever_is_measured(done: Any) -> None:
+    store, results = done
+    task, result = results[Average]
+    assert inspect(task, result.replace(miou=0.99, epochs=7), store) == result, "it has no score, and no epochs"
+    with pytest.raises(ResultError, match="from what comes out here"):
+        inspect(task, result.replace(weights=zeroed(store, result.weights), miou=0.99), store, share=0.0)
+
+
+@pytest.mark.parametrize("kind", [FeatureMaps, Consolidate])
+def test_knowledge_that_does_not_come_out_here_is_refused(done: Any, kind: type[Task]) -> None:
+    store, results = done
+    task, result = results[kind]
+    with pytest.raises(ResultError, match="from what comes out here"):
+        inspect(task, result.replace(knowledge=zeroed(store, result.knowledge)), store)
+    with pytest.raises(ResultError):
+        inspect(task, result.replace(knowledge=store.put(tensors.encode({"evil": torch.zeros(3)}))), store)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": Digest("0" * 64)},
+        {"dataset": Digest("d")},
+        {"split": "validation\x9b"},
+        {"num_images": 1},
+        {"known_fraction": 0.99},
+        {"miou": 1.0},
+        {"miou": None},
+        {"predicted": (1.0,)},
+        {"predicted": (1.0, 0.0, 0.0, 0.0, 0.0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_competence_that_does_not_come_out_here_is_refused(done: Any, change: dict[str, Any]) -> None:
+    store, results = done
+    task, result = results[Assess]
+    with pytest.raises(ResultError, match="competence"):
+        inspect(task, result.replace(competence=result.competence.replace(**change)), store)
+
+
+def test_what_is_measured_is_recorded_as_it_is_here(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    invented = result.replace(class_iou=(1.0,) * 5, one_class_miou=0.0, environment={"device": "\x1b[31mcpu"})
+    found = inspect(task, invented, store)
+    assert (found.class_iou, found.one_class_miou) == (result.class_iou, result.one_class_miou)
+    assert "\x1b" not in found.environment["device"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 10**9},
+        {"history": ()},
+        {"history": (EpochResult(epoch=7, loss=1.0, seconds=1.0),)},
+        {"best_epoch": 2},
+    ],
+    ids=["epochs", "none", "another number", "best"],
+)
+def test_a_history_that_the_recipe_does_not_have_is_refused(done: Any, change: dict[str, Any]) -> None:
+    store, results = done
+    task, result = results[Train]
+    with pytest.raises(ResultError, match="epoch"):
+        inspect(task, result.replace(**change), store)
+
+
+def test_weights_that_say_they_are_of_another_network_or_other_classes_are_refused(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    state = tensors.decode(store.get(result.weights))
+    classes = open_dataset(SPEC).classes
+    for architecture, names in ((OTHER, classes), (NETWORK, classes[::-1])):
+        weights = store.put(encode_weights(architecture, state, names))
+        with pytest.raises(ResultError, match=r"another architecture|classes"):
+            inspect(task, result.replace(weights=weights), store, share=0.0)
+
+
+@pytest.mark.parametrize(
+    "field", ["epochs", "best_epoch", "num_parameters_total", "num_macs", "seconds", "images_per_s", "peak_memory_bytes"]
+)
+def test_no_result_says_less_than_nothing(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        TaskResult.model_validate({"status": "completed", field: -1})
 
 
 def test_without_the_dataset_the_weights_are_looked_at_all_the_same(done: Any, tmp_path: Path) -> None:
