@@ -115,7 +115,7 @@ def _check_code(source: RunFolder, tasks: Iterable[Task], options: ReplayOptions
         lines = "\n".join(f"  {one}" for one in code)
         raise ConfigError(
             f"this replay would run own code of whoever made the run, with all that your account may do:\n{lines}\n"
-            f"look at it, and if you trust it give the same command with --allow-code: agentkd replay {source.place} --allow-code"
+            "look at it, and if you trust it give the same command with --allow-code"
         )
     return code
 
