@@ -141,7 +141,7 @@ def test_nothing_that_is_done_with_anothers_run_runs_its_code_but_a_replay_that_
     refused = does("replay", place, code=2)
     for code in codes_of(lesson.task):
         assert f"code {code} of my_" in refused
-    assert f"agentkd replay {place} --allow-code" in refused and "my_parts.py (" in refused
+    assert "give the same command with --allow-code" in refused and "my_parts.py (" in refused
     assert not mark.exists(), "until here nothing of it has run"
     assert not list(tmp_path.glob("run-replay*"))
     task = lesson.task.key
