@@ -25,7 +25,7 @@ OF_AGENTS = {"HelloRequest", "HeartbeatEvent", "LeftEvent", "SubmitRequest", "Ta
 
 def reachable(peer: dict) -> str:
     """Where a peer can be dialed from here: a socket file that exists, or tcp; empty if it dials itself."""
-    ways = [one.partition("://") for one in peer["endpoints"]]
+    ways = [one.partition("://") for one in peer.get("endpoints", [])]
     return next((scheme + mark + place for scheme, mark, place in ways if scheme == "tcp" or Path(place).exists()), "")
 
 
@@ -33,7 +33,7 @@ class Link:
     """The connection to one peer: dialed and greeted anew until it says welcome, which begins a session."""
 
     def __init__(self, agent: "Agent", peer: dict) -> None:
-        self.agent, self.key, self.may, self.session, self.socket = agent, peer["public_key"], peer["may"], "", None
+        self.agent, self.key, self.may, self.session, self.socket = agent, peer["public_key"], peer.get("may", []), "", None
         self.endpoint = reachable(peer)
         self.dial()
 
@@ -156,7 +156,7 @@ class Agent(Teaching, Learning):
             self.links.pop(key).socket.close(linger=0)
         for key, peer in peers.items():
             if key in self.links and key != self.home.key:
-                self.links[key].may = peer["may"]
+                self.links[key].may = peer.get("may", [])
             elif key not in {*self.links, self.keys["public"]} and reachable(peer):
                 self.dial(peer)
 

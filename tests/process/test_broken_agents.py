@@ -317,15 +317,81 @@ class AnyDataset(HandingOver):
 
 
 class AnyGrant(Broken):
-    breaks = "peers.grant"
+    breaks = "peers.grant peers.grant_weights peers.taken peers.defaults"
 
     def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
         link.may = teaching.KINDS
         return super().hand_over(link, body, buffers)
 
 
+class WeightsOfAnyGrant(Broken):
+    breaks = "peers.grant_weights peers.taken peers.defaults"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        may = link.may
+        link.may = [*may, "weights"]
+        try:
+            return super().hand_over(link, body, buffers)
+        finally:
+            link.may = may
+
+
+class FeatureMapsRefusedOtherwise(Broken):
+    breaks = "peers.grant"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        if body["kind"] == "feature_maps":
+            raise Refusal("contract", "kind: only soft targets are made here")
+        return super().hand_over(link, body, buffers)
+
+
+class AssessmentsOfAnyGrant(Broken):
+    breaks = "peers.grant_assessment peers.taken peers.defaults"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        may = link.may
+        link.may = teaching.KINDS
+        try:
+            return super().assess(link, body, buffers)
+        finally:
+            link.may = may
+
+
+class AnyGrantIsEveryGrant(Broken):
+    breaks = "peers.grant peers.grant_assessment peers.grant_weights peers.taken"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: peer | {"may": teaching.KINDS if peer.get("may") else []} for key, peer in peers.items()})
+
+
+class GrantsStay(Broken):
+    breaks = "peers.taken peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        before = {key: list(link.may) for key, link in self.links.items()}
+        super().meet({key: peer | {"may": [*before.get(key, []), *peer.get("may", [])]} for key, peer in peers.items()})
+
+
+class GrantsAreForEver(Broken):
+    breaks = "peers.taken peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        before = {key: link.may for key, link in self.links.items()}
+        super().meet(peers)
+        for key in before.keys() & self.links.keys():
+            self.links[key].may = before[key]
+
+
+class NothingSaidIsEverything(Broken):
+    breaks = "peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: {"may": teaching.KINDS} | peer for key, peer in peers.items()})
+
+
 class PeersIgnored(Broken):
-    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant"
+    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant peers.grant_assessment peers.grant_weights"
+    breaks += " peers.defaults peers.taken"
 
     def meet(self, peers: dict) -> None:
         pass
@@ -342,7 +408,7 @@ class PeersStay(Broken):
     breaks = "peers.unnamed"
 
     def meet(self, peers: dict) -> None:
-        super().meet(peers | {key: {"public_key": key, "endpoints": [], "may": link.may} for key, link in self.links.items()})
+        super().meet({key: {"public_key": key, "endpoints": [], "may": link.may} for key, link in self.links.items()} | peers)
 
 
 class AnybodyCoordinates(Broken):
