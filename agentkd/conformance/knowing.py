@@ -206,7 +206,10 @@ def _predicted(probe: Probe, subject: Subject) -> str | None:
             return f"refused: {answer.text}"
         expect(isinstance(answer, AssessReply), f"answered with {type(answer).__name__}")
         told = getattr(answer, "predicted", ())
-        pixelwise = [logits for _, logits in _pixels(*numbers_in(soft_targets(probe, subject.asking(), pixels)[1]))]
+        shape, values = numbers_in(soft_targets(probe, subject.asking(), pixels)[1])
+        if len(shape) != 4 or shape[1] != len(told):
+            return f"logits of shape {shape} have nothing to compare"
+        pixelwise = [logits for _, logits in _pixels(shape, values)]
         for number, share in enumerate(told):
             largest = [logits for logits in pixelwise if logits[number] == max(logits)]
             least = sum(logits.count(logits[number]) == 1 for logits in largest) / len(pixelwise)
