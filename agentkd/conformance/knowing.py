@@ -3,11 +3,12 @@
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from agentkd.architecture import MAX_CLASS_NAME
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.clause import Clause, expect, expect_error
 from agentkd.conformance.probe import BrokenClauseError, Probe
@@ -27,6 +28,8 @@ from agentkd.names import NO_DIGEST, Digest
 UNKNOWN = Digest("0" * 64)
 IMAGES, SIDE = 2, 64
 ANSWER_S = 60.0
+LEVELS = (0.0, 0.0, 0.3, 1.0)  # gray images; unlike each other, and no order of them is another one's mirror image
+SHARE_TOLERANCE = 0.05  # numbers that are almost equal may be rounded otherwise
 TEACHES_NOTHING = "the agent teaches nothing"
 FORMATS = {"float32": ("F32", "f"), "float16": ("F16", "e")}
 
@@ -71,15 +74,22 @@ def knowing(num_classes: int) -> list[Clause]:
     return [
         Clause("assess", "images are assessed, or refused with an error", partial(_assess, num_classes=num_classes)),
         clause("assess.classes", "another number of classes is refused with code contract", _assess_other_classes),
+        clause("assess.predicted", "the shares of the classes are those of the largest soft targets", _predicted),
         Clause("knowledge.unknown", "weights that are not there are answered with an error", _unknown_weights),
         clause("knowledge.soft_targets", "images get soft targets of the weights asked for, with their digest", _soft_targets),
         clause("knowledge.finite", "soft targets are finite numbers", _finite),
+        clause("knowledge.raw", "soft targets are raw logits, no probabilities", _raw),
         clause("knowledge.same", "the same request gets the same bytes", _same),
         clause(
             "knowledge.codec", "numbers are of the type asked for, and an unknown codec is refused with code contract", _codecs
         ),
         clause("knowledge.weights", "soft targets of other weights are refused with code contract", _other_weights),
         clause("knowledge.classes", "another number of classes is refused with code contract", _other_classes),
+        clause(
+            "knowledge.class_names",
+            "other names of classes than those of the greeting are refused with code contract",
+            _class_names,
+        ),
         clause("knowledge.dataset", "views of an unknown dataset are refused with code dataset or contract", _other_dataset),
         clause("knowledge.way", "a piece goes by one of the ways that were named", _ways),
         clause("knowledge.unknown_fields", "unknown fields are ignored, inside of others too", _more_fields),
@@ -89,13 +99,13 @@ def knowing(num_classes: int) -> list[Clause]:
     ]
 
 
-def soft_targets(probe: Probe, request: KnowledgeRequest) -> tuple[KnowledgeReply, bytes]:
+def soft_targets(probe: Probe, request: KnowledgeRequest, pixels: bytes = b"") -> tuple[KnowledgeReply, bytes]:
     """A piece and its bytes, if it came inline.
 
     Raises:
         BrokenClauseError: an error came instead.
     """
-    return handed_over(probe.ask(request, buffers=(images(),), timeout_s=ANSWER_S))
+    return handed_over(probe.ask(request, buffers=(pixels or images(),), timeout_s=ANSWER_S))
 
 
 def handed_over(answer: Message) -> tuple[KnowledgeReply, bytes]:
@@ -115,10 +125,20 @@ def images(
 ) -> bytes:
     """A safetensors file of small images, made without any tensor library."""
     count = math.prod(shape)
+    return _file_of([low + (high - low) * (index % 17) / 16 for index in range(count)], shape, name)
+
+
+def flat_images(levels: tuple[float, ...]) -> bytes:
+    """A safetensors file of images that are gray all over, each of a level of its own."""
+    shape = (len(levels), 3, SIDE, SIDE)
+    return _file_of([level for level in levels for _ in range(math.prod(shape[1:]))], shape, "images")
+
+
+def _file_of(numbers: Sequence[float], shape: tuple[int, ...], name: str) -> bytes:
+    count = len(numbers)
     header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * count]}}).encode()
     header += b" " * (-len(header) % 8)
-    values = struct.pack(f"<{count}f", *(low + (high - low) * (index % 17) / 16 for index in range(count)))
-    return struct.pack("<Q", len(header)) + header + values
+    return struct.pack("<Q", len(header)) + header + struct.pack(f"<{count}f", *numbers)
 
 
 def logits_in(data: bytes) -> tuple[str, list[int], bytes]:
@@ -134,6 +154,29 @@ def logits_in(data: bytes) -> tuple[str, list[int], bytes]:
         return entry["dtype"], list(entry["shape"]), data[8 + size + begin : 8 + size + end]
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise BrokenClauseError(f"the piece is no safetensors file with logits: {error}") from error
+
+
+def numbers_in(data: bytes) -> tuple[list[int], tuple[float, ...]]:
+    """Shape and values of the logits in a safetensors file.
+
+    Raises:
+        BrokenClauseError: there are none, or not as many as their shape says.
+    """
+    dtype, shape, octets = logits_in(data)
+    letter = dict(FORMATS.values()).get(dtype, "")
+    is_whole = bool(letter) and len(octets) == struct.calcsize(letter) * math.prod(shape)
+    expect(is_whole, f"{len(octets)} octets are no {dtype or 'numbers'} of shape {shape}")
+    return shape, struct.unpack(f"<{math.prod(shape)}{letter}", octets)
+
+
+def _pixels(shape: list[int], values: tuple[float, ...]) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Image by image the logits of each pixel, and the number of the image."""
+    expect(len(shape) == 4, f"logits of shape {shape}")
+    classes, size = shape[1], math.prod(shape[2:])
+    for image in range(shape[0]):
+        for pixel in range(size):
+            first = image * classes * size + pixel
+            yield image, values[first : first + classes * size : size]
 
 
 def _assess(probe: Probe, num_classes: int) -> str:
@@ -155,6 +198,27 @@ def _assess_other_classes(probe: Probe, subject: Subject) -> str:
     return expect_error(probe.ask(request, buffers=(images(),), timeout_s=ANSWER_S).body, "contract")
 
 
+def _predicted(probe: Probe, subject: Subject) -> str | None:
+    """Where logits are equal either class may be counted."""
+    for what, pixels in (("gray images", flat_images(LEVELS)), ("a pattern", images())):
+        answer = probe.ask(AssessRequest(num_classes=subject.num_classes), buffers=(pixels,), timeout_s=ANSWER_S).body
+        if isinstance(answer, ErrorReply):
+            return f"refused: {answer.text}"
+        expect(isinstance(answer, AssessReply), f"answered with {type(answer).__name__}")
+        told = getattr(answer, "predicted", ())
+        shape, values = numbers_in(soft_targets(probe, subject.asking(), pixels)[1])
+        if len(shape) != 4 or shape[1] != len(told):
+            return f"logits of shape {shape} have nothing to compare"
+        pixelwise = [logits for _, logits in _pixels(shape, values)]
+        for number, share in enumerate(told):
+            largest = [logits for logits in pixelwise if logits[number] == max(logits)]
+            least = sum(logits.count(logits[number]) == 1 for logits in largest) / len(pixelwise)
+            most = len(largest) / len(pixelwise)
+            is_so = least - SHARE_TOLERANCE <= share <= most + SHARE_TOLERANCE
+            expect(is_so, f"{what}: the share of class {number} is {share:.3f}, by its soft targets it is {most:.3f}")
+    return None
+
+
 def _unknown_weights(probe: Probe) -> None:
     probe.want(ErrorReply, KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=UNKNOWN))
 
@@ -171,15 +235,21 @@ def _soft_targets(probe: Probe, subject: Subject) -> str:
 
 
 def _finite(probe: Probe, subject: Subject) -> None:
-    letters = dict(FORMATS.values())
     for codec in FORMATS:
-        dtype, shape, octets = logits_in(soft_targets(probe, subject.asking(codec=codec))[1])
-        letter = letters.get(dtype, "")
-        is_whole = bool(letter) and len(octets) == struct.calcsize(letter) * math.prod(shape)
-        expect(is_whole, f"{len(octets)} octets are no {dtype or 'numbers'} of shape {shape}")
-        values = struct.unpack(f"<{math.prod(shape)}{letter}", octets)
+        _, values = numbers_in(soft_targets(probe, subject.asking(codec=codec))[1])
         strange = [value for value in values if not math.isfinite(value)]
         expect(not strange, f"{len(strange)} of the logits in {codec} are {strange[0] if strange else 0}")
+
+
+def _raw(probe: Probe, subject: Subject) -> str | None:
+    """Logits may be of any size; those of every pixel add up to one, and none is below zero, only if they are none."""
+    if subject.num_classes < 2:
+        return "of one class there is nothing to be seen"
+    for pixels in (images(), flat_images(LEVELS)):
+        pixelwise = _pixels(*numbers_in(soft_targets(probe, subject.asking(), pixels)[1]))
+        are_shares = all(min(logits) >= 0 and abs(sum(logits) - 1) < 1e-3 for _, logits in pixelwise)
+        expect(not are_shares, "in every pixel they are in [0, 1] and add up to one, as after a softmax")
+    return None
 
 
 def _same(probe: Probe, subject: Subject) -> None:
@@ -200,6 +270,21 @@ def _other_weights(probe: Probe, subject: Subject) -> str:
 
 def _other_classes(probe: Probe, subject: Subject) -> str:
     return expect_error(_ask(probe, subject.asking(num_classes=subject.num_classes + 1)), "contract")
+
+
+def _class_names(probe: Probe, subject: Subject) -> str | None:
+    """Other names and another order are refused; the same names, and none, are not."""
+    own = probe.heard_hello.classes
+    if not own:
+        return "the greeting names no classes"
+    expect(len(own) == subject.num_classes, f"the greeting names {len(own)} classes, {subject.num_classes} are told apart")
+    for same in (own, ()):
+        soft_targets(probe, subject.asking(classes=same))
+    others = [tuple(f"another {name}"[:MAX_CLASS_NAME] for name in own), (*own[:-1], "another")]
+    others += [tuple(reversed(own)), (*own[1:], own[0])] if len(own) > 1 else []
+    for other in others:
+        text = expect_error(_ask(probe, subject.asking(classes=other)), "contract")
+    return text
 
 
 def _other_dataset(probe: Probe, subject: Subject) -> str:

@@ -1,6 +1,6 @@
 """Clauses on peers: whom the coordinator names may speak, for what it was granted; whom it names no more may not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,11 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessRequest,
+    Body,
     ErrorReply,
     HelloRequest,
     KnowledgeKind,
+    KnowledgeRequest,
     PeersEvent,
     PingReply,
     PingRequest,
@@ -23,15 +25,25 @@ from agentkd.messages.bodies import (
 )
 from agentkd.names import AgentName
 
+TAUGHT = (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.ASSESSMENT, KnowledgeKind.WEIGHTS)  # what every teacher may be asked for
+
 
 def meeting(num_classes: int) -> list[Clause]:
     """What a ``PeersEvent`` means."""
+
+    def clause(name: str, text: str, check: Callable[[Probe, Subject], str | None]) -> Clause:
+        return Clause(name, text, of_a_teacher(check, num_classes))
+
     return [
         Clause("peers.named", "a peer that the coordinator names is met: admitted, or dialed if it listens", _named),
         Clause("peers.unknown_fields", "peers are met whatever else is said of them", _more_fields),
         Clause("peers.unnamed", "a peer that it names no longer is not answered any more", _unnamed),
         Clause("peers.role", "a peer that does not coordinate is refused what only a coordinator may say", _role),
-        Clause("peers.grant", "a kind of knowledge that a peer was not granted is refused it", of_a_teacher(_grant, num_classes)),
+        clause("peers.grant", "soft targets and feature maps that a peer was not granted are refused it", _grant),
+        clause("peers.grant_assessment", "an assessment that a peer was not granted is refused it", _assessment_ungranted),
+        clause("peers.grant_weights", "weights that a peer was not granted are refused it", _weights_ungranted),
+        clause("peers.defaults", "a peer of which it is not said what it may fetch may fetch nothing", _nothing_said),
+        clause("peers.taken", "a kind of knowledge that a peer is granted no longer is refused it from then on", _taken),
     ]
 
 
@@ -40,8 +52,7 @@ def _met(probe: Probe, *may: str, **more: Any) -> Iterator[Probe]:
     """Another peer, that the agent has been told of, and perhaps ``more`` than it knows."""
     keys = new_key_pair()
     with probe.beside(keys) as other:
-        endpoints = (other.endpoint,) if probe.is_listening else ()
-        peer = AdmittedPeer(agent=AgentName("other"), endpoints=endpoints, public_key=keys.public, may=may)
+        peer = _described(other, may)
         probe.say_plain(PeersEvent, {"peers": [peer.model_dump(mode="json") | more]} | more)
         try:
             answer = other.greet(timeout_s=probe.waits.deed_s).body
@@ -89,8 +100,74 @@ def _role(probe: Probe) -> None:
 
 def _grant(probe: Probe, subject: Subject) -> None:
     with _met(probe, KnowledgeKind.ASSESSMENT) as other:
-        answer = other.ask(subject.asking(), buffers=(images(),), timeout_s=ANSWER_S).body
-        expect_refusal(answer, Rule.GRANT)
-        request = AssessRequest(num_classes=subject.num_classes)
-        granted = other.ask(request, buffers=(images(),), timeout_s=ANSWER_S).body
+        for kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
+            expect_refusal(_asked(other, subject, kind), Rule.GRANT)
+        granted = _asked(other, subject, KnowledgeKind.ASSESSMENT)
         expect(not isinstance(granted, ErrorReply), "it is refused what it was granted too")
+
+
+def _assessment_ungranted(probe: Probe, subject: Subject) -> None:
+    _all_but(probe, subject, KnowledgeKind.ASSESSMENT)
+
+
+def _weights_ungranted(probe: Probe, subject: Subject) -> None:
+    _all_but(probe, subject, KnowledgeKind.WEIGHTS)
+
+
+def _all_but(probe: Probe, subject: Subject, kind: KnowledgeKind) -> None:
+    """A peer that was granted every other kind, and one that was granted none, are refused this one."""
+    for may in (_others(kind), ()):
+        with _met(probe, *may) as other:
+            expect_refusal(_asked(other, subject, kind), Rule.GRANT)
+
+
+def _taken(probe: Probe, subject: Subject) -> None:
+    """Each kind in turn, and what was taken before is granted again; at last all."""
+    with _met(probe, *KnowledgeKind) as other:
+        before = _asked(other, subject, KnowledgeKind.SOFT_TARGETS)
+        expect(not isinstance(before, ErrorReply), "it is refused what it was granted")
+        for kind in TAUGHT:
+            _tell(probe, other, *_others(kind))
+            expect_refusal(_asked(other, subject, kind), Rule.GRANT)
+        _tell(probe, other, KnowledgeKind.SOFT_TARGETS)
+        again = _asked(other, subject, KnowledgeKind.SOFT_TARGETS)
+        expect(not isinstance(again, ErrorReply), "it is refused what it was granted again")
+        _tell(probe, other)
+        for kind in TAUGHT:
+            expect_refusal(_asked(other, subject, kind), Rule.GRANT)
+        other.want(PingReply, PingRequest(text="still named"))
+
+
+def _nothing_said(probe: Probe, subject: Subject) -> None:
+    with _met(probe, *KnowledgeKind) as other:
+        described = _described(other, ()).model_dump(mode="json")
+        del described["may"]
+        probe.say_plain(PeersEvent, {"peers": [described]})
+        probe.want(PingReply, PingRequest(text="heard"))
+        for kind in TAUGHT:
+            expect_refusal(_asked(other, subject, kind), Rule.GRANT)
+
+
+def _others(kind: KnowledgeKind) -> tuple[KnowledgeKind, ...]:
+    return tuple(other for other in KnowledgeKind if other is not kind)
+
+
+def _described(peer: Probe, may: tuple[str, ...]) -> AdmittedPeer:
+    """What a coordinator says of a peer: where it listens, if it is the agent that dials, and what it is granted."""
+    endpoints = (peer.endpoint,) if peer.is_listening else ()
+    return AdmittedPeer(agent=AgentName("other"), endpoints=endpoints, public_key=peer.key, may=may)
+
+
+def _tell(probe: Probe, other: Probe, *may: str) -> None:
+    """Names the peer again with other grants; when this returns the agent has heard it."""
+    probe.say(PeersEvent(peers=(_described(other, may),)))
+    probe.want(PingReply, PingRequest(text="heard"))
+
+
+def _asked(other: Probe, subject: Subject, kind: KnowledgeKind) -> Body:
+    """What this peer is answered when it asks for knowledge of a kind."""
+    if kind is KnowledgeKind.WEIGHTS:
+        return other.ask(KnowledgeRequest(kind=kind, weights=subject.weights), timeout_s=ANSWER_S).body
+    is_assessment = kind is KnowledgeKind.ASSESSMENT
+    request = AssessRequest(num_classes=subject.num_classes) if is_assessment else subject.asking(kind=kind)
+    return other.ask(request, buffers=(images(),), timeout_s=ANSWER_S).body

@@ -69,7 +69,8 @@ class Probe:
         is_listening: bool = False,
         waits: Waits = Waits(),
     ) -> None:
-        self.agent_key, self.is_listening, self.waits, self._endpoint = agent_key, is_listening, waits, endpoint
+        self.key, self.agent_key, self.is_listening, self.waits = keys.public, agent_key, is_listening, waits
+        self._endpoint = endpoint
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._number, self._texts = FIRST_NUMBER, itertools.count(1)
         self.said: list[Message] = []

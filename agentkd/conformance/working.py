@@ -18,6 +18,11 @@ def working() -> list[Clause]:
     return [
         Clause("task.impossible", "a task that cannot be done is answered with an error that names it", _impossible),
         Clause("task.fence", "a task of an attempt that is over is refused", _earlier_attempt),
+        Clause(
+            "task.fence_by_key",
+            "the fence is one of each task: neither another task nor a later attempt is refused",
+            _other_fences,
+        ),
         Clause("task.unknown_fields", "a task with an unknown field is not done", _more_fields),
         Clause("task.key", "a task under a key that is another's is not done under it", _other_key),
         Clause("cancel.unknown", "cancelling what is not there does no harm", _cancel_nothing),
@@ -43,6 +48,16 @@ def _earlier_attempt(probe: Probe) -> None:
     answer = probe.ask(TaskRequest(task=task, attempt=2), timeout_s=ANSWER_S).body
     expect(not isinstance(answer, TaskReply), "a task of an earlier attempt was done")
     expect_refusal(answer, Rule.FENCE)
+
+
+def _other_fences(probe: Probe) -> None:
+    """Attempt 1 of a task after attempt 3 of another; the same attempt again, and later ones."""
+    first, second = _task(5), _task(6)
+    for task, attempt in ((first, 3), (second, 1), (second, 1), (second, 2), (first, 3), (first, 4), (second, 3)):
+        error = probe.want(ErrorReply, TaskRequest(task=task, attempt=attempt), timeout_s=ANSWER_S)
+        is_taken = error.code != "protocol" and (error.task, error.attempt) == (task.key, attempt)
+        which = "one task" if task is first else "another task"
+        expect(is_taken, f"attempt {attempt} of {which} was answered with {error.code} {error.rule} ({error.text[:80]})")
 
 
 def _more_fields(probe: Probe) -> None:

@@ -1,6 +1,7 @@
 """An agent in plain Python (pyzmq, msgpack, NumPy), written from protocols/ alone: it joins, is assessed, teaches and learns.
 
-    python agent.py --join tcp://127.0.0.1:5555 --key plain.json --coordinator-key KEY [--classes 5] [--data DIGEST=FOLDER]
+    python agent.py --join tcp://127.0.0.1:5555 --key plain.json --coordinator-key KEY
+        [--classes 5] [--names A,B,...] [--data DIGEST=FOLDER]
 
 Without data it teaches that brighter pixels are of higher classes. With data it learns: from labels, from a teacher, or both.
 """
@@ -25,7 +26,7 @@ OF_AGENTS = {"HelloRequest", "HeartbeatEvent", "LeftEvent", "SubmitRequest", "Ta
 
 def reachable(peer: dict) -> str:
     """Where a peer can be dialed from here: a socket file that exists, or tcp; empty if it dials itself."""
-    ways = [one.partition("://") for one in peer["endpoints"]]
+    ways = [one.partition("://") for one in peer.get("endpoints", [])]
     return next((scheme + mark + place for scheme, mark, place in ways if scheme == "tcp" or Path(place).exists()), "")
 
 
@@ -33,7 +34,7 @@ class Link:
     """The connection to one peer: dialed and greeted anew until it says welcome, which begins a session."""
 
     def __init__(self, agent: "Agent", peer: dict) -> None:
-        self.agent, self.key, self.may, self.session, self.socket = agent, peer["public_key"], peer["may"], "", None
+        self.agent, self.key, self.may, self.session, self.socket = agent, peer["public_key"], peer.get("may", []), "", None
         self.endpoint = reachable(peer)
         self.dial()
 
@@ -58,14 +59,17 @@ class Link:
 class Agent(Teaching, Learning):
     """Answers what its peers ask, and learns a step at a time in between. ``data`` are folders by the digest of their content."""
 
-    def __init__(self, join: str, keys: dict, coordinator_key: str, num_classes: int = 5, data: dict | None = None) -> None:
+    def __init__(
+        self, join: str, keys: dict, coordinator_key: str, num_classes: int = 5, data: dict | None = None, names: tuple = ()
+    ) -> None:
         self.keys, self.data, self.context, self.network = keys, data or {}, zmq.Context(), brightness(num_classes)
-        self.weights, self.num_classes = sha256(self.network.file()), num_classes
+        self.weights, self.num_classes, self.names = sha256(self.network.file()), num_classes, list(names)
         self.files, self.offers, self.streams = {self.weights: self.network.file()}, {}, {}
         self.session, self.number, self.progress, self.refused = secrets.token_hex(8), 0, 0, {}
         self.fences, self.cancelled, self.lessons, self.answers = {}, set(), [], {}
         self.heartbeat_s, self.beat_at, self.has_left = 1.0, 0.0, False
         self.greeting = {"minor_min": 0, "minor_max": 0, "device": "cpu", "pid": os.getpid(), "capabilities": ["stream"]}
+        self.greeting |= {"classes": self.names} if names else {}
         self.greeting |= {"capabilities": ["stream", "learn"]} if data else {"teaches": self.weights}
         self.home = Link(self, {"public_key": coordinator_key, "endpoints": [join], "may": KINDS})
         self.links = {coordinator_key: self.home}
@@ -156,7 +160,7 @@ class Agent(Teaching, Learning):
             self.links.pop(key).socket.close(linger=0)
         for key, peer in peers.items():
             if key in self.links and key != self.home.key:
-                self.links[key].may = peer["may"]
+                self.links[key].may = peer.get("may", [])
             elif key not in {*self.links, self.keys["public"]} and reachable(peer):
                 self.dial(peer)
 
@@ -170,10 +174,15 @@ def main() -> None:
         parser.add_argument(option, required=True)
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--data", help="DIGEST=FOLDER: images of that content digest")
+    parser.add_argument("--names", default="", help="what the classes are called, in order and with commas between")
     options = parser.parse_args()
     digest, _, folder = (options.data or "").partition("=")
     keys = json.loads(Path(options.key).read_text(encoding="ascii"))
-    agent = Agent(options.join, keys, options.coordinator_key, options.classes, {digest: Path(folder)} if digest else None)
+    names = tuple(options.names.split(",")) if options.names else ()
+    if names and len(names) != options.classes:
+        parser.error(f"--names has {len(names)} names, --classes is {options.classes}")
+    data = {digest: Path(folder)} if digest else None
+    agent = Agent(options.join, keys, options.coordinator_key, options.classes, data, names)
     print(json.dumps({"public_key": keys["public"], "weights": agent.weights}), flush=True)
     agent.run()
 

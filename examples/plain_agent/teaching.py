@@ -59,6 +59,7 @@ class Teaching:
         must_agree("kind", "soft_targets", body["kind"])
         must_agree("weights", self.weights, body["weights"])
         must_agree("num_classes", self.num_classes, body.get("num_classes", 0))
+        must_agree("classes", self.names, (self.names and body.get("classes")) or self.names)
         must_agree("codec", codec if codec in CODECS else "float32 or float16", codec)
         must_agree("payloads", [], [one for one in body.get("payloads", []) if one.get("form", "logits") != "logits"])
         if not buffers:

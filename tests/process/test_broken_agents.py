@@ -23,6 +23,7 @@ from network import sha256
 from wire import Refusal, read_tensors, write_tensors
 
 CLASSES = 4
+NAMES = ("night", "dusk", "dawn", "day")
 SAMPLE = ("invalid.body_text_null", "invalid.msgpack_trailing", "invalid.header_id_zero", "invalid.flags_unknown")
 CLAUSES = tuple(c for c in all_clauses(CLASSES, may_end=True) if not c.name.startswith("invalid.") or c.name in SAMPLE)
 pytestmark = pytest.mark.process
@@ -173,10 +174,43 @@ class AssessesAnyClasses(Broken):
 
 
 class SharesThatAddUpToMore(Broken):
-    breaks = "assess"
+    breaks = "assess assess.predicted"
 
     def assess(self, link: Any, body: dict, buffers: list) -> dict:
         return super().assess(link, body, buffers) | {"predicted": [0.5] * CLASSES}
+
+
+class SharesOfOtherClasses(Broken):
+    breaks = "assess.predicted"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        said = super().assess(link, body, buffers)
+        return said | {"predicted": said["predicted"][::-1]}
+
+
+class SharesWithoutLooking(Broken):
+    breaks = "assess.predicted"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        return super().assess(link, body, buffers) | {"predicted": [1 / CLASSES] * CLASSES}
+
+
+class SharesOfTheLastImage(Broken):
+    breaks = "assess.predicted"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        images = teaching.read_images(buffers)
+        said = super().assess(link, body, [write_tensors({"images": images[-1:]})])
+        return said | {"num_images": len(images)}
+
+
+class SharesOfTheSmallestLogits(Broken):
+    breaks = "assess.predicted"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        logits = self.network.logits(teaching.read_images(buffers))
+        shares = np.bincount(logits.argmin(axis=1).ravel(), minlength=CLASSES) / logits[:, 0].size
+        return super().assess(link, body, buffers) | {"predicted": shares.tolist()}
 
 
 class AssessesWithOtherWeights(Broken):
@@ -214,6 +248,29 @@ class InfiniteInHalf(Teaching):
         return logits if logits.dtype == np.float32 else np.full_like(logits, np.inf)
 
 
+class Probabilities(Teaching):
+    breaks = "knowledge.raw"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        shares = np.exp(logits.astype(np.float64))
+        return (shares / shares.sum(axis=1, keepdims=True)).astype(logits.dtype)
+
+
+class HardTargets(Teaching):
+    breaks = "knowledge.raw"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        one_hot = np.arange(CLASSES)[None, :, None, None] == logits.argmax(axis=1, keepdims=True)
+        return np.ascontiguousarray(one_hot.astype(logits.dtype))
+
+
+class TargetsOfOtherClasses(Teaching):
+    breaks = "assess.predicted"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(logits[:, ::-1])
+
+
 class NeverTheSame(Teaching):
     breaks = "knowledge.same"
 
@@ -248,6 +305,45 @@ class AnyClasses(Teaching):
 
     def understood(self, body: dict) -> dict:
         return body | {"num_classes": CLASSES}
+
+
+class AnyNames(Teaching):
+    breaks = "knowledge.class_names"
+
+    def understood(self, body: dict) -> dict:
+        return body | {"classes": []}
+
+
+class AnyOrderOfNames(Teaching):
+    breaks = "knowledge.class_names"
+
+    def understood(self, body: dict) -> dict:
+        return body | ({"classes": []} if sorted(body["classes"]) == sorted(NAMES) else {})
+
+
+class FirstNameAlone(Teaching):
+    breaks = "knowledge.class_names"
+
+    def understood(self, body: dict) -> dict:
+        return body | ({"classes": []} if body["classes"][:1] == list(NAMES[:1]) else {})
+
+
+class NoNamesAtAll(Teaching):
+    breaks = "knowledge.class_names"
+
+    def understood(self, body: dict) -> dict:
+        if body["classes"]:
+            raise Refusal("contract", "classes: only numbers are known here")
+        return body
+
+
+class NamesRefusedByARule(Teaching):
+    breaks = "knowledge.class_names"
+
+    def understood(self, body: dict) -> dict:
+        if body["classes"] not in ([], list(NAMES)):
+            raise Refusal("protocol", "classes: others", "body")
+        return body
 
 
 class OneClassLess(Teaching):
@@ -317,15 +413,81 @@ class AnyDataset(HandingOver):
 
 
 class AnyGrant(Broken):
-    breaks = "peers.grant"
+    breaks = "peers.grant peers.grant_weights peers.taken peers.defaults"
 
     def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
         link.may = teaching.KINDS
         return super().hand_over(link, body, buffers)
 
 
+class WeightsOfAnyGrant(Broken):
+    breaks = "peers.grant_weights peers.taken peers.defaults"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        may = link.may
+        link.may = [*may, "weights"]
+        try:
+            return super().hand_over(link, body, buffers)
+        finally:
+            link.may = may
+
+
+class FeatureMapsRefusedOtherwise(Broken):
+    breaks = "peers.grant"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        if body["kind"] == "feature_maps":
+            raise Refusal("contract", "kind: only soft targets are made here")
+        return super().hand_over(link, body, buffers)
+
+
+class AssessmentsOfAnyGrant(Broken):
+    breaks = "peers.grant_assessment peers.taken peers.defaults"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        may = link.may
+        link.may = teaching.KINDS
+        try:
+            return super().assess(link, body, buffers)
+        finally:
+            link.may = may
+
+
+class AnyGrantIsEveryGrant(Broken):
+    breaks = "peers.grant peers.grant_assessment peers.grant_weights peers.taken"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: peer | {"may": teaching.KINDS if peer.get("may") else []} for key, peer in peers.items()})
+
+
+class GrantsStay(Broken):
+    breaks = "peers.taken peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        before = {key: list(link.may) for key, link in self.links.items()}
+        super().meet({key: peer | {"may": [*before.get(key, []), *peer.get("may", [])]} for key, peer in peers.items()})
+
+
+class GrantsAreForEver(Broken):
+    breaks = "peers.taken peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        before = {key: link.may for key, link in self.links.items()}
+        super().meet(peers)
+        for key in before.keys() & self.links.keys():
+            self.links[key].may = before[key]
+
+
+class NothingSaidIsEverything(Broken):
+    breaks = "peers.defaults"
+
+    def meet(self, peers: dict) -> None:
+        super().meet({key: {"may": teaching.KINDS} | peer for key, peer in peers.items()})
+
+
 class PeersIgnored(Broken):
-    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant"
+    breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant peers.grant_assessment peers.grant_weights"
+    breaks += " peers.defaults peers.taken"
 
     def meet(self, peers: dict) -> None:
         pass
@@ -342,7 +504,7 @@ class PeersStay(Broken):
     breaks = "peers.unnamed"
 
     def meet(self, peers: dict) -> None:
-        super().meet(peers | {key: {"public_key": key, "endpoints": [], "may": link.may} for key, link in self.links.items()})
+        super().meet({key: {"public_key": key, "endpoints": [], "may": link.may} for key, link in self.links.items()} | peers)
 
 
 class AnybodyCoordinates(Broken):
@@ -489,8 +651,34 @@ class NoFence(Broken):
         super().take(link, number, body)
 
 
+class OneFenceForAll(Broken):
+    breaks = "task.fence_by_key"
+
+    def take(self, link: Any, number: int, body: dict) -> None:
+        self.fences = {body["key"]: max(self.fences.values(), default=0)}
+        super().take(link, number, body)
+
+
+class OneAttemptOfEach(Broken):
+    breaks = "task.fence_by_key"
+
+    def take(self, link: Any, number: int, body: dict) -> None:
+        if body["attempt"] <= self.fences.get(body["key"], 0):
+            raise Refusal("protocol", "that attempt is over", "fence")
+        super().take(link, number, body)
+
+
+class NoLaterAttempt(Broken):
+    breaks = "task.fence_by_key"
+
+    def take(self, link: Any, number: int, body: dict) -> None:
+        if body["attempt"] != self.fences.get(body["key"], body["attempt"]):
+            raise Refusal("protocol", "this attempt goes on", "fence")
+        super().take(link, number, body)
+
+
 class ErrorsOfNoTask(Broken):
-    breaks = "task.impossible"
+    breaks = "task.impossible task.fence_by_key"
 
     def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
         return {field: value for field, value in body.items() if field != "task"}, parent_id, buffers
@@ -533,11 +721,11 @@ TESTED_ELSEWHERE = {"join.first", "join.greeting", "join.again", "join.other", "
 HARMLESS = {"cancel.unknown", "task.key"}
 
 
-def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES) -> dict[str, str]:
+def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES, names: tuple[str, ...] = NAMES) -> dict[str, str]:
     """Each clause that an agent breaks, and why."""
     agent_keys, coordinator = new_key_pair(), new_key_pair()
     endpoint = f"tcp://127.0.0.1:{free_port()}"
-    made = kind(endpoint, as_dict(agent_keys), coordinator.public, CLASSES)
+    made = kind(endpoint, as_dict(agent_keys), coordinator.public, CLASSES, names=names)
     running = threading.Thread(target=made.run, daemon=True)
     running.start()
     try:
@@ -559,8 +747,9 @@ def test_the_check_finds_the_clause_that_an_agent_breaks_and_no_other(kind: type
     assert broken.keys() == set(kind.breaks.split()), broken
 
 
-def test_the_intact_agent_keeps_every_clause() -> None:
-    assert verdicts(plain.Agent, all_clauses(CLASSES, may_end=True)) == {}
+@pytest.mark.parametrize("names", [NAMES, ()], ids=["classes named", "classes not named"])
+def test_the_intact_agent_keeps_every_clause(names: tuple[str, ...]) -> None:
+    assert verdicts(plain.Agent, all_clauses(CLASSES, may_end=True), names) == {}
 
 
 def test_somebody_breaks_each_clause() -> None:

@@ -31,7 +31,7 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
     assert remarks["stream.chunks"] == "21 of 4096 bytes" and remarks["assess"].startswith("known 0") and len(rows) > 60
     assert live.process.wait(timeout=20) == 0
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert {line["kind"] for line in lines} == {"soft_targets", "assessment", "weights"}
+    assert {line["kind"] for line in lines} == {"soft_targets", "feature_maps", "assessment", "weights"}
     assert {line["outcome"] for line in lines} == {"served", "refused"}, "the latter is a kind that a peer was not granted"
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o077 == 0
 
