@@ -1,5 +1,8 @@
 """A live agent process for tests: started by hand, listening, teaching a tiny network."""
 
+import contextlib
+import random
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +16,6 @@ from agentkd.code import loading
 from agentkd.conformance.probe import Probe
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.keys import KeyPair, load_key_pair, new_key_pair, save_key_pair
-from agentkd.exchange.zeromq import ZeroMQChannel
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import TeachReply, TeachRequest, WelcomeReply
 from agentkd.networks.build import build
@@ -21,6 +23,8 @@ from agentkd.networks.families import resolve
 from agentkd.task import DataSource
 
 NETWORK = resolve("tiny_networks:tiny", 5, {"width": 8})
+PORTS = (12_000, 32_000)  # below those that a system gives away by itself
+_lot = random.SystemRandom()
 
 
 @dataclass
@@ -46,11 +50,12 @@ class LiveAgent:
 
 
 def free_port() -> int:
-    channel = ZeroMQChannel(new_key_pair(), lambda key: False, ("tcp://127.0.0.1:*",))
-    channel.start(lambda sender, frames: None, lambda: 1.0)
-    port = int(channel.endpoints[0].rpartition(":")[2])
-    channel.close()
-    return port
+    """A port that nobody listens at, and that the system gives to nobody who asks for any: somebody else took those meanwhile."""
+    while True:
+        port = _lot.randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+            return port
 
 
 def start_agent(place: Path, run: Callable[..., list[str]] = command, *, listen: str | None = None) -> LiveAgent:
