@@ -309,10 +309,9 @@ class Journal:
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
         try:
+            self._gate.renew()
             with self._connection:
                 yield
-        except sqlite3.OperationalError as error:
-            raise StorageError(self.path, str(error)) from error
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
 

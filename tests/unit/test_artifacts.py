@@ -109,16 +109,18 @@ def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
 def test_records_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses_the_second(journal: Journal, written: Record, sitting: int) -> None:
         if written.task == record(2).task:
-            raise sqlite3.OperationalError("database or disk is full")
+            journal._connection.execute("PRAGMA max_page_count = 1")  # no page more than it has, as on a full disk
+            journal._connection.execute("INSERT INTO meta VALUES ('much', ?)", ("x" * 100_000,))
         insert(journal, written, sitting)
 
     insert = Journal._insert
     with Journal(tmp_path / "journal.sqlite") as journal:
         monkeypatch.setattr(Journal, "_insert", refuses_the_second)
-        with pytest.raises(StorageError, match="full"):
+        with pytest.raises(StorageError, match=r"the disk is full.*free some space"):
             journal.commit(record(1), record(2))
         assert [*journal.records()] == [] and journal.sittings() == {}
         monkeypatch.setattr(Journal, "_insert", insert)
+        journal._connection.execute("PRAGMA max_page_count = 100000")
         assert journal.commit(record(1), record(2)) and [*journal.records()] == [record(1), record(2)]
         assert journal.commit(record(1), record(3)) and not journal.commit(record(1), record(2))
         assert len([*journal.records()]) == 3 and len(journal.sittings()) == 1
