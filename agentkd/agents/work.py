@@ -81,9 +81,15 @@ class Surroundings:
     checkpoint_every_s: float = math.inf
 
 
-def execute(task: Task, at: Surroundings) -> TaskResult:
-    """The result of a task. An architecture over its limit is a result too (``infeasible``), found before training."""
-    size = sizes(task)
+def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None) -> TaskResult:
+    """The result of a task. An architecture over its limit is a result too (``infeasible``), found before training.
+
+    Args:
+        task: what is to be done.
+        at: where.
+        size: what ``sizes`` says of the task, where it is known.
+    """
+    size = sizes(task) if size is None else size
     try:
         if isinstance(task, Train):
             _check_limits(task, size["num_parameters_deploy"], size["num_macs"])

@@ -5,12 +5,11 @@ import random
 import threading
 from typing import Any
 
-import torch
-
 from agentkd.agents.feeding import open_source
-from agentkd.agents.work import Surroundings, execute, measure, sizes
+from agentkd.agents.work import sizes
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
+from agentkd.coordinator.remaking import made_again
 from agentkd.errors import AgentKDError, DatasetError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
@@ -20,7 +19,6 @@ from agentkd.networks.build import build
 from agentkd.task import (
     Assess,
     Average,
-    Competence,
     Consolidate,
     Evaluate,
     FeatureMaps,
@@ -32,9 +30,7 @@ from agentkd.task import (
 )
 from agentkd.visible import visible
 
-AGREES_WITHIN = 0.01
 MAX_COUNTED = 1000
-TINY = 1e-12
 OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace")
 OF_SCORES = ("miou", "class_iou", "one_class_miou")
 
@@ -65,7 +61,7 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
                 _check_history(task, counted)
                 _check_artifacts(task, counted, store)
                 if isinstance(task, Average) or _lot.random() < share:
-                    counted = _measured(task, counted, store)
+                    counted = made_again(task, counted, store)
     except ResultError:
         raise
     except AgentKDError as error:
@@ -156,53 +152,3 @@ def _must_be(has: set[str], expected: set[str]) -> None:
     if has != expected:
         named = ", ".join(sorted(has)) or "nothing"
         raise ResultError(f"it holds {named}; this task makes {', '.join(sorted(expected)) or 'scores alone'}")
-
-
-def _measured(task: Task, result: TaskResult, store: Store) -> TaskResult:
-    """The result with what comes out here in place of what it says, which must be nearly the same."""
-    try:
-        if isinstance(task, Training | Evaluate):
-            return result.replace(**_scores(task, result, store))
-        ours = execute(task, Surroundings(store, torch.device("cpu")))
-    except DatasetError as error:
-        log.warning("a guest's result was not made again: %s", error)
-        return result
-    if isinstance(task, Assess):
-        _compare_competence(result.competence, ours.competence)
-        return result.replace(competence=ours.competence)
-    made = "weights" if isinstance(task, Average) else "knowledge"
-    theirs, here = (tensors.decode(store.get(getattr(one, made))) for one in (result, ours))
-    tensors.match(theirs, here)
-    for name, value in here.items():
-        difference = float((theirs[name].double() - value.double()).abs().max()) if value.numel() else 0.0
-        if difference > AGREES_WITHIN * max(float(value.double().abs().max()) if value.numel() else 0.0, TINY):
-            raise ResultError(
-                f"{name} differs by {difference:g} from what comes out here; the guest sees other data, or made it up"
-            )
-    return result.replace(**{made: getattr(ours, made)})
-
-
-def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict[str, Any]:
-    weights = task.initial_weights if isinstance(task, Evaluate) else result.weights
-    look = Evaluate(architecture=task.architecture, data=task.data, initial_weights=weights)
-    found = measure(look, Surroundings(store, torch.device("cpu")))
-    if abs(found.miou - result.miou) > AGREES_WITHIN:
-        raise ResultError(
-            f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found.miou:.2f} %; "
-            "the guest sees other data, or made it up"
-        )
-    return {"miou": found.miou, "class_iou": found.class_iou, "one_class_miou": found.one_class_miou}
-
-
-def _compare_competence(theirs: Competence | None, ours: Competence | None) -> None:
-    assert theirs is not None and ours is not None
-    for name in ("weights", "dataset", "split", "num_images"):
-        if getattr(theirs, name) != getattr(ours, name):
-            raise ResultError(f"its competence has another {name} than the task")
-    pairs = [(theirs.miou, ours.miou), (theirs.known_fraction, ours.known_fraction)]
-    if len(theirs.predicted) == len(ours.predicted):
-        pairs += zip(theirs.predicted, ours.predicted, strict=True)
-    else:
-        pairs.append((None, 1.0))
-    if any((one is None) != (other is None) or abs((one or 0.0) - (other or 0.0)) > AGREES_WITHIN for one, other in pairs):
-        raise ResultError("its competence is not what comes out here; the guest sees other data, or made it up")

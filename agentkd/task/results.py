@@ -11,7 +11,6 @@ from agentkd.names import NO_DIGEST, Digest
 Score = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]
-MadeDigest = Annotated[Digest, Field(max_length=64, pattern=r"^[0-9a-z]*$")]
 
 
 class Status(StrEnum):
@@ -30,7 +29,7 @@ class EpochResult(FrozenData):
     loss: float
     miou: Score | None = None
     seconds: Amount
-    weights: MadeDigest = NO_DIGEST
+    weights: Digest = Field(default=NO_DIGEST, pattern=r"^([0-9a-f]{64})?$")
 
 
 class ExchangeSummary(FrozenData):

@@ -217,8 +217,11 @@ def test_an_average_is_made_again_whatever_is_measured(done: Any) -> None:
     store, results = done
     task, result = results[Average]
     assert inspect(task, result.replace(miou=0.99, epochs=7), store) == result, "it has no score, and no epochs"
-    with pytest.raises(ResultError, match="from what comes out here"):
-        inspect(task, result.replace(weights=zeroed(store, result.weights), miou=0.99), store, share=0.0)
+    invented = result.replace(weights=zeroed(store, result.weights), miou=0.99)
+    elsewhere = task.replace(data=DataSource(spec="folder:path=nothing", content_digest="d"))
+    for one in (task, elsewhere):
+        with pytest.raises(ResultError, match="from what comes out here"):
+            inspect(one, invented, store, share=0.0)
 
 
 @pytest.mark.parametrize("kind", [FeatureMaps, Consolidate])
