@@ -77,7 +77,8 @@ class Probe:
         self.patience_s = ANSWER_S  # how long a message may wait for a connection
         self._said_before = 0
         self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
-        self.session, self.heard_hello = SESSION, HelloRequest()
+        self.session = SESSION
+        self._greeting: Message | None = None
         self.endpoint = self._channel.endpoints[0]
 
     def __enter__(self) -> "Probe":
@@ -88,6 +89,12 @@ class Probe:
 
     def __exit__(self, *exc: object) -> None:
         self._channel.close()
+
+    @property
+    def heard_hello(self) -> HelloRequest:
+        """How the agent has greeted, if it dials and has."""
+        body = self._greeting.body if self._greeting else None
+        return body if isinstance(body, HelloRequest) else HelloRequest()
 
     @property
     def said_since(self) -> list[Message]:
@@ -106,12 +113,11 @@ class Probe:
         return Probe(place, keys, self.agent_key, is_listening=self.is_listening, waits=self.waits)
 
     def greet(self, hello: HelloRequest | None = None, *, timeout_s: float = ANSWER_S) -> Message:
-        """Greets and returns the answer; a listening probe waits for the agent's greeting first, and welcomes it."""
+        """Greets and returns the answer; of an agent that dials its greeting, which may have come before, or is waited for."""
         if self.is_listening:
-            while True:
-                greeting = self.hear(timeout_s=timeout_s)
-                if isinstance(greeting.body, HelloRequest):
-                    return greeting
+            while self._greeting is None:
+                self.hear(timeout_s=timeout_s)
+            return self._greeting
         return self.reach(hello or HelloRequest(), timeout_s=timeout_s)
 
     def reach(self, body: Body, *, session: str = "", timeout_s: float = ANSWER_S) -> Message:
@@ -207,7 +213,7 @@ class Probe:
         """Writes a message down, and welcomes an agent that has dialed."""
         self.said.append(replace(message, buffers=()))
         if self.is_listening and isinstance(message.body, HelloRequest):
-            self.heard_hello = message.body
+            self._greeting = message
             welcome = WelcomeReply(agent=AgentName("agent"), heartbeat_s=self.waits.heartbeat_s, lease_s=20.0)
             self.say(welcome, parent_id=message.msg_id)
 

@@ -4,12 +4,14 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from live_agent import free_port
+from sides import wait_until
 
 from agentkd.conformance.clause import Clause, play
 from agentkd.conformance.clauses import all_clauses
@@ -721,8 +723,9 @@ TESTED_ELSEWHERE = {"join.first", "join.greeting", "join.again", "join.other", "
 HARMLESS = {"cancel.unknown", "task.key"}
 
 
-def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES, names: tuple[str, ...] = NAMES) -> dict[str, str]:
-    """Each clause that an agent breaks, and why."""
+@contextmanager
+def dialing(kind: type[plain.Agent], names: tuple[str, ...]) -> Iterator[Probe]:
+    """A probe that an agent in another thread dials."""
     agent_keys, coordinator = new_key_pair(), new_key_pair()
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     made = kind(endpoint, as_dict(agent_keys), coordinator.public, CLASSES, names=names)
@@ -731,10 +734,22 @@ def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES, nam
     try:
         waits = Waits(silence_s=0.1, heartbeat_s=0.05, deed_s=2.0)
         with Probe(endpoint, coordinator, agent_keys.public, is_listening=True, waits=waits) as probe:
-            return {verdict.clause.name: verdict.remark for verdict in play(probe, clauses) if not verdict.is_kept}
+            yield probe
     finally:
         made.has_left = True
         running.join(10)
+
+
+def verdicts(kind: type[plain.Agent], clauses: tuple[Clause, ...] = CLAUSES, names: tuple[str, ...] = NAMES) -> dict[str, str]:
+    """Each clause that an agent breaks, and why."""
+    with dialing(kind, names) as probe:
+        return {verdict.clause.name: verdict.remark for verdict in play(probe, clauses) if not verdict.is_kept}
+
+
+def test_a_greeting_that_came_before_the_check_began_counts() -> None:
+    with dialing(plain.Agent, NAMES) as probe:
+        wait_until(lambda: probe.forget() or bool(probe.said))
+        assert probe.greet(timeout_s=1).body == probe.heard_hello
 
 
 def as_dict(keys: KeyPair) -> dict[str, str]:

@@ -124,7 +124,9 @@ def test_of_students_that_teach_each_other_none_is_recorded_without_the_others(
 ) -> None:
     def full(journal: Journal, record: Record, sitting: int) -> None:
         if len(written) == 1:
-            raise sqlite3.OperationalError("database or disk is full")
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
         written.append(record)
         insert(journal, record, sitting)
 
