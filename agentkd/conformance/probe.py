@@ -115,9 +115,7 @@ class Probe:
     def greet(self, hello: HelloRequest | None = None, *, timeout_s: float = ANSWER_S) -> Message:
         """Greets and returns the answer; of an agent that dials its greeting, which may have come before, or is waited for."""
         if self.is_listening:
-            while self._greeting is None:
-                self.hear(timeout_s=timeout_s)
-            return self._greeting
+            return self._greeting or self.hear(timeout_s=timeout_s, wanted=lambda message: isinstance(message.body, HelloRequest))
         return self.reach(hello or HelloRequest(), timeout_s=timeout_s)
 
     def reach(self, body: Body, *, session: str = "", timeout_s: float = ANSWER_S) -> Message:
