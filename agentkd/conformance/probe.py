@@ -77,8 +77,8 @@ class Probe:
         self.patience_s = ANSWER_S  # how long a message may wait for a connection
         self._said_before = 0
         self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
-        self.session = SESSION
-        self._greeting: Message | None = None
+        self.session, self.heard_hello = SESSION, HelloRequest()
+        self._greeting: Message | None = None  # that nobody has taken note of yet
         self.endpoint = self._channel.endpoints[0]
 
     def __enter__(self) -> "Probe":
@@ -89,12 +89,6 @@ class Probe:
 
     def __exit__(self, *exc: object) -> None:
         self._channel.close()
-
-    @property
-    def heard_hello(self) -> HelloRequest:
-        """How the agent has greeted, if it dials and has."""
-        body = self._greeting.body if self._greeting else None
-        return body if isinstance(body, HelloRequest) else HelloRequest()
 
     @property
     def said_since(self) -> list[Message]:
@@ -115,7 +109,9 @@ class Probe:
     def greet(self, hello: HelloRequest | None = None, *, timeout_s: float = ANSWER_S) -> Message:
         """Greets and returns the answer; of an agent that dials its greeting, which may have come before, or is waited for."""
         if self.is_listening:
-            return self._greeting or self.hear(timeout_s=timeout_s, wanted=lambda message: isinstance(message.body, HelloRequest))
+            wanted = self._greeting or self.hear(timeout_s=timeout_s, wanted=lambda one: isinstance(one.body, HelloRequest))
+            self._greeting = None
+            return wanted
         return self.reach(hello or HelloRequest(), timeout_s=timeout_s)
 
     def reach(self, body: Body, *, session: str = "", timeout_s: float = ANSWER_S) -> Message:
@@ -211,7 +207,7 @@ class Probe:
         """Writes a message down, and welcomes an agent that has dialed."""
         self.said.append(replace(message, buffers=()))
         if self.is_listening and isinstance(message.body, HelloRequest):
-            self._greeting = message
+            self._greeting, self.heard_hello = message, message.body
             welcome = WelcomeReply(agent=AgentName("agent"), heartbeat_s=self.waits.heartbeat_s, lease_s=20.0)
             self.say(welcome, parent_id=message.msg_id)
 
