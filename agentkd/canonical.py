@@ -6,6 +6,8 @@ have the same bytes, hence the same SHA-256, on every machine.
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any, Self
 
@@ -43,8 +45,24 @@ def encode(value: Any) -> bytes:
     Example:
         >>> encode({"b": 1, "a": [True, None]})
         b'{"a":[true,null],"b":1}'
+
+    Raises:
+        ValueError: a number is not finite, and which.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        found = next(_not_finite(value), None)
+        raise ValueError(f"{found}: not a finite number" if found else str(error)) from error
+
+
+def _not_finite(value: Any, place: str = "") -> Iterator[str]:
+    """Where numbers that are not finite stand."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, part in inside:
+        yield from _not_finite(part, f"{place}.{name}" if place else str(name))
 
 
 def digest(value: Any) -> Digest:

@@ -116,10 +116,10 @@ class Rule(StrEnum):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer said something illegal. ``msg_id`` is the number of the message, if that could be read; 0 otherwise."""
+    """The peer said something illegal. ``msg_id`` and ``parent_id`` are the message's, if they could be read; 0 otherwise."""
 
-    def __init__(self, text: str, rule: Rule, msg_id: int = 0) -> None:
-        self.rule, self.msg_id = rule, msg_id
+    def __init__(self, text: str, rule: Rule, msg_id: int = 0, parent_id: int = 0) -> None:
+        self.rule, self.msg_id, self.parent_id = rule, msg_id, parent_id
         super().__init__(f"{text} [{rule}]")
 
 
@@ -319,11 +319,14 @@ class NonFiniteLossError(TrainingError):
         terms: the loss by its terms.
         has_finite_outputs: whether what the network made of the batch is finite. Then it is not the network, but the terms that
             are not, or, if all are, their gradient.
+        culprits: the terms whose gradient is not finite, if that is known.
     """
 
     code = "non_finite_loss"
 
-    def __init__(self, step: int, terms: dict[str, float], *, has_finite_outputs: bool = False) -> None:
+    def __init__(
+        self, step: int, terms: dict[str, float], *, has_finite_outputs: bool = False, culprits: tuple[str, ...] = ()
+    ) -> None:
         self.step, self.terms = step, terms
         shown = ", ".join(f"{name}={value:g}" for name, value in terms.items())
         wrong = [name for name, value in terms.items() if not math.isfinite(value)]
@@ -334,9 +337,8 @@ class NonFiniteLossError(TrainingError):
         elif wrong:
             super().__init__(f"{loss}, and the network's outputs are: see whether {', '.join(wrong)} {hint}")
         else:
-            super().__init__(
-                f"the gradient is not finite at step {step}, and the loss is ({shown}): see whether one of its terms {hint}"
-            )
+            which = ", ".join(culprits) or "one of its terms"
+            super().__init__(f"the gradient is not finite at step {step}, and the loss is ({shown}): see whether {which} {hint}")
 
 
 class OutOfMemoryError(TrainingError):

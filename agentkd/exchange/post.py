@@ -45,7 +45,7 @@ from agentkd.exchange.streaming import Streams
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.zeromq import ZeroMQChannel
 from agentkd.messages.bodies import (
-    NUMBERS,
+    TYPES,
     AdmittedPeer,
     Body,
     Capability,
@@ -59,7 +59,6 @@ from agentkd.messages.bodies import (
 from agentkd.messages.wire import MINOR, Buffer, Message, decode, encode, type_of
 from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
 
-ERROR_NUMBER = NUMBERS[ErrorReply]
 ALL_CAPABILITIES: tuple[str, ...] = (Capability.SHARED, Capability.STORE, Capability.STREAM, Capability.VIEWS)
 PLAIN_HELLO = HelloRequest(capabilities=ALL_CAPABILITIES, window_bytes=WINDOW_BYTES)
 LOOPBACK = ("tcp://127.0.0.1:*",)
@@ -276,8 +275,7 @@ class Post:
         try:
             message = decode(frames)
         except RemoteProtocolError as error:
-            is_answered = type_of(frames) != ERROR_NUMBER
-            self._do(self._sessions.refuse(sender, error.msg_id, error.rule, str(error), is_answered=is_answered))
+            self._do(self._sessions.misread(sender, TYPES.get(type_of(frames)), error))
         else:
             self._do(self._sessions.arrived(sender, message, time.monotonic()))
 

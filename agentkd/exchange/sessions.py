@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentkd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError, Rule
-from agentkd.messages.bodies import ErrorReply, HelloRequest, WelcomeReply
+from agentkd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError, ResultError, Rule
+from agentkd.messages.bodies import Body, ErrorReply, HelloRequest, WelcomeReply
 from agentkd.messages.dialogues import Conversation, Step
 from agentkd.messages.wire import MINOR, Buffer, Message
 from agentkd.names import AgentName, PublicKey
@@ -286,6 +286,22 @@ class Sessions:
             code=ProtocolError.code, rule=rule, remote_type=RemoteProtocolError.__name__, text=text[:MAX_REFUSAL_CHARACTERS]
         )
         return [Refuse(key, rule, text, self._message(error, msg_id) if is_answered else None)]
+
+    def misread(self, key: PublicKey, kind: type[Body] | None, error: RemoteProtocolError) -> list[Action]:
+        """Something that a peer said, of that kind if it has one, cannot be read.
+
+        Would it have ended a dialogue, it does: whoever waits for an answer is handed an error in its place.
+        """
+        actions = self.refuse(key, error.msg_id, error.rule, str(error), is_answered=kind is not ErrorReply)
+        peer = self._peers.get(key)
+        if peer is None or kind is None or not peer.conversation.would_answer(kind, error.parent_id):
+            return actions
+        text = f"its answer cannot be read: {error}"[:MAX_REFUSAL_CHARACTERS]
+        instead = ErrorReply(code=ResultError.code, remote_type=ResultError.__name__, text=text)
+        step = peer.conversation.judge(instead, is_mine=False, msg_id=error.msg_id, parent_id=error.parent_id)
+        assert step is not None
+        peer.conversation.take(step)
+        return [*actions, Deliver(key, Message(instead, error.msg_id, error.parent_id, peer.session))]
 
     def tick(self, now: float) -> list[Action]:
         """Time passes: what waited too long is dropped, what is stuck is tried again, who did not answer is dialed anew."""

@@ -244,6 +244,12 @@ class Conversation:
         """Forgets a dialogue that the peer opened with this message, because it was refused."""
         self._open.pop((False, msg_id), None)
 
+    def would_answer(self, kind: type[Body], parent_id: int) -> bool:
+        """Whether such a message of the peer would end a dialogue that this side opened."""
+        name, state = self._open.get((True, parent_id), ("", ""))
+        found = _NEXT[name].get((state, kind)) if name else None
+        return found is not None and found.then == END
+
     def is_answer_to_greeting(self, body: Body, parent_id: int) -> bool:
         """Whether this is the error that answers the greeting under way."""
         return type(body) is ErrorReply and self.join_state == "greeted" and parent_id == self._greeting

@@ -111,10 +111,11 @@ def decode(frames: Sequence[Buffer]) -> Message:
     try:
         body = body_type.from_wire(_unpack_map(body_bytes, "body"))
     except RemoteProtocolError as error:
-        error.msg_id = msg_id
+        error.msg_id, error.parent_id = msg_id, parent_id
         raise
     except (ValidationError, ValueError, TypeError) as error:
-        raise RemoteProtocolError(f"{body_type.__name__} is malformed: {_explain(error)}", Rule.BODY, msg_id) from None
+        text = f"{body_type.__name__} is malformed: {_explain(error)}"
+        raise RemoteProtocolError(text, Rule.BODY, msg_id, parent_id) from None
     return Message(body, msg_id, parent_id, session, deadline_ms, tuple(buffers))
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ from agentkd.messages.bodies import (
     TaskRequest,
     TeachRequest,
 )
-from agentkd.messages.wire import Message
+from agentkd.messages.wire import Message, seal_plain
 from agentkd.recipe import Distillation
 from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
@@ -155,6 +156,24 @@ def test_a_loss_that_is_not_finite_would_be_so_anywhere(tmp_path: Path) -> None:
         finished = finish(crew, TASK)
         asked = [body for body in launcher.agents[0].heard if isinstance(body, TaskRequest)]
     assert finished.result.error_code == "non_finite_loss" and len(asked) == 1
+
+
+def test_a_result_that_cannot_be_read_fails_at_once_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    def mumble(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TaskRequest):
+            result = {"status": "completed", "miou": math.nan}
+            said = {"task": body.key, "attempt": body.attempt, "result": result}
+            header = {"msg_id": 1_000_000 + number, "parent_id": number, "session": agent.post.session}
+            agent.post.send_frames(agent.coordinator, [seal_plain(TaskReply, header, said)])
+
+    with crew_with(tmp_path, mumble, max_attempts=2) as (crew, _):
+        began = time.monotonic()
+        finished = finish(crew, TASK)
+        assert time.monotonic() - began < crew._config.lease_s, "nobody waits for an answer that has come"
+    assert (finished.result.status, finished.result.error_code) == (Status.FAILED, "result")
+    assert "miou" in finished.result.error_text and "cannot be read" in finished.result.error_text
+    assert finished.attempts == 2, "another agent may say it well"
 
 
 @pytest.mark.usefixtures("_believed")

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agentkd.errors import Rule
+from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.exchange.sessions import (
     GREET_AGAIN_S,
     SEND_GIVE_UP_S,
@@ -34,6 +34,7 @@ from agentkd.messages.bodies import (
     PingReply,
     PingRequest,
     ReleaseEvent,
+    StatusReply,
     StatusRequest,
     WelcomeReply,
 )
@@ -239,6 +240,28 @@ def test_what_is_said_before_the_greeting_is_refused_by_a_rule_of_its_own_and_an
     assert made.arrived(PEER, error, 0.0) == [Late(PEER, error)]
     assert made.refuse(PEER, 6, Rule.BODY, "no use", is_answered=False) == [Refuse(PEER, Rule.BODY, "no use", None)]
     assert made.peers == (), "whoever did not greet leaves nothing"
+
+
+def test_an_answer_that_cannot_be_read_is_an_error_for_whoever_waits_for_it_and_nothing_else_is() -> None:
+    made, misread = greeted(), RemoteProtocolError("no status", Rule.BODY, 9, 100)
+    made.went(sent(made.say(PEER, mine(PingRequest(), 100), 0.0)))
+    text = "its answer cannot be read: no status [body]"
+    for kind, parent_id in ((None, 100), (ReleaseEvent, 100), (StatusReply, 100), (PingReply, 99), (PingReply, 0)):
+        error = RemoteProtocolError("no status", Rule.BODY, 9, parent_id)
+        assert all(isinstance(action, Refuse) for action in made.misread(PEER, kind, error)), (kind, parent_id)
+    refused, delivered = made.misread(PEER, PingReply, misread)
+    assert isinstance(refused, Refuse) and refused.answer is not None
+    instead = ErrorReply(code="result", remote_type="ResultError", text=text)
+    assert delivered == Deliver(PEER, theirs(instead, 9, 100))
+    assert len(made.misread(PEER, PingReply, misread)) == 1, "it is over"
+    assert made.misread("n" * 40, PingReply, misread)[1:] == [], "nobody was asked"
+
+
+def test_an_error_that_cannot_be_read_ends_what_it_answers_and_is_not_answered() -> None:
+    made = greeted()
+    made.went(sent(made.say(PEER, mine(PingRequest(), 100), 0.0)))
+    refused, delivered = made.misread(PEER, ErrorReply, RemoteProtocolError("no code", Rule.BODY, 9, 100))
+    assert isinstance(refused, Refuse) and refused.answer is None and isinstance(delivered, Deliver)
 
 
 def test_whoever_dialed_us_and_forgot_us_is_not_greeted_by_us() -> None:
