@@ -8,27 +8,26 @@ import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import torch
 
-from agentkd.agents import mutual
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
-from agentkd.agents.teaching import Teacher
+from agentkd.agents.serving import Serving
 from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import (
-    ArtifactNotFoundError,
     ConfigError,
     LaunchError,
     OutOfMemoryError,
@@ -49,7 +48,6 @@ from agentkd.launch.parent import die_with_parent
 from agentkd.launch.settings import CHECKPOINT_EVERY_S
 from agentkd.messages.bodies import (
     AdmittedPeer,
-    AssessReply,
     AssessRequest,
     Body,
     CancelRequest,
@@ -63,7 +61,6 @@ from agentkd.messages.bodies import (
     LeaveRequest,
     LeftEvent,
     PeersEvent,
-    Piece,
     ReleaseEvent,
     StatusReply,
     StatusRequest,
@@ -73,11 +70,9 @@ from agentkd.messages.bodies import (
     TeacherMovedEvent,
     TeachReply,
     TeachRequest,
-    Way,
     WelcomeReply,
 )
-from agentkd.messages.wire import Buffer
-from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey, TeacherId
+from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import EpochResult, Mutual, Taught
 from agentkd.training.loop import Hooks
 
@@ -115,6 +110,10 @@ class AgentSettings:
     allows_code: bool = False
 
 
+class EndedBySignal(SystemExit):
+    """Somebody wants this process to end."""
+
+
 class Agent:
     """One agent. ``serve`` runs until the coordinator says leave, or is gone."""
 
@@ -130,9 +129,7 @@ class Agent:
         self._cancelled: set[tuple[TaskKey, int]] = set()
         self._progress = 0
         self._is_busy = False
-        self._teacher: Teacher | None = None
         self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
-        self._audit = Audit(settings.audit)
         transport = find_transport(settings.transport)
         hello = HelloRequest(
             capabilities=(*ALL_CAPABILITIES, Capability.LEARN),
@@ -158,6 +155,7 @@ class Agent:
             tick_s=HEARTBEAT_S,
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
+        self._serving = Serving(self.post, self.carrier, self.folder, Audit(settings.audit), self.device)
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
@@ -169,7 +167,7 @@ class Agent:
                 raise ReplyTimeoutError("coordinator", "HelloRequest", JOIN_TIMEOUT_S)
             try:
                 self._work_until_leave()
-            except SystemExit:
+            except EndedBySignal:
                 self._say(LeftEvent(reason="ended by a signal"))
                 raise
 
@@ -188,11 +186,11 @@ class Agent:
         """Puts each message where it belongs. Who may say what has been checked; here it is checked who may have what."""
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
-            self._check_grant(delivery, str(body.kind), body.weights)
+            self._serving.check_grant(delivery, str(body.kind), body.weights)
             is_for_partner = body.step is not None and body.weights == self._given[0] and self._given != self._over
             (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
-            self._check_grant(delivery, str(KnowledgeKind.ASSESSMENT), NO_DIGEST)
+            self._serving.check_grant(delivery, str(KnowledgeKind.ASSESSMENT), NO_DIGEST)
             self._work.put(delivery)
         elif self._asker.take(delivery):
             return
@@ -219,14 +217,6 @@ class Agent:
             self._work.put(delivery)
         else:
             raise useless(delivery)
-
-    def _check_grant(self, delivery: Delivery, kind: str, digest: TeacherId) -> None:
-        try:
-            self.post.grants.check(delivery.sender, kind)
-        except RemoteProtocolError:
-            entry = self.post.grants.find(delivery.sender)
-            self._audit.note(entry, kind=kind, digest=digest, size_bytes=0, way="", outcome="refused")
-            raise
 
     def _check_fence(self, request: TaskRequest) -> None:
         """An attempt before the one known is void: somebody else has it, or had it."""
@@ -266,89 +256,23 @@ class Agent:
         self._is_busy = True
         try:
             if isinstance(body, KnowledgeRequest):
-                self._hand_over(delivery, body)
+                self._serving.hand_over(delivery, body)
             elif isinstance(body, AssessRequest):
-                self.post.send(delivery.sender, self._assess(delivery, body), parent_id=number)
+                self._serving.assess(delivery, body)
             elif isinstance(body, TeachRequest):
-                self._adopt(body)
+                self._let_run(tuple(filter(None, (body.architecture.code, body.data.code if body.data else NO_DIGEST))))
+                self._serving.adopt(body, self._obtain)
                 self._say(TeachReply(weights=body.weights), number)
             elif isinstance(body, TaskRequest):
                 self._execute(body, number)
-        except Exception as error:
+        except EndedBySignal:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # own code may ask for an end: that of its task
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
         finally:
             self._is_busy = False
-
-    def _hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
-        """Answers a request for knowledge, and notes it. What cannot be noted is not handed over."""
-        images = _only_buffer(delivery)
-        seconds, is_cached = 0.0, False
-        if request.step is not None:
-            place = self.folder.said(TaskKey(request.weights), request.step)
-            mutual.hand_over(place, delivery, self.post, self.carrier, self._note_served)
-            return
-        weights = Digest(request.weights)
-        if request.kind is KnowledgeKind.ASSESSMENT:
-            raise ConfigError("assessments are asked for with AssessRequest")
-        if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
-            answer = self._must_teach(weights).answer(request, images)
-            seconds, is_cached = answer.seconds, answer.is_cached
-            piece, buffers = self.carrier.pack(delivery.sender, answer.parcel, request.ways)
-        elif self._teacher is not None and self._teacher.weights == weights:
-            piece, buffers = self.carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
-        else:
-            piece, buffers = self.carrier.pack_stored(delivery.sender, weights, request.ways)
-        self._note_served(delivery, piece)
-        reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
-        self.post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
-
-    def _note_served(self, delivery: Delivery, piece: Piece) -> None:
-        self._audit.served(self.post.grants.find(delivery.sender), delivery.message.body, piece)
-
-    def _assess(self, delivery: Delivery, request: AssessRequest) -> AssessReply:
-        images = _only_buffer(delivery)
-        if images is None:
-            raise RemoteProtocolError("an assessment needs the images as a buffer", Rule.BODY)
-        reply = self._must_teach(NO_DIGEST).assess(request, images)
-        self._audit.note(
-            self.post.grants.find(delivery.sender),
-            kind=str(KnowledgeKind.ASSESSMENT),
-            digest=reply.weights,
-            size_bytes=len(images),
-            way=str(Way.INLINE),
-            outcome="served",
-        )
-        return reply
-
-    def _must_teach(self, weights: Digest) -> Teacher:
-        if self._teacher is None:
-            raise ArtifactNotFoundError(weights, "this agent, which teaches nothing now")
-        return self._teacher
-
-    def _adopt(self, request: TeachRequest) -> None:
-        self._let_run(tuple(filter(None, (request.architecture.code, request.data.code if request.data else NO_DIGEST))))
-        teacher = self._teacher
-        if teacher is not None and (teacher.weights, teacher.architecture) == (request.weights, request.architecture):
-            if request.data is not None:
-                teacher.teach_about(request.data)
-            return
-        self._forget_teaching()
-        self._obtain(request.weights)
-        self._teacher = Teacher(
-            request.architecture,
-            request.weights,
-            request.data,
-            stored=self.folder.store.get(request.weights),
-            device=self.device,
-            allocate=self.carrier.allocate,
-        )
-
-    def _forget_teaching(self) -> None:
-        teacher, self._teacher = self._teacher, None
-        if teacher is not None:
-            teacher.close()
 
     def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)
@@ -377,7 +301,7 @@ class Agent:
         let_run(codes, self.folder.store)
 
     def _execute(self, request: TaskRequest, number: int) -> None:
-        self._forget_teaching()
+        self._serving.forget()
         task, key = request.task, request.key
         self._let_run(codes_of(task))
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
@@ -424,7 +348,7 @@ class Agent:
                 carrier=carrier,
                 inbox=inbox,
                 check=check,
-                on_served=self._note_served,
+                on_served=self._serving.note_served,
                 wait_s=request.wait_s,
             )
         return RemoteLesson(
@@ -472,9 +396,13 @@ def run_agent(settings: AgentSettings) -> None:
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: sys.exit(0))
+        signal.signal(number, _end)
     torch.set_num_threads(settings.threads)
     Agent(settings).serve()
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise EndedBySignal(0)
 
 
 def _find_device(name: str) -> torch.device:
@@ -484,15 +412,7 @@ def _find_device(name: str) -> torch.device:
     return device
 
 
-def _only_buffer(delivery: Delivery) -> Buffer | None:
-    """The one buffer of a message that may have one."""
-    buffers = delivery.message.buffers
-    if len(buffers) > 1:
-        raise RemoteProtocolError(f"{len(buffers)} buffers; at most one belongs to this request", Rule.BODY)
-    return buffers[0] if buffers else None
-
-
-def _as_reply(error: Exception, request: Body) -> ErrorReply:
+def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkd.agents.agent import Agent, AgentSettings
+from agentkd.agents.agent import Agent, AgentSettings, EndedBySignal
+from agentkd.agents.work import Surroundings
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.visit import Visit
@@ -16,11 +17,11 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Delivery
 from agentkd.launch.local import LocalLauncher
 from agentkd.launch.settings import LaunchConfig
-from agentkd.messages.bodies import TYPES, AdmittedPeer, KnowledgeKind, KnowledgeRequest, TaskRequest
+from agentkd.messages.bodies import TYPES, AdmittedPeer, ErrorReply, KnowledgeKind, KnowledgeRequest, TaskRequest
 from agentkd.messages.vectors import valid
 from agentkd.messages.wire import Message, decode
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import DataSource, Mutual, Partner
+from agentkd.task import DataSource, Mutual, Partner, Task
 
 MESSAGES = {type(message.body).__name__: message for message in (decode(vector.frames) for vector in valid())}
 FRIEND, STRANGER = new_key_pair().public, new_key_pair().public
@@ -115,3 +116,31 @@ def test_a_partner_is_heard_by_the_lesson_that_it_asks_also_when_the_one_before_
     agent._over = (second.key, 1)
     assert not reaches_the_lesson(second), "what was said lies in its folder"
     assert reaches_the_lesson(give(2, seed=6))
+
+
+@pytest.mark.parametrize("asked", [SystemExit(3), SystemExit("done"), KeyboardInterrupt(), ValueError("nothing")])
+def test_own_code_that_asks_for_an_end_ends_its_task_and_not_the_agent(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, asked: BaseException
+) -> None:
+    said = end_with(agent, monkeypatch, asked)
+    assert [(error.remote_type, error.code) for error in said] == [(type(asked).__name__, "internal")]
+    assert said[0].task == GIVEN.key and not agent._is_busy
+
+
+def test_a_signal_ends_the_agent_in_the_middle_of_a_task(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EndedBySignal) as caught:
+        end_with(agent, monkeypatch, EndedBySignal(0))
+    assert caught.value.code == 0
+
+
+def end_with(agent: Agent, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[ErrorReply]:
+    """What the coordinator is told when a task ends so."""
+    said: list[ErrorReply] = []
+
+    def execute(task: Task, at: Surroundings) -> None:
+        raise error
+
+    monkeypatch.setattr("agentkd.agents.agent.execute", execute)
+    monkeypatch.setattr(agent.post, "send", lambda peer, body, **rest: said.append(body))
+    agent._answer(Delivery(FRIEND, Message(TaskRequest(task=GIVEN, attempt=1))))
+    return said

@@ -1,0 +1,143 @@
+"""What an agent hands over to others: knowledge, weights and assessments, to whom they are granted, with a note of each."""
+
+from collections.abc import Callable
+
+import torch
+
+from agentkd.agents import mutual
+from agentkd.agents.teaching import Teacher
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.errors import ArtifactNotFoundError, ConfigError, RemoteProtocolError, Rule
+from agentkd.exchange.grants import Audit
+from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.post import Delivery, Post
+from agentkd.messages.bodies import (
+    AssessRequest,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+    Piece,
+    TeachRequest,
+    Way,
+)
+from agentkd.messages.wire import Buffer
+from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId
+
+
+class Serving:
+    """The network that an agent teaches with, if it does, and the answers to whoever asks.
+
+    Everything but ``check_grant`` is for the thread that owns the network.
+
+    Args:
+        device: a torch device, where the network computes.
+    """
+
+    def __init__(self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device) -> None:
+        self._post, self._carrier, self._folder, self._audit, self._device = post, carrier, folder, audit, device
+        self._teacher: Teacher | None = None
+
+    def check_grant(self, delivery: Delivery, kind: str, digest: TeacherId) -> None:
+        """Says, and notes, if who asks may not have it.
+
+        Raises:
+            RemoteProtocolError: it may not.
+        """
+        try:
+            self._post.grants.check(delivery.sender, kind)
+        except RemoteProtocolError:
+            entry = self._post.grants.find(delivery.sender)
+            self._audit.note(entry, kind=kind, digest=digest, size_bytes=0, way="", outcome="refused")
+            raise
+
+    def adopt(self, request: TeachRequest, obtain: Callable[[Digest], None]) -> None:
+        """Becomes a teacher with weights that ``obtain`` puts into the store.
+
+        Raises:
+            AgentKDError: as ``Teacher``.
+        """
+        teacher = self._teacher
+        if teacher is not None and (teacher.weights, teacher.architecture) == (request.weights, request.architecture):
+            if request.data is not None:
+                teacher.teach_about(request.data)
+            return
+        self.forget()
+        obtain(request.weights)
+        self._teacher = Teacher(
+            request.architecture,
+            request.weights,
+            request.data,
+            stored=self._folder.store.get(request.weights),
+            device=self._device,
+            allocate=self._carrier.allocate,
+        )
+
+    def forget(self) -> None:
+        """Teaches no longer, which frees the network."""
+        teacher, self._teacher = self._teacher, None
+        if teacher is not None:
+            teacher.close()
+
+    def hand_over(self, delivery: Delivery, request: KnowledgeRequest) -> None:
+        """Answers a request for knowledge, and notes it. What cannot be noted is not handed over.
+
+        Raises:
+            AgentKDError: there is no such answer.
+        """
+        images = _only_buffer(delivery)
+        seconds, is_cached = 0.0, False
+        if request.step is not None:
+            place = self._folder.said(TaskKey(request.weights), request.step)
+            mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served)
+            return
+        weights = Digest(request.weights)
+        if request.kind is KnowledgeKind.ASSESSMENT:
+            raise ConfigError("assessments are asked for with AssessRequest")
+        if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
+            answer = self._must_teach(weights).answer(request, images)
+            seconds, is_cached = answer.seconds, answer.is_cached
+            piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways)
+        elif self._teacher is not None and self._teacher.weights == weights:
+            piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
+        else:
+            piece, buffers = self._carrier.pack_stored(delivery.sender, weights, request.ways)
+        self.note_served(delivery, piece)
+        reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
+        self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    def assess(self, delivery: Delivery, request: AssessRequest) -> None:
+        """Answers a request for an assessment, and notes it.
+
+        Raises:
+            AgentKDError: there is no such answer.
+        """
+        images = _only_buffer(delivery)
+        if images is None:
+            raise RemoteProtocolError("an assessment needs the images as a buffer", Rule.BODY)
+        reply = self._must_teach(NO_DIGEST).assess(request, images)
+        self._audit.note(
+            self._post.grants.find(delivery.sender),
+            kind=str(KnowledgeKind.ASSESSMENT),
+            digest=reply.weights,
+            size_bytes=len(images),
+            way=str(Way.INLINE),
+            outcome="served",
+        )
+        self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id)
+
+    def note_served(self, delivery: Delivery, piece: Piece) -> None:
+        """Notes in the audit log that a piece goes to who asked."""
+        self._audit.served(self._post.grants.find(delivery.sender), delivery.message.body, piece)
+
+    def _must_teach(self, weights: Digest) -> Teacher:
+        if self._teacher is None:
+            raise ArtifactNotFoundError(weights, "this agent, which teaches nothing now")
+        return self._teacher
+
+
+def _only_buffer(delivery: Delivery) -> Buffer | None:
+    """The one buffer of a message that may have one."""
+    buffers = delivery.message.buffers
+    if len(buffers) > 1:
+        raise RemoteProtocolError(f"{len(buffers)} buffers; at most one belongs to this request", Rule.BODY)
+    return buffers[0] if buffers else None
