@@ -111,7 +111,7 @@ def loss(objective: Objective, student: Tensors, teachers: Sequence[Tensors], mo
     with torch.autocast(student["logits"].device.type, enabled=False):
         if isinstance(objective, Own):
             own, ours = load_own(objective), _as_seen(student)
-            return _mean([_scalar(own.loss(dict(ours), _as_seen(teacher), moment), objective) for teacher in teachers], moment)
+            return _mean([_own_loss(objective, own, ours, _as_seen(teacher), moment) for teacher in teachers], moment)
         half = HALVES[type(objective)]
         taps = getattr(objective, "taps", {})
         if not taps:
@@ -134,11 +134,29 @@ def _as_seen(outputs: Tensors) -> Tensors:
     return {name: dense(value) if name == LOGITS.name else value for name, value in wide.items()}
 
 
-def _scalar(value: object, objective: Own) -> Tensor:
-    if isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point():
-        return value
-    found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise ConfigError(f"objective {objective.path} returned {found}; expected a floating-point tensor without dimensions")
+def _own_loss(objective: Own, own: StudentHalf, student: Tensors, teacher: Tensors, moment: Moment) -> Tensor:
+    """What a user's own objective says of one teacher; it must be a loss, and must leave what it is lent as it is.
+
+    Raises:
+        ConfigError: it is none, cannot teach anybody anything, or changed what others are to see.
+    """
+    lent = {f"student[{name!r}]": tensor for name, tensor in student.items()}
+    lent |= {f"teacher[{name!r}]": tensor for name, tensor in teacher.items()} | {"moment.labels": moment.labels}
+    before = {name: tensor._version for name, tensor in lent.items()}
+    value: object = own.loss(dict(student), dict(teacher), moment)
+    changed = [name for name, tensor in lent.items() if tensor._version != before[name]]
+    if changed:
+        raise ConfigError(f"objective {objective.path} changed {', '.join(changed)} in place; compute with a clone() of it")
+    if not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(f"objective {objective.path} returned {found}; expected a floating-point tensor without dimensions")
+    learns = any(tensor.requires_grad for tensor in student.values())
+    if learns and not value.requires_grad and value:  # nothing at all may be said, as by one that begins later
+        raise ConfigError(
+            f"objective {objective.path} returned {float(value):g} without a gradient, so it would teach nothing: has it "
+            f"called detach, item, argmax or numpy on what the student made?"
+        )
+    return value
 
 
 def load_own(objective: Own) -> StudentHalf:

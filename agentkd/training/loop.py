@@ -201,13 +201,16 @@ def _step(
         teaching.attend(network)
         with precision():
             outputs = network(batch.images)
-            terms = plan.loss(network, outputs, batch, plan.labels)
+            hard = plan.loss(network, outputs, batch, plan.labels)
         heard = teaching.hear(step, outputs)
         knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in heard)
+
+        def all_terms(hard: Terms, outputs: Outputs) -> Terms:
+            terms = teaching.terms(hard, outputs, knowledge, batch, step / total_steps)
+            return terms | {"penalty": plan.penalty()} if plan.penalty else terms
+
         with precision():
-            terms = teaching.terms(terms, outputs, knowledge, batch, step / total_steps)
-            if plan.penalty:
-                terms = terms | {"penalty": plan.penalty()}
+            terms = all_terms(hard, outputs)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -215,8 +218,11 @@ def _step(
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if step == 0 and not _is_finite(p.grad for p in network.parameters()):
-            raise _not_finite(step, terms, outputs)  # later it would look as if the weights had grown too large
+        if step == 0 and not _is_finite(p.grad for p in network.parameters()):  # later it would look like weights grown too large
+            with precision():
+                outputs = network(batch.images)
+                again = all_terms(plan.loss(network, outputs, batch, plan.labels), outputs)
+            raise _not_finite(step, terms, outputs, _without_gradient(network, again))
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -229,9 +235,20 @@ def _step(
     return value
 
 
-def _not_finite(step: int, terms: Terms, outputs: Outputs) -> NonFiniteLossError:
+def _not_finite(step: int, terms: Terms, outputs: Outputs, culprits: tuple[str, ...] = ()) -> NonFiniteLossError:
     values = {name: float(term.detach()) for name, term in terms.items()}
-    return NonFiniteLossError(step, values, has_finite_outputs=_is_finite(outputs.values()))
+    return NonFiniteLossError(step, values, has_finite_outputs=_is_finite(outputs.values()), culprits=culprits)
+
+
+def _without_gradient(network: nn.Module, terms: Terms) -> tuple[str, ...]:
+    """The terms whose own gradient is not finite. Those of a step that failed, computed again: gradients of each cost memory."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    def has_none(term: Tensor) -> bool:
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) if term.requires_grad else ()
+        return not _is_finite(gradients)
+
+    return tuple(name for name, term in terms.items() if has_none(term))
 
 
 def _is_finite(tensors: Iterable[Tensor | None]) -> bool:

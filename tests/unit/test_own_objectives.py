@@ -103,7 +103,41 @@ def test_what_is_no_loss_is_refused_with_its_name(make_own: MakeOwn, returned: s
         objectives.loss(own, outputs(torch.float32), [outputs(torch.float32)], moment())
 
 
-def taught(own: Own, folder: Path, **recipe: Any) -> TaskResult:
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "student['logits'].detach().mean()",
+        "torch.tensor(student['logits'].abs().mean().item())",
+        "moment.labels.float().sum() + 1",
+    ],
+)
+def test_a_value_that_cannot_teach_is_refused_and_nothing_may_be_said(make_own: MakeOwn, returned: str) -> None:
+    student = {"logits": outputs(torch.float32)["logits"].requires_grad_()}
+    with pytest.raises(ConfigError, match=r"objective mine:Mine returned .* without a gradient, so it would teach nothing"):
+        objectives.loss(make_own(f"return {returned}"), student, [outputs(torch.float32)], moment())
+    assert objectives.loss(make_own("return torch.zeros(())"), student, [outputs(torch.float32)], moment()) == 0
+    assert objectives.loss(make_own(f"return {returned}"), outputs(torch.float32), [student], moment()) is not None, (
+        "nobody learns"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("student['logits'].clamp_(max=0)", r"student\['logits'\]"),
+        ("student['tap.body'][:] = 0", r"student\['tap.body'\]"),
+        ("teacher['logits'] /= 2", r"teacher\['logits'\]"),
+        ("moment.labels.fill_(1)", r"moment\.labels"),
+    ],
+)
+def test_what_it_is_lent_must_stay_as_it_is(make_own: MakeOwn, change: str, named: str) -> None:
+    own = make_own(f"{change}\nreturn student['logits'].mean() * 0")
+    student = outputs(torch.float32) | {"tap.body": torch.ones(2, 3, 4, 4)}
+    with pytest.raises(ConfigError, match=rf"objective mine:Mine changed {named} in place"):
+        objectives.loss(own, student, [outputs(torch.float32, seed=2)], moment())
+
+
+def taught(own: Own, folder: Path, *, hard_loss: str = "none", alpha: float = 0.0, **recipe: Any) -> TaskResult:
     store = RunFolder(folder).store
     settings = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "views": ViewSettings(crop_height=32, crop_width=32)}
     task = Distill(
@@ -112,7 +146,7 @@ def taught(own: Own, folder: Path, **recipe: Any) -> TaskResult:
         recipe=Recipe(**settings | recipe),
         seed=1,
         view_seed=1,
-        distillation=Distillation(objectives=(own,), hard_loss="none", alpha=0.0),
+        distillation=Distillation(objectives=(own,), hard_loss=hard_loss, alpha=alpha),
         teachers=(TeacherReference(architecture=small(), weights=put(store, small(), 3)),),
     )
     lesson: Any = lambda task, feed, steps: DirectLesson(task, feed, store=store, device=CPU)  # noqa: E731
@@ -132,6 +166,12 @@ def test_a_gradient_at_the_first_step_that_is_no_number_is_laid_at_its_door(make
     own = make_own("return (student['logits'] * 0).sum().sqrt()")
     with pytest.raises(NonFiniteLossError, match=r"the gradient is not finite at step 0, and the loss is \(0\.mine:Mine=0\)"):
         taught(own, tmp_path / "run")
+
+
+def test_of_several_terms_the_one_whose_gradient_is_no_number_is_named(make_own: MakeOwn, tmp_path: Path) -> None:
+    own = make_own("return (student['logits'] * 0).sum().sqrt()")
+    with pytest.raises(NonFiniteLossError, match=r"\(cross_entropy=.*, 0\.mine:Mine=0\): see whether 0\.mine:Mine divides"):
+        taught(own, tmp_path / "run", hard_loss="cross_entropy", alpha=0.5)
 
 
 def test_weights_that_grow_too_large_are_not(make_own: MakeOwn, tmp_path: Path) -> None:
