@@ -38,6 +38,7 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post, useless
+from agentkd.exchange.quotas import Quotas
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact, Launcher
@@ -67,11 +68,12 @@ from agentkd.messages.bodies import (
     Way,
     WelcomeReply,
 )
-from agentkd.messages.wire import Buffer
+from agentkd.messages.wire import MAX_MESSAGE_BYTES, Buffer
 from agentkd.names import AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import Task, TaskResult
 
 POLL_S = 0.1
+MAX_WAITING = 256  # messages of a guest that ``turn`` has not looked at
 OF_ANYBODY = HelloRequest | ErrorReply
 OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
 # Errors that every agent of ours would meet again: the work stops, nothing is recorded, and starting again goes on.
@@ -113,6 +115,7 @@ class Crew:
         self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
+        self._quotas = Quotas(MAX_WAITING, MAX_MESSAGE_BYTES, 4 * MAX_MESSAGE_BYTES)
         self._underway = Underway()
         self._finished: list[Finished] = []
         self._requests = Requests(config.lease_s)
@@ -267,6 +270,9 @@ class Crew:
         elif self._asker.take(delivery):
             return
         elif isinstance(body, OF_ANYBODY) or (isinstance(body, OF_AGENTS) and self._members.name_of(delivery.sender)):
+            problem = "" if self._members.is_ours(delivery.sender) else self._quotas.enter(delivery)
+            if problem:
+                raise RemoteProtocolError(problem, Rule.LIMIT)
             self._inbox.put(delivery)
         elif isinstance(body, AssessReply | KnowledgeReply):  # whoever asked has given up waiting
             self._post.counters.late += 1
@@ -287,6 +293,7 @@ class Crew:
         if isinstance(delivery, AdmittedPeer):
             self._members.expect(delivery)
             return
+        self._quotas.leave(delivery)
         name = self._members.name_of(delivery.sender)
         if not name:
             return

@@ -71,6 +71,11 @@ class Members:
         """Whether somebody else started it. An agent of ours that is lost was none."""
         return name in self._peers and self._peers[name].process is None
 
+    def is_ours(self, public_key: PublicKey) -> bool:
+        """Whether that is the key of an agent that was started here and is not lost. From any thread."""
+        peer = self._peers.get(self.name_of(public_key))
+        return peer is not None and peer.process is not None
+
     def name_of(self, public_key: PublicKey) -> AgentName:
         """Who has that key; empty for an agent that is no longer one of ours. From any thread."""
         with self._lock:

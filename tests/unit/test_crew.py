@@ -12,7 +12,7 @@ import pytest
 
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.crew import MAX_WAITING, Crew
 from agentkd.coordinator.events import Start, Teach
 from agentkd.coordinator.requests import Requests
 from agentkd.coordinator.underway import Finished
@@ -21,6 +21,7 @@ from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.exchange.grants import EVERYTHING, Grants
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.quotas import Quotas
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact
 from agentkd.launch.settings import LaunchConfig
@@ -34,9 +35,11 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     KnowledgeRequest,
     LeftEvent,
+    ReleaseEvent,
     TaskReply,
     TaskRequest,
     TeachRequest,
+    WelcomeReply,
 )
 from agentkd.messages.wire import Message, seal_plain
 from agentkd.recipe import Distillation
@@ -376,3 +379,49 @@ def test_a_fault_of_ours_leaves_in_the_log_what_led_to_it(
         crew.want([(TASK.key, TASK, "the task")])
         raise error
     assert ("Launch(agent-1, learning, 0)" in caplog.text) is is_told
+
+
+def test_what_a_guest_says_waits_within_limits_and_what_our_agents_say_always(tmp_path: Path) -> None:
+    def chatter(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, WelcomeReply):
+            for progress in range(1000):
+                agent.say(HeartbeatEvent(progress=progress, is_busy=False))
+
+    config = LaunchConfig(transport="tcp")
+    with Crew(RunFolder(tmp_path / "run"), (Slot("cpu", 1),), config, Silent(), ScriptedLauncher(chatter)) as crew:
+        guest = admitted(crew, tmp_path, "guest", chatter)
+        wait_until(lambda: crew.counters.refused.get(Rule.LIMIT, 0) >= 1000 - MAX_WAITING - 5)
+        assert crew._inbox.qsize() <= MAX_WAITING + 5, "and what the crew itself puts there"
+        crew.want([(TASK.key, TASK, "the task")])
+        wait_until(lambda: crew._inbox.qsize() > 1000)
+        crew.turn()
+        before, received = crew.counters.refused[Rule.LIMIT], crew.counters.messages_received
+        wait_until(lambda: crew.counters.messages_received > received + 4)
+        assert crew.counters.refused[Rule.LIMIT] == before, "once it was looked at there is room"
+        guest.kill()
+        crew.__exit__(KeyboardInterrupt, None, None)
+
+
+def test_messages_leave_room_for_others_when_they_are_taken() -> None:
+    quotas = Quotas(max_messages=2, max_bytes=10, max_bytes_in_all=15)
+    one, two = Delivery("a" * 40, message(6)), Delivery("b" * 40, message(6))
+    assert quotas.enter(one) == "" and quotas.enter(two) == ""
+    assert quotas.enter(one) == "messages with 6 octets of this peer and 12 of all wait already"
+    assert quotas.enter(Delivery("c" * 40, message(4))) == "messages with 0 octets of this peer and 12 of all wait already"
+    empty = Delivery("a" * 40, message(0))
+    assert quotas.enter(empty) == "" and quotas.enter(empty) == "2 messages of this peer wait already"
+    quotas.leave(one)
+    quotas.leave(Delivery("d" * 40, message(6)))
+    assert quotas.enter(Delivery("a" * 40, message(9))) == ""
+    assert quotas.enter(Delivery("c" * 40, message(1))) != "", "15 of all wait"
+
+
+def message(size_bytes: int) -> Message:
+    return Message(ReleaseEvent(leases=()), buffers=(b"x" * size_bytes,))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + TURNS_S
+    while not holds():
+        assert time.monotonic() < give_up_at, "it does not come to that"
+        time.sleep(0.01)
