@@ -8,6 +8,8 @@ import contextlib
 import errno
 import os
 import sqlite3
+import stat
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -106,12 +108,24 @@ def translated(path: Path, error: sqlite3.Error) -> ArtifactError | StorageError
     return refused(path, f"cannot be read ({error})")
 
 
-def surroundings(path: Path, error: sqlite3.Error) -> StorageError:
+def surroundings(path: Path, error: sqlite3.Error) -> ArtifactError | StorageError:
     """What SQLite's words mean. It does not tell that there is no descriptor left, so one is tried."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
         return StorageError.of(path, OSError(errno.ENOSPC, ""))
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as refused:
-        return StorageError.of(path, refused)
+    except OSError as no_descriptor:
+        return StorageError.of(path, no_descriptor)
+    strange = next(_strange_neighbors(path), "")
+    if strange:
+        return refused(path, f"has {strange!r} beside it, which is none of SQLite's that belongs to a journal")
     return StorageError(path, str(error))
+
+
+def _strange_neighbors(path: Path) -> Iterator[str]:
+    """What lies where SQLite keeps a journal's newest pages, and is not that. A rollback journal belongs to other databases."""
+    for suffix, belongs in (("-wal", True), ("-shm", True), ("-journal", False)):
+        neighbor = path.with_name(path.name + suffix)
+        with contextlib.suppress(OSError):
+            if not (belongs and stat.S_ISREG(neighbor.lstat().st_mode)) and os.path.lexists(neighbor):
+                yield neighbor.name

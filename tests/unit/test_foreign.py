@@ -54,6 +54,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return honest_run(tmp_path_factory.mktemp("honest") / "run")
 
 
+BESIDE = "beside it, which is none of SQLite's"
+
+
 def shared_pages(table: str) -> Attack:
     """A tree whose every branch is the same, down to one leaf: a few pages, and more rows than anybody can read."""
 
@@ -190,6 +193,10 @@ def statement(*statements: str) -> Callable[[RunFolder], None]:
     return lambda folder: execute(folder, *statements)
 
 
+def beside(folder: RunFolder, suffix: str) -> Path:
+    return folder.journal.with_name(folder.journal.name + suffix)
+
+
 def meta(key: str, text: str) -> Callable[[RunFolder], None]:
     return lambda folder: execute(folder, f"INSERT OR REPLACE INTO meta VALUES ('{key}', ?)", given=(text,))
 
@@ -255,6 +262,9 @@ JOURNALS: dict[str, tuple[Attack, str]] = {
     "left out, nested deeply": (meta("left_out", "[" * 100_000), "left_out"),
     "a version that is none": (meta("schema_version", '{"a": NaN}'), "schema_version"),
     "another version": (meta("schema_version", '"2"'), "version"),
+    "another database's journal": (lambda folder: beside(folder, "-journal").write_bytes(os.urandom(5000)), BESIDE),
+    "a folder for its newest pages": (lambda folder: beside(folder, "-wal").mkdir(), BESIDE),
+    "a link for its newest pages": (lambda folder: beside(folder, "-wal").symlink_to("/dev/zero"), BESIDE),
 }
 RECORDS: dict[str, tuple[Attack, str]] = {
     "no JSON": (said("outputs", lambda old: "{"), "record 1: cannot be read"),
