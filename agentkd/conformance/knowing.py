@@ -79,6 +79,7 @@ def knowing(num_classes: int) -> list[Clause]:
         clause("knowledge.soft_targets", "images get soft targets of the weights asked for, with their digest", _soft_targets),
         clause("knowledge.finite", "soft targets are finite numbers", _finite),
         clause("knowledge.raw", "soft targets are raw logits, no probabilities", _raw),
+        clause("knowledge.images", "soft targets are of the images that were sent", _of_the_images),
         clause("knowledge.same", "the same request gets the same bytes", _same),
         clause(
             "knowledge.codec", "numbers are of the type asked for, and an unknown codec is refused with code contract", _codecs
@@ -250,6 +251,14 @@ def _raw(probe: Probe, subject: Subject) -> str | None:
         are_shares = all(min(logits) >= 0 and abs(sum(logits) - 1) < 1e-3 for _, logits in pixelwise)
         expect(not are_shares, "in every pixel they are in [0, 1] and add up to one, as after a softmax")
     return None
+
+
+def _of_the_images(probe: Probe, subject: Subject) -> None:
+    """A network may make the same of some images, or of all pixels of one, but not of everything that there is."""
+    made = set()
+    for pixels in (images(), flat_images(LEVELS)):
+        made |= {logits for _, logits in _pixels(*numbers_in(soft_targets(probe, subject.asking(), pixels)[1]))}
+    expect(len(made) > 1, "every pixel of every image got the same logits")
 
 
 def _same(probe: Probe, subject: Subject) -> None:

@@ -1,6 +1,7 @@
 """Clauses on joining, on life together, and on what is dropped or ignored whoever says it."""
 
 import itertools
+import time
 from collections import Counter
 from typing import Any
 
@@ -49,6 +50,7 @@ def living() -> list[Clause]:
         Clause("ping", "a ping is said back", _ping),
         Clause("ping.unknown", "unknown keys of header and body are ignored", _ping_with_more),
         Clause("status", "the coordinator is told how the agent is", _status),
+        Clause("life.idle", "an agent that has nothing to do says so", _idle),
         Clause("late", "what continues no dialogue that is open is dropped", _late),
         Clause("errors.unanswered", "an error is never answered, nor one that cannot be read", _errors),
         Clause("errors.parent", "a refusal names the message that it refuses, though its body cannot be read", _parents),
@@ -132,6 +134,18 @@ def _ping_with_more(probe: Probe) -> None:
 
 def _status(probe: Probe) -> str:
     return f"{sum(probe.want(StatusReply, StatusRequest()).refused.values())} messages refused so far"
+
+
+def _idle(probe: Probe) -> None:
+    """It may do something of its own at first, but nothing was asked of it: a coordinator would wait for it for ever."""
+    deadline = time.monotonic() + probe.waits.deed_s
+    said = {"StatusReply": True, "HeartbeatEvent": True}
+    while any(said.values()) and time.monotonic() < deadline:
+        said["StatusReply"] = probe.want(StatusReply, StatusRequest()).is_busy
+        beat = probe.hear(timeout_s=probe.waits.deed_s, wanted=lambda one: isinstance(one.body, HeartbeatEvent)).body
+        said["HeartbeatEvent"] = isinstance(beat, HeartbeatEvent) and beat.is_busy
+    busy = " and ".join(name for name, is_busy in said.items() if is_busy)
+    expect(not busy, f"{busy} said that it is busy for {probe.waits.deed_s:g} s, and it was asked to do nothing")
 
 
 def _late(probe: Probe) -> None:

@@ -30,11 +30,10 @@ TOO_SHORT = "the piece fits into one chunk: nothing to be seen"
 
 @dataclass
 class Flow:
-    """What was sent in one stream, and how far the credit reached when each chunk came."""
+    """What was sent in one stream."""
 
     chunks: list[StreamChunkEvent] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list)
-    limits: list[int] = field(default_factory=list)
     end: StreamReply | None = None
 
 
@@ -63,6 +62,7 @@ def streaming(num_classes: int) -> list[Clause]:
         clause("stream.end", "a stream ends with the digest and the size of the whole", _end),
         clause("stream.offset", "a stream begins at the offset asked for", _offset),
         clause("stream.beyond", "an offset beyond the end is refused", _beyond),
+        clause("stream.again", "another stream of a piece ends the one before", _again),
         clause("stream.cancel", "nothing comes in a stream that was cancelled", _cancelled),
     ]
 
@@ -78,7 +78,6 @@ def _receive(probe: Probe, piece: Piece, *, offset: int = 0, step: int = CHUNK_B
         elif isinstance(message.body, StreamChunkEvent) and len(message.buffers) == 1:
             flow.chunks.append(message.body)
             flow.parts.append(bytes(message.buffers[0]))
-            flow.limits.append(limit)
             limit += step
             probe.say(StreamCreditEvent(limit=limit), parent_id=number)
         else:
@@ -169,16 +168,36 @@ def _beyond(probe: Probe, piece: Piece) -> None:
     probe.want(ErrorReply, request)
 
 
+def _again(probe: Probe, piece: Piece) -> str | None:
+    if piece.size_bytes <= CHUNK_BYTES:
+        return TOO_SHORT
+    whole = b"".join(_receive(probe, piece).parts)
+    before = probe.say(StreamRequest(sha256=piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES))
+    probe.hear(before)
+    flow = _receive(probe, piece, offset=CHUNK_BYTES)
+    expect(
+        b"".join(flow.parts) == whole[CHUNK_BYTES:],
+        f"the other stream from {CHUNK_BYTES} brought other bytes than the piece has there",
+    )
+    _expect_no_more(probe, before, piece, "after another one of the piece was opened")
+    return None
+
+
 def _cancelled(probe: Probe, piece: Piece) -> str | None:
     if piece.size_bytes <= CHUNK_BYTES:
         return TOO_SHORT
     number = probe.say(StreamRequest(sha256=piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES))
     probe.hear(number)
     probe.say(StreamCancelEvent(), parent_id=number)
+    _expect_no_more(probe, number, piece, "that was cancelled")
+    return None
+
+
+def _expect_no_more(probe: Probe, number: int, piece: Piece, what: str) -> None:
+    """Credit for all of it brings nothing more in a stream that is over."""
     is_there(probe)
     num_before = sum(message.parent_id == number for message in probe.said_since)
     probe.say(StreamCreditEvent(limit=piece.size_bytes), parent_id=number)
     is_there(probe)
     num_after = sum(message.parent_id == number for message in probe.said_since)
-    expect(num_after == num_before, f"{num_after - num_before} messages came in a stream that was cancelled")
-    return None
+    expect(num_after == num_before, f"{num_after - num_before} messages came in a stream {what}")

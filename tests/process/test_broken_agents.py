@@ -75,6 +75,20 @@ class ProgressBackwards(Broken):
         return body | ({"progress": 10**6 - body["progress"]} if name == "HeartbeatEvent" else {}), parent_id, buffers
 
 
+class AlwaysBusy(Broken):
+    breaks = "life.idle"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body | ({"is_busy": True} if "is_busy" in body else {}), parent_id, buffers
+
+
+class HeartbeatAlwaysBusy(Broken):
+    breaks = "life.idle"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return body | ({"is_busy": True} if name == "HeartbeatEvent" else {}), parent_id, buffers
+
+
 class NoHeartbeat(Broken):
     breaks = "life.heartbeat"
 
@@ -264,6 +278,17 @@ class HardTargets(Teaching):
     def made(self, logits: np.ndarray) -> np.ndarray:
         one_hot = np.arange(CLASSES)[None, :, None, None] == logits.argmax(axis=1, keepdims=True)
         return np.ascontiguousarray(one_hot.astype(logits.dtype))
+
+
+class TargetsOfNothing(Teaching):
+    breaks = "knowledge.images"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.arange(CLASSES, dtype=logits.dtype)[None, :, None, None], logits.shape).copy()
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        said = super().assess(link, body, buffers)
+        return said | {"predicted": [*([0.0] * (CLASSES - 1)), 1.0]}
 
 
 class TargetsOfOtherClasses(Teaching):
@@ -620,6 +645,28 @@ class CreditGoesBack(Streaming):
             return
         self.streams[link.key, number] = [file, at, limit, chunk]
         super().pump(link, number, limit)
+
+
+class EveryStreamGoesOn(Streaming):
+    breaks = "stream.again"
+
+    def open_stream(self, link: Any, number: int, body: dict) -> None:
+        before = dict(self.streams)
+        super().open_stream(link, number, body)
+        self.streams = before | self.streams
+
+
+class NoOtherStream(Streaming):
+    """Another stream of a piece is taken for the one before, which is still open: it gets nothing."""
+
+    breaks = "stream.again"
+
+    def open_stream(self, link: Any, number: int, body: dict) -> None:
+        file = self.offers.get((link.key, body["sha256"]))
+        if body["offset"] == 4096 and any(stream[0] is file and stream[1] <= 4096 for stream in self.streams.values()):
+            link.say("StreamReply", {"sha256": body["sha256"], "size_bytes": len(file)}, number)
+            return
+        super().open_stream(link, number, body)
 
 
 class NeverCancelled(Streaming):
