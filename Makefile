@@ -73,6 +73,7 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recording.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starting.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
 	$(PYTEST) tests/unit/test_documents.py agentkd

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import torch
 
-from agentkd.agents.feeding import DatasetFeed
+from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
@@ -26,7 +26,9 @@ from agentkd.agents.serving import Serving
 from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
+from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.datasets.caching import SharedSamples
 from agentkd.errors import (
     ConfigError,
     LaunchError,
@@ -45,7 +47,7 @@ from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, use
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.transports import AUTO, find_transport
 from agentkd.launch.parent import die_with_parent
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessRequest,
@@ -105,6 +107,7 @@ class AgentSettings:
     transport: str = AUTO
     parent_pid: int = 0
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    image_cache_gib: float = IMAGE_CACHE_GIB
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
@@ -398,7 +401,14 @@ def run_agent(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     torch.set_num_threads(settings.threads)
-    Agent(settings).serve()
+    folder = RunFolder(settings.run_folder)
+    if settings.image_cache_gib:
+        share_samples(SharedSamples(folder.images, int(settings.image_cache_gib * GIB)))
+    try:
+        Agent(settings).serve()
+    finally:
+        if not settings.parent_pid:  # else whoever started it removes them, when all of its agents have ended
+            folder.drop_images()
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

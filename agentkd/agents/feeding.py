@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from agentkd.architecture import Normalization
+from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.opening import Opened, open_again
 from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
 from agentkd.datasets.samples import Dataset, split_indices
@@ -17,7 +18,13 @@ from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Training
 from agentkd.training.batches import Batch
 
-EVALUATION_BATCH = 8
+EVALUATION_BATCH, EVALUATION_PIXELS = 8, 2**22  # eight of 1024x512; of larger images fewer at once
+_shared: list[SharedSamples] = []  # of this process: none until it is said where
+
+
+def share_samples(shared: SharedSamples) -> None:
+    """Has every dataset of this process, which has opened none yet, share its decoded samples with other agents of the host."""
+    _shared[:] = [shared]
 
 
 @lru_cache(maxsize=4)
@@ -30,6 +37,8 @@ def open_source(source: DataSource) -> Opened:
     dataset = open_again(source.spec, source.code)
     if dataset.digest != source.content_digest:
         raise ContractError("dataset", dataset.digest, source.content_digest, hint=f"the files of {source.spec} changed")
+    for shared in _shared:
+        dataset.share_samples(shared)
     return dataset
 
 
@@ -75,7 +84,8 @@ class DatasetFeed:
         pending: list[View] = []
         for index in self._validation:
             view = whole_view(self.dataset, index, self._normalization)
-            if pending and (len(pending) == EVALUATION_BATCH or pending[0].label.shape != view.label.shape):
+            most = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // view.label.size))
+            if pending and (len(pending) == most or pending[0].label.shape != view.label.shape):
                 yield _stack(pending, ())
                 pending = []
             pending.append(view)

@@ -49,6 +49,7 @@ from agentkd.training.batches import Batch
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LOSSES, LossSettings
+from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.taps import TAP, Pupil, tapped
 
@@ -97,7 +98,9 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
         )
-    return EXECUTIONS[type(task)](task, at, size)
+    reset_peak(at.device)
+    result = EXECUTIONS[type(task)](task, at, size)
+    return result.replace(peak_memory_bytes=peak_bytes(at.device))
 
 
 def sizes(task: Task) -> dict[str, Any]:
@@ -350,7 +353,6 @@ def _training_fields(trained: Trained) -> dict[str, Any]:
         "history": trained.history,
         "seconds": trained.seconds,
         "images_per_s": trained.images_per_s,
-        "peak_memory_bytes": trained.peak_memory_bytes,
     }
 
 

@@ -23,6 +23,7 @@ class RunFolder:
         self.checkpoints = place / "checkpoints"
         self.keys = place / "keys"
         self.logs = place / "logs"
+        self.images = place / "cache"
         self.report = place / "report"
         self.lock = place / "lock"
         self.contact = place / "contact.json"
@@ -44,10 +45,15 @@ class RunFolder:
         return self.checkpoints / f"{key}.said"
 
     def sweep(self) -> None:
-        """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files."""
+        """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files, decoded images."""
         left = {self.keys: "*.json", self.visitors: "*", self.checkpoints: "*.part", self.store.place: "*/*.part"}
         for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
             stale.unlink(missing_ok=True)
+        self.drop_images()
+
+    def drop_images(self) -> None:
+        """Removes decoded images, which can be made again."""
+        shutil.rmtree(self.images, ignore_errors=True)
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""

@@ -103,13 +103,20 @@ def agent(
     checkpoint_every: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
     ] = None,
+    image_cache_gib: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="The most that decoded images may take in the run folder; as in an experiment's launch if it is not given.",
+        ),
+    ] = None,
 ) -> None:
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
     from agentkd.agents.agent import AgentSettings, run_agent
     from agentkd.exchange.keys import load_key_pair
     from agentkd.exchange.transports import AUTO
-    from agentkd.launch.settings import CHECKPOINT_EVERY_S
+    from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
     from agentkd.names import PublicKey
 
     if not join and not listen:
@@ -127,6 +134,7 @@ def agent(
             transport=transport or AUTO,
             parent_pid=parent,
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
+            image_cache_gib=IMAGE_CACHE_GIB if image_cache_gib is None else image_cache_gib,
             registry=registry,
             audit=audit,
             allows_code=allow_code,

@@ -137,7 +137,8 @@ class Crew:
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
         self._audit = Audit(folder.logs / "coordinator.audit.jsonl")
-        self._contact = Contact(self._post.endpoint, keys.public, config.transport, config.checkpoint_every_s)
+        how = config.transport, config.checkpoint_every_s, config.image_cache_gib
+        self._contact = Contact(self._post.endpoint, keys.public, *how)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
     def __enter__(self) -> Self:
@@ -154,6 +155,7 @@ class Crew:
         self._collector.close()
         self._carrier.close()
         self._post.close()
+        self.folder.drop_images()
 
     def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
         """Adds tasks (key, task, label) to be done; those known already are left as they are."""

@@ -6,7 +6,6 @@ fit is an error that names the file, what was found and what was expected. What 
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from agentkd.datasets.segments import SegmentsReader
 from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, some
 from agentkd.errors import DatasetError
 
-CACHED_SAMPLES = 2048
 CHECKING_THREADS = 4
 
 # The format in dataset.yaml, and who reads it; below, whether one file may label many images.
@@ -64,11 +62,10 @@ class FileDataset:
         self._twins = find_twins(pairing.pairs, hashes, self.splits)
         twins = [f"{place}: {self._said_of_twins()}"] if self._twins else []
         self.notices: tuple[str, ...] = (*self._left_over(pairing), *twins, *self._shared())
-        self._cached = lru_cache(maxsize=CACHED_SAMPLES)(self._read)
 
     def sample(self, index: int) -> Sample:
         """The sample under an index, at the requested size."""
-        return self._cached(index)
+        return self._read_both(index)[0]
 
     def group(self, index: int) -> str:
         """What the pattern's stars matched, and what stands before the stem's last separator; the stem if there is neither."""
@@ -124,9 +121,6 @@ class FileDataset:
         if self._twins and self._description.duplicates == "refused":
             expected = f"each image in one split; duplicates: allowed in {DESCRIPTION} takes them as they are"
             raise DatasetError(self.place, self._said_of_twins(), expected)
-
-    def _read(self, index: int) -> Sample:
-        return self._read_both(index)[0]
 
     def _read_both(self, index: int) -> tuple[Sample, bool]:
         """A sample, and whether its image was turned."""

@@ -6,7 +6,6 @@ these are not photographs, and a mIoU on them says nothing about real fires.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -43,11 +42,10 @@ class GeneratedScenes:
             }
             | ({"light": light} if light != "day" else {})
         )
-        self._cached = lru_cache(maxsize=4096)(self._make)
 
     def sample(self, index: int) -> Sample:
         """The scene under an index."""
-        return self._cached(index)
+        return make_scene(self.seed, index, self.size, self.light)
 
     def size_of(self, index: int) -> Size:
         """(height, width) of every scene."""
@@ -59,9 +57,6 @@ class GeneratedScenes:
 
     def check(self) -> None:
         """Nothing can be missing."""
-
-    def _make(self, index: int) -> Sample:
-        return make_scene(self.seed, index, self.size, self.light)
 
 
 def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:

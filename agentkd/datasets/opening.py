@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentkd import seeding
+from agentkd import __version__, canonical, seeding
 from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets import files
+from agentkd.datasets.caching import OwnMemory, SharedSamples
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
 from agentkd.datasets.options import find_path, read_options
@@ -47,6 +48,8 @@ class Opened:
 
     def __init__(self, spec: str, dataset: Dataset, code: Digest = NO_DIGEST) -> None:
         self.spec, self._dataset, self.code = spec, dataset, code
+        self._kept = OwnMemory()
+        self._shared: SharedSamples | None = None
 
     @property
     def name(self) -> str:
@@ -79,8 +82,17 @@ class Opened:
         return Digest(self._dataset.digest)
 
     def sample(self, index: int) -> Sample:
-        """A labelled image."""
-        return self._dataset.sample(index)
+        """A labelled image. One of an own dataset is asked for each time."""
+        return self._dataset.sample(index) if self.code else self._kept.sample(index, self._read)
+
+    def share_samples(self, shared: SharedSamples) -> None:
+        """Has decoded samples written and read there. They are those of an equal specification, and of equal content."""
+        self._shared = shared
+
+    def _read(self, index: int) -> Sample:
+        if self._shared is None:
+            return self._dataset.sample(index)
+        return self._shared.sample(canonical.digest([self.spec, self.digest, __version__]), index, self._dataset.sample)
 
     def group(self, index: int) -> str:
         """The video or clip that a sample comes from."""

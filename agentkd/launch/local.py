@@ -88,6 +88,7 @@ class Contact:
     coordinator_key: PublicKey
     transport: str
     checkpoint_every_s: float
+    image_cache_gib: float
 
 
 class Launcher(Protocol):
@@ -119,6 +120,7 @@ class LocalLauncher:
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
         arguments += ["--run-folder", str(self._folder.place), "--allow-code"]
         arguments += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
+        arguments += ["--image-cache-gib", str(contact.image_cache_gib)]
         arguments += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)

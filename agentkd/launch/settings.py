@@ -10,6 +10,7 @@ from agentkd.launch.engines import ENGINES, LOCAL, find_engine
 from agentkd.messages.bodies import TEACHER_WAIT_S
 
 CHECKPOINT_EVERY_S = 30.0
+IMAGE_CACHE_GIB = 4.0
 
 
 def _transport(name: str) -> str:
@@ -36,6 +37,8 @@ class LaunchConfig(FrozenData):
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
         record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
+        image_cache_gib: the most that decoded images may take in the run folder while agents work: each is decoded once a host
+            and read by all, through the system's page cache. Beyond it images are decoded again. Besides, an agent holds 64 MiB.
         recheck_guests: share of the guests' results whose mIoU the coordinator measures again itself before they count, where it
             has the dataset.
     """
@@ -52,4 +55,5 @@ class LaunchConfig(FrozenData):
     teacher_wait_s: float = Field(default=TEACHER_WAIT_S, gt=0)
     record_lessons: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
+    image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)

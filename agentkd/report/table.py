@@ -18,6 +18,7 @@ COLUMNS = (
     "num_parameters_deploy",
     "num_macs",
     "seconds",
+    "peak_memory_bytes",
     "seed",
     "task",
 )
@@ -108,6 +109,7 @@ def _as_data(row: Standing) -> dict[str, Any]:
         "num_parameters_deploy": result.num_parameters_deploy,
         "num_macs": result.num_macs,
         "seconds": round(result.seconds, 2),
+        "peak_memory_bytes": result.peak_memory_bytes,
         "seed": row.entrant.task.seed,
         "task": row.entrant.key,
     }

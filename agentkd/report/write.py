@@ -153,6 +153,7 @@ def _ledger(results: list[TaskResult]) -> dict[str, float]:
     return {
         "tasks": len(results),
         "training_s": sum(result.seconds for result in results),
+        "peak_megabytes": max((result.peak_memory_bytes for result in results), default=0) / 1e6,
         "lessons": len(exchanges),
         "requests": sum(exchange.requests for exchange in exchanges),
         "megabytes": sum(exchange.bytes_received for exchange in exchanges) / 1e6,

@@ -14,7 +14,7 @@ from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import AdmittedPeer, Capability, HeartbeatEvent, HelloRequest, LeftEvent, WelcomeReply
 from agentkd.names import AgentName, PublicKey
 from agentkd.testing.claims import claim, working
@@ -155,7 +155,10 @@ class _Meeting:
         started = time.monotonic()
         with working(f"start() of {name} must go through"):
             process = launcher.start(
-                name, slot, key_file, Contact(self.post.endpoint, self._coordinator_key, AUTO, CHECKPOINT_EVERY_S)
+                name,
+                slot,
+                key_file,
+                Contact(self.post.endpoint, self._coordinator_key, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB),
             )
         waited = time.monotonic() - started
         claim(waited < START_WITHIN_S, f"start() must not wait for the agent to be there; it took {waited:.0f} s")

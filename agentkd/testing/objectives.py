@@ -62,7 +62,7 @@ class _Contract:
         self.student, self.teacher, self.labels = _outputs(1), _outputs(2), _labels()
 
     def check_value(self) -> None:
-        with working(f"{self.name}: the loss of ordinary outputs must be a scalar"):
+        with working(f"{self.name}: the loss of ordinary outputs must be a scalar, and leave what it is lent"):
             value = self.value(self.student, self.teacher)
         claim(torch.isfinite(value), f"{self.name}: the loss of ordinary outputs must be finite; it is {float(value)}")
 
@@ -80,7 +80,8 @@ class _Contract:
 
     def check_gradient(self) -> None:
         student = {name: tensor.clone().requires_grad_() for name, tensor in self.student.items()}
-        value = self.value(student, self.teacher)
+        with working(f"{self.name}: the loss must depend on the student's outputs"):
+            value = self.value(student, self.teacher)
         claim(value.requires_grad, f"{self.name}: the loss must depend on the student's outputs, without detach() or numbers")
         with working(f"{self.name}: the loss must have a gradient"):
             found = torch.autograd.grad(value, list(student.values()), allow_unused=True)

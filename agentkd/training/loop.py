@@ -1,7 +1,6 @@
 """The one training loop. Plain training and distillation differ only in whether teachers add terms to the loss."""
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -107,7 +106,6 @@ class Trained:
     losses: tuple[float, ...]
     seconds: float
     images_per_s: float
-    peak_memory_bytes: int
 
 
 def train(
@@ -138,8 +136,6 @@ def train(
     per_epoch = feed.steps_per_epoch
     total_steps = recipe.epochs * per_epoch
     status = Status.COMPLETED
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     clock = _Clock(progress)
     last_save = time.monotonic()
 
@@ -177,7 +173,6 @@ def train(
         losses=tuple(progress.losses),
         seconds=progress.seconds,
         images_per_s=progress.step * recipe.batch_size / progress.seconds,
-        peak_memory_bytes=_peak_memory(device),
     )
 
 
@@ -295,10 +290,3 @@ class _Clock:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on a CUDA device, resident for a CPU process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

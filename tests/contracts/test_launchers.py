@@ -15,7 +15,7 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.engines import ENGINES
 from agentkd.launch.fork_server import ForkServer
 from agentkd.launch.local import AgentProcess, Contact, Launcher, LocalLauncher, end_all
-from agentkd.launch.settings import CHECKPOINT_EVERY_S, LaunchConfig
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB, LaunchConfig
 from agentkd.testing import check_launcher
 
 pytestmark = pytest.mark.process
@@ -128,7 +128,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLauncher]:
             f"first-{threads}",
             Slot("cpu", threads),
             key_file,
-            Contact("tcp://127.0.0.1:9", keys.public, AUTO, CHECKPOINT_EVERY_S),
+            Contact("tcp://127.0.0.1:9", keys.public, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB),
         ).kill()
     yield launcher
     launcher.close()

@@ -86,7 +86,7 @@ class Hand:
             save_key_pair(key_file, pair)
             self.post.allow([pair.public])
             self.keys[name] = pair.public
-            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport, checkpoint_every_s=30)
+            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport, checkpoint_every_s=30, image_cache_gib=1)
             self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file, contact)
         for _ in names:
             delivery = self.wait_for(HelloRequest)

@@ -20,11 +20,11 @@ from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
 from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 
 pytestmark = pytest.mark.process
 
-NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public, AUTO, CHECKPOINT_EVERY_S)
+NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB)
 ALONE = """
 import sys, time
 from pathlib import Path

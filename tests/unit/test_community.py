@@ -63,7 +63,7 @@ def test_an_evaluation_names_the_split(community: Recording) -> None:
 
 def test_an_invitation_can_be_pasted_whatever_the_key(tmp_path) -> None:
     community, key = Community(devices="cpu:1", record=tmp_path), "-$(k)!&" + "k" * 33
-    community._works = SimpleNamespace(agents=SimpleNamespace(contact=Contact("tcp://127.0.0.1:5555", key, "auto", 30)))
+    community._works = SimpleNamespace(agents=SimpleNamespace(contact=Contact("tcp://127.0.0.1:5555", key, "auto", 30, 1)))
     assert shlex.split(community.invitation) == ["--join", "tcp://127.0.0.1:5555", f"--coordinator-key={key}"]
 
 

@@ -425,3 +425,13 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < give_up_at, "it does not come to that"
         time.sleep(0.01)
+
+
+def test_decoded_images_are_gone_before_a_crew_begins_and_when_it_has_ended(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.images.mkdir(mode=0o700)
+    (folder.images / "of_somebody_else").write_bytes(b"x")
+    with crew_with(tmp_path, lambda agent, delivery: None):
+        assert not folder.images.exists()
+        folder.images.mkdir()
+    assert not folder.images.exists()

@@ -186,7 +186,7 @@ def test_nothing_but_dataset_errors_comes_of_damage(tmp_path: Path, file_format:
                 damaged[random.integers(min(len(damaged), 60 if turn % 3 else len(damaged)))] ^= 1 << random.integers(8)
             path.write_bytes(damaged)
             try:
-                data._dataset._read(0)
+                data._dataset.sample(0)
             except DatasetError as error:
                 assert "/train/a." in str(error)
 

@@ -1,6 +1,5 @@
 """The loop with a network that does as it is told: which epoch is kept, when it is stopped, and in which mode it is looked at."""
 
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,15 +193,6 @@ def test_a_checkpoint_comes_after_each_epoch_and_when_more_than_its_time_has_pas
     result, _ = trained(*[1] * 16, an_epoch=8, hooks=hooks, teaching=Secured(), at=at)
     assert done == [what for step in steps for what in ("secured", (step, step + (5.0 if step > 8 else 0.0)))]
     assert (result.seconds, result.images_per_s) == (26.0, 32 / 26) and [epoch.seconds for epoch in result.history] == [8.0, 13.0]
-
-
-def test_the_memory_that_a_training_took_is_that_of_its_process() -> None:
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    before = peak()
-    result, _ = trained(1)
-    assert before <= result.peak_memory_bytes <= peak()
 
 
 def test_without_a_checkpoint_nothing_is_secured() -> None:

@@ -215,7 +215,8 @@ class TestTable:
         lines = csv_table(self.outlook).splitlines()
         assert lines[0] == ",".join(COLUMNS)
         assert lines[0] == (
-            "family,stage,miou,epochs,num_parameters_total,num_parameters_network,num_parameters_deploy,num_macs,seconds,seed,task"
+            "family,stage,miou,epochs,num_parameters_total,num_parameters_network,num_parameters_deploy,num_macs,seconds,"
+            "peak_memory_bytes,seed,task"
         )
         assert len(lines) == 1 + 4 * 2
         assert all(0 <= row["miou"] <= 1 and not math.isnan(row["miou"]) for row in table_rows(self.outlook))
