@@ -30,6 +30,7 @@ from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.datasets.caching import SharedSamples
 from agentkd.errors import (
+    ChannelClosedError,
     ConfigError,
     LaunchError,
     OutOfMemoryError,
@@ -156,6 +157,7 @@ class Agent:
             grants=grants,
             tick=self._tick,
             tick_s=HEARTBEAT_S,
+            fell=_fell,
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
         self._serving = Serving(self.post, self.carrier, self.folder, Audit(settings.audit), self.device)
@@ -413,6 +415,12 @@ def run_agent(settings: AgentSettings) -> None:
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise EndedBySignal(0)
+
+
+def _fell() -> None:
+    """The work thread would wait for ever."""
+    log.critical("nothing can be said or heard any more; ending")
+    os._exit(ChannelClosedError.exit_code)
 
 
 def _find_device(name: str) -> torch.device:

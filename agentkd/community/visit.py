@@ -66,7 +66,7 @@ class Visit:
         keys = new_key_pair()
         self._registry.register(self._name, keys.public, [TASKS])
         manners = Manners(coordinator_key=self._host.public_key)
-        self._post = Post(keys, self._take, manners=manners, tick=self._ping, tick_s=PING_EVERY_S)
+        self._post = Post(keys, self._take, manners=manners, tick=self._ping, tick_s=PING_EVERY_S, fell=self._fell)
         self._post.start()
         self._post.connect(self._host)
         deadline = time.monotonic() + GREETING_TIMEOUT_S
@@ -144,6 +144,11 @@ class Visit:
             self._end(f"the community in {self._folder.place} does not answer any more; what it finished is recorded there")
         else:
             self._post.send(self._host.public_key, PingRequest(text=""))
+
+    def _fell(self) -> None:
+        self._end(
+            "this script can say and hear nothing any more, which standard error explains; connect again to wait for the result"
+        )
 
     def _end(self, text: str) -> None:
         with self._lock:

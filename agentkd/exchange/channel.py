@@ -44,8 +44,11 @@ class Channel(Protocol):
     bulk_endpoints: tuple[str, ...]
     counters: Counters
 
-    def start(self, arrived: FramesArrived, turn: Turn) -> None:
-        """Starts the I/O thread. ``turn`` is called again and again; it returns how many seconds it can wait."""
+    def start(self, arrived: FramesArrived, turn: Turn, fell: Callable[[], None] = lambda: None) -> None:
+        """Starts the I/O thread. ``turn`` is called again and again; it returns how many seconds it can wait.
+
+        ``fell`` is called if the thread ends with an error: nothing moves any more, and nobody else would say so.
+        """
         ...
 
     def call(self, command: Callable[[], None]) -> None:

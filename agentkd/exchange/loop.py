@@ -25,8 +25,9 @@ class CommandLoop:
             raise
         self._thread = threading.Thread(target=self._run_to_the_end, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Starts the thread."""
+    def start(self, fell: Callable[[], None] = lambda: None) -> None:
+        """Starts the thread; if it ends with an error, ``fell`` is called on it."""
+        self._fell = fell
         self._thread.start()
 
     def call(self, command: Callable[[], None]) -> None:
@@ -58,11 +59,15 @@ class CommandLoop:
             raise ChannelClosedError(f"the thread {self._thread.name} has ended with an error, which standard error tells")
 
     def _run_to_the_end(self) -> None:
+        is_well = False
         try:
             self._run()
+            is_well = True
         finally:
             with self._lock:
                 self._has_ended = True
+            if not is_well:
+                self._fell()
 
     def obey(self) -> bool:
         """Executes what is queued; false once closed and done. On the loop's thread."""

@@ -122,7 +122,10 @@ class Peer:
 
 
 class Post:
-    """Speaks for one key. Use as a context manager, or ``start`` and ``close``."""
+    """Speaks for one key. Use as a context manager, or ``start`` and ``close``.
+
+    ``tick`` is called every ``tick_s`` seconds on the I/O thread, and ``fell`` if that thread ends with an error.
+    """
 
     def __init__(
         self,
@@ -134,9 +137,10 @@ class Post:
         grants: Grants | None = None,
         tick: Callable[[], None] | None = None,
         tick_s: float = 1.0,
+        fell: Callable[[], None] = lambda: None,
     ) -> None:
         self.keys, self.grants, self.session = keys, grants or Grants(), secrets.token_hex(8)
-        self._deliver, self._tick, self._tick_s = deliver, tick, tick_s
+        self._deliver, self._tick, self._tick_s, self._fell = deliver, tick, tick_s, fell
         self._manners = manners or Manners()
         addresses = (bind,) if isinstance(bind, str) else bind
         self.channel: Channel = (
@@ -167,7 +171,7 @@ class Post:
 
     def start(self) -> None:
         """Starts the I/O thread."""
-        self.channel.start(self._arrived, self._turn)
+        self.channel.start(self._arrived, self._turn, self._fell)
 
     def close(self) -> None:
         """Sends what is queued, closes the sockets and ends the thread. May be called twice."""

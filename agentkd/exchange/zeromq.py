@@ -91,9 +91,9 @@ class ZeroMQChannel:
                 raise _refusal(error) from error
             raise
 
-    def start(self, arrived: FramesArrived, turn: Turn) -> None:
+    def start(self, arrived: FramesArrived, turn: Turn, fell: Callable[[], None] = lambda: None) -> None:
         self._arrived, self._turn = arrived, turn
-        self._loop.start()
+        self._loop.start(fell)
 
     def call(self, command: Callable[[], None]) -> None:
         self._loop.call(command)

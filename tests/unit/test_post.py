@@ -305,6 +305,23 @@ def test_an_io_thread_that_ends_with_an_error_is_told_to_whoever_asks_next(bind:
     side.post.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "memory://*"])
+def test_whoever_only_waits_is_told_that_an_io_thread_fell_and_not_that_it_was_closed(bind: str) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    falls = queue.Queue[str]()
+    posts = [Post(new_key_pair(), print, bind=bind, fell=lambda which=which: falls.put(which)) for which in ("ill", "well")]
+    for post in posts:
+        post.start()
+    posts[0].channel.call(fail)
+    assert falls.get(timeout=10) == "ill"
+    for post in posts:
+        post.close()
+    assert falls.empty()
+
+
 def test_a_closed_post_says_so_and_a_taken_port_too() -> None:
     side = Side()
     with pytest.raises(LaunchError, match="is the port in use"):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,9 @@ from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.visit import Visit
 from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.desk import Order
 from agentkd.coordinator.watching import Silent
-from agentkd.errors import RemoteProtocolError, Rule
+from agentkd.errors import ChannelClosedError, RemoteProtocolError, Rule
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Delivery
 from agentkd.launch.local import LocalLauncher
@@ -92,6 +95,31 @@ def test_a_script_refuses_everything_but_what_becomes_of_its_tasks(tmp_path: Pat
     visit = Visit(RunFolder(tmp_path / "run"))
     useful = {"WelcomeReply", "PingReply", "TaskProgressEvent", "SubmitReply", "ErrorReply"}
     assert refused(visit._take) == set(MESSAGES) - FOR_THE_POST - useful
+
+
+def test_a_script_that_can_hear_nothing_any_more_waits_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+
+    class Fallen:
+        def __init__(self, keys: object, deliver: object, **how: Any) -> None:
+            made.update(how)
+
+        def start(self) -> None:
+            made["fell"]()
+
+        connect = send = close = lambda *rest, **more: 7
+        peer = lambda *rest: True  # noqa: E731
+
+    told: list[Exception] = []
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr("agentkd.community.visit.Post", Fallen)
+    monkeypatch.setattr("agentkd.community.visit._read_contact", lambda folder: (SimpleNamespace(public_key=FRIEND), 1))
+    visit = Visit(folder)
+    visit.start()
+    visit.submit([Order(GIVEN, "mine", SimpleNamespace(fail=told.append))])  # type: ignore[arg-type]
+    made["fell"]()
+    assert [type(error) for error in told] == [ChannelClosedError] and "connect again" in str(told[0]) and not visit.is_open
+    visit.close()
 
 
 def test_a_partner_is_heard_by_the_lesson_that_it_asks_also_when_the_one_before_ends_after_the_next_was_given(
