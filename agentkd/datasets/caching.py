@@ -23,6 +23,7 @@ from agentkd.datasets.samples import Sample
 from agentkd.names import Digest
 
 OWN_BYTES = 64 * 1024**2
+SPARE_BYTES = 1024**3
 UNUSED_S = 600.0
 HEADER = struct.Struct("<8sIII")
 MAGIC = b"agentkd1"
@@ -112,7 +113,9 @@ class SharedSamples:
                 os.utime(self._place / data)
 
     def _reserve(self, num_bytes: int, data: Digest) -> bool:
-        """Takes so many bytes of what there may be in all, if they are left."""
+        """Takes so many bytes of what there may be in all, if they are left, and the disk has more than it needs for the work."""
+        if shutil.disk_usage(self._place).free - num_bytes < SPARE_BYTES:
+            return False
         with self._ledger() as ledger:
             used = int(ledger.read_text() or 0)
             if used + num_bytes > self._max_bytes:

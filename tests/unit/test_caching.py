@@ -4,6 +4,7 @@ import os
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,6 +138,16 @@ def test_a_disk_that_is_full_is_nobodys_trouble(tmp_path: Path, read: Reader, mo
     shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
     assert are_equal(shared.sample(DATA, 1, read), Reader()(1))
     assert list((tmp_path / "cache" / DATA).iterdir()) == [], "nor is a part left"
+
+
+def test_the_last_of_a_disk_is_left_to_the_work(tmp_path: Path, read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = caching.SPARE_BYTES + FILE_BYTES
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
+    shared.sample(DATA, 1, read)
+    free -= 1
+    shared.sample(DATA, 2, read)
+    assert [file.name for file in (tmp_path / "cache" / DATA).iterdir()] == ["1"]
 
 
 def test_a_sample_that_is_no_bytes_is_not_kept(tmp_path: Path) -> None:
