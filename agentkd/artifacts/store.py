@@ -72,6 +72,10 @@ class Store:
             raise StorageError.of(path, error) from error
         return digest
 
+    def remove(self, digest: Digest) -> None:
+        """Forgets an artifact to which nothing refers; nothing if there is none."""
+        self.path(digest).unlink(missing_ok=True)
+
     def get(self, digest: Digest, *, max_bytes: int | None = None) -> bytes:
         """The bytes under a digest, checked.
 

@@ -4,18 +4,20 @@ A result counts once its artifacts are there and, if a guest made it, have been 
 """
 
 import logging
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.store import Store
-from agentkd.errors import AgentKDError, ChannelClosedError, ExchangeError
+from agentkd.errors import AgentKDError, ChannelClosedError, ExchangeError, ResultError
 from agentkd.exchange.asking import Asker
-from agentkd.exchange.pieces import Carrier
+from agentkd.exchange.pieces import MAX_PIECE_BYTES, Carrier
 from agentkd.exchange.post import Post
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, TaskReply
-from agentkd.names import AgentName, Digest, PublicKey
+from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
 from agentkd.task import TaskResult
 
 MAX_AT_ONCE = 4
@@ -34,7 +36,50 @@ class Collected:
     error: AgentKDError | None = None
 
 
-Inspect = Callable[[TaskResult], TaskResult]
+@dataclass(frozen=True)
+class Inspection:
+    """How a guest's result is looked at. Both are called on a collector's thread.
+
+    Args:
+        look: returns what is recorded; raises if it cannot be the result.
+        max_bytes: the most that an artifact of it can have.
+    """
+
+    look: Callable[[TaskResult], TaskResult]
+    max_bytes: Callable[[], int]
+
+
+class _Kept:
+    """Which artifacts results refer to, so that what was brought for one that is refused is removed, and nothing else."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accepted: set[Digest] = set()
+        self._expected: Counter[Digest] = Counter()
+
+    def expect(self, result: TaskResult) -> None:
+        """A result is looked at."""
+        with self._lock:
+            self._expected.update(result.artifacts)
+
+    def accept(self, result: TaskResult) -> None:
+        """A result counts."""
+        with self._lock:
+            self._accepted.update(result.artifacts)
+
+    def end(self, result: TaskResult) -> None:
+        """Nobody looks at a result any more."""
+        with self._lock:
+            self._expected.subtract(result.artifacts)
+            self._expected += Counter()  # without those at zero
+
+    def remove(self, result: TaskResult, brought: Iterable[Digest], remove: Callable[[Digest], None]) -> None:
+        """Removes what was brought for a result that is refused and still looked at, unless another one refers to it."""
+        with self._lock:
+            others = self._expected - Counter(result.artifacts)
+            for digest in brought:
+                if digest not in self._accepted and digest not in others:
+                    remove(digest)
 
 
 class Collector:
@@ -48,33 +93,66 @@ class Collector:
     def __init__(self, post: Post, carrier: Carrier, asker: Asker, store: Store, tell: Callable[[Collected], None]) -> None:
         self._post, self._carrier, self._asker, self._store, self._tell = post, carrier, asker, store, tell
         self._threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="agentkd-collect")
+        self._kept = _Kept()
 
-    def begin(self, agent: AgentName, public_key: PublicKey, reply: TaskReply, inspect: Inspect | None = None) -> bool:
-        """Starts to fetch what is not in the store yet, and to ``inspect`` the result; false if there is nothing to do.
-
-        What ``inspect`` returns is recorded; it raises if that cannot be the result.
-        """
+    def begin(self, agent: AgentName, public_key: PublicKey, reply: TaskReply, inspection: Inspection | None = None) -> bool:
+        """Starts to fetch what is not in the store yet, and to look at the result; false if there is nothing to do."""
         missing = [digest for digest in reply.result.artifacts if digest not in self._store]
-        if missing or inspect:
-            fetching = self._threads.submit(self._collect, public_key, reply.result, missing, inspect)
-            fetching.add_done_callback(lambda done: self._tell(_told(agent, reply, done)))
-        return bool(missing or inspect)
+        if not missing and not inspection:
+            self._kept.accept(reply.result)
+            return False
+        self._kept.expect(reply.result)
+        fetching = self._threads.submit(self._collect, public_key, reply.result, missing, inspection)
+        fetching.add_done_callback(lambda done: self._tell(_told(agent, reply, done)))
+        return True
 
     def close(self) -> None:
         """Begins nothing more. What waits is told as not fetched; what is being fetched ends with the post."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _collect(self, public_key: PublicKey, result: TaskResult, digests: list[Digest], inspect: Inspect | None) -> TaskResult:
+    def _collect(
+        self, public_key: PublicKey, result: TaskResult, missing: list[Digest], inspection: Inspection | None
+    ) -> TaskResult:
+        try:
+            if inspection:
+                return self._collect_of_guest(public_key, result, missing, inspection)
+            for digest in missing:  # grows while a recording is looked at
+                self._fetch(public_key, digest)
+                if result.exchange and digest == result.exchange.record:
+                    told = recordings.decode(recordings.read(self._store, digest))
+                    missing += sorted({one.piece for one in told if one.piece not in self._store})
+            self._kept.accept(result)
+            return result
+        finally:
+            self._kept.end(result)
+
+    def _collect_of_guest(
+        self, public_key: PublicKey, result: TaskResult, missing: list[Digest], inspection: Inspection
+    ) -> TaskResult:
+        """What was brought for a result that is refused is removed: it would be a way to fill the disk."""
+        wanted = set(missing) - {result.exchange.record if result.exchange else NO_DIGEST}  # no guest is asked for a recording
+        most = inspection.max_bytes() if wanted else 0
+        brought: list[Digest] = []
+        try:
+            for digest in sorted(wanted):
+                self._fetch(public_key, digest, most)
+                brought.append(digest)
+            counted = inspection.look(result)
+        except BaseException:
+            self._kept.remove(result, brought, self._store.remove)
+            raise
+        self._kept.accept(result)
+        return counted
+
+    def _fetch(self, public_key: PublicKey, digest: Digest, most: int = MAX_PIECE_BYTES) -> None:
         check = self._post.check
-        for digest in digests:  # grows while a recording is looked at
-            request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
-            answer = self._asker.ask(self._post, public_key, request, timeout_s=ANSWER_TIMEOUT_S, check=check).message
-            assert isinstance(answer.body, KnowledgeReply)
-            self._carrier.fetch_to_store(public_key, answer.body.piece, answer.buffers, wanted=digest, check=check)
-            if result.exchange and digest == result.exchange.record:
-                told = recordings.decode(recordings.read(self._store, digest))
-                digests += sorted({one.piece for one in told if one.piece not in self._store})
-        return inspect(result) if inspect else result
+        request = KnowledgeRequest(kind=KnowledgeKind.WEIGHTS, weights=digest, ways=self._carrier.ways)
+        answer = self._asker.ask(self._post, public_key, request, timeout_s=ANSWER_TIMEOUT_S, check=check).message
+        assert isinstance(answer.body, KnowledgeReply)
+        size_bytes = answer.body.piece.size_bytes
+        if size_bytes > most:
+            raise ResultError(f"an artifact of it has {size_bytes:,} octets; what its task makes has at most {most:,}")
+        self._carrier.fetch_to_store(public_key, answer.body.piece, answer.buffers, wanted=digest, check=check)
 
 
 def _told(agent: AgentName, reply: TaskReply, done: "Future[TaskResult]") -> Collected:

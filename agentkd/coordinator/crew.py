@@ -10,7 +10,7 @@ from typing import Self
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator import events
-from agentkd.coordinator.collecting import Collected, Collector
+from agentkd.coordinator.collecting import Collected, Collector, Inspection
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
@@ -342,8 +342,10 @@ class Crew:
         doing = self._underway.current(body.task, body.attempt)
         if doing:
             doing.result = body.result
-            inspect = partial(self._inspect, doing.task) if self._members.is_guest(name) else None
-            if self._collector.begin(name, public_key, body, inspect):
+            inspection = None
+            if self._members.is_guest(name):
+                inspection = Inspection(partial(self._inspect, doing.task), partial(self._max_bytes, doing.task))
+            if self._collector.begin(name, public_key, body, inspection):
                 return
         self._handle(events.Ended(name, body.task, body.attempt))
 
@@ -352,6 +354,12 @@ class Crew:
         from agentkd.coordinator.inspecting import inspect  # needs torch, which a run without guests does without
 
         return inspect(task, result, self.folder.store, share=self._config.recheck_guests)
+
+    def _max_bytes(self, task: Task) -> int:
+        """On a collector's thread."""
+        from agentkd.coordinator.inspecting import max_bytes
+
+        return max_bytes(task, self.folder.store)
 
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error

@@ -31,6 +31,7 @@ from agentkd.task import (
 from agentkd.visible import visible
 
 MAX_COUNTED = 1000
+MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
 OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace")
 OF_SCORES = ("miou", "class_iou", "one_class_miou")
 
@@ -67,6 +68,20 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
     except AgentKDError as error:
         raise ResultError(f"what was handed in is no result of this task: {error}") from error
     return counted
+
+
+def max_bytes(task: Task, store: Store) -> int:
+    """The most that an artifact of a task's result can have: twice what the network's own numbers take, if it is one of those.
+
+    Raises:
+        AgentKDError: the network cannot be built here.
+    """
+    if not isinstance(task, Training | Average | Consolidate):
+        return MAX_OTHER_BYTES
+    with _measuring:
+        let_run(codes_of(task), store)
+        state = build(task.architecture).state_dict()
+    return MAX_HEADER_BYTES + 2 * sum(tensor.numel() * max(4, tensor.element_size()) for tensor in state.values())
 
 
 def _sizes(task: Task) -> dict[str, Any]:

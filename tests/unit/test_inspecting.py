@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.store import Store
 from agentkd.coordinator import inspecting
-from agentkd.coordinator.inspecting import inspect
+from agentkd.coordinator.inspecting import MAX_HEADER_BYTES, inspect, max_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ResultError
 from agentkd.knowledge import tensors
@@ -72,6 +72,16 @@ def test_what_can_be_counted_here_is_counted_here(done: Any) -> None:
     store, results = done
     task, result = results[Train]
     assert inspect(task, result.replace(num_parameters_deploy=1, num_macs=0), store) == result
+
+
+def test_every_artifact_of_an_honest_result_is_within_its_limit_and_the_limit_goes_with_the_network(done: Any) -> None:
+    store, made = done
+    for task, result in made.values():
+        sizes = [store.path(digest).stat().st_size for digest in result.artifacts]
+        assert all(size <= max_bytes(task, store) - MAX_HEADER_BYTES // 2 for size in sizes), type(task).__name__
+    task, result = made[Train]
+    numbers = sum(4 * tensor.numel() for tensor in build(task.architecture).state_dict().values())
+    assert MAX_HEADER_BYTES + 2 * numbers <= max_bytes(task, store) < MAX_HEADER_BYTES + 3 * numbers
 
 
 def test_a_networks_size_is_counted_once_for_each_dataset(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
