@@ -62,10 +62,10 @@ def agentkd(*arguments: object, timeout_s: float = 150, **more: str) -> "subproc
 
 
 def table_of(place: Path) -> str:
-    """The table without its one column that differs from run to run."""
+    """The table without the columns that differ from run to run."""
     rows = [line.split(",") for line in (place / "report" / "table.csv").read_text(encoding="utf-8").splitlines()]
-    seconds = rows[0].index("seconds")
-    return "\n".join(",".join(cell for index, cell in enumerate(row) if index != seconds) for row in rows)
+    costs = [rows[0].index(name) for name in ("seconds", "peak_memory_bytes")]
+    return "\n".join(",".join(cell for index, cell in enumerate(row) if index not in costs) for row in rows)
 
 
 def weights_of(place: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from agentkd.messages.bodies import (
     StreamCreditEvent,
     WelcomeReply,
 )
-from agentkd.messages.wire import MINOR
+from agentkd.messages.wire import MINOR, Message
 from agentkd.names import NOBODY
 
 UNGREETED, SECOND = "0" * 16, "5ec0d05ec0d05ec0"
@@ -136,16 +136,29 @@ def _status(probe: Probe) -> str:
     return f"{sum(probe.want(StatusReply, StatusRequest()).refused.values())} messages refused so far"
 
 
-def _idle(probe: Probe) -> None:
-    """It may do something of its own at first, but nothing was asked of it: a coordinator would wait for it for ever."""
+def _idle(probe: Probe) -> str | None:
+    """It may do something of its own at first, but nothing was asked of it: a coordinator would wait for it for ever.
+
+    Whoever does not say how it is breaks other clauses.
+    """
     deadline = time.monotonic() + probe.waits.deed_s
-    said = {"StatusReply": True, "HeartbeatEvent": True}
-    while any(said.values()) and time.monotonic() < deadline:
-        said["StatusReply"] = probe.want(StatusReply, StatusRequest()).is_busy
-        beat = probe.hear(timeout_s=probe.waits.deed_s, wanted=lambda one: isinstance(one.body, HeartbeatEvent)).body
-        said["HeartbeatEvent"] = isinstance(beat, HeartbeatEvent) and beat.is_busy
-    busy = " and ".join(name for name, is_busy in said.items() if is_busy)
-    expect(not busy, f"{busy} said that it is busy for {probe.waits.deed_s:g} s, and it was asked to do nothing")
+    said: dict[str, bool] = {}
+    while (len(said) < 2 or any(said.values())) and time.monotonic() < deadline:
+        probe.say(StatusRequest())
+        try:
+            told = probe.hear(timeout_s=probe.waits.deed_s, wanted=_says_how_it_is).body
+        except ReplyTimeoutError:
+            break
+        if isinstance(told, StatusReply | HeartbeatEvent):
+            said[type(told).__name__] = told.is_busy
+    is_there(probe)  # after that nothing is on its way
+    busy = " and ".join(sorted(name for name, is_busy in said.items() if is_busy))
+    expect(not busy, f"{busy} said that it is busy for {probe.waits.deed_s:g} s; nothing was asked of it")
+    return f"said by {' and '.join(sorted(said))}" if said else "it says nothing"
+
+
+def _says_how_it_is(message: Message) -> bool:
+    return isinstance(message.body, StatusReply | HeartbeatEvent)
 
 
 def _late(probe: Probe) -> None:

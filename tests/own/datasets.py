@@ -1,6 +1,7 @@
 """Datasets as users bring them: some that keep to the contract, and some that break it in one place."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,11 +79,14 @@ class Noisy(Scenes):
         return replace(sample, image=np.random.default_rng().integers(0, 255, sample.image.shape, dtype=np.uint8))
 
 
+_shifts = itertools.count()
+
+
 class Drifting(Scenes):
     """Another content each time it is opened."""
 
     def __init__(self) -> None:
-        self.shift = time.monotonic_ns() % 251
+        self.shift = next(_shifts) % 251
 
     def sample(self, index: int) -> Sample:
         sample = super().sample(index)

@@ -663,7 +663,7 @@ class NoOtherStream(Streaming):
 
     def open_stream(self, link: Any, number: int, body: dict) -> None:
         file = self.offers.get((link.key, body["sha256"]))
-        if body["offset"] == 4096 and any(stream[0] is file and stream[1] <= 4096 for stream in self.streams.values()):
+        if file is not None and any(stream[0] is file for stream in self.streams.values()):
             link.say("StreamReply", {"sha256": body["sha256"], "size_bytes": len(file)}, number)
             return
         super().open_stream(link, number, body)
