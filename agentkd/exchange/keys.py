@@ -67,7 +67,7 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
         StorageError: it exists and may not be replaced, or cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _keep_from_others(path.parent)
         if not replace:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

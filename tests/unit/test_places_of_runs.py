@@ -1,9 +1,11 @@
 """Where run folders can be: under any name, where they can only be read, on file systems that lack something."""
 
+import contextlib
+import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,9 @@ NAMES = (
     "~",
     "火" * 85,
 )
+
+
+CAPABILITIES_3, PASSES_OVER_MODES = 0x20080522, 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
 
 @pytest.fixture(scope="module")
@@ -98,30 +103,57 @@ def test_what_is_named_after_a_run_fits_into_a_name() -> None:
         assert called.endswith("-replay") and len(os.fsencode(called)) <= run_folder.MAX_NAME_BYTES
 
 
-def cannot_share(folder: RunFolder) -> None:
-    """What SQLite would share with a writer cannot be opened, as in a folder that may only be read."""
-    shared = folder.journal.with_name("journal.sqlite-shm")
-    shared.unlink(missing_ok=True)
-    shared.mkdir()
+@contextlib.contextmanager
+def only_read(folder: RunFolder) -> Iterator[RunFolder]:
+    """A run that may only be read, by this thread, which obeys the modes of files meanwhile also if it is root's."""
+    modes = {path: path.stat().st_mode for path in (folder.place, *folder.place.rglob("*"))}
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(CAPABILITIES_3, 0), (ctypes.c_uint32 * 6)()
+    try:
+        for path in modes:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        assert libc.capget(header, sets) == 0
+        before, sets[0] = sets[0], sets[0] & ~PASSES_OVER_MODES
+        assert libc.capset(header, sets) == 0
+        assert not os.access(folder.place, os.W_OK, effective_ids=True)
+        try:
+            yield folder
+        finally:
+            sets[0] = before
+            assert libc.capset(header, sets) == 0
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
-def test_a_journal_is_read_where_nothing_can_be_written(run: RunFolder) -> None:
-    cannot_share(run)
-    assert not verify(run).problems and len(read_history(run).by_task) == 2
+@pytest.mark.parametrize("left", [(), ("journal.sqlite-wal",), ("journal.sqlite-shm", "journal.sqlite-wal")], ids=len)
+def test_a_journal_is_read_where_nothing_can_be_written(run: RunFolder, left: tuple[str, ...]) -> None:
+    for name in left:
+        (run.place / name).touch()
+    with only_read(run) as seen:
+        assert not verify(seen).problems and len(read_history(seen).by_task) == 2
+        assert not compare(seen, seen).configuration
 
 
-def test_what_waits_beside_such_a_journal_is_read_too(run: RunFolder) -> None:
-    log = run.journal.with_name("journal.sqlite-wal")
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_what_waits_beside_such_a_journal_is_read_too(run: RunFolder, is_shared: bool) -> None:
+    log, shared = (run.journal.with_name(f"journal.sqlite-{what}") for what in ("wal", "shm"))
     first = next(iter(read_history(run).by_task.values()))
     failed = first.result.model_copy(update={"status": Status.FAILED, "weights": "", "error_code": "x"})
     with Journal(run.journal) as journal:
         journal.commit(Record(first.task.replace(seed=99), failed, "agent-1", 1))
-        killed = {path: path.read_bytes() for path in (run.journal, log)}
+        killed = {path: path.read_bytes() for path in (run.journal, log, *([shared] if is_shared else []))}
     for path, data in killed.items():
         path.write_bytes(data)
-    cannot_share(run)
-    assert len(read_history(run).by_task) == 3 and not verify(run).problems
-    assert log.read_bytes() == killed[log]
+    with only_read(run) as seen:
+        assert len(read_history(seen).by_task) == 3 and not verify(seen).problems
+        assert (seen.place / log.name).read_bytes() == killed[log]
+
+
+def test_a_journal_that_may_not_be_read_is_not_called_damaged(run: RunFolder) -> None:
+    with only_read(run) as seen:
+        seen.journal.chmod(0)
+        with pytest.raises(ArtifactError, match="cannot be read: Permission denied; ask its owner"):
+            read_history(seen)
 
 
 def test_a_report_and_a_replay_of_what_can_only_be_read_are_written_elsewhere(
