@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
-from agentkd.artifacts.run_folder import RunFolder, beside
+from agentkd.artifacts.run_folder import RunFolder, called_after
 from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
@@ -89,7 +89,7 @@ def unpack(bundle: Path, place: Path) -> Verification:
     problems = _check_zip(bundle)
     if not problems:
         place = place.absolute()  # "." has no name
-        part = beside(place, ".part")
+        part = place.with_name(called_after(place, ".part"))
         try:
             shutil.rmtree(part, ignore_errors=True)
             found = _open_and_verify(bundle, part)

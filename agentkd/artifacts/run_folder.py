@@ -75,9 +75,15 @@ class RunFolder:
 def beside(place: Path, ending: str) -> Path:
     """A folder called after another and beside it; in the current folder where nothing can be written there."""
     place = place if place.name.strip(".") else place.resolve()
+    can_write = place.name and os.access(place.absolute().parent, os.W_OK | os.X_OK)
+    return place.with_name(called_after(place, ending)) if can_write else Path(called_after(place, ending))
+
+
+def called_after(place: Path, ending: str) -> str:
+    """The name of a place with something behind it, of which no more is kept than fits."""
     name = os.fsencode(place.name)[: MAX_NAME_BYTES - len(os.fsencode(ending))]
-    called = name.decode(errors="ignore") + ending
-    return place.with_name(called) if os.access(place.absolute().parent, os.W_OK | os.X_OK) and place.name else Path(called)
+    whole = place.name if os.fsencode(place.name) == name else name.decode(errors="ignore")
+    return whole + ending
 
 
 class RunLock:

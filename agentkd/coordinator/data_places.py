@@ -102,9 +102,15 @@ def changed_files(store: Store, before: NotedData, dataset: Opened) -> str:
 def noted_places(run: Path) -> dict[str, Any]:
     """Where the data of a run may lie, as it is noted in its journal."""
     given = os.environ.get(DATA_FOLDER_VARIABLE)
-    absolute = tuple(str(base.absolute()) for base in (Path.cwd(), *([Path(given)] if given else [])))
-    relative = tuple(os.path.relpath(base, run.absolute()) for base in absolute)
+    found = [str(base.absolute()) for base in (Path.cwd(), *([Path(given)] if given else []))]
+    absolute = tuple(filter(_is_text, found))
+    relative = tuple(filter(_is_text, (os.path.relpath(base, run.absolute()) for base in found)))
     return {PLACES: DataPlaces(absolute=absolute, relative=relative).canonical()}
+
+
+def _is_text(name: str) -> bool:
+    """Not a name in another encoding, which a journal cannot hold."""
+    return name.encode(errors="ignore").decode() == name
 
 
 def bases(journal: Journal, run: Path) -> Iterator[str]:

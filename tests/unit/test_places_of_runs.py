@@ -5,6 +5,8 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,19 +14,23 @@ import pytest
 from foreign import honest_run
 from typer.testing import CliRunner
 
+from agentkd import canonical
 from agentkd.artifacts import file_system, run_folder
 from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.comparison import compare
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.journal import Journal, Record
-from agentkd.artifacts.run_folder import RunFolder, RunLock, beside
+from agentkd.artifacts.provenance import provenance
+from agentkd.artifacts.run_folder import RunFolder, RunLock, beside, called_after
 from agentkd.artifacts.verification import verify
 from agentkd.cli import app
+from agentkd.coordinator.data_places import bases, noted_places
 from agentkd.errors import AgentKDError, ArtifactError, StorageError
 from agentkd.exchange.grants import Registry
 from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.replay.perform import ReplayOptions, default_out, replay
 from agentkd.report.packing import write_bundle
+from agentkd.report.places import look_at_places
 from agentkd.report.write import place_for, write_report
 from agentkd.task import Status
 
@@ -95,6 +101,24 @@ def test_a_run_is_named_by_where_one_stands(run: RunFolder, tmp_path: Path, monk
         (tmp_path / "work/inner").rmdir()
         unpack(tmp_path / "run.zip", Path(name))
         assert not verify(RunFolder(tmp_path / "work")).problems
+
+
+def test_a_bundle_is_unpacked_below_a_folder_that_is_not_there_yet(run: RunFolder, tmp_path: Path) -> None:
+    write_bundle(run, tmp_path / "run.zip")
+    unpack(tmp_path / "run.zip", tmp_path / "runs/theirs")
+    assert names_in(tmp_path / "runs") == ["theirs"]
+
+
+def test_a_name_in_another_encoding_can_be_told_where_only_text_can(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = os.fsdecode(b"x\xff\xfey")
+    monkeypatch.setattr(sys, "argv", ["agentkd", "run", strange])
+    Path(strange).mkdir()
+    monkeypatch.chdir(strange)
+    canonical.encode(provenance())
+    with Journal(run.journal) as journal:
+        journal.adopt(noted_places(run.place), {})
+        assert list(bases(journal, run.place)) == [""]
+    assert called_after(Path(strange), "-replay") == f"{strange}-replay"
 
 
 def test_what_is_named_after_a_run_fits_into_a_name() -> None:
@@ -246,6 +270,19 @@ def test_a_disk_that_breaks_is_not_called_a_file_system_that_lacks_something(
     monkeypatch.setattr(file_system.os, "fsync", refusing(errno.EIO))
     with pytest.raises(StorageError, match="the disk is broken"), RunLock(RunFolder(tmp_path / "run")):
         pass
+
+
+def test_the_doctor_looks_at_the_same_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    found = {name: (is_ok, text) for name, is_ok, text in look_at_places(tmp_path)}
+    assert all(is_ok for is_ok, _ in found.values()) and "/nowhere" in found["socket files"][1]
+    monkeypatch.setattr(file_system.fcntl, "flock", refusing(errno.ENOLCK))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("t" * 100)))
+    found = {name: (is_ok, text) for name, is_ok, text in look_at_places(tmp_path)}
+    assert not found["run folders"][0] and "no locks" in found["run folders"][1]
+    assert not found["temporary files"][0] and "TMPDIR" in found["temporary files"][1]
+    assert found["socket files"][0] and "TCP on this host" in found["socket files"][1]
+    assert not next(look_at_places(tmp_path / "missing"))[1]
 
 
 def test_without_locks_nobody_is_said_to_work_in_a_run_and_keys_are_not_registered(
