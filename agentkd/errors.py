@@ -241,7 +241,7 @@ class StorageError(AgentKDError):
             return DescriptorsError(place, number)
         reason, advice = STORAGE_WORDS.get(number, ("", ""))
         if number in FORBIDDEN:
-            advice = "choose a folder that you may write to, then run the command again"
+            advice = "choose another folder, one that you may write to, then run the command again"
         told = (error.strerror if isinstance(error, OSError) else "") or str(error)
         return StorageError(place, reason or told, advice=advice)
 
