@@ -240,6 +240,8 @@ class StorageError(AgentKDError):
         if number in DESCRIPTORS_USED_UP:
             return DescriptorsError(place, number)
         reason, advice = STORAGE_WORDS.get(number, ("", ""))
+        if number in FORBIDDEN:
+            advice = "choose another folder, one that you may write to, then run the command again"
         told = (error.strerror if isinstance(error, OSError) else "") or str(error)
         return StorageError(place, reason or told, advice=advice)
 
@@ -259,10 +261,12 @@ class DescriptorsError(StorageError):
             super().__init__(place, reason, advice="allow it more (ulimit -n 4096), then run the command again")
 
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DESCRIPTORS_USED_UP = (errno.EMFILE, errno.ENFILE)
 STORAGE_WORDS = {
     errno.ENOSPC: (f"the disk is full ({os.strerror(errno.ENOSPC)})", ""),
     errno.EDQUOT: (f"the disk quota is used up ({os.strerror(errno.EDQUOT)})", ""),
+    errno.ENOLCK: (f"its file system has no locks ({os.strerror(errno.ENOLCK)})", "choose a folder on a local disk"),
     errno.EIO: (f"the disk is broken ({os.strerror(errno.EIO)})", "choose a folder on another disk, then run the command again"),
 }
 

@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
-from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_folder import RunFolder, called_after
 from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
@@ -88,7 +88,8 @@ def unpack(bundle: Path, place: Path) -> Verification:
         raise ArtifactError(f"{place} is there already and not empty; choose another folder")
     problems = _check_zip(bundle)
     if not problems:
-        part = place.with_name(f"{place.name}.part")
+        place = place.absolute()  # "." has no name
+        part = place.with_name(called_after(place, ".part"))
         try:
             shutil.rmtree(part, ignore_errors=True)
             found = _open_and_verify(bundle, part)

@@ -7,6 +7,7 @@ from typing import Any
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.listings import noted_artifacts
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import SUFFIX
 from agentkd.errors import StorageError
@@ -68,11 +69,11 @@ def find_garbage(folder: RunFolder) -> Garbage:
     """Looks through a run folder; nobody may work in it meanwhile."""
     with Journal(folder.must_exist().journal, read_only=True) as journal:
         records = list(journal.records())
-        pretrained = set((journal.get_meta("pretrained", dict[str, Digest]) or {}).values())
+        noted = noted_artifacts(journal)
     needed = {digest for record in records for digest in (*record.result.artifacts, *(d for _, d in record.task.references()))}
     told = _told(folder, records)
     unfinished = _unfinished(folder)
-    kept = needed | pretrained | {piece for pieces in told.values() for piece in pieces} | unfinished
+    kept = needed | noted | {piece for pieces in told.values() for piece in pieces} | unfinished
     files = [path for path in sorted(folder.store.place.rglob("*")) if path.is_file()]
     unreferenced = tuple(path for path in files if path.suffix != SUFFIX or path.stem not in kept)
     pieces = {piece for listed in told.values() for piece in listed} - needed

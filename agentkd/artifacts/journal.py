@@ -13,7 +13,7 @@ import json
 import operator
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from agentkd import canonical
 from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
+from agentkd.artifacts.read_only import opened
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.plain import read_json
@@ -132,21 +133,21 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._sitting, self._provenance = 0, _text({})
-        try:
-            if read_only:
-                self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._connection = sqlite3.connect(path)
-        except sqlite3.DatabaseError as error:
-            raise gate.translated(path, error) from error
-        except OSError as error:
-            raise StorageError.of(path, error) from error
-        try:
+        with contextlib.ExitStack() as held:
+            try:
+                if read_only:
+                    self._connection = held.enter_context(opened(path))
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._connection = held.enter_context(contextlib.closing(sqlite3.connect(path)))
+            except sqlite3.DatabaseError as error:
+                raise gate.translated(path, error) from error
+            except OSError as error:
+                if isinstance(error, PermissionError) and read_only:
+                    raise ArtifactError(f"{path} cannot be read: {error.strerror}; ask its owner for a bundle of it") from error
+                raise StorageError.of(path, error) from error
             self._pass_gate(read_only)
-        except BaseException:
-            self._connection.close()
-            raise
+            self._held = held.pop_all()
 
     def _pass_gate(self, read_only: bool) -> None:
         try:
@@ -165,7 +166,7 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._connection.close()
+        self._held.close()
 
     def begin_sitting(self, provenance: dict[str, Any]) -> None:
         """Says where the records that follow come from. It is written down with the first of them."""
@@ -304,6 +305,15 @@ class Journal:
         """Notes a JSON value under a key."""
         with self._writing():
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def adopt(self, values: Mapping[str, Any], asks: Asks) -> None:
+        """Notes values under their keys, and what each trial saw instead of what was noted of it; all of it or nothing."""
+        seen = [(study, trial, _text(list(saw))) for study, trials in asks.items() for trial, saw in trials.items()]
+        with self._writing():
+            for key, value in values.items():
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            self._connection.execute("DELETE FROM asks")
+            self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", seen)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

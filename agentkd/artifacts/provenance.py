@@ -35,7 +35,7 @@ def provenance() -> dict[str, Any]:
     """Plain data. No host or user name is in it; a difference from the last commit is, up to 256 KiB."""
     return {
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [_as_text(part) for part in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "agentkd": __version__,
         "code": _checkout(Path(__file__).parent),
         "project": _checkout(Path.cwd()),
@@ -46,8 +46,13 @@ def provenance() -> dict[str, Any]:
         "cores": os.cpu_count() or 0,
         "memory_bytes": _memory_bytes(),
         "devices": _devices(),
-        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "settings": {name: _as_text(os.environ[name]) for name in SETTINGS if name in os.environ},
     }
+
+
+def _as_text(given: str) -> str:
+    """What was typed, of which some need not be text (a name in another encoding): that as escapes."""
+    return given.encode(errors="backslashreplace").decode()
 
 
 def _checkout(folder: Path) -> dict[str, Any]:

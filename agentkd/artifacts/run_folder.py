@@ -6,9 +6,13 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
+from agentkd.artifacts.file_system import must_do
 from agentkd.artifacts.store import Store
-from agentkd.errors import ArtifactError, StorageError
+from agentkd.errors import AgentKDError, ArtifactError, StorageError
 from agentkd.names import TaskKey
+
+MAX_NAME_BYTES = 200
+"""Of a name that something is still put behind; a file system takes 255."""
 
 
 class RunFolder:
@@ -74,6 +78,20 @@ class RunFolder:
         return self
 
 
+def beside(place: Path, ending: str) -> Path:
+    """A folder called after another and beside it; in the current folder where nothing can be written there."""
+    place = place if place.name.strip(".") else place.resolve()
+    can_write = place.name and os.access(place.absolute().parent, os.W_OK | os.X_OK)
+    return place.with_name(called_after(place, ending)) if can_write else Path(called_after(place, ending))
+
+
+def called_after(place: Path, ending: str) -> str:
+    """The name of a place with something behind it, of which no more is kept than fits."""
+    name = os.fsencode(place.name)[: MAX_NAME_BYTES - len(os.fsencode(ending))]
+    whole = place.name if os.fsencode(place.name) == name else name.decode(errors="ignore")
+    return whole + ending
+
+
 class RunLock:
     """Held by the coordinator while it runs; released by the system when its process ends, however it ends."""
 
@@ -85,12 +103,14 @@ class RunLock:
         """Whether a coordinator, in this process or another, works in the folder now."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
+        except OSError:  # nobody has worked here, or nobody whom this process may know of
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:  # where there are no locks no coordinator begins
+            return False
         else:
             return False
         finally:
@@ -103,7 +123,11 @@ class RunLock:
         except OSError as error:
             raise StorageError.of(self.path, error) from error
         try:
+            must_do(self.path.parent)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except AgentKDError:
+            os.close(self._descriptor)
+            raise
         except BlockingIOError:
             owner = os.read(self._descriptor, 100).decode(errors="replace").strip()
             os.close(self._descriptor)

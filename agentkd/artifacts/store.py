@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agentkd import canonical
+from agentkd.artifacts.file_system import NOT_THERE
 from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
 from agentkd.names import Digest
 
@@ -174,5 +175,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_THERE:  # a folder cannot be synced everywhere where its files can
+            raise
     finally:
         os.close(descriptor)

@@ -12,15 +12,18 @@ from agentkd.errors import ConfigError, StorageError
 
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default RUN/report, or elsewhere if RUN can only be read.")
+    ] = None,
     output_format: Format = "text",
 ) -> None:
-    """Write RUN/report (table, figures, page) again from the records, and print the table."""
+    """Write RUN/report (table, figures, page) again from the records, and print the table. The run's data are not needed."""
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.report.table import markdown_table, table_rows
-    from agentkd.report.write import write_report
+    from agentkd.report.write import place_for, write_report
 
     folder = RunFolder(run_folder).must_exist()
-    written = write_report(folder)
+    written = write_report(folder, out or place_for(folder))
     if output_format == "json":
         say(json.dumps(table_rows(written.outlook), indent=2))
         return

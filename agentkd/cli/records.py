@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkd.cli.app import Format, say
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, StorageError
 from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ def replay(
         for one in what_runs(folder, options):
             say(f"runs {one}", err=True)
         report = perform(folder, RunFolder(place), options, watcher)
-    (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+    try:
+        place.mkdir(parents=True, exist_ok=True)  # where every task was decided, nothing was executed
+        (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError.of(place, error) from error
     if output_format == "json":
         say(json.dumps(report.as_data(), indent=2))
     else:
@@ -276,12 +280,14 @@ def _print_report(report: "ReplayReport") -> None:
     from agentkd.replay.verdicts import Outcome
 
     for verdict in report.verdicts:
-        if verdict.outcome in (Outcome.IDENTICAL, Outcome.KEPT):
+        if verdict.outcome in (Outcome.IDENTICAL, Outcome.KEPT, Outcome.ELSEWHERE):
             continue
         say(f"{verdict.outcome}: {verdict.label} (task {verdict.task[:12]})")
         _print_difference(verdict)
     counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome if report.count(outcome))
     say(f"{len(report.verdicts)} tasks: {counts}")
+    for text in report.lacking:
+        say(f"not here: {text}")
     say(f"{report.num_executed} tasks executed, {report.num_reused} reused from before")
     for one in report.code:
         say(f"ran {one}")

@@ -48,12 +48,10 @@ def is_noted(journal: Journal) -> bool:
     return not any(named.values()) or journal.get_meta(META) is not None
 
 
-def note(own: OwnParts, journal: Journal, folder: RunFolder) -> None:
-    """Writes it down, with the code, in a run that begins."""
+def keep(own: OwnParts, folder: RunFolder) -> None:
+    """Has the code of it in the run's store."""
     for code in dict.fromkeys(own.codes.values()):
         folder.store.put(loading.provided(code).encode())
-    if own.codes:
-        journal.set_meta(META, own.canonical())
 
 
 def changes(own: OwnParts, journal: Journal, folder: RunFolder) -> list[Problem]:

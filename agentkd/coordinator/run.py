@@ -8,21 +8,21 @@ import contextlib
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
-from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.config import Experiment, dump_experiment
-from agentkd.coordinator import own_parts
+from agentkd.config import Experiment
+from agentkd.coordinator import generations, own_parts
 from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
+from agentkd.coordinator.generations import Generation
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
-from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
+from agentkd.datasets.opening import Opened
+from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError
 from agentkd.launch.devices import parse_devices
 from agentkd.names import Digest, TaskKey
-from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
@@ -50,9 +50,12 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         own, dataset = own_parts.take_up(experiment)
-        _adopt_experiment(experiment, own, folder, desk.journal)
+        results = _recorded_results(desk.journal, folder)
+        for line in generations.adopt(experiment, own, dataset, folder, desk.journal, results):
+            log.warning("%s", line)
+            watcher.tell(line)
         planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
-        coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
+        coordinator = _Coordinator(experiment, planner, desk, watcher, results)
         try:
             coordinator.run()
         finally:
@@ -63,25 +66,37 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
 def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
     """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run.
 
+    Its data need not be here, or may be others by now: then the planner's dataset is an outline.
+
     Raises:
         ArtifactError: the folder holds no experiment's run, or one of whose records no plan can be made.
-        DatasetError: its data are not here.
+        DatasetError: an older agentkd began it, which noted nothing of its data, and they are not here.
     """
     with contextlib.ExitStack() as opened:
         journal = opened.enter_context(Journal(folder.must_exist().journal, read_only=True))
-        experiment: Experiment | None = journal.get_meta("experiment", Experiment)
-        if experiment is None:
+        generation = generations.present(journal)
+        if generation is None:
             raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
         with made_of(folder.place, "plan"):
-            own, pretrained = own_parts.noted(journal), journal.get_meta("pretrained", dict[str, Digest])
-            planner = Planner(experiment, own_parts.dataset_of(experiment, own), pretrained, own)
+            planner = generation.planner(dataset_as_it_was(generation, journal, folder))
             results = {record.task.key: record.result for record in journal.records()}
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
                 raise ValueError("more trials were asked for than were done")
             outlook = planner.outlook(results, asks)
         opened.pop_all()
-        return experiment, planner, outlook, journal
+        return generation.experiment, planner, outlook, journal
+
+
+def dataset_as_it_was(generation: Generation, journal: Journal, folder: RunFolder) -> Opened | None:
+    """The dataset of a state of an experiment if it is here as it was then, else ``None``. Own code is not run for this."""
+    experiment, data = generation.experiment, generation.data
+    if generation.own.data is not None:
+        opened = own_parts.dataset_of(experiment, generation.own)
+        return opened if data is None or opened.digest == data.content_digest else None
+    if data is None:
+        return None
+    return found_here(experiment.data.dataset, data.content_digest, bases(journal, folder.place))[0]
 
 
 def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
@@ -105,7 +120,7 @@ class _Coordinator:
         self.outlook = planner.outlook(results, self.asks)
         self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
-        self.num_before = len(results)
+        self.num_before = self._num_done()
         self._shown_at = 0.0
 
     def run(self) -> None:
@@ -146,16 +161,19 @@ class _Coordinator:
         self._shown_at = time.monotonic()
         elapsed = self._shown_at - self.started_at
         expected = self._num_expected()
-        done_now = len(self.results) - self.num_before
-        left = elapsed / done_now * (expected - len(self.results)) if done_now else None
-        self.watcher.show(
-            Snapshot(self.experiment.name, elapsed, len(self.results), expected, left, self.outlook, self.desk.activities())
-        )
+        num_done = self._num_done()
+        done_now = num_done - self.num_before
+        left = elapsed / done_now * (expected - num_done) if done_now > 0 else None
+        self.watcher.show(Snapshot(self.experiment.name, elapsed, num_done, expected, left, self.outlook, self.desk.activities()))
+
+    def _num_done(self) -> int:
+        """Tasks that are done and wanted: not what was done before a correction."""
+        return len(self.outlook.keys & self.results.keys())
 
     def _num_expected(self) -> int:
         """Tasks in all if no trial is infeasible and every round has as many students as it may."""
         per_family = 1 + self.experiment.search.trials + self.experiment.round1.students + 1 + 1
-        return max(len(self.results) + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
+        return max(self._num_done() + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
 
 
 def describe_step(step: PlannedTask) -> str:
@@ -175,36 +193,6 @@ def describe_result(step: PlannedTask, result: TaskResult) -> str:
     uncounted = f"; MACs do not count {missing}" if missing else ""
     size = f"{result.num_parameters_deploy:,} parameters"
     return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
-
-
-def _adopt_experiment(experiment: Experiment, own: OwnParts, folder: RunFolder, journal: Journal) -> None:
-    """Notes the experiment and its own code in a new run; in an old one both must be the same."""
-    noted: Experiment | None = journal.get_meta("experiment", Experiment)
-    if noted is None:
-        files = {family: Path(config.weights) for family, config in experiment.families.items() if config.weights}
-        journal.set_meta("pretrained", {family: folder.store.put(path.read_bytes()) for family, path in files.items()})
-        own_parts.note(own, journal, folder)
-        journal.set_meta("experiment", experiment.canonical())
-        try:
-            folder.experiment.write_text(dump_experiment(experiment), encoding="utf-8")
-        except OSError as error:
-            raise StorageError.of(folder.experiment, error) from error
-        return
-    before, now = noted.result_inputs(), experiment.result_inputs()
-    problems = [
-        Problem(path, f"is {_short(b)} now, but this run was begun with {_short(a)}") for path, a, b in differences(before, now)
-    ]
-    problems += own_parts.changes(own, journal, folder)
-    if problems:
-        problems.append(
-            Problem("", f"choose another folder with --out, or restore what it was begun with ({folder.experiment.name}, code)")
-        )
-        raise ConfigError(problems, source=str(folder.place))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _recorded_results(journal: Journal, folder: RunFolder) -> dict[TaskKey, TaskResult]:

@@ -33,6 +33,11 @@ class _Derived:
         """What is to be said of the one that it is made of."""
         return getattr(self._of, "notices", ())
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of the one that it is made of, with what marks their content."""
+        return getattr(self._of, "files", {})
+
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample."""
         return size_of(self._of, index)
@@ -131,6 +136,12 @@ class JoinedDataset(_Derived):
     def notices(self) -> tuple[str, ...]:
         """What is to be said of each of them."""
         return tuple(text for part in self._parts for text in getattr(part, "notices", ()))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of each of them, with what marks their content."""
+        named = ((at, getattr(part, "files", {})) for at, part in enumerate(self._parts))
+        return {f"part {at}: {file}": mark for at, files in named for file, mark in files.items()}
 
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample of one of them."""

@@ -27,6 +27,7 @@ from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, so
 from agentkd.errors import DatasetError
 
 CHECKING_THREADS = 4
+MARK_BYTES = 8
 
 # The format in dataset.yaml, and who reads it; below, whether one file may label many images.
 READERS: dict[str, Callable[[Description, Path], Reader]] = {
@@ -55,13 +56,18 @@ class FileDataset:
         self._is_turned = description.orientation == "shown"
         self._reader = READERS[description.format](description, place)
         self.splits, told = self._split(holdout)
-        others = [description.release] if description.release else []
-        files = dict.fromkeys([*(file for pair in pairing.pairs for file in (pair.image, pair.mask)), *others])
-        hashes = hash_files(place, [*files], is_turned=self._is_turned)
+        hashes = hash_files(place, [*self._listed()], is_turned=self._is_turned)
+        self._marks = b"".join(hashes[file][:MARK_BYTES] for file in self._listed())
         self.digest = content_digest(description, pairing.pairs, hashes, size, told)
         self._twins = find_twins(pairing.pairs, hashes, self.splits)
         twins = [f"{place}: {self._said_of_twins()}"] if self._twins else []
         self.notices: tuple[str, ...] = (*self._left_over(pairing), *twins, *self._shared())
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that it is made of, below its folder, each with the beginning of its digest, which tells what changed."""
+        marks = (self._marks[at : at + MARK_BYTES].hex() for at in range(0, len(self._marks), MARK_BYTES))
+        return dict(zip(self._listed(), marks, strict=True))
 
     def sample(self, index: int) -> Sample:
         """The sample under an index, at the requested size."""
@@ -121,6 +127,12 @@ class FileDataset:
         if self._twins and self._description.duplicates == "refused":
             expected = f"each image in one split; duplicates: allowed in {DESCRIPTION} takes them as they are"
             raise DatasetError(self.place, self._said_of_twins(), expected)
+
+    def _listed(self) -> dict[str, None]:
+        """Every file once, in order."""
+        release = self._description.release
+        files = (file for pair in self._pairs for file in (pair.image, pair.mask))
+        return dict.fromkeys([*files, *([release] if release else [])])
 
     def _read_both(self, index: int) -> tuple[Sample, bool]:
         """A sample, and whether its image was turned."""

@@ -118,6 +118,11 @@ class Opened:
         return getattr(self._dataset, "notices", ())
 
     @property
+    def files(self) -> dict[str, str]:
+        """Its files, each with what marks its content; none if it is not made of files, or does not tell."""
+        return getattr(self._dataset, "files", {})
+
+    @property
     def sizes(self) -> dict[str, dict[Size, int]]:
         """How many images of each size, (height, width), each split has, by the heads of their files.
 

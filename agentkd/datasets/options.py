@@ -1,6 +1,8 @@
 """The options of a built-in dataset, as ``key=value,key=value``; a path among them may have commas."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agentkd.errors import DatasetError
@@ -34,6 +36,19 @@ def read_options(kind: str, text: str) -> dict[str, str]:
     if "path" in options and options["path"].endswith(",") and not find_path(options["path"]).exists():
         options["path"] = options["path"].rstrip(",")
     return options
+
+
+@contextmanager
+def looking_below(folder: str) -> Iterator[None]:
+    """Looks for data below a folder as well, here and in processes that are started meanwhile; AGENTKD_DATA comes before it."""
+    is_set = not os.environ.get(DATA_FOLDER_VARIABLE) and bool(folder)
+    if is_set:
+        os.environ[DATA_FOLDER_VARIABLE] = folder
+    try:
+        yield
+    finally:
+        if is_set:
+            os.environ.pop(DATA_FOLDER_VARIABLE, None)
 
 
 def find_path(text: str) -> Path:

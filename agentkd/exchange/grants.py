@@ -122,7 +122,10 @@ class Registry:
         except OSError as error:
             raise StorageError.of(lock, error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise StorageError.of(lock, error) from error
             yield
         finally:
             os.close(descriptor)

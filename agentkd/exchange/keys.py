@@ -67,8 +67,8 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
         StorageError: it exists and may not be replaced, or cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _keep_from_others(path.parent)
         if not replace:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
@@ -79,3 +79,11 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
         Path(temporary).replace(path)
     except OSError as error:
         raise StorageError.of(path, error) from error
+
+
+def _keep_from_others(folder: Path) -> None:
+    try:
+        folder.chmod(0o700)
+    except OSError:  # some file systems know no modes; one may be private all the same
+        if folder.stat().st_mode & 0o077:
+            raise

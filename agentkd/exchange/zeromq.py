@@ -6,12 +6,7 @@ message is checked again, so that a revoked key's live session ends at its next 
 key, never a routing id or what a message says. ``Doorkeeper`` bounds who is inside without having said who they are.
 """
 
-import contextlib
 import logging
-import os
-import stat
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +21,7 @@ from agentkd.exchange.doorkeeper import HANDSHAKE_MS, Doorkeeper
 from agentkd.exchange.doors import closed_name
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.loop import CommandLoop
+from agentkd.exchange.socket_files import Place, SocketFiles, take
 from agentkd.messages.wire import MAX_BODY_BYTES, MAX_BUFFERS, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from agentkd.names import NO_KEY, PublicKey
 
@@ -42,6 +38,7 @@ RECEIVED_A_TURN = 64
 MAX_TAKEN_BYTES = MAX_MESSAGE_BYTES + MAX_BODY_BYTES + MAX_HEADER_BYTES + 1024
 MAX_FRAMES_KEPT = 1 + MAX_BUFFERS + 2  # the routing id, a message, and one more, so that it can be seen to have too many
 CONTROL, BULK = False, True
+IPC, ANY_FILE = "ipc://", "ipc://*"
 NOW, NOW_AND_MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT) | int(zmq.SNDMORE)
 
 log = logging.getLogger(__name__)
@@ -71,7 +68,8 @@ class ZeroMQChannel:
         except zmq.ZMQError as error:
             raise _refusal(error) from error
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        self._files: list[Path] = []
+        self._files: SocketFiles | None = None
+        self._given: list[Path] = []
         self._dealers: dict[tuple[PublicKey, bool], Socket] = {}
         self._routes: dict[tuple[PublicKey, bool], bytes] = {}
         self._loop = CommandLoop(self._run, "agentkd-io")
@@ -145,9 +143,7 @@ class ZeroMQChannel:
         self._doorkeeper.close()  # unless its thread has, in good order
         self._authenticator.stop()
         self._context.destroy(linger=LINGER_MS)
-        for file in self._files:
-            file.unlink(missing_ok=True)
-            closed_name(file).unlink(missing_ok=True)
+        self._remove_files()
 
     # On the I/O thread.
 
@@ -288,23 +284,49 @@ class ZeroMQChannel:
         self._authenticator.stop()
         self._context.destroy(linger=0)
         self._loop.close()
+        self._remove_files()
+
+    def _remove_files(self) -> None:
+        for file in self._given:
+            file.unlink(missing_ok=True)
+            closed_name(file).unlink(missing_ok=True)
+        if self._files is not None:
+            self._files.remove()
 
     def _bind(self, router: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
         bound = []
-        for address in addresses:
-            chosen = _new_ipc_address() if address == "ipc://*" else address
+        for chosen in self._chosen(addresses):
             try:
                 router.bind(chosen)
             except zmq.ZMQError as error:
                 if error.errno in DESCRIPTORS_USED_UP:
                     raise
-                raise LaunchError(
-                    f"cannot listen on {address}: {error}; is the port in use? launch.port: 0 takes a free one"
-                ) from error
-            if chosen.startswith("ipc://"):
-                self._files.append(Path(chosen.removeprefix("ipc://")))
+                hint = "is the port in use? launch.port: 0 takes a free one"
+                if chosen.startswith(IPC):
+                    hint = "choose a shorter path in a folder that is there and that you may write to, or tcp://127.0.0.1:*"
+                raise LaunchError(f"cannot listen on {chosen}: {error}; {hint}") from error
+            if chosen.startswith(IPC) and chosen in addresses:
+                self._given.append(Path(chosen.removeprefix(IPC)))
             bound.append(router.getsockopt_string(zmq.LAST_ENDPOINT))
         return tuple(bound)
+
+    def _chosen(self, addresses: tuple[str, ...]) -> list[str]:
+        """Addresses with a free path for each socket file. Where none can be had, what else there is has to do."""
+        if ANY_FILE not in addresses:
+            return list(addresses)
+        found: list[Place] = []
+        self._files = self._files or take(found)
+        if self._files is not None:
+            return [f"{IPC}{self._files.new()}" if address == ANY_FILE else address for address in addresses]
+        others = [address for address in addresses if address != ANY_FILE]
+        reasons = "; ".join(map(str, found))
+        if not others:
+            raise LaunchError(
+                f"no socket file can be had: {reasons}. Set XDG_RUNTIME_DIR or TMPDIR to a short folder of "
+                "your own, or take launch.transport: tcp"
+            )
+        log.info("listening without socket files: %s", reasons)
+        return others
 
 
 def _refusal(error: zmq.ZMQError) -> DescriptorsError | zmq.ZMQError:
@@ -324,25 +346,3 @@ class _AllowList:
 def _any_port(address: str) -> str:
     """The same interface with a port of the system's choice, for the bulk lane."""
     return address.rpartition(":")[0] + ":*" if address.startswith("tcp://") else "ipc://*"
-
-
-def _new_ipc_address() -> str:
-    """A free socket path in this user's own 0700 folder; a second bind on one path would steal it silently."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"agentkd-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise LaunchError(f"{folder} must be a folder that only you may enter; remove it or run: chmod 700 {folder}")
-    _sweep(folder)
-    return f"ipc://{folder}/{os.getpid()}-{time.monotonic_ns()}.sock"
-
-
-def _sweep(folder: Path) -> None:
-    """Removes the socket files of processes that were killed."""
-    for file in folder.glob("*-*.sock*"):
-        pid = int(file.name.partition("-")[0])
-        with contextlib.suppress(PermissionError):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                file.unlink(missing_ok=True)

@@ -222,5 +222,6 @@ def main() -> None:
     arguments = _Forks(socket.socket(fileno=sys.stdin.fileno())).serve()
     if arguments is not None:
         sys.argv = ["agentkd", *arguments]
-        setproctitle(f"{sys.executable} -m {' '.join(sys.argv)}")
+        title = f"{sys.executable} -m {' '.join(sys.argv)}"
+        setproctitle(title.encode(errors="replace").decode())  # a name in it may be in another encoding
         runpy.run_module("agentkd", run_name="__main__", alter_sys=True)

@@ -16,15 +16,19 @@ from typing import Literal
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_losses, read_recordings
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import Listing, codes_of, listed, named
-from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_folder import RunFolder, beside
+from agentkd.coordinator import generations
 from agentkd.coordinator.desk import Done, Order, desk_with_agents
 from agentkd.coordinator.run import read_run
 from agentkd.coordinator.watching import Silent, Watcher
+from agentkd.datasets.options import looking_below
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, StorageError
 from agentkd.launch.devices import Slot, parse_devices
 from agentkd.launch.settings import LaunchConfig
 from agentkd.names import NO_DIGEST, Digest, TaskKey
+from agentkd.replay.data import Lacking, look_for_data
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
 from agentkd.task import Status, Task, TaskResult
@@ -74,12 +78,19 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
         ArtifactError: something that a task needs is not in the run; with ``from-record``: a lesson was not recorded.
     """
     history = read_history(source)
+    if not history.by_task:
+        raise ArtifactError(f"{source.place} holds no finished task yet, so there is nothing to replay; go on with its run first")
     chosen = _choose(history, options.tasks)
     wanted = _wanted(chosen, history, options)
     taught_live = _check_recordings(source, wanted.values(), options.teaching)
     code = _check_code(source, wanted.values(), options)
-    done = _execute(source, out, history, wanted, options, watcher or Silent()) if wanted else {}
-    verdicts = [_verdict(source, out, record, wanted, done, options) for record in chosen]
+    lacking = look_for_data(source, wanted.values())
+    if wanted and lacking.reasons.keys() >= {task.key for task in wanted.values()}:
+        raise ArtifactError(f"nothing can be replayed, for the data are not here as they were: {lacking}")
+    wanted = {key: task for key, task in wanted.items() if task.key not in lacking.reasons}
+    with looking_below(lacking.base):
+        done = _execute(source, out, history, wanted, options, watcher or Silent()) if wanted else {}
+    verdicts = [_verdict(source, out, record, wanted, done, options, lacking) for record in chosen]
     plan, is_confirmed = ("", True) if options.tasks or options.swaps else _check_plan(source, history)
     swaps = tuple(str(swap) for swap in options.swaps)
     num_new = sum(one.is_new for one in done.values())
@@ -93,6 +104,8 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
         num_executed=num_new,
         num_reused=len(done) - num_new,
         code=code,
+        lacking=lacking.said,
+        num_superseded=lacking.num_superseded,
     )
 
 
@@ -291,9 +304,12 @@ def _verdict(
     wanted: dict[TaskKey, Task],
     done: dict[TaskKey, Done],
     options: ReplayOptions,
+    lacking: Lacking,
 ) -> Verdict | None:
     key, then = record.task.key, record.result
     label = record.label or str(record.task.kind)
+    if key in lacking.reasons:
+        return Verdict(key, label, Outcome.ELSEWHERE, then, reason=lacking.reasons[key])
     if key not in wanted:
         if options.swaps:
             return None
@@ -320,19 +336,25 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
         if journal.get_meta("experiment") is None:
             return "", True
     _, _, outlook, opened = read_run(source)
-    with opened:
-        strange = history.by_task.keys() - outlook.keys
+    with opened, made_of(source.place, "plan"):
+        results = {key: record.result for key, record in history.by_task.items()}
+        before = generations.earlier(opened)
+        planned = outlook.keys.union(*(state.planner().outlook(results, state.asks).keys for state in before))
+    strange = history.by_task.keys() - planned
+    of_all = f", in {len(before) + 1} states of the experiment" if before else ""
     if strange:
         return f"{len(strange)} recorded tasks are not among those that the plan wants: {min(strange)[:12]} ...", False
     if outlook.steps:
         return f"unfinished: {len(outlook.steps)} tasks are wanted next", True
-    return f"the plan, made again from the records, wants exactly these {len(history.by_task)} tasks", True
+    return f"the plan, made again from the records, wants exactly these {len(history.by_task)} tasks{of_all}", True
 
 
 def default_out(source: Path, swaps: Sequence[Swap], *, reuse: bool = False) -> Path:
-    """Beside the run, a new folder for each replay; to go on with one, the newest of those that there are for these swaps."""
-    name = "-".join(["replay", *(str(swap).replace("=", "-").replace(":", "-") for swap in swaps)])
-    first = source.with_name(f"{source.name}-{name}"[:200])
+    """Beside the run, a new folder for each replay; to go on with one, the newest of those that there are for these swaps.
+
+    Where nothing can be written beside it, in the current folder.
+    """
+    first = beside(source, "-".join(["-replay", *(str(swap).replace("=", "-").replace(":", "-") for swap in swaps)])[:150])
     taken: list[Path] = []
     for number in itertools.count(1):
         place = first if number == 1 else first.with_name(f"{first.name}-{number}")

@@ -22,6 +22,7 @@ class Outcome(StrEnum):
     FAILED = "could not be repeated"
     SWAPPED = "counterfactual"
     KEPT = "kept as recorded"
+    ELSEWHERE = "not replayed, its data are not here"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class ReplayReport:
         num_executed: tasks that were executed now.
         num_reused: those that were executed when this replay was interrupted.
         code: the own code that ran.
+        lacking: the data that are not here as they were, each with the reason.
+        num_superseded: of the tasks whose data are not here, those of before a correction: the run stands without them.
     """
 
     source: str
@@ -103,6 +106,8 @@ class ReplayReport:
     num_executed: int = 0
     num_reused: int = 0
     code: tuple[Listing, ...] = ()
+    lacking: tuple[str, ...] = ()
+    num_superseded: int = 0
 
     def count(self, outcome: Outcome) -> int:
         """How many tasks ended so."""
@@ -110,8 +115,9 @@ class ReplayReport:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether nothing diverged."""
-        return not self.count(Outcome.DIVERGED) and not self.count(Outcome.FAILED) and self.is_plan_confirmed
+        """Whether nothing diverged, and all that the run is now was replayed."""
+        unconfirmed = sum(self.count(outcome) for outcome in (Outcome.DIVERGED, Outcome.FAILED, Outcome.ELSEWHERE))
+        return unconfirmed == self.num_superseded and self.is_plan_confirmed
 
     def as_data(self) -> dict[str, Any]:
         """As plain data."""
@@ -124,6 +130,7 @@ class ReplayReport:
             "num_executed": self.num_executed,
             "num_reused": self.num_reused,
             "code": [one.as_data() for one in self.code],
+            "lacking_data": list(self.lacking),
             "counts": {str(outcome): self.count(outcome) for outcome in Outcome},
             "tasks": [verdict.as_data() for verdict in self.verdicts],
         }

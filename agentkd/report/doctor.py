@@ -1,5 +1,6 @@
 """What this machine can do for a run, looked at before one is started."""
 
+import contextlib
 import importlib.metadata
 import queue
 import shutil
@@ -16,6 +17,7 @@ from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
 from agentkd.messages.bodies import PeerAddress
 from agentkd.names import AgentName
+from agentkd.report.places import look_at_places
 
 PACKAGES = ("torch", "pyzmq", "msgpack", "optuna", "numpy", "safetensors", "pydantic", "torchmetrics")
 MIN_FREE_BYTES = 1024**3
@@ -37,7 +39,8 @@ class Check:
 
 def examine() -> list[Check]:
     """Looks at everything a run needs."""
-    return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), _sockets()]
+    places = [Check(*found) for found in look_at_places(Path.cwd())]
+    return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), *places, _sockets()]
 
 
 def _python() -> Check:
@@ -62,10 +65,11 @@ def _devices() -> Check:
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free
-    place = Path(tempfile.gettempdir())
-    return Check(
-        "disk", free > MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free here, {shutil.disk_usage(place).free / 1e9:.1f} GB in {place}"
-    )
+    text = f"{free / 1e9:.1f} GB free here"
+    with contextlib.suppress(OSError):  # that there are no temporary files is said of them
+        place = tempfile.gettempdir()
+        text += f", {shutil.disk_usage(place).free / 1e9:.1f} GB in {place}"
+    return Check("disk", free > MIN_FREE_BYTES, text)
 
 
 def _sockets() -> Check:

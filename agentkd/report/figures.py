@@ -71,7 +71,9 @@ def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes
     ]
     handles.append(axes.plot([], [], color="black", linestyle="--", linewidth=1, label="Pareto front")[0])
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    axes.set(xscale="log", xlabel="parameters that inference needs (deploy)", ylabel="mIoU on the validation split, %")
+    axes.set(xlabel="parameters that inference needs (deploy)", ylabel="mIoU on the validation split, %")
+    if any(result.num_parameters_deploy > 0 for result in results.values()):  # a logarithm of nothing cannot be drawn
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
     return as_png(figure)
 
@@ -118,7 +120,8 @@ def curves_figure(outlook: Outlook) -> bytes:
         axes.set_title(title(family), fontsize=10)
         axes.set(xlabel="epoch", ylabel="mIoU, %")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, frameon=False)
+        if drawn:
+            axes.legend(fontsize=7, frameon=False)
     return as_png(figure)
 
 

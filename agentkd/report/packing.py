@@ -13,11 +13,12 @@ from agentkd.artifacts.bundle import Written, may_be_in, write_zip
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.listings import DATA, noted_artifacts
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import LEFT_OUT
-from agentkd.coordinator import own_parts
+from agentkd.coordinator import data_places, own_parts
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ConfigError, DatasetError
@@ -55,12 +56,12 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         made_of(folder.place, "bundle"),
     ):
         history = History(journal.records())
-        pretrained = (journal.get_meta("pretrained", dict[str, Digest]) or {}).values()
-        held = {digest for digest in (*_referenced(folder, history.by_task.values()), *pretrained) if digest in folder.store}
+        noted = noted_artifacts(journal)
+        held = {digest for digest in (*_referenced(folder, history.by_task.values()), *noted) if digest in folder.store}
         finals = final_networks(folder, history)
         kept = _chosen(cast(Choice, artifacts), folder, history, finals, held)
         copy = Path(scratch) / "journal.sqlite"
-        journal.copy_to(copy, **{LEFT_OUT: sorted(held - kept)})
+        journal.copy_to(copy, **{LEFT_OUT: sorted(held - kept), data_places.PLACES: {}})
         last: dict[str, Any] = journal.last_sitting()
         files: dict[str, Path | bytes] = {"journal.sqlite": copy}
         files |= {f"artifacts/{digest[:2]}/{digest}.safetensors": folder.store.path(digest) for digest in kept}
@@ -71,7 +72,8 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         data = _dataset(history, own_parts.noted(journal))
         if data is not None:
             files["croissant.json"] = _json(crate.croissant(data))
-        classes = data.classes if data else ()
+        known = data or journal.get_meta(DATA, data_places.NotedData)
+        classes = known.classes if known else ()
         code = listed((record.task for record in history.by_task.values()), folder.store)
         for record in finals:
             files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes, code).encode()
@@ -126,16 +128,17 @@ def _chosen(choice: Choice, folder: RunFolder, history: History, finals: list[Re
 
 
 def _dataset(history: History, own: OwnParts) -> Opened | None:
-    """The dataset of the run, if it can be opened here; of a user's own its outline, as its code is not to be run for this."""
-    first = next(iter(history.by_task.values()), None)
-    if first is None:
+    """The dataset of the run, if it is here as it was; of a user's own its outline, as its code is not to be run for this."""
+    last = next(reversed(history.by_task.values()), None)
+    if last is None:
         return None
-    if own_names(first.task.data.spec):
-        return Opened(first.task.data.spec, own.data.outline, own.data.code) if own.data else None
+    if own_names(last.task.data.spec):
+        return Opened(last.task.data.spec, own.data.outline, own.data.code) if own.data else None
     try:
-        return open_again(first.task.data.spec, NO_DIGEST)
+        opened = open_again(last.task.data.spec, NO_DIGEST)
     except DatasetError:
         return None
+    return opened if opened.digest == last.task.data.content_digest else None
 
 
 def _lock(provenance: dict[str, Any]) -> str:

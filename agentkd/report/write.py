@@ -1,7 +1,9 @@
 """Writes ``RUN/report``: tables, figures and one self-contained page, from the records alone."""
 
 import base64
+import os
 import platform
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +17,7 @@ from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.making import made_of
-from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_folder import RunFolder, beside
 from agentkd.config import Experiment
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
@@ -38,8 +40,22 @@ class WrittenReport:
     outlook: Outlook
 
 
-def write_report(folder: RunFolder) -> WrittenReport:
+def place_for(folder: RunFolder) -> Path:
+    """Where the report of a run is written: in its folder, or, where that can only be read, in the current one or a new one."""
+    inside = folder.report if folder.report.exists() else folder.place
+    if os.access(inside, os.W_OK | os.X_OK):
+        return folder.report
+    if os.access(".", os.W_OK | os.X_OK):
+        return Path(beside(folder.place, "-report").name)
+    return Path(tempfile.mkdtemp(prefix="agentkd-report-"))
+
+
+def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
     """Writes the report of a run, finished or not.
+
+    Args:
+        folder: of the run.
+        place: folder to write to; ``report`` in that of the run if it is not given.
 
     Raises:
         ArtifactError: the folder holds no run of an experiment, or one of whose records no report can be made.
@@ -50,16 +66,17 @@ def write_report(folder: RunFolder) -> WrittenReport:
         records = list(journal.records())
     with made_of(folder.place, "report"):
         pictures, texts = _drawn_and_written(experiment, planner.dataset, outlook, records, folder)
+    place = place or folder.report
     try:
-        folder.report.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _write(folder.report / name, text.encode())
+            _write(place / name, text.encode())
         for name, png in pictures.items():
             if png:
-                _write(folder.report / f"{name}.png", png)
+                _write(place / f"{name}.png", png)
     except OSError as error:
-        raise StorageError.of(folder.report, error) from error
-    return WrittenReport(folder.report / "report.html", outlook)
+        raise StorageError.of(place, error) from error
+    return WrittenReport(place / "report.html", outlook)
 
 
 def _drawn_and_written(

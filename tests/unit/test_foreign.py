@@ -54,7 +54,11 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return honest_run(tmp_path_factory.mktemp("honest") / "run")
 
 
-BESIDE = "beside it, which is none of SQLite's"
+BESIDE: dict[str, Attack] = {
+    "a folder for its journal": lambda folder: beside(folder, "-journal").mkdir(),
+    "a folder for its newest pages": lambda folder: beside(folder, "-wal").mkdir(),
+    "a link for its newest pages": lambda folder: beside(folder, "-wal").symlink_to("/dev/zero"),
+}
 
 
 def shared_pages(table: str) -> Attack:
@@ -262,9 +266,6 @@ JOURNALS: dict[str, tuple[Attack, str]] = {
     "left out, nested deeply": (meta("left_out", "[" * 100_000), "left_out"),
     "a version that is none": (meta("schema_version", '{"a": NaN}'), "schema_version"),
     "another version": (meta("schema_version", '"2"'), "version"),
-    "another database's journal": (lambda folder: beside(folder, "-journal").write_bytes(os.urandom(5000)), BESIDE),
-    "a folder for its newest pages": (lambda folder: beside(folder, "-wal").mkdir(), BESIDE),
-    "a link for its newest pages": (lambda folder: beside(folder, "-wal").symlink_to("/dev/zero"), BESIDE),
 }
 RECORDS: dict[str, tuple[Attack, str]] = {
     "no JSON": (said("outputs", lambda old: "{"), "record 1: cannot be read"),
@@ -305,6 +306,18 @@ def test_a_journal_that_does_harm_is_refused(honest: RunFolder, tmp_path: Path, 
     assert re.search(text, told), told
     assert "journal.sqlite" in told
     everybody_ends(folder)
+
+
+@pytest.mark.parametrize("attack", BESIDE.values(), ids=BESIDE)
+def test_what_lies_beside_a_journal_and_is_none_of_it_is_not_read_and_named_by_who_writes(
+    honest: RunFolder, tmp_path: Path, attack: Attack
+) -> None:
+    folder = copied(honest, tmp_path / "run")
+    attack(folder)
+    assert refusal(folder) == "", "a journal is read as it lies"
+    everybody_ends(folder)
+    with pytest.raises(ArtifactError, match="beside it, which is none of SQLite's"), Journal(folder.journal) as journal:
+        journal.set_meta("x", 1)
 
 
 @pytest.mark.parametrize(("attack", "text"), RECORDS.values(), ids=RECORDS)

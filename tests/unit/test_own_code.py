@@ -25,7 +25,7 @@ from agentkd.code import loading
 from agentkd.code.source import SourceCode
 from agentkd.code.taking import take
 from agentkd.config import check_experiment
-from agentkd.coordinator import own_parts
+from agentkd.coordinator import generations, own_parts
 from agentkd.coordinator.run import read_run, run_experiment
 from agentkd.datasets.opening import open_again, open_dataset, own_names
 from agentkd.errors import ArtifactError, ConfigError, DatasetError, TrainingError
@@ -371,7 +371,9 @@ def test_a_plan_takes_the_code_of_when_the_run_began_and_is_made_again_without_r
     assert again == own
 
 
-def test_a_run_whose_files_were_edited_is_not_gone_on_with(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_files_were_edited_says_which_and_goes_on_with_what_they_are_now(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The agents are not needed: what is planned is looked at, and then the run is stopped."""
     (mine / "my_data.py").write_text(
         f"from agentkd.datasets.opening import open_dataset\ndef scenes():\n    return open_dataset('{SPEC}')\n"
@@ -392,15 +394,18 @@ def test_a_run_whose_files_were_edited_is_not_gone_on_with(mine: Path, tmp_path:
     journal.close() if hasattr(journal, "close") else journal.__exit__(None, None, None)
     assert run == given and outlook.steps[0].task.data.code == planner.dataset.code != NO_DIGEST
     _ = [name for name in edited(mine) if name == "network"]
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(StopHere):
         run_experiment(given, place)
-    assert "my_nets:Small: its code has changed (my_nets.py, my_parts.py) since this run was begun" in str(caught.value)
-    assert "choose another folder with --out" in str(caught.value)
+    assert "corrected: my_nets:Small: its code has changed (my_nets.py, my_parts.py) since this run was begun" in caplog.text
+    _, _, corrected, journal = read_run(RunFolder(place))
+    with journal:
+        (before,) = generations.earlier(journal)
+    assert before.planner().outlook({}).steps[0].key == outlook.steps[0].key != corrected.steps[0].key
     monkeypatch.setattr(loading, "is_provided", lambda code: False)
     monkeypatch.setattr(loading, "load", None)
     _, planner, again, journal = read_run(RunFolder(place))
     journal.__exit__(None, None, None)
-    assert [step.key for step in again.steps] == [step.key for step in outlook.steps]
+    assert [step.key for step in again.steps] == [step.key for step in corrected.steps]
     assert not planner.dataset.has_samples and planner.dataset.classes
     with pytest.raises(DatasetError, match="only known by its outline"):
         planner.dataset.sample(0)
