@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, read_settings, say
+from agentkd.cli.app import Format, read_settings
+from agentkd.cli.ending import say
 from agentkd.errors import ConfigError, StorageError
 
 
@@ -64,12 +65,13 @@ def weights(
     """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
     from agentkd.knowledge.weights import encode_weights
     from agentkd.networks.build import build
+    from agentkd.networks.checkpoints import read_checkpoint
     from agentkd.networks.families import resolve
-    from agentkd.networks.weights import import_weights, read_checkpoint
+    from agentkd.networks.weights import import_weights
 
     architecture = resolve(family, classes)
     network = build(architecture, seed=0)
-    found = import_weights(network, read_checkpoint(file))
+    found = import_weights(network, read_checkpoint(file), source=file)
     try:
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
     except OSError as error:
