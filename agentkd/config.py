@@ -15,7 +15,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
-from agentkd.plain import MAX_YAML, read_yaml
+from agentkd.plain import MAX_YAML, read_file, read_yaml, text_of
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
@@ -122,12 +122,11 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            data = read_yaml(file.read(MAX_YAML + 1))
+        data = read_yaml(text_of(read_file(path, max_bytes=4 * MAX_YAML)))
     except OSError as error:
         raise ConfigError(f"cannot read experiment file {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not YAML, or says too much: {error}") from None
+        raise ConfigError(f"experiment file {path} is not YAML, or says too much: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}; expected a mapping with name, data, families")
     for override in overrides:

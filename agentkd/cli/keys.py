@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
 
 KEY_CHARACTERS = 40
 

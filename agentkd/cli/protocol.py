@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
 from agentkd.errors import StorageError
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
 from agentkd.errors import ConfigError
 from agentkd.visible import visible_line
 

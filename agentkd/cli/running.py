@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, read_settings, say
+from agentkd.cli.app import Devices, Overrides, read_settings
+from agentkd.cli.ending import say
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
