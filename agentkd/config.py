@@ -134,13 +134,13 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     return check_experiment(data, source=str(path))
 
 
-def launch_settings(data: dict[str, Any]) -> LaunchConfig:
+def launch_settings(data: dict[str, Any], *, source: str = "launch") -> LaunchConfig:
     """How agents are started, from plain data.
 
     Raises:
         ConfigError: all problems found, and the settings there are.
     """
-    return checked(LaunchConfig, data, source="launch")
+    return checked(LaunchConfig, data, source=source)
 
 
 def checked(kind: type[Data], fields: Mapping[str, Any], *, source: str) -> Data:

@@ -42,5 +42,6 @@ def to_file(path: Path, level: int = logging.INFO) -> None:
 
 def folder() -> Path | None:
     """Where this process keeps its log, if it keeps one in a file."""
-    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    ours = [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, VisibleFormatter)]
+    files = [handler for handler in ours if isinstance(handler, logging.FileHandler)]
     return Path(files[-1].baseFilename).parent if files else None

@@ -6,6 +6,7 @@ before it is made: values, nesting, digits, and in YAML what aliases repeat.
 """
 
 import codecs
+import contextlib
 import errno
 import json
 import math
@@ -40,6 +41,16 @@ def must_be_file(path: Path) -> None:
     _check_kind(path.stat().st_mode, path)
 
 
+def must_be_writable_as_file(path: Path) -> None:
+    """Refuses to write where something else than a file is: what takes its place would end a device, or wait for a pipe's reader.
+
+    Raises:
+        OSError: there is a folder, a pipe, a device or a socket.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check_kind(path.stat().st_mode, path)
+
+
 def read_file(path: Path, *, max_bytes: int = MAX_FILE) -> bytes:
     """The bytes of a file, or of a pipe that somebody writes to (``agentkd run <(...)``).
 
@@ -53,9 +64,11 @@ def read_file(path: Path, *, max_bytes: int = MAX_FILE) -> bytes:
             _check_kind(os.fstat(descriptor).st_mode, path)
         data = bytearray()
         while len(data) <= max_bytes:
-            if is_pipe and not select.select([file], [], [], PIPE_TIMEOUT_S)[0]:
-                raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {PIPE_TIMEOUT_S:.0f} s", str(path))
             piece = file.read(max_bytes + 1 - len(data))
+            if piece is None:
+                if not select.select([file], [], [], PIPE_TIMEOUT_S)[0]:
+                    raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {PIPE_TIMEOUT_S:.0f} s", str(path))
+                continue
             if not piece and is_pipe and not data:
                 raise OSError(errno.EINVAL, "it is a pipe that nobody writes to; give a file", str(path))
             if not piece:

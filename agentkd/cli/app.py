@@ -6,13 +6,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agentkd.cli.ending import run_to_the_end, say
+from agentkd.cli.typed import output_format
 from agentkd.errors import ConfigError
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
-Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
+Format = Annotated[str, typer.Option("--format", parser=output_format, help="text for people, json for programs.")]
 
 
 def read_settings(items: list[str] | None) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in items or []:
         name, equals, value = item.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ConfigError(f"--set {item!r}: expected name=value")
         try:
             found[name] = read_yaml(value)

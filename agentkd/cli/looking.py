@@ -8,11 +8,12 @@ import typer
 
 from agentkd.cli.app import Format, read_settings
 from agentkd.cli.ending import say
+from agentkd.cli.typed import path
 from agentkd.errors import ConfigError, StorageError
 
 
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
+    run_folder: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder, finished or not.")],
     output_format: Format = "text",
 ) -> None:
     """Write RUN/report (table, figures, page) again from the records, and print the table."""
@@ -57,8 +58,10 @@ def networks(
 
 
 def weights(
-    file: Annotated[Path, typer.Argument(help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")],
-    out: Annotated[Path, typer.Argument(help="Where to write agentkd's form (.safetensors).")],
+    file: Annotated[
+        Path, typer.Argument(parser=path, help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")
+    ],
+    out: Annotated[Path, typer.Argument(parser=path, help="Where to write agentkd's form (.safetensors).")],
     family: Annotated[str, typer.Option(help="The family the weights belong to.")],
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
 ) -> None:
@@ -68,11 +71,13 @@ def weights(
     from agentkd.networks.checkpoints import read_checkpoint
     from agentkd.networks.families import resolve
     from agentkd.networks.weights import import_weights
+    from agentkd.plain import must_be_writable_as_file
 
     architecture = resolve(family, classes)
     network = build(architecture, seed=0)
     found = import_weights(network, read_checkpoint(file), source=file)
     try:
+        must_be_writable_as_file(out)
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
     except OSError as error:
         raise StorageError.of(out, error) from error

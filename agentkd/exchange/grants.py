@@ -109,7 +109,7 @@ class Registry:
                     revoked = replace(entry, is_revoked=True)
                     self._write(entries | {key: revoked})
                     return revoked
-        raise ConfigError(f"nobody registered is called {name!r}; see: agentkd keys list")
+        raise ConfigError(f"nobody registered in {self.path} is called {name!r}; see: agentkd keys list")
 
     def stamp(self) -> tuple[int, int]:
         """Changes whenever the file does."""

@@ -371,11 +371,12 @@ def test_a_step_back_is_described_by_what_it_is_what_it_learned_from_and_what_ca
     assert describe(replace(teacher, record=None)) == ["came from outside this run"]
 
 
-def test_what_an_unpacking_left_half_done_is_no_part_of_the_next_and_none_leaves_anything(
+def test_an_unpacking_leaves_nothing_half_done_and_touches_nothing_beside_it(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run.part").mkdir()
-    (tmp_path / "run.part" / "left over").write_bytes(b"old")
+    (tmp_path / "run.part" / "mine").write_bytes(b"old")
+    before = set(tmp_path.iterdir())
 
     def full(part: Path, place: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -383,11 +384,10 @@ def test_what_an_unpacking_left_half_done_is_no_part_of_the_next_and_none_leaves
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
         patch.setattr(Path, "replace", full)
         unpack(packed, tmp_path / "run")
-    assert not list(tmp_path.glob("run*"))
-    (tmp_path / "run.part").mkdir()
-    (tmp_path / "run.part" / "left over").write_bytes(b"old")
+    assert set(tmp_path.iterdir()) == before
     unpack(packed, tmp_path / "run")
-    assert not (tmp_path / "run" / "left over").exists() and not (tmp_path / "run.part").exists()
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "run"}
+    assert (tmp_path / "run.part" / "mine").read_bytes() == b"old"
 
 
 def test_a_bundle_is_unpacked_where_there_is_nothing(packed: Path, tmp_path: Path) -> None:
