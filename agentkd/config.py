@@ -12,7 +12,7 @@ from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.samples import split_indices
-from agentkd.errors import ConfigError, DatasetError, Problem
+from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, read_file, read_yaml, text_of
@@ -120,6 +120,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: all problems found, each with its path in the file.
     """
+    must_be(path, (str, Path), "the experiment file", "its path")
+    must_be(overrides, (list, tuple), "overrides", "a list of a.b=value")
     path = Path(path)
     try:
         data = read_yaml(text_of(read_file(path, max_bytes=4 * MAX_YAML)))
@@ -190,6 +192,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: not ``path=value``.
     """
+    must_be(override, str, "an override", "text, a.b=value")
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r}: expected a.b=value")

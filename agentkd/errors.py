@@ -85,6 +85,17 @@ class ConfigError(AgentKDError, ValueError):
         super().__init__("\n".join(([head] if head else []) + [f"  - {x}" if head else x for x in lines]))
 
 
+def must_be(value: object, kinds: type | tuple[type, ...], name: str, expected: str) -> None:
+    """Refuses a value that a script hands in as something that it is not.
+
+    Raises:
+        ConfigError: it is of none of these kinds.
+    """
+    if not isinstance(value, kinds):
+        shown = repr(value)
+        raise ConfigError(f"{name}: {shown[:100]} is {type(value).__name__}; expected {expected}")
+
+
 class ProtocolError(AgentKDError):
     """A message that the protocol does not allow."""
 

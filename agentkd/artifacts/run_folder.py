@@ -7,14 +7,16 @@ from pathlib import Path
 from types import TracebackType
 
 from agentkd.artifacts.store import Store
-from agentkd.errors import ArtifactError, StorageError
+from agentkd.errors import ArtifactError, StorageError, must_be
 from agentkd.names import TaskKey
 
 
 class RunFolder:
     """Paths of one run."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
+        must_be(place, (str, Path), "the run folder", "its path")
+        place = Path(place)
         self.place = place
         self.experiment = place / "experiment.yaml"
         self.journal = place / "journal.sqlite"

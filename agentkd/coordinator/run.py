@@ -19,7 +19,16 @@ from agentkd.coordinator import own_parts
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
-from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, Problem, SearchError, StorageError, TrainingError
+from agentkd.errors import (
+    ArtifactError,
+    ArtifactNotFoundError,
+    ConfigError,
+    Problem,
+    SearchError,
+    StorageError,
+    TrainingError,
+    must_be,
+)
 from agentkd.launch.devices import parse_devices
 from agentkd.names import Digest, TaskKey
 from agentkd.pipeline.own import OwnParts
@@ -45,7 +54,8 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     Raises:
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
-    folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
+    folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
