@@ -6,7 +6,7 @@ community's folder, so a script that is run again is answered from the records.
 
 import shlex
 from pathlib import Path
-from types import NoneType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentkd.architecture import Setting
@@ -116,7 +116,6 @@ class Community:
         """
         must_be(name, str, "the name of a network", "text")
         must_be(weights, (str, Path), "weights", "a file, or a digest")
-        must_be(num_classes, (int, NoneType), "num_classes", "an integer")
         family = _name_of(family)
         if not weights:
             handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
