@@ -7,6 +7,7 @@ is changed: each case works in a copy.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,8 +106,11 @@ def run(case: Path, right: Right, work: Path) -> tuple[str, float]:
             said, _ = process.communicate(timeout=LIMIT_S)
             text = said.decode(errors="replace")
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             text = process.communicate()[0].decode(errors="replace") + f"\nstill at it after {LIMIT_S} s"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return text, time.monotonic() - began
 
 
@@ -144,4 +148,5 @@ def main(chosen: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
