@@ -8,9 +8,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 WORKERS ?= auto
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export AGENTKD_DATA ?= $(abspath ../shared/data)
+export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -54,6 +55,9 @@ mutants: $(READY)  ## Change the code a little, many times, and say what no unit
 
 matrix: $(READY)  ## Run the unit tests with each Python from 3.11 to 3.13 that is installed
 	$(BIN)/nox
+
+cases: $(READY)  ## Run the cases of AGENTKD_CASES (../shared/cases) and say which come out right, half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/cases.py
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .

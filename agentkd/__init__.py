@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from agentkd.errors import StorageError as StorageError
     from agentkd.errors import TaskCancelledError as TaskCancelledError
     from agentkd.errors import TrainingError as TrainingError
+    from agentkd.errors import UnusableError as UnusableError
     from agentkd.objectives import Attention as Attention
     from agentkd.objectives import Boundary as Boundary
     from agentkd.objectives import ChannelWise as ChannelWise
@@ -95,7 +96,8 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
             "ConfigError ContractError DatasetError DescriptorsError ExchangeError InfeasibleArchitectureError LaunchError "
             "LocalProtocolError NonFiniteLossError OutOfMemoryError ProtocolError RemoteAgentError RemoteProtocolError "
-            "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError"
+            "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError "
+            "UnusableError"
         ),
         "agentkd.objectives": "Attention Boundary ChannelWise Dist Dkd Features Ifvd Own Pairwise Payload SoftTargets",
         "agentkd.pipeline.plan": "Outlook",

@@ -1,6 +1,17 @@
 """``python -m agentkd``, and the console script's entry point."""
 
-from agentkd.cli import main
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """The command line. Ctrl-C while it is imported ends it as quietly as later."""
+    try:
+        from agentkd.cli import main as command_line
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -12,10 +12,10 @@ from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
 from agentkd.datasets.opening import open_dataset
 from agentkd.datasets.samples import split_indices
-from agentkd.errors import ConfigError, DatasetError, Problem
+from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
-from agentkd.plain import MAX_YAML, read_yaml
+from agentkd.plain import MAX_YAML, read_file, read_yaml, text_of
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
@@ -120,14 +120,15 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: all problems found, each with its path in the file.
     """
+    must_be(path, (str, Path), "the experiment file", "its path")
+    must_be(overrides, (list, tuple), "overrides", "a list of a.b=value")
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            data = read_yaml(file.read(MAX_YAML + 1))
+        data = read_yaml(text_of(read_file(path, max_bytes=4 * MAX_YAML)))
     except OSError as error:
         raise ConfigError(f"cannot read experiment file {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not YAML, or says too much: {error}") from None
+        raise ConfigError(f"experiment file {path} is not YAML, or says too much: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}; expected a mapping with name, data, families")
     for override in overrides:
@@ -135,13 +136,13 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     return check_experiment(data, source=str(path))
 
 
-def launch_settings(data: dict[str, Any]) -> LaunchConfig:
+def launch_settings(data: dict[str, Any], *, source: str = "launch") -> LaunchConfig:
     """How agents are started, from plain data.
 
     Raises:
         ConfigError: all problems found, and the settings there are.
     """
-    return checked(LaunchConfig, data, source="launch")
+    return checked(LaunchConfig, data, source=source)
 
 
 def checked(kind: type[Data], fields: Mapping[str, Any], *, source: str) -> Data:
@@ -191,6 +192,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: not ``path=value``.
     """
+    must_be(override, str, "an override", "text, a.b=value")
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r}: expected a.b=value")

@@ -20,13 +20,18 @@ The tree (a test compares it with the classes below)::
     |  |- ArtifactNotFoundError
     |  `- ArtifactCorruptError
     |- StorageError
-    |  `- DescriptorsError
+    |  |- DescriptorsError
+    |  `- UnusableError
     |- DatasetError
     |- TrainingError
     |  |- NonFiniteLossError
     |  `- OutOfMemoryError
     `- SearchError
        `- InfeasibleArchitectureError
+
+The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below.
+A command that looks for something (``verify``, ``replay``, ``doctor``, ``protocol check``) ends with 1 if it found it. 70 is a
+fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has gone.
 
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
@@ -46,7 +51,7 @@ from agentkd.visible import visible
 class AgentKDError(Exception):
     """Anything agentkd refuses or cannot do. ``exit_code`` is what the command line ends with."""
 
-    exit_code = 1
+    exit_code = 70
     code = "error"
 
     def __str__(self) -> str:
@@ -78,6 +83,17 @@ class ConfigError(AgentKDError, ValueError):
         head = f"{source}: {count} problem{'s' if count != 1 else ''}" if source else ""
         lines = [str(problem) for problem in self.problems]
         super().__init__("\n".join(([head] if head else []) + [f"  - {x}" if head else x for x in lines]))
+
+
+def must_be(value: object, kinds: type | tuple[type, ...], name: str, expected: str) -> None:
+    """Refuses a value that a script hands in as something that it is not.
+
+    Raises:
+        ConfigError: it is of none of these kinds.
+    """
+    if not isinstance(value, kinds):
+        shown = repr(value)
+        raise ConfigError(f"{name}: {shown[:100]} is {type(value).__name__}; expected {expected}")
 
 
 class ProtocolError(AgentKDError):
@@ -234,6 +250,12 @@ class StorageError(AgentKDError):
         super().__init__(f"cannot {self.verb} {place}: {reason}; {advice or self.advice}")
 
     @staticmethod
+    def of_use(place: Path | str, error: OSError) -> "StorageError":
+        """What the operating system refused, where it is not known whether it was to read or to write."""
+        told = StorageError.of(place, error)
+        return told if error.errno in STORAGE_WORDS or isinstance(told, DescriptorsError) else UnusableError(place, told.reason)
+
+    @staticmethod
     def of(place: Path | str, error: Exception) -> "StorageError":
         """What the operating system's refusal means, in words: descriptors that are used up are no full disk."""
         number = error_number(error)
@@ -259,6 +281,13 @@ class DescriptorsError(StorageError):
         else:
             reason = "all descriptors of this process are in use"
             super().__init__(place, reason, advice="allow it more (ulimit -n 4096), then run the command again")
+
+
+class UnusableError(StorageError):
+    """A path that was named cannot be read, or not be written."""
+
+    verb = "use"
+    advice = "give another path, or see who owns it and who may read and write it"
 
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -21,7 +21,13 @@ def to_stderr(level: int = logging.WARNING) -> None:
     """Send this process's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter(LINE_FORMAT))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=min(level, logging.getLogger().level), handlers=[handler], force=True)
+
+
+def show_all() -> None:
+    """Send all that agentkd has to say about what it does to standard error, and of others what is more than a remark."""
+    to_stderr(logging.INFO)
+    logging.getLogger("agentkd").setLevel(logging.DEBUG)
 
 
 def to_file(path: Path, level: int = logging.INFO) -> None:
@@ -32,3 +38,10 @@ def to_file(path: Path, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(min(level, root.level))
+
+
+def folder() -> Path | None:
+    """Where this process keeps its log, if it keeps one in a file."""
+    ours = [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, VisibleFormatter)]
+    files = [handler for handler in ours if isinstance(handler, logging.FileHandler)]
+    return Path(files[-1].baseFilename).parent if files else None

@@ -14,6 +14,9 @@ TaskKey = NewType("TaskKey", str)
 PublicKey = NewType("PublicKey", str)
 """The public half of a CURVE key pair, 40 characters (Z85): who a peer is."""
 
+PUBLIC_KEY_FORM = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
+"""How one is written."""
+
 AgentName = NewType("AgentName", str)
 """What an agent is called by its coordinator and its peers."""
 

@@ -1,12 +1,20 @@
 """Plain data that somebody else may have written, as JSON or YAML: read within limits, and refused with a reason beyond them.
 
-A short text must not become much memory, much time or a value that nothing later can hold. So a reader counts what a text
-spells out before it is made: values, nesting, digits, and in YAML what aliases repeat.
+What a path names is a file or refused: a pipe that nobody writes to is not waited for, a device without an end not read. A short
+text must not become much memory, much time or a value that nothing later can hold. So a reader counts what a text spells out
+before it is made: values, nesting, digits, and in YAML what aliases repeat.
 """
 
+import codecs
+import contextlib
+import errno
 import json
 import math
+import os
 import re
+import select
+import stat
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,9 +25,87 @@ MAX_VALUES = 1_000_000
 MAX_YAML_VALUES = 100_000
 MAX_DEPTH = 64
 MAX_NUMBER = 100
+MAX_FILE = 64 * 2**20
+PIPE_TIMEOUT_S = 10.0
 INTEGERS = range(-(2**63), 2**64)
 UNDER_WAY = (0, 0)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def must_be_file(path: Path) -> None:
+    """Refuses what a library would wait for, or read for ever: a pipe, a device, a socket; a folder too.
+
+    Raises:
+        OSError: there is no such file, or it is none.
+    """
+    _check_kind(path.stat().st_mode, path)
+
+
+def must_be_writable_as_file(path: Path) -> None:
+    """Refuses to write where something else than a file is: what takes its place would end a device, or wait for a pipe's reader.
+
+    Raises:
+        OSError: there is a folder, a pipe, a device or a socket.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check_kind(path.stat().st_mode, path)
+
+
+def read_file(path: Path, *, max_bytes: int = MAX_FILE) -> bytes:
+    """The bytes of a file, or of a pipe that somebody writes to (``agentkd run <(...)``).
+
+    Raises:
+        OSError: it cannot be read, is no file, or has more than ``max_bytes``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        if not is_pipe:
+            _check_kind(os.fstat(descriptor).st_mode, path)
+        data = bytearray()
+        while len(data) <= max_bytes:
+            piece = file.read(max_bytes + 1 - len(data))
+            if piece is None:
+                if not select.select([file], [], [], PIPE_TIMEOUT_S)[0]:
+                    raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {PIPE_TIMEOUT_S:.0f} s", str(path))
+                continue
+            if not piece and is_pipe and not data:
+                raise OSError(errno.EINVAL, "it is a pipe that nobody writes to; give a file", str(path))
+            if not piece:
+                return bytes(data)
+            data += piece
+    raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+
+
+def _check_kind(mode: int, path: Path) -> None:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    if not stat.S_ISREG(mode):
+        found = next((word for is_one, word in kinds.items() if is_one(mode)), "a device")
+        raise OSError(errno.EINVAL, f"it is {found}; give a file", str(path))
+
+
+def text_of(data: bytes) -> str:
+    """What bytes say as text in UTF-8, with or without its mark.
+
+    Raises:
+        ValueError: they are in another encoding, which is named if it says so.
+    """
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "UTF-32"),
+        (codecs.BOM_UTF32_BE, "UTF-32"),
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+    ):
+        if data.startswith(mark):
+            raise ValueError(f"is text in {name}; expected UTF-8; save it so")
+    if b"\0" in data[:4096]:
+        raise ValueError("is no text, or in UTF-16 without a mark; expected text in UTF-8; save it so")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"is not UTF-8: byte 0x{data[error.start]:02x} in line {line} (perhaps Latin-1 or Windows-1252)"
+        raise ValueError(f"{found}; expected text in UTF-8; save it so") from None
 
 
 def read_json(text: str | bytes) -> Any:

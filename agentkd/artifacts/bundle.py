@@ -8,6 +8,7 @@ anything else: only those that a run folder has go into a bundle, and come out o
 import contextlib
 import io
 import itertools
+import os
 import re
 import shutil
 import struct
@@ -20,10 +21,11 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
-from agentkd.artifacts.run_folder import RunFolder, called_after
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
+from agentkd.plain import must_be_file, must_be_writable_as_file
 
 MANIFEST = "manifest-sha256.txt"
 MODE = 0o100644 << 16
@@ -61,10 +63,11 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
     problems = _check_names([*files, MANIFEST])
     if problems:
         raise ArtifactError(f"{out} is not written, as nobody could read it: {problems[0]}")
-    part = out.with_suffix(".part")
+    part = out.with_name(f".{out.name[:100]}.{os.getpid()}.part")
     try:
+        must_be_writable_as_file(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
+        with part.open("xb") as stream:
             _write_entries(files, _Writing(stream))
         with part.open("rb") as stream:
             digest = canonical.digest_file(stream)
@@ -86,12 +89,18 @@ def unpack(bundle: Path, place: Path) -> Verification:
     """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ArtifactError(f"{place} is there already and not empty; choose another folder")
+    try:
+        must_be_file(bundle)
+    except OSError as error:
+        raise ArtifactError(f"{bundle} is no bundle: {error.strerror or error}") from None
     problems = _check_zip(bundle)
     if not problems:
         place = place.absolute()  # "." has no name
-        part = place.with_name(called_after(place, ".part"))
+        around = None
         try:
-            shutil.rmtree(part, ignore_errors=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            around = tempfile.mkdtemp(prefix=".agentkd-import-", dir=place.parent)
+            part = Path(around) / "run"
             found = _open_and_verify(bundle, part)
             if not found.problems:
                 part.replace(place)
@@ -99,7 +108,8 @@ def unpack(bundle: Path, place: Path) -> Verification:
         except OSError as error:
             raise StorageError.of(place, error) from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            if around:
+                shutil.rmtree(around, ignore_errors=True)
         problems = list(found.problems)
     raise ArtifactError(f"{bundle} is damaged: {problems[0]}; agentkd verify lists all, get it again from where it came")
 
@@ -140,6 +150,7 @@ def _open_and_verify(bundle: Path, place: Path) -> Verification:
 
 def _check_zip(bundle: Path) -> list[Finding]:
     try:
+        must_be_file(bundle)
         with bundle.open("rb") as stream:
             names = list(itertools.islice(_read_names(stream), MAX_FILES + 1))
             problems = _check_names(names)

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from agentkd.artifacts.file_system import must_do
 from agentkd.artifacts.store import Store
-from agentkd.errors import AgentKDError, ArtifactError, StorageError
+from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import TaskKey
 
 MAX_NAME_BYTES = 200
@@ -18,7 +18,9 @@ MAX_NAME_BYTES = 200
 class RunFolder:
     """Paths of one run."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
+        must_be(place, (str, Path), "the run folder", "its path")
+        place = Path(place)
         self.place = place
         self.experiment = place / "experiment.yaml"
         self.journal = place / "journal.sqlite"

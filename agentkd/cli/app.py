@@ -1,18 +1,19 @@
 """The command line itself, and the options that several commands have."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from agentkd.errors import AgentKDError, ConfigError, as_agentkd_error
-from agentkd.visible import visible
+from agentkd.cli.ending import run_to_the_end, say
+from agentkd.cli.typed import output_format
+from agentkd.errors import ConfigError
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
-Format = Annotated[str, typer.Option("--format", help="text for people, json for programs.")]
+Format = Annotated[str, typer.Option("--format", parser=output_format, help="text for people, json for programs.")]
 
 
 def read_settings(items: list[str] | None) -> dict[str, Any]:
@@ -26,18 +27,13 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in items or []:
         name, equals, value = item.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ConfigError(f"--set {item!r}: expected name=value")
         try:
             found[name] = read_yaml(value)
         except ValueError as error:
             raise ConfigError(f"--set {item!r}: the value is not YAML: {error}") from None
     return found
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Prints text, of which some may be somebody else's: nothing in it acts on the terminal."""
-    typer.echo(visible(text), err=err)
 
 
 app = typer.Typer(
@@ -64,17 +60,14 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the log and the traceback of an error; also after a command, or AGENTKD_DEBUG=1."),
+    ] = False,
 ) -> None:
-    """What goes before a command."""
+    """What goes before a command; ``--debug`` is taken out before, wherever it stands."""
 
 
-def main() -> None:
-    """Runs the command line; an expected error prints its text and ends with its exit code."""
-    try:
-        app()
-    except (AgentKDError, OSError) as error:
-        told = as_agentkd_error(error)
-        if not isinstance(told, AgentKDError):
-            raise
-        say(f"error: {told}", err=True)
-        sys.exit(told.exit_code)
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line, by default on what was typed, and ends the program with the exit status of what came of it."""
+    sys.exit(run_to_the_end(app, sys.argv[1:] if arguments is None else arguments))

@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
+from agentkd.cli.typed import key_name, path, public_key
 
 KEY_CHARACTERS = 40
 
 keys_app = typer.Typer(help="Keys: who may connect to agents and fetch which knowledge.", no_args_is_help=True)
-KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")]
+KeyFolder = Annotated[
+    Path | None, typer.Option("--keys", parser=path, help="Folder; by default $AGENTKD_KEYS or ~/.config/agentkd/keys.")
+]
 
 
 class TakesKeys(TyperCommand):
@@ -24,20 +28,20 @@ class TakesKeys(TyperCommand):
 
 
 @keys_app.command("new", cls=TakesKeys)
-def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+def keys_new(name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")], folder: KeyFolder = None) -> None:
     """Make a key pair in a file that you alone can read, and print the public key."""
     from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
 
     pair = new_key_pair()
-    path = (folder or default_key_folder()) / f"{name}.json"
-    save_key_pair(path, pair)
-    say(f"{path}\npublic key: {pair.public}")
+    file = (folder or default_key_folder()) / f"{name}.json"
+    save_key_pair(file, pair)
+    say(f"{file}\npublic key: {pair.public}")
 
 
 @keys_app.command("register", cls=TakesKeys)
 def keys_register(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
-    public_key: Annotated[str, typer.Argument(help="The public key (Z85, 40 characters).")],
+    name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")],
+    public_key: Annotated[str, typer.Argument(parser=public_key, help="The public key (Z85, 40 characters).")],
     may: Annotated[
         str, typer.Option(help="Kinds of knowledge it may fetch, separated by commas.")
     ] = "weights,soft_targets,assessment",

@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, read_settings, say
+from agentkd.cli.app import Format, read_settings
+from agentkd.cli.ending import say
+from agentkd.cli.typed import path
 from agentkd.errors import ConfigError, StorageError
 
 
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
+    run_folder: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder, finished or not.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to; by default RUN/report, or elsewhere if RUN can only be read.")
+        Path | None,
+        typer.Option(parser=path, help="Folder to write to; by default RUN/report, or elsewhere if RUN can only be read."),
     ] = None,
     output_format: Format = "text",
 ) -> None:
@@ -59,21 +62,26 @@ def networks(
 
 
 def weights(
-    file: Annotated[Path, typer.Argument(help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")],
-    out: Annotated[Path, typer.Argument(help="Where to write agentkd's form (.safetensors).")],
+    file: Annotated[
+        Path, typer.Argument(parser=path, help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")
+    ],
+    out: Annotated[Path, typer.Argument(parser=path, help="Where to write agentkd's form (.safetensors).")],
     family: Annotated[str, typer.Option(help="The family the weights belong to.")],
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
 ) -> None:
     """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
     from agentkd.knowledge.weights import encode_weights
     from agentkd.networks.build import build
+    from agentkd.networks.checkpoints import read_checkpoint
     from agentkd.networks.families import resolve
-    from agentkd.networks.weights import import_weights, read_checkpoint
+    from agentkd.networks.weights import import_weights
+    from agentkd.plain import must_be_writable_as_file
 
     architecture = resolve(family, classes)
     network = build(architecture, seed=0)
-    found = import_weights(network, read_checkpoint(file))
+    found = import_weights(network, read_checkpoint(file), source=file)
     try:
+        must_be_writable_as_file(out)
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
     except OSError as error:
         raise StorageError.of(out, error) from error

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
+from agentkd.cli.typed import address, path, public_key
 from agentkd.errors import StorageError
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
@@ -14,9 +16,11 @@ protocol_app = typer.Typer(help="The protocol: check an agent against it, write 
 
 @protocol_app.command("check")
 def protocol_check(
-    endpoint: Annotated[str, typer.Argument(help="Where the agent listens; with --listen, where to wait for it to join.")],
-    key: Annotated[Path, typer.Option(help="Key file of the coordinator, whose part the check plays.")],
-    agent_key: Annotated[str, typer.Option(help="The agent's public key (Z85).")],
+    endpoint: Annotated[
+        str, typer.Argument(parser=address, help="Where the agent listens; with --listen, where to wait for it to join.")
+    ],
+    key: Annotated[Path, typer.Option(parser=path, help="Key file of the coordinator, whose part the check plays.")],
+    agent_key: Annotated[str, typer.Option(parser=public_key, help="The agent's public key (Z85).")],
     listen: Annotated[bool, typer.Option("--listen", help="Wait at ENDPOINT for an agent that dials.")] = False,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes that the agent tells apart.")] = 5,
     leave: Annotated[bool, typer.Option("--leave", help="End the agent at last, as the leave dialogue does.")] = False,
@@ -46,18 +50,21 @@ def protocol_check(
 
 
 @protocol_app.command("write")
-def protocol_write(folder: Annotated[Path, typer.Argument(help="Where to write them; protocols/ in this repository.")]) -> None:
+def protocol_write(
+    folder: Annotated[Path, typer.Argument(parser=path, help="Where to write them; protocols/ in this repository.")],
+) -> None:
     """Write the parts of the specification that follow from the code."""
     from agentkd.messages.specification import files
 
+    made = files()
     for stale in (folder / "vectors").glob("*/*"):
-        if str(stale.relative_to(folder)) not in files():
+        if str(stale.relative_to(folder)) not in made:
             stale.unlink()
-    for path, data in files().items():
-        target = folder / path
+    for name, data in made.items():
+        target = folder / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         except OSError as error:
             raise StorageError.of(target, error) from error
-    say(f"{len(files())} files below {folder}")
+    say(f"{len(made)} files below {folder}")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Format, say
+from agentkd.cli.app import Format
+from agentkd.cli.ending import say
+from agentkd.cli.typed import path
 from agentkd.errors import ConfigError, StorageError
 from agentkd.visible import visible_line
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.replay.verdicts import ReplayReport, Verdict
 
-Run = Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
+Run = Annotated[Path, typer.Argument(parser=path, metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
 DIFFERS = 1
 MAX_SHOWN = 12
 MAX_INDENTED = 15
@@ -39,7 +41,9 @@ def replay(
             help="Replace one thing, keep the rest: teacher=DIGEST (or OLD:NEW), temperature=4, codec=int8, alpha=0.3.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the replay; by default RUN-replay beside the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=path, help="Folder of the replay; by default RUN-replay beside the run.")
+    ] = None,
     devices: Annotated[str, typer.Option(help="As for agentkd run.")] = "auto",
     tolerance: Annotated[float, typer.Option(min=0, help="Difference in mIoU that another environment may make.")] = 0.01,
     reuse: Annotated[
@@ -121,7 +125,7 @@ def verify(run: Run, output_format: Format = "text") -> None:
 
 def lineage(
     digest: Annotated[str, typer.Argument(help="Weights, or another artifact or task: the digest or its first characters.")],
-    run: Annotated[Path, typer.Option("--run", help="Run folder, or a bundle (.zip).")],
+    run: Annotated[Path, typer.Option("--run", parser=path, help="Run folder, or a bundle (.zip).")],
     output_format: Format = "text",
 ) -> None:
     """Show where a network comes from: architecture, data, start, every teacher and what it told, back to the beginning."""
@@ -157,8 +161,8 @@ def lineage(
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or bundle.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
+    first: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder or bundle.")],
+    second: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Another.")],
     output_format: Format = "text",
 ) -> None:
     """Compare two runs: configuration, environment, and what came out of the tasks that both did."""
@@ -172,8 +176,8 @@ def diff(
     parts = (("configuration", found.configuration), ("environment", found.environment), ("own code", found.own_code))
     for title, listed in parts:
         say(f"{title}: {'the same' if not listed else ''}")
-        for path, ours, theirs in listed:
-            say(f"  {path}: {_short(ours)} | {_short(theirs)}")
+        for field, ours, theirs in listed:
+            say(f"  {field}: {_short(ours)} | {_short(theirs)}")
     others = [one for one in found.same if not one.is_identical]
     say(f"tasks of both: {len(found.same)}, {len(found.same) - len(others)} with the same weights")
     for one in others:
@@ -187,8 +191,8 @@ def diff(
 
 
 def bundle(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The bundle to write.")],
+    run: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder.")],
+    out: Annotated[Path, typer.Argument(parser=path, metavar="OUT.zip", help="The bundle to write.")],
     artifacts: Annotated[
         str,
         typer.Option(help="all; winners (final weights and what they come from, no recordings); records (none, only records)."),
@@ -207,8 +211,8 @@ def bundle(
 
 
 def unbundle(
-    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle (.zip).")],
-    out: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
+    file: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="A bundle (.zip).")],
+    out: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
 ) -> None:
     """Verify a bundle and unpack it into a run folder."""
     from agentkd.artifacts.bundle import unpack
@@ -221,7 +225,7 @@ def unbundle(
 
 def export(
     run: Run,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    out: Annotated[Path, typer.Argument(parser=path, metavar="OUT", help="Folder to write to.")],
     to: Annotated[str, typer.Option(help="tensorboard (event files) or mlflow (a local store, mlflow.db).")] = "tensorboard",
 ) -> None:
     """Write every training of a run for TensorBoard or MLflow. The records stay as they are; it can be done again."""
@@ -232,7 +236,7 @@ def export(
 
 
 def gc(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder.")],
     apply: Annotated[bool, typer.Option("--apply", help="Remove what nothing refers to; without it it is only listed.")] = False,
     recordings: Annotated[
         bool, typer.Option("--recordings", help="With --apply: remove what teachers told as well, at the price that is listed.")

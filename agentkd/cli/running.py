@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, read_settings, say
+from agentkd.cli.app import Devices, Overrides, read_settings
+from agentkd.cli.ending import say
+from agentkd.cli.typed import address, device, endpoint, path, public_key
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="Experiment file (YAML); see examples/kd_nas.")],
+    file: Annotated[Path, typer.Argument(parser=path, help="Experiment file (YAML); see examples/kd_nas.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
+        Path | None, typer.Option(parser=path, help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
     ] = None,
     devices: Devices = None,
     overrides: Overrides = None,
@@ -26,25 +28,27 @@ def run(
     """
     from agentkd.config import load_experiment
 
-    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
     experiment = load_experiment(file, given)
     _run(experiment, out or Path("runs") / experiment.name)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(parser=path, help="Run folder.")] = Path("runs/demo"),
     devices: Devices = None,
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file, load_experiment
 
-    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
     _run(load_experiment(demo_file(), given), out)
 
 
 def community(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for weights and records; it may be new.")],
+    run_folder: Annotated[
+        Path, typer.Argument(parser=path, metavar="RUN", help="Folder for weights and records; it may be new.")
+    ],
     devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
@@ -66,7 +70,7 @@ def community(
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
     slots = () if devices == "none" else parse_devices(devices)
-    host = Host(folder, slots, launch_settings(read_settings(overrides)), PlainWatcher(Console()))
+    host = Host(folder, slots, launch_settings(read_settings(overrides), source="--set"), PlainWatcher(Console()))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
@@ -79,18 +83,23 @@ def community(
 
 
 def agent(
-    key: Annotated[Path, typer.Option(help="This agent's key file; make one with: agentkd keys new NAME.")],
-    coordinator_key: Annotated[str, typer.Option(help="The coordinator's public key (Z85).")],
-    join: Annotated[str, typer.Option(help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")] = "",
-    listen: Annotated[list[str] | None, typer.Option(help="Where to listen; without --join the coordinator dials here.")] = None,
-    run_folder: Annotated[Path, typer.Option(help="Where artifacts lie.")] = Path("runs/agent"),
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    key: Annotated[Path, typer.Option(parser=path, help="This agent's key file; make one with: agentkd keys new NAME.")],
+    coordinator_key: Annotated[str, typer.Option(parser=public_key, help="The coordinator's public key (Z85).")],
+    join: Annotated[
+        str, typer.Option(parser=endpoint, help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")
+    ] = "",
+    listen: Annotated[
+        list[str] | None, typer.Option(parser=address, help="Where to listen; without --join the coordinator dials here.")
+    ] = None,
+    run_folder: Annotated[Path, typer.Option(parser=path, help="Where artifacts lie.")] = Path("runs/agent"),
+    device: Annotated[str, typer.Option(parser=device, help="cpu or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
     transport: Annotated[str, typer.Option(help="auto, shared, store, ipc or tcp; auto if it is not given.")] = "",
     registry: Annotated[
-        Path | None, typer.Option(help="Folder of registered keys (agentkd keys) that may ask for knowledge as well.")
+        Path | None,
+        typer.Option(parser=path, help="Folder of registered keys (agentkd keys) that may ask for knowledge as well."),
     ] = None,
-    audit: Annotated[Path | None, typer.Option(help="File for the log of who fetched what.")] = None,
+    audit: Annotated[Path | None, typer.Option(parser=path, help="File for the log of who fetched what.")] = None,
     allow_code: Annotated[
         bool,
         typer.Option(

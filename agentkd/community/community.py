@@ -22,7 +22,7 @@ from agentkd.config import launch_settings
 from agentkd.coordinator.desk import Order
 from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.datasets.opening import Opened, open_again, own_names
-from agentkd.errors import ChannelClosedError, ConfigError
+from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
@@ -62,8 +62,9 @@ class Community:
         watcher: Watcher | None = None,
         **launch: Any,
     ) -> None:
+        must_be(seed, int, "seed", "an integer")
         slots = () if devices == "none" else parse_devices(devices)
-        folder = RunFolder(Path(record))
+        folder = RunFolder(record)
         self._begin(folder, seed, Host(folder, slots, launch_settings(launch), watcher or Silent()))
 
     @classmethod
@@ -80,7 +81,7 @@ class Community:
         Raises (on entering):
             ConfigError: nobody keeps a community there now.
         """
-        folder = RunFolder(Path(run)).must_exist()
+        folder = RunFolder(run).must_exist()
         community = cls.__new__(cls)
         community._begin(folder, seed, Visit(folder))
         return community
@@ -113,6 +114,8 @@ class Community:
         Raises:
             ConfigError: the name is taken, the architecture is not legal, or the weights are not of this architecture.
         """
+        must_be(name, str, "the name of a network", "text")
+        must_be(weights, (str, Path), "weights", "a file, or a digest")
         family = _name_of(family)
         if not weights:
             handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
@@ -141,6 +144,7 @@ class Community:
         Raises:
             ArtifactError: they are not there, or damaged.
         """
+        must_be(digest, str, "the digest of an artifact", "its 64 characters")
         return self._folder.store.get(Digest(digest))
 
     @property
@@ -164,6 +168,9 @@ class Community:
         """
         from agentkd.coordinator.guests import Guest  # needs torch, which a script that only plans does not
 
+        must_be(name, str, "the name of a guest", "text")
+        must_be(public_key, str, "public_key", "the 40 characters that agentkd keys new prints")
+        must_be(may, (tuple, list), "may", "kinds of knowledge")
         crew = self._works.agents
         self._take_name(name)
         return Guest(crew, AgentName(name), PublicKey(public_key), may)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, TeacherLike
+from agentkd.community.handles import AgentHandle, TeacherLike, refuse_no_list
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide
 from agentkd.community.works import Data
 from agentkd.datasets.opening import JOINED, Opened
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, must_be
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets
 from agentkd.task import TeacherReference
 
@@ -37,6 +37,8 @@ class Educated:
     """
 
     def __init__(self, agent: AgentHandle, learned: Data, rules: Rules | None = None) -> None:
+        must_be(agent, AgentHandle, "the agent", "what community.agent() returned")
+        must_be(rules or Rules(), Rules, "rules", "agentkd.Rules")
         self.agent, self.rules = agent, rules or Rules()
         self.learned = _specs(learned)
 
@@ -133,6 +135,9 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     Raises:
         TrainingError: a lesson failed; the others are finished first.
     """
+    refuse_no_list("agents", agents)
+    for agent in agents:
+        must_be(agent, Educated, "an agent", "an agentkd.Educated")
     offers = {agent.name: agent.assess(data) for agent in agents}
     named = {agent.name: agent for agent in agents}
     taught: dict[str, tuple[str, ...]] = {}
@@ -154,6 +159,7 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
 
 def _specs(data: Data) -> list[str]:
     """What a dataset is joined of; itself if it is not."""
+    must_be(data, (str, Opened), "the data", "a specification, or what agentkd.open_dataset returned")
     spec = data.spec if isinstance(data, Opened) else data
     return spec.removeprefix(JOINED).split("|")
 

@@ -12,7 +12,7 @@ from agentkd.community.futures import Derived, Lesson
 from agentkd.community.works import Commons, Data
 from agentkd.config import checked
 from agentkd.datasets.opening import Views
-from agentkd.errors import ConfigError, ContractError
+from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
@@ -118,12 +118,14 @@ class AgentHandle:
         """
         from agentkd.knowledge.weights import read_metadata  # needs torch, which a script that only plans does not
 
+        must_be(weights, str, "weights", "their digest")
         digest = Digest(weights)
         self.classes = read_metadata(self.community.artifact(digest)).classes
         self._initial, self._last = digest, None
 
     def become(self, architecture: Architecture) -> None:
         """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
+        must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
         self._family, self._settings = architecture.family, dict(architecture.settings)
         self._architecture, self._initial, self._last, self.classes = architecture, NO_DIGEST, None, ()
 
@@ -279,6 +281,7 @@ class AgentHandle:
 
         Source: Tarvainen, Valpola, "Mean teachers are better role models", NeurIPS 2017.
         """
+        must_be(decay, (int, float), "decay", "a number above 0 and below 1")
         if not 0 < decay < 1:
             raise ConfigError(f"decay is {decay}; it must be above 0 and below 1")
         return self.average([self, other], shares=[decay, 1 - decay])
@@ -310,6 +313,8 @@ class AgentHandle:
         """
         from agentkd.knowledge import tensors  # needs torch, which a script that only plans does not
 
+        must_be(views, Views, "views", "what data.views([3, 4], seed=1) returns")
+        refuse_no_list("taps", taps)
         source = self._meet(views.data)
         fields = {
             "architecture": self.architecture,

@@ -9,7 +9,9 @@ from agentkd.errors import AgentKDError, ConfigError
 from agentkd.knowledge.weights import WeightsMetadata, agree_on_scale, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
-from agentkd.networks.weights import import_weights, read_checkpoint
+from agentkd.networks.checkpoints import read_checkpoint
+from agentkd.networks.weights import import_weights
+from agentkd.plain import must_be_file
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +34,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
                 return known
         else:
             agree_on_scale(said, architecture)
-            report = import_weights(network, read_checkpoint(Path(weights)))
+            report = import_weights(network, read_checkpoint(Path(weights)), source=f"weights {weights}")
             if report.missing or report.reshaped:
                 raise ConfigError(f"weights {weights} are not of this architecture: {report}")
     except ConfigError:
@@ -51,6 +53,8 @@ def num_classes_of(weights: str | Path, store: Store) -> int | None:
 def what_they_say(weights: str | Path, store: Store) -> WeightsMetadata:
     """What weights say of themselves: those of ours what they are, others nothing."""
     try:
+        if not DIGEST.fullmatch(str(weights)):
+            must_be_file(Path(weights))
         data = store.get(Digest(str(weights))) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
         return read_metadata(data)
     except (AgentKDError, OSError):

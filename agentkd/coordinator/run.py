@@ -20,7 +20,7 @@ from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.generations import Generation
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
-from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError
+from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.launch.devices import parse_devices
 from agentkd.names import Digest, TaskKey
 from agentkd.pipeline.plan import Outlook, Planner
@@ -45,7 +45,8 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     Raises:
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
-    folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
+    folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     watcher = watcher or Silent()
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:

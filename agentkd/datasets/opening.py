@@ -16,7 +16,7 @@ from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
 from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, read_size
-from agentkd.errors import DatasetError
+from agentkd.errors import DatasetError, must_be
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
 from agentkd.visible import visible_line
@@ -184,6 +184,7 @@ def open_dataset(spec: str) -> Opened:
         DatasetError: the specification or the data are wrong.
         ConfigError: own code cannot be collected, or fails.
     """
+    must_be(spec, str, "the dataset", "its specification, such as generated:seed=7,size=64x64 or folder:path=DATA")
     names = own_names(spec)
     opened = open_again(spec, take(*names) if names else NO_DIGEST)
     _say(opened.notices)

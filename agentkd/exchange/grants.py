@@ -20,6 +20,7 @@ from agentkd.errors import ConfigError, DescriptorsError, RemoteProtocolError, R
 from agentkd.exchange.keys import write_private
 from agentkd.messages.bodies import AdmittedPeer, Body, KnowledgeKind, KnowledgeRequest, Piece
 from agentkd.names import AgentName, PublicKey, TeacherId
+from agentkd.plain import read_file, read_json
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
 TASKS = "tasks"  # may hand in tasks; no kind of knowledge
@@ -42,6 +43,11 @@ class Entry:
         return {"name": self.name, "public_key": self.public_key, "may": list(self.may), "is_revoked": self.is_revoked}
 
 
+def _entry(data: Any) -> Entry:
+    peer = AdmittedPeer.model_validate({"agent": data["name"], "public_key": data["public_key"], "may": tuple(data["may"])})
+    return Entry(peer.agent, peer.public_key, peer.may, bool(data["is_revoked"]))
+
+
 class Registry:
     """Registered keys in a 0600 file. Processes that write wait for each other; readers see a whole file or the one before."""
 
@@ -56,14 +62,15 @@ class Registry:
             DescriptorsError: no file can be opened now.
         """
         try:
-            listed = json.loads(self.path.read_text(encoding="utf-8"))
-            found = [Entry(e["name"], e["public_key"], tuple(e["may"]), bool(e["is_revoked"])) for e in listed]
+            listed = read_json(read_file(self.path))
+            found = [_entry(each) for each in listed]
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
             check_descriptors(self.path, error)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(
-                f"{self.path} is not a key registry ({error}); restore it, or remove it and register again"
+                f"{self.path} is not a key registry ({reason}); restore it, or remove it and register again"
             ) from error
         return {entry.public_key: entry for entry in found}
 
@@ -102,7 +109,7 @@ class Registry:
                     revoked = replace(entry, is_revoked=True)
                     self._write(entries | {key: revoked})
                     return revoked
-        raise ConfigError(f"nobody registered is called {name!r}; see: agentkd keys list")
+        raise ConfigError(f"nobody registered in {self.path} is called {name!r}; see: agentkd keys list")
 
     def stamp(self) -> tuple[int, int]:
         """Changes whenever the file does."""

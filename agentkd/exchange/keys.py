@@ -10,6 +10,10 @@ import zmq
 
 from agentkd.errors import ConfigError, StorageError, check_descriptors
 from agentkd.names import PublicKey
+from agentkd.plain import read_file, read_json
+
+MAX_KEY_FILE = 2**16
+NEW_KEY = "make one with: agentkd keys new NAME"
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,18 @@ def load_key_pair(path: Path) -> KeyPair:
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
-        return KeyPair(**json.loads(path.read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        found = read_json(read_file(path, max_bytes=MAX_KEY_FILE))
+        pair = KeyPair(PublicKey(found["public"]), found["secret"])
+        if pair.public != zmq.curve_public(pair.secret.encode()).decode():
+            raise ValueError("its two halves do not belong together")
+    except ConfigError:
+        raise
+    except OSError as error:
         check_descriptors(path, error)
-        raise ConfigError(f"{path} is not a key file: {error}") from error
+        raise ConfigError(f"key file {path} cannot be read: {error.strerror or error}; {NEW_KEY}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} is not a key file: {error}; {NEW_KEY}") from error
+    return pair
 
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from agentkd.errors import ConfigError
 
 QUERY_TIMEOUT_S = 20.0
-ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>\d+))?")
+ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>[0-9]{1,9}))?")
+MAX_SLOTS = 1024
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
         if matched["kind"] == "cpu":
             if number == 0:
                 raise ConfigError(f"devices {text!r}: cpu:0 is no slot at all; cpu:1 is one")
+            if (number or 1) > MAX_SLOTS:
+                raise ConfigError(
+                    f"devices {text!r}: {number:,} agents are more than the {MAX_SLOTS:,} that one machine may have"
+                )
             slots += [Slot("cpu", threads=1)] * (number or 1)
         elif (number or 0) >= found:
             there = f"there are {found} (cuda:0 to cuda:{found - 1})" if found else "there is no CUDA device on this machine"

@@ -13,7 +13,7 @@ from agentkd import canonical
 from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
 from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
 from agentkd.messages.evolution import known_fields
-from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, AgentName, Digest, PublicKey, TaskKey, TeacherId
+from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, PUBLIC_KEY_FORM, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
@@ -30,7 +30,7 @@ Name = Annotated[str, Field(strict=True, max_length=100, pattern=NAME)]
 Text = Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(visible)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f-\x9f]*$")]
 AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
-PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=PUBLIC_KEY_FORM)]
 DigestField = Annotated[Digest, Field(strict=True, pattern=DIGEST)]
 DatasetField = Annotated[Digest, Field(strict=True, max_length=100, pattern=NAME)]
 TaskKeyField = Annotated[TaskKey, Field(strict=True, pattern=DIGEST)]

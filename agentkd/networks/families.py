@@ -20,7 +20,7 @@ from agentkd.canonical import FrozenData
 from agentkd.code.loading import load
 from agentkd.code.source import CodeDigest
 from agentkd.code.taking import take
-from agentkd.errors import ConfigError, Problem
+from agentkd.errors import ConfigError, Problem, must_be
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import settings as s
 
@@ -146,6 +146,8 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
     Raises:
         ConfigError: no such family, unknown settings or illegal values, all at once.
     """
+    must_be(family, str, "the family", "its name, or package.module:builder")
+    must_be(settings or {}, Mapping, "settings", "a mapping of names to values")
     given = dict(settings or {})
     if is_own(family):
         return look_at(family, code or take(family)).architecture(num_classes, given)

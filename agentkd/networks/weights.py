@@ -1,23 +1,19 @@
-"""Weights that people have: published checkpoints read without unpickling code, matched by name and shape, and reported on."""
+"""Weights that people have, matched with a network by name and shape, and reported on. They are read in ``checkpoints``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from agentkd.errors import ConfigError, check_descriptors
+from agentkd.errors import ConfigError
 from agentkd.networks.blocks import SegmentationNetwork
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-# What torch raises when a file wants more than plain tensors.
-NOT_PLAIN = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
-PREFIXES = ("module.", "model.")
-# Where a network keeps the backbone that a checkpoint may hold alone (ImageNet ResNet-18 for the context path).
-BACKBONES = ("", "context.")
+# Where a network keeps the backbone that a checkpoint may hold alone (ImageNet ResNet-18 for the context path), or a user's own.
+PLACES = ("", "context.", "network.")
+# Prefixes of so many parts are looked at: module., _orig_mod.module., model.net.
+MAX_PREFIX = 3
+# Counted by networks that never use it, and not there in files of before PyTorch 0.4.1.
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -36,53 +32,64 @@ class ImportReport:
         return "; ".join(parts)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` or PyTorch file, by their plain names. Code in the file is never executed.
+def import_weights(network: SegmentationNetwork, tensors: Mapping[str, Tensor], *, source: object = "weights") -> ImportReport:
+    """Copies every tensor whose name and shape match into the network, whatever stands before all names in the file.
+
+    That is ``module.`` of parallel training, ``_orig_mod.`` of a compiled network, ``model.`` of a frame around it. A backbone's
+    own names are found too, and those of a user's own network, which has its place inside ours.
+
+    Args:
+        network: takes them.
+        tensors: by their names in the file.
+        source: where the tensors are from, for an error to say.
 
     Raises:
-        ConfigError: no such file, or it holds something else than tensors.
-    """
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"no weights file {path}") from None
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        check_descriptors(path, error)
-        raise ConfigError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    except NOT_PLAIN as error:
-        raise ConfigError(f"{path} holds more than tensors; only plain state dicts are read") from error
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-    tensors = (
-        {str(name): value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, Mapping) else {}
-    )
-    if not tensors:
-        raise ConfigError(f"{path} holds no tensors; expected a state dict")
-    for prefix in PREFIXES:
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return tensors
-
-
-def import_weights(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> ImportReport:
-    """Copies every tensor whose name and shape match into the network; a backbone's own names are found too.
-
-    Raises:
-        ConfigError: nothing matches.
+        ConfigError: nothing matches, several networks in the file do alike, or a tensor is not finite.
     """
     own = network.state_dict()
-    backbone = max(BACKBONES, key=lambda prefix: sum(prefix + name in own for name in tensors))
-    given = {backbone + name: value for name, value in tensors.items()}
+    given = _as_named_here(tensors, own, source)
     reshaped = tuple(name for name, value in given.items() if name in own and own[name].shape != value.shape)
     loaded = tuple(name for name in given if name in own and name not in reshaped)
     if not loaded:
-        examples = ", ".join(list(given)[:3])
-        raise ConfigError(f"none of the tensors ({examples}, ...) belong to this network; is it the right family?")
+        examples = ", ".join(list(tensors)[:3])
+        raise ConfigError(f"{source}: none of the tensors ({examples}, ...) belong to this network; is it the right family?")
+    strange = [name for name in loaded if given[name].is_floating_point() and not bool(given[name].isfinite().all())]
+    if strange:
+        raise ConfigError(f"{source}: not finite (NaN or infinite): {', '.join(strange[:3])}")
     network.load_state_dict({**own, **{name: given[name].to(own[name].dtype) for name in loaded}})
     return ImportReport(
         loaded=loaded,
-        missing=tuple(name for name in own if name not in given),
+        missing=tuple(name for name in own if name not in given and not name.endswith(COUNTER)),
         unexpected=tuple(name for name in given if name not in own),
         reshaped=reshaped,
     )
+
+
+def _as_named_here(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
+    """The tensors by the network's names: without the prefix, and in the place, with which most of them are the network's.
+
+    Raises:
+        ConfigError: two prefixes fit alike: there are two networks in the file.
+    """
+    best: dict[str, str] = {}
+    rivals: list[str] = []
+    chosen = ("", "")
+    for prefix in dict.fromkeys(prefix for name in tensors for prefix in _prefixes(name)):
+        for place in PLACES:
+            renamed = {name: place + name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
+            fitting = {name: new for name, new in renamed.items() if new in own}
+            if len(fitting) > len(best):
+                best, rivals, chosen = fitting, [], (prefix, place)
+            elif best and len(fitting) == len(best) and not fitting.keys() & best.keys():
+                rivals.append(prefix)
+    prefix, place = chosen
+    if rivals:
+        several = ", ".join([prefix, *rivals])
+        raise ConfigError(f"{source}: several networks in it fit ({several}); save the one that is meant alone")
+    return {place + name.removeprefix(prefix) if name.startswith(prefix) else name: value for name, value in tensors.items()}
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """What may stand before a name, the shortest first: nothing, and its first parts."""
+    parts = name.split(".")
+    yield from (".".join([*parts[:count], ""]) for count in range(min(len(parts), MAX_PREFIX + 1)))

@@ -1,0 +1,168 @@
+"""How the program ends: which exit status, and what it says, whatever ended it. No traceback reaches who did not ask for one.
+
+What somebody can cause ends with the status of its error (``agentkd.errors``). Anything else is a fault of agentkd: its traceback
+goes to a file, and a few lines say where that is and what to report.
+"""
+
+import contextlib
+import io
+import os
+import platform
+import select
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agentkd import __version__, logs
+from agentkd.errors import AgentKDError, StorageError, as_agentkd_error
+from agentkd.visible import visible
+
+INTERRUPTED = 130
+NOBODY_READS = 141
+STANDARD_OUTPUT = "standard output"
+DEBUG = "--debug"
+DEBUG_VARIABLE = "AGENTKD_DEBUG"
+# What typer raises for wrong words on the command line; which library it takes it from differs with its version.
+_WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text, of which some may be somebody else's: nothing in it acts on the terminal."""
+    typer.echo(visible(text), err=err)
+
+
+def run_to_the_end(app: typer.Typer, arguments: list[str]) -> int:
+    """Runs a command; returns the exit status."""
+    _open_what_is_closed()
+    given, is_debugging = _without_debug(arguments)
+    if is_debugging:
+        logs.show_all()
+    try:
+        status = _run(app, given)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        status = _nobody_reads(error, is_debugging)
+    except (AgentKDError, OSError) as error:
+        status = _refuse(error, is_debugging)
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted", err=True)
+        status = INTERRUPTED
+    except Exception as error:
+        status = _own_fault(error, is_debugging)
+    return status if _is_flushed() else NOBODY_READS if status == 0 else status
+
+
+def _run(app: typer.Typer, arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("agentkd", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return int(ended.exit_code)
+    except _WRONG_WORDS as error:
+        shown = io.StringIO()
+        error.show(file=shown)
+        say(shown.getvalue().rstrip(), err=True)
+        return int(error.exit_code)
+    return 0
+
+
+def _refuse(error: AgentKDError | OSError, is_debugging: bool) -> int:
+    place = STANDARD_OUTPUT if _is_of_output(error) else "a file"
+    told: BaseException = as_agentkd_error(error, place)
+    if isinstance(told, OSError) and (told.filename or place is STANDARD_OUTPUT):
+        told = StorageError.of_use(str(told.filename or place), told)
+    if not isinstance(told, AgentKDError):
+        return _own_fault(error, is_debugging)
+    if is_debugging:
+        _show_traceback(error)
+    say(f"error: {told}", err=True)
+    return told.exit_code
+
+
+def _own_fault(error: BaseException, is_debugging: bool) -> int:
+    """Says that agentkd failed, where the traceback is, and what to report."""
+    lines = "".join(traceback.format_exception(error))
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({Path(where[0].filename).name}, line {where[0].lineno})" if where else ""
+    if is_debugging:
+        _show_traceback(error)
+    kept = _keep(lines)
+    if kept is None and not is_debugging:
+        say(lines, err=True)
+    say(f"error: agentkd itself failed: {type(error).__name__}: {str(error)[:500]}{place}", err=True)
+    say(f"the full traceback is {f'in {kept}' if kept else 'above: no file could be written for it'}", err=True)
+    machine = f"agentkd {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    say(f"this is a fault of agentkd: please report it with that traceback, the command that you gave, and: {machine}", err=True)
+    return AgentKDError.exit_code
+
+
+def _keep(lines: str) -> Path | None:
+    """A new file with the traceback: beside the run's logs, or else in the temporary folder; ``None`` if neither takes it."""
+    for folder in (logs.folder(), None):
+        with contextlib.suppress(OSError):
+            handle, path = tempfile.mkstemp(prefix="agentkd-fault-", suffix=".txt", dir=folder)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"agentkd {__version__}, Python {sys.version}, {platform.platform()}\n{sys.argv}\n{lines}")
+            return Path(path)
+    return None
+
+
+def _show_traceback(error: BaseException) -> None:
+    say("".join(traceback.format_exception(error)).rstrip(), err=True)
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, which may stand anywhere before ``--``, and whether it was there or the variable is."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given = [one for one in arguments[:end] if one != DEBUG]
+    return [*given, *arguments[end:]], len(given) < end or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _open_what_is_closed() -> None:
+    """Nothing else may be opened where standard input, output and errors are looked for, or it would be written to like them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 for as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_of_output(error: BaseException) -> bool:
+    """Whether what failed was to write to standard output, as it does when that is a file on a full disk."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).name in ("ending.py", "utils.py", "console.py")
+
+
+def _nobody_reads(error: BrokenPipeError, is_debugging: bool) -> int:
+    """The end of a listing whose reader has gone (``agentkd networks | head -1``): quiet, as of other programs."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            poll.register(stream.fileno(), 0)
+    if not poll.poll(0):
+        return _refuse(error, is_debugging)
+    return NOBODY_READS
+
+
+def _is_flushed() -> bool:
+    """Whether all that was said went out. What cannot is dropped, or Python would complain of it at the end."""
+    is_whole = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            is_whole = False
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+    return is_whole
