@@ -4,6 +4,7 @@ A short text must not become much memory, much time or a value that nothing late
 spells out before it is made: values, nesting, digits, and in YAML what aliases repeat.
 """
 
+import codecs
 import json
 import math
 import re
@@ -19,7 +20,37 @@ MAX_DEPTH = 64
 MAX_NUMBER = 100
 INTEGERS = range(-(2**63), 2**64)
 UNDER_WAY = (0, 0)
+MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def decode_text(data: bytes) -> str:
+    r"""The text that bytes are in UTF-8, with or without its mark.
+
+    Raises:
+        ValueError: they are in another encoding, which is named.
+
+    Example:
+        >>> decode_text("name: caf\u00e9".encode("latin-1"))
+        Traceback (most recent call last):
+        ValueError: is not UTF-8: byte 0xe9 in line 1 (perhaps Latin-1 or Windows-1252)
+    """
+    for mark, name in MARKS:
+        if data.startswith(mark):
+            raise ValueError(f"is text in {name}")
+    if b"\0" in data[:4096]:
+        raise ValueError("is no text, or in UTF-16 without a mark")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"is not UTF-8: byte 0x{data[error.start]:02x} in line {line} (perhaps Latin-1 or Windows-1252)"
+        raise ValueError(found) from None
 
 
 def read_json(text: str | bytes) -> Any:

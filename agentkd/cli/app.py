@@ -35,6 +35,11 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def given_fields(overrides: list[str] | None, devices: str | None) -> list[str]:
+    """Everything that an option sets in an experiment file."""
+    return [*(overrides or []), *([f"launch.devices={devices}"] if devices else [])]
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Prints text, of which some may be somebody else's: nothing in it acts on the terminal."""
     typer.echo(visible(text), err=err)

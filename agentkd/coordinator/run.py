@@ -14,6 +14,7 @@ from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks.before import Foreseen, look_at
 from agentkd.config import Experiment, dump_experiment
 from agentkd.coordinator import own_parts
 from agentkd.coordinator.crew import Crew
@@ -34,24 +35,36 @@ MAX_OPEN_ASKS = 10_000
 log = logging.getLogger(__name__)
 
 
-def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watcher: Watcher | None = None) -> Outlook:
+def run_experiment(
+    experiment: Experiment,
+    folder: RunFolder | Path | str,
+    watcher: Watcher | None = None,
+    *,
+    foreseen: Foreseen | None = None,
+) -> Outlook:
     """Runs an experiment in a folder, or goes on with it; returns the finished outlook.
 
     Args:
         experiment: from ``agentkd.load_experiment``.
         folder: of the run; it is made if it is not there.
         watcher: who is told how it goes; nobody if it is not given.
+        foreseen: what ``agentkd.checks`` found out about it; it is looked at here if that is not given.
 
     Raises:
+        ConfigError: it cannot go well, see ``agentkd.checks``. Nothing was started, and nothing is recorded.
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
     folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
     watcher = watcher or Silent()
+    if foreseen is None:
+        foreseen = look_at(experiment, folder.place)
+        for concern in foreseen.warnings:
+            log.warning("%s", concern.problem)
+    own = foreseen.must_be_sound().own
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
-        own, dataset = own_parts.take_up(experiment)
         _adopt_experiment(experiment, own, folder, desk.journal)
-        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
+        planner = Planner(experiment, foreseen.dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
         try:
             coordinator.run()

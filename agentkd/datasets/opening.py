@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agentkd import seeding
 from agentkd.code.loading import load
 from agentkd.code.taking import take
@@ -14,7 +17,17 @@ from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
 from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
-from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, read_size
+from agentkd.datasets.samples import (
+    Color,
+    Dataset,
+    Sample,
+    Size,
+    check_splits,
+    fingerprint,
+    labels_of,
+    read_size,
+    size_of,
+)
 from agentkd.errors import DatasetError
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
@@ -116,6 +129,35 @@ class Opened:
         """
         size_of = getattr(self._dataset, "size_of", None)
         return {split: dict(Counter(map(size_of, indices))) for split, indices in self.splits.items()} if size_of else {}
+
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether it knows the sizes of its samples without reading them whole."""
+        return hasattr(self._dataset, "size_of")
+
+    @property
+    def judges_labels(self) -> bool:
+        """Whether its ``check`` says which classes have pixels."""
+        return isinstance(self._dataset, files.FileDataset)
+
+    def size_of(self, index: int) -> Size:
+        """(height, width) of a sample."""
+        return size_of(self._dataset, index)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Which labels, 0 to 255, have pixels in a sample."""
+        return labels_of(self._dataset, index)
+
+    def labels_in(self, indices: Sequence[int]) -> frozenset[int]:
+        """Which labels have pixels in any of these samples."""
+        found = np.zeros(256, dtype=bool)
+        for index in indices:
+            found |= labels_of(self._dataset, index)
+        return frozenset(np.flatnonzero(found).tolist())
+
+    def fingerprint(self, index: int) -> bytes:
+        """What two samples have in common only if they are one image."""
+        return fingerprint(self._dataset, index)
 
     def check(self) -> None:
         """Reads everything once, and logs what is then to be said (``notices``).

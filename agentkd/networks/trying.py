@@ -1,0 +1,118 @@
+"""A network tried with shapes alone: whether it is built, takes images of a size, and what its outputs need. Nothing is computed.
+
+It is made on torch's ``meta`` device, where tensors have shapes and no numbers. What is refused there is tried again with
+numbers, for not everything that a user's own network may do is possible without.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from agentkd.architecture import Architecture
+from agentkd.errors import ConfigError, Problem
+from agentkd.networks.blocks import SegmentationNetwork
+from agentkd.networks.build import build
+
+Made = TypeVar("Made")
+MAX_TRIED_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What went through a network.
+
+    Args:
+        output: shape of the logits.
+        activation_bytes: what all modules without parts put out, which is about what a step in training keeps.
+    """
+
+    output: tuple[int, ...]
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A network that was built: it, the bytes of its state, those of its trainable parameters, and where it is."""
+
+    network: SegmentationNetwork
+    architecture: Architecture
+    state_bytes: int
+    trainable_bytes: int
+    device: str
+
+    def passes(self, count: int, height: int, width: int, *, is_training: bool) -> Passed:
+        """What so many images of a size make of it.
+
+        Raises:
+            ConfigError: it does not take them, or its logits are of another number of images or classes.
+        """
+        shape = (count, 3, height, width)
+        try:
+            passed = self._pass(self.network, shape, self.device, is_training)
+        except ConfigError as refusal:
+            if self.device != "meta" or 4 * count * 3 * height * width > MAX_TRIED_BYTES:
+                raise
+            with_numbers = _or_refused("builds", lambda: build(self.architecture, seed=0))
+            try:
+                passed = self._pass(with_numbers, shape, "cpu", is_training)
+            except ConfigError as error:
+                raise error from refusal
+        expected = (count, self.architecture.num_classes)
+        if len(passed.output) != 4 or passed.output[:2] != expected:
+            text = f"makes logits of shape {list(passed.output)} of images {list(shape)}; expected [{count}, {expected[1]}, h, w]"
+            raise ConfigError([Problem("", text)])
+        return passed
+
+    def _pass(self, network: SegmentationNetwork, shape: tuple[int, ...], device: str, is_training: bool) -> Passed:
+        sizes: list[int] = []
+
+        def note(module: nn.Module, given: object, made: object) -> None:
+            if isinstance(made, Tensor):
+                sizes.append(made.numel() * made.element_size())
+
+        hooks = [m.register_forward_hook(note) for m in network.modules() if not any(m.children())]
+
+        def run() -> tuple[int, ...]:
+            network.train(is_training)
+            with torch.device(device), torch.random.fork_rng(devices=[]), torch.no_grad():
+                return tuple(network(torch.zeros(shape))["logits"].shape)
+
+        mode = "training" if is_training else "evaluation"
+        try:
+            output = _or_refused(f"takes {shape[0]} images of {shape[3]}x{shape[2]} in {mode}", run)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Passed(output, sum(sizes))
+
+
+def try_network(architecture: Architecture) -> Tried:
+    """A network without numbers, if it can be built.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    device = "meta"
+    try:
+        with torch.device("meta"):
+            network = _or_refused("builds", lambda: build(architecture))
+    except ConfigError:
+        device = "cpu"
+        network = _or_refused("builds", lambda: build(architecture, seed=0))
+    state = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    trainable = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    return Tried(network, architecture, state, trainable, device)
+
+
+def _or_refused(what: str, make: Callable[[], Made]) -> Made:
+    try:
+        return make()
+    except ConfigError as error:
+        raise ConfigError([Problem("", "; ".join(p.text for p in error.problems))]) from error
+    except (Exception, SystemExit) as error:  # whatever own code does when it runs
+        said = str(error).strip().splitlines()
+        verb = "cannot be built" if what == "builds" else what.replace("takes", "does not take", 1)
+        raise ConfigError([Problem("", f"{verb} ({type(error).__name__}: {said[0] if said else ''})")]) from error
