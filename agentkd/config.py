@@ -4,6 +4,7 @@ import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
-from agentkd.datasets.opening import Opened, open_dataset
+from agentkd.datasets.opening import Opened, open_dataset, open_silently
 from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem
 from agentkd.launch.settings import LaunchConfig
@@ -230,8 +231,12 @@ def look_through(data: dict[str, Any]) -> Read:
     return Read(_validated(_without(data, [place for place, _ in faults]))[0], problems, frozenset(p[0] for p, _ in faults if p))
 
 
-def open_data(section: Mapping[str, Any]) -> tuple[Opened | None, list[Problem]]:
+def open_data(section: Mapping[str, Any], *, says: bool = True) -> tuple[Opened | None, list[Problem]]:
     """The dataset that the part ``data`` of a file names, after a look at every file of it: nothing is found missing later.
+
+    Args:
+        section: that part.
+        says: whether what is doubtful in the data is logged.
 
     Returns:
         It, if it can be opened, and what is wrong with it.
@@ -239,11 +244,11 @@ def open_data(section: Mapping[str, Any]) -> tuple[Opened | None, list[Problem]]
     if not isinstance(section.get("dataset"), str):
         return None, []
     try:
-        dataset = open_dataset(section["dataset"])
+        dataset = (open_dataset if says else open_silently)(section["dataset"])
     except (DatasetError, ConfigError) as error:
         return None, [Problem("data.dataset", str(error))]
     problems = []
-    for check in (dataset.check, dataset.check_splits):
+    for check in (partial(dataset.check, says=says), dataset.check_splits):
         try:
             check()
         except (DatasetError, ConfigError) as error:

@@ -28,7 +28,8 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
     (spaces.check_recipe_spaces, frozenset()),
-    (spaces.check_architecture_spaces, frozenset({"recipe"})),
+    (spaces.check_architecture_spaces, frozenset()),
+    (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
     (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"})),
     (room.check_disk, frozenset({"launch"})),
 )
@@ -135,7 +136,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _look(read: Read, section: dict[str, Any], source: str, out: Path | None) -> Foreseen:
-    dataset, problems = open_data(section)
+    dataset, problems = open_data(section, says=False)
     concerns = [Concern(problem.path, problem.text) for problem in (*read.problems, *problems)]
     if read.experiment is None:
         return Foreseen(source, None, _ordered(concerns))
@@ -151,5 +152,8 @@ def _look(read: Read, section: dict[str, Any], source: str, out: Path | None) ->
 
 
 def _ordered(concerns: Iterable[Concern]) -> tuple[Concern, ...]:
-    """Each once, errors first."""
-    return tuple(sorted(dict.fromkeys(concerns), key=lambda concern: not concern.is_error))
+    """Each once, errors first. What an error says is no warning besides."""
+    listed = tuple(dict.fromkeys(concerns))
+    errors = [concern for concern in listed if concern.is_error]
+    said = [error.text for error in errors]
+    return (*errors, *(c for c in listed if not c.is_error and not any(text.startswith(c.text) for text in said)))

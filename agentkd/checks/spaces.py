@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +20,33 @@ from agentkd.search.space import Choices, Parameter, Range
 NOT_SEARCHED = {"epochs": "search.epochs says it", "views": "it is a group of fields, not a value"}
 MAX_PRODUCT = 256
 MAX_TRIED = 2000
-TRYING_TIMEOUT_S = 60.0
+TRYING_TIMEOUT_S = 20.0
 Settings = dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """The space that a family's search has, and where it is said: in the file, or with the family."""
+
+    family: str
+    space: Mapping[str, tuple[Setting, ...]]
+    in_file: bool
+
+    @property
+    def path(self) -> str:
+        """Where it is said."""
+        return f"families.{self.family}.space" if self.in_file else f"families.{self.family}"
+
+    @property
+    def source(self) -> str:
+        """Where it is said if not in the file, as a part of a sentence."""
+        return "" if self.in_file else f" (in {self.family}.space)"
+
+    def where(self, name: str, at: int | None = None) -> str:
+        """Where a setting's values are said, or one of them."""
+        if not self.in_file:
+            return self.path
+        return f"{self.path}.{name}" if at is None else f"{self.path}.{name}.{at}"
 
 
 def check_recipe_spaces(plan: RunPlan) -> list[Concern]:
@@ -39,7 +65,16 @@ def check_recipe_spaces(plan: RunPlan) -> list[Concern]:
 
 def check_architecture_spaces(plan: RunPlan) -> list[Concern]:
     """The settings of networks that are searched: the family's own space, or that of the file."""
-    return [concern for family in plan.families for concern in _check_family(plan, family)]
+    return [concern for family in plan.families for concern in _good_values(_searched_space(plan, family), plan)[1]]
+
+
+def check_built_spaces(plan: RunPlan) -> list[Concern]:
+    """Whether networks of a user's own spaces are built and take the images. Those that come with a family here are tested."""
+    found = []
+    for searched in (_searched_space(plan, family) for family in plan.families):
+        if searched.in_file or families.is_own(searched.family):
+            found += _check_built(plan, searched, _good_values(searched, plan)[0])
+    return found
 
 
 def _check_parameter(plan: RunPlan, searching: list[str], name: str, parameter: Parameter, path: str) -> list[Concern]:
@@ -107,82 +142,88 @@ def _shape_of_choices(values: tuple[Setting, ...], path: str) -> Iterator[Concer
                 yield warning(path, f"{_shown(value)} is there twice, so it is tried more often; keep one if that is not meant")
 
 
-def _check_family(plan: RunPlan, family: str) -> list[Concern]:
+def _searched_space(plan: RunPlan, family: str) -> "_Searched":
     replaced = plan.experiment.families[family].space
-    is_own = families.is_own(family)
-    space = replaced if replaced is not None else plan.own.family(family).space if is_own else families.search_space(family)
-    path = f"families.{family}.space" if replaced is not None else f"families.{family}"
-    where = {name: f"{path}.{name}" if replaced is not None else path for name in space}
-    source = "" if replaced is not None else f" (in its space, {name_of_space(family)})"
+    if replaced is not None:
+        return _Searched(family, replaced, in_file=True)
+    own = plan.own.family(family).space if families.is_own(family) else families.search_space(family)
+    return _Searched(family, own, in_file=False)
+
+
+def _good_values(searched: "_Searched", plan: RunPlan) -> tuple[dict[str, tuple[Setting, ...]], list[Concern]]:
+    """The values that the family's settings take, and what is wrong with others."""
     found: list[Concern] = []
     good: dict[str, tuple[Setting, ...]] = {}
-    for name, values in space.items():
+    family = searched.family
+    for name, values in searched.space.items():
         if not values:
-            found.append(Concern(where[name], f"{name} has no values to choose from{source}; give one at least, or leave it out"))
+            text = f"{name} has no values to choose from{searched.source}; give one at least, or leave it out"
+            found.append(Concern(searched.where(name), text))
             continue
-        found += _shape_of_choices(values, where[name])
+        found += _shape_of_choices(values, searched.where(name))
         fine = []
         for at, value in enumerate(values):
             try:
                 plan.architecture(family, {name: value})
                 fine.append(value)
             except ConfigError as error:
-                place = f"{where[name]}.{at}" if replaced is not None else path
-                said = "; ".join(dict.fromkeys(p.text for p in error.problems))
-                found.append(Concern(place, f"{_shown(value)} cannot be {name} of {family}{source}: {said}"))
+                said = "; ".join(dict.fromkeys(_small(p.text) for p in error.problems))
+                text = f"{_shown(value)} cannot be {name} of {family}{searched.source}: {said}"
+                found.append(Concern(searched.where(name, at), text))
         if fine:
             good[name] = tuple(dict.fromkeys(fine))
-    if is_own or replaced is not None:
-        found += _check_built(plan, family, good, path, source)
-    return found
+    return good, found
 
 
-def name_of_space(family: str) -> str:
-    """How the declared space of a family is called."""
-    return f"{family}.space" if families.is_own(family) else "agentkd networks"
-
-
-def _check_built(plan: RunPlan, family: str, space: dict[str, tuple[Setting, ...]], path: str, source: str) -> list[Concern]:
+def _check_built(plan: RunPlan, searched: "_Searched", space: dict[str, tuple[Setting, ...]]) -> list[Concern]:
     """Values with which no network is built, and combinations of others: all if they are few, else pairs."""
     from agentkd.networks.trying import try_network  # needs torch, which a plan does not
 
+    family = searched.family
     own = plan.tried.get(family)
     if not space or own is None or isinstance(own, ConfigError) or refusals(plan, family, own):
         return []
     deadline = time.monotonic() + TRYING_TIMEOUT_S
     refused: list[tuple[Settings, str]] = []
     built: set[tuple[str, Setting]] = set()
-    planned = list(_combinations(space))
+    combinations = _combinations(space) if families.is_own(family) else _others(space, families.search_space(family))
+    planned = list(itertools.islice(combinations, MAX_TRIED))
     tried = 0
-    for settings in planned[:MAX_TRIED]:
+    for settings in planned:
         if time.monotonic() > deadline:
             break
         tried += 1
         try:
             unfit = refusals(plan, family, try_network(plan.architecture(family, settings)))
-            if unfit:
-                refused.append((settings, unfit[0]))
-            else:
-                built |= set(settings.items())
         except ConfigError as error:
-            refused.append((settings, "; ".join(p.text for p in error.problems)))
+            unfit = [p.text for p in error.problems]
+        if unfit:
+            refused.append((settings, unfit[0]))
+        else:
+            built |= set(settings.items())
     bad = {item: why for settings, why in refused if len(settings) == 1 for item in settings.items() if item not in built}
     found = [
-        Concern(f"{path}.{name}" if path.endswith(".space") else path, f"with {name} {_shown(value)}{source} {family} {why}")
+        Concern(searched.where(name, space[name].index(value)), f"with {name} {_shown(value)}{searched.source} {family} {why}")
         for (name, value), why in bad.items()
     ]
     others = [(settings, why) for settings, why in refused if not any(item in bad for item in settings.items())]
     if others:
         settings, why = others[0]
         together = " and ".join(f"{name} {_shown(value)}" for name, value in settings.items())
-        text = f"with {together}{source} {family} {why}; {len(others):,} of {tried:,} combinations that were tried are so"
-        found.append(warning(path, f"{text}: such trials fail, and the search goes on"))
-    if tried < len(planned):
         text = (
-            f"{tried:,} of {len(planned):,} values and pairs of its space were tried, which took all the time there is for that"
+            f"with {together}{searched.source} {family} {why}; {len(others):,} of {tried:,} combinations that were tried are so"
         )
-        found.append(warning(path, f"{text}; trials with others may fail"))
+        found.append(warning(searched.path, f"{text}: such trials fail, and the search goes on"))
+    if tried < len(planned) or tried == MAX_TRIED:
+        text = f"{tried:,} values and pairs of its space were tried, and there are more"
+        found.append(warning(searched.path, f"{text}; trials with others may fail"))
     return found
+
+
+def _others(space: Mapping[str, tuple[Setting, ...]], published: Mapping[str, tuple[Setting, ...]]) -> Iterator[Settings]:
+    """Each value by itself that is not in the space of a family that comes with agentkd, of which every combination is built."""
+    for name, values in space.items():
+        yield from ({name: value} for value in values if value not in published.get(name, ()))
 
 
 def _combinations(space: dict[str, tuple[Setting, ...]]) -> Iterator[Settings]:

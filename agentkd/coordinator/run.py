@@ -56,10 +56,9 @@ def run_experiment(
     """
     folder = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
     watcher = watcher or Silent()
-    if foreseen is None:
-        foreseen = look_at(experiment, folder.place)
-        for concern in foreseen.warnings:
-            log.warning("%s", concern.problem)
+    foreseen = foreseen or look_at(experiment, folder.place)
+    for concern in foreseen.warnings:
+        log.warning("%s", concern.problem)
     own = foreseen.must_be_sound().own
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:

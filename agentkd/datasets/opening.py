@@ -56,10 +56,12 @@ class Opened:
 
     Args:
         code: digest of the code of those own datasets that the specification names; empty if it names none.
+
+    ``is_checked`` says whether ``check`` has read everything, and found nothing wrong.
     """
 
     def __init__(self, spec: str, dataset: Dataset, code: Digest = NO_DIGEST) -> None:
-        self.spec, self._dataset, self.code = spec, dataset, code
+        self.spec, self._dataset, self.code, self.is_checked = spec, dataset, code, False
 
     @property
     def name(self) -> str:
@@ -159,15 +161,17 @@ class Opened:
         """What two samples have in common only if they are one image."""
         return fingerprint(self._dataset, index)
 
-    def check(self) -> None:
-        """Reads everything once, and logs what is then to be said (``notices``).
+    def check(self, *, says: bool = True) -> None:
+        """Reads everything once, and logs what is then to be said (``notices``), unless somebody else says it.
 
         Raises:
             DatasetError: the first sample that is not as described.
         """
         before = self.notices
         self._dataset.check()
-        _say(text for text in self.notices if text not in before)
+        self.is_checked = True
+        if says:
+            _say(text for text in self.notices if text not in before)
 
     def check_splits(self) -> None:
         """Whether the splits can be trained, selected and tested on; a run does not begin otherwise.
@@ -209,10 +213,20 @@ def open_dataset(spec: str) -> Opened:
         DatasetError: the specification or the data are wrong.
         ConfigError: own code cannot be collected, or fails.
     """
-    names = own_names(spec)
-    opened = open_again(spec, take(*names) if names else NO_DIGEST)
+    opened = open_silently(spec)
     _say(opened.notices)
     return opened
+
+
+def open_silently(spec: str) -> Opened:
+    """The same for who says himself what is doubtful.
+
+    Raises:
+        DatasetError: the specification or the data are wrong.
+        ConfigError: own code cannot be collected, or fails.
+    """
+    names = own_names(spec)
+    return open_again(spec, take(*names) if names else NO_DIGEST)
 
 
 def open_again(spec: str, code: Digest) -> Opened:
