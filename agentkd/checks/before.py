@@ -27,6 +27,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (data.check_roles, frozenset()),
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
+    (fitting.check_taps, frozenset()),
     (spaces.check_recipe_spaces, frozenset()),
     (spaces.check_architecture_spaces, frozenset()),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),

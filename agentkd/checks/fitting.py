@@ -10,7 +10,7 @@ from agentkd.datasets.samples import Size
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION, some
 from agentkd.errors import ConfigError
 from agentkd.recipe import Recipe
-from agentkd.search.space import Choices, Parameter, Range
+from agentkd.search.space import Range
 
 if TYPE_CHECKING:
     from agentkd.networks.trying import Tried
@@ -29,9 +29,8 @@ def check_batches(plan: RunPlan) -> list[Concern]:
         found += fit_views(exercise.recipe, plan.sizes[TRAIN], exercise.where("views"), split=plan.experiment.data.train)
         found += fit_batch(exercise.recipe.batch_size, len(train), exercise.where("batch_size"), split=plan.experiment.data.train)
     for family in plan.families:
-        for place, parameter in _searched(plan, family):
-            largest = _largest(parameter)
-            if largest is not None and largest > len(train) >= LEAST_BATCH:
+        for place, largest in searched_batch(plan, family):
+            if largest > len(train) >= LEAST_BATCH:
                 found += fit_batch(largest, len(train), place, split=plan.experiment.data.train, what=" that the search may try")
     return list(dict.fromkeys(found))
 
@@ -94,6 +93,26 @@ def refusals(plan: RunPlan, family: str, tried: "Tried") -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def check_taps(plan: RunPlan) -> list[Concern]:
+    """Whether networks have the modules that the objectives of a round look at."""
+    found = []
+    built = {family: tried for family, tried in plan.tried.items() if not isinstance(tried, ConfigError)}
+    for stage, config in plan.rounds:
+        taught = {payload.tap for payload in config.distillation.payloads if payload.tap}
+        for tap in dict.fromkeys([*config.distillation.student_taps, *sorted(taught)]):
+            lacking = [family for family, tried in built.items() if tap not in tried.modules]
+            if not lacking:
+                continue
+            there = sorted({name.partition(".")[0] for family in lacking for name in built[family].modules})
+            text = (
+                f"no module {tap!r} is in the own network of {some(lacking)}, whose modules begin with {', '.join(there)[:200]}"
+            )
+            is_error = len(lacking) == len(built)
+            advice = "write a tap that is there" if is_error else "lessons with such networks fail"
+            found.append(Concern(f"{stage}.distillation.objectives", f"{text}; {advice}", is_error=is_error))
+    return found
+
+
 def trained_sizes(recipe: Recipe, sizes: Iterable[Size]) -> list[Size]:
     """The sizes, (height, width), in which a recipe shows images of these sizes to a network; a few if there are many."""
     crop = (recipe.views.crop_height, recipe.views.crop_width)
@@ -106,20 +125,17 @@ def few(sizes: Iterable[Size]) -> list[Size]:
     return ordered if len(ordered) <= MAX_SIZES else [*ordered[: MAX_SIZES // 2], *ordered[-MAX_SIZES // 2 :]]
 
 
-def _searched(plan: RunPlan, family: str) -> list[tuple[str, Parameter]]:
-    """Where the batch size of a family is searched."""
+def searched_batch(plan: RunPlan, family: str) -> list[tuple[str, float]]:
+    """Where the batch size of a family is searched, and the largest that may come of it; nothing if it is not."""
     own, common = plan.experiment.families[family].recipe_space, plan.experiment.search.recipe_space
-    if "batch_size" in own:
-        return [(f"families.{family}.recipe_space.batch_size", own["batch_size"])]
-    return [("search.recipe_space.batch_size", common["batch_size"])] if "batch_size" in common else []
-
-
-def _largest(parameter: Parameter) -> float | None:
+    place = f"families.{family}.recipe_space.batch_size" if "batch_size" in own else "search.recipe_space.batch_size"
+    parameter = (common | own).get("batch_size")
+    if parameter is None:
+        return []
     if isinstance(parameter, Range):
-        return parameter.high
-    assert isinstance(parameter, Choices)
+        return [(place, parameter.high)]
     numbers = [value for value in parameter.values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return max(numbers, default=None)
+    return [(place, max(numbers))] if numbers else []
 
 
 def _wxh(size: Size) -> str:

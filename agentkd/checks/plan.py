@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from agentkd.architecture import Architecture
 from agentkd.checks.concerns import Concern
 from agentkd.code.taking import take
-from agentkd.config import Experiment, build_recipe
+from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.outline import outline
 from agentkd.datasets.samples import MAX_COMPARED, Size, split_indices
@@ -134,16 +134,21 @@ class RunPlan:
                 (f"families.{family}.recipe", experiment.families[family].recipe),
                 ("recipe", experiment.recipe),
             )
-            rounds = [(Stage.ROUND1, experiment.round1), (Stage.ROUND2, experiment.round2)]
             stages: list[tuple[Stage, tuple[Layer, ...], int]] = [(Stage.BASELINE, base, experiment.baseline.epochs)]
-            stages += [(stage, ((f"{stage}.recipe", config.recipe), *base), config.epochs) for stage, config in rounds]
-            for stage, layers, epochs in stages[: 3 if len(experiment.families) > 1 else 2]:
+            stages += [(stage, ((f"{stage}.recipe", config.recipe), *base), config.epochs) for stage, config in self.rounds]
+            for stage, layers, epochs in stages:
                 extra = layers[0][1] if stage is not Stage.BASELINE else {}
                 try:
                     recipe = build_recipe(experiment, family, **{**extra, "epochs": epochs})
                 except ValidationError:
                     continue  # each layer was looked at by itself, and is wrong there
                 yield Exercise(family, stage, recipe, layers)
+
+    @property
+    def rounds(self) -> list[tuple[Stage, RoundConfig]]:
+        """Those that there are: a second one only of several families."""
+        rounds = [(Stage.ROUND1, self.experiment.round1), (Stage.ROUND2, self.experiment.round2)]
+        return rounds if len(self.experiment.families) > 1 else rounds[:1]
 
     @property
     def num_trainings(self) -> int:

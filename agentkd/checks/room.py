@@ -4,13 +4,15 @@ What is sure of a training: weights, gradients, the optimizer's state, the best 
 step keeps of the layers in between depends on what torch does, and is estimated.
 """
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentkd.checks.concerns import Concern, warning
-from agentkd.checks.fitting import trained_sizes
+from agentkd.checks.fitting import searched_batch, trained_sizes
 from agentkd.checks.plan import Exercise, RunPlan
 from agentkd.datasets.samples import Size
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION
@@ -18,8 +20,12 @@ from agentkd.errors import ConfigError
 from agentkd.launch.devices import cuda_memory_bytes, parse_devices
 from agentkd.pipeline.stages import Stage
 
+if TYPE_CHECKING:
+    from agentkd.networks.trying import Tried
+
 FLOAT = 4
 LABEL = 8
+WHOLE = "data.dataset"
 PROCESS_BYTES = 350 * 2**20
 EVALUATION_BATCH = 8
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -33,14 +39,23 @@ class Memory:
     Args:
         least: bytes without which it cannot be.
         likely: bytes that it will take, about.
-        exercise: which one.
+        exercise: which one, or which a trial is like.
         what: of which sizes.
+        place: where in the file that is said.
     """
 
     least: int
     likely: int
     exercise: Exercise
     what: str
+    place: str
+
+    @property
+    def advice(self) -> str:
+        """What makes it less."""
+        if self.place == WHOLE:
+            return "write size=WIDTHxHEIGHT there, or cut the images"
+        return "write a smaller batch_size, or a smaller crop in views"
 
 
 @dataclass(frozen=True)
@@ -56,24 +71,22 @@ class Disk:
 def check_memory(plan: RunPlan) -> list[Concern]:
     """Whether each device has the memory for what is learned there."""
     found = []
-    needed = sorted(memory(plan), key=lambda one: one.likely)
-    if not needed:
-        return []
     try:
         slots = parse_devices(plan.experiment.launch.devices)
     except ConfigError as error:
         return [Concern("launch.devices", str(error))]
+    needed = sorted(memory(plan), key=lambda one: one.likely)
+    if not needed:
+        return []
     for device in dict.fromkeys(slot.device for slot in slots):
         there = host_memory_bytes() if device == "cpu" else cuda_memory_bytes(int(device.partition(":")[2] or 0))
         if there is None:
             continue
-        most = max(needed, key=lambda one: one.least)
-        if most.least > there:
-            where = most.exercise.where("batch_size")
-            text = f"{most.exercise.stage} of {most.exercise.family} needs {gib(most.least)} at least ({most.what})"
-            found.append(
-                Concern(where, f"{text}, and {device} has {gib(there)}; write a smaller batch_size, or a smaller crop in views")
-            )
+        too_much = {one.place: one for one in needed if one.least > there}
+        for place, one in too_much.items():
+            text = f"{one.exercise.stage} of {one.exercise.family} needs {gib(one.least)} at least ({one.what})"
+            found.append(Concern(place, f"{text}, and {device} has {gib(there)}; {one.advice}"))
+        if too_much:
             continue
         together = sum(slot.device == device for slot in slots) * needed[-1].likely
         if together > there:
@@ -97,32 +110,45 @@ def check_disk(plan: RunPlan) -> list[Concern]:
 
 
 def memory(plan: RunPlan) -> list[Memory]:
-    """Of every training that every run has."""
+    """Of every training that every run has, and of the largest batch that is searched."""
     found = []
     for exercise in plan.exercises:
         tried = plan.tried.get(exercise.family)
         if tried is None or isinstance(tried, ConfigError):
             continue
-        recipe = exercise.recipe
-        moments = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum else 0
-        held = 2 * tried.state_bytes + (1 + moments) * tried.trainable_bytes
-        for size in trained_sizes(recipe, plan.sizes[TRAIN])[-1:]:
-            pixels = recipe.batch_size * size[0] * size[1]
-            batch = pixels * (3 * FLOAT + LABEL)
-            try:
-                passed = tried.passes(recipe.batch_size, *size, is_training=True)
-            except ConfigError:
-                continue  # other checks say why
-            logits = _product(passed.output) * FLOAT
-            taught = logits * len(plan.families) if exercise.stage is not Stage.BASELINE else 0
-            least = held + batch + logits
-            likely = least + taught + 2 * passed.activation_bytes + PROCESS_BYTES
-            found.append(Memory(least, likely, exercise, f"batches of {recipe.batch_size} at {size[1]}x{size[0]}"))
+        batches = [(exercise.recipe.batch_size, exercise.where("batch_size"))]
+        if exercise.stage is Stage.BASELINE:
+            batches += [(int(size), place) for place, size in searched_batch(plan, exercise.family)]
+        for batch, place in batches:
+            found += _learning(plan, exercise, tried, batch, place)
         whole = _validated(plan)
         if whole:
             count, size = whole
-            images = count * size[0] * size[1] * (3 * FLOAT + LABEL)
-            found.append(Memory(held + images, held + images, exercise, f"validation with {count} images of {size[1]}x{size[0]}"))
+            needed = _held(exercise, tried) + count * size[0] * size[1] * (3 * FLOAT + LABEL)
+            what = f"validation with {count} images of {size[1]}x{size[0]}"
+            found.append(Memory(needed, needed, exercise, what, WHOLE))
+    return found
+
+
+def _held(exercise: Exercise, tried: "Tried") -> int:
+    """Bytes of weights, gradients, the optimizer's state, and the best weights so far."""
+    recipe = exercise.recipe
+    moments = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum else 0
+    return 2 * tried.state_bytes + (1 + moments) * tried.trainable_bytes
+
+
+def _learning(plan: RunPlan, exercise: Exercise, tried: "Tried", batch: int, place: str) -> list[Memory]:
+    found = []
+    for height, width in trained_sizes(exercise.recipe, plan.sizes[TRAIN])[-1:]:
+        try:
+            passed = tried.passes(batch, height, width, is_training=True)
+        except ConfigError:
+            continue  # other checks say why
+        logits = math.prod(passed.output) * FLOAT
+        taught = logits * len(plan.families) if exercise.stage is not Stage.BASELINE else 0
+        least = _held(exercise, tried) + batch * height * width * (3 * FLOAT + LABEL) + logits
+        likely = least + taught + 2 * passed.activation_bytes + PROCESS_BYTES
+        found.append(Memory(least, likely, exercise, f"batches of {batch} at {width}x{height}", place))
     return found
 
 
@@ -175,10 +201,3 @@ def _validated(plan: RunPlan) -> tuple[int, Size] | None:
         return None
     size = max(sizes, key=lambda one: one[0] * one[1])
     return (min(EVALUATION_BATCH, max(plan.sizes[VALIDATION][size], 1)), size)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product

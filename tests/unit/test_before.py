@@ -273,6 +273,18 @@ def test_a_network_must_take_the_whole_images_of_validation_too(here: Path) -> N
     assert "does not take 1 images of 40x40 in evaluation" in errors(data)["families.before_nets:coarse"]
 
 
+def test_a_tap_that_no_network_has_is_refused_and_one_that_some_lack_is_said(here: Path) -> None:
+    def taught(tap: str) -> dict[str, Any]:
+        return {"distillation": {"objectives": [{"kind": "features", "taps": {"body": tap}}]}}
+
+    nets: dict[str, Any] = {"tiny_networks:tiny": {}, "unet": {"settings": {"base": 8, "depth": 1}}}
+    found = errors(changed(families=nets, round2=taught("bodi")))
+    assert list(found) == ["round2.distillation.objectives"]
+    assert "no module 'bodi' is in the own network of tiny_networks:tiny, unet, whose modules begin with body" in str(found)
+    assert "own network of unet, " in warnings(changed(families=nets, round2=taught("body")))["round2.distillation.objectives"]
+    assert errors(changed(round1=taught("body.0"), round2=taught("bodi"))) == {}, "one family has no second round"
+
+
 # Classes and splits.
 
 
@@ -352,8 +364,15 @@ def test_a_split_in_two_roles_is_said(here: Path) -> None:
 
 
 def test_what_surely_cannot_be_is_refused_and_what_may_not_be_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "host_memory_bytes", lambda: 100_000)
-    assert "needs" in errors(changed())["recipe.batch_size"] and "smaller batch_size" in errors(changed())["recipe.batch_size"]
+    monkeypatch.setattr(room, "host_memory_bytes", lambda: 10_000)
+    found = errors(changed())
+    assert "baseline of tiny_networks:tiny needs 0.1 MiB at least (batches of 2 at 32x32)" in found["recipe.batch_size"]
+    assert "smaller batch_size" in found["recipe.batch_size"] and "write size=WIDTHxHEIGHT" in found["data.dataset"]
+    monkeypatch.setattr(room, "host_memory_bytes", lambda: 2**20)
+    searched = changed(
+        search__recipe_space={"batch_size": {"values": [2, 4000]}}, data__dataset=SPEC.replace("train=8", "train=5000")
+    )
+    assert "batches of 4000 at 32x32" in errors(searched)["search.recipe_space.batch_size"]
     monkeypatch.setattr(room, "host_memory_bytes", lambda: 2**28)
     assert "1 agents that learn on cpu may need" in warnings(changed())["launch.devices"]
 
