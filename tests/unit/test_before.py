@@ -366,7 +366,7 @@ def test_a_split_in_two_roles_is_said(here: Path) -> None:
 def test_what_surely_cannot_be_is_refused_and_what_may_not_be_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "host_memory_bytes", lambda: 10_000)
     found = errors(changed())
-    assert "baseline of tiny_networks:tiny needs 0.1 MiB at least (batches of 2 at 32x32)" in found["recipe.batch_size"]
+    assert "of tiny_networks:tiny needs 0.1 MiB at least (batches of 2 at 32x32)" in found["recipe.batch_size"]
     assert "smaller batch_size" in found["recipe.batch_size"] and "write size=WIDTHxHEIGHT" in found["data.dataset"]
     monkeypatch.setattr(room, "host_memory_bytes", lambda: 2**20)
     searched = changed(
