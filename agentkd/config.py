@@ -228,7 +228,8 @@ def look_through(data: dict[str, Any]) -> Read:
     if not faults:
         return Read(experiment)
     problems = tuple(dict.fromkeys(problem for _, problem in faults))
-    return Read(_validated(_without(data, [place for place, _ in faults]))[0], problems, frozenset(p[0] for p, _ in faults if p))
+    touched = frozenset(name for place, _ in faults for name in place if name in Experiment.model_fields)
+    return Read(_validated(_without(data, [place for place, _ in faults]))[0], problems, touched)
 
 
 def open_data(section: Mapping[str, Any], *, says: bool = True) -> tuple[Opened | None, list[Problem]]:
@@ -322,6 +323,8 @@ def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
             target, at = target[place[at]], at + 1
         if place:
             target.pop(place[at], None)
+        if place == ("search", "recipe_space"):
+            target["recipe_space"] = {}  # the default is something else than was meant
     return {"name": "nameless"} | left
 
 

@@ -17,7 +17,9 @@ from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 
 Made = TypeVar("Made")
-MAX_TRIED_BYTES = 2**28
+FEW = 2
+FLOAT = 4
+MAX_TRIED_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,31 @@ class Tried:
         Raises:
             ConfigError: it does not take them, or its logits are of another number of images or classes.
         """
-        shape = (count, 3, height, width)
         try:
-            passed = self._pass(self.network, shape, self.device, is_training)
+            passed = self._pass(self.network, (count, 3, height, width), self.device, is_training)
         except ConfigError as refusal:
-            if self.device != "meta" or 4 * count * 3 * height * width > MAX_TRIED_BYTES:
+            if self.device == "meta":
+                passed = self._pass_with_numbers(count, height, width, is_training, refusal)
+            else:
                 raise
-            with_numbers = _or_refused("builds", lambda: build(self.architecture, seed=0))
-            try:
-                passed = self._pass(with_numbers, shape, "cpu", is_training)
-            except ConfigError as error:
-                raise error from refusal
         expected = (count, self.architecture.num_classes)
         if len(passed.output) != 4 or passed.output[:2] != expected:
-            text = f"makes logits of shape {list(passed.output)} of images {list(shape)}; expected [{count}, {expected[1]}, h, w]"
-            raise ConfigError([Problem("", text)])
+            given, wanted = [count, 3, height, width], f"[{count}, {expected[1]}, h, w]"
+            raise ConfigError([Problem("", f"makes logits of shape {list(passed.output)} of images {given}; expected {wanted}")])
         return passed
+
+    def _pass_with_numbers(self, count: int, height: int, width: int, is_training: bool, refusal: ConfigError) -> Passed:
+        """The same of a few images with numbers; of images that are too large for that, nothing is known."""
+        few = min(count, FEW)
+        if FLOAT * few * 3 * height * width > MAX_TRIED_BYTES:
+            return Passed((count, self.architecture.num_classes, 1, 1), 0)
+        network = _or_refused("builds", lambda: build(self.architecture, seed=0))
+        try:
+            passed = self._pass(network, (few, 3, height, width), "cpu", is_training)
+        except ConfigError as error:
+            raise error from refusal
+        grown = (count, *passed.output[1:]) if passed.output[:1] == (few,) else passed.output
+        return Passed(grown, passed.activation_bytes * count // few)
 
     def _pass(self, network: SegmentationNetwork, shape: tuple[int, ...], device: str, is_training: bool) -> Passed:
         sizes: list[int] = []
@@ -82,7 +93,7 @@ class Tried:
 
         def run() -> tuple[int, ...]:
             network.train(is_training)
-            with torch.device(device), torch.random.fork_rng(devices=[]), torch.no_grad():
+            with torch.device(device), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(is_training):
                 return tuple(network(torch.zeros(shape))["logits"].shape)
 
         mode = "training" if is_training else "evaluation"

@@ -75,6 +75,13 @@ def extra(num_classes: int):
 def lonely(num_classes: int):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.Conv2d(4, num_classes, 1))
 
+class Numeric(Net):
+    def forward(self, images):
+        return super().forward(images) * (1 if images.sum().item() < 1 else 2)
+
+def numeric(num_classes: int):
+    return Numeric(num_classes, 4, depth=4)
+
 def unbuilt(num_classes: int):
     raise RuntimeError("out of luck")
 """
@@ -257,6 +264,7 @@ NETWORKS = {
     "coarse": "does not take 2 images of 24x24 in training (ValueError: sides must be multiples of 16)",
     "extra": "makes logits of shape [2, 6, 24, 24] of images [2, 3, 24, 24]; expected [2, 5, h, w]",
     "lonely": "Expected more than 1 spatial element when training",
+    "numeric": "does not take 2 images of 24x24 in training (ValueError: sides must be multiples of 16)",
     "unbuilt": "cannot be built (RuntimeError: out of luck)",
 }
 
@@ -266,6 +274,10 @@ def test_a_network_that_does_not_take_what_it_is_to_learn_from_is_refused(here: 
     data = changed(families={f"before_nets:{name}": {}}, recipe__views={"crop_height": 24, "crop_width": 24})
     found = errors(data)
     assert list(found) == [f"families.before_nets:{name}"] and told in found[f"families.before_nets:{name}"]
+
+
+def test_a_network_that_needs_numbers_is_tried_with_them(here: Path) -> None:
+    assert look(changed(families={"before_nets:numeric": {}}, recipe__batch_size=4)).concerns == ()
 
 
 def test_a_network_must_take_the_whole_images_of_validation_too(here: Path) -> None:
@@ -424,6 +436,11 @@ def test_all_kinds_of_problems_are_told_together(here: Path) -> None:
 def test_what_follows_from_a_wrong_field_alone_is_not_said_besides(here: Path) -> None:
     data = changed(data__dataset=folder(here / "data", sizes=[(40, 64), (48, 60)]), recipe__views={"crop_height": "big"})
     assert {path.partition(".")[0] for path in errors(data)} == {"recipe"}
+    data = changed(data__dataset=folder(here / "more", sizes=[(32, 32)] * 4), search__recipe_space={"rate": {"values": [1]}})
+    assert list(errors(data)) == ["search.recipe_space"], "and not that the default space has batches of eight"
+    data = changed(data__dataset=folder(here / "sizes", sizes=[(40, 64), (48, 60)]), recipe__views={})
+    data["families"] = {"unet": {"recipe": {"views": {"crop_height": "big"}}}}
+    assert {path.partition(".")[0] for path in errors(data)} == {"families"}
 
 
 def test_nothing_is_recorded_of_what_was_refused_so_the_corrected_file_runs_in_the_same_folder(
