@@ -5,7 +5,7 @@ numbers, for not everything that a user's own network may do is possible without
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -44,6 +44,7 @@ class Tried:
     state_bytes: int
     trainable_bytes: int
     device: str
+    _known: dict[tuple[int, int, int, bool], Passed | ConfigError] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def modules(self) -> frozenset[str]:
@@ -56,6 +57,18 @@ class Tried:
         Raises:
             ConfigError: it does not take them, or its logits are of another number of images or classes.
         """
+        asked = (count, height, width, is_training)
+        if asked not in self._known:
+            try:
+                self._known[asked] = self._try(*asked)
+            except ConfigError as error:
+                self._known[asked] = error
+        known = self._known[asked]
+        if isinstance(known, ConfigError):
+            raise known
+        return known
+
+    def _try(self, count: int, height: int, width: int, is_training: bool) -> Passed:
         try:
             passed = self._pass(self.network, (count, 3, height, width), self.device, is_training)
         except ConfigError as refusal:
