@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
+from agentkd.code.running import told
 from agentkd.datasets.opening import Opened, open_dataset, open_silently
 from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem
@@ -251,7 +252,8 @@ def open_data(section: Mapping[str, Any], *, says: bool = True) -> tuple[Opened 
     problems = []
     for check in (partial(dataset.check, says=says), dataset.check_splits):
         try:
-            check()
+            with told(f"{dataset.spec}: its check cannot be done"):
+                check()
         except (DatasetError, ConfigError) as error:
             problems.append(Problem("data.dataset", str(error)))
     for role in ("train", "validation", "test"):

@@ -7,7 +7,7 @@ from agentkd.checks.plan import RunPlan
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.samples import MAX_COMPARED
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION, some
-from agentkd.errors import DatasetError
+from agentkd.errors import ConfigError, DatasetError
 
 ONE_CLASS = "only:"
 
@@ -62,7 +62,7 @@ def check_classes(
             if indices and (dataset.judges_labels or len(indices) <= MAX_COMPARED):
                 labels = dataset.labels_in(indices)
                 present[split] = [name for label, name in enumerate(dataset.classes) if label in labels]
-    except DatasetError as error:
+    except (DatasetError, ConfigError) as error:
         return [Concern(place, str(error))]
     found = []
     for at, split in enumerate(dict.fromkeys(split for split, _ in splits)):

@@ -118,7 +118,7 @@ class RunPlan:
             indices = self.split(role) if self.dataset and getattr(self.experiment.data, role) else ()
             try:
                 found[role] = sizes_of(self.dataset, indices) if self.dataset else Counter()
-            except DatasetError:
+            except (DatasetError, ConfigError):
                 found[role] = Counter()
         return found
 

@@ -6,6 +6,7 @@ from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.data import check_classes
 from agentkd.checks.fitting import fit_batch, fit_views
 from agentkd.checks.plan import sizes_of
+from agentkd.code.running import told
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.splits import TRAIN, VALIDATION
@@ -37,9 +38,10 @@ class DataChecks:
         train, validation = (split_indices(data, split) for split in (TRAIN, VALIDATION))
         key = (data.spec, data.digest, needs_labels)
         if key not in self._seen:
-            if not data.is_checked:
-                data.check()
-            data.check_splits()
+            with told(f"{data.spec}: its check cannot be done"):
+                if not data.is_checked:
+                    data.check()
+                data.check_splits()
             found = check_classes(data, [(TRAIN, train), (VALIDATION, validation)], needs_labels=needs_labels, place="")
             _tell(found)
             wrong = [concern.text for concern in found if concern.is_error]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agentkd.code.running import told
 from agentkd.datasets.splits import VALIDATION, known_name
 from agentkd.errors import DatasetError
 
@@ -85,7 +86,7 @@ def size_of(dataset: Dataset, index: int) -> Size:
     known = getattr(dataset, "size_of", None)
     if known is not None:
         return known(index)
-    height, width = dataset.sample(index).label.shape
+    height, width = _read(dataset, index).label.shape
     return height, width
 
 
@@ -94,7 +95,7 @@ def labels_of(dataset: Dataset, index: int) -> NDArray[np.bool_]:
     known = getattr(dataset, "labels_of", None)
     if known is not None:
         return known(index)
-    return np.bincount(dataset.sample(index).label.ravel(), minlength=256)[:256] > 0
+    return np.bincount(_read(dataset, index).label.ravel(), minlength=256) > 0
 
 
 def fingerprint(dataset: Dataset, index: int) -> bytes:
@@ -102,8 +103,26 @@ def fingerprint(dataset: Dataset, index: int) -> bytes:
     known = getattr(dataset, "fingerprint", None)
     if known is not None:
         return known(index)
-    image = np.ascontiguousarray(dataset.sample(index).image)
+    image = np.ascontiguousarray(_read(dataset, index).image)
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+
+
+def _read(dataset: Dataset, index: int) -> Sample:
+    """A sample of a dataset that may be a user's own.
+
+    Raises:
+        ConfigError: it raises something.
+        DatasetError: its sample is none.
+    """
+    name = getattr(dataset, "name", "") or type(dataset).__name__
+    with told(f"{name}: sample {index} cannot be read"):
+        sample = dataset.sample(index)
+        found = [f"{part.dtype} {list(part.shape)}" for part in (sample.image, sample.label)]
+        is_right = sample.image.dtype == sample.label.dtype == np.uint8 and sample.image.shape == (*sample.label.shape, 3)
+    if not is_right or sample.label.ndim != 2:
+        text = f"sample {index} has an image of {found[0]} and a label of {found[1]}"
+        raise DatasetError(name, text, "uint8 [H, W, 3] and uint8 [H, W]")
+    return sample
 
 
 def check_splits(dataset: Dataset) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.architecture import Architecture
+from agentkd.code.running import told
 from agentkd.errors import ConfigError, Problem
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
@@ -137,11 +138,9 @@ def try_network(architecture: Architecture) -> Tried:
 
 
 def _or_refused(what: str, make: Callable[[], Made]) -> Made:
+    verb = "cannot be built" if what == "builds" else what.replace("takes", "does not take", 1)
     try:
-        return make()
+        with told(verb):
+            return make()
     except ConfigError as error:
         raise ConfigError([Problem("", "; ".join(p.text for p in error.problems))]) from error
-    except (Exception, SystemExit) as error:  # whatever own code does when it runs
-        said = str(error).strip().splitlines()
-        verb = "cannot be built" if what == "builds" else what.replace("takes", "does not take", 1)
-        raise ConfigError([Problem("", f"{verb} ({type(error).__name__}: {said[0] if said else ''})")]) from error

@@ -345,6 +345,21 @@ def test_an_own_dataset_is_looked_at_by_its_samples(here: Path) -> None:
     assert "1 image is in two splits, such as 3 in 'train' and 3 in 'validation'" in str(errors(changed(data__dataset=same)))
 
 
+def test_what_an_own_dataset_raises_is_told(here: Path) -> None:
+    raising = own_data(here, "before_raising", splits=SPLITS, label="index % 3", value="{0: 1}[index]")
+    assert "sample 1 cannot be read (KeyError: 1)" in errors(changed(data__dataset=raising))["data.dataset"]
+    (here / "before_check.py").write_text(
+        (here / "before_raising.py").read_text().replace("        pass", "        raise ValueError('no')")
+    )
+    told = [concern.text for concern in look(changed(data__dataset="before_check:Scenes")).concerns]
+    assert any("its check cannot be done (ValueError: no)" in text for text in told)
+    wide = own_data(here, "before_wide", splits=SPLITS, label="index % 3")
+    (here / "before_wide.py").write_text(
+        (here / "before_wide.py").read_text().replace("np.ones((32, 32), np.uint8)", "np.int32(1)")
+    )
+    assert "a label of int32 [32, 32]; expected uint8" in errors(changed(data__dataset=wide))["data.dataset"]
+
+
 def test_labels_that_are_hidden_are_none_to_learn_from(here: Path) -> None:
     assert "no pixel of split 'train' is labelled" in str(errors(changed(data__dataset=f"unlabelled:{SPEC}")))
     assert errors(changed(data__dataset=f"only:Fire:{SPEC}")) == {}, "who asks for one class has it"
