@@ -1,7 +1,10 @@
 """The experiment file: YAML with overrides in, frozen checked data out. All problems are reported at once, with their paths."""
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,16 +13,19 @@ from pydantic import Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
-from agentkd.datasets.opening import open_dataset
+from agentkd.code.running import told
+from agentkd.datasets.opening import Opened, open_dataset, open_silently
 from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
-from agentkd.plain import MAX_YAML, read_file, read_yaml, text_of
+from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
+Place = tuple[str, ...]
+Fault = tuple[Place, Problem]
 
 
 class DataConfig(FrozenData):
@@ -122,18 +128,33 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     """
     must_be(path, (str, Path), "the experiment file", "its path")
     must_be(overrides, (list, tuple), "overrides", "a list of a.b=value")
+    return check_experiment(read_experiment(path, overrides), source=str(path))
+
+
+def read_experiment(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What an experiment file says, with overrides, not yet checked.
+
+    Raises:
+        ConfigError: it cannot be read, is no text in UTF-8, or no mapping.
+    """
     path = Path(path)
     try:
-        data = read_yaml(text_of(read_file(path, max_bytes=4 * MAX_YAML)))
+        data = read_file(path, max_bytes=4 * MAX_YAML)
     except OSError as error:
         raise ConfigError(f"cannot read experiment file {path}: {error.strerror}") from None
+    try:
+        text = decode_text(data)
     except ValueError as error:
-        raise ConfigError(f"experiment file {path} is not YAML, or says too much: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds {type(data).__name__}; expected a mapping with name, data, families")
+        raise ConfigError(f"experiment file {path} {error}; expected text in UTF-8; save it so") from None
+    try:
+        found = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML, or says too much: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds {type(found).__name__}; expected a mapping with name, data, families")
     for override in overrides:
-        apply_override(data, override)
-    return check_experiment(data, source=str(path))
+        apply_override(found, override)
+    return found
 
 
 def launch_settings(data: dict[str, Any], *, source: str = "launch") -> LaunchConfig:
@@ -170,20 +191,79 @@ def demo_file() -> Path:
     return installed if installed.is_file() else package.parent / "examples" / "kd_nas" / "demo.yaml"
 
 
+@dataclass(frozen=True)
+class Read:
+    """What an experiment file says.
+
+    Args:
+        experiment: it; if something is wrong with it, what is left of it without that; none if too little is left.
+        problems: what is wrong with it, as far as the file alone shows.
+        touched: the parts of it (``recipe``, ``search``, ...) that have problems.
+    """
+
+    experiment: "Experiment | None"
+    problems: tuple[Problem, ...] = ()
+    touched: frozenset[str] = frozenset()
+
+
 def check_experiment(data: dict[str, Any], *, source: str) -> Experiment:
-    """The experiment in plain data, or all its problems."""
-    problems: list[Problem] = []
-    experiment = None
-    try:
-        experiment = Experiment.model_validate(data)
-    except ValidationError as error:
-        problems += [_as_problem(dict(item)) for item in error.errors(include_url=False)]
-    problems += _check_families(data)
-    problems += _check_recipes(data)
-    problems += _check_dataset(data)
-    if problems or experiment is None:
+    """The experiment in plain data.
+
+    Raises:
+        ConfigError: all its problems, and those of its data.
+    """
+    read = look_through(data)
+    section = data.get("data")
+    problems = [*read.problems, *(open_data(section)[1] if isinstance(section, dict) else [])]
+    if problems or read.experiment is None:
         raise ConfigError(problems, source=source)
-    return experiment
+    return read.experiment
+
+
+def look_through(data: dict[str, Any]) -> Read:
+    """What plain data say, and what is wrong with it. Of own code only families are run; data are not opened."""
+    experiment, faults = _validated(data)
+    faults += _check_families(data)
+    faults += _check_recipes(data)
+    if not faults:
+        return Read(experiment)
+    problems = tuple(dict.fromkeys(problem for _, problem in faults))
+    touched = frozenset(name for place, _ in faults for name in place if name in Experiment.model_fields)
+    return Read(_validated(_without(data, [place for place, _ in faults]))[0], problems, touched)
+
+
+def open_data(section: Mapping[str, Any], *, says: bool = True) -> tuple[Opened | None, list[Problem]]:
+    """The dataset that the part ``data`` of a file names, after a look at every file of it: nothing is found missing later.
+
+    Args:
+        section: that part.
+        says: whether what is doubtful in the data is logged.
+
+    Returns:
+        It, if it can be opened, and what is wrong with it.
+    """
+    if not isinstance(section.get("dataset"), str):
+        return None, []
+    try:
+        dataset = (open_dataset if says else open_silently)(section["dataset"])
+    except (DatasetError, ConfigError) as error:
+        return None, [Problem("data.dataset", str(error))]
+    problems = []
+    for check in (partial(dataset.check, says=says), dataset.check_splits):
+        try:
+            with told(f"{dataset.spec}: its check cannot be done"):
+                check()
+        except (DatasetError, ConfigError) as error:
+            problems.append(Problem("data.dataset", str(error)))
+    for role in ("train", "validation", "test"):
+        split = section.get(role, role)
+        if role == "test" and (not split or ("test" not in section and "test" not in dataset.splits)):
+            continue
+        try:
+            split_indices(dataset, str(split))
+        except DatasetError as error:
+            problems.append(Problem(f"data.{role}", str(error)))
+    return dataset, problems
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -222,6 +302,34 @@ def build_recipe(experiment: Experiment, family: str, **fields: Any) -> Recipe:
     return Recipe.model_validate(merged)
 
 
+def _validated(data: dict[str, Any]) -> tuple[Experiment | None, list[Fault]]:
+    try:
+        return Experiment.model_validate(data), []
+    except ValidationError as error:
+        found = [dict(item) for item in error.errors(include_url=False)]
+        return None, [(_place(item), _as_problem(item)) for item in found]
+
+
+def _place(error: dict[str, Any]) -> Place:
+    return tuple(str(part) for part in error["loc"])
+
+
+def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
+    """Plain data without what stands at these places; a name that is not right is another."""
+    left = copy.deepcopy(data)
+    if isinstance(left.get("families"), list):
+        left["families"] = {str(name): {} for name in left["families"]}
+    for place in places:
+        target, at = left, 0
+        while at < len(place) - 1 and isinstance(target.get(place[at]), dict) and place[at + 1] in target[place[at]]:
+            target, at = target[place[at]], at + 1
+        if place:
+            target.pop(place[at], None)
+        if place == ("search", "recipe_space"):
+            target["recipe_space"] = {}  # the default is something else than was meant
+    return {"name": "nameless"} | left
+
+
 def _as_problem(error: dict[str, Any], kind: type[FrozenData] | None = None) -> Problem:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -241,72 +349,45 @@ def _closest(path: str, kind: type[FrozenData] | None) -> str:
     return f"; known: {', '.join(known)}" if kind and "." not in path else ""
 
 
-def _check_families(data: dict[str, Any]) -> list[Problem]:
+def _check_families(data: dict[str, Any]) -> list[Fault]:
     listed = data.get("families")
     if not isinstance(listed, dict | list):
         return []
-    problems = []
-    for name in listed:
-        config = listed[name] if isinstance(listed, dict) else None
+    faults: list[Fault] = []
+    for name in map(str, listed):
+        config = listed.get(name) if isinstance(listed, dict) else None
         settings = config.get("settings") if isinstance(config, dict) else None
         try:
-            families.resolve(str(name), 2, settings if isinstance(settings, dict) else None)
+            families.resolve(name, 2, settings if isinstance(settings, dict) else None)
         except ConfigError as error:
-            problems += [
-                Problem(f"families.{name}" + (f".{p.path}" if p.path not in ("", "family") else ""), p.text)
-                for p in error.problems
-            ]
+            for p in error.problems:
+                path = f"families.{name}" + (f".{p.path}" if p.path not in ("", "family") else "")
+                faults.append((("families", name), Problem(path, p.text)))
         weights = config.get("weights") if isinstance(config, dict) else None
         if weights and not Path(str(weights)).is_file():
-            problems.append(Problem(f"families.{name}.weights", f"no such file: {weights}"))
-        space = config.get("space") if isinstance(config, dict) else None
-        if isinstance(space, dict) and name in families.FAMILIES:
-            known = families.FAMILIES[name].settings.model_fields
-            problems += [Problem(f"families.{name}.space.{key}", "unknown setting") for key in space if key not in known]
-    return problems
+            faults.append((("families", name, "weights"), Problem(f"families.{name}.weights", f"no such file: {weights}")))
+    return faults
 
 
-def _check_recipes(data: dict[str, Any]) -> list[Problem]:
+def _check_recipes(data: dict[str, Any]) -> list[Fault]:
     """Recipes are layers of fields; each layer is checked on its own so that the path is right."""
-    layers: list[tuple[str, Any]] = [("recipe", data.get("recipe"))]
+    layers: list[tuple[Place, Any]] = [(("recipe",), data.get("recipe"))]
     listed = data.get("families")
     if isinstance(listed, dict):
-        layers += [
-            (f"families.{name}.recipe", config.get("recipe")) for name, config in listed.items() if isinstance(config, dict)
-        ]
+        parts = {str(name): config for name, config in listed.items() if isinstance(config, dict)}
+        layers += [(("families", name, "recipe"), config.get("recipe")) for name, config in parts.items()]
     for part in ("round1", "round2"):
         section = data.get(part)
         if isinstance(section, dict):
-            layers.append((f"{part}.recipe", section.get("recipe")))
-    problems = []
-    for path, layer in layers:
+            layers.append(((part, "recipe"), section.get("recipe")))
+    faults: list[Fault] = []
+    for place, layer in layers:
         if isinstance(layer, dict):
             try:
                 Recipe.model_validate(layer)
             except ValidationError as error:
-                found = [_as_problem(dict(item)) for item in error.errors(include_url=False)]
-                problems += [Problem(f"{path}.{p.path}" if p.path else path, p.text) for p in found]
-    return problems
-
-
-def _check_dataset(data: dict[str, Any]) -> list[Problem]:
-    """Opens the dataset and looks at every file, so that nothing is found missing hours later."""
-    section = data.get("data")
-    if not isinstance(section, dict) or not isinstance(section.get("dataset"), str):
-        return []
-    try:
-        dataset = open_dataset(section["dataset"])
-        dataset.check()
-        dataset.check_splits()
-    except (DatasetError, ConfigError) as error:
-        return [Problem("data.dataset", str(error))]
-    problems = []
-    for role in ("train", "validation", "test"):
-        split = section.get(role, role)
-        if role == "test" and (not split or ("test" not in section and "test" not in dataset.splits)):
-            continue
-        try:
-            split_indices(dataset, str(split))
-        except DatasetError as error:
-            problems.append(Problem(f"data.{role}", str(error)))
-    return problems
+                for item in map(dict, error.errors(include_url=False)):
+                    problem, path = _as_problem(item), ".".join(place)
+                    inner = (*place, *_place(item))
+                    faults.append((inner, Problem(f"{path}.{problem.path}" if problem.path else path, problem.text)))
+    return faults

@@ -29,6 +29,12 @@ MAX_FILE = 64 * 2**20
 PIPE_TIMEOUT_S = 10.0
 INTEGERS = range(-(2**63), 2**64)
 UNDER_WAY = (0, 0)
+MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -84,28 +90,28 @@ def _check_kind(mode: int, path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {found}; give a file", str(path))
 
 
-def text_of(data: bytes) -> str:
-    """What bytes say as text in UTF-8, with or without its mark.
+def decode_text(data: bytes) -> str:
+    r"""The text that bytes are in UTF-8, with or without its mark.
 
     Raises:
-        ValueError: they are in another encoding, which is named if it says so.
+        ValueError: they are in another encoding, which is named.
+
+    Example:
+        >>> decode_text("name: caf\u00e9".encode("latin-1"))
+        Traceback (most recent call last):
+        ValueError: is not UTF-8: byte 0xe9 in line 1 (perhaps Latin-1 or Windows-1252)
     """
-    for mark, name in (
-        (codecs.BOM_UTF32_LE, "UTF-32"),
-        (codecs.BOM_UTF32_BE, "UTF-32"),
-        (codecs.BOM_UTF16_LE, "UTF-16"),
-        (codecs.BOM_UTF16_BE, "UTF-16"),
-    ):
+    for mark, name in MARKS:
         if data.startswith(mark):
-            raise ValueError(f"is text in {name}; expected UTF-8; save it so")
+            raise ValueError(f"is text in {name}")
     if b"\0" in data[:4096]:
-        raise ValueError("is no text, or in UTF-16 without a mark; expected text in UTF-8; save it so")
+        raise ValueError("is no text, or in UTF-16 without a mark")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"is not UTF-8: byte 0x{data[error.start]:02x} in line {line} (perhaps Latin-1 or Windows-1252)"
-        raise ValueError(f"{found}; expected text in UTF-8; save it so") from None
+        raise ValueError(found) from None
 
 
 def read_json(text: str | bytes) -> Any:

@@ -1,6 +1,7 @@
 """A community that only notes what it is asked, and answers at once."""
 
 from agentkd.community.futures import Lesson
+from agentkd.recipe import Recipe
 from agentkd.task import DataSource, Status, Task, TaskResult
 
 
@@ -17,6 +18,9 @@ class Recording:
 
     def classes(self, spec: str) -> tuple[str, ...]:
         return tuple("abcde")
+
+    def must_be_learnable(self, data: str, recipe: Recipe, *, needs_labels: bool, name: str) -> None:
+        """Whatever it is."""
 
     def num_parts(self, spec: str) -> int:
         return spec.count("|") + 1

@@ -22,8 +22,21 @@ class TinyNet(nn.Module):
 
 
 class BrokenNet(TinyNet):
+    """Fails where there are numbers, so that nothing is seen before it learns."""
+
     def forward(self, images: Tensor) -> Tensor:
+        if images.is_meta:
+            return super().forward(images)
         raise RuntimeError("this network is broken")
+
+
+class PickyNet(TinyNet):
+    """Does not learn from batches of seven."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) == 7:
+            raise RuntimeError("a batch of 7 is not for this network")
+        return super().forward(images)
 
 
 class SlowNet(TinyNet):

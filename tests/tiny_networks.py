@@ -28,6 +28,12 @@ def broken(num_classes: int, width: int = 8) -> "nn.Module":
     return BrokenNet(num_classes, width)
 
 
+def picky(num_classes: int, width: int = 8) -> "nn.Module":
+    from tiny_modules import PickyNet
+
+    return PickyNet(num_classes, width)
+
+
 def slow(num_classes: int, width: int = 16) -> "nn.Module":
     from tiny_modules import SlowNet
 
@@ -40,5 +46,5 @@ def classifier(num_classes: int, width: int = 8) -> "nn.Module":
     return Classifier(num_classes, width)
 
 
-for _builder in (tiny, other, broken, slow, classifier):
+for _builder in (tiny, other, broken, picky, slow, classifier):
     _builder.normalization = "imagenet"

@@ -36,6 +36,11 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def given_fields(overrides: list[str] | None, devices: str | None) -> list[str]:
+    """Everything that an option sets in an experiment file."""
+    return [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
+
+
 app = typer.Typer(
     name="agentkd",
     help="Neural networks as agents that teach each other: architecture search and knowledge distillation, replayable.",

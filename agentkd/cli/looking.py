@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Format, read_settings
+from agentkd.cli.app import Devices, Format, Overrides, given_fields, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
 from agentkd.errors import ConfigError, StorageError
@@ -88,15 +88,27 @@ def weights(
     say(f"{out}: {found}")
 
 
-def doctor(output_format: Format = "text") -> None:
-    """Check this machine: Python, packages, devices, sockets, disk. Ends with 1 if something is missing."""
-    from agentkd.report.doctor import examine
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="Experiment file: whether it can be run here is checked as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Its run folder; by default runs/NAME.")] = None,
+    devices: Devices = None,
+    overrides: Overrides = None,
+    output_format: Format = "text",
+) -> None:
+    """Check this machine: Python, packages, devices, sockets, disk; and an experiment, if one is given. Starts nothing.
+
+    Ends with 1 if the machine lacks something, with 2 if something is wrong with the experiment.
+    """
+    from agentkd.report.doctor import examine, examine_file
 
     findings = examine()
+    of_file = examine_file(file, given_fields(overrides, devices), out) if file else []
     if output_format == "json":
-        say(json.dumps([finding.as_data() for finding in findings], indent=2))
+        say(json.dumps([finding.as_data() for finding in [*findings, *of_file]], indent=2))
     else:
-        for finding in findings:
-            say(f"{'ok  ' if finding.is_ok else 'FAIL'} {finding.name:<12} {finding.text}")
+        for finding in [*findings, *of_file]:
+            say(f"{finding.mark:<4} {finding.name:<12} {finding.text}")
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
+    if not all(finding.is_ok for finding in of_file):
+        raise typer.Exit(ConfigError.exit_code)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, read_settings
+from agentkd.cli.app import Devices, Overrides, given_fields, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, device, endpoint, path, public_key
 from agentkd.errors import ConfigError, StorageError
@@ -21,16 +21,18 @@ def run(
     ] = None,
     devices: Devices = None,
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what is planned and all that is wrong with it, and end: nothing is started or made."),
+    ] = False,
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
-    Finished tasks are never done twice: after an interruption of any kind, the same command goes on.
+    Finished tasks are never done twice: after an interruption of any kind, the same command goes on. Before anything starts,
+    everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
+    said.
     """
-    from agentkd.config import load_experiment
-
-    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
-    experiment = load_experiment(file, given)
-    _run(experiment, out or Path("runs") / experiment.name)
+    _run(file, overrides, devices, out, is_dry=dry_run)
 
 
 def demo(
@@ -39,10 +41,9 @@ def demo(
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
-    from agentkd.config import demo_file, load_experiment
+    from agentkd.config import demo_file
 
-    given = [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
-    _run(load_experiment(demo_file(), given), out)
+    _run(demo_file(), overrides, devices, out)
 
 
 def community(
@@ -151,16 +152,26 @@ def agent(
     )
 
 
-def _run(experiment: Any, out: Path) -> None:
+def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path | None, *, is_dry: bool = False) -> None:
     from rich.console import Console
 
     from agentkd import logs
     from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.checks.before import describe, look_at_file, run_folder
     from agentkd.coordinator.run import run_experiment
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 
     _end_as_by_ctrl_c()
+    foreseen = look_at_file(file, given_fields(overrides, devices), out)
+    for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
+        say(line)
+    for concern in foreseen.warnings:
+        say(f"warning: {concern.problem}", err=True)
+    experiment = foreseen.must_be_sound().experiment
+    if is_dry:
+        return say(f"{file}: nothing is wrong with it; nothing was started")
+    out = out or run_folder(experiment)
     folder = RunFolder(out)
     console = Console()
     try:
@@ -170,7 +181,7 @@ def _run(experiment: Any, out: Path) -> None:
     say(f"{experiment.name}: run folder {out}")
     try:
         with watcher_for(console) as watcher:
-            outlook = run_experiment(experiment, folder, watcher)
+            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agentkd.architecture import Setting
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks.script import DataChecks
 from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
@@ -26,6 +27,7 @@ from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
+from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, Task
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Community:
     def _begin(self, folder: RunFolder, seed: int, works: Works) -> None:
         self.seed, self._folder, self._works = seed, folder, works
         self._opened: dict[tuple[str, Digest], Opened] = {}
+        self._data_checks = DataChecks()
         self._names: set[str] = set()
         self._handles: list[AgentHandle] = []
 
@@ -185,6 +188,15 @@ class Community:
         """A dataset by specification and content."""
         opened = self._open(data)
         return DataSource(spec=opened.spec, content_digest=opened.digest, code=opened.code)
+
+    def must_be_learnable(self, data: Data, recipe: Recipe, *, needs_labels: bool, name: str) -> None:
+        """Nothing, if a network can learn from the data in this way. What may be meant is logged, once for each data.
+
+        Raises:
+            ConfigError: it cannot, see ``agentkd.checks.script``.
+            DatasetError: the data are not as described, or two splits have an image in common.
+        """
+        self._data_checks.must_be_learnable(self._open(data), recipe, needs_labels=needs_labels, name=name)
 
     def classes(self, data: Data) -> tuple[str, ...]:
         """The classes of a dataset."""

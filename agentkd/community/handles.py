@@ -229,7 +229,7 @@ class AgentHandle:
         """
         listed = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         refuse_no_list("objectives", objectives)
-        inputs = self.inputs(data, recipe)
+        inputs = self.inputs(data, recipe, needs_labels=hard_loss != "none")
         classes = self.community.classes(data)
         routes = routes_of(listed, data, route, self.community.num_parts(data))
         references = [
@@ -349,7 +349,7 @@ class AgentHandle:
             self._architecture = families.resolve(self._family, len(classes), self._settings)
         return source
 
-    def inputs(self, data: Data, recipe: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, data: Data, recipe: dict[str, Any], *, needs_labels: bool = True) -> dict[str, Any]:
         """What every task of learning from this data begins with; waits for the newest weights.
 
         A user's own network learns by its code as it is now. Weights that are there already are looked at, and teach, by the code
@@ -362,10 +362,12 @@ class AgentHandle:
         if found < len(classes):
             raise ContractError("num_classes", found, len(classes), hint=f"{self.name} cannot tell all classes of the data apart")
         published = families.published_recipe(self.architecture.family)
+        chosen = checked(Recipe, published | recipe, source=self.name)
+        self.community.must_be_learnable(data, chosen, needs_labels=needs_labels, name=self.name)
         return {
             "architecture": self.architecture,
             "data": source,
-            "recipe": checked(Recipe, published | recipe, source=self.name),
+            "recipe": chosen,
             "seed": seeding.derive(self.community.seed, self.name),
             "view_seed": seeding.derive(self.community.seed, "views"),
             "initial_weights": self.weights,

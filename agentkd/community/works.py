@@ -9,6 +9,7 @@ from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Order
 from agentkd.datasets.opening import Opened
 from agentkd.names import Digest
+from agentkd.recipe import Recipe
 from agentkd.task import DataSource, Task
 
 Data = str | Opened
@@ -69,6 +70,15 @@ class Commons(Protocol):
 
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""
+        ...
+
+    def must_be_learnable(self, data: Data, recipe: Recipe, *, needs_labels: bool, name: str) -> None:
+        """Nothing, if a network can learn from the data in this way.
+
+        Raises:
+            ConfigError: it cannot.
+            DatasetError: the data are not as described.
+        """
         ...
 
     def classes(self, data: Data) -> tuple[str, ...]:

@@ -4,16 +4,15 @@ from typing import Any
 
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks.concerns import raise_errors
+from agentkd.checks.plan import gather_own
 from agentkd.code import loading
 from agentkd.code.source import MAX_BYTES, SourceCode
-from agentkd.code.taking import take
 from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened, open_again, open_dataset
-from agentkd.datasets.outline import outline
 from agentkd.errors import Problem
 from agentkd.names import NO_DIGEST, Digest
-from agentkd.networks import families
-from agentkd.pipeline.own import OwnData, OwnParts, own_names_in
+from agentkd.pipeline.own import OwnParts, own_names_in
 
 META = "own"
 
@@ -25,13 +24,9 @@ def take_up(experiment: Experiment) -> tuple[OwnParts, Opened]:
         ConfigError: it cannot be collected, or fails.
         DatasetError: the dataset is wrong.
     """
-    named = own_names_in(experiment)
     dataset = open_dataset(experiment.data.dataset)
-    own = OwnParts(
-        families={family: families.look_at(family, take(family)) for family in named["families"]},
-        objectives={path: take(path) for path in named["objectives"]},
-        data=OwnData(code=dataset.code, outline=outline(dataset)) if dataset.code else None,
-    )
+    own, concerns = gather_own(experiment, dataset)
+    raise_errors(concerns, source=experiment.name)
     return own, dataset
 
 

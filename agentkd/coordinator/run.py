@@ -12,6 +12,7 @@ from pathlib import Path
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks.before import Foreseen, look_at
 from agentkd.config import Experiment
 from agentkd.coordinator import generations, own_parts
 from agentkd.coordinator.crew import Crew
@@ -34,28 +35,39 @@ MAX_OPEN_ASKS = 10_000
 log = logging.getLogger(__name__)
 
 
-def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watcher: Watcher | None = None) -> Outlook:
+def run_experiment(
+    experiment: Experiment,
+    folder: RunFolder | Path | str,
+    watcher: Watcher | None = None,
+    *,
+    foreseen: Foreseen | None = None,
+) -> Outlook:
     """Runs an experiment in a folder, or goes on with it; returns the finished outlook.
 
     Args:
         experiment: from ``agentkd.load_experiment``.
         folder: of the run; it is made if it is not there.
         watcher: who is told how it goes; nobody if it is not given.
+        foreseen: what ``agentkd.checks`` found out about it; it is looked at here if that is not given.
 
     Raises:
+        ConfigError: it cannot go well, see ``agentkd.checks``. Nothing was started, and nothing is recorded.
         AgentKDError: why it stopped. What was finished is recorded; running it again goes on from there.
     """
     must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     watcher = watcher or Silent()
+    foreseen = foreseen or look_at(experiment, folder.place)
+    for concern in foreseen.warnings:
+        log.warning("%s", concern.problem)
+    own = foreseen.must_be_sound().own
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
-        own, dataset = own_parts.take_up(experiment)
         results = _recorded_results(desk.journal, folder)
-        for line in generations.adopt(experiment, own, dataset, folder, desk.journal, results):
+        for line in generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results):
             log.warning("%s", line)
             watcher.tell(line)
-        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
+        planner = Planner(experiment, foreseen.dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
         coordinator = _Coordinator(experiment, planner, desk, watcher, results)
         try:
             coordinator.run()

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agentkd import canonical
-from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, size_of
+from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, fingerprint, labels_of, refuse_twins, size_of
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
 
@@ -42,6 +43,14 @@ class _Derived:
         """(height, width) of a sample."""
         return size_of(self._of, index)
 
+    def fingerprint(self, index: int) -> bytes:
+        """What two samples have in common only if they are one image."""
+        return fingerprint(self._of, index)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Which labels have pixels in a sample."""
+        return labels_of(self._of, index)
+
     def check(self) -> None:
         """Reads everything once."""
         self._of.check()
@@ -64,6 +73,10 @@ class Unlabelled(_Derived):
         if index not in self._hidden:
             return sample
         return Sample(sample.image, np.full_like(sample.label, self.ignore_index), sample.name)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """None of an image for training."""
+        return np.arange(256) == self.ignore_index if index in self._hidden else labels_of(self._of, index)
 
 
 class FewImages(_Derived):
@@ -93,6 +106,13 @@ class OnlyClasses(_Derived):
         sample = self._of.sample(index)
         label = np.where(self._kept[sample.label], sample.label, self.ignore_index).astype(np.uint8)
         return Sample(sample.image, label, sample.name)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Those of the classes that count."""
+        found = labels_of(self._of, index)
+        kept = found & self._kept
+        kept[self.ignore_index] |= bool((found & ~self._kept).any())
+        return kept
 
 
 class JoinedDataset(_Derived):
@@ -148,12 +168,23 @@ class JoinedDataset(_Derived):
         at, own = divmod(index, self._stride)
         return size_of(self._parts[at], own)
 
+    def fingerprint(self, index: int) -> bytes:
+        """What two samples have in common only if they are one image."""
+        at, own = divmod(index, self._stride)
+        return fingerprint(self._parts[at], own)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Which labels have pixels in a sample of one of them."""
+        at, own = divmod(index, self._stride)
+        return labels_of(self._parts[at], own)
+
     def check(self) -> None:
         """Reads everything once."""
         for part in self._parts:
             part.check()
 
     def check_splits(self) -> None:
-        """Whether the splits of one of them have something in common."""
+        """Whether the splits of one of them have something in common, or those of one with those of another."""
         for part in self._parts:
             check_splits(part)
+        refuse_twins(self, self.fingerprint, is_excused=lambda one, other: self.part(one) == self.part(other))

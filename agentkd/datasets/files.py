@@ -60,6 +60,9 @@ class FileDataset:
         self._marks = b"".join(hashes[file][:MARK_BYTES] for file in self._listed())
         self.digest = content_digest(description, pairing.pairs, hashes, size, told)
         self._twins = find_twins(pairing.pairs, hashes, self.splits)
+        self._hashes = tuple(hashes[pair.image] for pair in pairing.pairs)
+        self._labels: dict[int, bytes] = {}
+        self._sizes: dict[int, Size] = {}
         twins = [f"{place}: {self._said_of_twins()}"] if self._twins else []
         self.notices: tuple[str, ...] = (*self._left_over(pairing), *twins, *self._shared())
 
@@ -81,7 +84,19 @@ class FileDataset:
 
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample, as its file's head says; the requested size if there is one."""
-        return self._size or image_size(self.place / self._pairs[index].image, is_turned=self._is_turned)
+        if index not in self._sizes:
+            self._sizes[index] = self._size or image_size(self.place / self._pairs[index].image, is_turned=self._is_turned)
+        return self._sizes[index]
+
+    def fingerprint(self, index: int) -> bytes:
+        """What two images have in common only if their files are the same, byte for byte."""
+        return self._hashes[index]
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Which labels, 0 to 255, have pixels in a sample. After ``check`` no file is read for it."""
+        if index not in self._labels:
+            self._labels[index] = np.packbits(count_labels(self.sample(index).label) > 0).tobytes()
+        return np.unpackbits(np.frombuffer(self._labels[index], dtype=np.uint8)).astype(bool)
 
     def check(self) -> None:
         """Reads every image and mask once, in parallel; ``notices`` then say what was seen.
@@ -101,12 +116,15 @@ class FileDataset:
                 return None
             if is_image_turned:
                 turned.append(self._pairs[index].image)
+            height, width = sample.label.shape
+            self._sizes[index] = (height, width)
             return count_labels(sample.label)
 
         split_of = {index: split for split, indices in self.splits.items() for index in indices}
         with ThreadPoolExecutor(CHECKING_THREADS) as pool:
             for index, counts in enumerate(pool.map(look, range(len(self._pairs)))):
                 if counts is not None:
+                    self._labels[index] = np.packbits(counts > 0).tobytes()
                     census.add(split_of[index], self._pairs[index].name, counts)
         if problems:
             raise merged(problems)

@@ -8,6 +8,7 @@ these are not photographs, and a mIoU on them says nothing about real fires.
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from agentkd import canonical, seeding
@@ -54,6 +55,14 @@ class GeneratedScenes:
     def group(self, index: int) -> str:
         """Every scene is its own group."""
         return str(index)
+
+    def fingerprint(self, index: int) -> bytes:
+        """What makes a scene what it is."""
+        return repr((self.seed, index, self.size, self.light)).encode()
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Every class: which of them have pixels in a scene is not looked at."""
+        return np.arange(256) < len(self.classes)
 
     def check(self) -> None:
         """Nothing can be missing."""

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agentkd import __version__, canonical, seeding
 from agentkd.code.loading import load
 from agentkd.code.taking import take
@@ -15,7 +18,17 @@ from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
 from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
-from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, read_size
+from agentkd.datasets.samples import (
+    Color,
+    Dataset,
+    Sample,
+    Size,
+    check_splits,
+    fingerprint,
+    labels_of,
+    read_size,
+    size_of,
+)
 from agentkd.errors import DatasetError, must_be
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.recipe import ViewSettings
@@ -44,10 +57,12 @@ class Opened:
 
     Args:
         code: digest of the code of those own datasets that the specification names; empty if it names none.
+
+    ``is_checked`` says whether ``check`` has read everything, and found nothing wrong.
     """
 
     def __init__(self, spec: str, dataset: Dataset, code: Digest = NO_DIGEST) -> None:
-        self.spec, self._dataset, self.code = spec, dataset, code
+        self.spec, self._dataset, self.code, self.is_checked = spec, dataset, code, False
         self._kept = OwnMemory()
         self._shared: SharedSamples | None = None
 
@@ -134,15 +149,46 @@ class Opened:
         size_of = getattr(self._dataset, "size_of", None)
         return {split: dict(Counter(map(size_of, indices))) for split, indices in self.splits.items()} if size_of else {}
 
-    def check(self) -> None:
-        """Reads everything once, and logs what is then to be said (``notices``).
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether it knows the sizes of its samples without reading them whole."""
+        return hasattr(self._dataset, "size_of")
+
+    @property
+    def judges_labels(self) -> bool:
+        """Whether its ``check`` says which classes have pixels."""
+        return isinstance(self._dataset, files.FileDataset)
+
+    def size_of(self, index: int) -> Size:
+        """(height, width) of a sample."""
+        return size_of(self._dataset, index)
+
+    def labels_of(self, index: int) -> NDArray[np.bool_]:
+        """Which labels, 0 to 255, have pixels in a sample."""
+        return labels_of(self._dataset, index)
+
+    def labels_in(self, indices: Sequence[int]) -> frozenset[int]:
+        """Which labels have pixels in any of these samples."""
+        found = np.zeros(256, dtype=bool)
+        for index in indices:
+            found |= labels_of(self._dataset, index)
+        return frozenset(np.flatnonzero(found).tolist())
+
+    def fingerprint(self, index: int) -> bytes:
+        """What two samples have in common only if they are one image."""
+        return fingerprint(self._dataset, index)
+
+    def check(self, *, says: bool = True) -> None:
+        """Reads everything once, and logs what is then to be said (``notices``), unless somebody else says it.
 
         Raises:
             DatasetError: the first sample that is not as described.
         """
         before = self.notices
         self._dataset.check()
-        _say(text for text in self.notices if text not in before)
+        self.is_checked = True
+        if says:
+            _say(text for text in self.notices if text not in before)
 
     def check_splits(self) -> None:
         """Whether the splits can be trained, selected and tested on; a run does not begin otherwise.
@@ -185,10 +231,20 @@ def open_dataset(spec: str) -> Opened:
         ConfigError: own code cannot be collected, or fails.
     """
     must_be(spec, str, "the dataset", "its specification, such as generated:seed=7,size=64x64 or folder:path=DATA")
-    names = own_names(spec)
-    opened = open_again(spec, take(*names) if names else NO_DIGEST)
+    opened = open_silently(spec)
     _say(opened.notices)
     return opened
+
+
+def open_silently(spec: str) -> Opened:
+    """The same for who says himself what is doubtful.
+
+    Raises:
+        DatasetError: the specification or the data are wrong.
+        ConfigError: own code cannot be collected, or fails.
+    """
+    names = own_names(spec)
+    return open_again(spec, take(*names) if names else NO_DIGEST)
 
 
 def open_again(spec: str, code: Digest) -> Opened:

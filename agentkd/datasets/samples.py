@@ -1,6 +1,7 @@
 """What a dataset is: labelled images by index, classes, splits, and a digest over the content."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agentkd.code.running import told
 from agentkd.datasets.splits import VALIDATION, known_name
 from agentkd.errors import DatasetError
 
@@ -16,6 +18,8 @@ Floats = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
 IGNORE_INDEX = 255
+MAX_COMPARED = 20_000
+"""Samples of which only reading them tells that they are the same: more than so many are not compared."""
 MAX_PIXELS = 64_000_000
 """The most that an image has: a larger one is to be made smaller, or cut."""
 
@@ -82,19 +86,81 @@ def size_of(dataset: Dataset, index: int) -> Size:
     known = getattr(dataset, "size_of", None)
     if known is not None:
         return known(index)
-    height, width = dataset.sample(index).label.shape
+    height, width = _read(dataset, index).label.shape
     return height, width
 
 
-def check_splits(dataset: Dataset) -> None:
-    """That the splits of a dataset which can tell have nothing in common.
+def labels_of(dataset: Dataset, index: int) -> NDArray[np.bool_]:
+    """Which labels, 0 to 255, have pixels in a sample: as the dataset says, or by the sample itself if it does not."""
+    known = getattr(dataset, "labels_of", None)
+    if known is not None:
+        return known(index)
+    return np.bincount(_read(dataset, index).label.ravel(), minlength=256) > 0
+
+
+def fingerprint(dataset: Dataset, index: int) -> bytes:
+    """What two samples have in common only if they are one image: as the dataset says, or the hash of the pixels."""
+    known = getattr(dataset, "fingerprint", None)
+    if known is not None:
+        return known(index)
+    image = np.ascontiguousarray(_read(dataset, index).image)
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+
+
+def _read(dataset: Dataset, index: int) -> Sample:
+    """A sample of a dataset that may be a user's own.
 
     Raises:
-        DatasetError: they have.
+        ConfigError: it raises something.
+        DatasetError: its sample is none.
+    """
+    name = getattr(dataset, "name", "") or type(dataset).__name__
+    with told(f"{name}: sample {index} cannot be read"):
+        sample = dataset.sample(index)
+        found = [f"{part.dtype} {list(part.shape)}" for part in (sample.image, sample.label)]
+        is_right = sample.image.dtype == sample.label.dtype == np.uint8 and sample.image.shape == (*sample.label.shape, 3)
+    if not is_right or sample.label.ndim != 2:
+        text = f"sample {index} has an image of {found[0]} and a label of {found[1]}"
+        raise DatasetError(name, text, "uint8 [H, W, 3] and uint8 [H, W]")
+    return sample
+
+
+def check_splits(dataset: Dataset) -> None:
+    """That what is tested has not been learned: as the dataset says, or by its samples if it does not, unless they are too many.
+
+    Raises:
+        DatasetError: an image is in two splits.
     """
     check = getattr(dataset, "check_splits", None)
     if check is not None:
         check()
+    elif len({index for indices in dataset.splits.values() for index in indices}) <= MAX_COMPARED:
+        refuse_twins(dataset, lambda index: fingerprint(dataset, index))
+
+
+def refuse_twins(dataset: Dataset, what: Callable[[int], bytes], *, is_excused: Callable[[int, int], bool] | None = None) -> None:
+    """That no image is in two splits.
+
+    Args:
+        dataset: whose splits.
+        what: two samples have in common only if they are one image.
+        is_excused: two samples for which it does not matter.
+
+    Raises:
+        DatasetError: some are.
+    """
+    first: dict[bytes, tuple[str, int]] = {}
+    twins = []
+    for split, indices in dataset.splits.items():
+        for index in indices:
+            before = first.setdefault(what(index), (split, index))
+            if before[0] != split and not (is_excused and is_excused(before[1], index)):
+                twins.append((before, (split, index)))
+    if twins:
+        (one, at), (other, at_other) = twins[0]
+        both = f"{dataset.sample(at).name} in {one!r} and {dataset.sample(at_other).name} in {other!r}"
+        text = f"{len(twins):,} image{'s are' if len(twins) > 1 else ' is'} in two splits, such as {both}"
+        raise DatasetError(getattr(dataset, "name", ""), text, "each image in one split")
 
 
 def read_size(text: str, name: str) -> Size:

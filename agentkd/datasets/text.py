@@ -15,12 +15,14 @@ def read_text(path: Path) -> str:
         DatasetError: it cannot be read, or is in another encoding, which is named if it says so.
     """
     try:
-        return plain.text_of(plain.read_file(path))
+        data = plain.read_file(path)
     except OSError as error:
         check_descriptors(path, error)
         raise DatasetError(path, f"cannot be read ({error.strerror or error})") from None
+    try:
+        return plain.decode_text(data)
     except ValueError as error:
-        raise DatasetError(path, str(error)) from None
+        raise DatasetError(path, str(error), "UTF-8; save it so") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -80,3 +80,18 @@ def count_cuda_devices() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
+
+
+def cuda_memory_bytes(index: int) -> int | None:
+    """What a CUDA device has in all, asked likewise; none if that is not known."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [item.strip() for item in visible.split(",") if item.strip()]
+    tool = shutil.which("nvidia-smi")
+    if tool is None or (names and index >= len(names)):
+        return None
+    command = [tool, f"--id={names[index] if names else index}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
+        return int(told.stdout) * 2**20 if told.returncode == 0 else None
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None

@@ -9,7 +9,7 @@ What runs is the code that its architecture names, see ``agentkd.code``.
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -234,23 +234,48 @@ def look_at(family: str, code: Digest) -> OwnFamily:
     builder = load_own(family, code)
     parameters = [p for name, p in inspect.signature(builder).parameters.items() if name != "num_classes"]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    space, problems = _space(getattr(builder, "space", {}))
     said = {
         "family": family,
         "code": code,
         "defaults": {p.name: p.default for p in named if p.default is not p.empty},
         "required": [p.name for p in named if p.default is p.empty],
         "takes_any": any(p.kind is p.VAR_KEYWORD for p in parameters),
-        "space": dict(getattr(builder, "space", {})),
+        "space": space,
         "loss": getattr(builder, "loss", "cross_entropy"),
         "normalization": _normalization(getattr(builder, "normalization", "unit"), family),
     }
+    own = None
     try:
-        return OwnFamily.model_validate(said)
+        own = OwnFamily.model_validate(said)
     except ValidationError as error:
-        problems = [
-            Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in itertools.islice(error.errors(), 10)
-        ]
-        raise ConfigError(problems, source=family) from None
+        listed = itertools.islice(error.errors(), 10)
+        problems = [*(Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in listed), *problems]
+    if own is None or problems:
+        raise ConfigError(problems, source=family)
+    return own
+
+
+def _space(said: Any) -> tuple[dict[str, tuple[Setting, ...]], list[Problem]]:
+    """A declared space, whose values may be in any sequence, NumPy's too, as tuples; and what is wrong with it."""
+    if not isinstance(said, Mapping):
+        return {}, [Problem("space", f"is {said!r}; expected settings to their values, such as {{'width': (8, 16)}}")]
+    problems: list[Problem] = []
+    found: dict[str, tuple[Setting, ...]] = {}
+    for name, values in said.items():
+        plain = values.tolist() if hasattr(values, "tolist") else values
+        if isinstance(plain, str | bytes) or not isinstance(plain, Sequence):
+            why = "a set has no order; " if isinstance(plain, set | frozenset) else ""
+            problems.append(Problem(f"space.{name}", f"is {values!r}; {why}expected a tuple of values, such as (8, 16)"))
+            continue
+        listed = [value.item() if hasattr(value, "dtype") else value for value in plain]
+        strange = [value for value in listed if not isinstance(value, bool | int | float | str)]
+        if strange:
+            text = f"{strange[0]!r} is no value that a search can choose; expected true, false, numbers or texts"
+            problems.append(Problem(f"space.{name}", f"{text}, which the builder may look up in a table of its own"))
+        else:
+            found[str(name)] = tuple(listed)
+    return found, problems
 
 
 def _normalization(said: Any, family: str) -> Any:

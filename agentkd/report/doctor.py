@@ -7,11 +7,13 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agentkd.errors import AgentKDError
+from agentkd.checks.before import describe, look_at_file
+from agentkd.errors import AgentKDError, ConfigError
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
@@ -31,6 +33,12 @@ class Check:
     name: str
     is_ok: bool
     text: str
+    is_doubtful: bool = False
+
+    @property
+    def mark(self) -> str:
+        """In a word: whether it is right, may be meant, or is wrong."""
+        return ("warn" if self.is_doubtful else "ok") if self.is_ok else "FAIL"
 
     def as_data(self) -> dict[str, Any]:
         """As plain data."""
@@ -41,6 +49,17 @@ def examine() -> list[Check]:
     """Looks at everything a run needs."""
     places = [Check(*found) for found in look_at_places(Path.cwd())]
     return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), *places, _sockets()]
+
+
+def examine_file(file: Path, overrides: Sequence[str] = (), out: Path | None = None) -> list[Check]:
+    """Looks at an experiment: what is planned, and all that is wrong with it."""
+    try:
+        foreseen = look_at_file(file, overrides, out)
+    except ConfigError as error:
+        return [Check("experiment", False, str(error))]
+    planned = [Check("plan", True, line) for line in describe(foreseen.plan)] if foreseen.plan else []
+    found = [Check("experiment", not c.is_error, str(c.problem), is_doubtful=not c.is_error) for c in foreseen.concerns]
+    return [*planned, *found] or [Check("experiment", False, "nothing can be planned")]
 
 
 def _python() -> Check:

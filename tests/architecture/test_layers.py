@@ -17,6 +17,7 @@ LAYERS = [
     {"community", "conformance", "replay", "report"},
     {"coordinator"},
     {"agents"},
+    {"checks"},
     {"pipeline"},
     {"config"},
     {"launch"},

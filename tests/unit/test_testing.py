@@ -54,17 +54,17 @@ def script(kind: type[agentkd.Community], record: Path) -> list[str]:
 
 def test_a_network_whose_task_failed_says_so_and_then_goes_on_from_where_it_stood(place: Path) -> None:
     with Community(devices="cpu:1", record=place) as community:
-        network = community.agent("one", "unet", base=8, depth=2)
+        network = community.agent("one", "tiny_networks:picky")
         good = network.train(SPEC, **RECIPE).result().weights
         for see in (lambda lesson: lesson.result(), lambda lesson: network.weights, lambda lesson: network.train(SPEC, **RECIPE)):
-            lesson = network.train(SPEC, **RECIPE | {"batch_size": 1000})
-            with pytest.raises(TrainingError, match="batch of 1000"):
+            lesson = network.train(SPEC, **RECIPE | {"batch_size": 7})
+            with pytest.raises(TrainingError, match="batch of 7"):
                 see(lesson)
             assert network.weights == good and network.miou > 0, "it was said"
         assert network.train(SPEC, **RECIPE).result().weights not in ("", good)
-        fresh = community.agent("fresh", "unet", base=8, depth=2)
+        fresh = community.agent("fresh", "tiny_networks:picky")
         with pytest.raises(TrainingError):
-            fresh.train(SPEC, **RECIPE | {"batch_size": 1000}).result()
+            fresh.train(SPEC, **RECIPE | {"batch_size": 7}).result()
         assert fresh.weights == "" and fresh.train(SPEC, **RECIPE).result().weights
 
 

@@ -1,0 +1,160 @@
+"""Everything that can be known before anything starts: the checks in their order, and what came of them, all at once.
+
+Nothing here starts an agent or writes a file. A check is a row of ``CHECKS``: a function from the plan to what is wrong with it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentkd.checks import data, fitting, room, spaces
+from agentkd.checks.concerns import Concern, raise_errors
+from agentkd.checks.plan import RunPlan, gather_own
+from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
+from agentkd.datasets.opening import Opened
+from agentkd.datasets.splits import some
+from agentkd.errors import ConfigError
+from agentkd.launch.devices import parse_devices
+from agentkd.networks import families
+
+Check = Callable[[RunPlan], list[Concern]]
+
+# Each with the parts of the file that it is of no use to look at if they are wrong by themselves.
+CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
+    (data.check_notices, frozenset()),
+    (data.check_labels, frozenset({"data"})),
+    (data.check_roles, frozenset()),
+    (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
+    (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
+    (fitting.check_taps, frozenset()),
+    (spaces.check_recipe_spaces, frozenset()),
+    (spaces.check_architecture_spaces, frozenset()),
+    (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
+    (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"})),
+    (room.check_disk, frozenset({"launch"})),
+)
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is planned, and what is wrong with it.
+
+    Args:
+        source: the file.
+        plan: none if too little of the file is right.
+        concerns: errors first.
+    """
+
+    source: str
+    plan: RunPlan | None
+    concerns: tuple[Concern, ...]
+
+    @property
+    def warnings(self) -> tuple[Concern, ...]:
+        """What may be meant."""
+        return tuple(concern for concern in self.concerns if not concern.is_error)
+
+    @property
+    def dataset(self) -> Opened:
+        """The data of a plan that can be carried out."""
+        assert self.plan is not None and self.plan.dataset is not None
+        return self.plan.dataset
+
+    def must_be_sound(self) -> RunPlan:
+        """The plan, if it can be carried out.
+
+        Raises:
+            ConfigError: all that is wrong with it.
+        """
+        raise_errors(self.concerns, source=self.source)
+        if self.plan is None or self.plan.dataset is None:
+            raise ConfigError("nothing can be planned", source=self.source)
+        return self.plan
+
+
+def look_at_file(file: str | Path, overrides: Sequence[str] = (), out: Path | None = None) -> Foreseen:
+    """Everything about an experiment file, its data and its networks that can be known.
+
+    Args:
+        file: of the experiment.
+        overrides: ``a.b=value`` texts.
+        out: folder of the run; by default ``runs/NAME``.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping.
+    """
+    told = read_experiment(file, overrides)
+    section = told.get("data")
+    return _look(look_through(told), section if isinstance(section, dict) else {}, str(file), out)
+
+
+def look_at(experiment: Experiment, out: Path | None = None) -> Foreseen:
+    """The same of an experiment that was read already."""
+    return _look(Read(experiment), experiment.data.canonical(), experiment.name, out)
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Where an experiment is run if nothing else is said."""
+    return Path("runs") / experiment.name
+
+
+def describe(plan: RunPlan) -> list[str]:
+    """What is planned, for people: families, data, tasks, agents, disk and memory."""
+    experiment = plan.experiment
+    lines = [f"{experiment.name}: run folder {plan.folder}"]
+    for family in plan.families:
+        tried = plan.tried[family]
+        size = "" if isinstance(tried, ConfigError) else f", {tried.trainable_bytes // room.FLOAT:,} parameters"
+        lines.append(f"family   {families.title(family)} ({family}){size}")
+    if plan.dataset:
+        counts = ", ".join(f"{role} {len(plan.split(role)):,}" for role in ("train", "validation", "test"))
+        lines.append(f"data     {plan.dataset.name}: {counts} images; {plan.num_classes} classes: {some(plan.dataset.classes)}")
+    count, trials = len(experiment.families), experiment.search.trials
+    taught = [(count * experiment.round1.students, "lesson in round 1"), (count - 1, "lesson in round 2"), (count, "test")]
+    listed = ", ".join(_counted(*one) for one in [(count, "baseline"), (count * trials, "trial"), *taught])
+    lines.append(f"tasks    at most {plan.num_trainings + count:,}: {listed}")
+    try:
+        slots = parse_devices(experiment.launch.devices)
+        learners = f"{len(slots)} that learn" if len(slots) > 1 else "1 that learns"
+        lines.append(f"agents   {learners} ({some([slot.device for slot in slots])}), as many teachers as they need")
+    except ConfigError as error:
+        lines.append(f"agents   {error}")
+    disk = room.disk(plan)
+    if disk:
+        lines.append(f"disk     {room.gib(disk.most)} at most; {room.gib(disk.free)} are free in {disk.place}")
+    needed = max(room.memory(plan), key=lambda one: one.likely, default=None)
+    if needed:
+        there = room.host_memory_bytes()
+        have = f"; this machine has {room.gib(there)}" if there else ""
+        lines.append(f"memory   about {room.gib(needed.likely)} an agent ({needed.exercise.family}, {needed.what}){have}")
+    return lines
+
+
+def _counted(count: int, what: str) -> str:
+    head, _, rest = what.partition(" ")
+    return f"{count:,} {head}{'s' if count != 1 else ''} {rest}".strip()
+
+
+def _look(read: Read, section: dict[str, Any], source: str, out: Path | None) -> Foreseen:
+    dataset, problems = open_data(section, says=False)
+    concerns = [Concern(problem.path, problem.text) for problem in (*read.problems, *problems)]
+    if read.experiment is None:
+        return Foreseen(source, None, _ordered(concerns))
+    own, lacking = gather_own(read.experiment, dataset)
+    concerns += lacking
+    folder = out or run_folder(read.experiment)
+    plan = RunPlan(read.experiment, dataset, own, folder, is_begun=(folder / "journal.sqlite").is_file())
+    touched = read.touched | ({"data"} if problems else frozenset())
+    for check, reads in CHECKS:
+        if not touched & reads:
+            concerns += check(plan)
+    return Foreseen(source, plan, _ordered(concerns))
+
+
+def _ordered(concerns: Iterable[Concern]) -> tuple[Concern, ...]:
+    """Each once, errors first. What an error says is no warning besides."""
+    listed = tuple(dict.fromkeys(concerns))
+    errors = [concern for concern in listed if concern.is_error]
+    said = [error.text for error in errors]
+    return (*errors, *(c for c in listed if not c.is_error and not any(text.startswith(c.text) for text in said)))
