@@ -89,8 +89,10 @@ def weights(
 
 
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="Experiment file: whether it can be run here is checked as well.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Its run folder; by default runs/NAME.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(parser=path, help="Experiment file: whether it can be run here is checked as well.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(parser=path, help="Its run folder; by default runs/NAME.")] = None,
     devices: Devices = None,
     overrides: Overrides = None,
     output_format: Format = "text",

@@ -196,6 +196,7 @@ class Community:
             ConfigError: it cannot, see ``agentkd.checks.script``.
             DatasetError: the data are not as described, or two splits have an image in common.
         """
+        must_be(recipe, Recipe, "the recipe", "agentkd.Recipe")
         self._data_checks.must_be_learnable(self._open(data), recipe, needs_labels=needs_labels, name=name)
 
     def classes(self, data: Data) -> tuple[str, ...]:

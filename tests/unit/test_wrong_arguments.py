@@ -20,6 +20,7 @@ from agentkd.cli import app
 from agentkd.visible import visible
 
 HANG_S = 20
+TORCHS_OWN = "torchinductor_"  # made when torch is imported for the first time
 EXAMPLES = 24
 SLOW = {"write": 6, "report": 12, "doctor": 3}
 TEXTS = [
@@ -107,6 +108,7 @@ POOLS: dict[str, Any] = {
     "*.run": "runs",
     "*.run_folder": "runs",
     "run.file": "experiments",
+    "doctor.file": "experiments",
     "replay.task": DIGESTS,
     "replay.swap": SWAPS,
     "replay.tolerance": NUMBERS,
@@ -307,7 +309,8 @@ def test_whatever_is_typed_ends_in_order(name: str, things: WrongThings, quiet: 
         status, out, err = run(arguments, monkeypatch)
         said = f"\n\n--- agentkd {arguments!r}\nexit {status}\n{out[-2000:]}\n{err[-3000:]}"
         written_here = {"runs", *(one.split("/")[0] for one in named if not one.startswith("/"))}
-        left = [*(quiet / "temporary").iterdir(), *(one for one in (quiet / "here").iterdir() if one.name not in written_here)]
+        temporary = [one for one in (quiet / "temporary").iterdir() if not one.name.startswith(TORCHS_OWN)]
+        left = [*temporary, *(one for one in (quiet / "here").iterdir() if one.name not in written_here)]
         for one in [*left, quiet / "here" / "runs"]:
             shutil.rmtree(one, ignore_errors=True)
         after = state(things.place)
