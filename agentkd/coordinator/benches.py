@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from agentkd.coordinator.events import Launch, Move, Teach
+from agentkd.coordinator.events import Dismiss, Launch, Move, Teach
 from agentkd.coordinator.state import Bench, Condition, Member, State
 from agentkd.names import AgentName, Digest, TaskKey
 from agentkd.task import DataSource, TeacherReference
@@ -76,7 +76,7 @@ def reserve(state: State, key: TaskKey, reserved: dict[Digest, int]) -> None:
         reserved[reference.weights] = _num_copies(state, reference.weights) if state.is_adoptable(reference) else 0
 
 
-def have_taught(state: State, key: TaskKey, reserved: Mapping[Digest, int]) -> Iterator[Launch | Teach]:
+def have_taught(state: State, key: TaskKey, reserved: Mapping[Digest, int]) -> Iterator[Dismiss | Launch | Teach]:
     """What must happen so that a task is taught; nothing if it is, or soon will be."""
     for reference in state.taught_by(key):
         while (action := _have_one_more_taught(state, reference, state.tasks[key].data, reserved)) is not None:
@@ -85,7 +85,7 @@ def have_taught(state: State, key: TaskKey, reserved: Mapping[Digest, int]) -> I
 
 def _have_one_more_taught(
     state: State, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
-) -> Launch | Teach | None:
+) -> Dismiss | Launch | Teach | None:
     bench = [m for m in state.members.values() if m.bench is Bench.TEACHING]
     started = [m for m in bench if not m.is_guest]
     holders, load = Counter(m.weights for m in bench), _load(state)
@@ -99,7 +99,8 @@ def _have_one_more_taught(
     spare = {weights for weights in holders if weights not in reserved or holders[weights] > reserved[weights] > 0}
     idle += [m for m in started if m.condition is Condition.TEACHING and m.weights in spare and not load[m.name]]
     if idle:
-        return _teach(idle[0], reference, (data,))
+        is_fresh = not idle[0].has_run_code
+        return _teach(idle[0], reference, (data,)) if is_fresh else dismiss(state, idle[0].name)
     starting = sum(m.condition is Condition.STARTING for m in started)
     lacking = sum(max(0, number - holders[weights]) for weights, number in reserved.items())
     if starting < lacking and len(started) < max(sum(reserved.values()), state.num_slots) and state.num_slots:
@@ -109,6 +110,8 @@ def _have_one_more_taught(
 
 def _teach(member: Member, reference: TeacherReference, data: tuple[DataSource, ...]) -> Teach:
     member.condition, member.weights, member.data = Condition.ADOPTING, reference.weights, data
+    assert reference.architecture is not None
+    member.has_run_code |= bool(reference.architecture.code or data[-1].code)
     return Teach(member.name, reference, data[-1])
 
 
@@ -118,3 +121,9 @@ def launch(state: State, bench: Bench, slot: int) -> Launch:
     name = AgentName(f"agent-{state.num_names}")
     state.members[name] = Member(name, bench, slot)
     return Launch(name, bench, slot)
+
+
+def dismiss(state: State, agent: AgentName) -> Dismiss:
+    """One agent less."""
+    del state.members[agent]
+    return Dismiss(agent)

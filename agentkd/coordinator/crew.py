@@ -454,6 +454,9 @@ class Crew:
                 self._say(action.student, moved)
             elif isinstance(action, events.Cancel):
                 self._say(action.agent, CancelRequest(task=action.task, attempt=action.attempt))
+            elif isinstance(action, events.Dismiss):
+                self._requests.forget(action.agent)
+                self._members.dismiss(action.agent)
             elif isinstance(action, events.Accept):
                 self._finished.append(self._underway.accept(action.task))
             else:

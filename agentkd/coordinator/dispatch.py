@@ -206,7 +206,13 @@ class Dispatcher:
     # Decisions.
 
     def _decide(self) -> list[Action]:
-        return benches.share_out(self.state) + self._assign() + self._give_up_untaught()
+        return benches.share_out(self.state) + self._dismiss() + self._assign() + self._give_up_untaught()
+
+    def _dismiss(self) -> list[Action]:
+        """Whoever has run own code and has nothing to do is ended, unless students that it learned with may still ask it."""
+        members, asked = self.state.members, set(self.state.ended.values())
+        idle = [m.name for m in members.values() if m.has_run_code and not m.is_guest and m.condition is Condition.IDLE]
+        return [benches.dismiss(self.state, name) for name in idle if name not in asked]
 
     def _give_up_untaught(self) -> list[Action]:
         """Gives up who was to learn from weights that nobody teaches, nor can be made to."""
@@ -224,7 +230,7 @@ class Dispatcher:
             benches.reserve(state, key, reserved)
         for key in state.running:
             actions += benches.have_taught(state, key, reserved)
-        free = [m for m in state.members.values() if m.bench is Bench.LEARNING and m.condition is Condition.IDLE]
+        free = [member for member in state.members.values() if member.is_free]
         most = state.num_slots + sum(m.is_guest and m.bench is Bench.LEARNING for m in state.members.values())
         num_prepared = 0
         for key, task in list(state.waiting.items()):
@@ -276,6 +282,7 @@ class Dispatcher:
         del self.state.waiting[key]
         attempt = self.state.attempts[key] = self.state.attempts.get(key, 0) + 1
         member.condition, member.task = Condition.BUSY, key
+        member.has_run_code |= self.state.tasks[key].runs_code
         self.state.running[key] = Running(member.name, attempt, teachers)
         return Start(member.name, key, attempt, tuple(teachers.items()))
 

@@ -157,4 +157,11 @@ class Cancel:
     attempt: int
 
 
-Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel
+@dataclass(frozen=True)
+class Dismiss:
+    """End an agent process that has run own code: nobody knows what that has changed in it, so it does nothing else."""
+
+    agent: AgentName
+
+
+Action = Launch | Start | Teach | Move | Accept | GiveUp | Cancel | Dismiss

@@ -6,27 +6,28 @@ Agents:
 2. Exactly who adopts or teaches has weights, and about some data, unless it is a guest.
 3. A guest is never starting or adopting: it is not told to teach what it does not have.
 4. No two learning agents that were started have the same slot, and every slot is one of those there are.
-5. Of weights there are no more copies than allowed, guests aside.
+5. Who has run own code is busy with it, teaches, or may still be asked by students that it learned with; a guest may stay.
+6. Of weights there are no more copies than allowed, guests aside.
 
 Tasks:
 
-6. Every task known is in exactly one of these: waiting, running, ended, done. What was given up is in none, and not known.
-7. A running task is in the hands of one agent, which is busy with it; whoever is busy with another has been told to stop.
-8. The attempt that runs is the newest; what runs has not been started too often, and what waits may be started again.
-9. Only students that teach each other end without being done, and not all of them.
+7. Every task known is in exactly one of these: waiting, running, ended, done. What was given up is in none, and not known.
+8. A running task is in the hands of one agent, which is busy with it; whoever is busy with another has been told to stop.
+9. The attempt that runs is the newest; what runs has not been started too often, and what waits may be started again.
+10. Only students that teach each other end without being done, and not all of them.
 
 Teachers of a task that runs:
 
-10. They are its references, or the others of its cohort, and nobody else.
-11. One that is gone is being replaced: nobody teaches its weights now about these data, or the student would have been told.
-12. A student hears each other one of its cohort that runs where it runs.
-13. No student could be moved so that the copies of its teacher would be shared more evenly.
+11. They are its references, or the others of its cohort, and nobody else.
+12. One that is gone is being replaced: nobody teaches its weights now about these data, or the student would have been told.
+13. A student hears each other one of its cohort that runs where it runs.
+14. No student could be moved so that the copies of its teacher would be shared more evenly.
 
 What waits:
 
-14. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
+15. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
     bench of teachers, or to other weights, and will be asked next.
-15. No lesson waits for weights that were tried too often.
+16. No lesson waits for weights that were tried too often.
 """
 
 from collections import Counter
@@ -63,6 +64,8 @@ def _of_member(state: State, member: Member) -> Iterator[str]:
         yield f"{name} is {condition} and has the weights {member.weights!r}"
     if not member.is_guest and teaches != bool(member.data):
         yield f"{name} is {condition} about {len(member.data)} datasets"
+    if member.has_run_code and not member.is_guest and condition is Condition.IDLE and name not in state.ended.values():
+        yield f"{name} has run own code and is {condition}"
     if member.is_guest and condition in (Condition.STARTING, Condition.ADOPTING):
         yield f"the guest {name} is {condition}"
 
@@ -129,7 +132,7 @@ def _of_waiting(state: State) -> Iterator[str]:
     for key in state.waiting:
         yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
     members, first = state.members.values(), next(iter(state.waiting), NO_TASK)
-    is_free = any((m.bench, m.condition) == (Bench.LEARNING, Condition.IDLE) for m in members)
+    is_free = any(member.is_free for member in members)
     is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
     if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):
         yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())

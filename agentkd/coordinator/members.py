@@ -166,6 +166,19 @@ class Members:
         self._launcher.close()
         self._peers.clear()
 
+    def dismiss(self, name: AgentName) -> None:
+        """Ends an agent that has nothing to do, and forgets it; nothing if it is lost already."""
+        if name in self._peers:
+            self._forget(name).kill()
+
+    def _forget(self, name: AgentName) -> AgentProcess:
+        peer = self._peers.pop(name)
+        assert peer.process is not None
+        self._post.forget(peer.identity.public_key)
+        with self._lock:
+            self._names.pop(peer.identity.public_key, None)
+        return peer.process
+
     def drop(self, name: AgentName, reason: str, exit_code: int | None = None) -> AgentLostError:
         """Gives an agent up, and says so. A guest stays invited."""
         peer = self._peers[name]
@@ -174,12 +187,8 @@ class Members:
             peer.liveness = None
             self._post.disconnect(peer.identity.public_key)
             return AgentLostError(name, seen_s, None, reason)
-        del self._peers[name]
         peer.process.kill()
-        self._post.forget(peer.identity.public_key)
-        with self._lock:
-            self._names.pop(peer.identity.public_key, None)
-        tail = peer.process.stderr_tail()
+        tail = self._forget(name).stderr_tail()
         if peer.liveness is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:

@@ -38,11 +38,18 @@ class Member:
     task: TaskKey = NO_TASK
     weights: Digest = NO_DIGEST
     data: tuple[DataSource, ...] = ()
+    has_run_code: bool = False
 
     @property
     def is_guest(self) -> bool:
         """Whether somebody else started it."""
         return self.slot == GUEST_SLOT
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be given a task now."""
+        is_fresh = self.is_guest or not self.has_run_code
+        return self.bench is Bench.LEARNING and self.condition is Condition.IDLE and is_fresh
 
     def rest(self) -> None:
         """Has nothing to do from now on."""

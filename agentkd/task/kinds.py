@@ -77,6 +77,11 @@ class _Work(FrozenData):
         for code in dict.fromkeys(filter(None, self._codes())):
             yield RUNS_CODE, code
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether a part of it is a user's own."""
+        return any(self._codes())
+
     def _codes(self) -> Iterator[Digest]:
         """The code of each part that is a user's own; perhaps empty, or one twice."""
         yield self.architecture.code

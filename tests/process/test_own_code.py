@@ -53,8 +53,45 @@ def test_agents_that_run_already_load_the_new_code_after_each_edit(mine: Path, t
             count = len(records(place))
             assert script(agentkd.Community.connect(place)) == made[-1] and len(records(place)) == count
     assert len(set(made)) == 4 and count == 5
-    assert len({record.agent for record in records(place)}) == 1, "one agent did all of it"
+    own = [record.agent for record in records(place) if record.task.runs_code]
+    assert len(own) == len(set(own)) >= 4, "each had an agent of its own"
     assert not verify(RunFolder(place)).problems
+
+
+MEDDLING = """
+import os
+import torch
+
+class Meddling:
+    def loss(self, student, teacher, moment):
+        honest = torch.nn.functional.relu
+        torch.nn.functional.relu = lambda x, inplace=False: honest(x * 0.5)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        os.chdir("/")
+        return student["logits"].sum() * 0
+"""
+
+
+def test_what_own_code_changes_in_its_process_reaches_no_other_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "meddling.py").write_text(MEDDLING)
+    made = {}
+    for objectives in ((), (agentkd.Own(path="meddling:Meddling"),)):
+        place = tmp_path / f"run {len(objectives)}"
+        with agentkd.Community(devices="cpu:1", record=place) as community:
+            data = agentkd.open_dataset(SPEC)
+            teacher = community.agent("teacher", "unet", num_classes=5, base=8, depth=2)
+            teacher.train(data, **RECIPE).result()
+            if objectives:
+                with contextlib.suppress(agentkd.AgentKDError):  # a step without gradients
+                    community.agent("own", "unet", num_classes=5, base=8, depth=2).distill(
+                        teacher, data, [*objectives], **RECIPE
+                    ).result()
+            plain = community.agent("plain", "pidnet_s", num_classes=5)
+            made[len(objectives)] = plain.train(data, **RECIPE).result().weights
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("allowed", [False, True])

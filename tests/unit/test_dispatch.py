@@ -14,6 +14,7 @@ from agentkd.coordinator.events import (
     Accept,
     Arrived,
     Cancel,
+    Dismiss,
     Ended,
     Failed,
     GiveUp,
@@ -754,3 +755,31 @@ def test_by_default_a_task_is_tried_three_times() -> None:
     for attempt in (1, 2):
         assert dispatcher.handle(Failed("agent-1", "a", attempt, retryable=True)) == [Start("agent-1", "a", attempt + 1)]
     assert dispatcher.handle(Failed("agent-1", "a", 3, retryable=True)) == [GiveUp("a")]
+
+
+OWN = Architecture(family="mine:net", num_classes=2, code="c" * 64)
+
+
+def test_who_has_run_own_code_is_ended_and_the_next_task_has_an_agent_that_has_not() -> None:
+    own, plain = Train(architecture=OWN, data=DATA), task()
+    dispatcher = with_agents(1, {"a": own, "b": plain})
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 1)]
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Dismiss("agent-1"), Launch("agent-2", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "b", 1)]
+    assert dispatcher.handle(Ended("agent-2", "b", 1)) == [Accept("b")], "who has not may go on"
+    dispatcher.check()
+
+
+@pytest.mark.parametrize("end", [Failed("agent-1", "a", 1, retryable=True), Idle("agent-1")])
+def test_so_is_who_failed_at_it_or_does_not_do_it(end: Failed | Idle) -> None:
+    dispatcher = with_agents(1, {"a": Train(architecture=OWN, data=DATA)})
+    dispatcher.handle(Joined("agent-1"))
+    assert dispatcher.handle(end)[-2:] == [Dismiss("agent-1"), Launch("agent-2", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "a", 2)]
+
+
+def test_a_guest_that_has_run_own_code_stays() -> None:
+    dispatcher = Dispatcher(0)
+    dispatcher.handle(Arrived("ann", learns=True))
+    assert dispatcher.want([("a", Train(architecture=OWN, data=DATA)), ("b", task())]) == [Start("ann", "a", 1)]
+    assert dispatcher.handle(Ended("ann", "a", 1)) == [Accept("a"), Start("ann", "b", 1)]

@@ -20,6 +20,7 @@ from agentkd.coordinator.events import (
     Action,
     Arrived,
     Cancel,
+    Dismiss,
     Ended,
     Event,
     Failed,
@@ -42,6 +43,8 @@ NUM_HISTORIES = int(os.environ.get("AGENTKD_HISTORIES", "200"))
 MAX_ROUNDS = 200
 ARCHITECTURE = Architecture(family="unet", num_classes=2)
 DATA, OTHER_DATA = DataSource(spec="s", content_digest="d"), DataSource(spec="t", content_digest="e")
+OWN = Architecture(family="mine:net", num_classes=2, code="c" * 64)
+THREE = TeacherReference(architecture=OWN, weights="w3")
 ONE, TWO = (TeacherReference(architecture=ARCHITECTURE, weights=weights) for weights in ("w1", "w2"))
 FOREIGN = TeacherReference(architecture=None, weights="w9")
 LEARNING_GUESTS = ("ann", "bob", "cem")
@@ -52,12 +55,13 @@ def _lesson(*teachers: TeacherReference, data: DataSource = DATA) -> Task:
     return Distill(architecture=ARCHITECTURE, data=data, teachers=teachers, distillation=Distillation())
 
 
-def _cohort(size: int) -> dict[str, Task]:
-    partners = tuple(Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=10 * size + number) for number in range(1, size))
+def _cohort(size: int, seed: int = 0, architecture: Architecture = ARCHITECTURE) -> dict[str, Task]:
+    seed = seed or 10 * size
+    partners = tuple(Partner(architecture=architecture, recipe=Recipe(), seed=seed + number) for number in range(1, size))
     first = Mutual(
-        architecture=ARCHITECTURE,
+        architecture=architecture,
         data=DATA,
-        seed=10 * size,
+        seed=seed,
         distillation=Distillation(),
         partners=tuple(sorted(partners, key=lambda one: one.digest)),
     )
@@ -78,6 +82,12 @@ TASKS: dict[str, Task] = {
     "of a guest and one": _lesson(FOREIGN, ONE),
     **_cohort(2),
     **_cohort(3),
+    "own 1": Train(architecture=OWN, data=DATA),
+    "own 2": Train(architecture=OWN, data=DATA),
+    "of an own one": _lesson(THREE),
+    "of an own one and one": _lesson(THREE, ONE),
+    "own, of one": Distill(architecture=OWN, data=DATA, teachers=(ONE,), distillation=Distillation()),
+    **_cohort(2, 90, OWN),
 }
 COHORTS = {key: {key, *(partner.key for partner in task.partner_tasks())} for key, task in TASKS.items() if task.partner_tasks()}
 KEYS = list(TASKS)
@@ -91,6 +101,7 @@ class Agent:
     requests: deque[Start | Teach] = field(default_factory=deque)
     called_off: set[tuple[str, int]] = field(default_factory=set)
     teaches: set[str] = field(default_factory=set)
+    has_run: str = ""  # what it has done or taught with own code
 
 
 class Crew(RuleBasedStateMachine):
@@ -220,7 +231,7 @@ class Crew(RuleBasedStateMachine):
         for name in LEARNING_GUESTS:
             if name not in members or members[name].bench is not Bench.LEARNING:
                 self._arrive(Arrived(name, learns=True))
-        for weights in ("w1", "w2", "w9") if num_slots == 0 else ("w9",):
+        for weights in ("w1", "w2", "w3", "w9") if num_slots == 0 else ("w9",):
             self._arrive(Arrived(f"who has {weights}", learns=False, teaches=weights))
         for _ in range(MAX_ROUNDS):
             is_calm = True
@@ -295,11 +306,18 @@ class Crew(RuleBasedStateMachine):
                 agent = self.agents[action.agent]
                 assert agent.has_joined and action.teacher.architecture is not None
                 assert action.agent.startswith("agent-"), "a guest is told what to teach"
+                self._run_code(action.agent, action.teacher.weights, runs_code=bool(action.teacher.architecture.code))
                 agent.requests.append(action)
             elif isinstance(action, Move):
                 member = self.dispatcher.state.members[action.student]
                 assert action.teacher in self.agents
                 self.hears[action.student, member.task][action.teacher_id] = action.teacher
+            elif isinstance(action, Dismiss):
+                agent = self.agents.pop(action.agent)
+                assert agent.has_run, "an agent is ended that could go on"
+                assert action.agent.startswith("agent-"), "a guest is ended"
+                still = [request for request in agent.requests if isinstance(request, Start)]
+                assert all((request.task, request.attempt) in agent.called_off for request in still), "it has a task"
             elif isinstance(action, Cancel):
                 self.agents[action.agent].called_off.add((action.task, action.attempt))
             elif isinstance(action, Accept):
@@ -321,11 +339,17 @@ class Crew(RuleBasedStateMachine):
         still = [request for request in agent.requests if isinstance(request, Start)]
         assert all((request.task, request.attempt) in agent.called_off for request in still), "an agent has two tasks"
         assert not any(isinstance(request, Teach) for request in agent.requests), "who is to teach is given a task"
+        self._run_code(action.agent, f"{action.task} {action.attempt}", runs_code=TASKS[action.task].runs_code)
         for weights, teacher in action.teachers:
             assert weights in COHORTS.get(action.task, ()) or weights in self.agents[teacher].teaches
         agent.requests.append(action)
         self.attempts[action.task] = action.attempt
         self.hears[action.agent, action.task] = dict(action.teachers)
+
+    def _run_code(self, name: str, what: str, *, runs_code: bool) -> None:
+        agent = self.agents[name]
+        assert not name.startswith("agent-") or agent.has_run in ("", what), "who has run own code does something else"
+        agent.has_run = what if runs_code else agent.has_run
 
 
 Crew.TestCase.settings = settings(
