@@ -50,6 +50,8 @@ def provide(code: SourceCode) -> Digest:
             )
         if _FINDER not in sys.meta_path:
             sys.meta_path.insert(0, _FINDER)
+        if _Folder not in sys.path_hooks:
+            sys.path_hooks.insert(0, _Folder)
     return provided.digest
 
 
@@ -219,12 +221,34 @@ class _Finder(importlib.abc.MetaPathFinder):
         provided = _PROVIDED.get(root)
         if provided is None:
             return None
-        if not module or module in provided.folders:
-            return ModuleSpec(fullname, None, is_package=True)
-        if module not in provided.paths:
+        loader = _Loader(provided, module) if module in provided.paths else None
+        if loader is None and module and module not in provided.folders:
             return None
-        loader = _Loader(provided, module)
-        return ModuleSpec(fullname, loader, origin=provided.place(module), is_package=loader.is_package(fullname))
+        spec = ModuleSpec(fullname, loader, origin=loader and provided.place(module))
+        if loader is None or loader.is_package(fullname):
+            spec.submodule_search_locations = [f"{CODE}{provided.digest[:12]}>/{module.replace('.', '/')}"]
+        return spec
+
+
+class _Folder:
+    """What a package of own code has for a folder: nothing is found in it, and it cannot be listed.
+
+    Raises:
+        ImportError: the path is none of own code.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.startswith(CODE):
+            raise ImportError
+        self._path = path
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        """None: what is part of the code is found by its name."""
+        return None
+
+    def iter_modules(self, prefix: str = "") -> Iterable[tuple[str, bool]]:
+        """What ``pkgutil`` asks."""
+        raise ConfigError(f"{self._path} has no folder whose modules could be listed; import each of them by a statement")
 
 
 class _Loader(importlib.abc.ExecutionLoader):
