@@ -224,7 +224,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         loader = _Loader(provided, module) if module in provided.paths else None
         if loader is None and module and module not in provided.folders:
             return None
-        spec = ModuleSpec(fullname, loader, origin=loader and provided.place(module))
+        spec = ModuleSpec(fullname, loader, origin=provided.place(module) if loader else None)
         if loader is None or loader.is_package(fullname):
             spec.submodule_search_locations = [f"{CODE}{provided.digest[:12]}>/{module.replace('.', '/')}"]
         return spec
