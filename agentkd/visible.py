@@ -28,3 +28,13 @@ def visible_line(text: str) -> str:
         done\nFAIL
     """
     return visible(text).replace("\n", "\\n")
+
+
+def shortened(text: str, most: int) -> str:
+    """The text; of one that is longer than that, its first part and how long it is.
+
+    Example:
+        >>> shortened("a" * 5000, 3)
+        'aaa ... (5,000 characters)'
+    """
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text):,} characters)"

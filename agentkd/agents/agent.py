@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import torch
 
+from agentkd.agents.blaming import blame
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
@@ -28,6 +29,8 @@ from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code import barring
+from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
 from agentkd.errors import (
     ChannelClosedError,
@@ -112,10 +115,6 @@ class AgentSettings:
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
-
-
-class EndedBySignal(SystemExit):
-    """Somebody wants this process to end."""
 
 
 class Agent:
@@ -272,7 +271,7 @@ class Agent:
                 self._execute(body, number)
         except EndedBySignal:
             raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # own code may ask for an end: that of its task
+        except BaseException as error:  # own code may raise anything, and ask for an end: that of its task
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
@@ -402,6 +401,7 @@ def run_agent(settings: AgentSettings) -> None:
         die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
+    barring.close()
     torch.set_num_threads(settings.threads)
     folder = RunFolder(settings.run_folder)
     if settings.image_cache_gib:
@@ -434,4 +434,6 @@ def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "")
+    taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
+    text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
+    return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "", text=text)

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from agentkd import seeding
 from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.feeding import DatasetFeed, open_source
+from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
+from agentkd.code import barring
 from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
@@ -90,7 +93,11 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
         at: where.
         size: what ``sizes`` says of the task, where it is known.
     """
-    size = sizes(task) if size is None else size
+    with barring.running() if codes_of(task) else nullcontext():
+        return _execute(task, at, size=sizes(task) if size is None else size)
+
+
+def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResult:
     try:
         if isinstance(task, Train):
             _check_limits(task, size["num_parameters_deploy"], size["num_macs"])

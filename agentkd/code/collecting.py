@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agentkd.code.listing import refuse_listing
 from agentkd.code.source import INIT, MAX_BYTES, MAX_FILES, STANDARD, SourceCode, split_name, why
 from agentkd.errors import ConfigError, check_descriptors
 
@@ -124,6 +125,11 @@ class _Places:
         if module not in self._found:
             self._found[module] = self._look(module)
         return self._found[module]
+
+    def is_users(self, module: str) -> bool:
+        """Whether there is a module of that name which is neither installed nor Python's."""
+        found = self.find(module)
+        return found is not None and found.kind not in (_Kind.INSTALLED, _Kind.STANDARD)
 
     def _look(self, module: str) -> _Found | None:
         parent, _, name = module.rpartition(".")
@@ -250,14 +256,15 @@ class _Collected:
                 raise ConfigError(f"{where} imports {module}: {_compiled(module, found)}")
             path = module.replace(".", "/") + (f"/{INIT}.py" if found.locations else ".py")
             if found.kind is _Kind.OWN and path not in self._files:
-                yield from self._take(module, path, found)
+                yield from self._take(module, path, found, places)
 
-    def _take(self, module: str, path: str, found: _Found) -> Iterator[tuple[str, str]]:
+    def _take(self, module: str, path: str, found: _Found, places: _Places) -> Iterator[tuple[str, str]]:
         text = self._files[path] = _read(found.file)
         self._size_bytes += len(text.encode(errors="replace"))
         if len(self._files) > MAX_FILES or self._size_bytes > MAX_BYTES:
             raise self._too_large()
         tree = _parse(text, found.file)
+        refuse_listing(tree, found.file, places.is_users)
         self._exported[module] = list(_exported(tree))
         for target, line in _imports(tree, module, is_package=bool(found.locations)):
             yield target, f"{found.file}, line {line},"

@@ -21,13 +21,15 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
+from agentkd.code import barring
+from agentkd.code.barring import CODE
 from agentkd.code.collecting import is_own
+from agentkd.code.running import EndedBySignal, said
 from agentkd.code.source import SourceCode, split_name
 from agentkd.errors import ConfigError
 from agentkd.names import Digest
 
 PREFIX = "agentkd_code_"
-ADVICE = "import it by an import statement or a literal name, and have the code collected again"
 
 
 def provide(code: SourceCode) -> Digest:
@@ -40,6 +42,7 @@ def provide(code: SourceCode) -> Digest:
         ConfigError: other code has a digest that begins alike.
     """
     provided = _Provided(code)
+    barring.watch()
     with _REGISTERING:
         if _PROVIDED.setdefault(provided.root, provided).digest != provided.digest:
             raise ConfigError(
@@ -47,6 +50,8 @@ def provide(code: SourceCode) -> Digest:
             )
         if _FINDER not in sys.meta_path:
             sys.meta_path.insert(0, _FINDER)
+        if _Folder not in sys.path_hooks:
+            sys.path_hooks.insert(0, _Folder)
     return provided.digest
 
 
@@ -86,19 +91,25 @@ def load(name: str, code: Digest) -> Any:
     if module not in provided.paths:
         near = get_close_matches(module, provided.paths, n=3) or sorted(provided.paths)[:3]
         raise ConfigError(f"{name}: code {code[:12]} has no module {module}; it has {', '.join(near)}")
-    with _LOADING, provided.forgets_what_fails(), _watching() as watch:
+    with _LOADING, provided.forgets_what_fails(), barring.running(), _watching() as watch:
         try:
             found = getattr(importlib.import_module(f"{provided.root}.{module}"), attribute, _MISSING)
-        except ConfigError:
+        except (ConfigError, KeyboardInterrupt, EndedBySignal):
             raise
-        except (Exception, SystemExit) as error:  # whatever own code does when it runs
-            raise ConfigError(f"{name}: {provided.place_of(error)}{type(error).__name__}: {error}") from error
+        except BaseException as error:  # whatever own code does when it runs
+            raise ConfigError(f"{name}: {provided.place_of(error)}{said(error)}") from error
         watch.refuse_undeclared(name)
     if found is _MISSING:
         near = get_close_matches(attribute, vars(sys.modules[f"{provided.root}.{module}"]), n=3)
         hint = f"; it has {', '.join(near)}" if near else ""
         raise ConfigError(f"{name}: module {module} of code {code[:12]} has no {attribute!r}{hint}")
     return found
+
+
+def place_of(module: str, code: Digest) -> str:
+    """What stands for the file name of a module in tracebacks; empty if the code is not provided or has none such."""
+    provided = _PROVIDED.get(_root(code))
+    return provided.place(module) if provided is not None and module in provided.paths else ""
 
 
 class _Provided:
@@ -125,11 +136,11 @@ class _Provided:
 
     def place(self, module: str) -> str:
         """What stands for a file name in tracebacks."""
-        return f"<code {self.digest[:12]}>/{self.paths[module]}"
+        return f"{CODE}{self.digest[:12]}>/{self.paths[module]}"
 
     def place_of(self, error: BaseException) -> str:
         """Where in this code an error came from: file and line."""
-        if isinstance(error, SyntaxError) and (error.filename or "").startswith("<code "):
+        if isinstance(error, SyntaxError) and (error.filename or "").startswith(CODE):
             return f"{error.filename}, line {error.lineno}: "
         places = {self.place(module) for module in self.paths}
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in places]
@@ -210,12 +221,34 @@ class _Finder(importlib.abc.MetaPathFinder):
         provided = _PROVIDED.get(root)
         if provided is None:
             return None
-        if not module or module in provided.folders:
-            return ModuleSpec(fullname, None, is_package=True)
-        if module not in provided.paths:
+        loader = _Loader(provided, module) if module in provided.paths else None
+        if loader is None and module and module not in provided.folders:
             return None
-        loader = _Loader(provided, module)
-        return ModuleSpec(fullname, loader, origin=provided.place(module), is_package=loader.is_package(fullname))
+        spec = ModuleSpec(fullname, loader, origin=provided.place(module) if loader else None)
+        if loader is None or loader.is_package(fullname):
+            spec.submodule_search_locations = [f"{CODE}{provided.digest[:12]}>/{module.replace('.', '/')}"]
+        return spec
+
+
+class _Folder:
+    """What a package of own code has for a folder: nothing is found in it, and it cannot be listed.
+
+    Raises:
+        ImportError: the path is none of own code.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.startswith(CODE):
+            raise ImportError
+        self._path = path
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        """None: what is part of the code is found by its name."""
+        return None
+
+    def iter_modules(self, prefix: str = "") -> Iterable[tuple[str, bool]]:
+        """What ``pkgutil`` asks."""
+        raise ConfigError(f"{self._path} has no folder whose modules could be listed; import each of them by a statement")
 
 
 class _Loader(importlib.abc.ExecutionLoader):
@@ -255,7 +288,7 @@ class _Watch:
         """Refuses own modules that were imported without being part of the code; whatever has noted it went on regardless."""
         undeclared = [x for x in dict.fromkeys([*self.refused, *self.looked_for]) if _is_own_module(x)]
         if undeclared:
-            raise _undeclared(undeclared, f"{name} or a module that it imports")
+            raise barring.undeclared(f"{name} or a module that it imports", ", ".join(undeclared))
 
 
 _REGISTERING = threading.Lock()
@@ -287,11 +320,7 @@ def _refuse_own(names: Iterable[str], importer: str) -> None:
     if undeclared:
         if watch := getattr(_WATCHES, "current", None):
             watch.refused += undeclared
-        raise _undeclared(undeclared, importer.partition(".")[2] if importer.startswith(PREFIX) else importer)
-
-
-def _undeclared(names: list[str], importer: str) -> ConfigError:
-    return ConfigError(f"{importer} imports {', '.join(names)}, which is yours but not part of the code that runs; {ADVICE}")
+        raise barring.undeclared(importer.partition(".")[2] if importer.startswith(PREFIX) else importer, ", ".join(undeclared))
 
 
 def _is_own_module(name: str) -> bool:

@@ -1,9 +1,45 @@
-"""Own code that runs before a run starts: whatever it raises is told as its user's mistake, with what was asked of it."""
+"""Own code that runs: whatever it raises is told as its user's mistake, in few words, with what was asked of it."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agentkd.code.barring import CODE
 from agentkd.errors import AgentKDError, ConfigError, Problem
+from agentkd.visible import shortened
+
+MAX_NAME = 200
+MAX_SAID = 2000
+"""The most that is shown of what own code says of an error."""
+
+
+class EndedBySignal(SystemExit):
+    """Somebody wants this process to end: the only exception that passes through own code without being laid at its door."""
+
+
+def said(error: BaseException) -> str:
+    """The type of an error, and what it says if it says anything."""
+    name, words = shortened(type(error).__name__, MAX_NAME), shortened(words_of(error), MAX_SAID)
+    return f"{name}: {words}" if words else name
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says. Own code may raise what fails when it is asked for that."""
+    if isinstance(error, SyntaxError):
+        return str(error.msg)
+    shown = "".join(traceback.TracebackException(type(error), error, None, compact=True).format_exception_only())
+    kind, _, words = shown.strip().partition(": ")
+    return words if kind.endswith(type(error).__qualname__) else ""
+
+
+def lines_of(error: BaseException) -> list[tuple[str, int]]:
+    """Where an error, or else its cause, has been in own code: file and line, the place where it was raised last."""
+    found, traced = [], error.__traceback__
+    while traced is not None:
+        if (file := traced.tb_frame.f_code.co_filename).startswith(CODE):
+            found.append((file, traced.tb_lineno))
+        traced = traced.tb_next
+    return found or (lines_of(error.__cause__) if error.__cause__ is not None else [])
 
 
 @contextmanager
@@ -16,8 +52,7 @@ def told(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except AgentKDError:
+    except (AgentKDError, KeyboardInterrupt, EndedBySignal):
         raise
-    except (Exception, SystemExit) as error:  # whatever own code does when it runs
-        said = str(error).strip().splitlines()
-        raise ConfigError([Problem("", f"{what} ({type(error).__name__}: {said[0] if said else ''})")]) from error
+    except BaseException as error:  # whatever own code does when it runs
+        raise ConfigError([Problem("", f"{what} ({said(error).splitlines()[0]})")]) from error

@@ -35,6 +35,7 @@ from agentkd.training.taps import PROJECTED, TAP
 
 EPSILON = 1e-8
 TILE = 8
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Tensors = Mapping[str, Tensor]
 
 
@@ -142,9 +143,11 @@ def _own_loss(objective: Own, own: StudentHalf, student: Tensors, teacher: Tenso
     """
     lent = {f"student[{name!r}]": tensor for name, tensor in student.items()}
     lent |= {f"teacher[{name!r}]": tensor for name, tensor in teacher.items()} | {"moment.labels": moment.labels}
-    before = {name: tensor._version for name, tensor in lent.items()}
+    is_first = moment.progress == 0  # what it does at all, it does then; later a look at each tensor must be enough
+    before = {name: (tensor._version, _imprint(tensor, whole=is_first)) for name, tensor in lent.items()}
     value: object = own.loss(dict(student), dict(teacher), moment)
-    changed = [name for name, tensor in lent.items() if tensor._version != before[name]]
+    after = {name: (tensor._version, _imprint(tensor, whole=is_first)) for name, tensor in lent.items()}
+    changed = [name for name in lent if before[name][0] != after[name][0] or not torch.equal(before[name][1], after[name][1])]
     if changed:
         raise ConfigError(f"objective {objective.path} changed {', '.join(changed)} in place; compute with a clone() of it")
     if not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
@@ -157,6 +160,15 @@ def _own_loss(objective: Own, own: StudentHalf, student: Tensors, teacher: Tenso
             f"called detach, item, argmax or numpy on what the student made?"
         )
     return value
+
+
+def _imprint(tensor: Tensor, *, whole: bool) -> Tensor:
+    """What shows that a tensor was changed, also through ``data``, which no version counts: its bits, or their sum alone."""
+    real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    size_bytes = real.element_size() * real.numel()
+    by_eights = real.is_contiguous() and not size_bytes % 8  # ten times as fast
+    bits = real.flatten().view(torch.int64) if by_eights else real.view(BITS[real.element_size()])
+    return bits.clone() if whole else bits.sum(dtype=torch.int64)
 
 
 def load_own(objective: Own) -> StudentHalf:

@@ -30,6 +30,7 @@ from typing import Any
 from setproctitle import setproctitle
 
 from agentkd.launch.parent import die_with_parent
+from agentkd.launch.trimming import trim
 
 REAP_EVERY_S = 0.05
 TELL_TIMEOUT_S = 20.0
@@ -163,6 +164,7 @@ class _Forks:
     def __init__(self, stream: socket.socket) -> None:
         self._stream, self._lines = stream, Lines(stream)
         self._numbers: dict[int, int] = {}
+        self._logs: dict[int, str] = {}
 
     def serve(self) -> list[str] | None:
         """Forks as it is told. Returns twice or more: in a fork with its arguments, and in the server ``None`` at the end."""
@@ -175,6 +177,8 @@ class _Forks:
                     self._signal(command["to"], command["signal"])
                 elif self._fork(command["start"], command["log"]):
                     return list(command["arguments"])
+            for log in self._logs.values():
+                trim(log)
             self._reap()
 
     def _fork(self, number: int, log: str) -> bool:
@@ -186,7 +190,7 @@ class _Forks:
             self._lines.send(ended=number, exit_code=os.EX_OSERR)
             return False
         if pid:
-            self._numbers[pid] = number
+            self._numbers[pid], self._logs[pid] = number, log
             self._lines.send(started=number, pid=pid)
             return False
         os.setsid()
@@ -209,6 +213,7 @@ class _Forks:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
+            trim(self._logs.pop(pid))
             self._lines.send(ended=self._numbers.pop(pid), exit_code=os.waitstatus_to_exitcode(status))
 
 

@@ -11,13 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSc
 
 from agentkd import canonical
 from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
+from agentkd.code.running import words_of
 from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
 from agentkd.messages.evolution import known_fields
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, PUBLIC_KEY_FORM, AgentName, Digest, PublicKey, TaskKey, TeacherId
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
-from agentkd.visible import visible
+from agentkd.visible import shortened, visible
 
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
@@ -26,7 +27,8 @@ TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
 NAME = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"  # nothing that acts or hides
 DIGEST = r"^[0-9a-f]{64}$"
-Name = Annotated[str, Field(strict=True, max_length=100, pattern=NAME)]
+MAX_NAME = 100
+Name = Annotated[str, Field(strict=True, max_length=MAX_NAME, pattern=NAME)]
 Text = Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(visible)]
 Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f-\x9f]*$")]
 AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
@@ -429,15 +431,20 @@ class ErrorReply(Body):
     attempt: Count = 0
 
     @classmethod
-    def of(cls, error: BaseException, *, task: TaskKey = NO_TASK, attempt: int = 0, code: str = "") -> Self:
-        """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text."""
+    def of(cls, error: BaseException, *, task: TaskKey = NO_TASK, attempt: int = 0, code: str = "", text: str = "") -> Self:
+        """An exception as data: its code in the error tree (``internal`` without one), its type's name, and its text.
+
+        Own code may raise anything: a type of any name, with no text or megabytes of it.
+        """
         error = as_agentkd_error(error)
+        name = "".join(letter if letter.isprintable() else "?" for letter in type(error).__name__)
+        ours = next((kind for kind in type(error).__mro__ if kind.__module__.partition(".")[0] == "agentkd"), None)
         return cls(
-            code=code or (error.code if isinstance(error, AgentKDError) else "internal"),
+            code=code or (ours.code if ours is not None and issubclass(ours, AgentKDError) else "internal"),
             rule=error.rule if isinstance(error, RemoteProtocolError) else "",
             retryable=isinstance(error, ExchangeError | DescriptorsError),
-            remote_type=type(error).__name__,
-            text=visible(str(error))[:MAX_ERROR_TEXT],
+            remote_type=name[:MAX_NAME],
+            text=shortened(visible(text or words_of(error) or name), MAX_ERROR_TEXT),
             task=task,
             attempt=attempt,
         )

@@ -12,6 +12,7 @@ from typing import NoReturn, Self
 
 import torch
 
+from agentkd.agents.blaming import blame
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.lessons import DirectLesson
 from agentkd.agents.work import Surroundings, TaskTeaching, execute
@@ -21,8 +22,8 @@ from agentkd.coordinator.clerk import Clerk
 from agentkd.coordinator.desk import Desk
 from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
-from agentkd.errors import AgentKDError, ConfigError, StorageError, TaskCancelledError
-from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.errors import ConfigError, StorageError, TaskCancelledError
+from agentkd.messages.bodies import ErrorReply, TaskProgressEvent
 from agentkd.names import AgentName, TaskKey
 from agentkd.task import EpochResult, Mutual, Status, Task, TaskResult, Taught
 from agentkd.testing.table import SeatedTeaching, Table
@@ -139,10 +140,12 @@ class Soloist:
             return execute(task, at)
         except (StorageError, TaskCancelledError):
             raise
-        except (Exception, SystemExit) as error:  # in the place of an agent, which answers whatever goes wrong with an error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # in the place of an agent, which answers whatever goes wrong with an error
             log.error("%s failed", task.kind, exc_info=True)  # a test that fails shows where in one's own code
-            code = error.code if isinstance(error, AgentKDError) else "internal"
-            return TaskResult(status=Status.FAILED, error_code=code, error_text=str(error))
+            told = ErrorReply.of(error, text=blame(error, task))
+            return TaskResult(status=Status.FAILED, error_code=told.code, error_text=told.text)
 
     def _hooks(self, key: TaskKey) -> Hooks:
         miou: float | None = None

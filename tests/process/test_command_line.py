@@ -142,5 +142,7 @@ def test_a_baseline_that_cannot_be_trained_stops_the_run_with_the_reason_and_is_
 
     done = agentkd("run", write_experiment(tmp_path, families=["tiny_networks:broken"]), "--out", tmp_path / "run")
     assert done.returncode == 18
-    assert "baseline of tiny_networks:broken failed in attempt 3 (internal): this network is broken" in done.stderr
+    told = " ".join(done.stderr.split())
+    assert "baseline of tiny_networks:broken failed in attempt 3 (internal): network tiny_networks:broken: <code " in told
+    assert "/tiny_modules.py, line 30: RuntimeError: this network is broken" in told
     assert weights_of(tmp_path / "run") == {}

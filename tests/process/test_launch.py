@@ -1,6 +1,7 @@
 """Agents as forks of a server: started, ended, lost with it; none is left behind, whoever is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
 from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
+from agentkd.launch.trimming import KEPT_BYTES, MAX_LOG_BYTES, trim
 
 pytestmark = pytest.mark.process
 
@@ -167,6 +169,48 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
         assert psutil.pid_exists(agent) and psutil.pid_exists(server)
         coordinator.kill()
     wait_until(lambda: is_gone(agent) and is_gone(server))
+
+
+NOISY = """
+import os, runpy, subprocess, sys, time
+def write(*args, **other):
+    print("z" * 30_000_000, flush=True)
+    os.write(2, b"y" * 30_000_000)
+    subprocess.run([sys.executable, "-c", "print('x' * 30_000_000)"])
+    time.sleep(0.3)
+    print("the last word", flush=True)
+    time.sleep(60)
+runpy.run_module = write
+"""
+
+
+def test_a_log_is_kept_short_whatever_writes_to_it_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "noisy_module.py").write_text(NOISY)
+    log = tmp_path / "a.log"
+    folders = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    server = ForkServer(("noisy_module",), os.environ | {"PYTHONPATH": folders}, tmp_path / "server.log")
+    agent = Fork("agent-0", Slot("cpu", 1), log, tmp_path / "k", server, server.start([], log))
+    try:
+        wait_until(lambda: agent.stderr_tail().endswith("the last word"), timeout_s=60)
+        assert log.stat().st_size < 2 * KEPT_BYTES
+        assert re.match(rb"\[agentkd: [\d,]+ bytes were left out here; a log has at most 8,388,608\]\n", log.read_bytes()[:200])
+    finally:
+        server.close()
+
+
+def test_a_log_is_cut_only_when_it_is_too_long_and_never_through_a_link(tmp_path: Path) -> None:
+    log, link = tmp_path / "a.log", tmp_path / "link.log"
+    log.write_bytes(b"a" * MAX_LOG_BYTES)
+    assert not trim(str(log)) and log.stat().st_size == MAX_LOG_BYTES and not trim(str(tmp_path / "none"))
+    link.symlink_to(log)
+    with log.open("ab") as writer:
+        writer.write(b"b" * 10)
+        writer.flush()
+        assert not trim(str(link)) and trim(str(log))
+        writer.write(b"c")
+    said, _, rest = log.read_bytes().partition(b"\n")
+    assert b"7,340,042 bytes were left out" in said
+    assert rest == b"a" * (KEPT_BYTES - 10) + b"b" * 10 + b"c"
 
 
 def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:

@@ -268,7 +268,9 @@ class Net: ...
         "unused.py": "",
         "namespace/inner.py": "",
         "namespace/unused.py": "",
-        "pkg/__init__.py": "from . import from_init\nattribute = 1",
+        "pkg/__init__.py": "from . import from_init\nfrom importlib import import_module as i, import_module\n"
+        "attribute = 1\nimport_module('.by_name', __name__)",
+        "pkg/by_name.py": "",
         "pkg/from_init.py": "from importlib import import_module\nimport_module('.by_package', __package__)",
         "pkg/by_package.py": "",
         "pkg/dotted.py": "from .sibling import x",

@@ -128,13 +128,34 @@ def test_a_value_that_cannot_teach_is_refused_and_nothing_may_be_said(make_own: 
         ("student['tap.body'][:] = 0", r"student\['tap.body'\]"),
         ("teacher['logits'] /= 2", r"teacher\['logits'\]"),
         ("moment.labels.fill_(1)", r"moment\.labels"),
+        ("student['logits'].data.zero_()", r"student\['logits'\]"),
+        ("teacher['logits'].data.mul_(2)", r"teacher\['logits'\]"),
+        ("student['tap.body'].detach().numpy()[0, 0, 0, 0] = 7", r"student\['tap.body'\]"),
+        ("student['logits'].data = student['logits'].data[:1]", r"student\['logits'\]"),
+        ("moment.labels.data[0, 0, 0] = 3", r"moment\.labels"),
     ],
 )
-def test_what_it_is_lent_must_stay_as_it_is(make_own: MakeOwn, change: str, named: str) -> None:
+@pytest.mark.parametrize("progress", [0.0, 0.25])
+def test_what_it_is_lent_must_stay_as_it_is(make_own: MakeOwn, change: str, named: str, progress: float) -> None:
     own = make_own(f"{change}\nreturn student['logits'].mean() * 0")
     student = outputs(torch.float32) | {"tap.body": torch.ones(2, 3, 4, 4)}
+    labels = torch.zeros(2, 8, 8, dtype=torch.long)
     with pytest.raises(ConfigError, match=rf"objective mine:Mine changed {named} in place"):
-        objectives.loss(own, student, [outputs(torch.float32, seed=2)], moment())
+        objectives.loss(own, student, [outputs(torch.float32, seed=2)], Moment(labels, 255, progress=progress))
+
+
+def test_at_the_first_step_it_is_also_seen_when_only_the_order_was_changed(make_own: MakeOwn) -> None:
+    own = make_own("student['logits'].data.copy_(student['logits'].data.flip(-1))\nreturn student['logits'].mean() * 0")
+    with pytest.raises(ConfigError, match=r"changed student\['logits'\] in place"):
+        objectives.loss(own, outputs(torch.float32), [outputs(torch.float32)], Moment(torch.zeros(2, 8, 8), 255))
+
+
+def test_what_is_no_number_counts_as_unchanged_and_any_type_may_be_lent(make_own: MakeOwn) -> None:
+    own = make_own("return student['logits'].nanmean()")
+    student = outputs(torch.float32) | {"tap.flags": torch.ones(2, 3, dtype=torch.bool), "tap.one": torch.tensor(1.0)}
+    student["logits"][0, 0, 0, 0] = float("nan")
+    for labels in (torch.zeros(2, 8, 8, dtype=torch.long), torch.zeros(2, 8, 8).to(torch.uint8)):
+        objectives.loss(own, student, [outputs(torch.float64).copy()], Moment(labels, 255))
 
 
 def taught(own: Own, folder: Path, *, hard_loss: str = "none", alpha: float = 0.0, **recipe: Any) -> TaskResult:

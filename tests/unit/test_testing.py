@@ -95,7 +95,10 @@ def test_what_fails_is_told_as_by_agents_with_its_cause_and_the_community_goes_o
 ) -> None:
     with Community(devices="cpu:1", record=place) as community:
         broken = community.agent("broken", "tiny_networks:broken")
-        with pytest.raises(TrainingError, match="internal: this network is broken"):
+        with pytest.raises(
+            TrainingError,
+            match=r"internal: network tiny_networks:broken: .*/tiny_modules.py, line 30: RuntimeError: this network is broken",
+        ):
             broken.train(SPEC, **RECIPE).result(timeout=60)
         assert "tiny_modules.py" in caplog.text, "where it broke"
         good = community.agent("good", "tiny_networks:tiny")
