@@ -28,6 +28,7 @@ from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_places import WRITTEN
 from agentkd.datasets.caching import SharedSamples
 from agentkd.errors import (
     ChannelClosedError,
@@ -398,12 +399,12 @@ class Agent:
 
 def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
+    folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     torch.set_num_threads(settings.threads)
-    folder = RunFolder(settings.run_folder)
     if settings.image_cache_gib:
         share_samples(SharedSamples(folder.images, int(settings.image_cache_gib * GIB)))
     try:

@@ -329,14 +329,14 @@ FOLDERS: dict[str, tuple[Callable[[RunFolder], None], str]] = {
         "is no file",
     ),
     "folders in folders": (lambda folder: (folder.store.place / "00" / "a" / "b" / "c").mkdir(parents=True), "is not named"),
-    "a pipe for an experiment": (lambda folder: _pipe(folder.experiment), ""),
-    "a link for an experiment": (lambda folder: _link(folder.experiment, Path("/dev/zero")), ""),
-    "a pipe in the report": (lambda folder: _pipe(folder.report / "table.md"), ""),
-    "a link in the report": (lambda folder: _link(folder.report / "table.md", Path("/etc/passwd")), ""),
+    "a pipe for an experiment": (lambda folder: _pipe(folder.experiment), "experiment.yaml: is a pipe"),
+    "a link for an experiment": (lambda folder: _link(folder.experiment, Path("/dev/zero")), "experiment.yaml: is a link"),
+    "a pipe in the report": (lambda folder: _pipe(folder.report / "table.md"), "table.md: is a pipe"),
+    "a link in the report": (lambda folder: _link(folder.report / "table.md", Path("/etc/passwd")), "table.md: is a link"),
     "a folder in the report": (lambda folder: (folder.report / "more").mkdir(), ""),
     "odd names in the report": (lambda folder: (folder.report / "a\\b\n").write_bytes(b"x"), ""),
     "no journal": (lambda folder: folder.journal.unlink(), "is not a run folder"),
-    "a pipe for a journal": (lambda folder: _pipe(folder.journal), "is not a run folder"),
+    "a pipe for a journal": (lambda folder: _pipe(folder.journal), "journal.sqlite is a pipe"),
 }
 
 
