@@ -215,12 +215,14 @@ def unbundle(
     file: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="A bundle (.zip).")],
     out: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
 ) -> None:
-    """Verify a bundle and unpack it into a run folder."""
+    """Verify a bundle and unpack it into a run folder, but for its pages: what is in report/ and cards/ stays in the bundle."""
     from agentkd.artifacts.bundle import unpack
 
     place = out or Path("runs") / file.stem
     found = unpack(file, place)
     say(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
+    for note in found.notes:
+        say(f"note {note}")
     say(f"next: agentkd replay {place}")
 
 
