@@ -46,6 +46,7 @@ class Attacked:
         self.folder, self.mine = RunFolder(place / "run"), place / "mine"
         shutil.copytree(honest.place, self.folder.place)
         shutil.copyfile(honest.experiment, place / "run.yaml")
+        (place / "honest").symlink_to(honest.place)
         self.mine.mkdir()
         for name in ("taxes.csv", "thesis.txt", "table.csv", "report.html", "key.json", "x.part", "registry.json"):
             (self.mine / name).write_text(f"my {name}")
@@ -116,7 +117,7 @@ USES: dict[str, Callable[[RunFolder], object]] = READERS | {
     "agentkd report": _command("report", "RUN"),
     "agentkd community": _command("community", "RUN", "--devices", "none"),
     "agentkd agent": lambda folder: run_agent(_settings(folder)),
-    "agentkd replay, to it": _command("replay", "RUN", "--out", "RUN"),
+    "agentkd replay, to it": _command("replay", "RUN/../honest", "--out", "RUN"),
 }
 
 
