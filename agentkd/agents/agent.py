@@ -29,6 +29,7 @@ from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
 from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
@@ -43,7 +44,8 @@ from agentkd.errors import (
     TaskCancelledError,
 )
 from agentkd.exchange.asking import Asker
-from agentkd.exchange.grants import EVERYTHING, Audit, Grants, Registry
+from agentkd.exchange.audit import Audit
+from agentkd.exchange.grants import EVERYTHING, Grants, Registry
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
@@ -159,13 +161,14 @@ class Agent:
             fell=_fell,
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
-        self._serving = Serving(self.post, self.carrier, self.folder, Audit(settings.audit), self.device)
+        self._audit = Audit(settings.audit)
+        self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device)
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
         if self.settings.registry:
             Registry(self.settings.registry).entries()  # a damaged one is said now, not when somebody is refused
-        with self.post, contextlib.closing(self.carrier):
+        with contextlib.closing(self._audit), self.post, contextlib.closing(self.carrier):
             self.post.connect(self._coordinator)
             if self.settings.join and not self._joined.wait(JOIN_TIMEOUT_S):
                 raise ReplyTimeoutError("coordinator", "HelloRequest", JOIN_TIMEOUT_S)
@@ -246,6 +249,7 @@ class Agent:
         if self.settings.parent_pid and os.getppid() != self.settings.parent_pid:
             log.error("the coordinator's process is gone; ending")
             os._exit(LaunchError.exit_code)
+        self._audit.sum_up()
         if self._joined.is_set():
             self._say(HeartbeatEvent(progress=self._progress, is_busy=self._is_busy))
 
@@ -397,13 +401,13 @@ class Agent:
 
 def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
+    folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     barring.close()
     torch.set_num_threads(settings.threads)
-    folder = RunFolder(settings.run_folder)
     if settings.image_cache_gib:
         share_samples(SharedSamples(folder.images, int(settings.image_cache_gib * GIB)))
     try:

@@ -8,7 +8,7 @@ from agentkd.agents import mutual
 from agentkd.agents.teaching import Teacher
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ArtifactNotFoundError, ConfigError, RemoteProtocolError, Rule
-from agentkd.exchange.grants import Audit
+from agentkd.exchange.audit import Audit
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import (
@@ -47,7 +47,7 @@ class Serving:
             self._post.grants.check(delivery.sender, kind)
         except RemoteProtocolError:
             entry = self._post.grants.find(delivery.sender)
-            self._audit.note(entry, kind=kind, digest=digest, size_bytes=0, way="", outcome="refused")
+            self._audit.refused(entry, kind, digest)
             raise
 
     def adopt(self, request: TeachRequest, obtain: Callable[[Digest], None]) -> None:

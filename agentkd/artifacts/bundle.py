@@ -15,7 +15,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, cast
 
@@ -36,6 +36,8 @@ IN_A_BUNDLE = re.compile(
     r"journal\.sqlite|experiment\.yaml|environment\.txt|croissant\.json|ro-crate-metadata\.json|manifest-sha256\.txt"
     r"|artifacts/([0-9a-f]{2})/\1[0-9a-f]{62}\.safetensors|cards/[0-9a-f]{12}\.md|report/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 )
+PAGES = ("report/", "cards/")
+"""What is made to be looked at in a browser or an editor: whoever made a bundle wrote it, and no record covers it."""
 AS_ONE_FILE = b"\1\1"
 # The records of a zip's directory: an entry, and its end, also that of a large one with what says where that is.
 ENTRY, END = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
@@ -83,6 +85,8 @@ def write_zip(files: Mapping[str, Path | bytes], out: Path) -> Written:
 def unpack(bundle: Path, place: Path) -> Verification:
     """Makes a run folder of a bundle, after a look at every byte of it. The folder appears whole or not at all.
 
+    Its pages stay in the bundle: they may hold scripts, and nothing says that they tell what the records do. A note says so.
+
     Raises:
         ArtifactError: it is damaged, or there is something at that place already.
         StorageError: the folder cannot be written.
@@ -104,7 +108,7 @@ def unpack(bundle: Path, place: Path) -> Verification:
             found = _open_and_verify(bundle, part)
             if not found.problems:
                 part.replace(place)
-                return found
+                return replace(found, notes=(*found.notes, *_note_pages(bundle, place)))
         except OSError as error:
             raise StorageError.of(place, error) from error
         finally:
@@ -130,10 +134,20 @@ def verify_bundle(bundle: Path) -> Verification:
         raise StorageError.of(tempfile.gettempdir(), error) from error
 
 
-def _open_and_verify(bundle: Path, place: Path) -> Verification:
-    """Unpacks a bundle whose form was checked, and looks through the run in it."""
+def _note_pages(bundle: Path, place: Path) -> Iterator[str]:
     with zipfile.ZipFile(bundle) as archive:
-        archive.extractall(place)
+        count = sum(name.startswith(PAGES) for name in archive.namelist())
+    if count:
+        yield (
+            f"{count} files in report/ and cards/ stay in the bundle: whoever made it wrote them, scripts included, and no "
+            f"record covers them; a report of an experiment is written from the records by: agentkd report {place}"
+        )
+
+
+def _open_and_verify(bundle: Path, place: Path) -> Verification:
+    """Unpacks a bundle whose form was checked, but for its pages, and looks through the run in it."""
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(place, [name for name in archive.namelist() if not name.startswith(PAGES)])
     folder = RunFolder(place)
     if not folder.journal.is_file():
         return Verification(0, 0, bundle.stat().st_size, (Finding(folder.journal.name, "is not in the bundle"),))

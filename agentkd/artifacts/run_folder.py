@@ -3,10 +3,12 @@
 import fcntl
 import os
 import shutil
+import stat
 from pathlib import Path
 from types import TracebackType
 
 from agentkd.artifacts.file_system import must_do
+from agentkd.artifacts.run_places import JOURNAL, WRITTEN, Strange, shared_places, strange_places
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import TaskKey
@@ -16,7 +18,7 @@ MAX_NAME_BYTES = 200
 
 
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run. That they lead nowhere else is asked by ``must_exist``, ``must_be_its_own`` and ``RunLock``."""
 
     def __init__(self, place: Path | str) -> None:
         must_be(place, (str, Path), "the run folder", "its path")
@@ -68,16 +70,52 @@ class RunFolder:
         shutil.rmtree(self._all_said(key), ignore_errors=True)
 
     def must_exist(self) -> "RunFolder":
-        """This folder, if it holds a run.
+        """This folder, if it holds a run, and files and folders of its own alone.
 
         Raises:
             ArtifactError: it does not.
+            StorageError: it cannot be looked at.
         """
+        self.must_be_its_own()
+        return self.must_have_journal()
+
+    def must_have_journal(self) -> "RunFolder":
+        """This folder, if it has a journal, whatever else lies there.
+
+        Raises:
+            ArtifactError: it has none, or a link, a pipe or the like in its place.
+            StorageError: it cannot be looked at.
+        """
+        for strange in strange_places(self.place):
+            if strange.path.name in JOURNAL and strange.path.parent == self.place:
+                raise _refused(strange)
         if not self.journal.is_file():
             raise ArtifactError(
                 f"{self.place} is not a run folder: it has no {self.journal.name}; make one with: agentkd run FILE"
             )
         return self
+
+    def must_be_its_own(self, *, alone: tuple[str, ...] = ()) -> "RunFolder":
+        """This folder, if no known place in it is a link, a pipe or whatever leads elsewhere. It need not be there.
+
+        Args:
+            alone: places whose files must have no other name elsewhere either: ``WRITTEN`` or ``PACKED``.
+
+        Raises:
+            ArtifactError: there is such a place; nothing was read or written.
+            StorageError: it cannot be looked at.
+        """
+        for strange in (*strange_places(self.place), *shared_places(self.place, alone)):
+            raise _refused(strange)
+        return self
+
+
+def _refused(strange: Strange) -> ArtifactError:
+    return ArtifactError(
+        f"{strange.path} {strange}: a run folder has files and folders of its own alone, so nothing in it was read or written; "
+        "if it is yours, put what belongs there in its place (cp -aL copies it; only the run folder as a whole may be a link), "
+        "if somebody gave it to you, do not use it"
+    )
 
 
 def beside(place: Path, ending: str) -> Path:
@@ -98,13 +136,13 @@ class RunLock:
     """Held by the coordinator while it runs; released by the system when its process ends, however it ends."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self.path = folder.lock
+        self.path, self._folder = folder.lock, folder
 
     @property
     def is_held(self) -> bool:
         """Whether a coordinator, in this process or another, works in the folder now."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:  # nobody has worked here, or nobody whom this process may know of
             return False
         try:
@@ -121,10 +159,14 @@ class RunLock:
     def __enter__(self) -> "RunLock":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._folder.must_be_its_own(alone=WRITTEN)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
             raise StorageError.of(self.path, error) from error
         try:
+            found = os.fstat(self._descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # it was put there at this moment
+                raise StorageError(self.path, "it is no file of this folder's own")
             must_do(self.path.parent)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except AgentKDError:

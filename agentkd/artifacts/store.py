@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +56,7 @@ class Store:
         """
         digest = canonical.digest_bytes(data)
         path = self.path(digest)
-        if path.is_file():
+        if digest in self:
             return digest
         temporary = ""
         try:
@@ -120,7 +121,11 @@ class Incoming:
     def __enter__(self) -> "Incoming":
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            found = os.fstat(self._descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.close(self._descriptor)
+                raise StorageError(self._part, "it is no file of this folder's own; remove it")
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)

@@ -1,5 +1,6 @@
 """A run looked through to the last byte: every record, every digest, every reference."""
 
+import itertools
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from agentkd import canonical
 from agentkd.artifacts import recordings
 from agentkd.artifacts.journal import NO_RECORD, Journal, Record, first_line
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_places import WRITTEN, shared_places, strange_places
 from agentkd.artifacts.store import DIGEST, SUFFIX
 from agentkd.errors import ArtifactError
 from agentkd.names import NO_DIGEST, Digest, TaskKey
@@ -61,10 +63,12 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
     Raises:
         ArtifactError: it is no run folder, or its journal cannot be read at all.
     """
-    with Journal(folder.must_exist().journal, read_only=True) as journal:
+    with Journal(folder.must_have_journal().journal, read_only=True) as journal:
+        strange = itertools.islice(strange_places(folder.place), MAX_PROBLEMS)
         left_out = set(journal.get_meta(LEFT_OUT, list[Digest]) or ())
         stored = _look_through(folder, on_file or (lambda path: None))
-        problems = [Finding(folder.journal.name, text) for text in journal.check()]
+        problems = [Finding(str(one.path.relative_to(folder.place)), str(one)) for one in strange]
+        problems += [Finding(folder.journal.name, text) for text in journal.check()]
         lacking: list[Finding] = []
         num_records = num_dropped = 0
         for record in _check_journal(journal, folder.journal.name, problems):
@@ -74,6 +78,10 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
             num_dropped += is_dropped
         problems += [*stored.problems, *lacking, *_check_experiment(folder, journal)]
     notes = stored.notes
+    shared = next(shared_places(folder.place, WRITTEN), None)
+    if shared:
+        name = shared.path.relative_to(folder.place)
+        notes.append(f"{name} has another name elsewhere (a hard link), so nobody writes here: copy the folder first")
     if num_dropped:
         notes.append(f"the pieces of {num_dropped} recorded lessons were dropped; they can be replayed with teachers")
     if left_out:
@@ -116,7 +124,7 @@ def _look_through(folder: RunFolder, on_file: Callable[[Path], None]) -> _Stored
 
 def _paths(place: Path) -> Iterator[Path]:
     """What lies in the folders of a store, and beside them. No link is followed."""
-    for path in sorted(place.iterdir()) if place.is_dir() else ():
+    for path in sorted(place.iterdir()) if place.is_dir() and not place.is_symlink() else ():
         if path.is_dir() and not path.is_symlink():
             yield from sorted(path.iterdir())
         else:

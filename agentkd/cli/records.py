@@ -66,6 +66,7 @@ def replay(
     from rich.console import Console
 
     from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.artifacts.run_places import WRITTEN
     from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out, what_runs
     from agentkd.replay.perform import replay as perform
     from agentkd.replay.swaps import read_swap
@@ -81,7 +82,7 @@ def replay(
         watcher = None if output_format == "json" else PlainWatcher(Console())
         for one in what_runs(folder, options):
             say(f"runs {one}", err=True)
-        report = perform(folder, RunFolder(place), options, watcher)
+        report = perform(folder, RunFolder(place).must_be_its_own(alone=WRITTEN), options, watcher)
     try:
         place.mkdir(parents=True, exist_ok=True)  # where every task was decided, nothing was executed
         (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
@@ -214,12 +215,14 @@ def unbundle(
     file: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="A bundle (.zip).")],
     out: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
 ) -> None:
-    """Verify a bundle and unpack it into a run folder."""
+    """Verify a bundle and unpack it into a run folder, but for its pages: what is in report/ and cards/ stays in the bundle."""
     from agentkd.artifacts.bundle import unpack
 
     place = out or Path("runs") / file.stem
     found = unpack(file, place)
     say(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
+    for note in found.notes:
+        say(f"note {note}")
     say(f"next: agentkd replay {place}")
 
 

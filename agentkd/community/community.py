@@ -66,7 +66,7 @@ class Community:
     ) -> None:
         must_be(seed, int, "seed", "an integer")
         slots = () if devices == "none" else parse_devices(devices)
-        folder = RunFolder(record)
+        folder = RunFolder(record).must_be_its_own()
         self._begin(folder, seed, Host(folder, slots, launch_settings(launch), watcher or Silent()))
 
     @classmethod

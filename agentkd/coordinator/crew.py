@@ -32,8 +32,9 @@ from agentkd.errors import (
     StorageError,
 )
 from agentkd.exchange.asking import Asker
+from agentkd.exchange.audit import Audit
 from agentkd.exchange.channel import Counters
-from agentkd.exchange.grants import TASKS, Audit, Grants, Registry
+from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
@@ -155,6 +156,7 @@ class Crew:
         self._collector.close()
         self._carrier.close()
         self._post.close()
+        self._audit.close()
         self.folder.drop_images()
 
     def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
@@ -180,6 +182,7 @@ class Crew:
             ChannelClosedError: the I/O thread has ended with an error.
         """
         self._post.check()
+        self._audit.sum_up()
         for lost in self._members.find_lost():
             self._lose(lost)
         try:
@@ -388,7 +391,7 @@ class Crew:
             self._audit.served(entry, request, piece)
             reply: Body = KnowledgeReply(kind=request.kind, weights=wanted, piece=piece)
         except AgentKDError as error:
-            self._audit.note(entry, kind=str(request.kind), digest=wanted, size_bytes=0, way="", outcome="refused")
+            self._audit.refused(entry, str(request.kind), wanted)
             reply, buffers = ErrorReply.of(error), ()
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 

@@ -1,4 +1,4 @@
-"""Who may connect, and who may fetch which kind of knowledge; the key registry on disk; the audit log of what was fetched.
+"""Who may connect, who may fetch which kind of knowledge, and the key registry on disk.
 
 Fail closed: an unknown key may nothing. A registry file that changes takes effect at the next message, so that a revoked key's
 live session ends there.
@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 
 from agentkd.errors import ConfigError, DescriptorsError, RemoteProtocolError, Rule, StorageError, check_descriptors
 from agentkd.exchange.keys import write_private
-from agentkd.messages.bodies import AdmittedPeer, Body, KnowledgeKind, KnowledgeRequest, Piece
-from agentkd.names import AgentName, PublicKey, TeacherId
+from agentkd.messages.bodies import AdmittedPeer, KnowledgeKind
+from agentkd.names import AgentName, PublicKey
 from agentkd.plain import read_file, read_json
 
 EVERYTHING = tuple(str(kind) for kind in KnowledgeKind)
@@ -214,48 +213,3 @@ class Grants:
         if entry is None or kind not in entry.may:
             allowed = ", ".join(entry.may) if entry else ""
             raise RemoteProtocolError(f"this key may not fetch {kind}; it may fetch: {allowed or 'nothing'}", Rule.GRANT)
-
-
-class Audit:
-    """Appends one line of JSON for each fetch, granted or refused, to a 0600 file. Without a path it keeps nothing."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-
-    def served(self, entry: Entry | None, request: Body, piece: Piece) -> None:
-        """A piece that is about to be handed over to who asked for it.
-
-        Raises:
-            StorageError: as ``note``.
-        """
-        assert isinstance(request, KnowledgeRequest)
-        way, kind = str(piece.way), str(request.kind)
-        self.note(entry, kind=kind, digest=request.weights, size_bytes=piece.size_bytes, way=way, outcome="served")
-
-    def note(self, entry: Entry | None, *, kind: str, digest: TeacherId, size_bytes: int, way: str, outcome: str) -> None:
-        """One fetch.
-
-        Raises:
-            StorageError: it cannot be written; then the fetch must not be answered.
-        """
-        if self._path is None:
-            return
-        line = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "name": entry.name if entry else "",
-            "public_key": entry.public_key if entry else "",
-            "kind": kind,
-            "digest": digest,
-            "size_bytes": size_bytes,
-            "way": way,
-            "outcome": outcome,
-        }
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(descriptor, (json.dumps(line) + "\n").encode())
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StorageError.of(self._path, error) from error

@@ -17,6 +17,7 @@ from agentkd.artifacts.listings import DATA, noted_artifacts
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import listed
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_places import PACKED
 from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator import data_places, own_parts
 from agentkd.coordinator.run import read_run
@@ -45,14 +46,14 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
 
     Raises:
         ConfigError: no such choice.
-        ArtifactError: the folder holds no run.
+        ArtifactError: the folder holds no run, or something that is not its own.
         StorageError: the bundle cannot be written.
     """
     if artifacts not in get_args(Choice):
         raise ConfigError(f"--artifacts {artifacts!r}: expected {', '.join(get_args(Choice))}")
     with (
         tempfile.TemporaryDirectory(prefix="agentkd-bundle-") as scratch,
-        Journal(folder.must_exist().journal, read_only=True) as journal,
+        Journal(folder.must_exist().must_be_its_own(alone=PACKED).journal, read_only=True) as journal,
         made_of(folder.place, "bundle"),
     ):
         history = History(journal.records())

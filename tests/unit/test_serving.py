@@ -16,7 +16,7 @@ from agentkd.canonical import digest_bytes
 from agentkd.code import loading
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule, StorageError
-from agentkd.exchange.grants import Audit
+from agentkd.exchange.audit import Audit
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
