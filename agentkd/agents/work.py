@@ -4,7 +4,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
 def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResult:
     try:
         if isinstance(task, Train):
-            _check_limits(task, size["num_parameters_deploy"], size["num_macs"])
+            check_limits(task, size)
     except InfeasibleArchitectureError as error:
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
@@ -112,7 +112,27 @@ def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResul
 
 def sizes(task: Task) -> dict[str, Any]:
     """Those fields of a task's result that say how large the network is and what an image of the dataset costs it."""
-    return {**_count_fields(count_architecture(task.architecture)), **_cost_fields(task)}
+    return {**count_parameters(task), **_cost_fields(task)}
+
+
+def count_parameters(task: Task) -> dict[str, Any]:
+    """Those of them that need no data."""
+    return _count_fields(count_architecture(task.architecture))
+
+
+def check_limits(task: Train, size: Mapping[str, Any]) -> None:
+    """Checks that what is known of a task's ``sizes`` is within its limits.
+
+    Raises:
+        InfeasibleArchitectureError: it is not.
+    """
+    for name, field, limit in (
+        ("deploy parameters", "num_parameters_deploy", task.max_deploy_parameters),
+        ("MACs", "num_macs", task.max_num_macs),
+    ):
+        value = size.get(field, 0)
+        if limit and value > limit:
+            raise InfeasibleArchitectureError(name, value, limit)
 
 
 def measure(task: Evaluate, at: Surroundings) -> Scores:
@@ -140,15 +160,6 @@ def environment(device: torch.device) -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
     }
-
-
-def _check_limits(task: Train, deploy_parameters: int, num_macs: int) -> None:
-    for name, value, limit in (
-        ("deploy parameters", deploy_parameters, task.max_deploy_parameters),
-        ("MACs", num_macs, task.max_num_macs),
-    ):
-        if limit and value > limit:
-            raise InfeasibleArchitectureError(name, value, limit)
 
 
 def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult:
@@ -184,17 +195,29 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         checkpoint_every_s=at.checkpoint_every_s,
     )
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
-    losses = torch.tensor(trained.losses, dtype=torch.float64)
     return TaskResult(
         status=trained.status,
         weights=at.store.put(encode_weights(task.architecture, own, feed.dataset.classes)),
-        trace=at.store.put(tensors.encode({"loss": losses}, {"kind": "trace"})),
+        trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
         **size,
         **_score_fields(trained.scores),
         **_training_fields(trained),
     )
+
+
+def encode_trace(losses: Tensor) -> bytes:
+    """The losses [steps], float64, of a training as an artifact."""
+    return tensors.encode({"loss": losses}, {"kind": "trace"})
+
+
+def encode_knowledge(task: FeatureMaps | Consolidate, made: tensors.Tensors) -> bytes:
+    """What such a task has made of its network, as an artifact."""
+    metadata: dict[str, Any] = {"kind": "importance", "weights": task.initial_weights}
+    if isinstance(task, FeatureMaps):
+        metadata |= {"kind": "feature_maps", "views": [list(view) for view in task.views]}
+    return tensors.encode(made, metadata)
 
 
 def _penalty(task: Training, network: SegmentationNetwork, at: Surroundings) -> Callable[[], Tensor] | None:
@@ -214,7 +237,7 @@ def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> T
     matters = importance(_network_as_it_is(task, at), images, seed=task.seed)
     if before is not None:
         matters = accumulate(tensors.decode(at.store.get(before.importance)), matters, before.decay)
-    knowledge = at.store.put(tensors.encode(matters, {"kind": "importance", "weights": task.initial_weights}))
+    knowledge = at.store.put(encode_knowledge(task, matters))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 
@@ -261,6 +284,18 @@ def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskRes
     """Scores on a split, and the class maps of its first samples for the report."""
     started = time.monotonic()
     scores = measure(task, at)
+    return TaskResult(
+        status=Status.COMPLETED,
+        predictions=at.store.put(class_maps(task, at)),
+        environment=environment(at.device),
+        seconds=time.monotonic() - started,
+        **size,
+        **_score_fields(scores),
+    )
+
+
+def class_maps(task: Evaluate, at: Surroundings) -> bytes:
+    """What a network makes of the first samples of a split, as an artifact."""
     network, maps = _network_as_it_is(task, at), {}
     with torch.no_grad():
         for index in split_indices(open_source(task.data), task.data.validation)[:NUM_PICTURES]:
@@ -268,14 +303,7 @@ def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskRes
             logits = network(batch.images.to(at.device))["logits"].float()
             full = torch.nn.functional.interpolate(logits, size=batch.labels.shape[-2:], mode="bilinear", align_corners=False)
             maps[f"sample.{index}"] = full.argmax(dim=1)[0].to(torch.uint8).cpu()
-    return TaskResult(
-        status=Status.COMPLETED,
-        predictions=at.store.put(tensors.encode(maps, {"kind": "predictions"})),
-        environment=environment(at.device),
-        seconds=time.monotonic() - started,
-        **size,
-        **_score_fields(scores),
-    )
+    return tensors.encode(maps, {"kind": "predictions"})
 
 
 def _assess(task: Assess, at: Surroundings, size: dict[str, Any]) -> TaskResult:
@@ -291,8 +319,7 @@ def _feature_maps(task: FeatureMaps, at: Surroundings, size: dict[str, Any]) -> 
     """What a network makes of views inside."""
     started = time.monotonic()
     maps = feature_maps(_network_as_it_is(task, at), task, at.device)
-    metadata = {"kind": "feature_maps", "weights": task.initial_weights, "views": [list(view) for view in task.views]}
-    knowledge = at.store.put(tensors.encode(maps, metadata))
+    knowledge = at.store.put(encode_knowledge(task, maps))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 

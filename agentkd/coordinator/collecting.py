@@ -130,7 +130,8 @@ class Collector:
         self, public_key: PublicKey, result: TaskResult, missing: list[Digest], inspection: Inspection
     ) -> TaskResult:
         """What was brought for a result that is refused is removed: it would be a way to fill the disk."""
-        wanted = set(missing) - {result.exchange.record if result.exchange else NO_DIGEST}  # no guest is asked for a recording
+        unasked = {result.exchange.record if result.exchange else NO_DIGEST, result.predictions}  # none; made here
+        wanted = set(missing) - unasked
         most = inspection.max_bytes() if wanted else 0
         brought: list[Digest] = []
         try:
@@ -141,7 +142,10 @@ class Collector:
         except BaseException:
             self._kept.remove(result, brought, self._store.remove)
             raise
-        self._kept.accept(result)
+        self._kept.accept(counted)
+        self._kept.remove(result, brought, self._store.remove)  # what is recorded in another form, or not at all
+        if any(digest not in self._store for digest in counted.artifacts):  # ours, and removed with a like one of another guest
+            raise ExchangeError("an artifact of it was removed with what another guest handed in")
         return counted
 
     def _fetch(self, public_key: PublicKey, digest: Digest, most: int = MAX_PIECE_BYTES) -> None:

@@ -10,8 +10,10 @@ from typing import Self
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator import events
+from agentkd.coordinator.answers import Answer, to_what_was_asked
 from agentkd.coordinator.collecting import Collected, Collector, Inspection
 from agentkd.coordinator.dispatch import Dispatcher
+from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
 from agentkd.coordinator.underway import Finished, Underway
@@ -32,7 +34,6 @@ from agentkd.errors import (
     StorageError,
 )
 from agentkd.exchange.asking import Asker
-from agentkd.exchange.audit import Audit
 from agentkd.exchange.channel import Counters
 from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
@@ -53,7 +54,6 @@ from agentkd.messages.bodies import (
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
-    KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
     LeftEvent,
@@ -135,9 +135,9 @@ class Crew:
             grants=Grants(Registry(folder.visitors) if on_order else None),
         )
         self._carrier = Carrier(self._post, folder.store, ways=transport.ways)
+        self._handing_over = HandingOver(folder, self._post, self._carrier)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
-        self._audit = Audit(folder.logs / "coordinator.audit.jsonl")
         how = config.transport, config.checkpoint_every_s, config.image_cache_gib
         self._contact = Contact(self._post.endpoint, keys.public, *how)
         self._members = Members(folder, launcher, self._contact, self._post, config)
@@ -156,7 +156,7 @@ class Crew:
         self._collector.close()
         self._carrier.close()
         self._post.close()
-        self._audit.close()
+        self._handing_over.close()
         self.folder.drop_images()
 
     def want(self, tasks: Iterable[tuple[TaskKey, Task, str]]) -> None:
@@ -182,7 +182,7 @@ class Crew:
             ChannelClosedError: the I/O thread has ended with an error.
         """
         self._post.check()
-        self._audit.sum_up()
+        self._handing_over.sum_up()
         for lost in self._members.find_lost():
             self._lose(lost)
         try:
@@ -312,21 +312,15 @@ class Crew:
                 self.watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
                 self._handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
-            doing = self._underway.current(body.task, body.attempt)
+            doing = self._underway.current(name, body.task, body.attempt)
             if doing:
                 doing.progress = body
-        elif isinstance(body, TaskReply):
-            self._requests.answered(name, delivery.message.parent_id)
-            self._take_result(name, delivery.sender, body)
+        elif isinstance(body, TaskReply | TeachReply | ErrorReply):
+            self._receive_answer(name, delivery, body)
         elif isinstance(body, KnowledgeRequest):
-            self._hand_over(name, delivery, body)
+            self._handing_over.answer(delivery, body, self._needs(name))
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
-        elif isinstance(body, TeachReply):
-            self._requests.answered(name, delivery.message.parent_id)
-            self._handle(events.Ready(name, body.weights))
-        elif isinstance(body, ErrorReply):
-            self._receive_error(name, body, self._requests.answered(name, delivery.message.parent_id))
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self._lose(self._members.drop(name, body.reason or "it left"))
 
@@ -340,9 +334,20 @@ class Crew:
         elif is_new:
             self._handle(events.Joined(name))
 
+    def _receive_answer(self, name: AgentName, delivery: Delivery, said: Answer) -> None:
+        """What an agent says about anything but what it was asked is no answer, and nobody waits for another."""
+        asked = self._requests.answered(name, delivery.message.parent_id)
+        body = to_what_was_asked(asked, said)
+        if isinstance(body, TaskReply):
+            self._take_result(name, delivery.sender, body)
+        elif isinstance(body, ErrorReply):
+            self._receive_error(name, body, asked)
+        elif asked:
+            self._handle(events.Ready(name, body.weights))
+
     def _take_result(self, name: AgentName, public_key: PublicKey, body: TaskReply) -> None:
         """A result counts once the artifacts that it names are in the store, and a guest's has been looked at."""
-        doing = self._underway.current(body.task, body.attempt)
+        doing = self._underway.current(name, body.task, body.attempt)
         if doing:
             doing.result = body.result
             inspection = None
@@ -367,7 +372,7 @@ class Crew:
     def _end(self, collected: Collected) -> None:
         body, error = collected.reply, collected.error
         if error is None:
-            doing = self._underway.current(body.task, body.attempt)
+            doing = self._underway.current(collected.agent, body.task, body.attempt)
             if doing:
                 doing.result = collected.result
             self._handle(events.Ended(collected.agent, body.task, body.attempt))
@@ -377,23 +382,6 @@ class Crew:
         failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
         text = failed.text if isinstance(error, ResultError) else f"its artifacts could not be fetched: {failed.text}"
         self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
-
-    def _hand_over(self, name: AgentName, delivery: Delivery, request: KnowledgeRequest) -> None:
-        """Artifacts for an agent that does not see the run's folder: what it was asked needs, else what its key may fetch."""
-        wanted, grants = Digest(request.weights), self._post.grants
-        entry = grants.find(delivery.sender)
-        try:
-            if request.kind is not KnowledgeKind.WEIGHTS or request.step is not None:
-                raise RemoteProtocolError("a coordinator hands over artifacts (kind weights) and teaches nothing", Rule.ROLE)
-            if wanted not in self._needs(name):
-                grants.check(delivery.sender, str(request.kind))
-            piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
-            self._audit.served(entry, request, piece)
-            reply: Body = KnowledgeReply(kind=request.kind, weights=wanted, piece=piece)
-        except AgentKDError as error:
-            self._audit.refused(entry, str(request.kind), wanted)
-            reply, buffers = ErrorReply.of(error), ()
-        self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
     def _needs(self, name: AgentName) -> set[Digest]:
         """The artifacts that an agent must have for what it is doing."""
@@ -420,7 +408,7 @@ class Crew:
             self._handle(events.TeachingFailed(name, retryable=not is_fatal and body.code != ProtocolError.code))
         if not body.task:
             return
-        doing = self._underway.current(body.task, body.attempt)
+        doing = self._underway.current(name, body.task, body.attempt)
         if doing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE

@@ -290,9 +290,12 @@ class Dispatcher:
         state = self.state
         if not (state.waiting or state.running):
             return
-        taken = {m.slot for m in state.members.values() if m.bench is Bench.LEARNING}
+        learning = [m for m in state.members.values() if m.bench is Bench.LEARNING]
+        taken, wanted = {m.slot for m in learning}, len(state.waiting) + len(state.running)
+        if learning and all(m.is_guest for m in learning) and any(state.has_failed_everywhere(key) for key in state.waiting):
+            wanted += 1  # for what no guest can do
         for slot in range(state.num_slots):
-            if slot not in taken and len(taken) < len(state.waiting) + len(state.running):
+            if slot not in taken and len(taken) < wanted:
                 taken.add(slot)
                 yield benches.launch(self.state, Bench.LEARNING, slot)
 

@@ -9,7 +9,15 @@ from agentkd.errors import ConfigError, ContractError, ReplyTimeoutError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.knowledge import codecs, tensors
 from agentkd.knowledge.images import encode_images
-from agentkd.messages.bodies import AdmittedPeer, AssessReply, AssessRequest, HelloRequest, KnowledgeKind, KnowledgeRequest
+from agentkd.messages.bodies import (
+    AdmittedPeer,
+    AssessReply,
+    AssessRequest,
+    HelloRequest,
+    KnowledgeKind,
+    KnowledgeReply,
+    KnowledgeRequest,
+)
 from agentkd.names import AgentName, Digest, PublicKey
 from agentkd.objectives import LOGITS
 from agentkd.task import TeacherReference
@@ -85,11 +93,16 @@ class Guest:
             RemoteAgentError: it refused, for instance for another number of classes.
             ReplyTimeoutError: it did not come, or did not answer.
         """
-        self.wait()
+        teaches = self.wait().teaches
         request, sent = AssessRequest(num_classes=num_classes), (encode_images(images),)
         reply = self._crew.ask(self.public_key, request, buffers=sent, timeout_s=ANSWER_TIMEOUT_S).message.body
         if not isinstance(reply, AssessReply):
             raise ContractError("reply", AssessReply.__name__, type(reply).__name__)
+        said, asked = (reply.num_images, len(reply.predicted)), (len(images), num_classes)
+        if said != asked:
+            raise ContractError("images and classes of an assessment", said, asked)
+        if teaches and reply.weights != teaches:
+            raise ContractError("weights", reply.weights, teaches, hint="it teaches others than those that it greeted with")
         return reply
 
     def soft_targets(self, images: Tensor, *, num_classes: int, codec: str = "float16") -> Tensor:
@@ -104,7 +117,13 @@ class Guest:
             kind=KnowledgeKind.SOFT_TARGETS, weights=self.weights, num_classes=num_classes, codec=codec, ways=self._crew.ways
         )
         reply = self._crew.ask(self.public_key, request, buffers=(encode_images(images),), timeout_s=ANSWER_TIMEOUT_S)
+        body = reply.message.body
+        if not isinstance(body, KnowledgeReply):
+            raise ContractError("reply", KnowledgeReply.__name__, type(body).__name__)
+        if (body.kind, body.weights) != (request.kind, request.weights):
+            raise ContractError("knowledge", f"{body.kind} of {body.weights}", f"{request.kind} of {request.weights}")
         logits = codecs.read(LOGITS.name, tensors.decode(self._crew.fetch(reply)), num_classes)
-        if logits is None or logits.dim() != 4 or tuple(logits.shape[:2]) != (len(images), num_classes):
+        is_whole = logits is not None and logits.dim() == 4 and logits.numel() > 0
+        if logits is None or not is_whole or tuple(logits.shape[:2]) != (len(images), num_classes):
             raise ContractError("logits", (len(images), num_classes, "h", "w"), None if logits is None else tuple(logits.shape))
         return logits

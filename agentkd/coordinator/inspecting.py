@@ -6,15 +6,18 @@ import threading
 from typing import Any
 
 from agentkd.agents.feeding import open_source
-from agentkd.agents.work import sizes
+from agentkd.agents.work import check_limits, count_parameters, encode_knowledge, encode_trace, sizes
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
-from agentkd.coordinator.remaking import made_again
-from agentkd.errors import AgentKDError, DatasetError, ResultError
+from agentkd.coordinator import hearsay
+from agentkd.coordinator.remaking import made_again, pictures
+from agentkd.datasets.order import steps_per_epoch
+from agentkd.datasets.samples import split_indices
+from agentkd.errors import AgentKDError, DatasetError, InfeasibleArchitectureError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
-from agentkd.knowledge.weights import WeightsMetadata, load_weights, read_metadata
-from agentkd.names import Digest
+from agentkd.knowledge.weights import encode_weights, load_weights, read_metadata
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
 from agentkd.task import (
     Assess,
@@ -28,12 +31,14 @@ from agentkd.task import (
     Train,
     Training,
 )
-from agentkd.visible import visible
+from agentkd.training.checkpoint import digest_of_state
 
 MAX_COUNTED = 1000
 MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
-OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace")
+OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace", "exchange")
 OF_SCORES = ("miou", "class_iou", "one_class_miou")
+OF_ANY = {"environment", "seconds", "peak_memory_bytes", "error_code", "error_text", "num_macs", "uncounted_operations"}
+OF_ANY |= {"num_parameters_total", "num_parameters_network", "num_parameters_deploy"}
 
 _lot = random.SystemRandom()  # nobody knows beforehand which results are measured again
 _measuring = threading.Lock()
@@ -43,11 +48,12 @@ log = logging.getLogger(__name__)
 
 
 def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0) -> TaskResult:
-    """A result whose artifacts are in the store, with what can be counted here counted here. One at a time; from any thread.
+    """A result whose artifacts are in the store, as it is to be recorded. One at a time; from any thread.
 
     Of what costs a look at the data this ``share`` is made again here, where the dataset is at hand, and then recorded as it is
-    here: scores, competence, feature maps, importance. An average is made again always. Of the rest only what a task of this
-    kind makes is kept.
+    here: scores, competence, feature maps, importance. Averages, sizes and class maps are made here always. All other
+    artifacts are stored in this coordinator's own form, with its own metadata, so they may have other digests than those that
+    were handed in. What is a guest's word alone is held to what the task allows (``hearsay``), or left out.
 
     Raises:
         ResultError: it is none of this task: another status, weights of another network or that are not finite, a history that
@@ -56,18 +62,27 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
     try:
         with _measuring:
             let_run(codes_of(task), store)  # what this coordinator's own user has named, or a visitor with access to the folder
-            counted = _only_what_is_made(task, result).replace(**_sizes(task))
-            _check_status(task, counted)
-            if counted.status is not Status.INFEASIBLE:
-                _check_history(task, counted)
-                _check_artifacts(task, counted, store)
-                if isinstance(task, Average) or _lot.random() < share:
-                    counted = made_again(task, counted, store)
+            size = _sizes(task)
+            too_large = _why_infeasible(task, size)
+            _check_status(task, result.status, is_infeasible=bool(too_large))
+            if too_large:
+                return _nothing_else(result).replace(error_code=InfeasibleArchitectureError.code, error_text=too_large, **size)
+            said = hearsay.bounded(_only_what_is_made(task, result)).replace(**size)
+            made = _check_artifacts(task, said, store)
+            is_drawn = isinstance(task, Average) or _lot.random() < share
+            again = made_again(task, said, store) if is_drawn else None
+            if isinstance(task, Training):
+                return _training(task, again or said, made, store, is_measured=again is not None)
+            if isinstance(task, Evaluate):
+                maps = pictures(task, store)
+                return (again or said).replace(predictions=store.put(maps) if maps else NO_DIGEST)
+            if isinstance(task, FeatureMaps | Consolidate) and again is None:
+                return said.replace(knowledge=store.put(encode_knowledge(task, made)))
+            return again or said
     except ResultError:
         raise
     except AgentKDError as error:
         raise ResultError(f"what was handed in is no result of this task: {error}") from error
-    return counted
 
 
 def max_bytes(task: Task, store: Store) -> int:
@@ -85,7 +100,7 @@ def max_bytes(task: Task, store: Store) -> int:
 
 
 def _sizes(task: Task) -> dict[str, Any]:
-    """Counted once for each network and dataset: it takes longer than all else that is looked at."""
+    """Counted once for each network and dataset: it takes longer than all else that is looked at. Without data, no MACs."""
     key = task.architecture.digest, task.data.digest
     if key not in _counted:
         if len(_counted) >= MAX_COUNTED:
@@ -93,74 +108,120 @@ def _sizes(task: Task) -> dict[str, Any]:
         try:
             _counted[key] = sizes(task)
         except DatasetError as error:
-            log.warning("a guest's result is recorded with the sizes that it says itself: %s", error)
-            return {}
+            log.warning("a guest's result is recorded with the MACs that it says itself: %s", error)
+            return count_parameters(task) | {"uncounted_operations": ()}
     return _counted[key]
 
 
 def _only_what_is_made(task: Task, result: TaskResult) -> TaskResult:
-    """Without what a task of another kind would have, and with a harmless environment."""
-    leave_out: tuple[str, ...] = () if isinstance(task, Training) else OF_TRAINING
-    leave_out += () if isinstance(task, Training | Evaluate) else OF_SCORES
-    plain = {name: TaskResult.model_fields[name].default for name in leave_out}
-    environment = {visible(name): visible(value) for name, value in result.environment.items()}
-    return result.replace(environment=environment, **plain)
-
-
-def _check_history(task: Task, result: TaskResult) -> None:
-    if not isinstance(task, Training):
-        return
-    count, wanted = len(result.history), task.recipe.epochs
-    is_whole = count == wanted or (result.status is Status.PRUNED and 0 < count < wanted)
-    if not is_whole or result.epochs != count or [epoch.epoch for epoch in result.history] != list(range(1, count + 1)):
-        raise ResultError(f"it says {result.epochs} epochs and tells of {count}; the recipe has {wanted}")
-    if result.best_epoch > count:
-        raise ResultError(f"its best epoch is {result.best_epoch} of {count}")
-
-
-def _check_status(task: Task, result: TaskResult) -> None:
-    may = {Status.COMPLETED}
-    if isinstance(task, Train):
-        is_too_large = 0 < task.max_deploy_parameters < result.num_parameters_deploy
-        is_too_dear = 0 < task.max_num_macs < result.num_macs
-        if is_too_large or is_too_dear:
-            may = {Status.INFEASIBLE}
-        elif task.prune_below:
-            may.add(Status.PRUNED)
-    if result.status not in may:
-        raise ResultError(f"it says {result.status}, and this task can only be {' or '.join(sorted(may))}")
+    """Without what a task of another kind would have."""
     if result.exchange is not None and result.exchange.record:
         raise ResultError("it comes with a recording of a lesson, which no guest is asked for")
+    leave_out: tuple[str, ...] = () if isinstance(task, Training) else OF_TRAINING
+    leave_out += () if isinstance(task, Training | Evaluate) else OF_SCORES
+    return result.replace(**{name: TaskResult.model_fields[name].default for name in leave_out})
 
 
-def _check_artifacts(task: Task, result: TaskResult, store: Store) -> None:
-    has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(result, name)}
+def _why_infeasible(task: Task, size: dict[str, Any]) -> str:
+    """Which limit of the task is broken, as it is counted here; empty if none is."""
+    try:
+        if isinstance(task, Train):
+            check_limits(task, size)
+    except InfeasibleArchitectureError as error:
+        return str(error)
+    return ""
+
+
+def _check_status(task: Task, status: Status, *, is_infeasible: bool) -> None:
+    may = {Status.INFEASIBLE if is_infeasible else Status.COMPLETED}
+    if isinstance(task, Train) and task.prune_below and not is_infeasible:
+        may.add(Status.PRUNED)
+    if status not in may:
+        raise ResultError(f"it says {status}, and this task can only be {' or '.join(sorted(may))}")
+
+
+def _nothing_else(result: TaskResult) -> TaskResult:
+    """The result of a task that was not begun; there can be nothing in it."""
+    bare = hearsay.bounded(TaskResult(status=result.status, environment=result.environment))
+    told = {name for name in TaskResult.model_fields if getattr(result, name) != getattr(bare, name)} - OF_ANY
+    if told:
+        raise ResultError(f"it says {result.status}, before anything is made, and comes with {', '.join(sorted(told))}")
+    return bare
+
+
+def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tensors:
+    """Returns what the task has made: weights, or knowledge."""
+    has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(said, name)}
     if isinstance(task, Training | Average):
         _must_be(has, {"weights"})
-        stored = store.get(result.weights)
+        stored = store.get(said.weights)
         load_weights(build(task.architecture), stored, task.architecture)
-        _check_meaning(task, read_metadata(stored))
-        if result.trace:
-            tensors.decode(store.get(result.trace))
-    elif isinstance(task, Evaluate):
+        if read_metadata(stored).architecture not in (None, task.architecture):
+            raise ResultError("its weights say that they are of another architecture")
+        return tensors.decode(stored)
+    if isinstance(task, Evaluate):
         _must_be(has, has & {"predictions"})
+        hearsay.check_classes(task, said)
     elif isinstance(task, Assess):
         _must_be(has, {"competence"})
-    elif isinstance(task, FeatureMaps | Consolidate):
+        assert said.competence is not None
+        hearsay.check_competence(task, said.competence)
+    else:
         _must_be(has, {"knowledge"})
-        given = tensors.decode(store.get(result.knowledge))
+        given = tensors.decode(store.get(said.knowledge))
         if isinstance(task, Consolidate):
             tensors.match(given, dict(build(task.architecture).named_parameters()))
+            hearsay.check_importance(given)
+        else:
+            hearsay.check_maps(task, given)
+        return given
+    return {}
 
 
-def _check_meaning(task: Training | Average, said: WeightsMetadata) -> None:
-    """What the weights say of themselves, if they do, is what the task made them of."""
-    if said.architecture not in (None, task.architecture):
-        raise ResultError("its weights say that they are of another architecture")
+def _training(task: Training, result: TaskResult, state: tensors.Tensors, store: Store, *, is_measured: bool) -> TaskResult:
+    """What is recorded of a training: nothing of it is stored before all of it has been looked at."""
+    hearsay.check_limits_as_said(task, result)
+    hearsay.check_classes(task, result)
+    hearsay.check_history(task, result)
+    each = _steps_per_epoch(task)
+    trace = tensors.decode(store.get(result.trace)) if result.trace and each else None
+    if trace is not None and each:
+        hearsay.check_trace(task, result, trace, each)
+    num_steps = each * result.epochs if each else None
+    weights = encode_weights(task.architecture, state, _classes(task, store.get(result.weights)))
+    settled = hearsay.history_by(task, result, digest_of_state(state), is_measured=is_measured).replace(
+        exchange=hearsay.exchange_of(task, result.exchange, num_steps),
+        images_per_s=num_steps * task.recipe.batch_size / result.seconds if num_steps and result.seconds else 0.0,
+    )
+    stored = {"weights": store.put(weights), "trace": store.put(encode_trace(trace["loss"])) if trace else NO_DIGEST}
+    return settled.replace(**stored)
+
+
+def _steps_per_epoch(task: Training) -> int:
+    """0 if nobody knows here."""
+    recipe = task.recipe
     try:
-        agree_on_classes(said.classes, open_source(task.data).classes)
+        count = 0 if recipe.steps_per_epoch else len(split_indices(open_source(task.data), task.data.train))
+    except DatasetError as error:
+        log.warning("the steps of a guest's training were not counted: %s", error)
+        return 0
+    return steps_per_epoch(count, recipe.batch_size, recipe.steps_per_epoch)
+
+
+def _classes(task: Training, stored: bytes) -> tuple[str, ...]:
+    """Those of the data, which the weights may leave out and must not contradict; without the data, what the weights say.
+
+    Raises:
+        ContractError: they say others, or another order.
+    """
+    said = read_metadata(stored).classes
+    try:
+        known = open_source(task.data).classes
     except DatasetError as error:
         log.warning("the classes of a guest's weights were not compared: %s", error)
+        return said
+    agree_on_classes(said, known)
+    return known
 
 
 def _must_be(has: set[str], expected: set[str]) -> None:

@@ -5,23 +5,23 @@ from typing import Any
 
 import torch
 
-from agentkd.agents.work import Surroundings, execute, measure
+from agentkd.agents.work import Surroundings, class_maps, execute, measure
 from agentkd.artifacts.store import Store
+from agentkd.coordinator.hearsay import AGREES_WITHIN
 from agentkd.errors import DatasetError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.task import Assess, Average, Competence, Evaluate, Task, TaskResult, Training
 
-AGREES_WITHIN = 0.01  # of a share, or of the largest number of a tensor: other devices add up in another order
 TINY = 1e-12
 MADE_UP = "the guest sees other data, or made it up"
 
 log = logging.getLogger(__name__)
 
 
-def made_again(task: Task, result: TaskResult, store: Store) -> TaskResult:
+def made_again(task: Task, result: TaskResult, store: Store) -> TaskResult | None:
     """The result with what comes out here in place of what it says, which must be nearly the same.
 
-    Of a training the scores are measured again. Without the dataset it stays as it is, but for an average, which needs none.
+    Of a training the scores are measured again. ``None`` without the dataset, but for an average, which needs none.
 
     Raises:
         ResultError: something else comes out here.
@@ -32,13 +32,22 @@ def made_again(task: Task, result: TaskResult, store: Store) -> TaskResult:
         ours = execute(task, Surroundings(store, torch.device("cpu")), size={})
     except DatasetError as error:
         log.warning("a guest's result was not made again: %s", error)
-        return result
+        return None
     if isinstance(task, Assess):
         _compare_competence(result.competence, ours.competence)
         return result.replace(competence=ours.competence)
     made = "weights" if isinstance(task, Average) else "knowledge"
     _compare_tensors(*(tensors.decode(store.get(getattr(one, made))) for one in (result, ours)))
     return result.replace(**{made: getattr(ours, made)})
+
+
+def pictures(task: Evaluate, store: Store) -> bytes:
+    """The class maps of an evaluation, whatever maps were handed in; empty without the dataset."""
+    try:
+        return class_maps(task, Surroundings(store, torch.device("cpu")))
+    except DatasetError as error:
+        log.warning("a guest's class maps were left out: %s", error)
+        return b""
 
 
 def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict[str, Any]:
@@ -64,11 +73,10 @@ def _compare_tensors(theirs: tensors.Tensors, ours: tensors.Tensors) -> None:
 
 def _compare_competence(theirs: Competence | None, ours: Competence | None) -> None:
     assert theirs is not None and ours is not None
-    for name in ("weights", "dataset", "split", "num_images"):
-        if getattr(theirs, name) != getattr(ours, name):
-            raise ResultError(f"its competence has another {name} than the task")
+    if theirs.num_images != ours.num_images:
+        raise ResultError("its competence has another num_images than the task")
     shares = [(one.miou, one.known_fraction, *one.predicted) for one in (theirs, ours)]
-    if len(shares[0]) != len(shares[1]) or not all(map(_agree, *shares)):
+    if not all(map(_agree, *shares)):
         raise ResultError(f"its competence is not what comes out here; {MADE_UP}")
 
 

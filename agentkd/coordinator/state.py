@@ -139,9 +139,14 @@ class State:
     def choose(self, key: TaskKey, free: list[Member]) -> Member | None:
         """Which of the agents that have nothing to do is given a task; none if there are others, at which it has not failed."""
         tried = self.failed_at.get(key, frozenset())
-        if all(m.name in tried for m in self.members.values() if m.bench is Bench.LEARNING):
+        if self.has_failed_everywhere(key):
             return free[0]
         return next((member for member in free if member.name not in tried), None)
+
+    def has_failed_everywhere(self, key: TaskKey) -> bool:
+        """Whether it has failed at each agent that could be given it."""
+        tried = self.failed_at.get(key, frozenset())
+        return all(m.name in tried for m in self.members.values() if m.bench is Bench.LEARNING)
 
     def taught_by(self, key: TaskKey) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""

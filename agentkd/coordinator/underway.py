@@ -58,10 +58,10 @@ class Underway:
         """What is known of a task in an agent's hands."""
         return self._doing.get(key)
 
-    def current(self, key: TaskKey, attempt: int) -> Doing | None:
-        """The same, unless it is about an earlier attempt, which is void."""
+    def current(self, agent: AgentName, key: TaskKey, attempt: int) -> Doing | None:
+        """The same, if that agent has it in this attempt: what others say of it, or it of an earlier one, is void."""
         doing = self._doing.get(key)
-        return doing if doing and doing.attempt == attempt else None
+        return doing if doing and (doing.agent, doing.attempt) == (agent, attempt) else None
 
     def could_not_adopt(self, weights: Digest, error: ErrorReply) -> None:
         """Why an agent does not teach these weights."""

@@ -45,8 +45,13 @@ def copy_state(network: nn.Module) -> State:
 
 def state_digest(network: nn.Module) -> Digest:
     """SHA-256 of all parameters and buffers by name, number type and shape, to the bit."""
+    return digest_of_state(network.state_dict())
+
+
+def digest_of_state(state: State) -> Digest:
+    """The same of a state."""
     made = canonical.new_digest()
-    for name, value in sorted(network.state_dict().items()):
+    for name, value in sorted(state.items()):
         flat = value.cpu().contiguous()
         made.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
         made.update(flat.reshape(-1).view(torch.uint8).numpy().data)

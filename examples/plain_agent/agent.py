@@ -62,7 +62,7 @@ class Agent(Teaching, Learning):
     def __init__(
         self, join: str, keys: dict, coordinator_key: str, num_classes: int = 5, data: dict | None = None, names: tuple = ()
     ) -> None:
-        self.keys, self.data, self.context, self.network = keys, data or {}, zmq.Context(), brightness(num_classes)
+        self.keys, self.data, self.context, self.network = keys, data or {}, zmq.Context(), brightness(num_classes, list(names))
         self.weights, self.num_classes, self.names = sha256(self.network.file()), num_classes, list(names)
         self.files, self.offers, self.streams = {self.weights: self.network.file()}, {}, {}
         self.session, self.number, self.progress, self.refused = secrets.token_hex(8), 0, 0, {}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from network import Network, canonical, gradient_of_loss, miou, must_be_known, read_split, sha256
+from network import Network, canonical, gradient_of_loss, miou, must_be_known, read_names, read_split, sha256
 from wire import Refusal, expect, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ class Learning:
     def learn(self, link: "Link", number: int, named: dict, body: dict) -> Iterator[None]:
         """Does a task, a step at each turn of the loop. Whatever it cannot do is an error that names the task."""
         try:
-            network, score, history = yield from self.steps(link, number, named, body)
+            network, best, history, status = yield from self.steps(link, number, named, body)
         except (Refusal, KeyError, TypeError, ValueError, AttributeError) as problem:
             refusal = problem if isinstance(problem, Refusal) else Refusal("config", f"the task cannot be read: {problem!r}")
             link.say("ErrorReply", refusal.body | named, number)
             return
         weights = sha256(network.file())
         self.files[weights] = network.file()  # before it is said
-        result = {"status": "completed", "weights": weights, "miou": score, "history": history}
-        result |= {"epochs": len(history), "best_epoch": len(history), "environment": {"numpy": np.__version__}}
+        result = {"status": status, "weights": weights, "miou": best["miou"], "history": history}
+        result |= {"epochs": len(history), "best_epoch": best["epoch"], "environment": {"numpy": np.__version__}}
         link.say("TaskReply", named | {"result": result}, number)
 
     def steps(self, link: "Link", number: int, named: dict, body: dict) -> Iterator[None]:
@@ -40,12 +40,12 @@ class Learning:
         must_be_known(task)
         if source["content_digest"] not in self.data:
             raise Refusal("dataset", f"this agent has no data of the content {source['content_digest']}")
-        train, validation = (read_split(self.data[source["content_digest"]], source[split]) for split in ("train", "validation"))
-        recipe, classes, history = task["recipe"], task["architecture"]["num_classes"], []
-        network, random = (
-            Network(task["architecture"], np.zeros((classes, 3)), np.zeros(classes)),
-            np.random.default_rng(task["seed"]),
-        )
+        folder = self.data[source["content_digest"]]
+        train, validation = (read_split(folder, source[split]) for split in ("train", "validation"))
+        recipe, classes, history, losses = task["recipe"], task["architecture"]["num_classes"], [], []
+        network = Network(task["architecture"], np.zeros((classes, 3)), np.zeros(classes), self.names or read_names(folder))
+        random, best, kept = np.random.default_rng(task["seed"]), None, None
+        bounds = dict(enumerate(task.get("prune_below", []), start=1))
         size = min(recipe["batch_size"], len(train[0]))
         each = recipe["steps_per_epoch"] or len(train[0]) // size
         for step in range(1, each * recipe["epochs"] + 1):
@@ -58,10 +58,18 @@ class Learning:
             network.step(images, gradient, recipe["learning_rate"])
             link.say("TaskProgressEvent", named | {"step": step, "steps": each * recipe["epochs"], "loss": loss}, number)
             self.progress += 1
+            losses.append(loss)
             if step % each == 0:
-                history.append({"epoch": step // each, "loss": loss, "miou": miou(network, *validation), "seconds": 0.0})
+                epoch = step // each
+                is_validated = epoch % recipe["validate_every"] == 0 or epoch == recipe["epochs"]
+                score = miou(network, *validation) if is_validated else None
+                history.append({"epoch": epoch, "loss": float(np.mean(losses[-each:])), "miou": score, "seconds": 0.0})
+                if is_validated and (recipe["keep"] == "last" or best is None or score > best["miou"]):
+                    best, kept = history[-1], network.copy()
+                if is_validated and max(one["miou"] or 0 for one in history) < bounds.get(epoch, 0):
+                    return kept, best, history, "pruned"
             yield
-        return network, history[-1]["miou"], history
+        return kept, best, history, "completed"
 
     def be_taught(self, task: dict, body: dict, images: np.ndarray) -> Iterator[None]:
         """The teacher's logits for these images; others are served while it thinks."""

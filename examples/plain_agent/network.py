@@ -28,8 +28,9 @@ CODE = sha256(canonical({"format": "agentkd-code", "version": 1, "files": SOURCE
 class Network:
     """Its tensors are named as those of the network that pixels.py builds."""
 
-    def __init__(self, architecture: dict, weight: np.ndarray, bias: np.ndarray) -> None:
+    def __init__(self, architecture: dict, weight: np.ndarray, bias: np.ndarray, names: list) -> None:
         self.architecture, self.weight, self.bias = architecture, weight.astype("<f4"), bias.astype("<f4")
+        self.names = names  # of the classes, in the order of the logits; empty if they are not known
         normalization = architecture.get("normalization") or IMAGENET
         self.mean, self.deviation = (np.reshape(normalization[name], (3, 1, 1)) for name in ("mean", "deviation"))
 
@@ -39,21 +40,24 @@ class Network:
     def logits(self, images: np.ndarray) -> np.ndarray:
         return np.einsum("kc,nchw->nkhw", self.weight, self.inputs(images)) + self.bias[:, None, None]
 
+    def copy(self) -> "Network":
+        return Network(self.architecture, self.weight.copy(), self.bias.copy(), self.names)
+
     def file(self) -> bytes:
-        about = canonical({"kind": "weights", "architecture": self.architecture})
-        return write_tensors({"network.weight": self.weight[:, :, None, None], "network.bias": self.bias}, about)
+        about = {"kind": "weights", "architecture": self.architecture} | ({"classes": self.names} if self.names else {})
+        return write_tensors({"network.weight": self.weight[:, :, None, None], "network.bias": self.bias}, canonical(about))
 
     def step(self, images: np.ndarray, gradient: np.ndarray, rate: float) -> None:
         self.weight -= np.float32(rate) * np.einsum("nkhw,nchw->kc", gradient, self.inputs(images)).astype("<f4")
         self.bias -= np.float32(rate) * gradient.sum(axis=(0, 2, 3)).astype("<f4")
 
 
-def brightness(num_classes: int) -> Network:
+def brightness(num_classes: int, names: list) -> Network:
     """Class k is the likelier the nearer a pixel's brightness is to (k + 0.5) / K."""
     levels = (np.arange(num_classes) + 0.5) / num_classes
     weight = np.repeat(16 * levels[:, None] / 3, 3, axis=1)
     architecture = {"family": "pixels:linear", "num_classes": num_classes, "settings": {}, "code": CODE}
-    return Network(architecture, weight * IMAGENET["deviation"], weight @ IMAGENET["mean"] - 8 * levels**2)
+    return Network(architecture, weight * IMAGENET["deviation"], weight @ IMAGENET["mean"] - 8 * levels**2, names)
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -63,6 +67,14 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     if not images or len(images) != len(labels):
         raise Refusal("dataset", f"{folder} has {len(images)} images and {len(labels)} masks of a split {split}")
     return np.stack(images).transpose(0, 3, 1, 2).astype("<f4") / 255, np.stack(labels)[..., 0]
+
+
+def read_names(folder: Path) -> list:
+    """What the classes of a folder are called: the list after `classes:` in its dataset.yaml, on one line."""
+    path = folder / "dataset.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = next((line.partition(":")[2].strip() for line in lines if line.startswith("classes:")), "")
+    return [name.strip().strip("'\"") for name in found[1:-1].split(",")] if found[:1] == "[" and found[-1:] == "]" else []
 
 
 def read_netpbm(path: Path, channels: int) -> np.ndarray:

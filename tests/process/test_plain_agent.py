@@ -21,6 +21,7 @@ from agentkd.coordinator.guests import Guest
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, RemoteAgentError, TrainingError
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
+from agentkd.knowledge.weights import read_metadata
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plain_agent"
 CLASSES = 3
@@ -85,6 +86,20 @@ def test_it_is_nothing_of_ours_and_needs_nothing_but_numpy_msgpack_and_sockets()
     assert imported - sys.stdlib_module_names - {path.stem for path in FOLDER.glob("*.py")} == {"numpy", "msgpack", "zmq"}
 
 
+def test_its_weights_say_of_which_architecture_and_classes_they_are(data: Path, tmp_path: Path) -> None:
+    written = """
+from pathlib import Path; import sys, numpy as np, network
+names = network.read_names(Path(sys.argv[1]))
+architecture = {"family": "pixels:linear", "num_classes": 3, "settings": {}, "code": network.CODE}
+Path(sys.argv[2]).write_bytes(network.Network(architecture, np.zeros((3, 3)), np.zeros(3), names).file())
+"""
+    path = tmp_path / "weights.safetensors"
+    subprocess.run([sys.executable, "-c", written, str(data), str(path)], cwd=FOLDER, check=True)
+    said = read_metadata(path.read_bytes())
+    assert said.classes == ("dark", "gray", "bright") and said.architecture is not None
+    assert (said.architecture.family, said.architecture.num_classes) == ("pixels:linear", CLASSES)
+
+
 @pytest.mark.parametrize(("classes", "is_kept"), [(CLASSES, True), (CLASSES + 1, False)])
 def test_the_check_says_a_line_for_each_clause_and_at_last_how_many_it_keeps(tmp_path: Path, classes: int, is_kept: bool) -> None:
     for name in ("agent", "coordinator"):
@@ -134,6 +149,7 @@ def test_it_learns_from_labels_and_what_it_hands_in_is_found_to_be_so(guests: Gu
     assert result.miou > 0.9 and result.epochs == 20
     assert result.num_parameters_total == 4 * CLASSES, "that the coordinator has counted: it looks at what guests hand in"
     assert result.environment.keys() == {"numpy"}, "it was this agent that learned"
+    assert student.classes == ("dark", "gray", "bright"), "which its weights say"
     with pytest.raises(TrainingError, match="this agent knows"):
         student.train(spec, epochs=1, precision="bfloat16").result(timeout=100)
     assert process.poll() is None

@@ -166,3 +166,29 @@ def test_a_guests_recording_is_not_fetched(desk: Desk) -> None:
     recorded = RESULT.replace(weights="", exchange=ExchangeSummary(record=DIGEST))
     desk.collector.begin("guest", desk.agent.key, HANDED_IN.model_copy(update={"result": recorded}), inspection(refuse))
     assert "no such result" in str(desk.told.get(timeout=PATIENCE_S).error) and desk.agent.inbox.empty()
+
+
+def test_what_is_recorded_in_another_form_goes_as_it_was_brought(desk: Desk) -> None:
+    desk.collector.begin(
+        "guest",
+        desk.agent.key,
+        HANDED_IN,
+        inspection(lambda result: result.replace(weights=desk.collector._store.put(b"in our form"))),
+    )
+    hand_over(desk)
+    collected = desk.told.get(timeout=PATIENCE_S)
+    assert collected.error is None and desk.collector._store.get(collected.result.weights) == b"in our form"
+    assert MADE not in desk.collector._store
+
+
+def test_a_result_whose_artifact_is_gone_when_it_is_to_count_does_not(desk: Desk) -> None:
+    desk.collector.begin("guest", desk.agent.key, HANDED_IN, inspection(lambda result: result.replace(weights=DIGEST)))
+    hand_over(desk)
+    assert type(desk.told.get(timeout=PATIENCE_S).error) is ExchangeError
+
+
+def test_a_guests_class_maps_are_not_fetched_since_they_are_made_here(desk: Desk) -> None:
+    told = RESULT.replace(weights="", predictions=DIGEST)
+    look = inspection(lambda result: result.replace(predictions=""))
+    desk.collector.begin("guest", desk.agent.key, HANDED_IN.model_copy(update={"result": told}), look)
+    assert desk.told.get(timeout=PATIENCE_S).error is None and desk.agent.inbox.empty()

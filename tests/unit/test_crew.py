@@ -12,6 +12,7 @@ import pytest
 
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.coordinator.answers import to_what_was_asked
 from agentkd.coordinator.crew import MAX_WAITING, Crew
 from agentkd.coordinator.events import Start, Teach
 from agentkd.coordinator.requests import Requests
@@ -36,8 +37,10 @@ from agentkd.messages.bodies import (
     KnowledgeRequest,
     LeftEvent,
     ReleaseEvent,
+    TaskProgressEvent,
     TaskReply,
     TaskRequest,
+    TeachReply,
     TeachRequest,
     WelcomeReply,
 )
@@ -50,6 +53,7 @@ ARCHITECTURE = Architecture(family="unet", num_classes=2)
 TASK = Train(architecture=ARCHITECTURE, data=DATA)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
 GOOD = TaskResult(status=Status.COMPLETED, miou=0.5)
+START, TEACH = Start("ann", "ab" * 32, 1), Teach("ann", TEACHER, DATA)
 TURNS_S = 30.0
 BEAT_S = 0.1
 
@@ -198,6 +202,108 @@ def test_what_teachers_say_is_recorded_by_agents_of_ours_alone(tmp_path: Path) -
         guest.kill()
 
 
+ANOTHER = {"task": "ab" * 32}
+
+
+@pytest.mark.usefixtures("_believed")
+@pytest.mark.parametrize("kind", [TaskReply, ErrorReply])
+@pytest.mark.parametrize("about", [ANOTHER, {"attempt": 99}, {"attempt": 0}, ANOTHER | {"attempt": 99}], ids=str)
+def test_an_answer_about_something_else_is_a_failure_of_what_was_asked(
+    tmp_path: Path, kind: type[TaskReply | ErrorReply], about: dict[str, object]
+) -> None:
+    said = {"result": GOOD} if kind is TaskReply else {"code": "internal", "text": "no such thing"}
+
+    def digress(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TaskRequest):
+            agent.say(kind(**{"task": body.key, "attempt": body.attempt} | said | about), number)
+
+    config = LaunchConfig(transport="tcp", max_attempts=2)
+    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(digress)) as crew:
+        guests = [admitted(crew, tmp_path, "astray", digress)]
+        began = time.monotonic()
+        failed = finish(crew, TASK)
+        assert time.monotonic() - began < config.lease_s, "nobody waits for an answer that has come"
+        guests.append(admitted(crew, tmp_path, "well", answer))
+        while len(crew.activities()) < len(guests):
+            crew.turn()
+        done = finish(crew, TASK.replace(seed=7))
+        for guest in guests:
+            guest.kill()
+    assert (failed.result.status, failed.result.error_code, failed.attempts) == (Status.FAILED, "result", 2)
+    assert f"was asked for task {TASK.key[:12]}, attempt 2" in failed.result.error_text
+    assert (done.result, done.agent) == (GOOD, "well"), "it is given to somebody else"
+
+
+def answer(agent: ScriptedAgent, delivery: Delivery) -> None:
+    """Does every task well."""
+    body = delivery.message.body
+    if isinstance(body, TaskRequest):
+        agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+
+def test_an_agent_that_says_it_teaches_something_else_does_not_teach(tmp_path: Path) -> None:
+    def adopt(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TeachRequest):
+            agent.say(TeachReply(weights="cd" * 32), delivery.message.msg_id)
+
+    lesson = Distill(architecture=ARCHITECTURE, data=DATA, teachers=(TEACHER,), distillation=Distillation())
+    with crew_with(tmp_path, adopt) as (crew, _):
+        finished = finish(crew, lesson)
+    assert "was asked to teach abababababab, and answered that it teaches cdcdcdcdcdcd" in finished.result.error_text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "told"),
+    [
+        (START, TaskReply(task="ab" * 32, attempt=1, result=GOOD), ""),
+        (START, ErrorReply(code="internal", text="x", task="ab" * 32, attempt=1), ""),
+        (START, ErrorReply(code="internal", text="x", attempt=7), ""),
+        (START, TeachReply(weights="ab" * 32), "teaches"),
+        (TEACH, TeachReply(weights=TEACHER.weights), ""),
+        (TEACH, ErrorReply(code="internal", text="x"), ""),
+        (TEACH, ErrorReply(code="internal", text="x", task="ab" * 32), "an error"),
+        (TEACH, TaskReply(task="ab" * 32, attempt=1, result=GOOD), "a result"),
+        (None, TaskReply(task="cd" * 32, attempt=9, result=GOOD), ""),
+    ],
+)
+def test_an_answer_is_taken_as_it_is_if_it_is_about_what_was_asked(
+    asked: Start | Teach | None, said: TaskReply | TeachReply | ErrorReply, told: str
+) -> None:
+    taken = to_what_was_asked(asked, said)
+    assert (taken is said) is not bool(told) and (not told or told in taken.text)
+
+
+@pytest.mark.usefixtures("_believed")
+def test_what_an_agent_says_about_the_task_of_another_changes_nothing_of_it(tmp_path: Path) -> None:
+    other = TASK.replace(seed=7)
+
+    def meddle(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            about = {"task": (other if body.key == TASK.key else TASK).key, "attempt": 1}
+            agent.say(TaskProgressEvent(**about, step=1, steps=2, loss=0.5), delivery.message.msg_id)
+            agent.say(ErrorReply(code="internal", text="it was me", **about))
+
+    with Crew(RunFolder(tmp_path / "run"), (), LaunchConfig(transport="tcp"), Silent(), ScriptedLauncher(meddle)) as crew:
+        guests = [admitted(crew, tmp_path, name, meddle) for name in ("one", "two")]
+        crew.want([(task.key, task, "a task") for task in (TASK, other)])
+        wait_for_turns(crew, lambda: all(len(guest.heard) > 1 for guest in guests))
+        received = crew.counters.messages_received
+        wait_for_turns(crew, lambda: crew.counters.messages_received > received + 4)
+        doings = [crew._underway.find(task.key) for task in (TASK, other)]
+        assert [(doing.progress, doing.error) for doing in doings if doing] == [(None, None)] * 2
+        for guest in guests:
+            guest.kill()
+
+
+def wait_for_turns(crew: Crew, holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + TURNS_S
+    while not holds():
+        assert time.monotonic() < give_up_at, "it does not come to that"
+        crew.turn()
+
+
 def test_a_task_of_an_attempt_that_is_over_is_tried_again_with_the_next_one(tmp_path: Path) -> None:
     def know_better(agent: ScriptedAgent, delivery: Delivery) -> None:
         body = delivery.message.body
@@ -343,9 +449,6 @@ def test_an_agent_that_cannot_teach_ends_no_work_but_what_it_should_have_taught(
         finished = finish(crew, lesson)
         assert finish(crew, TASK).result == GOOD
     assert finished.result.error_text == "the data are not here" and finished.result.error_code == "dataset"
-
-
-START, TEACH = Start("ann", "task", 1), Teach("ann", TEACHER, DATA)
 
 
 def test_an_answer_finds_the_request_that_it_names_once() -> None:

@@ -207,6 +207,20 @@ def test_a_guest_that_learns_does_tasks_and_what_it_left_is_done_by_others() -> 
     assert dispatcher.handle(Ended("bob", "a", 2)) == [Accept("a")]
 
 
+def test_what_failed_at_every_guest_is_given_to_an_agent_that_is_started_for_it() -> None:
+    dispatcher = Dispatcher(1)
+    dispatcher.handle(Arrived("ann", learns=True))
+    dispatcher.handle(Arrived("bob", learns=True))
+    assert dispatcher.want([("a", task())]) == [Start("ann", "a", 1)]
+    assert dispatcher.handle(Failed("ann", "a", 1, retryable=True)) == [Start("bob", "a", 2)], "another guest comes first"
+    assert dispatcher.handle(Failed("bob", "a", 2, retryable=True)) == [Launch("agent-1", "learning", 0)]
+    assert dispatcher.handle(Joined("agent-1")) == [Start("agent-1", "a", 3)]
+    nobody = Dispatcher(0)
+    nobody.handle(Arrived("ann", learns=True))
+    nobody.want([("a", task())])
+    assert nobody.handle(Failed("ann", "a", 1, retryable=True)) == [Start("ann", "a", 2)], "there is nobody else"
+
+
 def test_a_guest_that_was_started_again_has_lost_its_task() -> None:
     dispatcher = Dispatcher(0)
     dispatcher.want([("a", task())])

@@ -1,5 +1,6 @@
 """What a guest hands in: it is recorded only if it can be the result of its task."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,23 @@ from pydantic import ValidationError
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.store import Store
 from agentkd.coordinator import inspecting
+from agentkd.coordinator.hearsay import check_history
 from agentkd.coordinator.inspecting import MAX_HEADER_BYTES, inspect, max_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ResultError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.weights import encode_weights
+from agentkd.knowledge.weights import encode_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.recipe import Recipe, ViewSettings
+from agentkd.objectives import Own
+from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import (
     Assess,
     Average,
     Consolidate,
     DataSource,
+    Distill,
     EpochResult,
     Evaluate,
     ExchangeSummary,
@@ -316,6 +320,281 @@ def test_without_the_dataset_the_weights_are_looked_at_all_the_same(done: Any, t
     _, result = results[Train]
     elsewhere = TRAIN.replace(data=DataSource(spec=f"folder:path={tmp_path / 'nothing'}", content_digest="d"))
     invented = result.replace(miou=0.5)
-    assert inspect(elsewhere, invented, store) == invented
+    uncounted = {"trace": "", "images_per_s": 0.0}  # nobody knows here how many steps there were
+    assert inspect(elsewhere, invented, store) == invented.replace(**uncounted)
+    counted = inspect(elsewhere, invented.replace(num_parameters_deploy=1, uncounted_operations=("\x1b",)), store)
+    assert (counted.num_parameters_deploy, counted.uncounted_operations) == (result.num_parameters_deploy, ())
     with pytest.raises(ResultError, match="differs"):
         inspect(elsewhere, result.replace(weights=store.put(weights_of(lacking))), store)
+
+
+THREE = TRAIN.replace(recipe=RECIPE.replace(epochs=3, learning_rate=0.05))
+
+
+@pytest.fixture(scope="module")
+def three(done: Any) -> TaskResult:
+    """An honest result of three epochs."""
+    store, _ = done
+    return execute(THREE, Surroundings(store, torch.device("cpu")))
+
+
+def in_history(result: TaskResult, number: int, **change: Any) -> TaskResult:
+    """The same with something else in one epoch, counted from 1."""
+    history = [epoch.replace(**change) if epoch.epoch == number else epoch for epoch in result.history]
+    return result.replace(history=tuple(history))
+
+
+def test_a_history_names_weights_only_where_they_are_those_that_were_handed_in(done: Any, three: TaskResult) -> None:
+    store, _ = done
+    best = three.best_epoch
+    found = inspect(THREE, three, store)
+    expected = tuple(epoch if epoch.epoch == best else epoch.replace(weights="") for epoch in three.history)
+    assert found == three.replace(history=expected) and found.history[best - 1].weights
+    invented = in_history(three, best, weights="ab" * 32, seconds=1e300)
+    assert [(epoch.weights, epoch.seconds <= 1e9) for epoch in inspect(THREE, invented, store).history] == [("", True)] * 3
+
+
+@pytest.mark.parametrize("loss", [-1e300, 1e300, -1.0])
+def test_a_loss_that_the_task_cannot_have_is_refused(done: Any, three: TaskResult, loss: float) -> None:
+    store, _ = done
+    for result in (in_history(three, 1, loss=loss), in_history(three.replace(trace=""), 1, loss=loss)):
+        with pytest.raises(ResultError, match="loss of"):
+            inspect(THREE, result, store)
+
+
+def test_an_own_objective_may_be_below_zero_and_what_is_built_in_may_not(done: Any) -> None:
+    _, results = done
+    teacher = TeacherReference(architecture=NETWORK, weights=results[Train][1].weights)
+    own = Distillation(objectives=(Own(path="mine:objective", code="ab" * 32),))
+    for distillation, is_refused in ((own, False), (Distillation(), True)):
+        lesson = Distill(architecture=NETWORK, data=DATA, recipe=RECIPE, teachers=(teacher,), distillation=distillation)
+        result = in_history(results[Train][1], 1, loss=-1.0)
+        with pytest.raises(ResultError, match="loss of -1") if is_refused else contextlib.nullcontext():
+            check_history(lesson, result)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_no_epoch_of_a_history_is_above_what_was_measured(done: Any, three: TaskResult, share: float) -> None:
+    store, _ = done
+    for best in (three.best_epoch, 0):
+        with pytest.raises(ResultError, match=r"mIoU|best epoch"):
+            inspect(THREE, in_history(three, 1, miou=0.99).replace(best_epoch=best), store, share=share)
+    last = THREE.replace(recipe=THREE.recipe.replace(keep="last"))
+    result = in_history(execute(last, Surroundings(store, torch.device("cpu"))), 1, miou=0.99)
+    assert inspect(last, result, store, share=share).history[0].miou is None, "of weights that nobody has here"
+    with pytest.raises(ResultError, match="epoch 3, whose weights are handed in"):
+        inspect(last, in_history(result, 3, miou=0.99), store, share=share)
+
+
+def test_what_a_history_says_of_the_weights_is_recorded_as_it_is_measured(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    near = in_history(result, 1, miou=result.miou - 0.009).replace(best_epoch=0)
+    assert inspect(task, near, store) == result
+    with pytest.raises(ResultError, match="its history has an mIoU"):
+        inspect(task, in_history(result, 1, miou=0.0), store)
+
+
+def test_an_epoch_that_the_recipe_does_not_validate_has_no_score_and_each_other_one_has(done: Any, three: TaskResult) -> None:
+    store, _ = done
+    with pytest.raises(ResultError, match="no mIoU of epoch 2"):
+        inspect(THREE, in_history(three, 2, miou=None), store)
+    seldom = THREE.replace(recipe=THREE.recipe.replace(validate_every=2))
+    result = execute(seldom, Surroundings(store, torch.device("cpu")))
+    assert [epoch.miou is None for epoch in result.history] == [True, False, False]
+    assert inspect(seldom, in_history(result, 1, miou=0.0), store).history[0].miou is None
+
+
+def test_a_training_is_pruned_where_its_history_is_below_the_bound_and_nowhere_else(done: Any, three: TaskResult) -> None:
+    store, _ = done
+    free, low = (THREE.replace(prune_below=bounds) for bounds in ((0.0, 1e-9), (0.0, 0.999)))
+    assert inspect(free, three, store).status is Status.COMPLETED
+    pruned = execute(low, Surroundings(store, torch.device("cpu")))
+    assert inspect(low, pruned, store).status is Status.PRUNED and pruned.epochs == 2
+    cut = pruned.replace(status=Status.PRUNED)
+    for task, result in (
+        (free, cut),
+        (free, three.replace(status=Status.PRUNED)),
+        (low, three),
+        (low, three.replace(status=Status.PRUNED)),
+        (low, pruned.replace(epochs=1, history=pruned.history[:1], best_epoch=1, trace="")),
+    ):
+        with pytest.raises(ResultError, match="by prune_below and its own history"):
+            inspect(task, result, store)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "ab" * 32},
+        {"trace": "ab" * 32},
+        {"miou": 0.99},
+        {"epochs": 1},
+        {"exchange": ExchangeSummary()},
+        {"class_iou": (1.0,)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_with_what_is_infeasible_comes_nothing_else(done: Any, change: dict[str, Any]) -> None:
+    store, _ = done
+    task = TRAIN.replace(max_deploy_parameters=1)
+    honest = execute(task, Surroundings(store, torch.device("cpu")))
+    assert inspect(task, honest, store) == honest
+    said = honest.replace(error_code="storage", error_text="\x1b[2J", num_parameters_deploy=1, seconds=1e300)
+    assert inspect(task, said, store) == honest
+    with pytest.raises(ResultError, match=next(iter(change))):
+        inspect(task, honest.replace(**change), store)
+
+
+def test_what_is_infeasible_is_found_by_what_is_counted_here(done: Any, tmp_path: Path) -> None:
+    store, results = done
+    _, result = results[Train]
+    elsewhere = DataSource(spec=f"folder:path={tmp_path / 'nothing'}", content_digest="d")
+    nothing = TaskResult(status=Status.INFEASIBLE, num_macs=2**40, num_parameters_deploy=2**40)
+    task = TRAIN.replace(data=elsewhere, max_num_macs=result.num_macs, max_deploy_parameters=10**9)
+    with pytest.raises(ResultError, match="can only be completed"):
+        inspect(task, nothing, store)
+    with pytest.raises(ResultError, match="the task allows"):
+        inspect(task, result.replace(num_macs=2**40), store)
+    assert inspect(task.replace(max_deploy_parameters=1), nothing, store).status is Status.INFEASIBLE
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_class_maps_of_an_evaluation_are_made_here(done: Any, tmp_path: Path, share: float) -> None:
+    store, results = done
+    task, result = results[Evaluate]
+    maps = tensors.decode(store.get(result.predictions))
+    others = store.put(tensors.encode({name: (value + 1) % 5 for name, value in maps.items()}, {"kind": "predictions"}))
+    for said in (others, store.put(b"garbage"), "cd" * 32, ""):
+        assert inspect(task, result.replace(predictions=said), store, share=share) == result
+    elsewhere = task.replace(data=DataSource(spec=f"folder:path={tmp_path / 'nothing'}", content_digest="d"))
+    assert inspect(elsewhere, result.replace(predictions=others), store, share=share).predictions == ""
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        {"loss": torch.zeros(100_000, dtype=torch.float64)},
+        {"x": torch.zeros(1)},
+        {},
+        {"loss": torch.zeros(1)},
+        "more",
+        "garbage",
+        "others",
+    ],
+    ids=str,
+)
+def test_a_trace_has_the_loss_of_each_step_and_nothing_else(done: Any, three: TaskResult, trace: Any) -> None:
+    store, _ = done
+    losses = tensors.decode(store.get(three.trace))["loss"]
+    made = (
+        {"more": {"loss": losses, "x": torch.zeros(1)}, "others": {"loss": losses + 0.1}}.get(trace, trace)
+        if str(trace) == trace
+        else trace
+    )
+    data = b"garbage" if trace == "garbage" else tensors.encode(made)
+    with pytest.raises(ResultError, match=r"trace|no result of this task"):
+        inspect(THREE, three.replace(trace=store.put(data)), store)
+    assert inspect(THREE, three.replace(trace=""), store).trace == ""
+    renamed = store.put(tensors.encode({"loss": losses}, {"kind": "evil"}))
+    assert inspect(THREE, three.replace(trace=renamed), store).trace == three.trace
+
+
+def test_what_crossed_the_wire_is_told_of_lessons_alone_and_within_their_steps(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    assert inspect(task, result.replace(exchange=ExchangeSummary(requests=1)), store) == result
+    teacher = TeacherReference(architecture=NETWORK, weights=result.weights)
+    lesson = Distill(architecture=NETWORK, data=DATA, recipe=RECIPE, teachers=(teacher,), distillation=Distillation())
+    steps = len(tensors.decode(store.get(result.trace))["loss"])
+    good = ExchangeSummary(requests=steps, bytes_received=10**6, cached=1, teacher_s=1.0)
+    assert inspect(lesson, result.replace(exchange=good), store).exchange == good
+    for change in (
+        {"requests": 10**15},
+        {"cached": steps + 1},
+        {"recorded": 10**6},
+        {"bytes_received": 10**15},
+        {"teacher_s": 1e300},
+        {"waited_s": 1e300},
+    ):
+        assert inspect(lesson, result.replace(exchange=good.replace(**change)), store).exchange is None
+
+
+def test_surroundings_times_and_memory_are_short_and_possible_and_a_result_is_no_error(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    said = {f"k{number}\n\x1b" + "y" * 1000: "x" * 60_000 for number in range(1000)}
+    found = inspect(task, result.replace(environment=said, error_code="storage", error_text="\x1b]0;x"), store)
+    assert len(str(found.environment)) < 20_000 and "\x1b" not in str(found.environment)
+    assert (found.error_code, found.error_text) == ("", "")
+    found = inspect(task, result.replace(seconds=1e308, images_per_s=1e308, peak_memory_bytes=2**62), store)
+    assert (found.seconds, found.images_per_s, found.peak_memory_bytes) == (0.0, 0.0, 0)
+    assert inspect(task, result.replace(images_per_s=1e9), store) == result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"predicted": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)},
+        {"class_iou": (0.5,) * 6},
+        {"energies": (1.0, 2.0)},
+        {"known_fraction": 0.5},
+        {"calibration_error": None},
+        {"predicted": (1.0,) * 5},
+        {"split": "test"},
+    ],
+    ids=str,
+)
+def test_competence_is_of_the_task_also_where_it_is_not_made_again(done: Any, change: dict[str, Any]) -> None:
+    store, results = done
+    task, result = results[Assess]
+    with pytest.raises(ResultError, match="competence"):
+        inspect(task, result.replace(competence=result.competence.replace(**change)), store, share=0.0)
+
+
+def test_knowledge_is_of_the_task_and_in_our_form_also_where_it_is_not_made_again(done: Any) -> None:
+    store, results = done
+    for kind in (FeatureMaps, Consolidate):
+        task, result = results[kind]
+        made = tensors.decode(store.get(result.knowledge))
+        other_form = store.put(tensors.encode(made, {"kind": "evil"}))
+        assert inspect(task, result.replace(knowledge=other_form), store, share=0.0) == result
+        name = next(iter(made))
+        for wrong in (
+            made | {"x": torch.zeros(1)},
+            made | {name: -made[name] - 1} if kind is Consolidate else {name: made[name][:0]},
+        ):
+            with pytest.raises(ResultError):
+                inspect(task, result.replace(knowledge=store.put(tensors.encode(wrong))), store, share=0.0)
+
+
+def test_what_is_small_everywhere_is_compared_by_its_own_size(done: Any) -> None:
+    store, results = done
+    _, result = results[Train]
+    small = {
+        name: value * 1e-4 if value.is_floating_point() else value
+        for name, value in tensors.decode(store.get(result.weights)).items()
+    }
+    teacher = TeacherReference(architecture=NETWORK, weights=store.put(encode_weights(NETWORK, small)))
+    task = Average(architecture=NETWORK, data=DATA, teachers=(teacher,))
+    honest = execute(task, Surroundings(store, torch.device("cpu")))
+    assert inspect(task, honest, store) == honest
+    with pytest.raises(ResultError, match="from what comes out here"):
+        inspect(task, honest.replace(weights=zeroed(store, honest.weights)), store)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_weights_are_recorded_with_their_architecture_and_classes_whatever_a_guest_writes(done: Any, share: float) -> None:
+    store, results = done
+    task, result = results[Train]
+    state = tensors.decode(store.get(result.weights))
+    metadata = {"kind": "weights", "architecture": NETWORK.canonical()}
+    for said in (
+        None,
+        {"kind": "weights"},
+        metadata,
+        {"classes": list(open_dataset(SPEC).classes)},
+        metadata | {"evil": "x" * 1000},
+    ):
+        assert inspect(task, result.replace(weights=store.put(tensors.encode(state, said))), store, share=share) == result
+    assert read_metadata(store.get(result.weights)).classes == open_dataset(SPEC).classes

@@ -66,10 +66,11 @@ def test_what_is_accepted_names_who_did_it_and_who_taught_it(underway: Underway)
     assert underway.find("a") is None
 
 
-def test_what_is_said_of_an_earlier_attempt_is_void(underway: Underway) -> None:
+def test_what_is_said_of_an_earlier_attempt_or_by_another_agent_is_void(underway: Underway) -> None:
     doing = underway.begin(Start("agent-1", "a", 2), TASK, ())
-    assert underway.current("a", 2) is doing is underway.find("a")
-    assert underway.current("a", 1) is underway.current("b", 2) is None
+    assert underway.current("agent-1", "a", 2) is doing is underway.find("a")
+    assert underway.current("agent-1", "a", 1) is underway.current("agent-1", "b", 2) is None
+    assert underway.current("agent-2", "a", 2) is None
 
 
 def test_recordings_are_in_use_while_anybody_learns_from_them(underway: Underway) -> None:
