@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.clause import Clause, expect, is_there
-from agentkd.conformance.knowing import ANSWER_S, Subject, images, of_a_teacher
+from agentkd.conformance.knowing import ANSWER_S, Subject, of_a_teacher
+from agentkd.conformance.pieces import images
 from agentkd.conformance.probe import BrokenClauseError, Probe
 from agentkd.errors import ReplyTimeoutError
 from agentkd.messages.bodies import (
+    Body,
     ErrorReply,
     KnowledgeReply,
     Piece,
@@ -42,9 +44,7 @@ def streaming(num_classes: int) -> list[Clause]:
 
     def clause(name: str, text: str, check: Callable[[Probe, Piece], str | None]) -> Clause:
         def check_stream(probe: Probe, subject: Subject) -> str | None:
-            request = subject.asking(ways=(Way.STREAM,))
-            pixels = images(shape=(1, 3, STREAMED_SIDE, STREAMED_SIDE))
-            answer = probe.ask(request, buffers=(pixels,), timeout_s=ANSWER_S).body
+            answer = _offer(probe, subject, Way.STREAM)
             if isinstance(answer, ErrorReply):
                 return f"the agent does not stream: {answer.text}"
             if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
@@ -55,6 +55,7 @@ def streaming(num_classes: int) -> list[Clause]:
 
     return [
         Clause("stream.unoffered", "what was not offered is not streamed", _unoffered),
+        Clause("stream.same", "a piece is the same whether it is streamed or comes inline", of_a_teacher(_same, num_classes)),
         clause("stream.credit", "no byte is sent at or beyond the limit, until it is raised", _credit),
         clause("stream.lower", "less credit than before is ignored", _less_credit),
         clause("stream.chunks", "chunks come in order, each of the length asked for but the last", _chunks),
@@ -84,6 +85,24 @@ def _receive(probe: Probe, piece: Piece, *, offset: int = 0, step: int = CHUNK_B
             text = f": {message.body.text}" if isinstance(message.body, ErrorReply) else ""
             raise BrokenClauseError(f"{type(message.body).__name__} in a stream{text}")
     return flow
+
+
+def _offer(probe: Probe, subject: Subject, way: Way) -> Body:
+    pixels = images(shape=(1, 3, STREAMED_SIDE, STREAMED_SIDE))
+    return probe.ask(subject.asking(ways=(way,)), buffers=(pixels,), timeout_s=ANSWER_S).body
+
+
+def _same(probe: Probe, subject: Subject) -> str | None:
+    """What comes inline is asked for twice: of an agent that never says the same other clauses tell."""
+    answers = [_offer(probe, subject, way) for way in (Way.INLINE, Way.STREAM, Way.INLINE)]
+    pieces = [answer.piece for answer in answers if isinstance(answer, KnowledgeReply)]
+    ways = [piece.way for piece in pieces]
+    if ways != [Way.INLINE, Way.STREAM, Way.INLINE] or pieces[0] != pieces[2]:
+        return "it did not go by both ways, or is never the same"
+    one, other = pieces[:2]
+    told = f"inline {one.sha256[:12]}, {one.size_bytes} bytes; as a stream {other.sha256[:12]}, {other.size_bytes} bytes"
+    expect((one.sha256, one.size_bytes) == (other.sha256, other.size_bytes), told)
+    return None
 
 
 def _unoffered(probe: Probe) -> None:
