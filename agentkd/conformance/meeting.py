@@ -112,6 +112,7 @@ def _greeting(probe: Probe) -> str | None:
         for field in ("teaches", "classes", "capabilities"):
             here, there = getattr(probe.heard_hello, field), getattr(other.heard_hello, field)
             expect(here == there, f"{field}: the coordinator was told {here}, a peer {there}")
+        other.want(PingReply, PingRequest(text="welcomed"))  # who hangs up before that leaves it unsaid, and it is waited for
     return None
 
 

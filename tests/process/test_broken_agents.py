@@ -1122,7 +1122,7 @@ def children(kind: type[Broken]) -> Iterator[type[Broken]]:
 
 VARIANTS = [child for child in children(Broken) if child.breaks]
 TESTED_ELSEWHERE = {"join.first", "join.greeting", "join.again", "join.other", "join.version"}  # of agents that listen
-WAITING = {"stream.credit", "peers.unnamed", "leave.gone", "life.heartbeat"}
+WAITING = {"stream.credit", "peers.unnamed", "leave.gone"}
 HARMLESS = {"cancel.unknown", "task.key"}
 
 
