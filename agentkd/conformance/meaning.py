@@ -22,7 +22,7 @@ SPREAD_TOLERANCE = 0.02  # of the logits' spread: other batches are reckoned in 
 MIRRORED = 1.2  # how much more must lie elsewhere than where it belongs; whoever looks at the whole image is not blamed
 BEFORE, CORNER = 0.5, 3 * SIDE // 8  # of the pixels; how large the square is that is changed
 SHIFT, TINY = 1e-3, 1e-4  # relative and absolute roundings
-TOLERANCES = {"F32": 1e-6, "F16": SHIFT, "BF16": 1e-2}
+TOLERANCES = {"bfloat16": 1e-2}  # by codec, whatever type of numbers came
 LARGEST = {"F16": 65_504.0, "BF16": 3.3895e38, "F32": 3.4028e38}
 MOST_KL = 0.05
 OTHER_CODECS = ("bfloat16", "int8", "top1", "top2", "top4", "top8", "auto")  # of which a teacher need not know any
@@ -115,7 +115,7 @@ def _values(probe: Probe, subject: Subject) -> str | None:
 
 def _agree(codec: str, exact: Numbers, told: Numbers) -> None:
     """Plain numbers; what is not finite, or of another shape, other clauses tell."""
-    rounding, limit = TOLERANCES.get(told.dtype, SHIFT), LARGEST.get(told.dtype, math.inf)
+    rounding, limit = TOLERANCES.get(codec, SHIFT), LARGEST.get(told.dtype, math.inf)
     clamped = [max(-limit, min(limit, value)) for value in exact.values]
     far = [
         (a, b) for a, b in zip(clamped, told.values, strict=False) if math.isfinite(b) and abs(a - b) > rounding * abs(a) + TINY

@@ -121,10 +121,14 @@ def _offer(probe: Probe, subject: Subject) -> str | None:
     with _met(probe, *KnowledgeKind) as other:
         pixels = {one: images(shape=(1, 3, SIDE, SIDE), high=high) for one, high in ((probe, 0.7), (other, 0.9))}
         request = subject.asking(ways=(Way.STREAM,))
+        offered = set()
         for one, another in ((probe, other), (other, probe)):
             answer = one.ask(request, buffers=(pixels[one],), timeout_s=ANSWER_S).body
             if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
                 return "the agent does not stream"
+            if answer.piece.sha256 in offered:
+                return "both were offered the same piece"
+            offered.add(answer.piece.sha256)
             asked = StreamRequest(sha256=answer.piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)
             expect_error(another.ask(asked).body, "artifact")
     return None

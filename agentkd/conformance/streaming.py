@@ -11,7 +11,6 @@ from agentkd.conformance.pieces import images
 from agentkd.conformance.probe import BrokenClauseError, Probe
 from agentkd.errors import ReplyTimeoutError
 from agentkd.messages.bodies import (
-    Body,
     ErrorReply,
     KnowledgeReply,
     Piece,
@@ -22,6 +21,7 @@ from agentkd.messages.bodies import (
     StreamRequest,
     Way,
 )
+from agentkd.messages.wire import Message
 from agentkd.names import Digest
 
 UNKNOWN = Digest("0" * 64)
@@ -44,7 +44,7 @@ def streaming(num_classes: int) -> list[Clause]:
 
     def clause(name: str, text: str, check: Callable[[Probe, Piece], str | None]) -> Clause:
         def check_stream(probe: Probe, subject: Subject) -> str | None:
-            answer = _offer(probe, subject, Way.STREAM)
+            answer = _offer(probe, subject, Way.STREAM).body
             if isinstance(answer, ErrorReply):
                 return f"the agent does not stream: {answer.text}"
             if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
@@ -87,21 +87,22 @@ def _receive(probe: Probe, piece: Piece, *, offset: int = 0, step: int = CHUNK_B
     return flow
 
 
-def _offer(probe: Probe, subject: Subject, way: Way) -> Body:
+def _offer(probe: Probe, subject: Subject, way: Way) -> Message:
     pixels = images(shape=(1, 3, STREAMED_SIDE, STREAMED_SIDE))
-    return probe.ask(subject.asking(ways=(way,)), buffers=(pixels,), timeout_s=ANSWER_S).body
+    return probe.ask(subject.asking(ways=(way,)), buffers=(pixels,), timeout_s=ANSWER_S)
 
 
 def _same(probe: Probe, subject: Subject) -> str | None:
     """What comes inline is asked for twice: of an agent that never says the same other clauses tell."""
-    answers = [_offer(probe, subject, way) for way in (Way.INLINE, Way.STREAM, Way.INLINE)]
-    pieces = [answer.piece for answer in answers if isinstance(answer, KnowledgeReply)]
-    ways = [piece.way for piece in pieces]
-    if ways != [Way.INLINE, Way.STREAM, Way.INLINE] or pieces[0] != pieces[2]:
-        return "it did not go by both ways, or is never the same"
-    one, other = pieces[:2]
-    told = f"inline {one.sha256[:12]}, {one.size_bytes} bytes; as a stream {other.sha256[:12]}, {other.size_bytes} bytes"
-    expect((one.sha256, one.size_bytes) == (other.sha256, other.size_bytes), told)
+    inline, offer, again = (_offer(probe, subject, way) for way in (Way.INLINE, Way.STREAM, Way.INLINE))
+    if not isinstance(offer.body, KnowledgeReply) or offer.body.piece.way is not Way.STREAM:
+        return "the agent does not stream"
+    pieces = [bytes(answer.buffers[0]) if answer.buffers else b"" for answer in (inline, again)]
+    if not pieces[0] or pieces[0] != pieces[1]:
+        return "it did not come inline, or is never the same"
+    here, there = (digest_bytes(pieces[0]), len(pieces[0])), (offer.body.piece.sha256, offer.body.piece.size_bytes)
+    told = f"inline {here[0][:12]}, {here[1]} bytes; as a stream {there[0][:12]}, {there[1]} bytes"
+    expect(here == there, told)
     return None
 
 
