@@ -19,7 +19,7 @@ from agentkd.messages.bodies import ErrorReply, KnowledgeKind, KnowledgeRequest
 
 NOT_THE_SAME = "the same request gets other bytes, or none that are numbers: nothing to be compared"
 SPREAD_TOLERANCE = 0.02  # of the logits' spread: other batches are reckoned in another order, some with shorter numbers
-MIRRORED = 1.2  # how much more must lie elsewhere than where it belongs; whoever looks at the whole image is not blamed
+MOSTLY = 0.5  # of what changes must lie elsewhere than it belongs; whoever looks at the whole image is not blamed
 BEFORE, CORNER = 0.5, 3 * SIDE // 8  # of the pixels; how large the square is that is changed
 SHIFT, TINY = 1e-3, 1e-4  # relative and absolute roundings
 TOLERANCES = {"bfloat16": 1e-2}  # by codec, whatever type of numbers came
@@ -91,8 +91,9 @@ def _places(probe: Probe, subject: Subject) -> str | None:
     if not most:
         return "the images that were asked about change nothing"
     told = f"what changes at the top left, top right, bottom left, bottom right changes logits {_corners(likeliest)}"
-    expect(most <= MIRRORED * right, told)
-    return f"{100 * right / sum(map(sum, changes)):.0f} % of what changes lies there"
+    whole = sum(map(sum, changes))
+    expect(most <= max(MOSTLY * whole, right), told)
+    return f"{100 * right / whole:.0f} % of what changes lies there"
 
 
 def _values(probe: Probe, subject: Subject) -> str | None:
