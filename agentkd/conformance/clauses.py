@@ -5,6 +5,7 @@ from collections.abc import Callable
 from agentkd.conformance.clause import Clause, expect_refusal, is_there
 from agentkd.conformance.knowing import knowing
 from agentkd.conformance.living import joining, leaving, living, looking_back
+from agentkd.conformance.meaning import meaning
 from agentkd.conformance.meeting import meeting
 from agentkd.conformance.probe import Probe
 from agentkd.conformance.streaming import streaming
@@ -20,7 +21,8 @@ READ_BY_ALL = {NUMBERS[PingRequest], NUMBERS[KnowledgeRequest]}  # an agent need
 
 def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
     """Every clause in the order in which it must be checked; the last one ends the agent, if it may."""
-    listed = [*joining(), *living(), *knowing(num_classes), *streaming(num_classes), *meeting(num_classes), *working()]
+    listed = [*joining(), *living(), *knowing(num_classes), *meaning(num_classes)]
+    listed += [*streaming(num_classes), *meeting(num_classes), *working()]
     listed += [Clause(f"invalid.{v.name}", f"{v.note} is refused", _refuses(v)) for v in vectors.invalid()]
     listed += looking_back()
     return (*listed, *(leaving() if may_end else []))

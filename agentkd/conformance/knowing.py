@@ -1,9 +1,7 @@
 """Clauses on assessments and knowledge: whose it is, of how many classes, in which numbers, of which images, by which way."""
 
-import json
 import math
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from agentkd.architecture import MAX_CLASS_NAME
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.clause import Clause, expect, expect_error
+from agentkd.conformance.pieces import IMAGES, SIDE, flat_images, images, logits_in, numbers_in
 from agentkd.conformance.probe import BrokenClauseError, Probe
 from agentkd.messages.bodies import (
     AssessReply,
@@ -26,12 +25,13 @@ from agentkd.messages.wire import Message
 from agentkd.names import NO_DIGEST, Digest
 
 UNKNOWN = Digest("0" * 64)
-IMAGES, SIDE = 2, 64
 ANSWER_S = 60.0
 LEVELS = (0.0, 0.0, 0.3, 1.0)  # gray images; unlike each other, and no order of them is another one's mirror image
 SHARE_TOLERANCE = 0.05  # numbers that are almost equal may be rounded otherwise
+BASES = (math.e, 2.0, 10.0)
+LOGARITHM_TOLERANCE = 1e-3
 TEACHES_NOTHING = "the agent teaches nothing"
-FORMATS = {"float32": ("F32", "f"), "float16": ("F16", "e")}
+FORMATS = {"float32": "F32", "float16": "F16"}
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,24 @@ def of_a_teacher(check: Callable[[Probe, Subject], str | None], num_classes: int
     """The check of a clause that binds teachers alone."""
 
     def check_if_it_teaches(probe: Probe) -> str | None:
-        weights = probe.heard_hello.teaches
-        if not weights:
-            answer = probe.ask(AssessRequest(num_classes=num_classes), buffers=(images(),), timeout_s=ANSWER_S).body
-            weights = answer.weights if isinstance(answer, AssessReply) else NO_DIGEST
+        weights = _taught(probe, num_classes)
         return check(probe, Subject(weights, num_classes)) if weights else TEACHES_NOTHING
 
     return check_if_it_teaches
+
+
+def _taught(probe: Probe, num_classes: int) -> Digest:
+    """What it teaches: if greeting and assessment name different weights, those by which it gives soft targets."""
+    if probe.taught is None:
+        answer = probe.ask(AssessRequest(num_classes=num_classes), buffers=(images(),), timeout_s=ANSWER_S).body
+        greeted, assessed = probe.heard_hello.teaches, answer.weights if isinstance(answer, AssessReply) else NO_DIGEST
+        are_asked = greeted and assessed and greeted != assessed
+        probe.taught = assessed if are_asked and _teaches(probe, Subject(assessed, num_classes)) else greeted or assessed
+    return probe.taught
+
+
+def _teaches(probe: Probe, subject: Subject) -> bool:
+    return isinstance(_ask(probe, subject.asking()), KnowledgeReply)
 
 
 def knowing(num_classes: int) -> list[Clause]:
@@ -72,13 +83,18 @@ def knowing(num_classes: int) -> list[Clause]:
         return Clause(name, text, of_a_teacher(check, num_classes))
 
     return [
+        Clause(
+            "join.teaches",
+            "the weights that the greeting names are those that are taught",
+            partial(_greeted, num_classes=num_classes),
+        ),
         Clause("assess", "images are assessed, or refused with an error", partial(_assess, num_classes=num_classes)),
         clause("assess.classes", "another number of classes is refused with code contract", _assess_other_classes),
         clause("assess.predicted", "the shares of the classes are those of the largest soft targets", _predicted),
         Clause("knowledge.unknown", "weights that are not there are answered with an error", _unknown_weights),
         clause("knowledge.soft_targets", "images get soft targets of the weights asked for, with their digest", _soft_targets),
         clause("knowledge.finite", "soft targets are finite numbers", _finite),
-        clause("knowledge.raw", "soft targets are raw logits, no probabilities", _raw),
+        clause("knowledge.raw", "soft targets are raw logits, neither probabilities nor their logarithms", _raw),
         clause("knowledge.images", "soft targets are of the images that were sent", _of_the_images),
         clause("knowledge.same", "the same request gets the same bytes", _same),
         clause(
@@ -121,63 +137,17 @@ def handed_over(answer: Message) -> tuple[KnowledgeReply, bytes]:
     return answer.body, bytes(answer.buffers[0]) if answer.buffers else b""
 
 
-def images(
-    *, shape: tuple[int, ...] = (IMAGES, 3, SIDE, SIDE), low: float = 0.0, high: float = 1.0, name: str = "images"
-) -> bytes:
-    """A safetensors file of small images, made without any tensor library."""
-    count = math.prod(shape)
-    return _file_of([low + (high - low) * (index % 17) / 16 for index in range(count)], shape, name)
-
-
-def flat_images(levels: tuple[float, ...]) -> bytes:
-    """A safetensors file of images that are gray all over, each of a level of its own."""
-    shape = (len(levels), 3, SIDE, SIDE)
-    return _file_of([level for level in levels for _ in range(math.prod(shape[1:]))], shape, "images")
-
-
-def _file_of(numbers: Sequence[float], shape: tuple[int, ...], name: str) -> bytes:
-    count = len(numbers)
-    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * count]}}).encode()
-    header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + struct.pack(f"<{count}f", *numbers)
-
-
-def logits_in(data: bytes) -> tuple[str, list[int], bytes]:
-    """Number type, shape and octets of the logits in a safetensors file.
-
-    Raises:
-        BrokenClauseError: there are none.
-    """
-    try:
-        (size,) = struct.unpack_from("<Q", data)
-        entry = json.loads(data[8 : 8 + size])["logits"]
-        begin, end = entry["data_offsets"]
-        return entry["dtype"], list(entry["shape"]), data[8 + size + begin : 8 + size + end]
-    except (struct.error, ValueError, KeyError, TypeError) as error:
-        raise BrokenClauseError(f"the piece is no safetensors file with logits: {error}") from error
-
-
-def numbers_in(data: bytes) -> tuple[list[int], tuple[float, ...]]:
-    """Shape and values of the logits in a safetensors file.
-
-    Raises:
-        BrokenClauseError: there are none, or not as many as their shape says.
-    """
-    dtype, shape, octets = logits_in(data)
-    letter = dict(FORMATS.values()).get(dtype, "")
-    is_whole = bool(letter) and len(octets) == struct.calcsize(letter) * math.prod(shape)
-    expect(is_whole, f"{len(octets)} octets are no {dtype or 'numbers'} of shape {shape}")
-    return shape, struct.unpack(f"<{math.prod(shape)}{letter}", octets)
-
-
-def _pixels(shape: list[int], values: tuple[float, ...]) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Image by image the logits of each pixel, and the number of the image."""
-    expect(len(shape) == 4, f"logits of shape {shape}")
-    classes, size = shape[1], math.prod(shape[2:])
-    for image in range(shape[0]):
-        for pixel in range(size):
-            first = image * classes * size + pixel
-            yield image, values[first : first + classes * size : size]
+def _greeted(probe: Probe, num_classes: int) -> str | None:
+    teaches = probe.heard_hello.teaches
+    if not teaches:
+        return "the greeting names none"
+    expect(
+        teaches == _taught(probe, num_classes), f"the greeting names {teaches[:12]}, {_taught(probe, num_classes)[:12]} is taught"
+    )
+    answer = _ask(probe, Subject(teaches, num_classes).asking())
+    text = f"{answer.code}: {answer.text[:80]}" if isinstance(answer, ErrorReply) else type(answer).__name__
+    expect(isinstance(answer, KnowledgeReply), f"soft targets of the weights that the greeting names were answered with {text}")
+    return None
 
 
 def _assess(probe: Probe, num_classes: int) -> str:
@@ -186,8 +156,8 @@ def _assess(probe: Probe, num_classes: int) -> str:
         return f"refused: {answer.text}"
     if not isinstance(answer, AssessReply):
         raise BrokenClauseError(f"answered with {type(answer).__name__}")
-    teaches = probe.heard_hello.teaches
-    expect(teaches in ("", answer.weights), f"the greeting says that it teaches {teaches[:12]}, here it is {answer.weights[:12]}")
+    taught = _taught(probe, num_classes)
+    expect(taught == answer.weights, f"it teaches {taught[:12]}, here it is {answer.weights[:12]}")
     expect(answer.num_images == IMAGES, f"{answer.num_images} images instead of {IMAGES}")
     expect(len(answer.predicted) == num_classes, f"{len(answer.predicted)} classes instead of {num_classes}")
     expect(abs(sum(answer.predicted) - 1) < 1e-3, "the shares of the classes do not add up to one")
@@ -207,10 +177,10 @@ def _predicted(probe: Probe, subject: Subject) -> str | None:
             return f"refused: {answer.text}"
         expect(isinstance(answer, AssessReply), f"answered with {type(answer).__name__}")
         told = getattr(answer, "predicted", ())
-        shape, values = numbers_in(soft_targets(probe, subject.asking(), pixels)[1])
-        if len(shape) != 4 or shape[1] != len(told):
-            return f"logits of shape {shape} have nothing to compare"
-        pixelwise = [logits for _, logits in _pixels(shape, values)]
+        taught = numbers_in(soft_targets(probe, subject.asking(), pixels)[1])
+        if len(taught.shape) != 4 or taught.shape[1] != len(told):
+            return f"logits of shape {taught.shape} have nothing to compare"
+        pixelwise = list(taught.of_pixels())
         for number, share in enumerate(told):
             largest = [logits for logits in pixelwise if logits[number] == max(logits)]
             least = sum(logits.count(logits[number]) == 1 for logits in largest) / len(pixelwise)
@@ -237,27 +207,45 @@ def _soft_targets(probe: Probe, subject: Subject) -> str:
 
 def _finite(probe: Probe, subject: Subject) -> None:
     for codec in FORMATS:
-        _, values = numbers_in(soft_targets(probe, subject.asking(codec=codec))[1])
-        strange = [value for value in values if not math.isfinite(value)]
+        numbers = numbers_in(soft_targets(probe, subject.asking(codec=codec))[1])
+        strange = [value for value in numbers.values if not math.isfinite(value)]
         expect(not strange, f"{len(strange)} of the logits in {codec} are {strange[0] if strange else 0}")
 
 
 def _raw(probe: Probe, subject: Subject) -> str | None:
-    """Logits may be of any size; those of every pixel add up to one, and none is below zero, only if they are none."""
+    """Logits may be of any size; only what went through a softmax adds up to the same in every pixel, it or its powers.
+
+    Whether they were divided by a temperature, shifted, or put through a sigmoid cannot be known from them alone.
+    """
     if subject.num_classes < 2:
         return "of one class there is nothing to be seen"
-    for pixels in (images(), flat_images(LEVELS)):
-        pixelwise = _pixels(*numbers_in(soft_targets(probe, subject.asking(), pixels)[1]))
-        are_shares = all(min(logits) >= 0 and abs(sum(logits) - 1) < 1e-3 for _, logits in pixelwise)
-        expect(not are_shares, "in every pixel they are in [0, 1] and add up to one, as after a softmax")
+    asked = (soft_targets(probe, subject.asking(), pixels)[1] for pixels in (images(), flat_images(LEVELS)))
+    pixelwise = [logits for data in asked for logits in numbers_in(data).of_pixels()]
+    sums = [sum(logits) for logits in pixelwise]
+    whole = sums[0] if len(set(pixelwise)) > 1 else 1.0  # what is the same everywhere adds up to something
+    are_shares = all(min(logits) >= 0 for logits in pixelwise) and all(abs(one - whole) < 1e-3 * whole for one in sums)
+    expect(not are_shares, f"in every pixel none is below zero and they add up to {whole:g}, as after a softmax")
+    for base in BASES:
+        is_logarithm = all(abs(_logarithm_of_sum(logits, base)) < LOGARITHM_TOLERANCE for logits in pixelwise)
+        expect(
+            not is_logarithm,
+            f"in every pixel the powers of {base:.3g} by them add up to one, as after the logarithm of a softmax",
+        )
     return None
+
+
+def _logarithm_of_sum(logits: tuple[float, ...], base: float) -> float:
+    """Of the powers of a base; no number if a logit is none."""
+    largest = max(logits)
+    total = sum(base ** (logit - largest) for logit in logits) if math.isfinite(largest) else math.nan
+    return largest + math.log(total, base) if total > 0 else math.nan
 
 
 def _of_the_images(probe: Probe, subject: Subject) -> None:
     """A network may make the same of some images, or of all pixels of one, but not of everything that there is."""
     made = set()
     for pixels in (images(), flat_images(LEVELS)):
-        made |= {logits for _, logits in _pixels(*numbers_in(soft_targets(probe, subject.asking(), pixels)[1]))}
+        made |= set(numbers_in(soft_targets(probe, subject.asking(), pixels)[1]).of_pixels())
     expect(len(made) > 1, "every pixel of every image got the same logits")
 
 
@@ -267,7 +255,7 @@ def _same(probe: Probe, subject: Subject) -> None:
 
 
 def _codecs(probe: Probe, subject: Subject) -> str:
-    for codec, (dtype, _) in FORMATS.items():
+    for codec, dtype in FORMATS.items():
         found, *_ = logits_in(soft_targets(probe, subject.asking(codec=codec))[1])
         expect(found == dtype, f"codec {codec} was answered with numbers of type {found}")
     return expect_error(_ask(probe, subject.asking(codec="of_a_later_version")), "contract")

@@ -1,6 +1,7 @@
 """Clauses on joining, on life together, and on what is dropped or ignored whoever says it."""
 
 import itertools
+import statistics
 import time
 from collections import Counter
 from typing import Any
@@ -27,6 +28,8 @@ from agentkd.names import NOBODY
 UNGREETED, SECOND = "0" * 16, "5ec0d05ec0d05ec0"
 CREDIT_BYTES = 16_384
 HEARTBEATS = 3
+REFUSALS = 2
+SLOW, LATE_S, SWIFT = 4, 0.1, 5  # how much longer than told heartbeats may be apart, and how much shorter
 NOWHERE = 999_999  # the number of a message that was never said
 GREETING = HelloRequest(agent=NOBODY, capabilities=("stream",), window_bytes=CREDIT_BYTES)
 DIALS = "the agent dials: nothing to be checked"
@@ -50,6 +53,7 @@ def living() -> list[Clause]:
         Clause("ping", "a ping is said back", _ping),
         Clause("ping.unknown", "unknown keys of header and body are ignored", _ping_with_more),
         Clause("status", "the coordinator is told how the agent is", _status),
+        Clause("status.refused", "what was refused is counted by its rule, and nothing else", _counted),
         Clause("life.idle", "an agent that has nothing to do says so", _idle),
         Clause("late", "what continues no dialogue that is open is dropped", _late),
         Clause("errors.unanswered", "an error is never answered, nor one that cannot be read", _errors),
@@ -60,16 +64,21 @@ def living() -> list[Clause]:
 def looking_back() -> list[Clause]:
     """What is seen in everything that the agent has said, after all else was checked."""
     return [
+        Clause("life.pace", "heartbeats come about as often as the welcome says", _pace),
         Clause("life.progress", "progress never goes back", _progress),
         Clause("life.numbers", "no two messages have the same msg_id, and none has 0", _numbers),
         Clause("life.session", "every message is of one session", _sessions),
         Clause("errors.codes", "every error has a code that there is and, of code protocol, a rule", _codes),
+        Clause("errors.text", "no text acts on a terminal, or hides", _texts),
     ]
 
 
 def leaving() -> list[Clause]:
     """The end."""
-    return [Clause("leave", "an agent that is asked to leave says so", _leave)]
+    return [
+        Clause("leave", "an agent that is asked to leave says so", _leave),
+        Clause("leave.gone", "whoever has said that it leaves is gone", _gone),
+    ]
 
 
 def _speak_first(probe: Probe) -> str | None:
@@ -136,6 +145,37 @@ def _status(probe: Probe) -> str:
     return f"{sum(probe.want(StatusReply, StatusRequest()).refused.values())} messages refused so far"
 
 
+def _counted(probe: Probe) -> str | None:
+    """A ping is refused twice, between the accounts of it another one is not."""
+    before = _account(probe)
+    rules = []
+    for _ in range(REFUSALS):
+        number = probe.say_plain(PingRequest, {"text": None})
+        try:
+            answer = probe.hear(timeout_s=probe.waits.silence_s, wanted=lambda one: isinstance(one.body, ErrorReply)).body
+        except ReplyTimeoutError:
+            return f"message {number} was dropped"
+        rules.append(answer.rule if isinstance(answer, ErrorReply) else "")
+    after = _account(probe)
+    if before is None or after is None:
+        return "it does not say"
+    more = {rule: after.get(rule, 0) - before.get(rule, 0) for rule in {*before, *after, *rules}}
+    more = {rule: count for rule, count in more.items() if count}
+    expect(more == Counter(rules), f"it refused {dict(Counter(rules))} and counted {more}")
+    return None
+
+
+def _account(probe: Probe) -> dict[str, int] | None:
+    """What it says that it has refused after a ping was not, whatever number it says that it answers."""
+    is_there(probe)
+    probe.say(StatusRequest())
+    try:
+        told = probe.hear(timeout_s=probe.waits.deed_s, wanted=lambda one: isinstance(one.body, StatusReply)).body
+    except ReplyTimeoutError:
+        return None
+    return dict(told.refused) if isinstance(told, StatusReply) else None
+
+
 def _idle(probe: Probe) -> str | None:
     """It may do something of its own at first, but nothing was asked of it: a coordinator would wait for it for ever.
 
@@ -186,6 +226,16 @@ def _parents(probe: Probe) -> str | None:
     return None
 
 
+def _pace(probe: Probe) -> str:
+    """The median of all of the check, since one may be late; over two beats each, since two may come at once."""
+    told, beats = probe.pace_s, probe.beats_s
+    if not told or len(beats) < 3:
+        return f"{len(beats)} heartbeats, {told:g} s between them by the welcome"
+    usual_s = statistics.median((after - before) / 2 for before, after in zip(beats, beats[2:], strict=False))
+    expect(told / SWIFT <= usual_s <= SLOW * told + LATE_S, f"one every {usual_s:.2g} s, by the welcome every {told:g} s")
+    return f"one every {usual_s:.2g} s"
+
+
 def _progress(probe: Probe) -> str:
     told = [message.body.progress for message in probe.said if isinstance(message.body, HeartbeatEvent | StatusReply)]
     back = [(before, after) for before, after in itertools.pairwise(told) if after < before]
@@ -213,6 +263,11 @@ def _codes(probe: Probe) -> None:
         expect(error.code != "protocol" or has_rule, f"an error of code protocol with the rule {error.rule!r}")
 
 
+def _texts(probe: Probe) -> None:
+    """All that it has said but the echoes of pings."""
+    expect(not probe.acting, f"{len(probe.acting)} texts have characters that do, the first in {''.join(probe.acting[:1])[:100]}")
+
+
 def _codes_of(kind: type[AgentKDError]) -> set[str]:
     return {kind.code}.union(*map(_codes_of, kind.__subclasses__()))
 
@@ -221,3 +276,19 @@ def _leave(probe: Probe) -> None:
     expect(
         isinstance(probe.ask(LeaveRequest(), timeout_s=2 * probe.waits.deed_s).body, LeftEvent), "it did not say that it leaves"
     )
+
+
+def _gone(probe: Probe) -> str:
+    """It may finish what it does, but not for long; whoever is gone neither beats, answers, nor greets again."""
+    if not any(isinstance(message.body, LeftEvent) for message in probe.said):
+        return "it has not said that it leaves"
+    probe.patience_s = 0.0
+    deadline, quiet_s = time.monotonic() + probe.waits.deed_s, probe.waits.silence_s + probe.pace_s
+    while True:
+        probe.forget()
+        probe.say(PingRequest(text="still there?"))
+        try:
+            said = type(probe.hear(timeout_s=quiet_s).body).__name__
+        except ReplyTimeoutError:
+            return f"nothing came for {quiet_s:.2g} s"
+        expect(time.monotonic() < deadline, f"{probe.waits.deed_s:g} s after it said that it leaves there came a {said}")

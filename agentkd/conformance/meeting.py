@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agentkd.conformance.clause import Clause, expect, expect_refusal
-from agentkd.conformance.knowing import ANSWER_S, Subject, images, of_a_teacher
+from agentkd.conformance.clause import Clause, expect, expect_error, expect_refusal
+from agentkd.conformance.knowing import ANSWER_S, Subject, of_a_teacher
+from agentkd.conformance.pieces import SIDE, images
 from agentkd.conformance.probe import BrokenClauseError, Probe
 from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
@@ -16,15 +17,19 @@ from agentkd.messages.bodies import (
     ErrorReply,
     HelloRequest,
     KnowledgeKind,
+    KnowledgeReply,
     KnowledgeRequest,
     PeersEvent,
     PingReply,
     PingRequest,
     StatusRequest,
+    StreamRequest,
+    Way,
     WelcomeReply,
 )
 from agentkd.names import AgentName
 
+CHUNK_BYTES = 4096
 TAUGHT = (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.ASSESSMENT, KnowledgeKind.WEIGHTS)  # what every teacher may be asked for
 
 
@@ -39,6 +44,8 @@ def meeting(num_classes: int) -> list[Clause]:
         Clause("peers.unknown_fields", "peers are met whatever else is said of them", _more_fields),
         Clause("peers.unnamed", "a peer that it names no longer is not answered any more", _unnamed),
         Clause("peers.role", "a peer that does not coordinate is refused what only a coordinator may say", _role),
+        Clause("peers.greeting", "a peer is told the same as the coordinator of what is taught", _greeting),
+        clause("peers.offer", "a piece that was offered to one is not streamed to another", _offer),
         clause("peers.grant", "soft targets and feature maps that a peer was not granted are refused it", _grant),
         clause("peers.grant_assessment", "an assessment that a peer was not granted is refused it", _assessment_ungranted),
         clause("peers.grant_weights", "weights that a peer was not granted are refused it", _weights_ungranted),
@@ -96,6 +103,35 @@ def _role(probe: Probe) -> None:
             other.forget()
             number = other.say(body)
             expect_refusal(other.hear(number).body, Rule.ROLE)
+
+
+def _greeting(probe: Probe) -> str | None:
+    if not probe.is_listening:
+        return "the agent listens: it does not greet"
+    with _met(probe) as other:
+        for field in ("teaches", "classes", "capabilities"):
+            here, there = getattr(probe.heard_hello, field), getattr(other.heard_hello, field)
+            expect(here == there, f"{field}: the coordinator was told {here}, a peer {there}")
+        other.want(PingReply, PingRequest(text="welcomed"))  # who hangs up before that leaves it unsaid, and it is waited for
+    return None
+
+
+def _offer(probe: Probe, subject: Subject) -> str | None:
+    """Each is offered a piece of images of its own, that the other then wants to be streamed, whatever else it may fetch."""
+    with _met(probe, *KnowledgeKind) as other:
+        pixels = {one: images(shape=(1, 3, SIDE, SIDE), high=high) for one, high in ((probe, 0.7), (other, 0.9))}
+        request = subject.asking(ways=(Way.STREAM,))
+        offered = set()
+        for one, another in ((probe, other), (other, probe)):
+            answer = one.ask(request, buffers=(pixels[one],), timeout_s=ANSWER_S).body
+            if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
+                return "the agent does not stream"
+            if answer.piece.sha256 in offered:
+                return "both were offered the same piece"
+            offered.add(answer.piece.sha256)
+            asked = StreamRequest(sha256=answer.piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)
+            expect_error(another.ask(asked).body, "artifact")
+    return None
 
 
 def _grant(probe: Probe, subject: Subject) -> None:

@@ -11,10 +11,10 @@ from agentkd.errors import RemoteProtocolError, ReplyTimeoutError
 from agentkd.exchange.channel import Frames
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.zeromq import ZeroMQChannel
-from agentkd.messages.bodies import Body, ErrorReply, HelloRequest, WelcomeReply
+from agentkd.messages.bodies import Body, ErrorReply, HeartbeatEvent, HelloRequest, PingReply, WelcomeReply
 from agentkd.messages.vectors import SESSION
-from agentkd.messages.wire import Buffer, Message, decode, encode, seal_plain
-from agentkd.names import AgentName, PublicKey
+from agentkd.messages.wire import Buffer, Message, acting_texts, decode, encode, seal_plain
+from agentkd.names import AgentName, Digest, PublicKey
 
 ANSWER_S = 5.0
 FIRST_NUMBER = 1_000_000  # what a vector says has a small number, and its refusal is no answer to what is asked here
@@ -44,16 +44,20 @@ class Waits:
 
 @dataclass(frozen=True)
 class Heard:
-    """A message, or frames that are none (then ``problem`` says why)."""
+    """A message and those of its texts that act on a terminal, or frames that are none (then ``problem`` says why)."""
 
     message: Message | None
     problem: str = ""
+    arrived_s: float = 0.0
+    acting: tuple[str, ...] = ()
 
 
 class Probe:
     """A conversation with one agent. Use as a context manager.
 
-    ``said`` is every message that was heard from it, in order; ``said_since`` those since the clause began.
+    ``said`` is every message that was heard from it, in order; ``said_since`` those since the clause began. ``beats_s`` is when
+    its heartbeats arrived, ``pace_s`` how often they should by the welcome (0 if there was none), ``acting`` what it said that
+    acts on a terminal, ``taught`` the weights that it teaches, once that has been found out.
 
     Args:
         endpoint: where the agent listens (``is_listening`` false), or where to wait for it to dial.
@@ -74,6 +78,10 @@ class Probe:
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._number, self._texts = FIRST_NUMBER, itertools.count(1)
         self.said: list[Message] = []
+        self.beats_s: list[float] = []
+        self.acting: list[str] = []
+        self.pace_s = 0.0
+        self.taught: Digest | None = None
         self.patience_s = ANSWER_S  # how long a message may wait for a connection
         self._said_before = 0
         self._channel = ZeroMQChannel(keys, lambda key: key == agent_key, (endpoint if is_listening else "tcp://127.0.0.1:*",))
@@ -190,7 +198,7 @@ class Probe:
                 break
             if heard.message is None:
                 raise BrokenClauseError(f"the agent sent what is no message: {heard.problem}")
-            self._note(heard.message)
+            self._note(heard)
             if parent_id in (None, heard.message.parent_id) and wanted(heard.message):
                 return heard.message
         raise ReplyTimeoutError("the agent", "a message", timeout_s)
@@ -199,20 +207,31 @@ class Probe:
         """Passes over what has come so far."""
         while not self._inbox.empty():
             heard = self._inbox.get()
-            if heard.message is not None:
-                self._note(heard.message)
+            self._note(heard)
         self._said_before = len(self.said)
 
-    def _note(self, message: Message) -> None:
+    def _note(self, heard: Heard) -> None:
         """Writes a message down, and welcomes an agent that has dialed."""
+        message = heard.message
+        if message is None:
+            return
         self.said.append(replace(message, buffers=()))
+        self.acting += [f"{type(message.body).__name__}: {text}" for text in heard.acting]
+        if isinstance(message.body, HeartbeatEvent):
+            self.beats_s.append(heard.arrived_s)
+        if isinstance(message.body, WelcomeReply):
+            self.pace_s = message.body.heartbeat_s
         if self.is_listening and isinstance(message.body, HelloRequest):
-            self._greeting, self.heard_hello = message, message.body
+            self._greeting, self.heard_hello, self.pace_s = message, message.body, self.waits.heartbeat_s
             welcome = WelcomeReply(agent=AgentName("agent"), heartbeat_s=self.waits.heartbeat_s, lease_s=20.0)
             self.say(welcome, parent_id=message.msg_id)
 
     def _arrived(self, sender: PublicKey, frames: Sequence[Buffer]) -> None:
+        now, copied = time.monotonic(), [bytes(frame) for frame in frames]
         try:
-            self._inbox.put(Heard(decode([bytes(frame) for frame in frames])))
+            message = decode(copied)
         except RemoteProtocolError as error:
             self._inbox.put(Heard(None, str(error)))
+        else:
+            is_echo = isinstance(message.body, PingReply)
+            self._inbox.put(Heard(message, arrived_s=now, acting=() if is_echo else acting_texts(copied)))

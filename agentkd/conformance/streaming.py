@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from agentkd.canonical import digest_bytes
 from agentkd.conformance.clause import Clause, expect, is_there
-from agentkd.conformance.knowing import ANSWER_S, Subject, images, of_a_teacher
+from agentkd.conformance.knowing import ANSWER_S, Subject, of_a_teacher
+from agentkd.conformance.pieces import images
 from agentkd.conformance.probe import BrokenClauseError, Probe
 from agentkd.errors import ReplyTimeoutError
 from agentkd.messages.bodies import (
@@ -20,6 +21,7 @@ from agentkd.messages.bodies import (
     StreamRequest,
     Way,
 )
+from agentkd.messages.wire import Message
 from agentkd.names import Digest
 
 UNKNOWN = Digest("0" * 64)
@@ -42,9 +44,7 @@ def streaming(num_classes: int) -> list[Clause]:
 
     def clause(name: str, text: str, check: Callable[[Probe, Piece], str | None]) -> Clause:
         def check_stream(probe: Probe, subject: Subject) -> str | None:
-            request = subject.asking(ways=(Way.STREAM,))
-            pixels = images(shape=(1, 3, STREAMED_SIDE, STREAMED_SIDE))
-            answer = probe.ask(request, buffers=(pixels,), timeout_s=ANSWER_S).body
+            answer = _offer(probe, subject, Way.STREAM).body
             if isinstance(answer, ErrorReply):
                 return f"the agent does not stream: {answer.text}"
             if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
@@ -55,6 +55,7 @@ def streaming(num_classes: int) -> list[Clause]:
 
     return [
         Clause("stream.unoffered", "what was not offered is not streamed", _unoffered),
+        Clause("stream.same", "a piece is the same whether it is streamed or comes inline", of_a_teacher(_same, num_classes)),
         clause("stream.credit", "no byte is sent at or beyond the limit, until it is raised", _credit),
         clause("stream.lower", "less credit than before is ignored", _less_credit),
         clause("stream.chunks", "chunks come in order, each of the length asked for but the last", _chunks),
@@ -84,6 +85,25 @@ def _receive(probe: Probe, piece: Piece, *, offset: int = 0, step: int = CHUNK_B
             text = f": {message.body.text}" if isinstance(message.body, ErrorReply) else ""
             raise BrokenClauseError(f"{type(message.body).__name__} in a stream{text}")
     return flow
+
+
+def _offer(probe: Probe, subject: Subject, way: Way) -> Message:
+    pixels = images(shape=(1, 3, STREAMED_SIDE, STREAMED_SIDE))
+    return probe.ask(subject.asking(ways=(way,)), buffers=(pixels,), timeout_s=ANSWER_S)
+
+
+def _same(probe: Probe, subject: Subject) -> str | None:
+    """What comes inline is asked for twice: of an agent that never says the same other clauses tell."""
+    inline, offer, again = (_offer(probe, subject, way) for way in (Way.INLINE, Way.STREAM, Way.INLINE))
+    if not isinstance(offer.body, KnowledgeReply) or offer.body.piece.way is not Way.STREAM:
+        return "the agent does not stream"
+    pieces = [bytes(answer.buffers[0]) if answer.buffers else b"" for answer in (inline, again)]
+    if not pieces[0] or pieces[0] != pieces[1]:
+        return "it did not come inline, or is never the same"
+    here, there = (digest_bytes(pieces[0]), len(pieces[0])), (offer.body.piece.sha256, offer.body.piece.size_bytes)
+    told = f"inline {here[0][:12]}, {here[1]} bytes; as a stream {there[0][:12]}, {there[1]} bytes"
+    expect(here == there, told)
+    return None
 
 
 def _unoffered(probe: Probe) -> None:

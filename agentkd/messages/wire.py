@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.messages.bodies import NUMBERS, TYPES, Body
+from agentkd.visible import visible
 
 MAGIC = b"AKDP"
 MAJOR, MINOR = 2, 0
@@ -117,6 +118,22 @@ def decode(frames: Sequence[Buffer]) -> Message:
         text = f"{body_type.__name__} is malformed: {_explain(error)}"
         raise RemoteProtocolError(text, Rule.BODY, msg_id, parent_id) from None
     return Message(body, msg_id, parent_id, session, deadline_ms, tuple(buffers))
+
+
+def acting_texts(frames: Sequence[Buffer]) -> tuple[str, ...]:
+    """The texts in the body of a message that would act on a terminal or hide, as escapes; ``decode`` escapes them too, silently.
+
+    Raises:
+        RemoteProtocolError: the frames are no message.
+    """
+    _, header_size = _read_preamble(frames[0])
+    texts, waiting = list[str](), list[object]([_unpack_map(memoryview(frames[0])[PREAMBLE.size + header_size :], "body")])
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and visible(value) != value:
+            texts.append(visible(value))
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return tuple(texts)
 
 
 def _read_preamble(envelope: Buffer) -> tuple[type[Body], int]:

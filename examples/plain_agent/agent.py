@@ -83,7 +83,8 @@ class Agent(Teaching, Learning):
                 poller.register(link.socket, zmq.POLLIN)
             ready = dict(poller.poll(1 if self.lessons else 20))
             for link in [link for link in self.links.values() if link.socket in ready]:
-                self.hear(link, link.socket.recv_multipart())
+                if not link.socket.closed:  # since somebody heard before it said that it is not named any more
+                    self.hear(link, link.socket.recv_multipart())
             if self.home.session and time.monotonic() > self.beat_at + self.heartbeat_s:
                 self.beat_at = time.monotonic()
                 self.home.say("HeartbeatEvent", {"progress": self.progress, "is_busy": bool(self.lessons)})
