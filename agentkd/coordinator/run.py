@@ -23,7 +23,7 @@ from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, Pr
 from agentkd.launch.devices import parse_devices
 from agentkd.names import Digest, TaskKey
 from agentkd.pipeline.own import OwnParts
-from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.plan import Outlook, Planner, recorded_revisions
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
@@ -51,8 +51,11 @@ def run_experiment(experiment: Experiment, folder: RunFolder | Path | str, watch
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         own, dataset = own_parts.take_up(experiment)
         _adopt_experiment(experiment, own, folder, desk.journal)
-        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
+        revisions = recorded_revisions(record.task for record in desk.journal.records())
+        planner = Planner(experiment, dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own, revisions)
         coordinator = _Coordinator(experiment, planner, desk, watcher, _recorded_results(desk.journal, folder))
+        if not coordinator.outlook.is_finished:
+            planner.check_revisions()
         try:
             coordinator.run()
         finally:
@@ -74,8 +77,10 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
             raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
         with made_of(folder.place, "plan"):
             own, pretrained = own_parts.noted(journal), journal.get_meta("pretrained", dict[str, Digest])
-            planner = Planner(experiment, own_parts.dataset_of(experiment, own), pretrained, own)
-            results = {record.task.key: record.result for record in journal.records()}
+            records = list(journal.records())
+            revisions = recorded_revisions(record.task for record in records)
+            planner = Planner(experiment, own_parts.dataset_of(experiment, own), pretrained, own, revisions)
+            results = {record.task.key: record.result for record in records}
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
                 raise ValueError("more trials were asked for than were done")
