@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 from agentkd.networks.families import FAMILIES, resolve
+from agentkd.networks.weights import import_weights, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "networks"
 CLASSES = 5
@@ -98,11 +99,14 @@ def test_the_discriminator_says_what_the_published_one_says(is_training: bool) -
 
 @MODES
 @pytest.mark.parametrize("family", pidnet.SIZES)
-def test_pidnet_says_what_the_published_code_said(family: str, is_training: bool) -> None:
+def test_pidnet_with_imported_weights_says_what_the_published_code_said(family: str, is_training: bool, tmp_path: Path) -> None:
     told = json.loads((GOLDEN / "pidnet.json").read_text(encoding="utf-8"))
     assert "github.com/XuJiacong/PIDNet" in told["origin"]
     network = build(resolve(family, CLASSES), seed=1).double().train(is_training)
-    network.load_state_dict(published.filled(network.state_dict()))
+    theirs = published.filled(network.state_dict())
+    torch.save({"state_dict": {f"model.{name}": value for name, value in theirs.items()}}, tmp_path / "published.pt")
+    report = import_weights(network, read_checkpoint(tmp_path / "published.pt"))
+    assert set(report.loaded) == set(theirs)
     network.training = True
     with torch.no_grad():
         outputs = network(published.images())
