@@ -12,6 +12,7 @@ from agentkd.code.source import Named
 
 MAX_CLASSES = 1000
 MAX_CLASS_NAME = 200
+FIRST_REVISION, MAX_REVISION = 1, 1_000_000
 Setting = bool | int | float | str
 Channels = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0)]
@@ -39,7 +40,7 @@ NORMALIZATIONS = {"unit": UNIT, "imagenet": IMAGENET}
 
 
 class Architecture(Named):
-    """Family and settings of one network. Two equal architectures build identical networks.
+    """Family and settings of one network. Two equal architectures build identical networks, and train them by the same loss.
 
     Args:
         family: a name in ``agentkd networks`` or ``package.module:builder`` for one's own.
@@ -48,16 +49,22 @@ class Architecture(Named):
         normalization: of its images. The families here have ImageNet's; an own builder declares it, and has ``unit`` if not. The
             canonical form leaves ImageNet's out, which all had when there was no other.
         code: digest of the code that an own family's builder is in.
+        revision: which network and training loss the family's name means. It rises when that changes, so that a record keeps its
+            digest and meaning; what is of another revision than ``agentkd.networks.families`` has is read, but not built. The
+            canonical form leaves the first out.
     """
 
     family: str = Field(min_length=1, max_length=200)
     num_classes: int = Field(ge=2, le=MAX_CLASSES)
     settings: dict[str, Setting] = Field(default_factory=dict)
     normalization: Normalization = IMAGENET
+    revision: int = Field(default=FIRST_REVISION, ge=FIRST_REVISION, le=MAX_REVISION)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_all_had(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain = self.without_no_code(handler(self))
         if self.normalization == IMAGENET:
             del plain["normalization"]
+        if self.revision == FIRST_REVISION:
+            del plain["revision"]
         return plain

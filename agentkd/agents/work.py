@@ -25,7 +25,14 @@ from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.tensors import Buffer
-from agentkd.knowledge.weights import encode_weights, inherit_weights, load_as_learned, load_weights, read_metadata
+from agentkd.knowledge.weights import (
+    agree_on_network,
+    encode_weights,
+    inherit_weights,
+    load_as_learned,
+    load_weights,
+    read_metadata,
+)
 from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
@@ -330,8 +337,9 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     expected = dict(build(task.architecture).state_dict())
     stored = [at.store.get(teacher.weights) for teacher in task.teachers]
     states = [tensors.decode(data) for data in stored]
-    for state in states:
+    for state, data in zip(states, stored, strict=True):
         tensors.match(state, expected)
+        agree_on_network(read_metadata(data), task.architecture)
     classes = list(filter(None, (read_metadata(data).classes for data in stored)))
     for theirs in classes[1:]:
         agree_on_classes(theirs, classes[0])

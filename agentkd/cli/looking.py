@@ -70,7 +70,8 @@ def weights(
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
 ) -> None:
     """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
-    from agentkd.knowledge.weights import encode_weights
+    from agentkd.coordinator.importing import what_a_file_says
+    from agentkd.knowledge.weights import agree_on_network, encode_weights
     from agentkd.networks.build import build
     from agentkd.networks.checkpoints import read_checkpoint
     from agentkd.networks.families import resolve
@@ -80,6 +81,7 @@ def weights(
     architecture = resolve(family, classes)
     network = build(architecture, seed=0)
     found = import_weights(network, read_checkpoint(file), source=file)
+    agree_on_network(what_a_file_says(file), architecture)
     try:
         must_be_writable_as_file(out)
         out.write_bytes(encode_weights(architecture, dict(network.state_dict())))

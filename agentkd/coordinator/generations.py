@@ -24,7 +24,7 @@ from agentkd.errors import ConfigError, Problem, StorageError
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.pipeline.families import Results
 from agentkd.pipeline.own import OwnParts
-from agentkd.pipeline.plan import Planner
+from agentkd.pipeline.plan import Planner, recorded_revisions
 
 MAX_EARLIER = 1_000
 NOW_AND_THEN = "and was"
@@ -37,6 +37,7 @@ class Generation(FrozenData):
         data: ``None`` in a run of a version that did not note them.
         asks: what each trial saw, by family and number, in the order ``as_completed``.
         ended: what was corrected then, in sentences; empty of the present one.
+        revisions: by family that of its records, see ``recorded_revisions``.
     """
 
     experiment: Experiment
@@ -46,6 +47,7 @@ class Generation(FrozenData):
     asks: dict[str, dict[int, tuple[int, ...]]] = Field(default_factory=dict)
     ended: tuple[str, ...] = ()
     at: str = ""
+    revisions: dict[str, int] = Field(default_factory=dict)
 
     def planner(self, dataset: Opened | None = None) -> Planner:
         """Plans it. Without its dataset from what is noted of that.
@@ -55,7 +57,9 @@ class Generation(FrozenData):
         """
         if dataset is None and self.data is not None:
             dataset = self.data.opened(self.experiment.data.dataset, self.own)
-        return Planner(self.experiment, dataset or own_parts.dataset_of(self.experiment, self.own), self.pretrained, self.own)
+        return Planner(
+            self.experiment, dataset or own_parts.dataset_of(self.experiment, self.own), self.pretrained, self.own, self.revisions
+        )
 
 
 def present(journal: Journal) -> Generation | None:
@@ -69,7 +73,14 @@ def present(journal: Journal) -> Generation | None:
         return None
     pretrained = journal.get_meta(PRETRAINED, dict[str, Digest]) or {}
     data: NotedData | None = journal.get_meta(DATA, NotedData)
-    return Generation(experiment=experiment, pretrained=pretrained, own=own_parts.noted(journal), data=data, asks=journal.asks())
+    return Generation(
+        experiment=experiment,
+        pretrained=pretrained,
+        own=own_parts.noted(journal),
+        data=data,
+        asks=journal.asks(),
+        revisions=recorded_revisions(record.task for record in journal.records()),
+    )
 
 
 def earlier(journal: Journal) -> tuple[Generation, ...]:
@@ -102,6 +113,7 @@ def adopt(
     if before is None:
         _write(now, folder, journal, {})
         return []
+    now = now.replace(revisions=before.revisions)
     before = _completed(before, data, journal)
     changed = _changes(before, now, dataset, folder, journal)
     if not changed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError
-from agentkd.knowledge.weights import WeightsMetadata, agree_on_scale, encode_weights, load_weights, read_metadata
+from agentkd.knowledge.weights import WeightsMetadata, agree_on_network, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.checkpoints import read_checkpoint
@@ -33,7 +33,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
             if said.architecture is None or said.architecture.code == architecture.code:
                 return known
         else:
-            agree_on_scale(said, architecture)
+            agree_on_network(said, architecture)
             report = import_weights(network, read_checkpoint(Path(weights)), source=f"weights {weights}")
             if report.missing or report.reshaped:
                 raise ConfigError(f"weights {weights} are not of this architecture: {report}")
@@ -52,10 +52,18 @@ def num_classes_of(weights: str | Path, store: Store) -> int | None:
 
 def what_they_say(weights: str | Path, store: Store) -> WeightsMetadata:
     """What weights say of themselves: those of ours what they are, others nothing."""
+    if not DIGEST.fullmatch(str(weights)):
+        return what_a_file_says(Path(weights))
     try:
-        if not DIGEST.fullmatch(str(weights)):
-            must_be_file(Path(weights))
-        data = store.get(Digest(str(weights))) if DIGEST.fullmatch(str(weights)) else Path(weights).read_bytes()
-        return read_metadata(data)
+        return read_metadata(store.get(Digest(str(weights))))
+    except AgentKDError:
+        return WeightsMetadata()
+
+
+def what_a_file_says(file: Path) -> WeightsMetadata:
+    """What weights in a file say of themselves, as ``what_they_say``."""
+    try:
+        must_be_file(file)
+        return read_metadata(file.read_bytes())
     except (AgentKDError, OSError):
         return WeightsMetadata()

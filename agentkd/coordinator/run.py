@@ -24,7 +24,7 @@ from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.launch.devices import parse_devices
 from agentkd.names import Digest, TaskKey
-from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.plan import Outlook, Planner, recorded_revisions
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
@@ -67,8 +67,12 @@ def run_experiment(
         for line in generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results):
             log.warning("%s", line)
             watcher.tell(line)
-        planner = Planner(experiment, foreseen.dataset, desk.journal.get_meta("pretrained", dict[str, Digest]), own)
+        revisions = recorded_revisions(record.task for record in desk.journal.records())
+        pretrained = desk.journal.get_meta("pretrained", dict[str, Digest])
+        planner = Planner(experiment, foreseen.dataset, pretrained, own, revisions)
         coordinator = _Coordinator(experiment, planner, desk, watcher, results)
+        if not coordinator.outlook.is_finished:
+            planner.check_revisions()
         try:
             coordinator.run()
         finally:

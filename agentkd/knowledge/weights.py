@@ -12,6 +12,7 @@ from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.networks.blocks import SegmentationNetwork
+from agentkd.networks.families import weights_since
 
 
 class WeightsMetadata(FrozenData):
@@ -32,21 +33,28 @@ def load_weights(network: SegmentationNetwork, data: Buffer, architecture: Archi
     """Installs stored weights, which must match the network exactly, and the scale of the images that it will see.
 
     Raises:
-        ContractError: other names, shapes or number types, or weights that learned on images of another scale.
+        ContractError: other names, shapes or number types, or as ``agree_on_network``.
         RemoteProtocolError: the bytes are no weights that may be (damaged, over a limit, not finite).
     """
     loaded = tensors.decode(data)
     tensors.match(loaded, dict(network.state_dict()))
-    agree_on_scale(read_metadata(data), architecture)
+    agree_on_network(read_metadata(data), architecture)
     network.load_state_dict(loaded)
 
 
-def agree_on_scale(weights: WeightsMetadata, architecture: Architecture) -> None:
-    """Checks that a network's images will be of the scale that weights have learned on, if they say it.
+def agree_on_network(weights: WeightsMetadata, architecture: Architecture) -> None:
+    """Checks that weights, if they say what they learned in and on, mean the same in a network and on its images.
 
     Raises:
-        ContractError: they will not.
+        ContractError: its images are of another scale, or its family has computed something else with such weights.
     """
+    learned_in = weights.architecture
+    if learned_in and learned_in.family == architecture.family and learned_in.revision < weights_since(architecture.family):
+        hint = (
+            f"{architecture.family} computes something else with them since; train it anew, or let it begin from them as "
+            f"pretrained layers (families.{architecture.family}.weights)"
+        )
+        raise ContractError("revision", learned_in.revision, architecture.revision, hint=hint)
     learned_on = weights.architecture.normalization if weights.architecture else architecture.normalization
     if learned_on != architecture.normalization:
         hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"

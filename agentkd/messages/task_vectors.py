@@ -109,6 +109,11 @@ def task_vectors() -> list[TaskVector]:
             "train_text", Train(architecture=network, data=data.replace(spec=told)), "text that is escaped, and text that is not"
         ),
         TaskVector("train_code", Train(architecture=own, data=data), "own code: the field code is there, and otherwise left out"),
+        TaskVector(
+            "train_revision",
+            Train(architecture=network.replace(family="pidnet_s", revision=2), data=data),
+            "a second revision of a family: the field revision is there, and otherwise left out",
+        ),
         TaskVector("distill", Distill(**work, teachers=(teacher,), distillation=Distillation()), "one teacher, no route"),
         TaskVector(
             "distill_routed",

@@ -16,8 +16,10 @@ from agentkd.networks.blocks import (
     activation,
     conv,
     conv_norm_act,
+    decayed_apart,
     kaiming_init,
     norm,
+    normal_init,
     resize,
     round_width,
 )
@@ -124,6 +126,18 @@ class Upscale(nn.Module):
         return self.tail(self.conv(resize(x, size, self.mode)))
 
 
+class ReflectedConv(nn.Conv2d):
+    """Convolution with a bias that sees the map reflected at its border, or zeros where there is too little to reflect."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if min(input.shape[-2:]) > self.kernel_size[0] // 2:
+            return super().forward(input)
+        return F.conv2d(input, self.weight, self.bias, padding=self.kernel_size[0] // 2)
+
+
 class I2IBranch(nn.Module):
     """From the deepest features back to an RGB map of the colored mask at stride 8, with taps on the way.
 
@@ -133,13 +147,14 @@ class I2IBranch(nn.Module):
     def __init__(self, inputs: int, num_classes: int, s: BiSeNetSettings) -> None:
         super().__init__()
         w = s.i2i_width
-        pad = s.i2i_kernel // 2
         self.up16 = Upscale(inputs, 8 * w, s)
         self.conv16 = conv_norm_act(8 * w, 4 * w, 3, norm_name=s.norm, act=s.activation)
         self.up8 = Upscale(4 * w, 2 * w, s)
         self.conv8 = conv_norm_act(2 * w, w, 3, norm_name=s.norm, act=s.activation)
-        self.segment = nn.Conv2d(w, num_classes, s.i2i_kernel, padding=pad, padding_mode="reflect")
-        self.paint = nn.Sequential(norm(s.norm, num_classes), activation(s.activation), nn.Conv2d(num_classes, 3, 1), nn.Tanh())
+        self.segment = nn.Sequential(
+            ReflectedConv(w, num_classes, s.i2i_kernel), norm(s.norm, num_classes), activation(s.activation)
+        )
+        self.paint = nn.Sequential(nn.Conv2d(num_classes, 3, 1), nn.Tanh())
 
     def tap16(self, f32: Tensor, size16: torch.Size) -> Tensor:
         return self.conv16(self.up16(f32, size16))
@@ -148,13 +163,8 @@ class I2IBranch(nn.Module):
         return self.up8(tap16, size8)
 
     def picture(self, tap8: Tensor) -> tuple[Tensor, Tensor]:
-        """The segmentation tap [N,K,h,w] and the RGB map in [-1, 1]."""
-        x = self.conv8(tap8)
-        smallest = min(x.shape[-2:])
-        if smallest <= self.segment.padding[0]:
-            scores = F.conv2d(x, self.segment.weight, self.segment.bias, padding=self.segment.padding)
-        else:
-            scores = self.segment(x)
+        """The segmentation tap [N,K,h,w], normalized and activated, and the RGB map in [-1, 1] that is painted from it."""
+        scores = self.segment(self.conv8(tap8))
         return scores, self.paint(scores)
 
 
@@ -181,6 +191,8 @@ class PatchDiscriminator(nn.Module):
 
 class CnnI2IBiSeNet(SegmentationNetwork):
     """CNN-I2I BiSeNet; every output is at stride 8.
+
+    A skip synapse is fused into the up-sampled context features before these are refined, at strides 16 and 8.
 
     In training the outputs also hold ``aux16_logits``, ``aux8_logits``, ``i2i_logits`` [N,K,h,w] and ``picture`` [N,3,h,w].
     """
@@ -220,7 +232,10 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         self.aux16 = nn.Sequential(layer(planes, planes, 3), conv(planes, num_classes, 1, bias=True))
         self.aux8 = nn.Sequential(layer(planes, planes, 3), conv(planes, num_classes, 1, bias=True))
         kaiming_init(self, mode="fan_in")
+        normal_init(self.i2i)
         self.discriminator = PatchDiscriminator(s) if s.discriminator else None
+        if self.discriminator:
+            normal_init(self.discriminator)
         self.adversary = "discriminator" if s.discriminator else ""
         self.training_only = ("aux16", "aux8", *self._tail_after_last_tap())
 
@@ -231,16 +246,22 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         return tail if self.skips == 2 else ("i2i.up8", *tail)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Backbone at the base rate, segmentation layers 10 times it, I2I branch a hundredth, discriminator on its own."""
-        backbone, i2i = tuple(self.context.parameters()), tuple(self.i2i.parameters())
-        adversary = tuple(self.discriminator.parameters()) if self.discriminator else ()
-        special = {id(p) for p in (*backbone, *i2i, *adversary)}
+        """Backbone at the base rate, segmentation layers 10 times it, I2I branch a hundredth, discriminator on its own.
+
+        Convolution weights decay; normalizations and biases do not.
+        """
+        parts: dict[str, list[nn.Module]] = {"context": [], "i2i": [], "discriminator": [], "": []}
+        for name, module in self.named_modules():
+            top = name.partition(".")[0]
+            parts[top if top in parts else ""].append(module)
         groups = [
-            ParameterGroup(backbone),
-            ParameterGroup(tuple(p for p in self.parameters() if id(p) not in special), rate=HEAD_RATE),
-            ParameterGroup(i2i, rate=I2I_RATE),
+            *decayed_apart(parts["context"]),
+            *decayed_apart(parts[""], rate=HEAD_RATE),
+            *decayed_apart(parts["i2i"], rate=I2I_RATE),
         ]
-        return [*groups, ParameterGroup(adversary, optimizer="discriminator")] if adversary else groups
+        if self.discriminator:
+            groups.append(ParameterGroup(tuple(self.discriminator.parameters()), optimizer="discriminator"))
+        return groups
 
     def forward(self, images: Tensor) -> Outputs:
         f8, f16, f32 = self.context(images)
@@ -252,15 +273,14 @@ class CnnI2IBiSeNet(SegmentationNetwork):
             assert tap16 is not None
             tap8 = self.i2i.tap8(tap16, size8)
 
-        x = self.refine32(f32) + self.pool(f32)
-        x = self.smooth16(resize(x, size16, self.upsampling))
+        x = resize(self.refine32(f32) + self.pool(f32), size16, self.upsampling)
         if self.skips >= 1:
             x = self.tap_fuse16(x, self.tap_refine16(tap16))
-        out16 = x
-        x = self.smooth8(resize(self.refine16(f16) + x, size8, self.upsampling))
+        x = out16 = self.smooth16(x)
+        x = resize(self.refine16(f16) + x, size8, self.upsampling)
         if self.skips >= 2:
             x = self.tap_fuse8(x, self.tap_refine8(tap8))
-        out8 = x
+        x = out8 = self.smooth8(x)
         fused = self.fuse(resize(self.spatial(images), size8, self.upsampling), x)
         outputs = {"logits": self.head(self.dropout(fused))}
         if self.training:

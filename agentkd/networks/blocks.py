@@ -1,7 +1,7 @@
 """Building blocks that more than one family uses: activation, normalization, convolution, resizing, initialization."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,17 +10,27 @@ from torch.nn import functional as F
 
 MIN_CHANNELS_PER_GROUP = 8
 BATCH_NORM_MOMENTUM = 0.1
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+NORMALIZATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
 
 Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that are optimized alike. ``optimizer`` is ``main`` or ``discriminator``; the rate is multiplied by ``rate``."""
+    """Parameters that are optimized alike.
+
+    Args:
+        parameters: each of the network's is in exactly one group.
+        rate: factor on the learning rate.
+        optimizer: ``main`` or ``discriminator``.
+        decays: whether the recipe's weight decay is for them.
+    """
 
     parameters: tuple[nn.Parameter, ...]
     rate: float = 1.0
     optimizer: str = "main"
+    decays: bool = True
 
 
 class SegmentationNetwork(nn.Module):
@@ -115,16 +125,42 @@ def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear"
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def decayed_apart(modules: Iterable[nn.Module], *, rate: float = 1.0) -> list[ParameterGroup]:
+    """The modules' own parameters in two groups: convolution weights, which decay, and all others, which do not."""
+    decays: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in modules:
+        for name, parameter in module.named_parameters(recurse=False):
+            decays[isinstance(module, CONVOLUTIONS) and name == "weight"].append(parameter)
+    return [ParameterGroup(tuple(found), rate=rate, decays=which) for which, found in decays.items() if found]
+
+
 def kaiming_init(network: nn.Module, mode: str = "fan_out") -> None:
     """Kaiming-normal convolution weights, small uniform biases, unit normalization (He et al. 2015)."""
     if any(parameter.is_meta for parameter in network.parameters()):
         return  # there is nothing to fill, and torch would import its compiler to do so
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, CONVOLUTIONS):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
             if module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 nn.init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d) and module.weight is not None:
+        elif isinstance(module, NORMALIZATIONS) and module.weight is not None:
             nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def normal_init(network: nn.Module, deviation: float = 0.02) -> None:
+    """As adversarial networks begin: convolution weights from N(0, 0.02), normalizations' scales from N(1, 0.02), the rest zero.
+
+    Source: Radford et al. 2016 and Isola et al. 2017 for the weights; scales as in the code published with the latter.
+    """
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS):
+            nn.init.normal_(module.weight, 0.0, deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, NORMALIZATIONS) and module.weight is not None:
+            nn.init.normal_(module.weight, 1.0, deviation)
             nn.init.zeros_(module.bias)

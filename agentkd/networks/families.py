@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkd.architecture import NORMALIZATIONS, UNIT, Architecture, Normalization, Setting
+from agentkd.architecture import FIRST_REVISION, NORMALIZATIONS, UNIT, Architecture, Normalization, Setting
 from agentkd.canonical import FrozenData
 from agentkd.code.loading import load
 from agentkd.code.source import CodeDigest
@@ -37,6 +37,8 @@ class Family:
         published: settings of the published network that differ from the defaults of ``settings``.
         recipe: published training hyperparameters (fields of ``Recipe``).
         loss: name of the family's training loss in ``agentkd.training.losses``.
+        revision: of the network and its loss, see ``Architecture``; docs/decisions/0035 says what each was.
+        weights_since: the first revision whose weights mean the same in this one, looked at or teaching.
     """
 
     name: str
@@ -47,8 +49,12 @@ class Family:
     loss: str
     published: dict[str, Setting] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    revision: int = FIRST_REVISION
+    weights_since: int = FIRST_REVISION
 
 
+# Losses of families that were another loss under the same name, in the first revision.
+LOSS_REVISIONS = {"pidnet": 2, "bisenet": 2}
 _SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": "polynomial", "power": 0.9}
 _ADAMW: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "schedule": "cosine"}
 
@@ -57,7 +63,7 @@ def _pidnet(
     name: str, title: str, space: s.ArchitectureSpace, recipe: dict[str, Any], published: dict[str, Setting] | None = None
 ) -> Family:
     builder = "agentkd.networks.pidnet:PIDNet"
-    return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe)
+    return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe, revision=2)
 
 
 FAMILIES: dict[str, Family] = {
@@ -101,6 +107,8 @@ FAMILIES: dict[str, Family] = {
             space=s.BISENET_SPACE,
             loss="bisenet",
             recipe=_SGD | {"learning_rate": 1e-3},
+            revision=2,
+            weights_since=2,
         ),
         Family(
             name="unet",
@@ -160,7 +168,7 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
     except ValidationError as error:
         raise ConfigError(_problems(error, row), source=family) from None
     try:
-        return Architecture(family=family, num_classes=num_classes, settings=complete.canonical())
+        return Architecture(family=family, num_classes=num_classes, settings=complete.canonical(), revision=row.revision)
     except ValidationError as error:
         problems = [Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in error.errors()]
         raise ConfigError(problems, source=family) from None
@@ -170,12 +178,36 @@ def complete(architecture: Architecture) -> Architecture:
     """The same, checked, with defaults filled in. Of an own family only the code that it names is run.
 
     Raises:
-        ConfigError: as ``resolve``, or no code is named.
+        ConfigError: as ``resolve``, no code is named, or it is of a revision that is not built any more, or not yet.
     """
     family, num_classes, settings = architecture.family, architecture.num_classes, architecture.settings
     if is_own(family):
-        return look_at(family, architecture.code).architecture(num_classes, settings)
-    return resolve(family, num_classes, settings)
+        resolved = look_at(family, architecture.code).architecture(num_classes, settings)
+    else:
+        resolved = resolve(family, num_classes, settings)
+    check_revision(architecture, resolved.revision)
+    return resolved
+
+
+def check_revision(architecture: Architecture, built: int) -> None:
+    """Checks that an architecture is of the revision that is built here.
+
+    Raises:
+        ConfigError: it is not. Another network, or one that is trained otherwise, would have been taken for it.
+    """
+    given = architecture.revision
+    if given != built:
+        text = (
+            f"this is {architecture.family} of revision {given}, and this version of agentkd builds revision {built}, which is "
+            f"another network or is trained by another loss. {_what_to_do(given, built)}"
+        )
+        raise ConfigError([Problem("architecture.revision", text)])
+
+
+def _what_to_do(given: int, built: int) -> str:
+    if given > built:
+        return "Update agentkd"
+    return "Its records can be read and reported; to execute it use the version that made them, or begin anew in another folder"
 
 
 class OwnFamily(FrozenData):
@@ -219,7 +251,12 @@ class OwnFamily(FrozenData):
         given: dict[str, Any] = {**self.defaults, **settings}
         try:
             return Architecture(
-                family=self.family, num_classes=num_classes, settings=given, normalization=self.normalization, code=self.code
+                family=self.family,
+                num_classes=num_classes,
+                settings=given,
+                normalization=self.normalization,
+                code=self.code,
+                revision=LOSS_REVISIONS.get(self.loss, FIRST_REVISION),
             )
         except ValidationError as error:
             raise ConfigError([Problem(_path(item), str(item["msg"])) for item in error.errors()], source=self.family) from None
@@ -305,6 +342,11 @@ def search_space(family: str, code: Digest = NO_DIGEST) -> s.ArchitectureSpace:
 def loss_name(family: str, code: Digest = NO_DIGEST) -> str:
     """Name of the family's own training loss."""
     return look_at(family, code).loss if is_own(family) else FAMILIES[family].loss
+
+
+def weights_since(family: str) -> int:
+    """The first revision of the family whose weights mean the same in a network that is built here."""
+    return FAMILIES[family].weights_since if family in FAMILIES else FIRST_REVISION
 
 
 def published_recipe(family: str) -> dict[str, Any]:

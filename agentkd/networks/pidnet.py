@@ -2,7 +2,8 @@
 
 Source: Xu, Xiong, Bhattacharyya, "PIDNet: A Real-time Semantic Segmentation Network Inspired by PID Controllers", CVPR 2023.
 Module names are those of the published checkpoints, so official weights load (``agentkd.networks.weights``). Unlike the
-published forward, any input size works: merges interpolate to the size that is really there.
+published forward, any input size works: merges interpolate to the size that is really there. The heads of the P and D branch see
+their features after the activation that the next block begins with; the published code computes that one in place.
 """
 
 from collections.abc import Callable
@@ -238,12 +239,12 @@ class PIDNet(SegmentationNetwork):
         x = self.relu(self.layer3(x))
         p = self.pag3(p, self.compression3(x))
         d = d + resize(self.diff3(x), size, self.upsampling)
-        p_tap = p
+        p = p_tap = self.relu(p)
         x = self.relu(self.layer4(x))
-        p = self.pag4(self.layer4_(self.relu(p)), self.compression4(x))
+        p = self.pag4(self.layer4_(p), self.compression4(x))
         d = self.layer4_d(self.relu(d)) + resize(self.diff4(x), size, self.upsampling)
-        d_tap = d
-        p, d = self.layer5_(self.relu(p)), self.layer5_d(self.relu(d))
+        d = d_tap = self.relu(d)
+        p, d = self.layer5_(self.relu(p)), self.layer5_d(d)
         i = resize(self.spp(self.layer5(x)), size, self.upsampling)
         outputs = {"logits": self.final_layer(self.dfm(p, i, d))}
         if self.training:

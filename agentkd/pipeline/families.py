@@ -48,12 +48,23 @@ class FamilyOutlook:
 
 
 class FamilyPlan:
-    """Plans one family. Remembers suggestions, which are pure but take a moment to compute."""
+    """Plans one family. Remembers suggestions, which are pure but take a moment to compute.
+
+    Args:
+        revision: of the family in the run's records; ``None`` for what is built here.
+    """
 
     def __init__(
-        self, experiment: Experiment, family: str, num_classes: int, data: DataSource, pretrained: Digest, own: OwnParts
+        self,
+        experiment: Experiment,
+        family: str,
+        num_classes: int,
+        data: DataSource,
+        pretrained: Digest,
+        own: OwnParts,
+        revision: int | None = None,
     ) -> None:
-        self.own = own
+        self.own, self.revision = own, revision
         self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
@@ -242,7 +253,20 @@ class FamilyPlan:
     def _own_architecture(self) -> Architecture:
         return self._architecture(dict(self.experiment.families[self.family].settings))
 
+    def check_revision(self) -> None:
+        """Checks that what the run's records are of can be executed here.
+
+        Raises:
+            ConfigError: this version of agentkd builds another revision of the family.
+        """
+        settings = dict(self.experiment.families[self.family].settings)
+        families.check_revision(self._architecture(settings), self._as_built(settings).revision)
+
     def _architecture(self, settings: dict[str, Setting]) -> Architecture:
+        built = self._as_built(settings)
+        return built if self.revision is None else built.replace(revision=self.revision)
+
+    def _as_built(self, settings: dict[str, Setting]) -> Architecture:
         if families.is_own(self.family):
             return self.own.family(self.family).architecture(self.num_classes, settings)
         return families.resolve(self.family, self.num_classes, settings)

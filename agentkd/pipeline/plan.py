@@ -1,6 +1,6 @@
 """The whole of KD-NAS: the families side by side, then round 2 across them, then the test split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agentkd.config import Experiment
@@ -10,7 +10,7 @@ from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_o
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.study import Trial
-from agentkd.task import DataSource, Evaluate
+from agentkd.task import DataSource, Evaluate, Task
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Planner:
         dataset: that of the experiment.
         pretrained: stored weights by family.
         own: what of it is a user's own. Nothing of that is run here.
+        revisions: by family that of the run's records, see ``recorded_revisions``; others are of what is built here.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Planner:
         dataset: Opened,
         pretrained: Mapping[str, Digest] | None = None,
         own: OwnParts | None = None,
+        revisions: Mapping[str, int] | None = None,
     ) -> None:
         self.experiment, self.dataset = experiment, dataset
         data = experiment.data
@@ -66,13 +68,28 @@ class Planner:
             code=dataset.code,
         )
         self.test_split = data.test if data.test in dataset.splits else data.validation
-        given = pretrained or {}
+        given, known = pretrained or {}, revisions or {}
         self.families = {
             family: FamilyPlan(
-                experiment, family, len(dataset.classes), self.source, given.get(family, NO_DIGEST), own or OwnParts()
+                experiment,
+                family,
+                len(dataset.classes),
+                self.source,
+                given.get(family, NO_DIGEST),
+                own or OwnParts(),
+                known.get(family),
             )
             for family in experiment.families
         }
+
+    def check_revisions(self) -> None:
+        """Checks that what is still to be done can be: a run goes on with the networks with which it began, or not at all.
+
+        Raises:
+            ConfigError: this version of agentkd builds another revision of a family.
+        """
+        for plan in self.families.values():
+            plan.check_revision()
 
     def outlook(self, results: Results, asked: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None) -> Outlook:
         """What is to be done next, given the results and the asks recorded so far (by task; by family and trial)."""
@@ -137,3 +154,11 @@ class Planner:
             else:
                 found[family].steps.append(PlannedTask(key, task, family, Stage.TEST, f"test on {self.test_split}"))
         return tests
+
+
+def recorded_revisions(tasks: Iterable[Task]) -> dict[str, int]:
+    """By family the revision of a run's recorded tasks, all of which are of that of the first."""
+    found: dict[str, int] = {}
+    for task in tasks:
+        found.setdefault(task.architecture.family, task.architecture.revision)
+    return found

@@ -28,6 +28,7 @@ from agentkd.errors import ArtifactError, ArtifactNotFoundError, ConfigError, St
 from agentkd.launch.devices import Slot, parse_devices
 from agentkd.launch.settings import LaunchConfig
 from agentkd.names import NO_DIGEST, Digest, TaskKey
+from agentkd.networks import families
 from agentkd.replay.data import Lacking, look_for_data
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
@@ -73,8 +74,8 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
     """Executes recorded tasks again in ``out`` and compares.
 
     Raises:
-        ConfigError: a task or a swap names nothing, ``out`` holds another replay or, unless it is reused, this one; or own code
-            would have to run, which is not allowed, and then it says which.
+        ConfigError: a task or a swap names nothing, ``out`` holds another replay or, unless it is reused, this one; a network is
+            of a revision that is not built here; or own code would have to run, which is not allowed, and then it says which.
         ArtifactError: something that a task needs is not in the run; with ``from-record``: a lesson was not recorded.
     """
     history = read_history(source)
@@ -82,6 +83,7 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
         raise ArtifactError(f"{source.place} holds no finished task yet, so there is nothing to replay; go on with its run first")
     chosen = _choose(history, options.tasks)
     wanted = _wanted(chosen, history, options)
+    _check_revisions(wanted.values())
     taught_live = _check_recordings(source, wanted.values(), options.teaching)
     code = _check_code(source, wanted.values(), options)
     lacking = look_for_data(source, wanted.values())
@@ -107,6 +109,19 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
         lacking=lacking.said,
         num_superseded=lacking.num_superseded,
     )
+
+
+def _check_revisions(tasks: Iterable[Task]) -> None:
+    """Checks that the networks can be built. What an own family's code is trained by, an agent sees.
+
+    Raises:
+        ConfigError: this version of agentkd builds another revision of a family.
+    """
+    for task in tasks:
+        for architecture in filter(None, (task.architecture, *(teacher.architecture for teacher in task.taught_by))):
+            row = families.FAMILIES.get(architecture.family)
+            if row is not None:
+                families.check_revision(architecture, row.revision)
 
 
 def _check_code(source: RunFolder, tasks: Iterable[Task], options: ReplayOptions) -> tuple[Listing, ...]:

@@ -113,10 +113,11 @@ def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Loss
 def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
     """PIDNet's four terms (Xu et al. 2023, Eq. 4): P head, main with OHEM, boundary, main on confident boundaries with OHEM.
 
-    ``min_kept`` is published as 131,072 pixels of 12 crops of 1024x1024, one in 96, and scaled to the pixels of this batch.
+    ``min_kept`` is published as 131,072 pixels of the six crops of 1024x1024 that a device has, one in 48, and scaled to the
+    pixels of this batch.
     """
     labels, ignore = batch.labels, settings.ignore_index
-    kept = labels.numel() // 96
+    kept = labels.numel() // 48
     confident = torch.sigmoid(upsample(outputs["boundary"].float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
     on_boundary = labels.where(confident, torch.full_like(labels, ignore))
     return {
@@ -130,6 +131,7 @@ def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Lo
 def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
     """0.7 (main + two auxiliary) + 0.3 (GAN + segmentation tap), and the discriminator's own term.
 
+    The four segmentations have OHEM, with a sixteenth of the pixels at least, against the labels at the heads' own stride.
     The generator's term sees the discriminator's parameters as constants and the discriminator's term sees the picture
     as a constant, so one backward pass gives both their gradients. Without a discriminator (a setting of the search) the
     picture is compared with the painted labels directly (L1).
@@ -137,14 +139,14 @@ def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: L
     ignore, size = settings.ignore_index, outputs["logits"].shape[-2:]
     small = F.interpolate(batch.labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
-    def ohem(name: str, labels: Tensor) -> Tensor:
-        return ohem_cross_entropy(outputs[name], labels, ignore, threshold=0.7, min_kept=labels.numel() // 16)
+    def ohem(name: str) -> Tensor:
+        return ohem_cross_entropy(outputs[name], small, ignore, threshold=0.7, min_kept=small.numel() // 16)
 
     terms = {
-        "main": 0.7 * ohem("logits", batch.labels),
-        "aux16": 0.7 * ohem("aux16_logits", batch.labels),
-        "aux8": 0.7 * ohem("aux8_logits", batch.labels),
-        "i2i": 0.3 * ohem("i2i_logits", small),
+        "main": 0.7 * ohem("logits"),
+        "aux16": 0.7 * ohem("aux16_logits"),
+        "aux8": 0.7 * ohem("aux8_logits"),
+        "i2i": 0.3 * ohem("i2i_logits"),
     }
     painted, truth = outputs["picture"].float(), paint_labels(small, settings)
     discriminator = getattr(network, "discriminator", None)

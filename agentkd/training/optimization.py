@@ -24,6 +24,8 @@ class ParameterGroupLike(Protocol):
     def rate(self) -> float: ...
     @property
     def optimizer(self) -> str: ...
+    @property
+    def decays(self) -> bool: ...
 
 
 class TrainableNetwork(Protocol):
@@ -34,14 +36,16 @@ class TrainableNetwork(Protocol):
 
 def build_optimizers(groups: Sequence[ParameterGroupLike], recipe: Recipe) -> dict[str, Optimizer]:
     """``main``, and ``discriminator`` where a network has one. Each parameter is in exactly one."""
-    main = [{"params": list(g.parameters), "rate": g.rate} for g in groups if g.optimizer == "main"]
+    main = [
+        {"params": list(g.parameters), "rate": g.rate, "weight_decay": recipe.weight_decay if g.decays else 0.0}
+        for g in groups
+        if g.optimizer == "main"
+    ]
     optimizers: dict[str, Optimizer] = {}
     if recipe.optimizer == "sgd":
-        optimizers["main"] = torch.optim.SGD(
-            main, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        optimizers["main"] = torch.optim.SGD(main, lr=recipe.learning_rate, momentum=recipe.momentum)
     else:
-        optimizers["main"] = torch.optim.AdamW(main, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimizers["main"] = torch.optim.AdamW(main, lr=recipe.learning_rate)
     adversary = [p for g in groups if g.optimizer == "discriminator" for p in g.parameters]
     if adversary:
         optimizers["discriminator"] = torch.optim.Adam(adversary, lr=DISCRIMINATOR_RATE, betas=DISCRIMINATOR_BETAS)

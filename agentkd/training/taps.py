@@ -62,6 +62,7 @@ class _Projections:
     parameters: tuple[nn.Parameter, ...]
     rate: float = 1.0
     optimizer: str = "main"
+    decays: bool = True
 
 
 class Pupil(nn.Module):

@@ -91,9 +91,9 @@ def cross_entropy_and_dice(
 def pidnet(network: nn.Module, outputs: Outputs, images: Tensor, labels: Tensor, ignore: int, classes: int) -> Terms:
     """Xu et al. 2023: 0.4 CE of the P head, OHEM of the main head, 20 times the balanced boundary, OHEM where a boundary is sure.
 
-    131,072 pixels of 12 crops of 1024x1024 are kept at least; edges are two pixels wide on either side.
+    131,072 pixels of six crops of 1024x1024 are kept at least; edges are two pixels wide on either side.
     """
-    at_least = int(labels.numel() * 131_072 / (12 * 1024 * 1024))
+    at_least = int(labels.numel() * 131_072 / (6 * 1024 * 1024))
     boundary = enlarged(outputs["boundary"], size_of(labels))[:, 0]
     edges = near_another_label(labels, 2).double()
     of_edges = edges.mean()
@@ -113,22 +113,22 @@ def pidnet(network: nn.Module, outputs: Outputs, images: Tensor, labels: Tensor,
 def bisenet(network: nn.Module, outputs: Outputs, images: Tensor, labels: Tensor, ignore: int, classes: int) -> Terms:
     """0.7 (main + two auxiliary) + 0.3 (GAN + segmentation tap), and what the discriminator itself learns from.
 
-    OHEM at 0.7 and a sixteenth of the pixels. The painted map is compared with the labels at its size, as colors; without a
-    discriminator by their absolute difference.
+    OHEM at 0.7 and a sixteenth of the pixels, all at the heads' size. The painted map is compared with the labels at its size, as
+    colors; without a discriminator by their absolute difference.
     """
     size = size_of(outputs["logits"])
     rows = (torch.arange(size[0]) * labels.shape[1]) // size[0]
     columns = (torch.arange(size[1]) * labels.shape[2]) // size[1]
     small = labels[:, rows][:, :, columns]
 
-    def ohem(name: str, truth: Tensor) -> Tensor:
-        return hard_examples(outputs[name], truth, ignore, 0.7, truth.numel() // 16)
+    def ohem(name: str) -> Tensor:
+        return hard_examples(outputs[name], small, ignore, 0.7, small.numel() // 16)
 
     terms = {
-        "main": 0.7 * ohem("logits", labels),
-        "aux16": 0.7 * ohem("aux16_logits", labels),
-        "aux8": 0.7 * ohem("aux8_logits", labels),
-        "i2i": 0.3 * ohem("i2i_logits", small),
+        "main": 0.7 * ohem("logits"),
+        "aux16": 0.7 * ohem("aux16_logits"),
+        "aux8": 0.7 * ohem("aux8_logits"),
+        "i2i": 0.3 * ohem("i2i_logits"),
     }
     painted, truth = outputs["picture"], colors(small, classes, ignore)
     discriminator = getattr(network, "discriminator", None)

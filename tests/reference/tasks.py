@@ -180,14 +180,21 @@ def batch_of(feed: DatasetFeed, step: int) -> training.Batch:
 
 
 def groups_of(network: SegmentationNetwork) -> list[training.Group]:
-    """CNN-I2I BiSeNet: backbone at the base rate, I2I branch a hundredth, the rest ten times it, discriminator by an Adam."""
+    """CNN-I2I BiSeNet: backbone at the base rate, I2I branch a hundredth, the rest ten times it, discriminator by an Adam.
+
+    Of all but the discriminator, tensors of four dimensions decay (those of convolutions), the others do not.
+    """
     if type(network).__name__ != "CnnI2IBiSeNet":
         return [training.Group(list(network.parameters()))]
     found: dict[str, list[nn.Parameter]] = {"context": [], "rest": [], "i2i": [], "discriminator": []}
     for name, parameter in network.named_parameters():
         found[name.split(".")[0] if name.split(".")[0] in found else "rest"].append(parameter)
     rates = {"context": 1.0, "rest": 10.0, "i2i": 0.01}
-    groups = [training.Group(found[name], rate) for name, rate in rates.items()]
+    groups = [
+        training.Group([p for p in found[name] if (p.dim() == 4) == decays], rate, decays=decays)
+        for name, rate in rates.items()
+        for decays in (True, False)
+    ]
     return [*groups, training.Group(found["discriminator"], adam=True)] if found["discriminator"] else groups
 
 

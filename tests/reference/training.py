@@ -31,11 +31,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters with a rate of their own; ``adam`` those of a discriminator."""
+    """Parameters with a rate of their own; ``adam`` those of a discriminator. Those that do not decay have no weight decay."""
 
     parameters: Sequence[nn.Parameter]
     rate: float = 1.0
     adam: bool = False
+    decays: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ def train(network: nn.Module, groups: Sequence[Group], course: Course) -> Curve:
     """Trains the network in place."""
     recipe = course.recipe
     main = [g for g in groups if not g.adam]
-    listed = [{"params": list(g.parameters), "lr": 0.0} for g in main]
+    listed = [
+        {"params": list(g.parameters), "lr": 0.0, "weight_decay": recipe["weight_decay"] if g.decays else 0.0} for g in main
+    ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.SGD(listed, momentum=recipe["momentum"], weight_decay=recipe["weight_decay"])
+        torch.optim.SGD(listed, momentum=recipe["momentum"])
         if recipe["optimizer"] == "sgd"
-        else torch.optim.AdamW(listed, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe["weight_decay"])
+        else torch.optim.AdamW(listed, betas=(0.9, 0.999), eps=1e-8)
     ]
     if any(g.adam for g in groups):
         fooled = [p for g in groups if g.adam for p in g.parameters]
