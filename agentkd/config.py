@@ -20,7 +20,7 @@ from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
-from agentkd.recipe import Distillation, Recipe
+from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
@@ -40,7 +40,7 @@ class DataConfig(FrozenData):
 class BaselineConfig(FrozenData):
     """Each family's own architecture, trained."""
 
-    epochs: int = Field(default=120, ge=1)
+    epochs: int = Field(default=120, ge=1, le=MAX_EPOCHS)
 
 
 class FamilyConfig(FrozenData):
@@ -71,9 +71,9 @@ class RoundConfig(FrozenData):
         recipe: recipe fields that differ in this round.
     """
 
-    epochs: int = Field(default=50, ge=1)
+    epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
     teachers: Literal["largest", "best", "ensemble"] = "largest"
-    students: int = Field(default=2, ge=1)
+    students: int = Field(default=2, ge=1, le=10_000)
     keep_best: bool = True
     distillation: Distillation = Distillation()
     recipe: dict[str, Any] = Field(default_factory=dict)

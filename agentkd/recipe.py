@@ -21,6 +21,8 @@ from agentkd.objectives import (
     student_taps,
 )
 
+MAX_EPOCHS, MAX_STEPS = 100_000, 10**9
+
 
 class ViewSettings(FrozenData):
     """What a training view may look like: a random scale, crop, flip and color change of one sample.
@@ -67,20 +69,20 @@ class Recipe(FrozenData):
         keep: weights handed on: of the ``best`` validated epoch or the ``last``.
     """
 
-    epochs: int = Field(default=50, ge=1, le=100_000)
+    epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(default=4, ge=2, le=4096)
-    steps_per_epoch: int = Field(default=0, ge=0)
+    steps_per_epoch: int = Field(default=0, ge=0, le=MAX_STEPS)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(default=0.01, gt=0, le=10)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
     schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
     power: float = Field(default=0.9, gt=0, le=5)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MAX_STEPS)
     clip_norm: float = Field(default=0.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     loss: Literal["family", "cross_entropy"] = "family"
-    validate_every: int = Field(default=1, ge=1)
+    validate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
     keep: Literal["best", "last"] = "best"
     views: ViewSettings = ViewSettings()
 

@@ -20,8 +20,8 @@ from agentkd.config import Experiment, dump_experiment
 from agentkd.coordinator import own_parts
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
-from agentkd.errors import ConfigError, Problem, StorageError
-from agentkd.names import NO_DIGEST, Digest
+from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
+from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.families import Results
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Planner, recorded_revisions
@@ -111,6 +111,7 @@ def adopt(
     data = note_data(dataset, folder.store)
     now = Generation(experiment=experiment, pretrained=_pretrained(experiment, folder), own=own, data=data)
     if before is None:
+        now.planner(dataset).outlook(results, {})  # what cannot be planned is not what a run is begun with
         _write(now, folder, journal, {})
         return []
     now = now.replace(revisions=before.revisions)
@@ -128,13 +129,21 @@ def adopt(
         raise ConfigError(problems, source=str(folder.place))
     asks = _still_seen(now, dataset, before, results)
     wanted = now.planner(dataset).outlook(results, asks).keys
-    done_before = before.planner().outlook(results, before.asks).keys & results.keys()
+    done_before = _wanted(before, results) & results.keys()
     kept = wanted & results.keys()
     said = [str(change) for change in changed]
     ended = before.replace(ended=tuple(said), at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     listed = [generation.canonical() for generation in (*earlier(journal), ended)]
     _write(now, folder, journal, {EARLIER: listed}, asks)
     return [*(f"corrected: {text}" for text in said), _counted(len(kept), len(done_before - kept))]
+
+
+def _wanted(before: Generation, results: Results) -> set[TaskKey]:
+    """What a state asked for; nothing if no plan can be made of it: then it is that which was corrected."""
+    try:
+        return set(before.planner().outlook(results, before.asks).keys)
+    except (AgentKDError, ValueError):
+        return set()
 
 
 def _counted(num_kept: int, num_left: int) -> str:

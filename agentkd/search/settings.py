@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from agentkd.canonical import FrozenData
-from agentkd.recipe import Recipe
+from agentkd.recipe import MAX_EPOCHS, Recipe
 from agentkd.search.space import Choices, Range
+
+MAX_TRIALS = 100_000
 
 
 class Pruning(FrozenData):
@@ -17,8 +19,8 @@ class Pruning(FrozenData):
         warmup_epochs: epochs that every trial may finish.
     """
 
-    startup_trials: int = Field(default=5, ge=1)
-    warmup_epochs: int = Field(default=10, ge=0)
+    startup_trials: int = Field(default=5, ge=1, le=MAX_TRIALS)
+    warmup_epochs: int = Field(default=10, ge=0, le=MAX_EPOCHS)
 
 
 def _known_fields(value: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
@@ -52,14 +54,14 @@ class SearchConfig(FrozenData):
         recipe_space: training hyperparameters that are searched beside the architecture.
     """
 
-    epochs: int = Field(default=50, ge=1)
-    trials: int = Field(default=20, ge=1)
-    patience: int = Field(default=10, ge=0)
+    epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
+    trials: int = Field(default=20, ge=1, le=MAX_TRIALS)
+    patience: int = Field(default=10, ge=0, le=MAX_TRIALS)
     order: Literal["strict", "as_completed"] = "strict"
-    lag: int = Field(default=2, ge=1)
-    max_infeasible: int = Field(default=200, ge=1)
+    lag: int = Field(default=2, ge=1, le=MAX_TRIALS)
+    max_infeasible: int = Field(default=200, ge=1, le=MAX_TRIALS)
     max_deploy_ratio: float = Field(default=1.0, ge=0)
     max_macs_ratio: float = Field(default=0.0, ge=0)
-    candidates: int = Field(default=4, ge=1)
+    candidates: int = Field(default=4, ge=1, le=MAX_TRIALS)
     pruning: Pruning | None = Pruning()
     recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))

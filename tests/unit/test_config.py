@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from agentkd.cli.app import read_settings
-from agentkd.config import apply_override, build_recipe, dump_experiment, launch_settings, load_experiment
+from agentkd.config import apply_override, build_recipe, demo_file, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
 from agentkd.search.settings import SearchConfig
 
@@ -117,3 +117,22 @@ def test_a_value_that_cannot_be_read_is_a_problem_of_its_option(value: str) -> N
         apply_override({}, f"seed={value}")
     with pytest.raises(ConfigError, match=r"--set .seed="):
         read_settings([f"seed={value}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "baseline.epochs=1000000000.0",
+        "search.epochs=100001",
+        "round1.epochs=100001",
+        "recipe.warmup_steps=1000000000000000000000000000000",
+        "recipe.validate_every=1000000000000000000000000000000",
+        "recipe.steps_per_epoch=1e30",
+        "round1.students=1000000000000000000000000000000",
+        "search.trials=1000000000000",
+        "search.lag=10000000000000000000000",
+    ],
+)
+def test_no_number_is_larger_than_a_run_can_have(override: str) -> None:
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        load_experiment(demo_file(), [override])

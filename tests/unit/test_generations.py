@@ -168,6 +168,28 @@ def test_before_anything_is_recorded_any_mistake_can_be_mended(work: Path) -> No
     assert plan_of(folder)[1] and not verify(folder).problems
 
 
+def test_a_state_of_which_no_plan_can_be_made_is_not_begun_with_and_does_not_stand_in_the_way_of_its_correction(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, honest = RunFolder(work / "run"), Planner.outlook
+
+    def fails_for_seed_9(planner: Planner, *known: Any) -> Any:
+        if planner.experiment.seed == 9:
+            raise ValueError("more than 64 bits")
+        return honest(planner, *known)
+
+    monkeypatch.setattr(Planner, "outlook", fails_for_seed_9)
+    with pytest.raises(ValueError, match="64 bits"):
+        carry_out(experiment(seed=9), folder, most=0)
+    with Journal(folder.journal) as journal:
+        assert generations.present(journal) is None, "nothing of it is noted"
+    monkeypatch.setattr(Planner, "outlook", honest)
+    carry_out(experiment(seed=9), folder, most=0)  # by a version that did
+    monkeypatch.setattr(Planner, "outlook", fails_for_seed_9)
+    said, _ = carry_out(experiment(), folder)
+    assert said == ["corrected: seed: is 3 now, and was 9", "nothing was recorded yet, so nothing is done again"]
+
+
 def test_a_mistake_and_a_mask_are_mended_at_once(work: Path) -> None:
     folder = RunFolder(work / "run")
     carry_out(experiment(), folder)
