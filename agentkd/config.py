@@ -19,7 +19,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
-from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
+from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import Distillation, Recipe
 from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
 
@@ -92,6 +92,15 @@ class Experiment(FrozenData):
     round1: RoundConfig = RoundConfig(teachers="best")
     round2: RoundConfig = RoundConfig()
     launch: LaunchConfig = LaunchConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        """The run folder is called so if nothing else is said."""
+        problem = no_file_name(value)
+        if problem:
+            raise ValueError(f"{problem}; expected what a folder can be called, for the run's is runs/NAME")
+        return value
 
     @field_validator("families", mode="before")
     @classmethod

@@ -117,3 +117,31 @@ def test_a_value_that_cannot_be_read_is_a_problem_of_its_option(value: str) -> N
         apply_override({}, f"seed={value}")
     with pytest.raises(ConfigError, match=r"--set .seed="):
         read_settings([f"seed={value}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("..", "is there already"),
+        (".", "is there already"),
+        (" ", "names nothing"),
+        ("../../evil", "with / is a path"),
+        ("a/b", "with / is a path"),
+        ("/tmp/evil", "with / is a path"),
+        ("a\nb", "control or hide"),
+        ("a\tb", "control or hide"),
+        ("a\x00b", "control or hide"),
+        ("a\x1b[2J", "control or hide"),
+        ("a\u202eb", "control or hide"),
+        ("\u00e9\U0001d11e" * 40, "240 bytes; 200 are the most"),
+    ],
+)
+def test_a_name_that_no_folder_can_have_is_a_problem_of_the_name(tmp_path, name: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, GOOD | {"name": name}))
+    assert [(problem.path, told in problem.text) for problem in caught.value.problems] == [("name", True)]
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9 2", "..a", "a.b-c_d", "\u6751" * 66])
+def test_a_name_of_a_folder_is_one(tmp_path, name: str) -> None:
+    assert load_experiment(write(tmp_path, GOOD | {"name": name})).name == name
