@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentkd.checks import data, fitting, room, spaces
+from agentkd.checks import data, fitting, pretrained, room, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
@@ -28,6 +28,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_taps, frozenset()),
+    (pretrained.check_weights, frozenset()),
     (spaces.check_recipe_spaces, frozenset()),
     (spaces.check_architecture_spaces, frozenset()),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
