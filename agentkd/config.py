@@ -378,6 +378,13 @@ def _check_families(data: dict[str, Any]) -> list[Fault]:
     return faults
 
 
+def _elsewhere(place: Place) -> str:
+    """Where the number of epochs is said that stands in a recipe."""
+    every = "baseline.epochs, search.epochs, round1.epochs and round2.epochs say it"
+    says = f"{place[0]}.epochs says it" if place[0] in ("round1", "round2") else every
+    return f"epochs cannot be set in a recipe: {says}; leave it out here"
+
+
 def _check_recipes(data: dict[str, Any]) -> list[Fault]:
     """Recipes are layers of fields; each layer is checked on its own so that the path is right."""
     layers: list[tuple[Place, Any]] = [(("recipe",), data.get("recipe"))]
@@ -392,8 +399,10 @@ def _check_recipes(data: dict[str, Any]) -> list[Fault]:
     faults: list[Fault] = []
     for place, layer in layers:
         if isinstance(layer, dict):
+            if "epochs" in layer:
+                faults.append(((*place, "epochs"), Problem(".".join((*place, "epochs")), _elsewhere(place))))
             try:
-                Recipe.model_validate(layer)
+                Recipe.model_validate({name: value for name, value in layer.items() if name != "epochs"})
             except ValidationError as error:
                 for item in map(dict, error.errors(include_url=False)):
                     problem, path = _as_problem(item), ".".join(place)

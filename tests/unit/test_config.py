@@ -145,3 +145,15 @@ def test_a_name_that_no_folder_can_have_is_a_problem_of_the_name(tmp_path, name:
 @pytest.mark.parametrize("name", ["caf\u00e9 2", "..a", "a.b-c_d", "\u6751" * 66])
 def test_a_name_of_a_folder_is_one(tmp_path, name: str) -> None:
     assert load_experiment(write(tmp_path, GOOD | {"name": name})).name == name
+
+
+@pytest.mark.parametrize("value", [7, 0, "many"])
+def test_epochs_in_a_recipe_are_refused_with_where_they_are_said(tmp_path, value: object) -> None:
+    recipe = {"recipe": {"epochs": value}}
+    data = GOOD | recipe | {"families": {"unet": recipe}, "round1": recipe, "round2": recipe}
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    found = {problem.path: problem.text for problem in caught.value.problems}
+    assert list(found) == [f"{part}recipe.epochs" for part in ("", "families.unet.", "round1.", "round2.")]
+    assert "baseline.epochs, search.epochs" in found["recipe.epochs"] == found["families.unet.recipe.epochs"]
+    assert "round2.epochs says it; leave it out here" in found["round2.recipe.epochs"]
