@@ -21,11 +21,12 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import Distillation, Recipe
-from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
+from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
+ADDED = (RANGE, CHOICES, "[key]")
 
 
 class DataConfig(FrozenData):
@@ -126,6 +127,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     RoundConfig,
     LaunchConfig,
     Distillation,
+    Recipe,
 )
 
 
@@ -320,7 +322,8 @@ def _validated(data: dict[str, Any]) -> tuple[Experiment | None, list[Fault]]:
 
 
 def _place(error: dict[str, Any]) -> Place:
-    return tuple(str(part) for part in error["loc"])
+    """Where in the file it is, without what pydantic adds: the kind of a parameter, and that a key is meant."""
+    return tuple(str(part) for part in error["loc"] if part not in ADDED)
 
 
 def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
@@ -340,7 +343,7 @@ def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
 
 
 def _as_problem(error: dict[str, Any], kind: type[FrozenData] | None = None) -> Problem:
-    path = ".".join(str(part) for part in error["loc"])
+    path = ".".join(_place(error))
     if error["type"] == "extra_forbidden":
         return Problem(path, f"unknown key{_closest(path, kind)}")
     if error["type"] == "missing":

@@ -475,11 +475,19 @@ def test_all_kinds_of_problems_are_told_together(here: Path) -> None:
         found.must_be_sound()
 
 
+@pytest.mark.parametrize(
+    "change", [{"serach": {}}, {"launch__port": -1}, {"families": {}}, {"data__dataset": "folder:path=/none"}]
+)
+def test_devices_that_are_not_there_are_told_whatever_else_is_wrong(here: Path, change: dict[str, Any]) -> None:
+    found = errors(changed(launch__devices="cuda:9999", **change))
+    assert "cuda:9999 is not there" in found.pop("launch.devices") and found
+
+
 def test_what_follows_from_a_wrong_field_alone_is_not_said_besides(here: Path) -> None:
     data = changed(data__dataset=folder(here / "data", sizes=[(40, 64), (48, 60)]), recipe__views={"crop_height": "big"})
     assert {path.partition(".")[0] for path in errors(data)} == {"recipe"}
     data = changed(data__dataset=folder(here / "more", sizes=[(32, 32)] * 4), search__recipe_space={"rate": {"values": [1]}})
-    assert list(errors(data)) == ["search.recipe_space"], "and not that the default space has batches of eight"
+    assert list(errors(data)) == ["search.recipe_space.rate"], "and not that the default space has batches of eight"
     data = changed(data__dataset=folder(here / "sizes", sizes=[(40, 64), (48, 60)]), recipe__views={})
     data["families"] = {"unet": {"recipe": {"views": {"crop_height": "big"}}}}
     assert {path.partition(".")[0] for path in errors(data)} == {"families"}

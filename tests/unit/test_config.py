@@ -157,3 +157,29 @@ def test_epochs_in_a_recipe_are_refused_with_where_they_are_said(tmp_path, value
     assert list(found) == [f"{part}recipe.epochs" for part in ("", "families.unet.", "round1.", "round2.")]
     assert "baseline.epochs, search.epochs" in found["recipe.epochs"] == found["families.unet.recipe.epochs"]
     assert "round2.epochs says it; leave it out here" in found["round2.recipe.epochs"]
+
+
+def test_each_parameter_that_is_searched_has_its_own_problem_whatever_the_others_have(tmp_path) -> None:
+    space = {
+        "learning_rat": {"low": 0.1, "high": 0.2},
+        "momentum": {"values": []},
+        "weight_decay": {"low": 0.5, "high": 0.1},
+        "batch_size": 4,
+        "power": {"low": "x", "high": 2},
+    }
+    data = GOOD | {"search": {"recipe_space": space}, "families": {"unet": {"recipe_space": {"zzz": {"values": [1]}}}}}
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    assert "function-" not in str(caught.value) and len(caught.value.problems) == 6
+    found = {problem.path: problem.text for problem in caught.value.problems}
+    assert "did you mean 'learning_rate'?" in found["search.recipe_space.learning_rat"]
+    assert "at least 1 item" in found["search.recipe_space.momentum.values"]
+    assert "low 0.5 is not below high 0.1" in found["search.recipe_space.weight_decay"]
+    assert "expected low and high" in found["search.recipe_space.batch_size"]
+    assert "valid number" in found["search.recipe_space.power.low"]
+    assert "known: epochs" in found["families.unet.recipe_space.zzz"]
+
+
+def test_a_field_of_a_recipe_that_is_spelled_nearly_so_is_named(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.learning_rat: unknown key; did you mean 'learning_rate'\?"):
+        load_experiment(write(tmp_path, GOOD | {"recipe": {"learning_rat": 1}}))
