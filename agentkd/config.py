@@ -19,13 +19,14 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
-from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
+from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
-from agentkd.search.settings import Pruning, RecipeSpace, SearchConfig
+from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
+ADDED = (RANGE, CHOICES, "[key]")
 
 
 class DataConfig(FrozenData):
@@ -93,6 +94,15 @@ class Experiment(FrozenData):
     round2: RoundConfig = RoundConfig()
     launch: LaunchConfig = LaunchConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        """The run folder is called so if nothing else is said."""
+        problem = no_file_name(value)
+        if problem:
+            raise ValueError(f"{problem}; expected what a folder can be called, for the run's is runs/NAME")
+        return value
+
     @field_validator("families", mode="before")
     @classmethod
     def _list_or_mapping(cls, value: Any) -> Any:
@@ -117,6 +127,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     RoundConfig,
     LaunchConfig,
     Distillation,
+    Recipe,
 )
 
 
@@ -311,7 +322,8 @@ def _validated(data: dict[str, Any]) -> tuple[Experiment | None, list[Fault]]:
 
 
 def _place(error: dict[str, Any]) -> Place:
-    return tuple(str(part) for part in error["loc"])
+    """Where in the file it is, without what pydantic adds: the kind of a parameter, and that a key is meant."""
+    return tuple(str(part) for part in error["loc"] if part not in ADDED)
 
 
 def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
@@ -331,7 +343,7 @@ def _without(data: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
 
 
 def _as_problem(error: dict[str, Any], kind: type[FrozenData] | None = None) -> Problem:
-    path = ".".join(str(part) for part in error["loc"])
+    path = ".".join(_place(error))
     if error["type"] == "extra_forbidden":
         return Problem(path, f"unknown key{_closest(path, kind)}")
     if error["type"] == "missing":
@@ -369,6 +381,13 @@ def _check_families(data: dict[str, Any]) -> list[Fault]:
     return faults
 
 
+def _elsewhere(place: Place) -> str:
+    """Where the number of epochs is said that stands in a recipe."""
+    every = "baseline.epochs, search.epochs, round1.epochs and round2.epochs say it"
+    says = f"{place[0]}.epochs says it" if place[0] in ("round1", "round2") else every
+    return f"epochs cannot be set in a recipe: {says}; leave it out here"
+
+
 def _check_recipes(data: dict[str, Any]) -> list[Fault]:
     """Recipes are layers of fields; each layer is checked on its own so that the path is right."""
     layers: list[tuple[Place, Any]] = [(("recipe",), data.get("recipe"))]
@@ -383,8 +402,10 @@ def _check_recipes(data: dict[str, Any]) -> list[Fault]:
     faults: list[Fault] = []
     for place, layer in layers:
         if isinstance(layer, dict):
+            if "epochs" in layer:
+                faults.append(((*place, "epochs"), Problem(".".join((*place, "epochs")), _elsewhere(place))))
             try:
-                Recipe.model_validate(layer)
+                Recipe.model_validate({name: value for name, value in layer.items() if name != "epochs"})
             except ValidationError as error:
                 for item in map(dict, error.errors(include_url=False)):
                     problem, path = _as_problem(item), ".".join(place)

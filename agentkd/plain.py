@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+from agentkd.visible import visible_line
+
+MAX_NAME = 200
 MAX_JSON = 16 * 2**20
 MAX_YAML = 2**20
 MAX_VALUES = 1_000_000
@@ -226,3 +229,22 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, i
     if count > MAX_YAML_VALUES or levels > MAX_DEPTH + 1:
         raise ValueError(f"{line}: it stands for more than {MAX_YAML_VALUES:,} values or {MAX_DEPTH} levels, with its aliases")
     return count, levels
+
+
+def no_file_name(text: str) -> str:
+    """Why a text is no name that one file or folder can have and that is shown as it is; empty if it is one.
+
+    Example:
+        >>> no_file_name("../evil")
+        'a name with / is a path'
+    """
+    if not text.strip():
+        return "an empty name names nothing"
+    if text in (".", ".."):
+        return "it names a folder that is there already"
+    if "/" in text:
+        return "a name with / is a path"
+    if visible_line(text) != text or "\t" in text:
+        return "it has characters that control or hide"
+    size = len(text.encode())
+    return f"it has {size} bytes; {MAX_NAME} are the most" if size > MAX_NAME else ""

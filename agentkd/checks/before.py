@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentkd.checks import data, fitting, room, spaces
+from agentkd.checks import data, fitting, pretrained, room, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
@@ -28,6 +28,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
     (fitting.check_taps, frozenset()),
+    (pretrained.check_weights, frozenset()),
     (spaces.check_recipe_spaces, frozenset()),
     (spaces.check_architecture_spaces, frozenset()),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
@@ -86,12 +87,14 @@ def look_at_file(file: str | Path, overrides: Sequence[str] = (), out: Path | No
     """
     told = read_experiment(file, overrides)
     section = told.get("data")
-    return _look(look_through(told), section if isinstance(section, dict) else {}, str(file), out)
+    launch = told.get("launch")
+    devices = launch.get("devices") if isinstance(launch, dict) else None
+    return _look(look_through(told), section if isinstance(section, dict) else {}, str(file), out, devices)
 
 
 def look_at(experiment: Experiment, out: Path | None = None) -> Foreseen:
     """The same of an experiment that was read already."""
-    return _look(Read(experiment), experiment.data.canonical(), experiment.name, out)
+    return _look(Read(experiment), experiment.data.canonical(), experiment.name, out, experiment.launch.devices)
 
 
 def run_folder(experiment: Experiment) -> Path:
@@ -136,9 +139,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {head}{'s' if count != 1 else ''} {rest}".strip()
 
 
-def _look(read: Read, section: dict[str, Any], source: str, out: Path | None) -> Foreseen:
+def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, devices: object) -> Foreseen:
     dataset, problems = open_data(section, says=False)
     concerns = [Concern(problem.path, problem.text) for problem in (*read.problems, *problems)]
+    if isinstance(devices, str):  # of the file, for what is left of a wrong one may have the default
+        try:
+            parse_devices(devices)
+        except ConfigError as error:
+            concerns.append(Concern("launch.devices", str(error)))
     if read.experiment is None:
         return Foreseen(source, None, _ordered(concerns))
     own, lacking = gather_own(read.experiment, dataset)

@@ -234,11 +234,9 @@ def _checked(data: dict[Any, Any], path: Path) -> Description:
 
 def _problem(error: dict[str, Any]) -> str:
     """What is wrong with one key, in a sentence that says what to write."""
-    where = ".".join(
-        str(part)
-        for part in error["loc"]
-        if not str(part).startswith(("tuple[", "dict[", "literal[", "str", "int", "constrained"))
-    )
+    first, *inner = error["loc"] or ("",)
+    kinds = ("tuple[", "dict[", "literal[", "constrained-")  # what pydantic adds where a value may be of several kinds
+    where = ".".join(map(str, (first, *(p for p in inner if p not in ("str", "int") and not str(p).startswith(kinds)))))
     text, found = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         kind = Layout if where.startswith("layout.") else Description

@@ -1,8 +1,9 @@
 """How a study searches, as an experiment says it."""
 
+import difflib
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from agentkd.canonical import FrozenData
 from agentkd.recipe import MAX_EPOCHS, Recipe
@@ -23,14 +24,31 @@ class Pruning(FrozenData):
     warmup_epochs: int = Field(default=10, ge=0, le=MAX_EPOCHS)
 
 
-def _known_fields(value: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
-    unknown = sorted(set(value) - set(Recipe.model_fields))
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a field of the recipe; known: {', '.join(Recipe.model_fields)}")
-    return value
+def _known_field(name: str) -> str:
+    if name in Recipe.model_fields:
+        return name
+    like = difflib.get_close_matches(name, Recipe.model_fields, n=1)
+    advice = f"did you mean {like[0]!r}?" if like else f"known: {', '.join(Recipe.model_fields)}"
+    raise ValueError(f"{name!r} is not a field of the recipe; {advice}")
 
 
-RecipeSpace = Annotated[dict[str, Range | Choices], AfterValidator(_known_fields)]
+def _kind(value: object) -> str | None:
+    """Which kind of parameter is meant, so that what is wrong with it is told of that kind alone."""
+    if isinstance(value, Range | Choices):
+        return RANGE if isinstance(value, Range) else CHOICES
+    if not isinstance(value, dict):
+        return None
+    return CHOICES if "values" in value else RANGE
+
+
+RANGE, CHOICES = "<range>", "<choices>"
+SearchedParameter = Annotated[
+    Annotated[Range, Tag(RANGE)] | Annotated[Choices, Tag(CHOICES)],
+    Discriminator(
+        _kind, custom_error_type="parameter", custom_error_message="expected low and high (and log, integer), or values: a list"
+    ),
+]
+RecipeSpace = dict[Annotated[str, AfterValidator(_known_field)], SearchedParameter]
 RECIPE_SPACE: RecipeSpace = {
     "learning_rate": Range(low=1e-4, high=5e-2, log=True),
     "weight_decay": Range(low=1e-5, high=1e-3, log=True),

@@ -19,6 +19,9 @@ from agentkd.config import Experiment, load_experiment
 from agentkd.coordinator.run import run_experiment
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
+from agentkd.knowledge.weights import encode_weights
+from agentkd.networks import families
+from agentkd.networks.build import build
 from agentkd.recipe import Recipe, ViewSettings
 
 SPEC = "generated:seed=5,size=32x32,train=8,validation=4,test=4"
@@ -300,6 +303,30 @@ def test_a_tap_that_no_network_has_is_refused_and_one_that_some_lack_is_said(her
 # Classes and splits.
 
 
+@pytest.mark.parametrize("content", [b"", b"not weights\n", b"\x80\x02}q\x00.", b"\xff" * 64])
+def test_a_file_that_holds_no_weights_is_told_with_its_name(here: Path, content: bytes) -> None:
+    (here / "w.safetensors").write_bytes(content)
+    found = errors(changed(families={"unet": {"settings": {"base": 8}, "weights": "w.safetensors"}}))
+    assert list(found) == ["families.unet.weights"]
+    assert "w.safetensors is no file of weights" in found["families.unet.weights"]
+
+
+def weights_of(family: str, **settings: Any) -> None:
+    architecture = families.resolve(family, 4, settings)
+    state = dict(build(architecture, seed=0).state_dict())
+    Path("w.safetensors").write_bytes(encode_weights(architecture, state))
+
+
+def test_weights_of_another_network_are_refused_and_those_of_this_are_not(here: Path) -> None:
+    data = changed(families={"unet": {"settings": {"base": 8}, "weights": "w.safetensors"}})
+    weights_of("pidnet_s")
+    assert "it is another network's" in errors(data)["families.unet.weights"]
+    weights_of("unet", base=16)
+    assert "it is another network's" in errors(data)["families.unet.weights"]
+    weights_of("unet", base=8)
+    assert not errors(data) and "families.unet.weights" not in warnings(data)
+
+
 def test_a_class_that_is_not_there_is_said_and_one_that_is_alone_is_refused(here: Path) -> None:
     data = changed(data__dataset=folder(here / "two", sizes=[(32, 32)] * 4, top=1))
     assert "no pixel anywhere is 'c2'" in warnings(data)["data.dataset"]
@@ -448,11 +475,19 @@ def test_all_kinds_of_problems_are_told_together(here: Path) -> None:
         found.must_be_sound()
 
 
+@pytest.mark.parametrize(
+    "change", [{"serach": {}}, {"launch__port": -1}, {"families": {}}, {"data__dataset": "folder:path=/none"}]
+)
+def test_devices_that_are_not_there_are_told_whatever_else_is_wrong(here: Path, change: dict[str, Any]) -> None:
+    found = errors(changed(launch__devices="cuda:9999", **change))
+    assert "cuda:9999 is not there" in found.pop("launch.devices") and found
+
+
 def test_what_follows_from_a_wrong_field_alone_is_not_said_besides(here: Path) -> None:
     data = changed(data__dataset=folder(here / "data", sizes=[(40, 64), (48, 60)]), recipe__views={"crop_height": "big"})
     assert {path.partition(".")[0] for path in errors(data)} == {"recipe"}
     data = changed(data__dataset=folder(here / "more", sizes=[(32, 32)] * 4), search__recipe_space={"rate": {"values": [1]}})
-    assert list(errors(data)) == ["search.recipe_space"], "and not that the default space has batches of eight"
+    assert list(errors(data)) == ["search.recipe_space.rate"], "and not that the default space has batches of eight"
     data = changed(data__dataset=folder(here / "sizes", sizes=[(40, 64), (48, 60)]), recipe__views={})
     data["families"] = {"unet": {"recipe": {"views": {"crop_height": "big"}}}}
     assert {path.partition(".")[0] for path in errors(data)} == {"families"}

@@ -136,3 +136,69 @@ def test_a_value_that_cannot_be_read_is_a_problem_of_its_option(value: str) -> N
 def test_no_number_is_larger_than_a_run_can_have(override: str) -> None:
     with pytest.raises(ConfigError, match=override.partition("=")[0]):
         load_experiment(demo_file(), [override])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("..", "is there already"),
+        (".", "is there already"),
+        (" ", "names nothing"),
+        ("../../evil", "with / is a path"),
+        ("a/b", "with / is a path"),
+        ("/tmp/evil", "with / is a path"),
+        ("a\nb", "control or hide"),
+        ("a\tb", "control or hide"),
+        ("a\x00b", "control or hide"),
+        ("a\x1b[2J", "control or hide"),
+        ("a\u202eb", "control or hide"),
+        ("\u00e9\U0001d11e" * 40, "240 bytes; 200 are the most"),
+    ],
+)
+def test_a_name_that_no_folder_can_have_is_a_problem_of_the_name(tmp_path, name: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, GOOD | {"name": name}))
+    assert [(problem.path, told in problem.text) for problem in caught.value.problems] == [("name", True)]
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9 2", "..a", "a.b-c_d", "\u6751" * 66])
+def test_a_name_of_a_folder_is_one(tmp_path, name: str) -> None:
+    assert load_experiment(write(tmp_path, GOOD | {"name": name})).name == name
+
+
+@pytest.mark.parametrize("value", [7, 0, "many"])
+def test_epochs_in_a_recipe_are_refused_with_where_they_are_said(tmp_path, value: object) -> None:
+    recipe = {"recipe": {"epochs": value}}
+    data = GOOD | recipe | {"families": {"unet": recipe}, "round1": recipe, "round2": recipe}
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    found = {problem.path: problem.text for problem in caught.value.problems}
+    assert list(found) == [f"{part}recipe.epochs" for part in ("", "families.unet.", "round1.", "round2.")]
+    assert "baseline.epochs, search.epochs" in found["recipe.epochs"] == found["families.unet.recipe.epochs"]
+    assert "round2.epochs says it; leave it out here" in found["round2.recipe.epochs"]
+
+
+def test_each_parameter_that_is_searched_has_its_own_problem_whatever_the_others_have(tmp_path) -> None:
+    space = {
+        "learning_rat": {"low": 0.1, "high": 0.2},
+        "momentum": {"values": []},
+        "weight_decay": {"low": 0.5, "high": 0.1},
+        "batch_size": 4,
+        "power": {"low": "x", "high": 2},
+    }
+    data = GOOD | {"search": {"recipe_space": space}, "families": {"unet": {"recipe_space": {"zzz": {"values": [1]}}}}}
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, data))
+    assert "function-" not in str(caught.value) and len(caught.value.problems) == 6
+    found = {problem.path: problem.text for problem in caught.value.problems}
+    assert "did you mean 'learning_rate'?" in found["search.recipe_space.learning_rat"]
+    assert "at least 1 item" in found["search.recipe_space.momentum.values"]
+    assert "low 0.5 is not below high 0.1" in found["search.recipe_space.weight_decay"]
+    assert "expected low and high" in found["search.recipe_space.batch_size"]
+    assert "valid number" in found["search.recipe_space.power.low"]
+    assert "known: epochs" in found["families.unet.recipe_space.zzz"]
+
+
+def test_a_field_of_a_recipe_that_is_spelled_nearly_so_is_named(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.learning_rat: unknown key; did you mean 'learning_rate'\?"):
+        load_experiment(write(tmp_path, GOOD | {"recipe": {"learning_rat": 1}}))
