@@ -60,6 +60,8 @@ class Meaning:
 
 
 FEW_BITS = Meaning("gray, 2 or 4 bits, or a PGM up to another value than 255", (), AsImage.COLORS, AsMask.FEW_BITS)
+FEW_BITS_A_CHANNEL = Meaning("RGB, 5 bits a channel, or a PPM up to less than 255", (), AsImage.COLORS, AsMask.REFUSED)
+ODD_MAXIMUM = Meaning("a PGM or PPM up to a value between 255 and 65535", (), AsImage.REFUSED, AsMask.REFUSED)
 WHITE_IS_ZERO = Meaning("TIFF in which 0 is white", (), AsImage.COLORS, AsMask.REFUSED)
 WIDE_CHANNELS = Meaning("several channels of 16 bits", (), AsImage.HIGH_BYTES, AsMask.REFUSED)
 OTHER = Meaning("anything else", (), AsImage.REFUSED, AsMask.REFUSED)
@@ -77,6 +79,8 @@ MEANINGS = (
     Meaning("integers of 32 bits", ("I",), AsImage.SCALED, AsMask.NUMBERS),
     Meaning("floating point", ("F",), AsImage.SCALED, AsMask.WHOLE),
     WIDE_CHANNELS,
+    FEW_BITS_A_CHANNEL,
+    ODD_MAXIMUM,
     WHITE_IS_ZERO,
     OTHER,
 )
@@ -88,6 +92,10 @@ def meaning_of(image: Image.Image) -> Meaning:
     """The row for an image that ``pictures.open_image`` opened."""
     raw, file_format = image.info.get(RAW_MODE, image.mode), image.info.get(FILE_FORMAT, "")
     kind, _, bits = raw.partition(";")
+    if bits.startswith("to ") and int(bits[3:]) > 255:
+        return ODD_MAXIMUM
+    if bits.startswith("to ") or (len(kind) > 1 and bits.startswith("15")):
+        return FEW_BITS_A_CHANNEL
     if len(kind.strip("X")) > 1 and bits.startswith("16"):
         return WIDE_CHANNELS
     if kind == "L" and bits[:3].rstrip("IRN").isdecimal():
@@ -110,7 +118,8 @@ def as_colors(image: Image.Image, description: Description, path: Path) -> Pixel
         expected = "scale: [0, 65535] in dataset.yaml, which keeps the upper 8 bits; for any other scale convert the files"
         raise DatasetError(path, f"image has {meaning.stored}", expected)
     if meaning.image is AsImage.REFUSED:
-        raise DatasetError(path, f"image is stored as {image.info.get(RAW_MODE, image.mode)}", "gray or RGB, 8 or 16 bits")
+        stored = meaning.stored if meaning is not OTHER else image.info.get(RAW_MODE, image.mode)
+        raise DatasetError(path, f"image is stored as {stored}", "gray or RGB, 8 or 16 bits")
     return np.asarray(image.convert("RGB"))
 
 
@@ -188,6 +197,8 @@ def _whole(values: NDArray[Any], path: Path) -> Numbers:
 def _channel(image: Image.Image, description: Description, path: Path, meaning: Meaning) -> Numbers:
     name = description.id_channel
     bands = image.getbands()
+    if meaning in (FEW_BITS_A_CHANNEL, ODD_MAXIMUM, WIDE_CHANNELS):
+        raise _refused(image, meaning, description, path)
     if meaning.mask is not AsMask.CHANNELS or (name == "alpha" and not meaning.has_alpha):
         raise DatasetError(
             path, f"mask has no channel {name!r}: it is {meaning.stored}", "RGB" + ("A" if name == "alpha" else "")

@@ -98,6 +98,36 @@ REFUSED_MASKS = {
     "CMYK": (encoded(Image.new("CMYK", (W, H)), "TIFF"), {}, "stored as: CMYK"),
     "LAB": (encoded(Image.new("LAB", (W, H)), "TIFF"), {}, "stored as: LAB in a TIFF"),
     "PGM up to 3": (b"P5 24 16 3\n" + LABEL.tobytes(), {}, "stored as: gray, 2 or 4 bits, or a PGM"),
+    "PGM up to 3, as text": (
+        b"P2 24 16 3\n" + " ".join(map(str, LABEL.ravel())).encode(),
+        {},
+        "stored as: gray, 2 or 4 bits, or a PGM",
+    ),
+    "PGM up to 1000": (
+        b"P5 24 16 1000\n" + LABEL.astype(">u2").tobytes(),
+        {"ignored_values": "others"},
+        "stored as: a PGM or PPM up",
+    ),
+    "PGM, PPM up to 3": (
+        b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
+        {"ignored_values": "others"},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM up to 3, in red": (
+        b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
+        {"id_channel": "red"},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM as text up to 3, by colors": (
+        b"P3 24 16 3\n" + " ".join(map(str, np.repeat(LABEL, 3, 1).ravel())).encode(),
+        {"format": "color-mask", "colors": [[0, 0, 0], [85, 85, 85], [170, 170, 170]]},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM of 16 bits": (
+        b"P6 24 16 65535\n" + np.repeat(LABEL, 3, 1).astype(">u2").tobytes(),
+        {},
+        "stored as: several channels of 16 bits",
+    ),
     "white is zero": (encoded(Image.fromarray(LABEL), "TIFF", tiffinfo={262: 0}), {}, "TIFF in which 0 is white|unknown value"),
     "colors of 16 bits gray": (
         Image.fromarray(LABEL.astype(np.uint16)),
