@@ -114,6 +114,9 @@ def as_colors(image: Image.Image, description: Description, path: Path) -> Pixel
     meaning, scale = meaning_of(image), description.scale
     if meaning.image is AsImage.SCALED:
         return _scaled(np.asarray(image), description, path, meaning)
+    if meaning.image is AsImage.COLORS and scale not in (None, (0, 255)):
+        text = f"image has {meaning.stored}, to which scale: {list(scale)} does not apply" if scale else ""
+        raise DatasetError(path, text, "no scale in dataset.yaml, or images with more than 8 bits a channel")
     if meaning.image is AsImage.HIGH_BYTES and scale != (0, 65535):
         expected = "scale: [0, 65535] in dataset.yaml, which keeps the upper 8 bits; for any other scale convert the files"
         raise DatasetError(path, f"image has {meaning.stored}", expected)

@@ -75,6 +75,12 @@ def test_more_than_8_bits_are_scaled_as_stated_or_refused(tmp_path: Path, name: 
         of_image(tmp_path, stored, ending, scale=[0, 255])
 
 
+def test_a_scale_is_not_left_out_of_account_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"images/train/a.png: image has RGB, to which scale: \[0.0, 100.0\] does not apply"):
+        of_image(tmp_path, Image.fromarray(PICTURE), scale=[0, 100])
+    assert np.array_equal(of_image(tmp_path, Image.fromarray(PICTURE), scale=[0, 255]), PICTURE)
+
+
 def test_channels_of_16_bits_keep_their_upper_half_if_that_is_stated(tmp_path: Path) -> None:
     wide = PICTURE.astype(np.uint16) * 257
     stored = png(wide.reshape(H, W * 3), 16, 2)

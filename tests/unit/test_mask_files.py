@@ -180,7 +180,8 @@ def test_a_palette_of_the_classes_colors_in_another_order_must_be_explained(tmp_
 
 @pytest.mark.parametrize("mask_format", ["binary-mask", "threshold-mask"])
 def test_a_white_first_entry_is_not_inverted(tmp_path: Path, mask_format: str) -> None:
-    mask, two = palette(BOX, [(255, 255, 255), (0, 0, 0)]), {"classes": ["a", "b"], "format": mask_format, "threshold": 1}
+    mask, two = palette(BOX, [(255, 255, 255), (0, 0, 0)]), {"classes": ["a", "b"], "format": mask_format}
+    two |= {"threshold": 1} if mask_format == "threshold-mask" else {}
     with pytest.raises(DatasetError, match="palette: index or palette: color"):
         of_mask(tmp_path, mask, **two)
     assert np.array_equal(of_mask(tmp_path, mask, palette="index", **two), BOX)
