@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agentkd.canonical import FrozenData
+from agentkd.datasets.patterns import composed
 from agentkd.datasets.samples import IGNORE_INDEX, Color
 from agentkd.datasets.text import read_yaml
 from agentkd.errors import DatasetError
@@ -155,6 +156,10 @@ class Description(FrozenData):
         both = [value for value in ignored if value in self.values]
         if both:
             yield f"{both[0]!r} is both in values and in ignored_values"
+        names = () if isinstance(self.splits, dict) else tuple(map(composed, self.splits))
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            yield f"splits names {twice[0]!r} twice; expected each split once"
         if self.scale and self.scale[0] >= self.scale[1]:
             yield f"scale is {list(self.scale)}; expected [low, high], the lower first"
         if self.background and self.background not in (*self.classes, IGNORED):

@@ -89,6 +89,7 @@ def folder(root: Path, splits: dict[str, list[str]], label: np.ndarray | None = 
         ({**COLORED, "values": {0: "b", 1: "a"}}, "values does not apply to format: color-mask"),
         ({**COLORED, "ignored_values": [0]}, "ignored_values of a color-mask can only be others; expected ignored_colors"),
         ({"format": "coco", "background": "a", "alpha": "omit"}, "alpha does not apply to format: coco"),
+        ({"splits": ["train", "train", "val"]}, "splits names 'train' twice; expected each split once"),
         ({"scale": [5, 5]}, r"scale is \[5.0, 5.0\]; expected \[low, high\]"),
         ({"format": "labelme"}, "labelme needs background"),
         ({"format": "coco", "background": "x"}, "background 'x' is no class"),
