@@ -80,10 +80,19 @@ class PixelMasks:
             if unknown.any():
                 raise self._unknown_number(numbers[unknown], path)
             return label.astype(np.uint8)
+        known = (
+            []
+            if description.ignored_values == OTHERS
+            else [value for value in description.ignored_values if isinstance(value, int)]
+        )
+        negative = (numbers < 0) & ~np.isin(numbers, known)
+        if negative.any():
+            value, count = int(numbers[negative][0]), int(negative.sum())
+            expected = f"0 or more; if it means that nothing is labelled, write ignored_values: [{value}] in dataset.yaml"
+            raise DatasetError(path, f"{description.format} holds the negative value {value} ({count} such pixels)", expected)
         least = description.threshold if description.format == "threshold-mask" else 1
         second = (numbers >= least).astype(np.uint8)
-        if description.ignored_values and description.ignored_values != OTHERS:
-            second[np.isin(numbers, [value for value in description.ignored_values if isinstance(value, int)])] = ignore
+        second[np.isin(numbers, known)] = ignore
         return second
 
     def _translated(self, numbers: Numbers) -> NDArray[np.int16]:

@@ -213,6 +213,21 @@ def test_a_value_of_a_binary_mask_may_be_ignored(tmp_path: Path) -> None:
     assert np.array_equal(label, np.choose(LABEL, [0, 1, 255]))
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+@pytest.mark.parametrize("mask_format", ["binary-mask", "threshold-mask"])
+def test_a_negative_value_of_two_classes_is_not_the_first(tmp_path: Path, mask_format: str, kind: type) -> None:
+    two = {"classes": ["a", "b"], "format": mask_format}
+    mask = encoded(Image.fromarray(np.choose(LABEL, [0, 255, -9999]).astype(kind)), "TIFF")
+    with pytest.raises(DatasetError, match=r"masks/train/a.tif: .*negative value -9999 .*ignored_values: \[-9999\]"):
+        of_mask(tmp_path, mask, "tif", **two)
+    label = of_mask(tmp_path, mask, "tif", ignored_values=[-9999], **two)
+    assert np.array_equal(label, np.choose(LABEL, [0, 1, 255]))
+    if kind is np.float32:
+        nothing = encoded(Image.fromarray(np.where(BOX, np.nan, 0).astype(kind)), "TIFF")
+        with pytest.raises(DatasetError, match="holds nan"):
+            of_mask(tmp_path, nothing, "tif", **two)
+
+
 # JPEG.
 
 
