@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.datasets.description import OTHERS, Description
-from agentkd.datasets.meaning import Numbers, Opaque, mask_colors, mask_numbers
-from agentkd.datasets.pictures import RAW_MODE, is_lossy, open_image
+from agentkd.datasets.meaning import Numbers, Opaque, alpha_of, mask_colors, mask_numbers
+from agentkd.datasets.pictures import ALPHA, RAW_MODE, is_lossy, open_image
 from agentkd.datasets.samples import Color, Pixels, Size
 from agentkd.errors import DatasetError
 
@@ -237,5 +237,5 @@ def _as_gray(mask: Image.Image, path: Path | None = None) -> Image.Image:
         if int((pixels.max(axis=2) - pixels.min(axis=2)).max()) > 2 * NOISE:
             raise DatasetError(path, "mask is in colors", "format: color-mask, or gray values")
     gray = mask.convert("L")
-    gray.info = mask.info | {RAW_MODE: "L"}
+    gray.info = mask.info | {RAW_MODE: "L", ALPHA: alpha_of(mask)}
     return gray

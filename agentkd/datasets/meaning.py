@@ -6,14 +6,14 @@ Nothing is converted that the table does not name; what is refused says which li
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.datasets.description import Description
-from agentkd.datasets.pictures import FILE_FORMAT, RAW_MODE
+from agentkd.datasets.pictures import ALPHA, FILE_FORMAT, RAW_MODE
 from agentkd.datasets.samples import Pixels
 from agentkd.errors import DatasetError
 
@@ -213,15 +213,42 @@ def _channel(image: Image.Image, description: Description, path: Path, meaning: 
     return pixels[:, :, CHANNELS.index(name)]
 
 
+def alpha_of(image: Image.Image) -> Pixels | None:
+    """How opaque each pixel [H,W] is, by a channel or by a color or palette's entries that the file says are clear."""
+    if ALPHA in image.info:
+        return cast(Pixels, image.info[ALPHA])
+    if image.mode in ("LA", "PA", "RGBA"):
+        return np.asarray(image.getchannel("A"))
+    clear = image.info.get("transparency")
+    if clear is None:
+        return None
+    values = np.asarray(image)
+    if image.mode == "P":
+        table = np.full(256, 255, dtype=np.uint8)
+        if isinstance(clear, bytes):
+            table[: len(clear)] = np.frombuffer(clear[:256], dtype=np.uint8)
+        else:
+            table[clear] = 0
+        return table[values]
+    if meaning_of(image) is FEW_BITS:  # its values were spread to 255, that of the tag was not
+        clear *= 255 // ((1 << int(image.info[RAW_MODE].partition(";")[2][:1])) - 1)
+    if values.dtype == bool:
+        clear = clear > 0
+    is_clear = values == np.array(clear)
+    return np.where(is_clear.all(axis=2) if values.ndim == 3 else is_clear, 0, 255).astype(np.uint8)
+
+
 def _opaque(
     image: Image.Image, meaning: Meaning, description: Description, path: Path, *, may_be_clear: bool = False
 ) -> Opaque | None:
-    if not meaning.has_alpha or description.alpha == "omit":
+    if description.alpha == "omit" or meaning.mask is AsMask.REFUSED:  # which is said of the whole mask
         return None
-    alpha = np.asarray(image.getchannel("A"))
+    alpha = alpha_of(image)
+    if alpha is None:
+        return None
     if description.alpha == "ignored":
         return alpha > 0
-    if not may_be_clear and int(alpha.min()) < 255:
+    if not (may_be_clear and meaning.has_alpha) and int(alpha.min()) < 255:
         count = int((alpha < 255).sum())
         expected = "alpha: omit in dataset.yaml, to forget about it, or alpha: ignored, if they are not labelled"
         raise DatasetError(path, f"mask has {count} pixels that are not opaque", expected)

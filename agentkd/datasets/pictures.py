@@ -19,7 +19,7 @@ from agentkd.errors import DatasetError, check_descriptors
 from agentkd.visible import visible
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
-RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
+RAW_MODE, FILE_FORMAT, ORIENTATION, ALPHA = "agentkd raw mode", "agentkd format", "agentkd orientation", "agentkd alpha"
 ON_ITS_SIDE = (5, 6, 7, 8)
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

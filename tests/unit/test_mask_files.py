@@ -154,6 +154,27 @@ def test_clear_pixels_are_what_the_description_says(tmp_path: Path) -> None:
     assert np.array_equal(of_mask(tmp_path, mask, alpha="ignored"), np.where(BOX, 255, LABEL))
 
 
+CLEAR = {  # the second class is clear
+    "a palette": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "PNG", 1),
+    "a palette, half clear": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "PNG", bytes([255, 128])),
+    "a GIF": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "GIF", 1),
+    "gray": (Image.fromarray(LABEL), "PNG", 1),
+    "16 bits": (Image.fromarray(LABEL.astype(np.uint16)), "PNG", 1),
+    "RGB": (Image.fromarray(np.stack([LABEL] * 3, 2)), "PNG", (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLEAR)
+def test_what_a_file_says_is_clear_is_not_opaque(tmp_path: Path, name: str) -> None:
+    image, file_format, clear = CLEAR[name]
+    mask, ending = encoded(image, file_format, transparency=clear), file_format.lower()
+    with pytest.raises(DatasetError, match=r"masks/train/a\.\w+: mask has \d+ pixels that are not opaque; expected alpha: omit"):
+        of_mask(tmp_path, mask, ending)
+    assert np.array_equal(of_mask(tmp_path, mask, ending, alpha="omit"), LABEL)
+    label = LABEL if isinstance(clear, bytes) else np.where(LABEL == 1, 255, LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, ending, alpha="ignored"), label)
+
+
 # Palettes.
 
 
