@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agentkd.canonical import FrozenData
+from agentkd.datasets.patterns import composed
 from agentkd.datasets.samples import IGNORE_INDEX, Color
 from agentkd.datasets.text import read_yaml
 from agentkd.errors import DatasetError
@@ -46,6 +47,21 @@ ABOUT = frozenset(
 PIXELS = ("index-mask", "color-mask", "binary-mask", "threshold-mask")
 Format = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask", "labelme", "coco", "run-lengths", "segments"]
 Part = Literal["red", "green", "blue", "alpha", "rgb"]
+
+
+# Which formats read a key; those that are not here, all do.
+USED_BY: dict[str, tuple[str, ...]] = {
+    "ignored_colors": ("color-mask",),
+    "threshold": ("threshold-mask",),
+    "first_value": ("index-mask",),
+    "label_divisor": ("index-mask",),
+    "values": ("index-mask", "labelme", "coco", "run-lengths", "segments"),
+    "id_channel": ("index-mask", "binary-mask", "threshold-mask"),
+    "palette": PIXELS,
+    "alpha": PIXELS,
+    "stray_pixels": ("index-mask", "color-mask", "binary-mask"),
+    "background": ("labelme", "coco", "run-lengths", "segments"),
+}
 
 
 class Layout(FrozenData):
@@ -140,6 +156,10 @@ class Description(FrozenData):
         both = [value for value in ignored if value in self.values]
         if both:
             yield f"{both[0]!r} is both in values and in ignored_values"
+        names = () if isinstance(self.splits, dict) else tuple(map(composed, self.splits))
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            yield f"splits names {twice[0]!r} twice; expected each split once"
         if self.scale and self.scale[0] >= self.scale[1]:
             yield f"scale is {list(self.scale)}; expected [low, high], the lower first"
         if self.background and self.background not in (*self.classes, IGNORED):
@@ -150,6 +170,24 @@ class Description(FrozenData):
             yield "release is the release file (JSON) of Segments.ai, and belongs to format: segments"
         if self.format == "color-mask" and (self.palette == "index" or self.id_channel):
             yield "a color-mask is read by its colors; with palette: index or id_channel write format: index-mask"
+        yield from self._problems_of_unused_keys()
+
+    def _problems_of_unused_keys(self) -> Iterator[str]:
+        for key, formats in USED_BY.items():
+            if key in self.model_fields_set and self.format not in formats and getattr(self, key) not in (None, "", (), {}):
+                yield f"{key} does not apply to format: {self.format}; it belongs to {', '.join(formats)}; leave it out"
+        if self.ignored_values == OTHERS and self.format in ("binary-mask", "threshold-mask"):
+            yield (
+                f"ignored_values: {OTHERS} does not apply to format: {self.format}, where every value is one of the two classes; "
+                f"expected numbers, or format: index-mask with values"
+            )
+        if self.ignored_values and self.ignored_values != OTHERS and self.format == "color-mask":
+            yield f"ignored_values of a color-mask can only be {OTHERS}; expected ignored_colors: [[red, green, blue]]"
+        if self.format in PIXELS:
+            ignored = () if self.ignored_values == OTHERS else self.ignored_values
+            texts = [value for value in (*self.values, *ignored) if isinstance(value, str)]
+            if texts:
+                yield f"{texts[0]!r} in values or ignored_values is no number; masks hold numbers, written without quotes"
 
     def _problems_of_classes(self) -> Iterator[str]:
         twice = [name for name in self.classes if self.classes.count(name) > 1]

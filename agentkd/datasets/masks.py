@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.datasets.description import OTHERS, Description
-from agentkd.datasets.meaning import Numbers, Opaque, mask_colors, mask_numbers
-from agentkd.datasets.pictures import RAW_MODE, is_lossy, open_image
+from agentkd.datasets.meaning import Numbers, Opaque, alpha_of, mask_colors, mask_numbers
+from agentkd.datasets.pictures import ALPHA, RAW_MODE, is_lossy, open_image
 from agentkd.datasets.samples import Color, Pixels, Size
 from agentkd.errors import DatasetError
 
@@ -80,10 +80,19 @@ class PixelMasks:
             if unknown.any():
                 raise self._unknown_number(numbers[unknown], path)
             return label.astype(np.uint8)
+        known = (
+            []
+            if description.ignored_values == OTHERS
+            else [value for value in description.ignored_values if isinstance(value, int)]
+        )
+        negative = (numbers < 0) & ~np.isin(numbers, known)
+        if negative.any():
+            value, count = int(numbers[negative][0]), int(negative.sum())
+            expected = f"0 or more; if it means that nothing is labelled, write ignored_values: [{value}] in dataset.yaml"
+            raise DatasetError(path, f"{description.format} holds the negative value {value} ({count} such pixels)", expected)
         least = description.threshold if description.format == "threshold-mask" else 1
         second = (numbers >= least).astype(np.uint8)
-        if description.ignored_values and description.ignored_values != OTHERS:
-            second[np.isin(numbers, [value for value in description.ignored_values if isinstance(value, int)])] = ignore
+        second[np.isin(numbers, known)] = ignore
         return second
 
     def _translated(self, numbers: Numbers) -> NDArray[np.int16]:
@@ -228,5 +237,5 @@ def _as_gray(mask: Image.Image, path: Path | None = None) -> Image.Image:
         if int((pixels.max(axis=2) - pixels.min(axis=2)).max()) > 2 * NOISE:
             raise DatasetError(path, "mask is in colors", "format: color-mask, or gray values")
     gray = mask.convert("L")
-    gray.info = mask.info | {RAW_MODE: "L"}
+    gray.info = mask.info | {RAW_MODE: "L", ALPHA: alpha_of(mask)}
     return gray

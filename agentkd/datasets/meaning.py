@@ -6,14 +6,14 @@ Nothing is converted that the table does not name; what is refused says which li
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.datasets.description import Description
-from agentkd.datasets.pictures import FILE_FORMAT, RAW_MODE
+from agentkd.datasets.pictures import ALPHA, FILE_FORMAT, RAW_MODE
 from agentkd.datasets.samples import Pixels
 from agentkd.errors import DatasetError
 
@@ -60,6 +60,8 @@ class Meaning:
 
 
 FEW_BITS = Meaning("gray, 2 or 4 bits, or a PGM up to another value than 255", (), AsImage.COLORS, AsMask.FEW_BITS)
+FEW_BITS_A_CHANNEL = Meaning("RGB, 5 bits a channel, or a PPM up to less than 255", (), AsImage.COLORS, AsMask.REFUSED)
+ODD_MAXIMUM = Meaning("a PGM or PPM up to a value between 255 and 65535", (), AsImage.REFUSED, AsMask.REFUSED)
 WHITE_IS_ZERO = Meaning("TIFF in which 0 is white", (), AsImage.COLORS, AsMask.REFUSED)
 WIDE_CHANNELS = Meaning("several channels of 16 bits", (), AsImage.HIGH_BYTES, AsMask.REFUSED)
 OTHER = Meaning("anything else", (), AsImage.REFUSED, AsMask.REFUSED)
@@ -77,6 +79,8 @@ MEANINGS = (
     Meaning("integers of 32 bits", ("I",), AsImage.SCALED, AsMask.NUMBERS),
     Meaning("floating point", ("F",), AsImage.SCALED, AsMask.WHOLE),
     WIDE_CHANNELS,
+    FEW_BITS_A_CHANNEL,
+    ODD_MAXIMUM,
     WHITE_IS_ZERO,
     OTHER,
 )
@@ -88,6 +92,10 @@ def meaning_of(image: Image.Image) -> Meaning:
     """The row for an image that ``pictures.open_image`` opened."""
     raw, file_format = image.info.get(RAW_MODE, image.mode), image.info.get(FILE_FORMAT, "")
     kind, _, bits = raw.partition(";")
+    if bits.startswith("to ") and int(bits[3:]) > 255:
+        return ODD_MAXIMUM
+    if bits.startswith("to ") or (len(kind) > 1 and bits.startswith("15")):
+        return FEW_BITS_A_CHANNEL
     if len(kind.strip("X")) > 1 and bits.startswith("16"):
         return WIDE_CHANNELS
     if kind == "L" and bits[:3].rstrip("IRN").isdecimal():
@@ -106,11 +114,15 @@ def as_colors(image: Image.Image, description: Description, path: Path) -> Pixel
     meaning, scale = meaning_of(image), description.scale
     if meaning.image is AsImage.SCALED:
         return _scaled(np.asarray(image), description, path, meaning)
+    if meaning.image is AsImage.COLORS and scale not in (None, (0, 255)):
+        text = f"image has {meaning.stored}, to which scale: {list(scale)} does not apply" if scale else ""
+        raise DatasetError(path, text, "no scale in dataset.yaml, or images with more than 8 bits a channel")
     if meaning.image is AsImage.HIGH_BYTES and scale != (0, 65535):
         expected = "scale: [0, 65535] in dataset.yaml, which keeps the upper 8 bits; for any other scale convert the files"
         raise DatasetError(path, f"image has {meaning.stored}", expected)
     if meaning.image is AsImage.REFUSED:
-        raise DatasetError(path, f"image is stored as {image.info.get(RAW_MODE, image.mode)}", "gray or RGB, 8 or 16 bits")
+        stored = meaning.stored if meaning is not OTHER else image.info.get(RAW_MODE, image.mode)
+        raise DatasetError(path, f"image is stored as {stored}", "gray or RGB, 8 or 16 bits")
     return np.asarray(image.convert("RGB"))
 
 
@@ -188,6 +200,8 @@ def _whole(values: NDArray[Any], path: Path) -> Numbers:
 def _channel(image: Image.Image, description: Description, path: Path, meaning: Meaning) -> Numbers:
     name = description.id_channel
     bands = image.getbands()
+    if meaning in (FEW_BITS_A_CHANNEL, ODD_MAXIMUM, WIDE_CHANNELS):
+        raise _refused(image, meaning, description, path)
     if meaning.mask is not AsMask.CHANNELS or (name == "alpha" and not meaning.has_alpha):
         raise DatasetError(
             path, f"mask has no channel {name!r}: it is {meaning.stored}", "RGB" + ("A" if name == "alpha" else "")
@@ -199,15 +213,42 @@ def _channel(image: Image.Image, description: Description, path: Path, meaning: 
     return pixels[:, :, CHANNELS.index(name)]
 
 
+def alpha_of(image: Image.Image) -> Pixels | None:
+    """How opaque each pixel [H,W] is, by a channel or by a color or palette's entries that the file says are clear."""
+    if ALPHA in image.info:
+        return cast(Pixels, image.info[ALPHA])
+    if image.mode in ("LA", "PA", "RGBA"):
+        return np.asarray(image.getchannel("A"))
+    clear = image.info.get("transparency")
+    if clear is None:
+        return None
+    values = np.asarray(image)
+    if image.mode == "P":
+        table = np.full(256, 255, dtype=np.uint8)
+        if isinstance(clear, bytes):
+            table[: len(clear)] = np.frombuffer(clear[:256], dtype=np.uint8)
+        else:
+            table[clear] = 0
+        return table[values]
+    if meaning_of(image) is FEW_BITS:  # its values were spread to 255, that of the tag was not
+        clear *= 255 // ((1 << int(image.info[RAW_MODE].partition(";")[2][:1])) - 1)
+    if values.dtype == bool:
+        clear = clear > 0
+    is_clear = values == np.array(clear)
+    return np.where(is_clear.all(axis=2) if values.ndim == 3 else is_clear, 0, 255).astype(np.uint8)
+
+
 def _opaque(
     image: Image.Image, meaning: Meaning, description: Description, path: Path, *, may_be_clear: bool = False
 ) -> Opaque | None:
-    if not meaning.has_alpha or description.alpha == "omit":
+    if description.alpha == "omit" or meaning.mask is AsMask.REFUSED:  # which is said of the whole mask
         return None
-    alpha = np.asarray(image.getchannel("A"))
+    alpha = alpha_of(image)
+    if alpha is None:
+        return None
     if description.alpha == "ignored":
         return alpha > 0
-    if not may_be_clear and int(alpha.min()) < 255:
+    if not (may_be_clear and meaning.has_alpha) and int(alpha.min()) < 255:
         count = int((alpha < 255).sum())
         expected = "alpha: omit in dataset.yaml, to forget about it, or alpha: ignored, if they are not labelled"
         raise DatasetError(path, f"mask has {count} pixels that are not opaque", expected)

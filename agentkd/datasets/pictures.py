@@ -19,7 +19,7 @@ from agentkd.errors import DatasetError, check_descriptors
 from agentkd.visible import visible
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
-RAW_MODE, FILE_FORMAT, ORIENTATION = "agentkd raw mode", "agentkd format", "agentkd orientation"
+RAW_MODE, FILE_FORMAT, ORIENTATION, ALPHA = "agentkd raw mode", "agentkd format", "agentkd orientation", "agentkd alpha"
 ON_ITS_SIDE = (5, 6, 7, 8)
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -185,13 +185,20 @@ def _check_single(image: Image.Image, path: Path) -> None:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the file stores the picture, in Pillow's words: ``RGB;16B`` for 16 bits a channel, ``L;3`` for gray from 0 to 3."""
+    """How the file stores the picture, in Pillow's words: ``RGB;16B`` for 16 bits a channel, ``L;3`` for gray from 0 to 3.
+
+    ``RGB;to 100`` and ``I;to 1000`` are PPM and PGM up to that value, which Pillow spreads to 255 and 65535.
+    """
     if image.format == "JPEG2000":
         return f"{image.mode};16" if _jpeg2000_bits(image) > 8 and len(image.getbands()) > 1 else image.mode
     for codec, _, _, arguments in image.tile:
         items = arguments if isinstance(arguments, tuple) else (arguments,)
         if codec in ("ppm", "ppm_plain") and image.mode == "L" and items[-1] != 255:
             return f"L;{items[-1]}"
+        if codec in ("ppm", "ppm_plain") and image.mode == "RGB" and items[-1] != 255:
+            return "RGB;16" if items[-1] == 65535 else f"RGB;to {items[-1]}"
+        if codec in ("ppm", "ppm_plain") and image.mode == "I" and items[-1] != 65535:
+            return f"I;to {items[-1]}"
         texts = [item for item in items if isinstance(item, str)]
         if texts:
             return texts[0]

@@ -17,6 +17,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import ConfigError, DatasetError
 
 TOY = {"name": "toy", "classes": ["a", "b"]}
+COLORED = {"format": "color-mask", "colors": [[1, 1, 1], [2, 2, 2]]}
 _random = np.random.default_rng(2)
 
 
@@ -75,6 +76,25 @@ def folder(root: Path, splits: dict[str, list[str]], label: np.ndarray | None = 
         ({"values": {0: "a", 1: "b"}, "ignored_values": [1]}, "1 is both in values and in ignored_values"),
         ({"ignored_values": [1]}, "ignored value 1 is that of class 'b'"),
         ({"values": {0: "a", 1: "b"}, "first_value": 1}, "first_value and values say the same thing"),
+        (
+            {"format": "binary-mask", "values": {0: "b", 255: "a"}},
+            "values does not apply to format: binary-mask; it belongs to index",
+        ),
+        ({"format": "binary-mask", "first_value": 1}, "first_value does not apply to format: binary-mask"),
+        ({"format": "binary-mask", "label_divisor": 2}, "label_divisor does not apply to format: binary-mask"),
+        ({"format": "binary-mask", "threshold": 127}, "threshold does not apply to format: binary-mask; .* threshold-mask"),
+        ({"format": "binary-mask", "ignored_values": "others"}, "ignored_values: others does not apply to format: binary-mask"),
+        ({"format": "threshold-mask", "ignored_values": "others"}, "ignored_values: others does not apply"),
+        ({"format": "threshold-mask", "values": {0: "b", 255: "a"}}, "values does not apply to format: threshold-mask"),
+        ({"format": "threshold-mask", "stray_pixels": 0.5}, "stray_pixels does not apply to format: threshold-mask"),
+        ({"threshold": 9}, "threshold does not apply to format: index-mask"),
+        ({"background": "a"}, "background does not apply to format: index-mask; it belongs to labelme"),
+        ({"ignored_colors": [[9, 9, 9]]}, "ignored_colors does not apply to format: index-mask; it belongs to color-mask"),
+        ({"ignored_values": ["7"]}, "'7' in values or ignored_values is no number"),
+        ({**COLORED, "values": {0: "b", 1: "a"}}, "values does not apply to format: color-mask"),
+        ({**COLORED, "ignored_values": [0]}, "ignored_values of a color-mask can only be others; expected ignored_colors"),
+        ({"format": "coco", "background": "a", "alpha": "omit"}, "alpha does not apply to format: coco"),
+        ({"splits": ["train", "train", "val"]}, "splits names 'train' twice; expected each split once"),
         ({"scale": [5, 5]}, r"scale is \[5.0, 5.0\]; expected \[low, high\]"),
         ({"format": "labelme"}, "labelme needs background"),
         ({"format": "coco", "background": "x"}, "background 'x' is no class"),
@@ -96,7 +116,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 def test_both_spellings_of_color_and_all_that_tells_people_something_are_taken(tmp_path: Path) -> None:
     colors = [[1, 1, 1], [2, 2, 2]]
     for spelling in ("colors", "colours"):
-        assert described(tmp_path, **{spelling: colors, "ignored_" + spelling: [[3, 3, 3]]}).ignored_colors == ((3, 3, 3),)
+        keys = {"format": "color-mask", spelling: colors, "ignored_" + spelling: [[3, 3, 3]]}
+        assert described(tmp_path, **keys).ignored_colors == ((3, 3, 3),)
     assert described(tmp_path, palette="colour").palette == "color"
     described(tmp_path, **{key: {"any": ["thing"]} for key in ABOUT - {"num_classes"}}, num_classes=2)
 

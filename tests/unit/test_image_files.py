@@ -75,12 +75,31 @@ def test_more_than_8_bits_are_scaled_as_stated_or_refused(tmp_path: Path, name: 
         of_image(tmp_path, stored, ending, scale=[0, 255])
 
 
+def test_a_scale_is_not_left_out_of_account_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"images/train/a.png: image has RGB, to which scale: \[0.0, 100.0\] does not apply"):
+        of_image(tmp_path, Image.fromarray(PICTURE), scale=[0, 100])
+    assert np.array_equal(of_image(tmp_path, Image.fromarray(PICTURE), scale=[0, 255]), PICTURE)
+
+
 def test_channels_of_16_bits_keep_their_upper_half_if_that_is_stated(tmp_path: Path) -> None:
     wide = PICTURE.astype(np.uint16) * 257
     stored = png(wide.reshape(H, W * 3), 16, 2)
     with pytest.raises(DatasetError, match=r"several channels of 16 bits; expected scale: \[0, 65535\]"):
         of_image(tmp_path, stored)
     assert np.array_equal(of_image(tmp_path, stored, scale=[0, 65535]), PICTURE)
+
+
+@pytest.mark.parametrize(("head", "channels"), [(b"P5", 1), (b"P6", 3)])
+def test_a_scale_does_not_apply_to_values_that_were_spread_already(tmp_path: Path, head: bytes, channels: int) -> None:
+    wide = np.repeat(PICTURE[:, :, 0].astype(">u2"), channels, 1)
+    for scale in ([0, 1000], [0, 65535]):
+        with pytest.raises(
+            DatasetError, match="stored as a PGM or PPM up to a value between 255 and 65535; expected gray or RGB"
+        ):
+            of_image(tmp_path, head + b" 24 16 1000\n" + wide.tobytes(), "ppm", scale=scale)
+    if channels == 3:
+        with pytest.raises(DatasetError, match=r"several channels of 16 bits; expected scale: \[0, 65535\]"):
+            of_image(tmp_path, head + b" 24 16 65535\n" + wide.tobytes(), "ppm")
 
 
 def test_a_pixel_that_is_no_number_is_refused(tmp_path: Path) -> None:

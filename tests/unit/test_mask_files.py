@@ -98,6 +98,36 @@ REFUSED_MASKS = {
     "CMYK": (encoded(Image.new("CMYK", (W, H)), "TIFF"), {}, "stored as: CMYK"),
     "LAB": (encoded(Image.new("LAB", (W, H)), "TIFF"), {}, "stored as: LAB in a TIFF"),
     "PGM up to 3": (b"P5 24 16 3\n" + LABEL.tobytes(), {}, "stored as: gray, 2 or 4 bits, or a PGM"),
+    "PGM up to 3, as text": (
+        b"P2 24 16 3\n" + " ".join(map(str, LABEL.ravel())).encode(),
+        {},
+        "stored as: gray, 2 or 4 bits, or a PGM",
+    ),
+    "PGM up to 1000": (
+        b"P5 24 16 1000\n" + LABEL.astype(">u2").tobytes(),
+        {"ignored_values": "others"},
+        "stored as: a PGM or PPM up",
+    ),
+    "PGM, PPM up to 3": (
+        b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
+        {"ignored_values": "others"},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM up to 3, in red": (
+        b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
+        {"id_channel": "red"},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM as text up to 3, by colors": (
+        b"P3 24 16 3\n" + " ".join(map(str, np.repeat(LABEL, 3, 1).ravel())).encode(),
+        {"format": "color-mask", "colors": [[0, 0, 0], [85, 85, 85], [170, 170, 170]]},
+        "stored as: RGB, 5 bits",
+    ),
+    "PGM, PPM of 16 bits": (
+        b"P6 24 16 65535\n" + np.repeat(LABEL, 3, 1).astype(">u2").tobytes(),
+        {},
+        "stored as: several channels of 16 bits",
+    ),
     "white is zero": (encoded(Image.fromarray(LABEL), "TIFF", tiffinfo={262: 0}), {}, "TIFF in which 0 is white|unknown value"),
     "colors of 16 bits gray": (
         Image.fromarray(LABEL.astype(np.uint16)),
@@ -122,6 +152,27 @@ def test_clear_pixels_are_what_the_description_says(tmp_path: Path) -> None:
     mask = Image.fromarray(np.dstack([LABEL, LABEL, LABEL, np.where(BOX, 0, 255).astype(np.uint8)]))
     assert np.array_equal(of_mask(tmp_path, mask, alpha="omit"), LABEL)
     assert np.array_equal(of_mask(tmp_path, mask, alpha="ignored"), np.where(BOX, 255, LABEL))
+
+
+CLEAR = {  # the second class is clear
+    "a palette": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "PNG", 1),
+    "a palette, half clear": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "PNG", bytes([255, 128])),
+    "a GIF": (palette(LABEL, [(0, 0, 0), (9, 0, 0), (0, 9, 0)]), "GIF", 1),
+    "gray": (Image.fromarray(LABEL), "PNG", 1),
+    "16 bits": (Image.fromarray(LABEL.astype(np.uint16)), "PNG", 1),
+    "RGB": (Image.fromarray(np.stack([LABEL] * 3, 2)), "PNG", (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLEAR)
+def test_what_a_file_says_is_clear_is_not_opaque(tmp_path: Path, name: str) -> None:
+    image, file_format, clear = CLEAR[name]
+    mask, ending = encoded(image, file_format, transparency=clear), file_format.lower()
+    with pytest.raises(DatasetError, match=r"masks/train/a\.\w+: mask has \d+ pixels that are not opaque; expected alpha: omit"):
+        of_mask(tmp_path, mask, ending)
+    assert np.array_equal(of_mask(tmp_path, mask, ending, alpha="omit"), LABEL)
+    label = LABEL if isinstance(clear, bytes) else np.where(LABEL == 1, 255, LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, ending, alpha="ignored"), label)
 
 
 # Palettes.
@@ -150,7 +201,8 @@ def test_a_palette_of_the_classes_colors_in_another_order_must_be_explained(tmp_
 
 @pytest.mark.parametrize("mask_format", ["binary-mask", "threshold-mask"])
 def test_a_white_first_entry_is_not_inverted(tmp_path: Path, mask_format: str) -> None:
-    mask, two = palette(BOX, [(255, 255, 255), (0, 0, 0)]), {"classes": ["a", "b"], "format": mask_format, "threshold": 1}
+    mask, two = palette(BOX, [(255, 255, 255), (0, 0, 0)]), {"classes": ["a", "b"], "format": mask_format}
+    two |= {"threshold": 1} if mask_format == "threshold-mask" else {}
     with pytest.raises(DatasetError, match="palette: index or palette: color"):
         of_mask(tmp_path, mask, **two)
     assert np.array_equal(of_mask(tmp_path, mask, palette="index", **two), BOX)
@@ -180,6 +232,21 @@ def test_a_value_of_a_binary_mask_may_be_ignored(tmp_path: Path) -> None:
     mask = Image.fromarray(np.choose(LABEL, [0, 255, 128]).astype(np.uint8))
     label = of_mask(tmp_path, mask, classes=["a", "b"], format="binary-mask", ignored_values=[128])
     assert np.array_equal(label, np.choose(LABEL, [0, 1, 255]))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+@pytest.mark.parametrize("mask_format", ["binary-mask", "threshold-mask"])
+def test_a_negative_value_of_two_classes_is_not_the_first(tmp_path: Path, mask_format: str, kind: type) -> None:
+    two = {"classes": ["a", "b"], "format": mask_format}
+    mask = encoded(Image.fromarray(np.choose(LABEL, [0, 255, -9999]).astype(kind)), "TIFF")
+    with pytest.raises(DatasetError, match=r"masks/train/a.tif: .*negative value -9999 .*ignored_values: \[-9999\]"):
+        of_mask(tmp_path, mask, "tif", **two)
+    label = of_mask(tmp_path, mask, "tif", ignored_values=[-9999], **two)
+    assert np.array_equal(label, np.choose(LABEL, [0, 1, 255]))
+    if kind is np.float32:
+        nothing = encoded(Image.fromarray(np.where(BOX, np.nan, 0).astype(kind)), "TIFF")
+        with pytest.raises(DatasetError, match="holds nan"):
+            of_mask(tmp_path, nothing, "tif", **two)
 
 
 # JPEG.
