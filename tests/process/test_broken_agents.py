@@ -287,7 +287,7 @@ class GreetsOfOtherWeights(Greeting):
 
 
 class GreetsOfOtherClasses(Greeting):
-    breaks = "knowledge.class_names"
+    breaks = "knowledge.class_names knowledge.about"  # the weights name theirs
     greets: ClassVar[dict] = {"classes": NAMES[::-1]}
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 import agentkd
 from agentkd.coordinator.guests import Guest
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ContractError, RemoteAgentError, TrainingError
+from agentkd.errors import ContractError, RemoteAgentError
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
 from agentkd.knowledge.weights import read_metadata
 
@@ -150,8 +150,8 @@ def test_it_learns_from_labels_and_what_it_hands_in_is_found_to_be_so(guests: Gu
     assert result.num_parameters_total == 4 * CLASSES, "that the coordinator has counted: it looks at what guests hand in"
     assert result.environment.keys() == {"numpy"}, "it was this agent that learned"
     assert student.classes == ("dark", "gray", "bright"), "which its weights say"
-    with pytest.raises(TrainingError, match="this agent knows"):
-        student.train(spec, epochs=1, precision="bfloat16").result(timeout=100)
+    other = student.train(spec, epochs=1, precision="bfloat16").result(timeout=100)
+    assert "torch" in other.environment, "what it does not know an agent of ours does"
     assert process.poll() is None
 
 

@@ -112,6 +112,7 @@ def test_a_bundle_is_unpacked_below_a_folder_that_is_not_there_yet(run: RunFolde
 def test_a_name_in_another_encoding_can_be_told_where_only_text_can(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = os.fsdecode(b"x\xff\xfey")
     monkeypatch.setattr(sys, "argv", ["agentkd", "run", strange])
+    monkeypatch.delenv("AGENTKD_DATA", raising=False)
     Path(strange).mkdir()
     monkeypatch.chdir(strange)
     canonical.encode(provenance())

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
+from agentkd.networks.checkpoints import read_checkpoint
 from agentkd.networks.families import FAMILIES, resolve
-from agentkd.networks.weights import import_weights, read_checkpoint
+from agentkd.networks.weights import import_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "networks"
 CLASSES = 5
