@@ -10,7 +10,7 @@ from torch import Tensor
 from agentkd.architecture import Normalization
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.opening import Opened, open_again
-from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch
+from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch, whole_at_once
 from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
 from agentkd.errors import ContractError, DatasetError
@@ -18,7 +18,6 @@ from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Training
 from agentkd.training.batches import Batch
 
-EVALUATION_BATCH, EVALUATION_PIXELS = 8, 2**22  # eight of 1024x512; of larger images fewer at once
 _shared: list[SharedSamples] = []  # of this process: none until it is said where
 
 
@@ -84,8 +83,7 @@ class DatasetFeed:
         pending: list[View] = []
         for index in self._validation:
             view = whole_view(self.dataset, index, self._normalization)
-            most = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // view.label.size))
-            if pending and (len(pending) == most or pending[0].label.shape != view.label.shape):
+            if pending and (len(pending) == whole_at_once(view.label.size) or pending[0].label.shape != view.label.shape):
                 yield _stack(pending, ())
                 pending = []
             pending.append(view)

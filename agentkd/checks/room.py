@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.fitting import searched_batch, trained_sizes
 from agentkd.checks.plan import Exercise, RunPlan
+from agentkd.datasets.order import whole_at_once
 from agentkd.datasets.samples import Size
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION
 from agentkd.errors import ConfigError
@@ -27,7 +28,6 @@ FLOAT = 4
 LABEL = 8
 WHOLE = "data.dataset"
 PROCESS_BYTES = 350 * 2**20
-EVALUATION_BATCH = 8
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 MEMORY_FILE = Path("/proc/meminfo")
 
@@ -195,9 +195,9 @@ def gib(count: int) -> str:
 
 
 def _validated(plan: RunPlan) -> tuple[int, Size] | None:
-    """The largest images that are looked at whole: how many at once, and their size."""
-    sizes = plan.sizes[VALIDATION] | plan.sizes[TEST]
-    if not sizes:
-        return None
-    size = max(sizes, key=lambda one: one[0] * one[1])
-    return (min(EVALUATION_BATCH, max(plan.sizes[VALIDATION][size], 1)), size)
+    """The images that are looked at whole with the most pixels at once: how many, and their size."""
+    counts = {
+        size: min(whole_at_once(math.prod(size)), max(plan.sizes[VALIDATION][size], 1))
+        for size in plan.sizes[VALIDATION] | plan.sizes[TEST]
+    }
+    return max(((count, size) for size, count in counts.items()), key=lambda one: one[0] * math.prod(one[1]), default=None)

@@ -6,6 +6,12 @@ So a student can name the views of its next steps ahead of need, and two student
 from agentkd import seeding
 
 ViewKey = tuple[int, int]
+WHOLE_IMAGES, WHOLE_PIXELS = 8, 2**22
+
+
+def whole_at_once(num_pixels: int) -> int:
+    """How many whole images of so many pixels are looked at together: eight of 1024x512; of larger ones fewer."""
+    return max(1, min(WHOLE_IMAGES, WHOLE_PIXELS // num_pixels))
 
 
 def steps_per_epoch(num_samples: int, batch_size: int, wanted: int = 0) -> int:

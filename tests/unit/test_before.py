@@ -438,6 +438,8 @@ def test_memory_grows_with_batches_images_and_agents(here: Path) -> None:
     plain = needed()
     assert needed(recipe__batch_size=8) > 2 * plain
     assert needed(recipe__optimizer="adamw") > plain
+    large = needed(data__dataset=SPEC.replace("32x32", "2400x2400"))
+    assert large < plain + 2 * 20 * 2400 * 2400, "of large images fewer are validated at once"
     assert needed(data__dataset=SPEC.replace("32x32", "256x256")) > 4 * 20 * 256 * 256, "four whole images are validated at once"
 
 

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agentkd.agents import feeding
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.architecture import Architecture
-from agentkd.datasets import caching
+from agentkd.datasets import caching, order
 from agentkd.datasets.caching import HEADER, OwnMemory, SharedSamples
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.datasets.samples import Sample
@@ -193,7 +192,7 @@ def test_an_own_dataset_is_asked_each_time(tmp_path: Path, read: Reader) -> None
 
 @pytest.mark.parametrize(("pixels", "sizes"), [(2**22, [2]), (32 * 32 * 2, [2]), (32 * 32, [1, 1]), (1, [1, 1])])
 def test_of_large_images_few_are_validated_at_once(monkeypatch: pytest.MonkeyPatch, pixels: int, sizes: list[int]) -> None:
-    monkeypatch.setattr(feeding, "EVALUATION_PIXELS", pixels)
+    monkeypatch.setattr(order, "WHOLE_PIXELS", pixels)
     data = open_dataset(SPEC)
     source = DataSource(spec=SPEC, content_digest=data.digest)
     feed = DatasetFeed(Train(architecture=Architecture(family="unet", num_classes=5), data=source))
