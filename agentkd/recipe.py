@@ -86,6 +86,10 @@ class Recipe(FrozenData):
     keep: Literal["best", "last"] = "best"
     views: ViewSettings = ViewSettings()
 
+    def validates(self, epoch: int) -> bool:
+        """Whether an epoch, from 1, ends with a validation."""
+        return epoch % self.validate_every == 0 or epoch == self.epochs
+
 
 class Distillation(FrozenData):
     """How a student is taught: ``alpha`` times the hard-label loss plus what its objectives add.

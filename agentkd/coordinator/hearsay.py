@@ -26,6 +26,7 @@ from agentkd.task import (
     Train,
     Training,
 )
+from agentkd.training.loop import is_below
 from agentkd.visible import visible_line
 
 AGREES_WITHIN = 0.01  # of a share, or of the largest number of a tensor: other devices add up in another order
@@ -63,7 +64,7 @@ def check_history(task: Training, result: TaskResult) -> None:
         raise ResultError(f"it says {result.epochs} epochs and tells of {count}; the recipe has {wanted}")
     for epoch in history:
         _check_loss(task, epoch.loss, f"epoch {epoch.epoch}")
-        if epoch.miou is None and _is_validated(task, epoch.epoch):
+        if epoch.miou is None and task.recipe.validates(epoch.epoch):
             raise ResultError(f"it tells no mIoU of epoch {epoch.epoch}, which the recipe has validated")
     if result.best_epoch > count or (task.recipe.keep == "best" and result.best_epoch and not _is_best(task, result)):
         raise ResultError(f"its best epoch is {result.best_epoch} of {count}, by its own history another")
@@ -77,7 +78,7 @@ def kept_epoch(task: Training, result: TaskResult) -> int:
     """The epoch whose weights the recipe has handed in."""
     if task.recipe.keep == "last":
         return len(result.history)
-    scored = [epoch for epoch in result.history if epoch.miou is not None and _is_validated(task, epoch.epoch)]
+    scored = [epoch for epoch in result.history if epoch.miou is not None and task.recipe.validates(epoch.epoch)]
     return result.best_epoch or max(scored, key=lambda epoch: (epoch.miou or 0.0, -epoch.epoch)).epoch
 
 
@@ -104,7 +105,7 @@ def history_by(task: Training, result: TaskResult, state: Digest, *, is_measured
     ceiling = result.miou if is_measured else max(result.miou, said)
 
     def settled(epoch: EpochResult) -> EpochResult:
-        miou = epoch.miou if _is_validated(task, epoch.epoch) else None
+        miou = epoch.miou if task.recipe.validates(epoch.epoch) else None
         weights, seconds = NO_DIGEST, _possible(epoch.seconds)
         if epoch.epoch == kept:
             miou, weights = (result.miou if is_measured else miou), (state if epoch.weights == state else NO_DIGEST)
@@ -234,24 +235,20 @@ def _check_loss(task: Training, loss: float, where: str) -> None:
         raise ResultError(f"it says a loss of {loss:g} for {where}, which its task cannot have")
 
 
-def _is_validated(task: Training, epoch: int) -> bool:
-    return epoch % task.recipe.validate_every == 0 or epoch == task.recipe.epochs
-
-
 def _is_best(task: Training, result: TaskResult) -> bool:
     said = result.history[result.best_epoch - 1]
-    scores = [epoch.miou for epoch in result.history if epoch.miou is not None and _is_validated(task, epoch.epoch)]
-    return _is_validated(task, said.epoch) and said.miou == max(scores)
+    scores = [epoch.miou for epoch in result.history if epoch.miou is not None and task.recipe.validates(epoch.epoch)]
+    return task.recipe.validates(said.epoch) and said.miou == max(scores)
 
 
 def _pruned_at(task: Training, history: tuple[EpochResult, ...]) -> int:
-    """The epoch after which the training is stopped, as ``training.loop`` does it; 0 for none."""
+    """The epoch after which the training is stopped; 0 for none."""
     bounds = task.prune_below if isinstance(task, Train) else ()
     best = -1.0
     for epoch in history:
-        if epoch.miou is None or not _is_validated(task, epoch.epoch):
+        if epoch.miou is None or not task.recipe.validates(epoch.epoch):
             continue
         best = max(best, epoch.miou)
-        if epoch.epoch <= len(bounds) and best < bounds[epoch.epoch - 1]:
+        if is_below(bounds, epoch.epoch, best):
             return epoch.epoch
     return 0

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -255,8 +255,7 @@ def _end_epoch(
 ) -> bool:
     """Validates where the recipe says so, remembers the best weights, and says whether the trial is to be pruned."""
     epoch = progress.step // feed.steps_per_epoch
-    validated = epoch % plan.recipe.validate_every == 0 or epoch == plan.recipe.epochs
-    miou = _validate(network, feed, plan, device).miou if validated else None
+    miou = _validate(network, feed, plan, device).miou if plan.recipe.validates(epoch) else None
     if miou is not None and miou > progress.best_miou:
         progress.best_miou, progress.best_epoch = miou, epoch
         if plan.recipe.keep == "best":
@@ -268,8 +267,12 @@ def _end_epoch(
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)
-    bound = plan.prune_below[epoch - 1] if epoch <= len(plan.prune_below) else 0.0
-    return miou is not None and progress.best_miou < bound
+    return miou is not None and is_below(plan.prune_below, epoch, progress.best_miou)
+
+
+def is_below(bounds: Sequence[float], epoch: int, best_miou: float) -> bool:
+    """Whether a training is stopped after a validated epoch, from 1, with the best mIoU so far: the bounds are of each epoch."""
+    return epoch <= len(bounds) and best_miou < bounds[epoch - 1]
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
