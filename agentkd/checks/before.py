@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks import data, fitting, pretrained, room, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
@@ -152,7 +153,7 @@ def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, de
     own, lacking = gather_own(read.experiment, dataset)
     concerns += lacking
     folder = out or run_folder(read.experiment)
-    plan = RunPlan(read.experiment, dataset, own, folder, is_begun=(folder / "journal.sqlite").is_file())
+    plan = RunPlan(read.experiment, dataset, own, folder, is_begun=RunFolder(folder).journal.is_file())
     touched = read.touched | ({"data"} if problems else frozenset())
     for check, reads in CHECKS:
         if not touched & reads:

@@ -100,8 +100,11 @@ def adopt(
     folder: RunFolder,
     journal: Journal,
     results: Results,
-) -> list[str]:
-    """Notes an experiment in a run that begins, or what was corrected in one that goes on; returns what is to be said of it.
+) -> tuple[Generation, list[str]]:
+    """Notes an experiment in a run that begins, or what was corrected in one that goes on.
+
+    Returns:
+        The state that the run is in from now on, and what is to be said of the correction.
 
     Raises:
         ConfigError: the file is another, and nothing that is recorded has to do with it.
@@ -113,14 +116,14 @@ def adopt(
     if before is None:
         now.planner(dataset).outlook(results, {})  # what cannot be planned is not what a run is begun with
         _write(now, folder, journal, {})
-        return []
+        return now, []
     now = now.replace(revisions=before.revisions)
     before = _completed(before, data, journal)
     changed = _changes(before, now, dataset, folder, journal)
     if not changed:
         if journal.get_meta(DATA) is None:
             journal.set_meta(DATA, data.canonical())
-        return []
+        return now, []
     if _has_another_file(before, now) and results and not _have_in_common(before, now, results):
         problems = [Problem(one.path, one.text.replace(NOW_AND_THEN, "but this run was begun with", 1)) for one in changed]
         problems.append(
@@ -135,7 +138,7 @@ def adopt(
     ended = before.replace(ended=tuple(said), at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     listed = [generation.canonical() for generation in (*earlier(journal), ended)]
     _write(now, folder, journal, {EARLIER: listed}, asks)
-    return [*(f"corrected: {text}" for text in said), _counted(len(kept), len(done_before - kept))]
+    return now, [*(f"corrected: {text}" for text in said), _counted(len(kept), len(done_before - kept))]
 
 
 def _wanted(before: Generation, results: Results) -> set[TaskKey]:

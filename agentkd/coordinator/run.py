@@ -23,8 +23,8 @@ from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.launch.devices import parse_devices
-from agentkd.names import Digest, TaskKey
-from agentkd.pipeline.plan import Outlook, Planner, recorded_revisions
+from agentkd.names import TaskKey
+from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
@@ -64,12 +64,11 @@ def run_experiment(
     slots = parse_devices(experiment.launch.devices)
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         results = _recorded_results(desk.journal, folder)
-        for line in generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results):
+        generation, said = generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results)
+        for line in said:
             log.warning("%s", line)
             watcher.tell(line)
-        revisions = recorded_revisions(record.task for record in desk.journal.records())
-        pretrained = desk.journal.get_meta("pretrained", dict[str, Digest])
-        planner = Planner(experiment, foreseen.dataset, pretrained, own, revisions)
+        planner = generation.planner(foreseen.dataset)
         coordinator = _Coordinator(experiment, planner, desk, watcher, results)
         if not coordinator.outlook.is_finished:
             planner.check_revisions()

@@ -76,8 +76,8 @@ def carry_out(given: Experiment, folder: RunFolder, most: int = 100) -> tuple[li
     with Journal(folder.journal) as journal:
         own, dataset = own_parts.take_up(given)
         results = {record.task.key: record.result for record in journal.records()}
-        said = generations.adopt(given, own, dataset, folder, journal, results)
-        planner = Planner(given, dataset, journal.get_meta("pretrained"), own)
+        generation, said = generations.adopt(given, own, dataset, folder, journal, results)
+        planner = generation.planner(dataset)
         for count in range(most + 1):
             outlook = planner.outlook(results, journal.asks())
             if outlook.is_finished or count == most:
