@@ -28,10 +28,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY) javascript validators  ## Run every test, ten minutes on two cores
+test: $(READY) javascript validators  ## Run every test, about fifteen minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
-check: lint types  ## Check style, types, units and layers: a minute, for between two changes
+check: lint types  ## Check style, types, units and layers: some minutes, for between two changes
 	$(PYTEST) $(PARALLEL) tests/unit tests/architecture
 
 coverage: $(READY) javascript validators  ## Run every test and print which lines none executes, in agents' processes too unless they are killed
