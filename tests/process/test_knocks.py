@@ -40,8 +40,11 @@ def with_few_descriptors(*arguments: object) -> list[str]:
 
 
 def leaves_the_reserve(seen: list[int]) -> bool:
-    """Whether numbers of descriptors, but a few: ZeroMQ accepts some before anybody can close the doors, and not for long."""
-    return sum(count >= MOST * 7 // 8 for count in seen) <= len(seen) / 20
+    """Whether numbers of descriptors, but passing ones: ZeroMQ accepts on a thread of its own until the doors are closed.
+
+    How soon that is depends on what else the machine does. That files can be opened all the time is looked for besides.
+    """
+    return sorted(seen)[len(seen) // 2] < MOST * 7 // 8 and max(seen) < MOST
 
 
 class Strangers:
