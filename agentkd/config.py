@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData
@@ -21,11 +21,12 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
-from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig
+from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig, Select, known_or_own, own_path
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
+TEACHERS = ("largest", "best", "ensemble", "competence")
 ADDED = (RANGE, CHOICES, "[key]")
 
 
@@ -66,22 +67,44 @@ class RoundConfig(FrozenData):
     """One round of distillation.
 
     Args:
-        teachers: who teaches: ``largest`` (as in the paper: most deploy parameters), ``best`` mIoU, or ``ensemble`` (all others).
-        students: students per teacher at most (round 1).
-        keep_best: a student that lost mIoU goes on with its earlier weights. Recorded either way.
+        teachers: who teaches: ``largest`` (as in the paper: the most of what ``select.count`` counts), ``best`` mIoU,
+            ``ensemble`` (all others), ``competence`` (all others, each pixel by who knows best the class that it sees), or
+            ``module:name``, a user's function: it is given the student and a list of the others, each an
+            ``agentkd.search.selection.Candidate``, and returns those that teach.
+        students: students of a family at most (round 1), the search's winner first.
+        keep_best: a student that lost mIoU (see ``select``) goes on with its earlier weights. Recorded either way.
         recipe: recipe fields that differ in this round.
     """
 
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
-    teachers: Literal["largest", "best", "ensemble"] = "largest"
+    teachers: Annotated[str, AfterValidator(partial(known_or_own, known=TEACHERS))] = "largest"
     students: int = Field(default=2, ge=1, le=10_000)
     keep_best: bool = True
     distillation: Distillation = Distillation()
     recipe: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def has_one_teacher(self) -> bool:
+        """Whether one network teaches all others."""
+        return self.teachers in ("largest", "best")
+
+    @property
+    def own_rule(self) -> str:
+        """The path of a user's own function; empty if who teaches is decided by a rule that is built in."""
+        return own_path(self.teachers, TEACHERS)
+
 
 class Experiment(FrozenData):
-    """An experiment file."""
+    """An experiment file.
+
+    Args:
+        select: which network goes on, wherever there are several.
+        control: whether every student is also trained alone, for as many epochs as its lesson, so that a gain can be told from
+            that of longer training. Nothing goes on with what comes of it.
+        test_every_stage: whether what represents a family after each stage is looked at on the test split, when nothing is left
+            to be chosen; else the final networks alone.
+        seeds: how often all of it is done, with the seeds ``seed``, ``seed + 1`` and so on.
+    """
 
     name: str = Field(min_length=1, max_length=100)
     seed: int = Field(default=1, ge=0, lt=2**31)
@@ -92,6 +115,10 @@ class Experiment(FrozenData):
     search: SearchConfig = SearchConfig()
     round1: RoundConfig = RoundConfig(teachers="best")
     round2: RoundConfig = RoundConfig()
+    select: Select = Select()
+    control: bool = False
+    test_every_stage: bool = True
+    seeds: int = Field(default=1, ge=1, le=100)
     launch: LaunchConfig = LaunchConfig()
 
     @field_validator("name")
@@ -117,6 +144,17 @@ class Experiment(FrozenData):
         return {name: value for name, value in self.canonical().items() if name != "launch"}
 
 
+# What records of before say nothing of, for then there was nothing to choose.
+BEFORE: dict[str, Any] = {"select": {"rule": "best", "count": "deploy", "baseline": False}, "test_every_stage": False}
+
+
+def _as_it_was(recorded: Any) -> Any:
+    return BEFORE | recorded if isinstance(recorded, dict) else recorded
+
+
+RecordedExperiment = Annotated[Experiment, BeforeValidator(_as_it_was)]
+"""An experiment as it stands in records: one of an older version is planned as that planned it."""
+
 PARTS: tuple[type[FrozenData], ...] = (
     Experiment,
     DataConfig,
@@ -125,6 +163,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     SearchConfig,
     Pruning,
     RoundConfig,
+    Select,
     LaunchConfig,
     Distillation,
     Recipe,

@@ -18,6 +18,7 @@ from agentkd.datasets.splits import some
 from agentkd.errors import ConfigError
 from agentkd.launch.devices import parse_devices
 from agentkd.networks import families
+from agentkd.pipeline.counting import task_counts
 
 Check = Callable[[RunPlan], list[Concern]]
 
@@ -114,10 +115,9 @@ def describe(plan: RunPlan) -> list[str]:
     if plan.dataset:
         counts = ", ".join(f"{role} {len(plan.split(role)):,}" for role in ("train", "validation", "test"))
         lines.append(f"data     {plan.dataset.name}: {counts} images; {plan.num_classes} classes: {some(plan.dataset.classes)}")
-    count, trials = len(experiment.families), experiment.search.trials
-    taught = [(count * experiment.round1.students, "lesson in round 1"), (count - 1, "lesson in round 2"), (count, "test")]
-    listed = ", ".join(_counted(*one) for one in [(count, "baseline"), (count * trials, "trial"), *taught])
-    lines.append(f"tasks    at most {plan.num_trainings + count:,}: {listed}")
+    tasks = task_counts(experiment)
+    listed = ", ".join(_counted(count, what) for what, count in tasks.items())
+    lines.append(f"tasks    at most {sum(tasks.values()):,}: {listed}")
     try:
         slots = parse_devices(experiment.launch.devices)
         learners = f"{len(slots)} that learn" if len(slots) > 1 else "1 that learns"

@@ -18,8 +18,10 @@ from agentkd.datasets.outline import outline
 from agentkd.datasets.samples import MAX_COMPARED, Size, split_indices
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION
 from agentkd.errors import AgentKDError, ConfigError, DatasetError
+from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.families import OwnFamily
+from agentkd.pipeline.counting import TESTS, task_counts
 from agentkd.pipeline.own import OwnData, OwnParts, own_names_in
 from agentkd.pipeline.stages import Stage
 from agentkd.recipe import Recipe
@@ -153,8 +155,7 @@ class RunPlan:
     @property
     def num_trainings(self) -> int:
         """At most."""
-        experiment = self.experiment
-        return len(experiment.families) * (2 + experiment.search.trials + experiment.round1.students) - 1
+        return sum(count for what, count in task_counts(self.experiment).items() if what != TESTS)
 
 
 def gather_own(experiment: Experiment, dataset: Opened | None) -> tuple[OwnParts, list[Concern]]:
@@ -162,24 +163,26 @@ def gather_own(experiment: Experiment, dataset: Opened | None) -> tuple[OwnParts
     named = own_names_in(experiment)
     concerns: list[Concern] = []
     found: dict[str, OwnFamily] = {}
-    objectives = {}
+    objectives: dict[str, Digest] = {}
     for family in named["families"]:
         try:
             found[family] = families.look_at(family, take(family))
         except ConfigError as error:
             concerns += [Concern(".".join(filter(None, (f"families.{family}", p.path))), p.text) for p in error.problems]
-    for path in named["objectives"]:
-        try:
-            objectives[path] = take(path)
-        except ConfigError as error:
-            concerns.append(Concern("distillation.objectives", f"{path}: {error}"))
+    rules: dict[str, Digest] = {}
+    for kind, place, into in (("objectives", "distillation.objectives", objectives), ("rules", "select", rules)):
+        for path in named[kind]:
+            try:
+                into[path] = take(path)
+            except ConfigError as error:
+                concerns.append(Concern(place, f"{path}: {error}"))
     data = None
     if dataset is not None and dataset.code:
         try:
             data = OwnData(code=dataset.code, outline=outline(dataset))
         except (ValidationError, AgentKDError) as error:
             concerns.append(Concern("data.dataset", f"its outline is no plain data: {error}"))
-    return OwnParts(families=found, objectives=objectives, data=data), concerns
+    return OwnParts(families=found, objectives=objectives, data=data, rules=rules), concerns
 
 
 def sizes_of(dataset: Opened, indices: Sequence[int]) -> Counter[Size]:

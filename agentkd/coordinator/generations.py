@@ -16,8 +16,8 @@ from agentkd.artifacts.journal import Asks, Journal
 from agentkd.artifacts.listings import DATA, EARLIER, PRETRAINED
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import FrozenData
-from agentkd.config import Experiment, dump_experiment
-from agentkd.coordinator import own_parts
+from agentkd.config import Experiment, RecordedExperiment, dump_experiment
+from agentkd.coordinator import own_parts, rules
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
@@ -35,16 +35,18 @@ class Generation(FrozenData):
 
     Args:
         data: ``None`` in a run of a version that did not note them.
-        asks: what each trial saw, by family and number, in the order ``as_completed``.
+        asks: what each trial saw, by study and number, in the order ``as_completed``.
+        answers: what users' own rules said, by question.
         ended: what was corrected then, in sentences; empty of the present one.
         revisions: by family that of its records, see ``recorded_revisions``.
     """
 
-    experiment: Experiment
+    experiment: RecordedExperiment
     pretrained: dict[str, Digest] = Field(default_factory=dict)
     own: OwnParts = OwnParts()
     data: NotedData | None = None
     asks: dict[str, dict[int, tuple[int, ...]]] = Field(default_factory=dict)
+    answers: dict[Digest, tuple[TaskKey, ...]] = Field(default_factory=dict)
     ended: tuple[str, ...] = ()
     at: str = ""
     revisions: dict[str, int] = Field(default_factory=dict)
@@ -68,7 +70,7 @@ def present(journal: Journal) -> Generation | None:
     Raises:
         ArtifactError: what is noted cannot be read.
     """
-    experiment: Experiment | None = journal.get_meta("experiment", Experiment)
+    experiment: Experiment | None = journal.get_meta("experiment", RecordedExperiment)
     if experiment is None:
         return None
     pretrained = journal.get_meta(PRETRAINED, dict[str, Digest]) or {}
@@ -79,6 +81,7 @@ def present(journal: Journal) -> Generation | None:
         own=own_parts.noted(journal),
         data=data,
         asks=journal.asks(),
+        answers=rules.noted(journal),
         revisions=recorded_revisions(record.task for record in journal.records()),
     )
 
@@ -131,7 +134,7 @@ def adopt(
         )
         raise ConfigError(problems, source=str(folder.place))
     asks = _still_seen(now, dataset, before, results)
-    wanted = now.planner(dataset).outlook(results, asks).keys
+    wanted = now.planner(dataset).outlook(results, asks, before.answers).keys
     done_before = _wanted(before, results) & results.keys()
     kept = wanted & results.keys()
     said = [str(change) for change in changed]
@@ -144,7 +147,7 @@ def adopt(
 def _wanted(before: Generation, results: Results) -> set[TaskKey]:
     """What a state asked for; nothing if no plan can be made of it: then it is that which was corrected."""
     try:
-        return set(before.planner().outlook(results, before.asks).keys)
+        return set(before.planner().outlook(results, before.asks, before.answers).keys)
     except (AgentKDError, ValueError):
         return set()
 
@@ -199,12 +202,12 @@ def _have_in_common(before: Generation, now: Generation, results: Results) -> bo
     """Whether a task that is recorded is one of the corrected file's, with the code and the data as they were."""
     own = now.own if before.own.codes.keys() != now.own.codes.keys() else before.own
     as_it_was = now.replace(data=before.data or now.data, own=own)
-    return bool(as_it_was.planner().outlook(results, before.asks).keys & results.keys())
+    return bool(as_it_was.planner().outlook(results, before.asks, before.answers).keys & results.keys())
 
 
 def _still_seen(now: Generation, dataset: Opened, before: Generation, results: Results) -> Asks:
     """What trials saw, of those that are wanted as they were: up to the first that is another, or is one too many."""
-    outlook = now.planner(dataset).outlook(results, before.asks)
+    outlook = now.planner(dataset).outlook(results, before.asks, before.answers)
     found: Asks = {}
     for family, keys in outlook.trial_keys.items():
         told = before.asks.get(family, {})

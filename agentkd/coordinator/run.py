@@ -14,7 +14,7 @@ from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks.before import Foreseen, look_at
 from agentkd.config import Experiment
-from agentkd.coordinator import generations, own_parts
+from agentkd.coordinator import generations, own_parts, rules
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
@@ -24,6 +24,8 @@ from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
+from agentkd.pipeline.choosing import Answers
+from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
@@ -99,7 +101,7 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
                 raise ValueError("more trials were asked for than were done")
-            outlook = planner.outlook(results, asks)
+            outlook = planner.outlook(results, asks, generation.answers)
         opened.pop_all()
         return generation.experiment, planner, outlook, journal
 
@@ -118,8 +120,10 @@ def dataset_as_it_was(generation: Generation, journal: Journal, folder: RunFolde
 def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
     """Writes the studies for optuna-dashboard. A view only: if it cannot be written it is dropped, and made again next time."""
     try:
-        for family, trials in outlook.trials.items():
-            write_view(folder.study, f"{experiment.name}-{family}", planner.families[family].space, trials)
+        for one in (outlook, *outlook.repeats):
+            mark = f"-seed-{one.seed}" if one.seed != experiment.seed else ""
+            for family, trials in one.trials.items():
+                write_view(folder.study, f"{experiment.name}-{family}{mark}", planner.families[family].space, trials)
     except SearchError as error:
         log.warning("%s", error)
         folder.study.unlink(missing_ok=True)
@@ -133,7 +137,8 @@ class _Coordinator:
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
-        self.outlook = planner.outlook(results, self.asks)
+        self.answers: Answers = rules.noted(desk.journal)
+        self.outlook = self._look()
         self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
         self.num_before = self._num_done()
@@ -147,6 +152,14 @@ class _Coordinator:
                 self._take(done)
             self._show()
         self._show(now=True)
+
+    def _look(self) -> Outlook:
+        """The outlook now; what it leaves to a user's own rules is asked and written down first."""
+        outlook = self.planner.outlook(self.results, self.asks, self.answers)
+        while outlook.questions:
+            self.answers = rules.ask(outlook.questions, self.desk.journal)
+            outlook = self.planner.outlook(self.results, self.asks, self.answers)
+        return outlook
 
     def _want(self) -> None:
         """Has the steps done that are wanted; what new trials saw is written down before."""
@@ -166,7 +179,7 @@ class _Coordinator:
             raise TrainingError(text)
         self.results[key] = result
         self.watcher.tell(describe_result(step, result))
-        self.outlook = self.planner.outlook(self.results, self.asks)
+        self.outlook = self._look()
         if self.outlook.failure:
             raise TrainingError(self.outlook.failure)
         self._want()
@@ -188,8 +201,7 @@ class _Coordinator:
 
     def _num_expected(self) -> int:
         """Tasks in all if no trial is infeasible and every round has as many students as it may."""
-        per_family = 1 + self.experiment.search.trials + self.experiment.round1.students + 1 + 1
-        return max(self._num_done() + len(self.outlook.steps), per_family * len(self.experiment.families) - 1)
+        return max(self._num_done() + len(self.outlook.steps), sum(task_counts(self.experiment).values()))
 
 
 def describe_step(step: PlannedTask) -> str:

@@ -8,6 +8,7 @@ from agentkd.architecture import Architecture, Setting
 from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
+from agentkd.pipeline.choosing import Chooser
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
 from agentkd.recipe import Recipe
@@ -72,16 +73,15 @@ class FamilyPlan:
         self.space = search_space(experiment, family, own)
         self._suggested: dict[int, Values] = {}
 
-    def outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
+    def outlook(self, results: Results, chooser: Chooser, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
         """What is to be done next in this family. ``asked`` says what earlier trials saw, as ``FamilyOutlook.asks`` did."""
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
-        if baseline is None:
-            return found
-        candidates = self._search(results, found, baseline, asked or {})
-        if candidates is None:
-            return found
-        self._round1(results, found, candidates)
+        candidates = self._search(results, found, baseline, asked or {}) if baseline else None
+        chosen = chooser.choose(candidates) if candidates else None
+        if candidates and chosen:
+            found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, chosen.choice))
+            self._round1(results, found, candidates, chosen.entrant, chooser)
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
@@ -100,7 +100,7 @@ class FamilyPlan:
     def _search(
         self, results: Results, found: FamilyOutlook, baseline: Entrant, asked: Mapping[int, tuple[int, ...]]
     ) -> list[Entrant] | None:
-        """Asks for trials as far as the order allows; the completed ones once the study is over."""
+        """Asks for trials as far as the order allows; once the study is over the candidates, best mIoU first."""
         entrants: dict[int, Entrant] = {}
         while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
@@ -113,11 +113,11 @@ class FamilyPlan:
             found.trial_keys.append(task.key)
         if any(trial.outcome is TrialOutcome.RUNNING for trial in found.trials):
             return None
-        completed = [entrants[t.number] for t in found.trials if t.outcome is TrialOutcome.COMPLETED] or [baseline]
+        completed = [entrants[t.number] for t in found.trials if t.outcome is TrialOutcome.COMPLETED]
+        if self.experiment.select.baseline or not completed:
+            completed.append(baseline)
         by_key = {entrant.key: entrant for entrant in completed}
-        ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
-        found.rows.append(Standing(self.family, Stage.SEARCH, ranked[0]))
-        return ranked
+        return [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
 
     def _visible(self, found: FamilyOutlook, asked: Mapping[int, tuple[int, ...]]) -> list[Trial] | None:
         """The trials whose results the next trial may see; ``None`` if none is to be asked for now."""
@@ -135,25 +135,27 @@ class FamilyPlan:
             found.asks[number] = tuple(trial.number for trial in seen)
         return seen
 
-    def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant]) -> None:
+    def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant], winner: Entrant, chooser: Chooser) -> None:
         config = self.experiment.round1
         by_key = {entrant.key: entrant for entrant in ranked}
         pareto = [by_key[c.task] for c in pareto_set(e.candidate for e in ranked)][: self.experiment.search.candidates]
-        teacher = choose_teacher(pareto, config)
-        students = choose_students(teacher, pareto, ranked, config.students)
+        lead = chooser.lead(pareto, config)
+        students = chooser.students(lead, winner, pareto, ranked, config.students)
         finished = []
         for student in students:
-            teachers = [e for e in pareto if e.key != student.key] if config.teachers == "ensemble" else [teacher]
-            lesson = self.teach(student, teachers or [teacher], Stage.ROUND1, config, results, found)
+            teachers = chooser.teachers_of(student, pareto, lead, config)
+            lesson = self.teach(student, teachers, Stage.ROUND1, config, results, found, chooser)
             if lesson is not None:
                 finished.append(lesson)
         if len(finished) < len(students):
             return
         found.lessons += finished
         taught = [outcome_of(lesson) for lesson in finished]
-        contenders = [ranked[0], *taught] if config.keep_best else taught
-        found.winner = best_of(contenders)
-        found.rows.append(Standing(self.family, Stage.ROUND1, found.winner))
+        is_taught = any(student.key == winner.key for student in students)
+        chosen = chooser.choose(taught if is_taught or not config.keep_best else [winner, *taught])
+        if chosen is not None:
+            found.winner = chosen.entrant
+            found.rows.append(Standing(self.family, Stage.ROUND1, chosen.entrant, chosen.choice))
 
     def teach(
         self,
@@ -163,10 +165,15 @@ class FamilyPlan:
         config: RoundConfig,
         results: Results,
         found: FamilyOutlook,
+        chooser: Chooser,
     ) -> RoundLesson | None:
-        """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps)."""
+        """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps) or weighed."""
+        if not teachers:
+            return None
         recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
         start = config.distillation.start
+        knows = all(len(teacher.result.class_iou) == self.num_classes for teacher in teachers)
+        by_class = config.teachers == "competence" and len(teachers) > 1 and knows
         task = Distill(
             architecture=student.architecture,
             data=self.data,
@@ -174,27 +181,54 @@ class FamilyPlan:
             seed=seeding.derive(self.experiment.seed, stage, student.key),
             view_seed=self.view_seed,
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
-            teachers=tuple(teacher.as_teacher() for teacher in teachers),
+            teachers=tuple(teacher.as_teacher(by_class=by_class) for teacher in teachers),
             distillation=config.distillation.with_code(self.own.objective),
         )
         names = " + ".join(teacher.label for teacher in teachers)
-        label = f"{names} teaches {student.label}"
-        entrant = self._done(task, stage, label, results, found, name=f"{student.label}, {stage}")
+        name, before = f"{student.label}, {stage}", student if start == "own" else None
+        entrant = self._done(task, stage, f"{names} teaches {student.label}", results, found, name=name, before=before)
+        alone = self._alone(task, student, stage, results, found) if self.experiment.control else None
         if entrant is None:
             return None
         if entrant.result.status is not Status.COMPLETED:
-            return RoundLesson(stage, tuple(teachers), student, None, is_kept=False)
-        gained = entrant.result.miou >= student.result.miou or not config.keep_best
-        return RoundLesson(stage, tuple(teachers), student, entrant, is_kept=gained)
+            return RoundLesson(stage, tuple(teachers), student, None, is_kept=False, reason="the lesson failed", alone=alone)
+        verdict = chooser.weigh(student, entrant)
+        if verdict is None:
+            return None
+        kept = verdict.is_kept or not config.keep_best
+        return RoundLesson(stage, tuple(teachers), student, entrant, is_kept=kept, reason=verdict.reason, alone=alone)
+
+    def _alone(self, lesson: Distill, student: Entrant, stage: Stage, results: Results, found: FamilyOutlook) -> Entrant | None:
+        """The control arm: what a lesson's student becomes without the teacher, all else being equal."""
+        hard = lesson.distillation.hard_loss
+        task = Train(
+            architecture=lesson.architecture,
+            data=lesson.data,
+            recipe=lesson.recipe.replace(loss="cross_entropy") if hard == "cross_entropy" else lesson.recipe,
+            seed=lesson.seed,
+            view_seed=lesson.view_seed,
+            initial_weights=lesson.initial_weights,
+        )
+        name, before = f"{student.label}, {stage} alone", student if lesson.initial_weights else None
+        entrant = self._done(task, stage, f"{student.label} alone", results, found, name=name, before=before)
+        return entrant if entrant and entrant.result.status is Status.COMPLETED else None
 
     def _done(
-        self, task: Training, stage: Stage, label: str, results: Results, found: FamilyOutlook, *, name: str = ""
+        self,
+        task: Training,
+        stage: Stage,
+        label: str,
+        results: Results,
+        found: FamilyOutlook,
+        *,
+        name: str = "",
+        before: Entrant | None = None,
     ) -> Entrant | None:
         """The finished task as an entrant; otherwise the task is put among the wanted steps."""
         key = task.key
         found.keys.add(key)
         if key in results:
-            return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key])
+            return Entrant(self.family, name or f"{self.family} {label}", key, task, results[key], before)
         if all(step.key != key for step in found.steps):
             found.steps.append(PlannedTask(key, task, self.family, stage, label))
         return None
@@ -292,31 +326,6 @@ def search_space(experiment: Experiment, family: str, own: OwnParts) -> Space:
     return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
 
 
-def choose_teacher(pareto: list[Entrant], config: RoundConfig) -> Entrant:
-    """The one that teaches: most deploy parameters, or best mIoU."""
-    if config.teachers == "largest":
-        return max(pareto, key=lambda e: (e.result.num_parameters_deploy, e.result.miou, e.key))
-    return best_of(pareto)
-
-
-def choose_students(teacher: Entrant, pareto: list[Entrant], ranked: list[Entrant], count: int) -> list[Entrant]:
-    """Smaller candidates of the set, best first; without one, smaller trials; without those the teacher teaches itself.
-
-    A family whose best candidate is also its smallest still takes part in round 1: self-distillation (Furlanello et al. 2018).
-    """
-    for pool in (pareto, ranked):
-        smaller = [e for e in pool if e.result.num_parameters_deploy < teacher.result.num_parameters_deploy]
-        if smaller:
-            return smaller[:count]
-    return [teacher]
-
-
 def outcome_of(lesson: RoundLesson) -> Entrant:
     """What a student goes on as: taught, or as it was if the lesson failed or was not kept."""
     return lesson.taught if lesson.taught is not None and lesson.is_kept else lesson.student
-
-
-def best_of(entrants: list[Entrant]) -> Entrant:
-    """The entrant with the best mIoU; of equals the smaller."""
-    by_key = {entrant.key: entrant for entrant in entrants}
-    return by_key[rank(e.candidate for e in entrants)[0].task]

@@ -22,16 +22,17 @@ class OwnData(FrozenData):
 
 
 class OwnParts(FrozenData):
-    """The own families, objectives (code by name) and data of an experiment. They stand in the journal of its run."""
+    """The own families, objectives and rules (code by name) and data of an experiment. They stand in the journal of its run."""
 
     families: dict[str, OwnFamily] = Field(default_factory=dict)
     objectives: dict[str, CodeDigest] = Field(default_factory=dict)
     data: OwnData | None = None
+    rules: dict[str, CodeDigest] = Field(default_factory=dict)
 
     @property
     def codes(self) -> dict[str, Digest]:
         """The code of each, by what an experiment calls it."""
-        found = {family: own.code for family, own in self.families.items()} | self.objectives
+        found = {family: own.code for family, own in self.families.items()} | self.objectives | self.rules
         return found | ({"data": self.data.code} if self.data else {})
 
     def family(self, name: str) -> OwnFamily:
@@ -53,10 +54,12 @@ class OwnParts(FrozenData):
 
 
 def own_names_in(experiment: Experiment) -> dict[str, tuple[str, ...]]:
-    """By kind (``families``, ``objectives``, ``data``) what an experiment names that is a user's own."""
-    listed = [o for config in (experiment.round1, experiment.round2) for o in config.distillation.objectives]
+    """By kind (``families``, ``objectives``, ``data``, ``rules``) what an experiment names that is a user's own."""
+    rounds = (experiment.round1, experiment.round2)
+    listed = [o for config in rounds for o in config.distillation.objectives]
     return {
         "families": tuple(filter(families.is_own, experiment.families)),
         "objectives": tuple(dict.fromkeys(o.path for o in listed if isinstance(o, Own))),
         "data": own_names(experiment.data.dataset),
+        "rules": tuple(dict.fromkeys(filter(None, (part.own_rule for part in (experiment.select, *rounds))))),
     }

@@ -1,16 +1,20 @@
 """The whole of KD-NAS: the families side by side, then round 2 across them, then the test split."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened
 from agentkd.names import NO_DIGEST, Digest, TaskKey
-from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, best_of, choose_teacher, outcome_of
+from agentkd.pipeline.choosing import Answers, Chooser, Question
+from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, outcome_of
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
+from agentkd.search.selection import Choice
 from agentkd.search.study import Trial
 from agentkd.task import DataSource, Evaluate, Task
+
+Asked = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,16 @@ class Outlook:
     Args:
         steps: tasks to be done, in order of preference; none of them is recorded yet.
         tests: per family, the final network evaluated on the test split.
+        tested: by task, every network that was; also those of the table's other rows, if that is wanted.
+        choice: why the winner, and why none of the other families' networks.
         is_finished: nothing is left to be done.
         failure: why the experiment cannot go on, or an empty text.
         keys: every task that is wanted, or was.
-        asks: by family, trials that are asked for now, with the trials whose results they see. To be recorded before the tasks
-            are given, and to be told to every later outlook. Empty in strict order.
+        asks: by study, trials that are asked for now, with the trials whose results they see. To be recorded before the tasks
+            are given, and to be told to every later outlook. Empty in strict order. A study is called as its family; that of
+            another seed ``family@seed``.
+        questions: what a user's own rules are to be asked. To be answered, recorded, and told to every later outlook.
+        repeats: the same with the other seeds, if there are several. ``steps``, ``keys``, ``asks`` and ``questions`` are of all.
     """
 
     steps: tuple[PlannedTask, ...]
@@ -33,11 +42,16 @@ class Outlook:
     trials: dict[str, tuple[Trial, ...]]
     trial_keys: dict[str, tuple[TaskKey, ...]]
     tests: dict[str, Tested] = field(default_factory=dict)
+    tested: dict[TaskKey, Tested] = field(default_factory=dict)
     winner: Entrant | None = None
+    choice: Choice | None = None
     is_finished: bool = False
     failure: str = ""
     keys: frozenset[TaskKey] = frozenset()
     asks: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    questions: tuple[Question, ...] = ()
+    seed: int = 0
+    repeats: "tuple[Outlook, ...]" = ()
 
 
 class Planner:
@@ -59,6 +73,7 @@ class Planner:
         revisions: Mapping[str, int] | None = None,
     ) -> None:
         self.experiment, self.dataset = experiment, dataset
+        self.own = own or OwnParts()
         data = experiment.data
         self.source = DataSource(
             spec=data.dataset,
@@ -76,11 +91,15 @@ class Planner:
                 len(dataset.classes),
                 self.source,
                 given.get(family, NO_DIGEST),
-                own or OwnParts(),
+                self.own,
                 known.get(family),
             )
             for family in experiment.families
         }
+        others = range(experiment.seed + 1, experiment.seed + experiment.seeds)
+        self.repeats = [
+            Planner(experiment.replace(seed=seed, seeds=1), dataset, pretrained, self.own, revisions) for seed in others
+        ]
 
     def check_revisions(self) -> None:
         """Checks that what is still to be done can be: a run goes on with the networks with which it began, or not at all.
@@ -91,45 +110,77 @@ class Planner:
         for plan in self.families.values():
             plan.check_revision()
 
-    def outlook(self, results: Results, asked: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None) -> Outlook:
-        """What is to be done next, given the results and the asks recorded so far (by task; by family and trial)."""
+    def outlook(self, results: Results, asked: Asked | None = None, answers: Answers | None = None) -> Outlook:
+        """What is to be done next.
+
+        Args:
+            results: recorded so far, by task.
+            asked: the asks recorded so far, by study and trial.
+            answers: of users' own rules, recorded so far, by question.
+        """
         known = asked or {}
-        found = {family: plan.outlook(results, known.get(family)) for family, plan in self.families.items()}
+        own = self.of_one_seed(results, known, answers or {})
+        repeats = []
+        for planner in self.repeats:
+            mark = f"@{planner.experiment.seed}"
+            told = {study.removesuffix(mark): asks for study, asks in known.items() if study.endswith(mark)}
+            found = planner.of_one_seed(results, told, answers or {})
+            steps = tuple(replace(step, label=f"{step.label}, seed {planner.experiment.seed}") for step in found.steps)
+            repeats.append(replace(found, steps=steps, asks={study + mark: asks for study, asks in found.asks.items()}))
+        every = [own, *repeats]
+        return replace(
+            own,
+            steps=tuple(step for one in every for step in one.steps),
+            is_finished=all(one.is_finished for one in every),
+            failure=next((one.failure for one in every if one.failure), ""),
+            keys=frozenset().union(*(one.keys for one in every)),
+            asks={study: asks for one in every for study, asks in one.asks.items()},
+            questions=tuple(question for one in every for question in one.questions),
+            repeats=tuple(repeats),
+        )
+
+    def of_one_seed(self, results: Results, known: Asked, answers: Answers) -> Outlook:
+        """Of this seed alone."""
+        chooser = Chooser(self.experiment.select, self.own.rules, answers)
+        found = {family: plan.outlook(results, chooser, known.get(family)) for family, plan in self.families.items()}
         winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
-        tests: dict[str, Tested] = {}
-        final: dict[str, Entrant] = {}
-        if len(winners) == len(found):
-            final = self._round2(results, found, winners)
-            tests = self._test(results, found, final)
+        final = self._round2(results, found, winners, chooser) if len(winners) == len(found) else {}
+        chosen = chooser.choose(final.values()) if final else None
+        tested = self._test(results, found, final) if chosen else {}
         steps = [step for outlook in found.values() for step in outlook.steps]
-        failure = next((outlook.failure for outlook in found.values() if outlook.failure), "")
         return Outlook(
             steps=tuple(steps),
             rows=tuple(row for outlook in found.values() for row in outlook.rows),
             lessons=tuple(lesson for outlook in found.values() for lesson in outlook.lessons),
             trials={family: tuple(outlook.trials) for family, outlook in found.items()},
             trial_keys={family: tuple(outlook.trial_keys) for family, outlook in found.items()},
-            tests=tests,
-            winner=best_of(list(final.values())) if final else None,
-            is_finished=len(tests) == len(found),
-            failure=failure,
+            tests={family: tested[entrant.key] for family, entrant in final.items() if entrant.key in tested},
+            tested=tested,
+            winner=chosen.entrant if chosen else None,
+            choice=chosen.choice if chosen else None,
+            is_finished=bool(tested) and not steps,
+            failure=next((outlook.failure for outlook in found.values() if outlook.failure), ""),
             keys=frozenset(key for outlook in found.values() for key in outlook.keys),
             asks={family: outlook.asks for family, outlook in found.items() if outlook.asks},
+            questions=tuple(chooser.questions),
+            seed=self.experiment.seed,
         )
 
-    def _round2(self, results: Results, found: dict[str, FamilyOutlook], winners: dict[str, Entrant]) -> dict[str, Entrant]:
+    def _round2(
+        self, results: Results, found: dict[str, FamilyOutlook], winners: dict[str, Entrant], chooser: Chooser
+    ) -> dict[str, Entrant]:
         """Across families: what each goes on as, or nothing while lessons are still to be given."""
         config = self.experiment.round2
         entrants = list(winners.values())
-        chosen = choose_teacher(entrants, config)
+        lead = chooser.lead(entrants, config)
         final: dict[str, Entrant] = {}
         for family, student in winners.items():
-            others = [e for e in entrants if e.family != family]
-            teachers = others if config.teachers == "ensemble" else [chosen]
-            if (family == chosen.family and config.teachers != "ensemble") or not teachers:
+            if len(entrants) == 1 or (config.has_one_teacher and family == lead.family):
                 final[family] = student
                 continue
-            lesson = self.families[family].teach(student, teachers, Stage.ROUND2, config, results, found[family])
+            teachers = chooser.teachers_of(student, entrants, lead, config)
+            plan = self.families[family]
+            lesson = plan.teach(student, teachers, Stage.ROUND2, config, results, found[family], chooser)
             if lesson is not None:
                 found[family].lessons.append(lesson)
                 final[family] = outcome_of(lesson)
@@ -139,21 +190,28 @@ class Planner:
             found[family].rows.append(Standing(family, Stage.ROUND2, entrant))
         return final
 
-    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[str, Tested]:
-        tests = {}
-        for family, entrant in final.items():
+    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[TaskKey, Tested]:
+        """The test split is looked at when nothing is left to be chosen: by the final networks, and by all that are compared."""
+        wanted = list(final.values())
+        if self.experiment.test_every_stage and self.test_split != self.source.validation:
+            for outlook in found.values():
+                wanted += [row.entrant for row in outlook.rows]
+                wanted += [entrant for lesson in outlook.lessons for entrant in (lesson.taught, lesson.alone) if entrant]
+        tested = {}
+        for entrant in {entrant.key: entrant for entrant in wanted}.values():
             task = Evaluate(
                 architecture=entrant.architecture,
                 data=self.source.replace(validation=self.test_split),
                 initial_weights=entrant.result.weights,
             )
             key = task.key
-            found[family].keys.add(key)
+            found[entrant.family].keys.add(key)
             if key in results:
-                tests[family] = Tested(family, key, task, results[key])
-            else:
-                found[family].steps.append(PlannedTask(key, task, family, Stage.TEST, f"test on {self.test_split}"))
-        return tests
+                tested[entrant.key] = Tested(entrant.family, key, task, results[key])
+            elif all(step.key != key for step in found[entrant.family].steps):
+                label = f"{entrant.label} on {self.test_split}"
+                found[entrant.family].steps.append(PlannedTask(key, task, entrant.family, Stage.TEST, label))
+        return tested
 
 
 def recorded_revisions(tasks: Iterable[Task]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from agentkd.architecture import Architecture
 from agentkd.names import TaskKey
 from agentkd.recipe import Recipe
-from agentkd.search.selection import Candidate
+from agentkd.search.selection import Candidate, Choice
 from agentkd.task import Evaluate, Task, TaskResult, TeacherReference, Training
 
 
@@ -65,13 +65,18 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A trained network that takes part: the task that made it, and its result."""
+    """A trained network that takes part: the task that made it, and its result.
+
+    Args:
+        before: whose weights it started from; ``None`` if it was initialized.
+    """
 
     family: str
     label: str
     key: TaskKey
     task: Training
     result: TaskResult
+    before: "Entrant | None" = None
 
     @property
     def architecture(self) -> Architecture:
@@ -86,16 +91,31 @@ class Entrant:
     @property
     def candidate(self) -> Candidate:
         """As selection sees it."""
-        return Candidate(self.key, self.result.miou, self.result.num_parameters_deploy, self.result.num_macs)
+        result = self.result
+        return Candidate(
+            task=self.key,
+            miou=result.miou,
+            total_parameters=result.num_parameters_total,
+            deploy_parameters=result.num_parameters_deploy,
+            num_macs=result.num_macs,
+            family=self.family,
+            class_iou=result.class_iou,
+        )
 
-    def as_teacher(self) -> TeacherReference:
-        """As a task names its teacher."""
-        return TeacherReference(architecture=self.architecture, weights=self.result.weights)
+    @property
+    def epochs_in_all(self) -> int:
+        """Epochs that its weights were trained, those before it included."""
+        return self.result.epochs + (self.before.epochs_in_all if self.before else 0)
+
+    def as_teacher(self, *, by_class: bool = False) -> TeacherReference:
+        """As a task names its teacher; ``by_class`` teaches the classes that it knows better than others do."""
+        shares = tuple(iou or 0.0 for iou in self.result.class_iou) if by_class else ()
+        return TeacherReference(architecture=self.architecture, weights=self.result.weights, class_shares=shares)
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A family's final network on the test split."""
+    """A network on the test split."""
 
     family: str
     key: TaskKey
@@ -105,19 +125,28 @@ class Tested:
 
 @dataclass(frozen=True)
 class Standing:
-    """One line of the table: what represents a family after a stage."""
+    """One line of the table: what represents a family after a stage, and why that of all candidates, if there was a choice."""
 
     family: str
     stage: Stage
     entrant: Entrant
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
 class RoundLesson:
-    """Who taught whom in a round, and what came of it. ``taught`` is ``None`` if the distillation failed."""
+    """Who taught whom in a round, and what came of it.
+
+    Args:
+        taught: ``None`` if the distillation failed.
+        reason: why it was kept, or not.
+        alone: the student after as many epochs without a teacher; ``None`` if that was not asked for, is not done yet, or failed.
+    """
 
     stage: Stage
     teachers: tuple[Entrant, ...]
     student: Entrant
     taught: Entrant | None
     is_kept: bool
+    reason: str = ""
+    alone: Entrant | None = None

@@ -354,7 +354,7 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
     with opened, made_of(source.place, "plan"):
         results = {key: record.result for key, record in history.by_task.items()}
         before = generations.earlier(opened)
-        planned = outlook.keys.union(*(state.planner().outlook(results, state.asks).keys for state in before))
+        planned = outlook.keys.union(*(state.planner().outlook(results, state.asks, state.answers).keys for state in before))
     strange = history.by_task.keys() - planned
     of_all = f", in {len(before) + 1} states of the experiment" if before else ""
     if strange:

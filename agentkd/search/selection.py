@@ -1,23 +1,54 @@
-"""Which of the networks found go on: the set that trades mIoU against parameters and cost."""
+"""Which of the networks found go on: the set that trades mIoU against cost, and the one that a rule takes, with reasons."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agentkd.names import TaskKey
+from agentkd.search.settings import Count, Select
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained network as selection sees it. ``task`` is the key of the task that made it."""
+    """A trained network as selection sees it.
+
+    Args:
+        task: the key of the task that made it.
+        miou: on the validation split, in [0, 1]; ``class_iou`` likewise for each class, ``None`` where none was to be seen.
+    """
 
     task: TaskKey
     miou: float
+    total_parameters: int
     deploy_parameters: int
     num_macs: int
+    family: str = ""
+    class_iou: tuple[float | None, ...] = ()
+
+    def costs(self, count: Count) -> int:
+        """What it costs, in what is counted."""
+        return {"total": self.total_parameters, "deploy": self.deploy_parameters, "macs": self.num_macs}[count]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of several goes on.
+
+    Args:
+        reasons: by task, why it was chosen or why not, in a few words; the candidates in the order of their rank.
+    """
+
+    task: TaskKey
+    reasons: dict[TaskKey, str]
+
+    @property
+    def reason(self) -> str:
+        """Why that one."""
+        return self.reasons[self.task]
 
 
 def pareto_set(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The candidates that no other beats in mIoU without costing more in parameters or MACs; best mIoU first."""
+    """The candidates that no other beats in mIoU without costing more in deploy parameters or MACs; best mIoU first."""
     ranked = rank(candidates)
     return [a for a in ranked if not any(_dominates(b, a) for b in ranked)]
 
@@ -28,7 +59,90 @@ def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(unique, key=lambda c: (-c.miou, c.deploy_parameters, c.num_macs, c.task))
 
 
+def choose(candidates: Iterable[Candidate], select: Select) -> Choice:
+    """The one of the candidates, of which there is at least one, that the rule takes."""
+    return RULES[select.rule](rank(candidates), select)
+
+
+def is_kept(student: Candidate, taught: Candidate, select: Select) -> bool:
+    """Whether a student goes on as it was taught: it is of the same size, so a loss within the tolerance does not count."""
+    return taught.miou >= student.miou - slack(select)
+
+
+def slack(select: Select) -> float:
+    """How far behind the best, in mIoU, is not behind."""
+    return select.tolerance if select.rule == "smallest_within" else 0.0
+
+
+def _best(ranked: Sequence[Candidate], select: Select) -> Choice:
+    best = ranked[0]
+    reasons = {c.task: f"{_points(best.miou - c.miou)} points behind the best" for c in ranked}
+    reasons |= {c.task: "as good, and no smaller" for c in ranked if c.miou == best.miou}
+    return Choice(best.task, reasons | {best.task: "the best mIoU"})
+
+
+def _smallest_within(ranked: Sequence[Candidate], select: Select) -> Choice:
+    """The fewest of what is counted among those within ``tolerance`` of the best mIoU; of equally small ones the best."""
+    best, count = ranked[0], select.count
+    within = [c for c in ranked if c.miou >= best.miou - select.tolerance]
+    chosen = min(within, key=lambda c: c.costs(count))  # the first, thus the best, of equals
+    allowed = f"{_points(select.tolerance)} points"
+    reasons = {c.task: f"{_points(best.miou - c.miou)} points behind the best, more than the {allowed} allowed" for c in ranked}
+    for c in within:
+        times = c.costs(count) / max(1, chosen.costs(count))
+        is_larger = c.costs(count) > chosen.costs(count)
+        reasons[c.task] = (
+            f"{times:.2f} times the {_named(count)} of the one chosen" if is_larger else "as small, with no better mIoU"
+        )
+    behind = f"{_points(best.miou - chosen.miou)} points behind the best" if chosen is not best else "the best mIoU itself"
+    reasons[chosen.task] = f"the fewest {_named(count)} within {allowed} of the best mIoU ({behind})"
+    return Choice(chosen.task, reasons)
+
+
+def _pareto_knee(ranked: Sequence[Candidate], select: Select) -> Choice:
+    """The knee of mIoU over what is counted: farthest above the line from the front's smallest to its best.
+
+    Costs are compared as logarithms, both axes scaled to [0, 1] between the two ends. Source: Das, "On characterizing the 'knee'
+    of the Pareto curve based on Normal-Boundary Intersection", 1999.
+    """
+    count = select.count
+    front = [c for c in ranked if not any(o.miou >= c.miou and o.costs(count) < c.costs(count) for o in ranked)]
+    best, smallest = front[0], min(front, key=lambda c: c.costs(count))
+    width = math.log(max(1, best.costs(count)) / max(1, smallest.costs(count)))
+    height = best.miou - smallest.miou
+
+    def above(c: Candidate) -> float:
+        if not width or not height:
+            return 0.0
+        return (c.miou - smallest.miou) / height - math.log(max(1, c.costs(count)) / max(1, smallest.costs(count))) / width
+
+    chosen = max(front, key=above)
+    reasons = {c.task: f"another is as good with fewer {_named(count)}" for c in ranked}
+    reasons |= {c.task: f"on the front, {above(c):.2f} above its chord; the knee is {above(chosen):.2f} above" for c in front}
+    ends = (
+        "the farthest above the line from the smallest to the best"
+        if above(chosen)
+        else "the front has no bend, so the best mIoU"
+    )
+    return Choice(chosen.task, reasons | {chosen.task: f"the knee of the front: {ends}"})
+
+
+RULES: dict[str, Callable[[Sequence[Candidate], Select], Choice]] = {
+    "best": _best,
+    "smallest_within": _smallest_within,
+    "pareto_knee": _pareto_knee,
+}
+
+
 def _dominates(a: Candidate, b: Candidate) -> bool:
     no_worse = a.miou >= b.miou and a.deploy_parameters <= b.deploy_parameters and a.num_macs <= b.num_macs
     better = a.miou > b.miou or a.deploy_parameters < b.deploy_parameters or a.num_macs < b.num_macs
     return no_worse and better
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _named(count: Count) -> str:
+    return {"total": "parameters", "deploy": "deploy parameters", "macs": "MACs"}[count]

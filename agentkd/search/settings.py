@@ -1,6 +1,9 @@
 """How a study searches, as an experiment says it."""
 
 import difflib
+import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -10,6 +13,52 @@ from agentkd.recipe import MAX_EPOCHS, Recipe
 from agentkd.search.space import Choices, Range
 
 MAX_TRIALS = 100_000
+Count = Literal["total", "deploy", "macs"]
+RULES = ("smallest_within", "best", "pareto_knee")
+OWN_RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
+
+
+def known_or_own(value: str, known: Sequence[str]) -> str:
+    """A rule's name, or the path of a user's own, as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value not in known and not OWN_RULE.fullmatch(value):
+        like = difflib.get_close_matches(value, known, n=1)
+        advice = f"did you mean {like[0]!r}?" if like else f"known: {', '.join(known)}, or module:name of a function of yours"
+        raise ValueError(f"{value!r} is not known; {advice}")
+    return value
+
+
+def own_path(value: str, known: Sequence[str]) -> str:
+    """The path of a user's own rule; empty if it is a known one."""
+    return "" if value in known else value
+
+
+class Select(FrozenData):
+    """Which of several networks goes on: the search's winner, what a lesson made or what was before it, and the final winner.
+
+    Args:
+        rule: ``smallest_within``: the smallest of those whose mIoU is within ``tolerance`` of the best; a lesson is kept unless
+            it lost more than that. ``best``: the best mIoU. ``pareto_knee``: where mIoU over the logarithm of the size bends
+            most. ``module:name``: a user's function, which is given a list of ``agentkd.search.selection.Candidate``
+            and returns one of them.
+        tolerance: in mIoU, in [0, 1). 0.007 gives the winners of every search of the paper's Table I.
+        count: what is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs), or
+            ``macs`` (multiply-accumulates of one image).
+        baseline: whether a family's baseline is a candidate beside the trials.
+    """
+
+    rule: Annotated[str, AfterValidator(partial(known_or_own, known=RULES))] = "smallest_within"
+    tolerance: float = Field(default=0.007, ge=0, lt=1)
+    count: Count = "total"
+    baseline: bool = True
+
+    @property
+    def own_rule(self) -> str:
+        """The path of a user's own function; empty if the rule is built in."""
+        return own_path(self.rule, RULES)
 
 
 class Pruning(FrozenData):

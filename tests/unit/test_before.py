@@ -520,7 +520,7 @@ def test_a_dry_run_says_what_is_planned_and_makes_nothing(here: Path) -> None:
     assert done.exit_code == 0 and sorted(here.iterdir()) == before
     for line in (
         "t: run folder runs/t",
-        "tasks    at most 6: 1 baseline, 2 trials, 2 lessons in round 1",
+        "tasks    at most 9: 1 baseline, 2 trials, 2 lessons in round 1, 4 tests",
         "agents   1 that learns",
     ):
         assert line in done.stdout

@@ -2,17 +2,14 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from experiments import EXPERIMENT
+from planning import ONE, Outcome, end_of, invented, planner, play
 
-from agentkd.config import Experiment, check_experiment
-from agentkd.coordinator import own_parts
 from agentkd.coordinator.watching import Snapshot
-from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
@@ -20,57 +17,6 @@ from agentkd.search import study
 from agentkd.search.space import Space, Values
 from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
-
-Outcome = Callable[[PlannedTask], TaskResult]
-
-
-def experiment(**changes: object) -> Experiment:
-    return check_experiment(yaml.safe_load(yaml.safe_dump(EXPERIMENT | changes)), source="test")
-
-
-def planner(**changes: object) -> Planner:
-    given = experiment(**changes)
-    own, dataset = own_parts.take_up(given)
-    return Planner(given, dataset, own=own)
-
-
-def invented(step: PlannedTask, miou: float | None = None, **fields: object) -> TaskResult:
-    """A plausible result that depends on the task alone."""
-    number = int(step.key[:8], 16) / 16**8
-    width = int(step.task.architecture.settings["width"])
-    value = 0.2 + 0.5 * number if miou is None else miou
-    return TaskResult(
-        status=Status.COMPLETED,
-        weights=step.key[::-1],
-        miou=value,
-        epochs=1,
-        num_parameters_total=width * 110,
-        num_parameters_network=width * 105,
-        num_parameters_deploy=width * 100,
-        num_macs=width * 1000,
-        history=(EpochResult(epoch=1, loss=1, miou=value, seconds=1),),
-    ).model_copy(update=fields)
-
-
-def play(
-    plan: Planner, outcome: Outcome = invented, pick: Callable[[tuple[PlannedTask, ...]], PlannedTask] = lambda steps: steps[0]
-) -> Iterator[Outlook]:
-    """Does one wanted task after the other."""
-    results: dict[str, TaskResult] = {}
-    for _ in range(200):
-        outlook = plan.outlook(results)
-        yield outlook
-        if outlook.is_finished or outlook.failure:
-            return
-        assert outlook.steps, "nothing is wanted and nothing is finished"
-        step = pick(outlook.steps)
-        assert step.key == step.task.key and step.key not in results
-        results[step.key] = outcome(step)
-    raise AssertionError("the experiment does not end")
-
-
-def end_of(outlooks: Iterator[Outlook]) -> Outlook:
-    return list(outlooks)[-1]
 
 
 def test_every_family_goes_through_every_stage() -> None:
@@ -132,7 +78,7 @@ def by_policy(policy: str) -> Outlook:
 
     def outcome(step: PlannedTask) -> TaskResult:
         is_tiny = step.family.endswith("tiny")
-        return invented(step, 0.6 if is_tiny else 0.4, num_parameters_deploy=100 if is_tiny else 900)
+        return invented(step, 0.6 if is_tiny else 0.4, num_parameters_total=100 if is_tiny else 900)
 
     return end_of(play(planner(round2={"epochs": 1, "teachers": policy}), outcome))
 
@@ -233,7 +179,7 @@ class TestTable:
         assert short_count(count) == text
 
 
-ONE = {"families": ["tiny_networks:tiny"]}
+TRIALS_ALONE = {"rule": "best", "count": "deploy", "baseline": False}
 AS_COMPLETED = EXPERIMENT["search"] | {"order": "as_completed", "trials": 18, "lag": 4, "patience": 0}
 Played = tuple[dict[str, TaskResult], dict[str, dict[int, tuple[int, ...]]], Outlook]
 
@@ -365,7 +311,8 @@ def test_round_1_follows_the_teacher_policy(policy: str) -> None:
         return invented(step, 0.5 + (number / 100 if number < 3 else -0.4), **size)
 
     search = EXPERIMENT["search"] | {"trials": 4, "max_deploy_ratio": 0}
-    outlook = end_of(play(planner(search=search, round1={"epochs": 1, "teachers": policy, "students": 3}, **ONE), outcome))
+    given = {"search": search, "select": TRIALS_ALONE, "round1": {"epochs": 1, "teachers": policy, "students": 3}}
+    outlook = end_of(play(planner(**given, **ONE), outcome))
     keys = outlook.trial_keys["tiny_networks:tiny"]
     taught = {keys.index(lesson.student.key): [keys.index(t.key) for t in lesson.teachers] for lesson in outlook.lessons}
     assert taught == ({1: [2, 0], 0: [2, 1]} if policy == "ensemble" else {1: [2], 0: [2]})
@@ -374,7 +321,8 @@ def test_round_1_follows_the_teacher_policy(policy: str) -> None:
 
 
 def test_who_has_nobody_else_in_an_ensemble_teaches_itself() -> None:
-    alone = planner(search=EXPERIMENT["search"] | {"trials": 1}, round1={"epochs": 1, "teachers": "ensemble"}, **ONE)
+    search = EXPERIMENT["search"] | {"trials": 1}
+    alone = planner(search=search, select=TRIALS_ALONE, round1={"epochs": 1, "teachers": "ensemble"}, **ONE)
     outlook = end_of(play(alone))
     assert outlook.lessons and all(lesson.teachers == (lesson.student,) for lesson in outlook.lessons)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agentkd import seeding
 from agentkd.errors import SearchError
+from agentkd.names import TaskKey
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.settings import SearchConfig
 from agentkd.search.space import Choices, Range, split_values
@@ -96,14 +97,18 @@ def test_bounds_are_medians_of_the_best_so_far() -> None:
     )
 
 
+def candidate(task: str, miou: float, deploy_parameters: int, num_macs: int) -> Candidate:
+    return Candidate(TaskKey(task), miou, 2 * deploy_parameters, deploy_parameters, num_macs)
+
+
 def test_the_pareto_set_is_what_nothing_beats_in_every_way() -> None:
-    a, b = Candidate("a", 0.7, 100, 50), Candidate("b", 0.6, 50, 60)
-    dominated, cheap = Candidate("c", 0.5, 60, 70), Candidate("d", 0.4, 200, 10)
+    a, b = candidate("a", 0.7, 100, 50), candidate("b", 0.6, 50, 60)
+    dominated, cheap = candidate("c", 0.5, 60, 70), candidate("d", 0.4, 200, 10)
     assert pareto_set([dominated, cheap, b, a]) == [a, b, cheap]
 
 
 def test_ranking_is_total_and_counts_a_network_once() -> None:
-    small, large = Candidate("x", 0.5, 10, 1), Candidate("a", 0.5, 20, 1)
+    small, large = candidate("x", 0.5, 10, 1), candidate("a", 0.5, 20, 1)
     assert rank([large, small, large]) == [small, large]
 
 
@@ -195,20 +200,20 @@ def test_as_completed_a_trial_sees_what_is_finished_and_no_more_run_side_by_side
 
 
 def test_what_is_as_good_in_all_but_one_way_is_beaten() -> None:
-    best = Candidate("a", 0.7, 100, 50)
-    for worse in (Candidate("b", 0.6, 100, 50), Candidate("b", 0.7, 101, 50), Candidate("b", 0.7, 100, 51)):
+    best = candidate("a", 0.7, 100, 50)
+    for worse in (candidate("b", 0.6, 100, 50), candidate("b", 0.7, 101, 50), candidate("b", 0.7, 100, 51)):
         assert pareto_set([worse, best]) == [best]
-    twin = Candidate("b", 0.7, 100, 50)
+    twin = candidate("b", 0.7, 100, 50)
     assert pareto_set([twin, best]) == [best, twin], "neither beats the other"
 
 
 def test_rank_looks_at_scores_then_parameters_then_cost_then_names() -> None:
     order = [
-        Candidate("d", 0.8, 9, 9),
-        Candidate("c", 0.7, 1, 9),
-        Candidate("b", 0.7, 2, 1),
-        Candidate("e", 0.7, 2, 2),
-        Candidate("f", 0.7, 2, 2),
+        candidate("d", 0.8, 9, 9),
+        candidate("c", 0.7, 1, 9),
+        candidate("b", 0.7, 2, 1),
+        candidate("e", 0.7, 2, 2),
+        candidate("f", 0.7, 2, 2),
     ]
     assert rank(reversed(order)) == order
 
