@@ -6,13 +6,17 @@ from typing import Any
 
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import TABLE_STAGES, Stage, Standing
+from agentkd.pipeline.stages import TABLE_STAGES, Entrant, Stage, Standing
+from agentkd.report.headline import headline_text, teaching_text
+from agentkd.report.texts import short_count
 
 COLUMNS = (
     "family",
     "stage",
     "miou",
+    "test_miou",
     "epochs",
+    "epochs_in_all",
     "num_parameters_total",
     "num_parameters_network",
     "num_parameters_deploy",
@@ -24,9 +28,12 @@ COLUMNS = (
 )
 
 
+LEGEND = "validation / test (where it was looked at) / epochs of the stage (in all) / total parameters."
+
+
 def table_rows(outlook: Outlook) -> list[dict[str, Any]]:
-    """The table as plain data; ``miou`` in [0, 1], on the validation split."""
-    return [_as_data(row) for row in outlook.rows]
+    """The table as plain data, of all seeds; ``miou`` in [0, 1], on the validation split, ``test_miou`` on the test split."""
+    return [_as_data(row, one) for one in (outlook, *outlook.repeats) for row in one.rows]
 
 
 def csv_table(outlook: Outlook) -> str:
@@ -39,14 +46,15 @@ def csv_table(outlook: Outlook) -> str:
 
 
 def markdown_table(outlook: Outlook) -> str:
-    """Table I's form: a row for each family; a stage's cell holds mIoU in percent, epochs and total parameters."""
+    """Table I's form: a row for each family. Under it what came out in a line."""
     head = "| Family | " + " | ".join(stage.traits.title for stage in TABLE_STAGES) + " |"
     lines = [head, "|---" * (len(TABLE_STAGES) + 1) + "|"]
     for family, cells in _by_family(outlook).items():
         texts = [_markdown_cell(cells.get(stage), outlook) for stage in TABLE_STAGES]
         lines.append(f"| {title(family)} | " + " | ".join(texts) + " |")
-    legend = "mIoU on the validation split in % / epochs / total parameters. **Bold**: the winner."
-    return "\n".join([*lines, "", legend])
+    legend = f"mIoU in %: {LEGEND} **Bold**: the winner."
+    said = [text for text in (headline_text(outlook), teaching_text(outlook)) if text]
+    return "\n".join([*lines, "", legend, *(line for text in said for line in ("", text))])
 
 
 def latex_table(outlook: Outlook) -> str:
@@ -83,27 +91,15 @@ def tests_csv(outlook: Outlook) -> str:
     return stream.getvalue()
 
 
-def short_count(count: int) -> str:
-    """A count of parameters with three digits, as the paper prints it.
-
-    Example:
-        >>> short_count(6_942_117), short_count(18_408_758), short_count(869)
-        ('6.94M', '18.4M', '869')
-    """
-    for size, suffix in ((1_000_000, "M"), (1_000, "k")):
-        if count >= size:
-            value = count / size
-            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}{suffix}"
-    return str(count)
-
-
-def _as_data(row: Standing) -> dict[str, Any]:
-    result = row.entrant.result
+def _as_data(row: Standing, outlook: Outlook) -> dict[str, Any]:
+    result, tested = row.entrant.result, outlook.tested.get(row.entrant.key)
     return {
         "family": row.family,
         "stage": row.stage.value,
         "miou": round(result.miou, 6),
+        "test_miou": round(tested.result.miou, 6) if tested else None,
         "epochs": result.epochs,
+        "epochs_in_all": row.entrant.epochs_in_all,
         "num_parameters_total": result.num_parameters_total,
         "num_parameters_network": result.num_parameters_network,
         "num_parameters_deploy": result.num_parameters_deploy,
@@ -113,6 +109,43 @@ def _as_data(row: Standing) -> dict[str, Any]:
         "seed": row.entrant.task.seed,
         "task": row.entrant.key,
     }
+
+
+def epochs_text(entrant: Entrant) -> str:
+    """Epochs of the stage, and in brackets those in all, if it went on with earlier weights."""
+    epochs, in_all = entrant.result.epochs, entrant.epochs_in_all
+    return str(epochs) if in_all == epochs else f"{epochs} ({in_all})"
+
+
+def lessons_csv(outlook: Outlook) -> str:
+    """Every lesson of every seed: who taught whom, validation and test mIoU before, after, and after as many epochs alone."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    heads = [f"{what}_{split}" for what in ("student", "taught", "alone") for split in ("miou", "test_miou")]
+    writer.writerow(("seed", "stage", "teachers", "student", *heads, "is_kept", "reason"))
+    for one in (outlook, *outlook.repeats):
+        for lesson in one.lessons:
+            scores: list[str] = []
+            for entrant in (lesson.student, lesson.taught, lesson.alone):
+                tested = one.tested.get(entrant.key) if entrant else None
+                scores += [f"{entrant.result.miou:.6f}" if entrant else "", f"{tested.result.miou:.6f}" if tested else ""]
+            names = " + ".join(teacher.label for teacher in lesson.teachers)
+            writer.writerow((one.seed, lesson.stage.value, names, lesson.student.label, *scores, lesson.is_kept, lesson.reason))
+    return stream.getvalue()
+
+
+def choices_csv(outlook: Outlook) -> str:
+    """Every choice of every seed: each candidate, whether it was chosen, and why or why not."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("seed", "stage", "family", "task", "is_chosen", "reason"))
+    for one in (outlook, *outlook.repeats):
+        made = [(row.stage.value, row.family, row.choice) for row in one.rows if row.choice]
+        made += [("winner", "", one.choice)] if one.choice else []
+        for stage, family, choice in made:
+            for task, reason in choice.reasons.items():
+                writer.writerow((one.seed, stage, family, task, task == choice.task, reason))
+    return stream.getvalue()
 
 
 def _by_family(outlook: Outlook) -> dict[str, dict[Stage, Standing]]:
@@ -126,6 +159,8 @@ def _markdown_cell(row: Standing | None, outlook: Outlook) -> str:
     if row is None:
         return "-"
     result = row.entrant.result
-    text = f"{100 * result.miou:.2f} / {result.epochs} / {short_count(result.num_parameters_total)}"
+    tested = outlook.tested.get(row.entrant.key)
+    scores = f"{100 * result.miou:.2f} / {f'{100 * tested.result.miou:.2f}' if tested else '-'}"
+    text = f"{scores} / {epochs_text(row.entrant)} / {short_count(result.num_parameters_total)}"
     is_winner = row.stage is TABLE_STAGES[-1] and outlook.winner is not None and row.entrant.key == outlook.winner.key
     return f"**{text}**" if is_winner else text

@@ -28,7 +28,10 @@ from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import TABLE_STAGES, Stage
 from agentkd.report import figures, table
 from agentkd.report.descent import descent_figure
+from agentkd.report.headline import headline_text, teaching_text
+from agentkd.report.journey import journey_figure
 from agentkd.report.paper import PAPER_TABLE
+from agentkd.report.texts import short_count
 from agentkd.task import TaskResult
 from agentkd.visible import visible
 
@@ -88,6 +91,7 @@ def _drawn_and_written(
     """The figures by name, and the texts by the names of their files."""
     results = {record.task.key: record.result for record in records}
     pictures = {
+        "journey": journey_figure(outlook),
         "pareto": figures.pareto_figure(outlook, results),
         "search": figures.search_figure(outlook),
         "curves": figures.curves_figure(outlook),
@@ -100,6 +104,8 @@ def _drawn_and_written(
     texts = {
         "table.csv": table.csv_table(outlook),
         "test.csv": table.tests_csv(outlook),
+        "lessons.csv": table.lessons_csv(outlook),
+        "choices.csv": table.choices_csv(outlook),
         "table.md": table.markdown_table(outlook) + "\n",
         "table.tex": table.latex_table(outlook),
         "report.html": page,
@@ -149,7 +155,12 @@ def _render_page(
         ledger=_ledger(known),
         environment=next((dict(r.environment) for r in known if r.environment), {}),
         host=f"{platform.system()} {platform.machine()}",
-        short_count=table.short_count,
+        short_count=short_count,
+        epochs_text=table.epochs_text,
+        headline=headline_text(outlook),
+        teaching=teaching_text(outlook),
+        choices=_choices(outlook),
+        tested=outlook.tested,
     )
 
 
@@ -164,6 +175,19 @@ def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:
             "paper": PAPER_TABLE.get(family, (None,) * len(TABLE_STAGES)),
         }
         for family, cells in by_family.items()
+    ]
+
+
+def _choices(outlook: Outlook) -> list[dict[str, Any]]:
+    """Every choice: what was chosen, and each candidate with why it was, or was not."""
+    made = [
+        (f"{title(row.family)}, {row.stage.traits.title.lower()}", row.entrant, row.choice) for row in outlook.rows if row.choice
+    ]
+    if outlook.winner and outlook.choice:
+        made.append(("Winner", outlook.winner, outlook.choice))
+    return [
+        {"where": where, "label": entrant.label, "reason": choice.reason, "others": len(choice.reasons) - 1, "choice": choice}
+        for where, entrant, choice in made
     ]
 
 

@@ -56,15 +56,17 @@ def test_the_table_is_complete(watched) -> None:
 def test_the_page_is_self_contained_and_says_that_the_scenes_are_generated(watched) -> None:
     page = (watched[0] / "report" / "report.html").read_text(encoding="utf-8")
     assert "<strong>generated</strong>" in page
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
     assert "<script" not in page
+    assert re.search(r"with \d+ parameters, \d+\.\d\d %, against .* of the best baseline: [\d.]+ % fewer parameters", page)
+    assert page.count("the fewest parameters within 0.70 points of the best mIoU") >= 3, "why each was chosen"
 
 
 def test_figures_and_other_forms_are_there(watched) -> None:
     written = {path.name for path in (watched[0] / "report").iterdir()}
-    figures = {f"{name}.png" for name in ("pareto", "search", "curves", "teaching", "lineage", "pictures")}
-    assert written == figures | {"table.csv", "table.md", "table.tex", "test.csv", "report.html"}
+    figures = {f"{name}.png" for name in ("journey", "pareto", "search", "curves", "teaching", "lineage", "pictures")}
+    assert written == figures | {"table.csv", "table.md", "table.tex", "test.csv", "lessons.csv", "choices.csv", "report.html"}
 
 
 def test_optunas_tools_open_the_studies(watched) -> None:

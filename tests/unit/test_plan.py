@@ -12,7 +12,8 @@ from agentkd.coordinator.watching import Snapshot
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
-from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, short_count, table_rows
+from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, table_rows
+from agentkd.report.texts import short_count
 from agentkd.search import study
 from agentkd.search.space import Space, Values
 from agentkd.search.study import Trial, TrialOutcome
@@ -161,7 +162,7 @@ class TestTable:
         lines = csv_table(self.outlook).splitlines()
         assert lines[0] == ",".join(COLUMNS)
         assert lines[0] == (
-            "family,stage,miou,epochs,num_parameters_total,num_parameters_network,num_parameters_deploy,num_macs,seconds,"
+            "family,stage,miou,test_miou,epochs,epochs_in_all,num_parameters_total,num_parameters_network,num_parameters_deploy,num_macs,seconds,"
             "peak_memory_bytes,seed,task"
         )
         assert len(lines) == 1 + 4 * 2

@@ -1,0 +1,71 @@
+"""The figure of what KD-NAS is for: each family's way from its published network to its final one, in size and in test mIoU."""
+
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from agentkd.networks.families import title
+from agentkd.pipeline.plan import Outlook
+from agentkd.pipeline.stages import TABLE_STAGES, Entrant
+from agentkd.report.figures import MARKERS, as_png, family_colors
+from agentkd.report.headline import Headline, headline
+from agentkd.report.texts import short_count
+
+Point = tuple[float, float]
+
+
+def journey_figure(outlook: Outlook) -> bytes | None:
+    """Test mIoU against total parameters, an arrow from stage to stage; ``None`` before all was looked at on a test split."""
+    found = headline(outlook)
+    if found is None:
+        return None
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    colors = family_colors(outlook)
+    for family, color in colors.items():
+        points: list[Point] = []
+        for row in outlook.rows:
+            if row.family == family and row.entrant.key in outlook.tested:
+                points.append(_point(row.entrant, outlook))
+                axes.plot(
+                    *points[-1], MARKERS[row.stage], color=color, markersize=7, markeredgecolor="black", markeredgewidth=0.5
+                )
+        for before, after in pairwise(points):
+            if before != after:
+                arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 5, "shrinkB": 5, "alpha": 0.85}
+                axes.annotate("", xy=after, xytext=before, arrowprops=arrow)
+        if points:
+            axes.annotate(
+                title(family).split(" (")[0], points[0], xytext=(8, 5), textcoords="offset points", color=color, fontsize=9
+            )
+    _draw_headline(axes, found, outlook)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(0.12)
+    axes.set(xlabel="total parameters (fewer to the left)", ylabel="mIoU on the test split, %")
+    marks = [
+        Line2D([], [], linestyle="", marker=MARKERS[stage], color="white", markeredgecolor="black", label=stage.traits.title)
+        for stage in TABLE_STAGES
+    ]
+    axes.legend(handles=marks, loc="lower right", frameon=False, fontsize=9)
+    axes.grid(alpha=0.3)
+    size = f"{100 * abs(found.saved):.0f} % {'fewer' if found.saved >= 0 else 'more'} parameters"
+    axes.set_title(f"{size}, {100 * found.gain:+.1f} points of mIoU", fontsize=13, loc="left")
+    return as_png(figure)
+
+
+def _point(entrant: Entrant, outlook: Outlook) -> Point:
+    return float(max(1, entrant.result.num_parameters_total)), 100 * outlook.tested[entrant.key].result.miou
+
+
+def _draw_headline(axes: Axes, found: Headline, outlook: Outlook) -> None:
+    """Rings around the two that the headline compares, each with its name."""
+    for entrant, name, below in ((found.baseline, "best baseline", -30), (found.winner, "winner", 16)):
+        x, y = _point(entrant, outlook)
+        axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6)
+        text = f"{name}\n{short_count(entrant.result.num_parameters_total)}, {y:.1f} %"
+        axes.annotate(text, (x, y), xytext=(0, below), textcoords="offset points", ha="center", fontsize=9.5, weight="bold")
