@@ -1,8 +1,5 @@
 """An agent in plain Python (pyzmq, msgpack, NumPy), written from protocols/ alone: it joins, is assessed, teaches and learns.
 
-    python agent.py --join tcp://127.0.0.1:5555 --key plain.json --coordinator-key KEY
-        [--classes 5] [--names A,B,...] [--data DIGEST=FOLDER]
-
 Without data it teaches that brighter pixels are of higher classes. With data it learns: from labels, from a teacher, or both.
 """
 
@@ -15,45 +12,10 @@ from pathlib import Path
 
 import zmq
 from learning import Learning
+from link import Link, reachable
 from network import brightness, sha256
 from teaching import KINDS, Teaching
-from wire import TYPES, Refusal, decode, encode, expect
-
-OF_COORDINATORS = {"PeersEvent", "StatusRequest", "TaskRequest", "CancelRequest", "TeachRequest", "LeaveRequest"}
-OF_COORDINATORS |= {"TeacherMovedEvent"}
-OF_AGENTS = {"HelloRequest", "HeartbeatEvent", "LeftEvent", "SubmitRequest", "TaskProgressEvent", "TaskReply"}
-
-
-def reachable(peer: dict) -> str:
-    """Where a peer can be dialed from here: a socket file that exists, or tcp; empty if it dials itself."""
-    ways = [one.partition("://") for one in peer.get("endpoints", [])]
-    return next((scheme + mark + place for scheme, mark, place in ways if scheme == "tcp" or Path(place).exists()), "")
-
-
-class Link:
-    """The connection to one peer: dialed and greeted anew until it says welcome, which begins a session."""
-
-    def __init__(self, agent: "Agent", peer: dict) -> None:
-        self.agent, self.key, self.may, self.session, self.socket = agent, peer["public_key"], peer.get("may", []), "", None
-        self.endpoint = reachable(peer)
-        self.dial()
-
-    def dial(self) -> None:
-        if self.socket:
-            self.socket.close(linger=0)
-        self.session, self.dialed_at, self.socket = "", time.monotonic(), self.agent.context.socket(zmq.DEALER)
-        self.socket.curve_publickey, self.socket.curve_secretkey = (
-            self.agent.keys[half].encode() for half in ("public", "secret")
-        )
-        self.socket.curve_serverkey, self.socket.linger = self.key.encode(), 500
-        self.socket.connect(self.endpoint)
-        self.say("HelloRequest", self.agent.greeting)
-
-    def say(self, name: str, body: dict, parent_id: int = 0, buffers: tuple = ()) -> int:
-        self.agent.number += 1
-        header = {"msg_id": self.agent.number, "parent_id": parent_id, "session": self.agent.session}
-        self.socket.send_multipart(encode(name, header, body, list(buffers)))
-        return header["msg_id"]
+from wire import OF_AGENTS, OF_COORDINATORS, TYPES, Refusal, decode, expect, read_text
 
 
 class Agent(Teaching, Learning):
@@ -68,9 +30,9 @@ class Agent(Teaching, Learning):
         self.session, self.number, self.progress, self.refused = secrets.token_hex(8), 0, 0, {}
         self.fences, self.cancelled, self.lessons, self.answers = {}, set(), [], {}
         self.heartbeat_s, self.beat_at, self.has_left = 1.0, 0.0, False
-        self.greeting = {"minor_min": 0, "minor_max": 0, "device": "cpu", "pid": os.getpid(), "capabilities": ["stream"]}
+        can = {"capabilities": ["stream", "learn"]} if data else {"capabilities": ["stream"], "teaches": self.weights}
+        self.greeting = {"minor_min": 0, "minor_max": 0, "device": "cpu", "pid": os.getpid()} | can
         self.greeting |= {"classes": self.names} if names else {}
-        self.greeting |= {"capabilities": ["stream", "learn"]} if data else {"teaches": self.weights}
         self.home = Link(self, {"public_key": coordinator_key, "endpoints": [join], "may": KINDS})
         self.links = {coordinator_key: self.home}
 
@@ -126,9 +88,7 @@ class Agent(Teaching, Learning):
             case "PeersEvent":
                 self.meet({peer["public_key"]: peer for peer in body["peers"]})
             case "PingRequest":
-                text = body.get("text", "")
-                expect(isinstance(text, str) and len(text) <= 65_536, "body", "text is no text, or too long")
-                return "PingReply", {"text": text}
+                return "PingReply", {"text": read_text(body.get("text", ""))}
             case "StatusRequest":
                 state = {"progress": self.progress, "is_busy": bool(self.lessons), "counters": {"messages_sent": self.number}}
                 return "StatusReply", state | {"refused": {rule: count for rule, count in self.refused.items() if rule}}
@@ -163,10 +123,7 @@ class Agent(Teaching, Learning):
             if key in self.links and key != self.home.key:
                 self.links[key].may = peer.get("may", [])
             elif key not in {*self.links, self.keys["public"]} and reachable(peer):
-                self.dial(peer)
-
-    def dial(self, peer: dict) -> None:
-        self.links[peer["public_key"]] = Link(self, peer)
+                self.links[key] = Link(self, peer)
 
 
 def main() -> None:
@@ -174,16 +131,17 @@ def main() -> None:
     for option in ("--join", "--key", "--coordinator-key"):
         parser.add_argument(option, required=True)
     parser.add_argument("--classes", type=int, default=5)
-    parser.add_argument("--data", help="DIGEST=FOLDER: images of that content digest")
-    parser.add_argument("--names", default="", help="what the classes are called, in order and with commas between")
+    parser.add_argument("--data", default="=", help="DIGEST=FOLDER: images of that content digest")
+    parser.add_argument(
+        "--names", default=(), type=lambda text: text.split(","), help="of the classes, in order, with commas between"
+    )
     options = parser.parse_args()
-    digest, _, folder = (options.data or "").partition("=")
+    digest, _, folder = options.data.partition("=")
     keys = json.loads(Path(options.key).read_text(encoding="ascii"))
-    names = tuple(options.names.split(",")) if options.names else ()
-    if names and len(names) != options.classes:
-        parser.error(f"--names has {len(names)} names, --classes is {options.classes}")
-    data = {digest: Path(folder)} if digest else None
-    agent = Agent(options.join, keys, options.coordinator_key, options.classes, data, names)
+    if options.names and len(options.names) != options.classes:
+        parser.error(f"--names has {len(options.names)} names, --classes is {options.classes}")
+    data = {digest: Path(folder)} if digest else {}
+    agent = Agent(options.join, keys, options.coordinator_key, options.classes, data, options.names)
     print(json.dumps({"public_key": keys["public"], "weights": agent.weights}), flush=True)
     agent.run()
 

@@ -2,26 +2,23 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+from link import Link
 from network import Network, canonical, gradient_of_loss, miou, must_be_known, read_names, read_split, sha256
 from wire import Refusal, expect, read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from agent import Link
 
 
 class Learning:
     """The part of an agent that does tasks."""
 
-    def take(self, link: "Link", number: int, body: dict) -> None:
+    def take(self, link: Link, number: int, body: dict) -> None:
         named = {"task": body.get("key") or sha256(canonical(body["task"]).encode()), "attempt": body["attempt"]}
         expect(named["attempt"] >= self.fences.get(named["task"], 1), "fence", "that attempt is over")
         self.fences[named["task"]] = named["attempt"]
         self.lessons.append(self.learn(link, number, named, body))
 
-    def learn(self, link: "Link", number: int, named: dict, body: dict) -> Iterator[None]:
+    def learn(self, link: Link, number: int, named: dict, body: dict) -> Iterator[None]:
         """Does a task, a step at each turn of the loop. Whatever it cannot do is an error that names the task."""
         try:
             network, best, history, status = yield from self.steps(link, number, named, body)
@@ -35,7 +32,7 @@ class Learning:
         result |= {"epochs": len(history), "best_epoch": best["epoch"], "environment": {"numpy": np.__version__}}
         link.say("TaskReply", named | {"result": result}, number)
 
-    def steps(self, link: "Link", number: int, named: dict, body: dict) -> Iterator[None]:
+    def steps(self, link: Link, number: int, named: dict, body: dict) -> Iterator[None]:
         task, source = body["task"], body["task"]["data"]
         must_be_known(task)
         if source["content_digest"] not in self.data:
@@ -77,7 +74,7 @@ class Learning:
         asked |= {"weights": teacher["weights"], "num_classes": task["architecture"]["num_classes"]}
         key, until = teacher["peer"]["public_key"], time.monotonic() + body["wait_s"]
         if key not in self.links:
-            self.dial(teacher["peer"] | {"may": ()})
+            self.links[teacher["peer"]["public_key"]] = Link(self, teacher["peer"] | {"may": ()})
         while not self.links[key].session and time.monotonic() < until:
             yield
         number = self.links[key].say("KnowledgeRequest", asked, 0, (write_tensors({"images": images}),))

@@ -16,6 +16,16 @@ TYPES = {
     "StreamReply": 44, "ErrorReply": 99,
 }  # fmt: skip
 NAMES = {number: name for name, number in TYPES.items()}
+OF_COORDINATORS = {
+    "PeersEvent",
+    "StatusRequest",
+    "TaskRequest",
+    "CancelRequest",
+    "TeachRequest",
+    "LeaveRequest",
+    "TeacherMovedEvent",
+}
+OF_AGENTS = {"HelloRequest", "HeartbeatEvent", "LeftEvent", "SubmitRequest", "TaskProgressEvent", "TaskReply"}
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 PREAMBLE = struct.Struct(">4s4BH")
 MEBIBYTE = 1024**2
@@ -32,6 +42,11 @@ class Refusal(Exception):
 def expect(is_so: bool, rule: str, text: str, number: int = 0) -> None:
     if not is_so:
         raise Refusal("protocol", text, rule, number)
+
+
+def read_text(text: object) -> str:
+    expect(isinstance(text, str) and len(text) <= 65_536, "body", "text is no text, or too long")
+    return text
 
 
 def encode(name: str, header: dict, body: dict, buffers: list) -> list:
