@@ -21,7 +21,7 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
-from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig, Select, known_or_own, own_path
+from agentkd.search.settings import CHOICES, MAX_TRIALS, RANGE, Pruning, RecipeSpace, SearchConfig, Select, known_or_own, own_path
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
@@ -54,6 +54,7 @@ class FamilyConfig(FrozenData):
         weights: file of pretrained weights (made by ``agentkd weights``); every training from scratch inherits what matches.
         space: replaces the family's own search space.
         recipe_space: searched training hyperparameters that differ from ``search.recipe_space``.
+        trials: of its study; 0 for ``search.trials``.
     """
 
     settings: dict[str, Setting] = Field(default_factory=dict)
@@ -61,6 +62,7 @@ class FamilyConfig(FrozenData):
     weights: str = ""
     space: dict[str, tuple[Setting, ...]] | None = None
     recipe_space: RecipeSpace = Field(default_factory=dict)
+    trials: int = Field(default=0, ge=0, le=MAX_TRIALS)
 
 
 class RoundConfig(FrozenData):
@@ -138,6 +140,10 @@ class Experiment(FrozenData):
         if isinstance(value, dict):
             return {name: item or {} for name, item in value.items()}
         return value
+
+    def trials(self, family: str) -> int:
+        """Feasible trials of a family's study at most."""
+        return self.families[family].trials or self.search.trials
 
     def result_inputs(self) -> dict[str, Any]:
         """Everything that decides results: all but how agents are launched."""

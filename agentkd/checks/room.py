@@ -157,17 +157,18 @@ def disk(plan: RunPlan) -> Disk | None:
     if plan.folder is None:
         return None
     sizes = {f: tried.state_bytes for f, tried in plan.tried.items() if not isinstance(tried, ConfigError)}
-    trainings = 1 + plan.experiment.search.trials + plan.experiment.round1.students + 1
+    experiment = plan.experiment
+    taught = (experiment.round1.students + 1) * (2 if experiment.control else 1)
+    weights = experiment.seeds * sum(size * (1 + experiment.trials(family) + taught) for family, size in sizes.items())
     kept = 5 * max(sizes.values(), default=0)
-    lessons = int(plan.experiment.launch.max_record_gib * 2**30) if plan.experiment.launch.record_lessons else 0
+    lessons = int(experiment.launch.max_record_gib * 2**30) if experiment.launch.record_lessons else 0
     place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.is_dir())
     try:
-        slots = len(parse_devices(plan.experiment.launch.devices))
+        slots = len(parse_devices(experiment.launch.devices))
         free = shutil.disk_usage(place).free
     except (ConfigError, OSError):
         return None
-    least = sum(sizes.values())
-    return Disk(least, trainings * least + slots * kept + lessons, free, place)
+    return Disk(sum(sizes.values()), weights + slots * kept + lessons, free, place)
 
 
 def host_memory_bytes() -> int | None:

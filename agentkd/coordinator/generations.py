@@ -211,7 +211,7 @@ def _still_seen(now: Generation, dataset: Opened, before: Generation, results: R
     found: Asks = {}
     for family, keys in outlook.trial_keys.items():
         told = before.asks.get(family, {})
-        limit = min(len(keys), now.experiment.search.trials)
+        limit = min(len(keys), now.experiment.trials(family))
         same = takewhile(lambda number: number in told and keys[number] in results, range(limit))  # noqa: B023 used at once
         found[family] = {number: tuple(told[number]) for number in same}
     return found

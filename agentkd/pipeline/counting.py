@@ -12,7 +12,7 @@ def task_counts(experiment: Experiment) -> dict[str, int]:
     round2 = 0 if families == 1 else families - 1 if one_teacher else families
     counts = {
         "baseline": families,
-        "trial": families * experiment.search.trials,
+        "trial": sum(map(experiment.trials, experiment.families)),
         "lesson in round 1": families * experiment.round1.students,
         "lesson in round 2": round2,
         "training alone": (families * experiment.round1.students + round2) * experiment.control,

@@ -125,10 +125,10 @@ class FamilyPlan:
         if number in asked:
             return [found.trials[index] for index in asked[number]]
         if search.order == "strict":
-            limit = study.visible_limit(found.trials, number, lag=search.lag, num_trials=search.trials)
+            limit = study.visible_limit(found.trials, number, lag=search.lag, num_trials=self.experiment.trials(self.family))
             seen = None if limit is None else found.trials[: limit + 1]
         else:
-            seen = study.visible_now(found.trials, lag=search.lag, num_trials=search.trials)
+            seen = study.visible_now(found.trials, lag=search.lag, num_trials=self.experiment.trials(self.family))
         if seen is None or study.is_exhausted(seen, patience=search.patience, max_infeasible=search.max_infeasible):
             return None
         if search.order == "as_completed":

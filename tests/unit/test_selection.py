@@ -258,6 +258,17 @@ def outlook_count(given: Given) -> int:
     return int(str(given.get("seeds", 1)))
 
 
+def test_a_family_may_have_more_trials_than_the_others() -> None:
+    families = {"tiny_networks:tiny": {"trials": 5}, "tiny_networks:other": {}}
+    search: Given = {"epochs": 3, "trials": 2, "patience": 0}
+    outlook = end_of(planned(by_size, families=families, search=search))
+    assert {family: len(trials) for family, trials in outlook.trials.items()} == {
+        "tiny_networks:tiny": 5,
+        "tiny_networks:other": 2,
+    }
+    assert task_counts(experiment(families=families, search=search))["trial"] == 7
+
+
 @pytest.mark.parametrize("part", ["round1", "round2"])
 def test_by_competence_all_others_teach_each_what_it_knows_best(part: str) -> None:
     outlook = end_of(planned(by_size, **{part: {"epochs": 1, "teachers": "competence"}}, search={"epochs": 3, "trials": 6}))
