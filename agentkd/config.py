@@ -281,6 +281,7 @@ def look_through(data: dict[str, Any]) -> Read:
     experiment, faults = _validated(data)
     faults += _check_families(data)
     faults += _check_recipes(data)
+    faults += _check_lists(data)
     if not faults:
         return Read(experiment)
     problems = tuple(dict.fromkeys(problem for _, problem in faults))
@@ -336,6 +337,9 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     target = data
     for key in keys[:-1]:
         if isinstance(target.get(key), list):
+            twice = _said_of_twice(target[key])
+            if twice:
+                raise ConfigError(f"--set {override!r}: {key}: {twice}")
             target[key] = {str(item): {} for item in target[key]}
         inner = target.setdefault(key, {})
         if inner is None:
@@ -424,6 +428,39 @@ def _check_families(data: dict[str, Any]) -> list[Fault]:
         if weights and not Path(str(weights)).is_file():
             faults.append((("families", name, "weights"), Problem(f"families.{name}.weights", f"no such file: {weights}")))
     return faults
+
+
+def _check_lists(data: dict[str, Any]) -> list[Fault]:
+    """What stands twice in a list where each counts for itself. In a search space it is said elsewhere: there it may be meant."""
+    faults: list[Fault] = []
+    listed = data.get("families")
+    if isinstance(listed, list):
+        text = _said_of_twice(listed)
+        faults += [((), Problem("families", text))] if text else []  # what is left of it can be looked at
+    for part in ("round1", "round2"):
+        section = data.get(part)
+        taught = section.get("distillation") if isinstance(section, dict) else None
+        place = (part, "distillation", "objectives")
+        try:
+            objectives = Distillation.model_validate(taught or {}).objectives
+        except ValidationError:  # which is said where it is validated
+            continue
+        for at, objective in enumerate(objectives):
+            if objective in objectives[:at]:
+                text = f"{objective.kind} is there before, the same in all, so it counts double; leave it out, or change weight"
+                faults.append((place, Problem(f"{'.'.join(place)}.{at}", text)))
+    return faults
+
+
+def _said_of_twice(names: Sequence[object]) -> str:
+    """What is to be said of families that are listed more than once; nothing if none is."""
+    every = list(map(str, names))
+    twice = list(dict.fromkeys(name for name in every if every.count(name) > 1))
+    if not twice:
+        return ""
+    once = ", ".join(dict.fromkeys(every))
+    are = "are" if len(twice) > 1 else "is"
+    return f"{', '.join(twice)} {are} listed more than once, and a family is searched once; write families: [{once}]"
 
 
 def _elsewhere(place: Place) -> str:

@@ -375,7 +375,7 @@ class NonFiniteLossError(TrainingError):
 
 
 class OutOfMemoryError(TrainingError):
-    """The device has too little memory for a step."""
+    """The device has too little memory for a step, or the machine for what a command does."""
 
     code = "out_of_memory"
 

@@ -175,7 +175,8 @@ class RunLock:
         except BlockingIOError:
             owner = os.read(self._descriptor, 100).decode(errors="replace").strip()
             os.close(self._descriptor)
-            raise ArtifactError(f"{self.path.parent} is in use by another coordinator (process {owner or 'unknown'})") from None
+            who = f"another coordinator (process {owner or 'unknown'})"
+            raise ArtifactError(f"{self.path.parent} is in use by {who}; wait until it ends, or choose another folder") from None
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{os.getpid()}\n".encode())
         return self

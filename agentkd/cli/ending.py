@@ -5,9 +5,11 @@ goes to a file, and a few lines say where that is and what to report.
 """
 
 import contextlib
+import errno
 import io
 import os
 import platform
+import resource
 import select
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from typing import Any
 import typer
 
 from agentkd import __version__, logs
-from agentkd.errors import AgentKDError, StorageError, as_agentkd_error
+from agentkd.errors import AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
 from agentkd.visible import visible
 
 INTERRUPTED = 130
@@ -26,6 +28,9 @@ NOBODY_READS = 141
 STANDARD_OUTPUT = "standard output"
 DEBUG = "--debug"
 DEBUG_VARIABLE = "AGENTKD_DEBUG"
+# What the system and libraries say, beside MemoryError, where there is no memory for more.
+_NO_MEMORY = (os.strerror(errno.ENOMEM), "not enough memory", "can't allocate memory", "failed to map segment", "std::bad_alloc")
+_NO_THREAD = "can't start new thread"
 # What typer raises for wrong words on the command line; which library it takes it from differs with its version.
 _WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -52,7 +57,7 @@ def run_to_the_end(app: typer.Typer, arguments: list[str]) -> int:
         say("interrupted", err=True)
         status = INTERRUPTED
     except Exception as error:
-        status = _own_fault(error, is_debugging)
+        status = _refuse(error, is_debugging)
     return status if _is_flushed() else NOBODY_READS if status == 0 else status
 
 
@@ -71,9 +76,11 @@ def _run(app: typer.Typer, arguments: list[str]) -> int:
     return 0
 
 
-def _refuse(error: AgentKDError | OSError, is_debugging: bool) -> int:
+def _refuse(error: Exception, is_debugging: bool) -> int:
     place = STANDARD_OUTPUT if _is_of_output(error) else "a file"
     told: BaseException = as_agentkd_error(error, place)
+    if not isinstance(told, AgentKDError):
+        told = _as_lack_of_memory(error) or told
     if isinstance(told, OSError) and (told.filename or place is STANDARD_OUTPUT):
         told = StorageError.of_use(str(told.filename or place), told)
     if not isinstance(told, AgentKDError):
@@ -82,6 +89,21 @@ def _refuse(error: AgentKDError | OSError, is_debugging: bool) -> int:
         _show_traceback(error)
     say(f"error: {told}", err=True)
     return told.exit_code
+
+
+def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
+    """What it means if there is too little memory; ``None`` if it is something else."""
+    words = str(error) or type(error).__name__
+    if _NO_THREAD in words:
+        return OutOfMemoryError(
+            f"no more threads can be started ({words}); allow more (ulimit -u, ulimit -v), or end what has many"
+        )
+    if not isinstance(error, MemoryError) and not any(text in words for text in _NO_MEMORY):
+        return None
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limit = f": it may have {most / 2**20:,.0f} MiB of addresses (ulimit -v)" if most != resource.RLIM_INFINITY else ""
+    advice = "allow it more, end other programs, or have fewer agents at once (launch.devices: cpu:1)"
+    return OutOfMemoryError(f"there is not enough memory for this process{limit} ({words}); {advice}")
 
 
 def _own_fault(error: BaseException, is_debugging: bool) -> int:

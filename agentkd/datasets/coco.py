@@ -9,7 +9,7 @@ import numpy as np
 
 from agentkd.datasets.annotations import Names, Parsed, fill, fill_runs, points_of, read_json
 from agentkd.datasets.description import Description
-from agentkd.datasets.masks import check_size
+from agentkd.datasets.masks import Seen, check_size
 from agentkd.datasets.patterns import composed
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.datasets.splits import some
@@ -29,7 +29,7 @@ class CocoReader:
     """Reads COCO's instances: polygons and both forms of run lengths. Images are found by ``file_name``."""
 
     def __init__(self, description: Description) -> None:
-        self._names, self._files = Names(description), Parsed(_parse)
+        self._names, self._files, self.seen = Names(description), Parsed(_parse), Seen()
 
     def label(self, annotation: Path, image: Path, size: Size) -> Pixels:
         """The label of an image: its annotations in the file's order."""

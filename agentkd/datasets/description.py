@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agentkd.canonical import FrozenData
 from agentkd.datasets.patterns import composed
-from agentkd.datasets.samples import IGNORE_INDEX, Color
+from agentkd.datasets.samples import IGNORE_INDEX, Color, is_blank, problem_of_names
 from agentkd.datasets.text import read_yaml
 from agentkd.errors import DatasetError
 
@@ -135,6 +135,8 @@ class Description(FrozenData):
         return self
 
     def _problems(self) -> Iterator[str]:
+        if is_blank(self.name):
+            yield f"name is {self.name!r}, which nobody can read; expected what the dataset is called"
         yield from self._problems_of_classes()
         yield from self._problems_of_colors()
         if self.format in ("binary-mask", "threshold-mask") and len(self.classes) != 2:
@@ -168,6 +170,8 @@ class Description(FrozenData):
             yield f"{self.format} needs background: the class of what no annotation covers, or {IGNORED}"
         if (self.format == "segments") != bool(self.release):
             yield "release is the release file (JSON) of Segments.ai, and belongs to format: segments"
+        if self.id_channel == "alpha" and self.alpha == "ignored":
+            yield "alpha: ignored does not go with id_channel: alpha, which holds numbers; expected ignored_values: [0]"
         if self.format == "color-mask" and (self.palette == "index" or self.id_channel):
             yield "a color-mask is read by its colors; with palette: index or id_channel write format: index-mask"
         yield from self._problems_of_unused_keys()
@@ -190,9 +194,9 @@ class Description(FrozenData):
                 yield f"{texts[0]!r} in values or ignored_values is no number; masks hold numbers, written without quotes"
 
     def _problems_of_classes(self) -> Iterator[str]:
-        twice = [name for name in self.classes if self.classes.count(name) > 1]
-        if twice:
-            yield f"two classes are called {twice[0]!r}"
+        problem = problem_of_names(self.classes)
+        if problem:
+            yield problem
         if self.ignore_index < len(self.classes):
             name = self.classes[self.ignore_index]
             yield (

@@ -4,7 +4,7 @@ Nothing is inferred silently: the description names classes, colors, ignored val
 fit is an error that names the file, what was found and what was expected. What is doubtful but not wrong is in ``notices``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,8 +63,9 @@ class FileDataset:
         self._hashes = tuple(hashes[pair.image] for pair in pairing.pairs)
         self._labels: dict[int, bytes] = {}
         self._sizes: dict[int, Size] = {}
+        self._whole: set[int] = set()
         twins = [f"{place}: {self._said_of_twins()}"] if self._twins else []
-        self.notices: tuple[str, ...] = (*self._left_over(pairing), *twins, *self._shared())
+        self.notices: tuple[str, ...] = (*self._left_over(pairing), *self._idle(pairing), *twins, *self._shared())
 
     @property
     def files(self) -> dict[str, str]:
@@ -106,16 +107,16 @@ class FileDataset:
         """
         census = Census(self.name, self.classes, self.ignore_index)
         problems: dict[int, DatasetError] = {}
-        turned: list[str] = []
+        turned: dict[str, int] = {}
 
         def look(index: int) -> "NDArray[np.int64] | None":
             try:
-                sample, is_image_turned = self._read_both(index)
+                sample, orientation = self._read_both(index)
             except DatasetError as error:
                 problems[index] = error
                 return None
-            if is_image_turned:
-                turned.append(self._pairs[index].image)
+            if orientation != 1:
+                turned[self._pairs[index].image] = orientation
             height, width = sample.label.shape
             self._sizes[index] = (height, width)
             return count_labels(sample.label)
@@ -134,7 +135,7 @@ class FileDataset:
                 f"{self.name}: {len(turned):,} images are turned as their orientation tags say: {some(sorted(turned))}; if their "
                 "masks were drawn on them as they lie in the file, write orientation: stored"
             )
-        self.notices = tuple(dict.fromkeys([*self.notices, *said, *self._of_annotations()]))
+        self.notices = tuple(dict.fromkeys([*self.notices, *said, *self._of_masks(turned), *self._of_annotations()]))
 
     def check_splits(self) -> None:
         """That what is tested has not been learned.
@@ -152,22 +153,23 @@ class FileDataset:
         files = (file for pair in self._pairs for file in (pair.image, pair.mask))
         return dict.fromkeys([*files, *([release] if release else [])])
 
-    def _read_both(self, index: int) -> tuple[Sample, bool]:
-        """A sample, and whether its image was turned."""
+    def _read_both(self, index: int) -> tuple[Sample, int]:
+        """A sample, and the orientation tag by which its image was turned."""
         pair = self._pairs[index]
         path = self.place / pair.image
-        image = open_image(path, is_turned=self._is_turned)
+        image = open_image(path, is_turned=self._is_turned, is_known=index in self._whole)
+        self._whole.add(index)
         pixels = as_colors(image, self._description, path)
         label = self._reader.label(self.place / pair.mask, path, pixels.shape[:2])
         pixels, label = resize_pixels(pixels, label, self._size)
-        return Sample(image=pixels, label=label, name=pair.name), self._is_turned and image.info[ORIENTATION] != 1
+        return Sample(image=pixels, label=label, name=pair.name), image.info[ORIENTATION] if self._is_turned else 1
 
     def _split(self, holdout: str) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """The splits by their names here, and as the digest has them: those that people call otherwise by that other name."""
         found: dict[str, list[int]] = {}
         for index, pair in enumerate(self._pairs):
             found.setdefault(pair.split, []).append(index)
-        names = name_splits([*found], has_holdout=bool(holdout))
+        names = name_splits([*found], has_holdout=bool(holdout), place=self.place, are_listed=bool(self._description.splits))
         splits = {names[split]: tuple(indices) for split, indices in found.items()}
         if holdout:
             splits = hold_out(splits, {i: self.group(i) for i in splits.get(TRAIN, ())}, holdout, name=self.name)
@@ -179,6 +181,11 @@ class FileDataset:
             return []
         text = f"{self.place}: {len(pairing.left_over):,} files are left over: {some(pairing.left_over)}"
         return [f"{text}; if none of them belongs to it, ignored_files can say so"]
+
+    def _idle(self, pairing: Pairing) -> list[str]:
+        where = f"{self.place / DESCRIPTION}: ignored_files"
+        advice = "** and a slash stand for any folders; hidden files and Thumbs.db are left out in any case"
+        return [f"{where}: {pattern!r} matches no file, from {self.place.name} on; {advice}" for pattern in pairing.idle]
 
     def _said_of_twins(self) -> str:
         """What is in two splits byte for byte; nothing if no image is."""
@@ -206,6 +213,26 @@ class FileDataset:
             said.append(
                 f"{self.place}: {len(groups):,} groups are in more than one split, {some([*groups])} in {where}: "
                 "frames of one video look alike; if these are none, write group_separator: ''"
+            )
+        return said
+
+    def _of_masks(self, turned: Mapping[str, int]) -> list[str]:
+        """What is to be said of all masks that are pictures; ``turned`` are the tags of images that were turned."""
+        said, seen = [], self._reader.seen
+        tags = {pair.mask: (seen.turned.get(self.place / pair.mask, 1), turned.get(pair.image, 1)) for pair in self._pairs}
+        otherwise = [
+            f"{mask} (tag {ours}, its image {theirs})" for mask, (ours, theirs) in tags.items() if ours not in (1, theirs)
+        ]
+        if otherwise:
+            said.append(
+                f"{self.name}: {len(otherwise):,} masks are turned as their own orientation tags say, and their images are not "
+                f"or otherwise: {some(otherwise)}; if masks lie in their files as images do, write orientation: stored"
+            )
+        cut = [pair.mask for pair in self._pairs if self.place / pair.mask in seen.perhaps_cut]
+        if cut:
+            said.append(
+                f"{self.name}: {len(cut):,} masks are JPEG 2000 without loss by what they say, and taken as they are: "
+                f"{some(cut)}; whether values were cut to save space they do not say, PNG cannot"
             )
         return said
 

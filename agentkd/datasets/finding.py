@@ -33,10 +33,11 @@ class Pair:
 
 @dataclass
 class Pairing:
-    """All pairs, split by split, and what is left over."""
+    """All pairs, split by split, what is left over, and the patterns of ignored files that match none."""
 
     pairs: list[Pair]
     left_over: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
 
 
 def find_pairs(place: Path, description: Description, *, needs_stem: bool = True) -> Pairing:
@@ -60,9 +61,13 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
         )
     ignored = [Pattern(text, f"{place / DESCRIPTION}: ignored_files") for text in description.ignored_files]
     left_over: list[str] = []
+    idle = dict.fromkeys(description.ignored_files)
     for file in list_files(place):
         name = composed(file)
-        if file != DESCRIPTION and not any(pattern.match(name) for pattern in ignored):
+        matched = [pattern for pattern in ignored if pattern.match(name)]
+        for pattern in matched:
+            idle.pop(pattern.text, None)
+        if file != DESCRIPTION and not matched:
             _sort(place, file, name, images, masks, left_over)
     chosen = _choose(place, description, images)
     pairs, used = _pair(place, chosen, images, masks, left_over)
@@ -70,7 +75,7 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
     left_over += [file for file in masks.files() if file not in used]
     if not pairs:
         raise DatasetError(place, "no images found", _advice(description, sorted(left_over)))
-    return Pairing(pairs, _worth_saying(left_over, used))
+    return Pairing(pairs, _worth_saying(left_over, used), [*idle])
 
 
 class _Side:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from agentkd.datasets.annotations import Names, fill, points_of, read_json
 from agentkd.datasets.description import Description
-from agentkd.datasets.masks import check_size
+from agentkd.datasets.masks import Seen, check_size
 from agentkd.datasets.pictures import DAMAGE
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.errors import DatasetError
@@ -25,7 +25,7 @@ class LabelmeReader:
     """Reads Labelme's files: polygons, rectangles, circles and masks."""
 
     def __init__(self, description: Description) -> None:
-        self._names = Names(description)
+        self._names, self.seen = Names(description), Seen()
 
     def label(self, annotation: Path, image: Path, size: Size) -> Pixels:
         """The label of an image: its shapes in their order."""

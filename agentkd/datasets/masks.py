@@ -5,6 +5,7 @@ methods, see ``Reader``.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.datasets.description import OTHERS, Description
+from agentkd.datasets.exactness import is_lossy
 from agentkd.datasets.meaning import Numbers, Opaque, alpha_of, mask_colors, mask_numbers
-from agentkd.datasets.pictures import ALPHA, RAW_MODE, is_lossy, open_image
+from agentkd.datasets.pictures import ALPHA, FILE_FORMAT, ORIENTATION, RAW_MODE, open_image
 from agentkd.datasets.samples import Color, Pixels, Size
 from agentkd.errors import DatasetError
 
@@ -24,8 +26,23 @@ UNKNOWN = -1
 SMALL = 1 << 16
 
 
+@dataclass
+class Seen:
+    """What was seen of files that are pictures, once they were read.
+
+    Args:
+        turned: the orientation tag by which a file was turned.
+        perhaps_cut: files of JPEG 2000 that were read as they are.
+    """
+
+    turned: dict[Path, int] = field(default_factory=dict)
+    perhaps_cut: set[Path] = field(default_factory=set)
+
+
 class Reader(Protocol):
     """Reads what labels an image, of one format. Thread-safe."""
+
+    seen: Seen
 
     def label(self, annotation: Path, image: Path, size: Size) -> Pixels:
         """The label [H,W] of an image.
@@ -47,13 +64,16 @@ class PixelMasks:
         self._description = description
         self._table = _class_of_number(description)
         self._strays: dict[Path, int] = {}
+        self.seen = Seen()
 
     def label(self, annotation: Path, image: Path, size: Size) -> Pixels:
         """The label of an image, of its size."""
         description = self._description
-        mask = open_image(annotation, is_turned=description.orientation == "shown")
-        check_size(annotation, (mask.height, mask.width), image, size)
-        if is_lossy(mask, annotation) and description.format != "threshold-mask":
+        mask = open_mask(annotation, description, image, size, self.seen)
+        is_exact = not is_lossy(mask, annotation)
+        if is_exact and mask.info[FILE_FORMAT] == "JPEG2000":
+            self.seen.perhaps_cut.add(annotation)
+        if not is_exact and description.format != "threshold-mask":
             label, opaque = self._without_noise(mask, annotation)
         elif description.format == "color-mask":
             colors, opaque = mask_colors(mask, description, annotation)
@@ -62,6 +82,9 @@ class PixelMasks:
             if description.format == "threshold-mask" and mask.mode in ("RGB", "YCbCr", "CMYK") and not description.id_channel:
                 mask = _as_gray(mask)
             numbers, opaque = mask_numbers(mask, description, annotation)
+            if annotation in self.seen.perhaps_cut and description.format == "binary-mask" and len(np.unique(numbers)) > 2:
+                text = f"binary-mask is JPEG 2000, and holds {len(np.unique(numbers))} values: perhaps it was cut to save space"
+                raise DatasetError(annotation, text, "two values, or the mask saved as PNG")
             label = self._by_number(numbers, annotation)
         return label if opaque is None else np.where(opaque, label, description.ignore_index).astype(np.uint8)
 
@@ -188,8 +211,29 @@ class PixelMasks:
                     )
 
 
-def check_size(annotation: Path, found: Size, image: Path, size: Size) -> None:
+def open_mask(annotation: Path, description: Description, image: Path, size: Size, seen: Seen) -> Image.Image:
+    """A mask of an image, turned as its own tag says if tags are followed.
+
+    Raises:
+        DatasetError: it is no whole picture, or not of the image's size.
+    """
+    mask = open_image(annotation, is_turned=description.orientation == "shown")
+    orientation = mask.info[ORIENTATION] if description.orientation == "shown" else 1
+    check_size(annotation, (mask.height, mask.width), image, size, orientation)
+    if orientation != 1:
+        seen.turned[annotation] = orientation
+    return mask
+
+
+def check_size(annotation: Path, found: Size, image: Path, size: Size, orientation: int = 1) -> None:
     """That what labels an image is of its size.
+
+    Args:
+        annotation: what labels it.
+        found: its size.
+        image: the image.
+        size: of that.
+        orientation: the tag by which what labels it was turned.
 
     Raises:
         DatasetError: it is not.
@@ -198,7 +242,8 @@ def check_size(annotation: Path, found: Size, image: Path, size: Size) -> None:
         expected = f"{size[1]}x{size[0]} as {image.name}"
         if found == size[::-1]:
             expected += "; if it was drawn on the image as it lies in the file, not turned by its tag, write orientation: stored"
-        raise DatasetError(annotation, f"mask is {found[1]}x{found[0]}", expected)
+        turned = f", turned as its own orientation tag, {orientation}, says" if orientation != 1 else ""
+        raise DatasetError(annotation, f"mask is {found[1]}x{found[0]}{turned}", expected)
 
 
 def _class_of_number(description: Description) -> dict[int, int]:

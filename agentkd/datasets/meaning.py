@@ -26,7 +26,7 @@ class AsImage(StrEnum):
 
     COLORS = "its colors"
     SCALED = "`scale: [low, high]` becomes 0 to 255; refused without it"
-    HIGH_BYTES = "the upper 8 bits with `scale: [0, 65535]`; refused without it"
+    HIGH_BYTES = "the upper 8 bits (of a PPM, the nearest) with `scale: [0, 65535]`; refused without it"
     REFUSED = "refused"
 
 
@@ -60,7 +60,7 @@ class Meaning:
 
 
 FEW_BITS = Meaning("gray, 2 or 4 bits, or a PGM up to another value than 255", (), AsImage.COLORS, AsMask.FEW_BITS)
-FEW_BITS_A_CHANNEL = Meaning("RGB, 5 bits a channel, or a PPM up to less than 255", (), AsImage.COLORS, AsMask.REFUSED)
+FEW_BITS_A_CHANNEL = Meaning("RGB, 5 or 6 bits a channel, or a PPM up to less than 255", (), AsImage.COLORS, AsMask.REFUSED)
 ODD_MAXIMUM = Meaning("a PGM or PPM up to a value between 255 and 65535", (), AsImage.REFUSED, AsMask.REFUSED)
 WHITE_IS_ZERO = Meaning("TIFF in which 0 is white", (), AsImage.COLORS, AsMask.REFUSED)
 WIDE_CHANNELS = Meaning("several channels of 16 bits", (), AsImage.HIGH_BYTES, AsMask.REFUSED)
@@ -94,7 +94,7 @@ def meaning_of(image: Image.Image) -> Meaning:
     kind, _, bits = raw.partition(";")
     if bits.startswith("to ") and int(bits[3:]) > 255:
         return ODD_MAXIMUM
-    if bits.startswith("to ") or (len(kind) > 1 and bits.startswith("15")):
+    if bits.startswith("to ") or raw == "BGR;16" or (len(kind) > 1 and bits.startswith("15")):  # 5, 6 and 5 bits in 16
         return FEW_BITS_A_CHANNEL
     if len(kind.strip("X")) > 1 and bits.startswith("16"):
         return WIDE_CHANNELS
@@ -134,7 +134,8 @@ def mask_numbers(image: Image.Image, description: Description, path: Path) -> tu
     """
     meaning = meaning_of(image)
     if description.id_channel:
-        return _channel(image, description, path, meaning), _opaque(image, meaning, description, path, may_be_clear=True)
+        numbers = _channel(image, description, path, meaning)
+        return numbers, None if description.id_channel == "alpha" else _opaque(image, meaning, description, path)
     opaque = _opaque(image, meaning, description, path)
     if meaning.mask is AsMask.NUMBERS and meaning.has_alpha:
         return np.asarray(image)[:, :, 0], opaque
@@ -238,9 +239,7 @@ def alpha_of(image: Image.Image) -> Pixels | None:
     return np.where(is_clear.all(axis=2) if values.ndim == 3 else is_clear, 0, 255).astype(np.uint8)
 
 
-def _opaque(
-    image: Image.Image, meaning: Meaning, description: Description, path: Path, *, may_be_clear: bool = False
-) -> Opaque | None:
+def _opaque(image: Image.Image, meaning: Meaning, description: Description, path: Path) -> Opaque | None:
     if description.alpha == "omit" or meaning.mask is AsMask.REFUSED:  # which is said of the whole mask
         return None
     alpha = alpha_of(image)
@@ -248,7 +247,7 @@ def _opaque(
         return None
     if description.alpha == "ignored":
         return alpha > 0
-    if not (may_be_clear and meaning.has_alpha) and int(alpha.min()) < 255:
+    if int(alpha.min()) < 255:
         count = int((alpha < 255).sum())
         expected = "alpha: omit in dataset.yaml, to forget about it, or alpha: ignored, if they are not labelled"
         raise DatasetError(path, f"mask has {count} pixels that are not opaque", expected)

@@ -26,6 +26,7 @@ from agentkd.datasets.samples import (
     check_splits,
     fingerprint,
     labels_of,
+    problem_of_names,
     read_size,
     size_of,
 )
@@ -351,4 +352,8 @@ def _open_own(name: str, code: Digest) -> Dataset:
     ]
     if missing:
         raise DatasetError(name, f"lacks {', '.join(missing)}", "agentkd.datasets.samples.Dataset")
+    are_texts = isinstance(made.classes, Sequence) and all(isinstance(one, str) for one in made.classes)
+    problem = problem_of_names(made.classes) if are_texts else ""
+    if problem:
+        raise DatasetError(name, problem)
     return made

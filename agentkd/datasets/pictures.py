@@ -12,9 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from agentkd.datasets.samples import MAX_PIXELS, Size
+from agentkd.datasets.wholeness import check_whole
 from agentkd.errors import DatasetError, check_descriptors
 from agentkd.visible import visible
 
@@ -76,7 +78,7 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_image(path: Path, *, is_turned: bool = True) -> Image.Image:
+def open_image(path: Path, *, is_turned: bool = True, is_known: bool = False) -> Image.Image:
     """The picture in a file, loaded.
 
     ``info`` says how the file stores it: ``RAW_MODE``, ``FILE_FORMAT``, and ``ORIENTATION`` as it was tagged.
@@ -84,15 +86,19 @@ def open_image(path: Path, *, is_turned: bool = True) -> Image.Image:
     Args:
         path: of the file.
         is_turned: whether the orientation tag is followed.
+        is_known: whether this file was opened before; then it is not looked for what only decoding it twice shows.
 
     Raises:
-        DatasetError: it is no image of a format that is read here, or damaged, or too large, or holds several pictures.
+        DatasetError: it is no image of a format that is read here, or damaged, or too large, or holds several pictures, or ends
+            early.
     """
     with _opened(path) as image:
         raw, file_format = _raw_mode(image), image.format or ""
         _check_single(image, path)
         orientation = _orientation(image)
+        _check_maximum(image, path)
         image.load()
+        check_whole(path, image, is_known=is_known)
         info = image.info | {RAW_MODE: raw, FILE_FORMAT: file_format, ORIENTATION: orientation}
         picture: Image.Image = image
         if orientation != 1 and is_turned:
@@ -126,15 +132,6 @@ def orientation_in(data: bytes) -> int:
             return 1 if is_tiff and found < ON_ITS_SIDE[0] else found
     except DAMAGE:  # whoever reads it will say so
         return 1
-
-
-def is_lossy(image: Image.Image, path: Path) -> bool:
-    """Whether the format gives back other values than were put in."""
-    name = image.info[FILE_FORMAT]
-    if name == "WEBP":
-        with path.open("rb") as file:
-            return b"VP8L" not in file.read(4096)
-    return image.info.get("compression") in ("jpeg", "webp") or name in ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
 @contextmanager
@@ -181,6 +178,23 @@ def _check_single(image: Image.Image, path: Path) -> None:
             path,
             f"holds {count} pictures",
             "one; animations and files of several pages are not read: save each in a file of its own",
+        )
+
+
+def _check_maximum(image: ImageFile.ImageFile, path: Path) -> None:
+    """That a PGM or PPM holds nothing above the maximum that it names: Pillow makes that white."""
+    codec, _, offset, arguments = image.tile[0] if image.tile else ("", (), 0, ())
+    maximum = arguments[-1] if codec == "ppm" and isinstance(arguments, tuple) else None
+    if not isinstance(maximum, int):
+        return
+    assert image.fp is not None
+    image.fp.seek(offset)
+    count = image.width * image.height * len(image.getbands())
+    found = np.frombuffer(image.fp.read(count * (1 if maximum < 256 else 2)), dtype=np.uint8 if maximum < 256 else ">u2")
+    above = found[found > maximum]
+    if above.size:
+        raise DatasetError(
+            path, f"says that its values go to {maximum}, and holds {above[0]} ({above.size:,} such values)", "none above it"
         )
 
 

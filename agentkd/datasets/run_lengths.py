@@ -10,6 +10,7 @@ from pathlib import Path
 from agentkd.datasets.annotations import Names, Parsed, fill_runs
 from agentkd.datasets.coco import find_image
 from agentkd.datasets.description import Description
+from agentkd.datasets.masks import Seen
 from agentkd.datasets.patterns import IMAGE_ENDINGS, composed
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.datasets.splits import some
@@ -24,6 +25,7 @@ class RunLengthReader:
 
     def __init__(self, description: Description) -> None:
         self._names, self._classes, self._files = Names(description), description.classes, Parsed(_parse)
+        self.seen = Seen()
         self._of_two = (
             description.classes[1 - self._names.background]
             if len(description.classes) == 2 and self._names.background < 2

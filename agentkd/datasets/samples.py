@@ -1,7 +1,8 @@
 """What a dataset is: labelled images by index, classes, splits, and a digest over the content."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +64,31 @@ class Dataset(Protocol):
     def check(self) -> None:
         """Reads everything once. Raises ``DatasetError`` for the first sample that is not as described."""
         ...
+
+
+def is_blank(name: str) -> bool:
+    """Whether nothing of a name can be seen."""
+    return not any(letter.isprintable() and not letter.isspace() for letter in name)
+
+
+def problem_of_names(classes: Sequence[str]) -> str:
+    """Why these are no names of classes that a person can tell apart; nothing if they are.
+
+    Example:
+        >>> problem_of_names(["Fire", "Smoke", "fire "])
+        "classes 'Fire' and 'fire ' differ in case or spaces alone; expected one of them, or names that differ"
+    """
+    seen: dict[str, str] = {}
+    for at, name in enumerate(classes):
+        if is_blank(name):
+            return f"class {at} is called {name!r}, which nobody can read; expected a name"
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        before = seen.setdefault(plain, name)
+        if before == name and name in classes[:at]:
+            return f"two classes are called {name!r}"
+        if before != name:
+            return f"classes {before!r} and {name!r} differ in case or spaces alone; expected one of them, or names that differ"
+    return ""
 
 
 def split_indices(dataset: Dataset, split: str) -> tuple[int, ...]:

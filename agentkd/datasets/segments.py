@@ -10,9 +10,8 @@ import numpy as np
 
 from agentkd.datasets.annotations import Names, Parsed, read_json
 from agentkd.datasets.description import Description
-from agentkd.datasets.masks import check_size
+from agentkd.datasets.masks import Seen, open_mask
 from agentkd.datasets.patterns import composed
-from agentkd.datasets.pictures import open_image
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.errors import DatasetError
 
@@ -22,11 +21,11 @@ class SegmentsReader:
 
     def __init__(self, description: Description, release: Path) -> None:
         self._names, self._releases, self._release = Names(description), Parsed(_parse), release
+        self._description, self.seen = description, Seen()
 
     def label(self, annotation: Path, image: Path, size: Size) -> Pixels:
         """The label of an image: the class of each pixel's instance."""
-        mask = open_image(annotation)
-        check_size(annotation, (mask.height, mask.width), image, size)
+        mask = open_mask(annotation, self._description, image, size, self.seen)
         if mask.mode not in ("RGBA", "RGB"):
             raise DatasetError(annotation, f"bitmap is {mask.mode}", "RGBA, as Segments.ai exports instances")
         pixels = np.asarray(mask).astype(np.uint32)

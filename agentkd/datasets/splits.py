@@ -1,6 +1,7 @@
 """Splits: what people call them, which part is held out, and what two of them have in common that they should not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from agentkd import seeding
 from agentkd.errors import DatasetError
@@ -17,11 +18,31 @@ def known_name(split: str, splits: Iterable[str]) -> str:
     return next((name for name in splits if split.lower() in OTHER_NAMES.get(name, ())), split)
 
 
-def name_splits(found: Sequence[str], *, has_holdout: bool) -> dict[str, str]:
+def name_splits(found: Sequence[str], *, has_holdout: bool, place: Path, are_listed: bool = False) -> dict[str, str]:
     """What each split that was found is called here: ``train``, ``validation`` and ``test``, if nothing is called so already.
 
     A validation split of the data is called ``test`` if another one is held out, and there is no test.
+
+    Args:
+        found: the splits, by the names that the data have for them.
+        has_holdout: whether a validation split is taken out of ``train``.
+        place: of the data, for errors.
+        are_listed: whether the description lists these splits; then one that is called ``validation`` is meant by that.
+
+    Raises:
+        DatasetError: several of them are names of one, such as ``val`` and ``valid``.
     """
+    for ours, theirs in OTHER_NAMES.items():
+        several = [name for name in found if name.lower() in theirs]
+        several.sort(key=lambda name: (theirs.index(name.lower()), not name.islower()))
+        if len(several) > 1 and not (are_listed and ours in several):
+            left = ", ".join(name for name in found if name not in several[1:])
+            line = f"write splits: [{left}] in dataset.yaml" if not are_listed else f"list {left} alone in splits in dataset.yaml"
+            raise DatasetError(
+                place,
+                f"has the splits {' and '.join(map(repr, several))}, which are all names for {ours!r}",
+                f"one of them; to use {several[0]!r}, {line}",
+            )
     names = {name: name for name in found}
     for ours in (TRAIN, TEST, VALIDATION):
         target, theirs = TEST if ours == VALIDATION and has_holdout else ours, OTHER_NAMES[ours]

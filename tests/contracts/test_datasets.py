@@ -23,7 +23,7 @@ BROKEN = {
     "Missing": "must be opened: ConfigError: .*has no 'Missing'",
     "Twice": "must be in one split, once; 3 is in train, and in validation",
     "Untested": "must have a split 'validation' with samples",
-    "TwinClasses": "each class must have a name of its own",
+    "TwinClasses": "two classes are called 'a'",
     "Colorless": "a color for each of 5 classes; there are 2",
     "IgnoresAClass": "the ignore index must be a label that is no class, 5 to 255; it is 2",
     "WideLabels": r"the label must be uint8 \[H,W\] .* it is int64",

@@ -35,6 +35,14 @@ class Scenes:
         """Reads everything."""
 
 
+class Blank(Scenes):
+    classes = ("Burnt", " ")
+
+
+class Alike(Scenes):
+    classes = ("Burnt", "burnt")
+
+
 class Twice(Scenes):
     splits: Mapping[str, tuple[int, ...]] = {"train": (0, 1, 2, 3), "validation": (3, 4)}
 

@@ -99,6 +99,42 @@ def test_data_that_are_read_are_in_use(tmp_path: Path, read: Reader, monkeypatch
     assert (tmp_path / "cache" / DATA).stat().st_mtime > 0
 
 
+def test_what_just_fits_drops_nothing_and_what_is_dropped_is_counted_to_the_byte(tmp_path: Path, read: Reader) -> None:
+    place = tmp_path / "not there yet" / "cache"
+    shared = SharedSamples(place, max_bytes=2 * FILE_BYTES)
+    shared.sample(OTHER, 0, read)
+    os.utime(place / OTHER, (0, 0))
+    shared.sample(DATA, 0, read)
+    assert (place / OTHER).exists(), "there was room for both"
+    shared.sample(DATA, 1, read)
+    assert not (place / OTHER).exists()
+    files = [file for file in place.rglob("*") if file.is_file() and file.name != "used"]
+    assert int((place / "used").read_text()) == sum(file.stat().st_size for file in files) == 2 * FILE_BYTES
+
+
+def test_that_data_are_in_use_is_noted_once_a_minute(tmp_path: Path, read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
+    now, noted = [1000.0], []
+    monkeypatch.setattr(caching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(caching.os, "utime", lambda path: noted.append(now[0]))
+    shared.sample(DATA, 0, read)
+    for now[0] in (1000.0, 1030.0, 1060.0, 1061.0, 1090.0, 1122.0):
+        shared.sample(DATA, 0, read)
+    assert noted == [1000.0, 1061.0, 1122.0]
+
+
+def test_a_folder_that_cannot_be_had_is_tried_once(tmp_path: Path, read: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").write_text("a file")
+    shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
+    assert are_equal(shared.sample(DATA, 0, read), Reader()(0))
+    (tmp_path / "cache").unlink()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)  # whoever made it, nobody looked at it
+    assert are_equal(shared.sample(DATA, 0, read), Reader()(0))
+    assert read.asked[0] == 2 and not [*(tmp_path / "cache").iterdir()]
+    assert len([record for record in caplog.records if "decoded images are not kept" in record.message]) == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"agentkd1", b"x" * FILE_BYTES, None])
 def test_a_file_that_is_not_whole_is_passed_over(tmp_path: Path, read: Reader, damage: bytes | None) -> None:
     shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)

@@ -202,3 +202,31 @@ def test_each_parameter_that_is_searched_has_its_own_problem_whatever_the_others
 def test_a_field_of_a_recipe_that_is_spelled_nearly_so_is_named(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.learning_rat: unknown key; did you mean 'learning_rate'\?"):
         load_experiment(write(tmp_path, GOOD | {"recipe": {"learning_rat": 1}}))
+
+
+@pytest.mark.parametrize(("listed", "told"), [(["unet", "unet"], "[unet]"), (["unet", "pidnet_s", "unet"], "[unet, pidnet_s]")])
+def test_a_family_that_is_listed_twice_is_not_merged_in_silence(tmp_path, listed: list[str], told: str) -> None:
+    path = write(tmp_path, GOOD | {"families": listed, "baseline": {"epochs": "many"}})
+    with pytest.raises(ConfigError) as refused:
+        load_experiment(path)
+    said = str(refused.value)
+    assert f"families: unet is listed more than once, and a family is searched once; write families: {told}" in said
+    assert "baseline.epochs" in said, "the others are told as well"
+    with pytest.raises(
+        ConfigError, match=r"--set 'families\.unet\.recipe\.momentum=0\.8': families: unet is listed more than once"
+    ):
+        load_experiment(path, ["families.unet.recipe.momentum=0.8"])
+
+
+@pytest.mark.parametrize("part", ["round1", "round2"])
+def test_an_objective_that_is_there_twice_would_count_double(tmp_path, part: str) -> None:
+    twice = [
+        {"kind": "soft_targets", "temperature": 3},
+        {"kind": "dist"},
+        {"kind": "soft_targets", "temperature": 3.0, "weight": 1},
+    ]
+    place = rf"{part}\.distillation\.objectives\.2: soft_targets is there before, the same in all, so it counts double"
+    with pytest.raises(ConfigError, match=place):
+        load_experiment(write(tmp_path, GOOD | {part: {"distillation": {"objectives": twice}}}))
+    several = [*twice[:2], twice[2] | {"temperature": 1}]
+    assert load_experiment(write(tmp_path, GOOD | {part: {"distillation": {"objectives": several}}}))

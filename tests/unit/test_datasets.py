@@ -177,6 +177,8 @@ def test_camvid_as_segnet_arranged_it(tmp_path: Path) -> None:
         ("no.module:name", "no module .no.module."),
         ("own.datasets:Scene", "has no 'Scene'; it has Scenes"),
         ("own.datasets:np", "is module; expected a callable that returns a dataset"),
+        ("own.datasets:Blank", "own.datasets:Blank: class 1 is called ' ', which nobody can read"),
+        ("own.datasets:Alike", "own.datasets:Alike: classes 'Burnt' and 'burnt' differ in case or spaces alone"),
     ],
 )
 def test_a_wrong_specification_says_what_would_be_right(spec: str, expected: str) -> None:

@@ -341,3 +341,76 @@ OTHERWISE = [
 def test_whatever_is_read_otherwise_has_a_digest_of_its_own(tmp_path: Path) -> None:
     digests = [open_dataset(fixed(tmp_path, **keys)).digest for keys in [{}, *OTHERWISE]]
     assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["a", ""], "class 1 is called '', which nobody can read"),
+        (["  ", "b"], "class 0 is called '  ', which nobody can read"),
+        (["a", "\u200b"], "class 1 is called .*, which nobody can read"),
+        (["fire", "smoke", "Fire"], "classes 'fire' and 'Fire' differ in case or spaces alone"),
+        (["fire", "fire "], "classes 'fire' and 'fire ' differ in case or spaces alone"),
+        (["burnt  area", "burnt\u00a0area"], "differ in case or spaces alone"),
+        (["Stra\u00dfe", "STRASSE"], "differ in case or spaces alone"),
+        (["caf\u00e9", "cafe\u0301"], "differ in case or spaces alone"),
+        (["fire", "fire"], "two classes are called 'fire'"),
+    ],
+)
+def test_classes_have_names_that_people_can_read_and_tell_apart(tmp_path: Path, classes: list[str], told: str) -> None:
+    with pytest.raises(DatasetError, match=told):
+        described(tmp_path, classes=classes)
+
+
+def test_a_dataset_has_a_name_that_people_can_read(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="name is ' ', which nobody can read"):
+        described(tmp_path, name=" ")
+
+
+ALIASES = [
+    (["train", "val", "valid"], "'val' and 'valid', which are all names for 'validation'", "train, val"),
+    (["train", "validation", "val"], "'validation' and 'val', which", "train, validation"),
+    (["train", "dev", "Valid", "val", "test"], "'val' and 'Valid' and 'dev', which", "train, val, test"),
+    (["Train", "training", "val"], "'Train' and 'training', which are all names for 'train'", "Train, val"),
+    (["train", "Train", "val"], "'train' and 'Train', which", "train, val"),
+    (["train", "val", "test", "testing"], "'test' and 'testing', which are all names for 'test'", "train, val, test"),
+]
+
+
+@pytest.mark.parametrize(("splits", "both", "left"), ALIASES, ids=lambda part: part if isinstance(part, str) else "")
+@pytest.mark.parametrize("options", ["", ",holdout=0.5"])
+def test_two_names_of_one_split_are_refused_with_the_line_to_write(
+    tmp_path: Path, splits: list[str], both: str, left: str, options: str
+) -> None:
+    spec = folder(tmp_path, {split: [f"{split}1_x", f"{split}2_x"] for split in splits})
+    with pytest.raises(DatasetError, match=f"has the splits {both}.*write splits: ") as refused:
+        open_dataset(spec + options)
+    line = str(refused.value).partition("write splits: [")[2].partition("]")[0].split(", ")
+    assert sorted(line) == sorted(left.split(", "))
+    described(tmp_path, splits=line)
+    data = open_dataset(spec)
+    assert len(data.splits) == len(line)
+    assert sum("files are left over" in text for text in data.notices) == 1
+
+
+def test_listed_splits_may_have_two_such_names_if_one_is_ours(tmp_path: Path) -> None:
+    spec = folder(tmp_path, {split: [f"{split}1_x"] for split in ("train", "validation", "dev")})
+    described(tmp_path, splits=["train", "validation", "dev"])
+    assert sorted(open_dataset(spec).splits) == ["dev", "train", "validation"]
+    folder(tmp_path, {"valid": ["valid1_x"]})
+    for listed in (["train", "dev", "valid"], {name: [f"{name}1_x"] for name in ("train", "dev", "valid")}):
+        described(tmp_path, splits=listed)
+        with pytest.raises(DatasetError, match=r"'valid' and 'dev', which .*; to use 'valid', list train, valid alone in splits"):
+            open_dataset(spec)
+
+
+def test_an_ignored_file_that_is_nowhere_is_said(tmp_path: Path) -> None:
+    spec = folder(tmp_path, {"train": ["a_x"], "val": ["b_x"]})
+    (tmp_path / "images" / "train" / "notes.txt").write_text("x")
+    patterns = ["images/train/notes.txt", "**/*.txt", "*.md", "images/*/c_x.png", "README"]
+    described(tmp_path, ignored_files=patterns)
+    said = [text for text in open_dataset(spec).notices if "matches no file" in text]
+    assert [text.split("'")[1] for text in said] == ["*.md", "images/*/c_x.png", "README"]
+    assert all(text.startswith(f"{tmp_path / 'dataset.yaml'}: ignored_files: ") for text in said)
+    described(tmp_path, ignored_files=patterns[:2])
+    assert not any("matches no file" in text for text in open_dataset(spec).notices)

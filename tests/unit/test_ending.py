@@ -1,5 +1,6 @@
 """How the program ends: Ctrl-C, a fault of ours, outputs that are closed, full or read by nobody; and what --debug shows."""
 
+import errno
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ import agentkd
 from agentkd import logs
 from agentkd.cli import app
 from agentkd.cli.ending import run_to_the_end
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, OutOfMemoryError
 from agentkd.exchange.grants import Registry
 from agentkd.exchange.keys import new_key_pair
 
@@ -152,3 +153,35 @@ def test_a_listing_ends_in_order_wherever_it_goes(how: str, tmp_path: Path) -> N
     assert done.returncode == status, done.stdout + done.stderr
     assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
     assert (b"standard output" in done.stderr) == (status == 16)
+
+
+NO_MEMORY = [
+    MemoryError(),
+    MemoryError("Unable to allocate 3.0 GiB for an array"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
+    RuntimeError("std::bad_alloc"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "/some/file"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_too_little_memory_is_no_fault_of_ours(error: Exception, temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_to_the_end(broken(error), []) == OutOfMemoryError.exit_code
+    said = capsys.readouterr().err
+    assert said.startswith("error: there is not enough memory for this process") and "launch.devices: cpu:1" in said
+    assert "report" not in said and not [*temporary.iterdir()]
+
+
+def test_a_limit_of_memory_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (300 * 2**20, 300 * 2**20))
+    assert run_to_the_end(broken(MemoryError()), []) == OutOfMemoryError.exit_code
+    assert "it may have 300 MiB of addresses (ulimit -v) (MemoryError); allow it more" in capsys.readouterr().err
+
+
+def test_threads_that_cannot_be_started_are_no_fault_of_ours(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_to_the_end(broken(RuntimeError("can't start new thread")), []) == OutOfMemoryError.exit_code
+    assert "no more threads can be started" in capsys.readouterr().err and not [*temporary.iterdir()]

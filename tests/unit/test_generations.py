@@ -343,3 +343,24 @@ def test_datasets_made_of_others_tell_their_files(work: Path) -> None:
     joined = open_dataset("joined:folder:path=data|only:a+b:folder:path=more").files
     assert len(joined) == 32 and f"part 1: {MASK}" in joined
     assert open_dataset("generated:train=2,validation=1,test=1").files == {}
+
+
+def test_own_code_that_was_edited_is_a_correction_and_is_noted_with_the_state(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = 'from agentkd.datasets.opening import open_dataset\n\n\ndef made():\n    return open_dataset("folder:path=data")\n'
+    (work / "own").mkdir()
+    monkeypatch.syspath_prepend(str(work / "own"))
+    (work / "own" / "edited_scenes.py").write_text(source)
+    folder, given = RunFolder(work / "run"), {"data": {"dataset": "edited_scenes:made"}}
+    carry_out(experiment(**given), folder, most=1)
+    with Journal(folder.journal, read_only=True) as journal:
+        begun = own_parts.noted(journal)
+    (work / "own" / "edited_scenes.py").write_text(source + "\n\nTHRESHOLD = 3\n")
+    said, _ = carry_out(experiment(**given), folder, most=1)
+    assert any(text.startswith("corrected: ") and "its code has changed (edited_scenes.py)" in text for text in said)
+    with Journal(folder.journal, read_only=True) as journal:
+        now = own_parts.noted(journal)
+        assert now.codes.keys() == begun.codes.keys() and now.codes != begun.codes
+        assert [state.own for state in generations.earlier(journal)] == [begun]
+    assert carry_out(experiment(**given), folder, most=0)[0] == []

@@ -220,3 +220,82 @@ def test_every_damaged_file_is_counted(tmp_path: Path) -> None:
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump({"name": "t", "classes": ["a", "b", "c"]}))
     with pytest.raises(DatasetError, match=r"train/b\.png: is empty; expected an image; 1 more refused: .*train/c\.png"):
         open_dataset(f"folder:path={tmp_path}").check()
+
+
+# Masks that are turned otherwise than their images.
+
+
+@pytest.mark.parametrize("of_image_tag", [1, 3])
+@pytest.mark.parametrize("of_mask_tag", [2, 3, 4])
+def test_a_mask_that_is_turned_otherwise_than_its_image_is_said(tmp_path: Path, of_image_tag: int, of_mask_tag: int) -> None:
+    image = tagged(PICTURE, of_image_tag, "PNG") if of_image_tag != 1 else Image.fromarray(PICTURE)
+    mask = tagged(LABEL, of_mask_tag, "PNG")
+    data = dataset(tmp_path, image, mask)
+    data.check()
+    said = [text for text in data.notices if "masks are turned" in text]
+    tags = f"masks/train/a.png (tag {of_mask_tag}, its image {of_image_tag}); if masks lie in their files as images do"
+    assert len(said) == (of_image_tag != of_mask_tag)
+    assert all(tags in text and "write orientation: stored" in text for text in said)
+    stored = dataset(tmp_path, image, mask, orientation="stored")
+    stored.check()
+    assert not any("turned" in text for text in stored.notices)
+
+
+def test_a_mask_that_is_of_another_size_because_it_was_turned_is_told_so(tmp_path: Path) -> None:
+    mask = tagged(LABEL.T.copy(), 6, "PNG")
+    with pytest.raises(DatasetError, match=r"mask is 16x24, turned as its own orientation tag, 6, says; .*orientation: stored"):
+        dataset(tmp_path, Image.fromarray(PICTURE), mask).check()
+    dataset(tmp_path, Image.fromarray(PICTURE), mask, orientation="stored").check()
+
+
+# PPM, PGM and BMP of few bits.
+
+
+@pytest.mark.parametrize("maximum", [1, 3, 7, 31, 100, 127, 200, 254])
+@pytest.mark.parametrize("head", ["P2", "P3", "P5", "P6"])
+def test_values_up_to_another_maximum_are_spread_and_none_is_above_it(tmp_path: Path, head: str, maximum: int) -> None:
+    channels = 3 if head in ("P3", "P6") else 1
+    values = np.random.default_rng(maximum).integers(0, maximum + 1, (H, W, channels), dtype=np.uint8)
+    values[0, 0], values[-1, -1] = 0, maximum
+
+    def stored(values: np.ndarray) -> bytes:
+        body = " ".join(map(str, values.ravel().tolist())).encode() if head in ("P2", "P3") else values.tobytes()
+        return f"{head} {W} {H} {maximum}\n".encode() + body
+
+    expected = np.rint(values / maximum * 255).astype(np.uint8)
+    assert np.array_equal(of_image(tmp_path, stored(values), "ppm"), np.broadcast_to(expected, (H, W, 3)))
+    values[3, 4] = maximum + 1
+    with pytest.raises(
+        DatasetError, match=rf"a\.ppm: (says that its values go to {maximum}, and holds {maximum + 1} \(|cannot be)"
+    ):
+        of_image(tmp_path, stored(values), "ppm")
+
+
+@pytest.mark.parametrize("head", ["P3", "P6"])
+def test_a_ppm_of_16_bits_becomes_the_nearest_of_8(tmp_path: Path, head: str) -> None:
+    wide = np.random.default_rng(6).integers(0, 1 << 16, (H, W, 3)).astype(">u2")
+    body = " ".join(map(str, wide.ravel().tolist())).encode() if head == "P3" else wide.tobytes()
+    pixels = of_image(tmp_path, f"{head} {W} {H} 65535\n".encode() + body, "ppm", scale=[0, 65535])
+    assert np.array_equal(pixels, np.rint(wide.astype(float) / 257).astype(np.uint8))
+
+
+MASKS_OF_BMP = {"5-6-5": (0xF800, 0x07E0, 0x001F), "5-5-5": (0x7C00, 0x03E0, 0x001F)}
+
+
+def bmp(pixels: np.ndarray, masks: tuple[int, int, int]) -> bytes:
+    """A BMP with 16 bits a pixel."""
+    packed = np.zeros(pixels.shape[:2], np.uint32)
+    for channel, mask in enumerate(masks):
+        bits = bin(mask).count("1")
+        packed |= (pixels[:, :, channel].astype(np.uint32) >> 8 - bits) * (mask & -mask)
+    body = packed[::-1].astype("<u2").tobytes()
+    head = np.array([40, W, H, 1 | 16 << 16, 3, len(body), 0, 0, 0, 0, *masks], "<u4").tobytes()
+    return b"BM" + np.array([14 + len(head) + len(body), 0, 14 + len(head)], "<u4").tobytes() + head + body
+
+
+@pytest.mark.parametrize("name", MASKS_OF_BMP)
+def test_a_bmp_of_16_bits_has_5_or_6_bits_a_channel(tmp_path: Path, name: str) -> None:
+    stored = bmp(PICTURE, MASKS_OF_BMP[name])
+    assert np.abs(of_image(tmp_path, stored, "bmp").astype(int) - PICTURE).max() < 8
+    with pytest.raises(DatasetError, match="mask is stored as: RGB, 5 or 6 bits a channel"):
+        of_mask(tmp_path / "mask", bmp(np.stack([LABEL] * 3, 2) * 100, MASKS_OF_BMP[name]), "bmp")

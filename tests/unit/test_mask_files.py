@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 from storing import BOX, LABEL, PICTURE, H, W, dataset, encoded, of_mask, palette, png
 
+from agentkd.datasets.exactness import is_lossy
+from agentkd.datasets.pictures import FILE_FORMAT
 from agentkd.errors import DatasetError
 
 # Masks of numbers.
@@ -44,7 +46,22 @@ def test_one_bit_is_zero_and_one(tmp_path: Path) -> None:
 def test_numbers_lie_in_the_channel_that_is_named(tmp_path: Path, channel: str) -> None:
     pixels = np.full((H, W, 4), 77, np.uint8)
     pixels[:, :, ["red", "green", "blue", "alpha"].index(channel)] = LABEL
-    assert np.array_equal(of_mask(tmp_path, Image.fromarray(pixels), id_channel=channel), LABEL)
+    keys = {} if channel == "alpha" else {"alpha": "omit"}
+    assert np.array_equal(of_mask(tmp_path, Image.fromarray(pixels), id_channel=channel, **keys), LABEL)
+
+
+@pytest.mark.parametrize("channel", ["red", "rgb"])
+def test_clear_pixels_are_no_matter_of_course_where_a_channel_is_named(tmp_path: Path, channel: str) -> None:
+    nothing = np.zeros_like(LABEL)
+    mask = Image.fromarray(np.dstack([LABEL, nothing, nothing, np.where(BOX, 0, 255).astype(np.uint8)]))
+    with pytest.raises(DatasetError, match=r"masks/train/a.png: mask has 85 pixels that are not opaque; expected alpha: omit"):
+        of_mask(tmp_path, mask, id_channel=channel)
+    assert np.array_equal(of_mask(tmp_path, mask, id_channel=channel, alpha="omit"), LABEL)
+    assert np.array_equal(of_mask(tmp_path, mask, id_channel=channel, alpha="ignored"), np.where(BOX, 255, LABEL))
+    opaque = Image.fromarray(np.dstack([LABEL, nothing, nothing, np.full_like(LABEL, 255)]))
+    assert np.array_equal(of_mask(tmp_path, opaque, id_channel=channel), LABEL)
+    with pytest.raises(DatasetError, match="alpha: ignored does not go with id_channel: alpha"):
+        of_mask(tmp_path, mask, id_channel="alpha", alpha="ignored")
 
 
 def test_numbers_in_three_channels_are_put_together(tmp_path: Path) -> None:
@@ -111,17 +128,17 @@ REFUSED_MASKS = {
     "PGM, PPM up to 3": (
         b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
         {"ignored_values": "others"},
-        "stored as: RGB, 5 bits",
+        "stored as: RGB, 5 or 6 bits",
     ),
     "PGM, PPM up to 3, in red": (
         b"P6 24 16 3\n" + np.repeat(LABEL, 3, 1).tobytes(),
         {"id_channel": "red"},
-        "stored as: RGB, 5 bits",
+        "stored as: RGB, 5 or 6 bits",
     ),
     "PGM, PPM as text up to 3, by colors": (
         b"P3 24 16 3\n" + " ".join(map(str, np.repeat(LABEL, 3, 1).ravel())).encode(),
         {"format": "color-mask", "colors": [[0, 0, 0], [85, 85, 85], [170, 170, 170]]},
-        "stored as: RGB, 5 bits",
+        "stored as: RGB, 5 or 6 bits",
     ),
     "PGM, PPM of 16 bits": (
         b"P6 24 16 65535\n" + np.repeat(LABEL, 3, 1).astype(">u2").tobytes(),
@@ -309,3 +326,65 @@ def test_a_jpeg_of_zero_and_one_does_not_become_one_class_in_silence(tmp_path: P
     data = dataset(tmp_path, Image.fromarray(PICTURE), jpeg, mask_ending="jpg", classes=["a", "b"], format="binary-mask")
     with pytest.raises(DatasetError, match="only one class has pixels, 'a'"):
         data.check()
+
+
+# Formats that have a kind without loss.
+
+GRAYS = np.choose(LABEL, [0, 80, 160]).astype(np.uint8)
+VALUES = {"values": {0: "a", 80: "b", 160: "c"}}
+LOSSLESS = {
+    "JPEG 2000": ("JPEG2000", {}),
+    "JPEG 2000, its stream alone": ("JPEG2000", {"no_jp2": True}),
+    "JPEG 2000 in tiles": ("JPEG2000", {"tile_size": (8, 8)}),
+    "WebP": ("WEBP", {"lossless": True}),
+    "WebP with a long profile": ("WEBP", {"lossless": True, "icc_profile": b"VP8 " * 3000}),
+}
+LOSSY = {
+    "JPEG 2000": ("JPEG2000", {"irreversible": True, "quality_layers": [4]}),
+    "JPEG 2000 in tiles": ("JPEG2000", {"irreversible": True, "tile_size": (8, 8)}),
+    "WebP": ("WEBP", {"quality": 30}),
+    "WebP whose profile speaks of the other kind": ("WEBP", {"quality": 30, "icc_profile": b"VP8L" * 30}),
+}
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_a_mask_that_says_that_it_has_no_loss_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    file_format, options = LOSSLESS[name]
+    mask = LABEL if file_format == "JPEG2000" else np.stack([LABEL] * 3, 2)
+    data = dataset(tmp_path, Image.fromarray(PICTURE), encoded(Image.fromarray(mask), file_format, **options), mask_ending="jp2")
+    assert np.array_equal(data.sample(0).label, LABEL)
+    data.check()
+    cut = [text for text in data.notices if "whether values were cut to save space they do not say" in text]
+    assert len(cut) == (file_format == "JPEG2000")
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_mask_that_says_that_it_has_loss_is_not(tmp_path: Path, name: str) -> None:
+    file_format, options = LOSSY[name]
+    mask = Image.fromarray(LABEL if file_format == "JPEG2000" else np.stack([LABEL] * 3, 2))
+    with pytest.raises(DatasetError, match=r"compressed with loss: \[\d\] and \[\d\] cannot be told apart"):
+        of_mask(tmp_path, encoded(mask, file_format, **options), "jp2")
+    far = Image.fromarray(GRAYS if file_format == "JPEG2000" else np.stack([GRAYS] * 3, 2))
+    assert (of_mask(tmp_path, encoded(far, file_format, **options), "jp2", stray_pixels=0.99, **VALUES) == LABEL).mean() > 0.8
+
+
+def test_one_component_of_a_jpeg_2000_with_loss_is_enough(tmp_path: Path) -> None:
+    whole = encoded(Image.fromarray(LABEL), "JPEG2000", no_jp2=True)
+    at = whole.index(b"\xff\x52")
+    style = whole[at + 9 : at + 14]
+    assert style[4] == 1
+    of_one = b"\xff\x53\x00\x09\x00\x00" + style[:4] + b"\x00"
+    told = whole[: at + 14] + of_one + whole[at + 14 :]
+    path = tmp_path / "a.jp2"
+    path.write_bytes(told)
+    image = Image.fromarray(LABEL)
+    image.info[FILE_FORMAT] = "JPEG2000"
+    assert is_lossy(image, path)
+    path.write_bytes(whole)
+    assert not is_lossy(image, path)
+
+
+def test_a_jpeg_2000_of_two_classes_with_more_values_was_cut(tmp_path: Path) -> None:
+    mask = encoded(Image.fromarray(np.where(BOX, 255, 0).astype(np.uint8)), "JPEG2000", quality_layers=[60])
+    with pytest.raises(DatasetError, match=r"binary-mask is JPEG 2000, and holds \d+ values: perhaps it was cut"):
+        of_mask(tmp_path, mask, "jp2", format="binary-mask", classes=["a", "b"])

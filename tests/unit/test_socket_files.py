@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from pathlib import Path
@@ -154,3 +155,17 @@ def test_the_longest_path_that_is_taken_can_be_bound(tmp_path: Path, monkeypatch
         finally:
             place.rmdir()
     assert bound == [True, False]
+
+
+def test_a_folder_in_which_no_file_can_be_made_after_all_is_named_with_the_reason(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(socket_files, "_sweep", refuse)
+    found: list[socket_files.Place] = []
+    assert take(found) is None
+    folder = runtime / f"agentkd-{os.getuid()}"
+    assert str(found[0]) == f"{folder}: no file can be made there ({os.strerror(errno.EDQUOT)})"
+    assert len(found) == 2 and "is too long" in found[1].reason
