@@ -8,19 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkd import __version__
+from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.canonical import digest
 from agentkd.checks import data, fitting, pretrained, room, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.splits import some
-from agentkd.errors import ConfigError
+from agentkd.errors import AgentKDError, ConfigError
 from agentkd.launch.devices import parse_devices
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.pipeline.counting import task_counts
 
 Check = Callable[[RunPlan], list[Concern]]
+
+LOOKED_AT = "looked_at"
+"""Under this a run's journal notes what was found to be sound, by ``Foreseen.key``."""
 
 # Each with the parts of the file that it is of no use to look at if they are wrong by themselves.
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
@@ -39,6 +46,20 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
 )
 
 
+# Those that try networks, for which torch is loaded. A run that goes on as it was found sound does without.
+COSTLY: frozenset[Check] = frozenset(
+    {
+        fitting.check_batches,
+        fitting.check_networks,
+        fitting.check_taps,
+        spaces.check_architecture_spaces,
+        spaces.check_built_spaces,
+        room.check_memory,
+        room.check_disk,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Foreseen:
     """What is planned, and what is wrong with it.
@@ -52,6 +73,11 @@ class Foreseen:
     source: str
     plan: RunPlan | None
     concerns: tuple[Concern, ...]
+
+    @property
+    def key(self) -> Digest:
+        """What was looked at: the experiment, its own code, its data, and by which version."""
+        return _key(self.plan) if self.plan else NO_DIGEST
 
     @property
     def warnings(self) -> tuple[Concern, ...]:
@@ -155,10 +181,27 @@ def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, de
     folder = out or run_folder(read.experiment)
     plan = RunPlan(read.experiment, dataset, own, folder, is_begun=RunFolder(folder).journal.is_file())
     touched = read.touched | ({"data"} if problems else frozenset())
+    left_out = COSTLY if not concerns and _was_sound(plan) else frozenset()
     for check, reads in CHECKS:
-        if not touched & reads:
+        if check not in left_out and not touched & reads:
             concerns += check(plan)
     return Foreseen(source, plan, _ordered(concerns))
+
+
+def _key(plan: RunPlan) -> Digest:
+    data = plan.dataset.digest if plan.dataset else NO_DIGEST
+    return digest([__version__, plan.experiment.canonical(), plan.own.codes, data])
+
+
+def _was_sound(plan: RunPlan) -> bool:
+    """Whether the same was looked at when the run was begun, or went on."""
+    if not plan.is_begun or plan.folder is None:
+        return False
+    try:
+        with Journal(RunFolder(plan.folder).journal, read_only=True) as journal:
+            return bool(journal.get_meta(LOOKED_AT, str) == _key(plan))
+    except AgentKDError:  # which is told when the run's folder is opened
+        return False
 
 
 def _ordered(concerns: Iterable[Concern]) -> tuple[Concern, ...]:

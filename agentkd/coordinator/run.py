@@ -12,7 +12,7 @@ from pathlib import Path
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.checks.before import Foreseen, look_at
+from agentkd.checks.before import LOOKED_AT, Foreseen, look_at
 from agentkd.config import Experiment
 from agentkd.coordinator import generations, own_parts, rules
 from agentkd.coordinator.crew import Crew
@@ -70,6 +70,8 @@ def run_experiment(
         for line in said:
             log.warning("%s", line)
             watcher.tell(line)
+        if desk.journal.get_meta(LOOKED_AT, str) != foreseen.key:
+            desk.journal.set_meta(LOOKED_AT, foreseen.key)
         planner = generation.planner(foreseen.dataset)
         coordinator = _Coordinator(experiment, planner, desk, watcher, results)
         if not coordinator.outlook.is_finished:

@@ -1,5 +1,6 @@
 """Everything that can be known is checked before anything starts: each kind of fault, by its place, with all others at once."""
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from agentkd.checks import room, spaces
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks import before, room, spaces
 from agentkd.checks.before import CHECKS, Foreseen, look_at, look_at_file
+from agentkd.checks.concerns import Concern
+from agentkd.checks.plan import RunPlan
 from agentkd.checks.script import DataChecks
 from agentkd.cli import app
 from agentkd.community.community import Community
@@ -602,3 +607,46 @@ def test_a_script_that_never_checks_its_data_is_refused_masks_of_one_class(here:
         agent = community.agent("a", "unet", base=8, depth=1)
         with pytest.raises(DatasetError, match=r"only one class has pixels.*255, which is 'not labelled'.*format: binary-mask"):
             agent.train(spec, batch_size=2)
+
+
+def noting(check: before.Check, tried: list[str]) -> before.Check:
+    """A check that is noted when it is made."""
+
+    @functools.wraps(check)
+    def noted(plan: RunPlan) -> list[Concern]:
+        tried.append(check.__name__)
+        return check(plan)
+
+    return noted
+
+
+def test_a_run_that_goes_on_as_it_was_found_sound_is_not_looked_at_by_costly_checks_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trying networks takes seconds. Anything that is other than it was has all checks again."""
+    tried: list[str] = []
+    monkeypatch.setattr(before, "CHECKS", tuple((noting(check, tried), reads) for check, reads in before.CHECKS))
+    monkeypatch.setattr(before, "COSTLY", frozenset(check for check, _ in before.CHECKS if check.__name__ == "check_networks"))
+    run = Path("run")
+    first = look(changed())
+    assert "check_networks" in tried and not first.warnings
+    with Journal(RunFolder(run).journal) as journal:
+        for noted, is_again in ((None, True), ("other", True), (first.key, False)):
+            if noted is not None:
+                journal.set_meta(before.LOOKED_AT, noted)
+            tried.clear()
+            assert look(changed()).key == first.key
+            assert ("check_networks" in tried) is is_again and "check_roles" in tried
+    for other in (
+        changed(baseline__epochs=7),
+        changed(launch__devices="cpu:2"),
+        changed(data__dataset=SPEC.replace("seed=5", "seed=6")),
+    ):
+        tried.clear()
+        assert look(other).key != first.key and "check_networks" in tried
+
+
+def test_a_damaged_journal_is_no_sound_run(here: Path) -> None:
+    Path("run").mkdir()
+    RunFolder(Path("run")).journal.write_bytes(b"no journal")
+    assert look(changed()).plan is not None
