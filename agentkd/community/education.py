@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, TeacherLike, refuse_no_list
+from agentkd.community.handles import AgentHandle
 from agentkd.community.rules import Decision, Offer, Role, Rules, decide
+from agentkd.community.teachers import TeacherLike, refuse_no_list
 from agentkd.community.works import Data
 from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError, must_be
