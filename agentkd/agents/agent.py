@@ -33,6 +33,7 @@ from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
 from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
+from agentkd.datasets.shared import look_in
 from agentkd.errors import (
     ChannelClosedError,
     ConfigError,
@@ -81,7 +82,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
-from agentkd.task import EpochResult, Mutual, Taught
+from agentkd.task import EpochResult, Mutual, Pack, Taught
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
@@ -148,6 +149,7 @@ class Agent:
             public_key=settings.coordinator_key,
             may=EVERYTHING,
         )
+        look_in(self.folder.store.place)
         grants = Grants(Registry(settings.registry) if settings.registry else None)
         grants.admit([self._coordinator])  # before anybody can knock: who was refused once may not knock again
         self.post = Post(
@@ -339,6 +341,8 @@ class Agent:
             for made in lessons:
                 made.close()
             self._over = (key, request.attempt)
+        if isinstance(task, Pack) and task.what == "data":
+            self._serving.shares = result.knowledge
         self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(

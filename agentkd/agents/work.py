@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from agentkd import seeding
 from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.feeding import DatasetFeed, open_source
+from agentkd.agents.packing import packed
 from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
 from agentkd.code import barring
@@ -48,6 +49,7 @@ from agentkd.task import (
     ExchangeSummary,
     FeatureMaps,
     Mutual,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -356,6 +358,14 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
 
+def _pack(task: Pack, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What is to be handed over, as one piece."""
+    started = time.monotonic()
+    knowledge = at.store.put(packed(task))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
+
+
 def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
@@ -407,4 +417,5 @@ EXECUTIONS: dict[type[Task], Callable[[Any, Surroundings, dict[str, Any]], TaskR
     FeatureMaps: _feature_maps,
     Consolidate: _consolidate,
     Average: _average,
+    Pack: _pack,
 }

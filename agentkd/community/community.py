@@ -26,7 +26,7 @@ from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
-from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
+from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, Task
 
@@ -140,6 +140,15 @@ class Community:
         able = [handle for handle in self._handles if handle.weights]
         found = [(handle, handle.assess(data, split)) for handle in able]
         return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].miou)
+
+    def shared_data(self, digest: str) -> Opened:
+        """Data that somebody shared, by the digest of their file, which is in the record.
+
+        Raises:
+            DatasetError: they are not there, or damaged.
+        """
+        must_be(digest, str, "the digest of shared data", "its 64 characters")
+        return self._open(SHARED + digest)
 
     def artifact(self, digest: str) -> bytes:
         """Stored bytes by their digest.

@@ -74,7 +74,7 @@ class Educated:
         if policy == "weights":
             lesson, known = self.agent.average([best.agent]), [*best.learned, *new]
         elif policy == "data":
-            known = [*self.learned, *best.learned]
+            known = [*self.learned, best.agent.share_data(_joined(best.learned)).result().spec]
             lesson = self.agent.train(_joined(known), **recipe)
         else:
             lesson, known = self._be_taught(new, [teacher.agent for teacher in teachers], recipe), [*self.learned, *new]
@@ -89,7 +89,7 @@ class Educated:
         if rules.policy == "architecture":
             if rules.protection == "ewc":
                 raise ConfigError(f"{self.name}: with policy architecture no weights are left to protect; choose lwf or replay")
-            self.agent.become(able[0].architecture)
+            self.agent.become(able[0].share_architecture().result())
         if rules.policy == "weights_and_fine_tune":
             options["start"] = "inherit"
         if rules.protection == "ewc":

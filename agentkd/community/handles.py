@@ -10,7 +10,8 @@ from agentkd.community.futures import Derived, Lesson
 from agentkd.community.teachers import Route, TeacherLike, as_teachers, class_order, refuse_no_list, routes_of
 from agentkd.community.works import Commons, Data
 from agentkd.config import checked
-from agentkd.datasets.opening import Views
+from agentkd.datasets.opening import Opened, Views
+from agentkd.datasets.splits import TRAIN, VALIDATION
 from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.names import NO_DIGEST, Digest
@@ -27,6 +28,7 @@ from agentkd.task import (
     Distill,
     Evaluate,
     FeatureMaps,
+    Pack,
     Task,
     TaskResult,
     TeacherReference,
@@ -61,6 +63,7 @@ class AgentHandle:
         self._kept: tuple[Digest, Lesson] | None = None
         self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
+        self._keeps_code = False
 
     @property
     def architecture(self) -> Architecture:
@@ -110,8 +113,15 @@ class AgentHandle:
         self._initial, self._last = digest, None
 
     def become(self, architecture: Architecture) -> None:
-        """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
+        """Takes another architecture, to be learned from the beginning; the weights until now stay in the record.
+
+        Own code that it names is that code from now on, however files here are changed.
+
+        Args:
+            architecture: as data; from ``share_architecture`` or a guest's ``obtain_architecture``, say.
+        """
         must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
+        self._keeps_code = bool(architecture.code)
         self._family, self._settings = architecture.family, dict(architecture.settings)
         self._architecture, self._initial, self._last, self.classes = architecture, NO_DIGEST, None, ()
 
@@ -314,6 +324,45 @@ class AgentHandle:
         (done,) = self.community.submit((task, f"feature maps of {self.name}"))
         return Derived(done, lambda result: tensors.decode(self.community.artifact(result.knowledge)))
 
+    def share_data(self, data: Data | None = None, splits: Sequence[str] = (TRAIN, VALIDATION)) -> "Derived[TaskResult, Opened]":
+        """Has data packed where an agent has them, as one piece of knowledge from which any agent learns, wherever it runs.
+
+        What ``result()`` gives is a dataset, ``shared:DIGEST``. An agent that lacks its file gets it, and checks it, when it is
+        given a task with it. Labels travel with the images; ``unlabelled:`` before the specification hides those of ``train``.
+
+        Args:
+            data: which; those that this network learned last if they are not given.
+            splits: which parts of them, in the order in which their samples are then numbered.
+
+        Raises:
+            ConfigError: it has met no data, or the splits are none.
+        """
+        refuse_no_list("splits", splits)
+        task = checked(Pack, self._packing(data, "data") | {"splits": tuple(splits)}, source=f"{self.name}.share_data")
+        return Derived(self._ask_for(task), lambda result: self.community.shared_data(result.knowledge))
+
+    def share_architecture(self, data: Data | None = None) -> "Derived[TaskResult, Architecture]":
+        """Has what this network is packed as a piece of knowledge, without its weights; ``become`` takes what ``result()`` gives.
+
+        Args:
+            data: for whose images it is counted what it costs; those that it learned last if they are not given.
+
+        Raises:
+            ConfigError: it has met no data.
+        """
+        from agentkd.knowledge.sharing import decode_architecture  # needs torch, which a script that only plans does not
+
+        task = checked(Pack, self._packing(data, "architecture"), source=f"{self.name}.share_architecture")
+        return Derived(self._ask_for(task), lambda result: decode_architecture(self.community.artifact(result.knowledge))[0])
+
+    def _packing(self, data: Data | None, what: str) -> dict[str, Any]:
+        """What a task of packing begins with."""
+        self._newest()  # a lesson that failed has taught nothing
+        source = self._meet(data) if data is not None else self._home
+        if source is None:
+            raise ConfigError(f"{self.name} has met no data here; say which: data=...")
+        return {"architecture": self.architecture, "data": source, "what": what}
+
     def _split(self, data: Data, split: str) -> DataSource:
         """Data of which a split is to be looked at."""
         if not isinstance(split, str):
@@ -342,7 +391,7 @@ class AgentHandle:
         that they were learned by.
         """
         source = self._meet(data)
-        if families.is_own(self._family):
+        if families.is_own(self._family) and not self._keeps_code:
             self._architecture = families.resolve(self._family, self.architecture.num_classes, self._settings)
         found, classes = self.architecture.num_classes, self.community.classes(data)
         if found < len(classes):

@@ -5,11 +5,14 @@ Nothing here looks at data or weights; what those say is handed in.
 
 import logging
 import math
+from pathlib import Path
 
 import torch
 
+from agentkd.datasets.shared import SharedDataset
 from agentkd.errors import ResultError
 from agentkd.exchange.pieces import MAX_PIECE_BYTES
+from agentkd.knowledge.sharing import ARCHITECTURE, decode_architecture
 from agentkd.knowledge.tensors import Tensors
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.task import (
@@ -19,6 +22,7 @@ from agentkd.task import (
     ExchangeSummary,
     FeatureMaps,
     Mutual,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -200,6 +204,24 @@ def check_maps(task: FeatureMaps, said: Tensors) -> None:
     for name, value in said.items():
         if value.dtype != torch.float32 or value.shape[:1] != (count,):
             raise ResultError(f"its {name} is {tuple(value.shape)} {value.dtype}; the task has {count} views, of float32")
+
+
+def check_packed(task: Pack, file: Path, digest: Digest) -> None:
+    """Checks that a piece is what its task asks for: the architecture, or data of the task's splits and for its network.
+
+    Raises:
+        ResultError: it is not.
+        AgentKDError: it is no such piece.
+    """
+    if task.what == ARCHITECTURE:
+        said, _ = decode_architecture(file.read_bytes())
+        if said != task.architecture:
+            raise ResultError("its piece is another architecture than the task's")
+        return
+    data = SharedDataset(file, digest)
+    if tuple(data.splits) != task.splits or len(data.classes) > task.architecture.num_classes:
+        told = f"splits {', '.join(data.splits)} of {len(data.classes)} classes"
+        raise ResultError(f"its data have {told}; the task asks for {', '.join(task.splits)}")
 
 
 def check_limits_as_said(task: Task, result: TaskResult) -> None:

@@ -78,6 +78,8 @@ class KnowledgeKind(StrEnum):
     SOFT_TARGETS = "soft_targets"
     FEATURE_MAPS = "feature_maps"
     ASSESSMENT = "assessment"
+    DATA = "data"
+    ARCHITECTURE = "architecture"
 
 
 class PeerAddress(Body):
@@ -317,6 +319,9 @@ class KnowledgeRequest(Body):
 
     ``payloads`` says to what the output is reduced: logits for ``soft_targets``, anything for ``feature_maps``.
     ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
+
+    ``architecture`` is that of the network with these ``weights``. ``data`` are those that ``dataset`` names by the digest of
+    their file, or, if that is empty, those that who is asked shares; its splits and images are in the piece.
 
     ``classes`` are what the asker calls the classes, in order: those of its data, or empty if a mapping is known to it.
 

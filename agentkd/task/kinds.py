@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest, encode
-from agentkd.names import NO_DIGEST, Digest, TaskKey
+from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
@@ -39,6 +39,7 @@ ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
 Weights = Annotated[Digest, Field(min_length=1)]
 Reference = tuple[str, Digest]
 RUNS_CODE, TAUGHT_BY_CODE = "runs code", "is taught by code"
+LOOKS_AT_DATA = "looks at shared data"
 
 
 class _Work(FrozenData):
@@ -76,6 +77,12 @@ class _Work(FrozenData):
         """(what for, digest) of each artifact that whoever executes it needs."""
         for code in dict.fromkeys(filter(None, self._codes())):
             yield RUNS_CODE, code
+        for file in dict.fromkeys(file for source in self._sources() for file in shared_data(source.spec)):
+            yield LOOKS_AT_DATA, file
+
+    def _sources(self) -> Iterator[DataSource]:
+        """All data that it looks at."""
+        yield self.data
 
     @property
     def runs_code(self) -> bool:
@@ -314,6 +321,11 @@ class Assess(_Look):
         yield from super()._codes()
         yield self.home.code if self.home else NO_DIGEST
 
+    def _sources(self) -> Iterator[DataSource]:
+        yield from super()._sources()
+        if self.home:
+            yield self.home
+
 
 class FeatureMaps(_Look):
     """What a network makes of views inside.
@@ -377,7 +389,26 @@ class Average(_Work):
             yield "is taught by weights", teacher.weights
 
 
-Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average
+class Pack(_Work):
+    """Data, or the architecture itself, as a piece of knowledge: one file that can be handed over, named by its digest.
+
+    Args:
+        what: whether ``data`` or the ``architecture`` is packed. With the architecture the data say what an image costs it.
+        splits: of the data, in the order in which their samples are then numbered.
+    """
+
+    kind: Literal["pack"] = "pack"
+    what: Literal["data", "architecture"]
+    splits: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(default=(), max_length=64)
+
+    @model_validator(mode="after")
+    def _check_splits(self) -> Self:
+        if bool(self.splits) != (self.what == "data") or len(set(self.splits)) < len(self.splits):
+            raise ValueError("data are packed by splits, each named once; an architecture has none")
+        return self
+
+
+Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average | Pack
 Training = Train | Distill | Mutual
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
@@ -389,6 +420,7 @@ KINDS: dict[str, type[Task]] = {
     "features": FeatureMaps,
     "consolidate": Consolidate,
     "average": Average,
+    "pack": Pack,
 }
 AnyTask = Annotated[Task, Field(discriminator="kind")]
 

@@ -87,7 +87,8 @@ class TaskResult(FrozenData):
     Args:
         weights: digest of the kept weights; empty unless the task trained a network.
         predictions: digest of the class maps of the first samples; only of an evaluation.
-        knowledge: digest of feature maps, or of the importance of weights; only of the tasks that make them.
+        knowledge: digest of feature maps, of the importance of weights, of packed data or an architecture; only of the tasks that
+            make them.
         trace: digest of the loss of every step; only of a training.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
