@@ -395,7 +395,12 @@ def _cost_fields(task: Task) -> dict[str, Any]:
 
 
 def _score_fields(scores: Scores) -> dict[str, Any]:
-    return {"miou": scores.miou, "class_iou": scores.class_iou, "one_class_miou": scores.one_class_miou}
+    return {
+        "miou": scores.miou,
+        "class_iou": scores.class_iou,
+        "one_class_miou": scores.one_class_miou,
+        "accuracy": scores.accuracy,
+    }
 
 
 def _training_fields(trained: Trained) -> dict[str, Any]:

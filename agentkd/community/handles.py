@@ -29,11 +29,13 @@ from agentkd.task import (
     Evaluate,
     FeatureMaps,
     Pack,
+    ScoreName,
     Task,
     TaskResult,
     TeacherReference,
     Train,
 )
+from agentkd.task.inputs import ENERGY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,6 +93,12 @@ class AgentHandle:
         """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits."""
         newest = self._newest()
         return newest.miou if newest else 0.0
+
+    @property
+    def score(self) -> float:
+        """By which networks are compared: a classifier's validation accuracy, else mIoU; 0 before any training. Waits."""
+        newest = self._newest()
+        return newest.judged_by if newest else 0.0
 
     def _newest(self) -> TaskResult | None:
         """What came of the last task, but for those that failed and were said to have. Waits."""
@@ -292,10 +300,26 @@ class AgentHandle:
         task = Evaluate(architecture=self.architecture, data=self._split(data, split), initial_weights=self._must_have_weights())
         return self._ask_for(task).result()
 
-    def assess(self, data: Data, split: str = "validation") -> Competence:
-        """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits."""
+    def assess(
+        self, data: Data, split: str = "validation", *, score: ScoreName = ENERGY, tap: str = "", home: Data | None = None
+    ) -> Competence:
+        """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits.
+
+        Args:
+            data: what is looked at; labels are used where there are any.
+            split: of it.
+            score: how it is told what is known: ``energy``, ``max_softmax``, ``entropy``, or ``mahalanobis``, the distance to the
+                features of what was learned, whose training split is looked at too.
+            tap: with ``mahalanobis``, the dotted name of the module whose features those are; the logits if it is not given.
+            home: the data that the network knows; what it learned last if they are not given, see ``settle``.
+
+        Raises:
+            ConfigError: there is no such score, or a tap with one of logits.
+        """
         source, weights = self._split(data, split), self._must_have_weights()
-        task = Assess(architecture=self.architecture, data=source, initial_weights=weights, home=self._home)
+        known = self._home if home is None else self._meet(home)
+        fields = {"architecture": self.architecture, "data": source, "initial_weights": weights, "home": known}
+        task = checked(Assess, fields | {"score": score, "tap": tap}, source=f"{self.name}.assess")
         competence = self._ask_for(task).result().competence
         assert competence is not None
         return competence

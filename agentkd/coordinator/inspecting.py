@@ -38,7 +38,7 @@ from agentkd.training.checkpoint import digest_of_state
 MAX_COUNTED = 1000
 MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
 OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace", "exchange")
-OF_SCORES = ("miou", "class_iou", "one_class_miou")
+OF_SCORES = ("miou", "class_iou", "one_class_miou", "accuracy")
 OF_ANY = {"environment", "seconds", "peak_memory_bytes", "error_code", "error_text", "num_macs", "uncounted_operations"}
 OF_ANY |= {"num_parameters_total", "num_parameters_network", "num_parameters_deploy"}
 

@@ -62,7 +62,10 @@ def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict
         raise ResultError(
             f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found.miou:.2f} %; {MADE_UP}"
         )
-    return {"miou": found.miou, "class_iou": found.class_iou, "one_class_miou": found.one_class_miou}
+    if not _agree(found.accuracy, result.accuracy):
+        raise ResultError(f"it says an accuracy of {result.accuracy}, and here these weights have {found.accuracy}; {MADE_UP}")
+    names = ("miou", "class_iou", "one_class_miou", "accuracy")
+    return {name: getattr(found, name) for name in names}
 
 
 def _compare_tensors(theirs: tensors.Tensors, ours: tensors.Tensors) -> None:
@@ -79,7 +82,7 @@ def _compare_competence(theirs: Competence | None, ours: Competence | None) -> N
     assert theirs is not None and ours is not None
     if theirs.num_images != ours.num_images:
         raise ResultError("its competence has another num_images than the task")
-    shares = [(one.miou, one.known_fraction, *one.predicted) for one in (theirs, ours)]
+    shares = [(one.miou, one.accuracy, one.known_fraction, *one.predicted) for one in (theirs, ours)]
     if not all(map(_agree, *shares)):
         raise ResultError(f"its competence is not what comes out here; {MADE_UP}")
 

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest, encode
 from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
+from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
 
 MAX_TEACHERS = 64
 MAX_TASK_BYTES = 900_000  # as JSON; a message's body holds a mebibyte, and in it numbers take no more room than here
@@ -312,10 +312,25 @@ class Assess(_Look):
 
     Args:
         home: the data that the network learned, whose validation split says what it knows.
+        score: how it is told what is strange to the network, see ``agentkd.knowledge.scores``.
+        tap: for ``mahalanobis``: the module whose features are looked at; the logits if it is empty.
     """
 
     kind: Literal["assess"] = "assess"
     home: DataSource | None = None
+    score: ScoreName = ENERGY
+    tap: Tap | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _check_tap(self) -> Self:
+        if self.tap and self.score != "mahalanobis":
+            raise ValueError(f"score {self.score} is of the logits; leave tap out, or give score mahalanobis")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_all_had(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if (name, value) not in (("score", ENERGY), ("tap", ""))}
 
     def _codes(self) -> Iterator[Digest]:
         yield from super()._codes()
