@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from agentkd import seeding
 from agentkd.agents.assessing import assess, feature_maps
+from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.agents.packing import packed
 from agentkd.artifacts.own_code import codes_of
@@ -44,6 +45,7 @@ from agentkd.task import (
     Assess,
     Average,
     Consolidate,
+    Decide,
     Distill,
     Evaluate,
     ExchangeSummary,
@@ -366,6 +368,14 @@ def _pack(task: Pack, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
 
 
+def _decide(task: Decide, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What an agent does about data."""
+    started = time.monotonic()
+    decision = decision_of(task)
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, decision=decision, environment=environment(at.device), seconds=seconds, **size)
+
+
 def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
@@ -423,4 +433,5 @@ EXECUTIONS: dict[type[Task], Callable[[Any, Surroundings, dict[str, Any]], TaskR
     Consolidate: _consolidate,
     Average: _average,
     Pack: _pack,
+    Decide: _decide,
 }

@@ -25,6 +25,7 @@ from agentkd.task import (
     Consolidate,
     Consolidation,
     DataSource,
+    Decide,
     Distill,
     Evaluate,
     FeatureMaps,
@@ -36,6 +37,7 @@ from agentkd.task import (
     Train,
 )
 from agentkd.task.inputs import ENERGY
+from agentkd.task.rules import Decision, Offer, Rules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -323,6 +325,16 @@ class AgentHandle:
         competence = self._ask_for(task).result().competence
         assert competence is not None
         return competence
+
+    def decide(
+        self, data: Data, me: Offer, others: Sequence[Offer], rules: Rules, taught: Mapping[str, tuple[str, ...]]
+    ) -> Decision:
+        """What an agent does about data by these rules, which run there. Waits. See ``agentkd.Educated``."""
+        fields = {"architecture": self.architecture, "data": self._meet(data), "me": me, "others": tuple(others), "rules": rules}
+        task = checked(Decide, fields | {"taught": tuple(taught.items())}, source=f"{self.name}.decide")
+        decision = self._ask_for(task).result().decision
+        assert decision is not None
+        return decision
 
     def feature_maps(self, views: Views, taps: Sequence[str] = ()) -> "Derived[TaskResult, dict[str, Tensor]]":
         """What the newest weights make of views: ``logits`` [N,K,h,w] and the features of each tap by its name.

@@ -24,6 +24,7 @@ from agentkd.task import (
     Assess,
     Average,
     Consolidate,
+    Decide,
     Evaluate,
     FeatureMaps,
     Pack,
@@ -71,7 +72,7 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
                 return _nothing_else(result).replace(error_code=InfeasibleArchitectureError.code, error_text=too_large, **size)
             said = hearsay.bounded(_only_what_is_made(task, result)).replace(**size)
             made = _check_artifacts(task, said, store)
-            is_drawn = isinstance(task, Average | Pack) or _lot.random() < share
+            is_drawn = isinstance(task, Average | Pack | Decide) or _lot.random() < share
             again = made_again(task, said, store) if is_drawn else None
             if isinstance(task, Training):
                 return _training(task, again or said, made, store, is_measured=again is not None)
@@ -155,7 +156,7 @@ def _nothing_else(result: TaskResult) -> TaskResult:
 
 def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tensors:
     """Returns what the task has made: weights, or knowledge."""
-    has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(said, name)}
+    has = {name for name in ("weights", "knowledge", "predictions", "competence", "decision") if getattr(said, name)}
     if isinstance(task, Training | Average):
         _must_be(has, {"weights"})
         stored = store.get(said.weights)
@@ -170,6 +171,8 @@ def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tens
         _must_be(has, {"competence"})
         assert said.competence is not None
         hearsay.check_competence(task, said.competence)
+    elif isinstance(task, Decide):
+        _must_be(has, {"decision"})
     elif isinstance(task, Pack):
         _must_be(has, {"knowledge"})
         hearsay.check_packed(task, store.must_have(said.knowledge), said.knowledge)

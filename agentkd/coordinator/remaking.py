@@ -10,7 +10,7 @@ from agentkd.artifacts.store import Store
 from agentkd.coordinator.hearsay import AGREES_WITHIN
 from agentkd.errors import DatasetError, ResultError
 from agentkd.knowledge import tensors
-from agentkd.task import Assess, Average, Competence, Evaluate, Pack, Task, TaskResult, Training
+from agentkd.task import Assess, Average, Competence, Decide, Evaluate, Pack, Task, TaskResult, Training
 
 TINY = 1e-12
 MADE_UP = "the guest sees other data, or made it up"
@@ -36,6 +36,10 @@ def made_again(task: Task, result: TaskResult, store: Store) -> TaskResult | Non
     if isinstance(task, Assess):
         _compare_competence(result.competence, ours.competence)
         return result.replace(competence=ours.competence)
+    if isinstance(task, Decide):
+        if result.decision != ours.decision:
+            raise ResultError(f"it decides {result.decision}, and by its rules it is {ours.decision}")
+        return result
     if isinstance(task, Pack):
         if result.knowledge != ours.knowledge:
             raise ResultError(f"its piece is {result.knowledge[:12]}, and here it is {ours.knowledge[:12]}; {MADE_UP}")

@@ -17,6 +17,7 @@ from agentkd.task import (
     Consolidate,
     Consolidation,
     DataSource,
+    Decide,
     Distill,
     Evaluate,
     FeatureMaps,
@@ -27,6 +28,7 @@ from agentkd.task import (
     TeacherReference,
     Train,
 )
+from agentkd.task.rules import Offer, Rules
 
 OTHER = Digest("cd" * 32)
 
@@ -149,6 +151,17 @@ def task_vectors() -> list[TaskVector]:
         TaskVector("average", Average(**work, teachers=(teacher, teacher.replace(weights=OTHER, share=0.5))), "two by shares"),
         TaskVector("pack_data", Pack(**work, what="data", splits=("validation", "train")), "splits in their samples' order"),
         TaskVector("pack_architecture", Pack(**work, what="architecture"), "no splits: left out"),
+        TaskVector(
+            "decide",
+            Decide(
+                **work,
+                me=Offer("a", 0.25, 0.5),
+                others=(Offer("b", 1.0, 0.75),),
+                rules=Rules(rule="my_rules:careful", code=OTHER),
+                taught=(("c", ("a",)),),
+            ),
+            "what it finds of itself, what the others say, its rules, one of its own, and who learned from whom",
+        ),
         TaskVector(
             "train_shared",
             Train(architecture=network, data=DataSource(spec=f"few:8:{SHARED}{OTHER}", content_digest=DIGEST)),

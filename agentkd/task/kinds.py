@@ -15,6 +15,7 @@ from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
+from agentkd.task.rules import AgentLabel, Offer, Rules
 
 MAX_TEACHERS = 64
 MAX_TASK_BYTES = 900_000  # as JSON; a message's body holds a mebibyte, and in it numbers take no more room than here
@@ -423,7 +424,28 @@ class Pack(_Work):
         return self
 
 
-Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average | Pack
+class Decide(_Work):
+    """What an agent does about data that have arrived, by its own rules.
+
+    Args:
+        me: what it finds of itself.
+        others: what the others answered.
+        rules: by which it decides; an own rule runs here.
+        taught: in this cycle, by student, who taught it.
+    """
+
+    kind: Literal["decide"] = "decide"
+    me: Offer
+    others: tuple[Offer, ...] = Field(max_length=1024)
+    rules: Rules
+    taught: tuple[tuple[AgentLabel, tuple[AgentLabel, ...]], ...] = Field(default=(), max_length=1024)
+
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield self.rules.code
+
+
+Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average | Pack | Decide
 Training = Train | Distill | Mutual
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
@@ -436,6 +458,7 @@ KINDS: dict[str, type[Task]] = {
     "consolidate": Consolidate,
     "average": Average,
     "pack": Pack,
+    "decide": Decide,
 }
 AnyTask = Annotated[Task, Field(discriminator="kind")]
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.task.inputs import ENERGY, ScoreName
+from agentkd.task.rules import Decision
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -109,6 +110,7 @@ class TaskResult(FrozenData):
         predictions: digest of the class maps of the first samples; only of an evaluation.
         knowledge: digest of feature maps, of the importance of weights, of packed data or an architecture; only of the tasks that
             make them.
+        decision: what an agent does about data; only of a task that decides.
         trace: digest of the loss of every step; only of a training.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
@@ -135,6 +137,7 @@ class TaskResult(FrozenData):
     knowledge: Digest = NO_DIGEST
     trace: Digest = NO_DIGEST
     competence: Competence | None = None
+    decision: Decision | None = None
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)

@@ -10,10 +10,11 @@ from experiments import SPEC
 from noting import Recording
 from torch import nn
 
+from agentkd.agents.deciding import decide, learned_from
 from agentkd.community.education import Educated
 from agentkd.community.graph import Edge, TransferGraph
 from agentkd.community.handles import AgentHandle
-from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
+from agentkd.community.rules import Decision, Offer, Role, Rules, retention
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.knowledge.energy import energy, known_fraction, usual
