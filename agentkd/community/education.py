@@ -67,7 +67,7 @@ class Educated:
         there = self.agent.assess(data, split="train", **how)
         at_home = self.agent.assess(_joined(self.learned), split="validation", **how)
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
-        return Offer(self.name, (there.known_fraction or 0.0) * overlap, self.agent.score)
+        return Offer(self.name, min((there.known_fraction or 0.0) * overlap, 1.0), self.agent.score)  # shares add up to nearly 1
 
     def decide(self, data: Data, me: Offer, others: Sequence[Offer], taught: Mapping[str, tuple[str, ...]]) -> Decision:
         """What it does about data, by its own rules; an agent decides. Waits.

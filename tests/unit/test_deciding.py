@@ -4,10 +4,12 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from experiments import SPEC
+from noting import Recording
 from sides import wait_until
 
 import agentkd
@@ -17,6 +19,7 @@ from agentkd.code import loading
 from agentkd.community import arrivals
 from agentkd.community.arrivals import Education
 from agentkd.community.education import Educated, education_cycle, path_of
+from agentkd.community.handles import AgentHandle
 from agentkd.community.rules import Decision, Offer, Role, Rules
 from agentkd.errors import ChannelClosedError, ConfigError, TrainingError
 from agentkd.names import Digest
@@ -143,6 +146,14 @@ def test_in_a_cycle_each_decides_by_its_own_rule_as_a_task_that_is_recorded(
         decided = [record for record in journal.records() if isinstance(record.task, Decide)]
     assert [record.result.decision for record in decided] == [*decisions.values()]
     assert all(loading.is_provided(record.task.rules.code) for record in decided), "its source is an input, and kept"
+
+
+def test_what_an_agent_finds_of_itself_is_a_share_whatever_its_shares_add_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(known_fraction=1.0, predicted=(0.5000001, 0.5000001))
+    agent = AgentHandle(Recording(), "a", "unet", num_classes=5)  # type: ignore[arg-type]
+    monkeypatch.setattr(agent, "assess", lambda *rest, **how: found)
+    offer = Educated(agent, "s").assess("new")
+    assert offer == Offer("a", 1.0, 0.0) and task(me=offer).me == offer
 
 
 # Data arrive.
