@@ -71,8 +71,8 @@ def check_history(task: Training, result: TaskResult) -> None:
         _check_loss(task, epoch.loss, f"epoch {epoch.epoch}")
         if epoch.miou is None and task.recipe.validates(epoch.epoch):
             raise ResultError(f"it tells no mIoU of epoch {epoch.epoch}, which the recipe has validated")
-        if (epoch.miou is not None and epoch.accuracy is not None) != (result.accuracy is not None and epoch.miou is not None):
-            raise ResultError(f"it tells an accuracy of its weights and of epoch {epoch.epoch} by half: a classifier has both")
+        if epoch.accuracy is not None and None in (result.accuracy, epoch.miou):
+            raise ResultError(f"it tells an accuracy of epoch {epoch.epoch}, and none of its weights, or no mIoU")
     if result.best_epoch > count or (task.recipe.keep == "best" and result.best_epoch and not _is_best(task, result)):
         raise ResultError(f"its best epoch is {result.best_epoch} of {count}, by its own history another")
     pruned_at = _pruned_at(task, history)

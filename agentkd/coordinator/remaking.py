@@ -66,7 +66,7 @@ def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict
         raise ResultError(
             f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found.miou:.2f} %; {MADE_UP}"
         )
-    if not _agree(found.accuracy, result.accuracy):
+    if result.accuracy is not None and not _agree(found.accuracy, result.accuracy):  # who is older says none
         raise ResultError(f"it says an accuracy of {result.accuracy}, and here these weights have {found.accuracy}; {MADE_UP}")
     names = ("miou", "class_iou", "one_class_miou", "accuracy")
     return {name: getattr(found, name) for name in names}
@@ -86,6 +86,8 @@ def _compare_competence(theirs: Competence | None, ours: Competence | None) -> N
     assert theirs is not None and ours is not None
     if theirs.num_images != ours.num_images:
         raise ResultError("its competence has another num_images than the task")
+    accuracy = theirs.accuracy if theirs.accuracy is not None else ours.accuracy  # who is older says none
+    theirs = theirs.replace(accuracy=accuracy)
     shares = [(one.miou, one.accuracy, one.known_fraction, *one.predicted) for one in (theirs, ours)]
     if not all(map(_agree, *shares)):
         raise ResultError(f"its competence is not what comes out here; {MADE_UP}")

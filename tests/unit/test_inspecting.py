@@ -101,6 +101,35 @@ def test_a_networks_size_is_counted_once_for_each_dataset(done: Any, monkeypatch
     assert [inspect(one, result, store, share=0).num_macs for one in (task, task, elsewhere, task)] == [1, 1, 2, 3]
 
 
+def test_a_classifiers_accuracy_is_measured_and_who_is_older_says_none(tmp_path: Path) -> None:
+    store, at = Store(tmp_path), Surroundings(Store(tmp_path), torch.device("cpu"))
+    network = resolve("tiny_networks:classifier", 5, {"width": 8})
+    task = TRAIN.replace(architecture=network, recipe=RECIPE.replace(epochs=2))
+    honest = execute(task, at)
+    recorded = inspect(task, honest, store)
+    assert honest.accuracy is not None and recorded.accuracy == honest.accuracy and recorded.best_epoch == honest.best_epoch
+    assert [epoch.accuracy for epoch in recorded.history] == [epoch.accuracy for epoch in honest.history]
+    older = honest.replace(accuracy=None, history=tuple(epoch.replace(accuracy=None) for epoch in honest.history))
+    best = max(older.history, key=lambda epoch: (epoch.miou or 0, -epoch.epoch)).epoch
+    if best == honest.best_epoch:
+        assert inspect(task, older, store).accuracy == honest.accuracy
+    better = honest.replace(accuracy=min(1.0, honest.accuracy + 0.5) if honest.accuracy < 0.5 else 0.0)
+    dense = execute(TRAIN, at)
+    claims = tuple(epoch.replace(accuracy=0.9) for epoch in dense.history)
+    for wrong, done in (
+        (better, task),
+        (dense.replace(accuracy=0.9, history=claims), TRAIN),
+        (dense.replace(history=claims), TRAIN),
+    ):
+        with pytest.raises(ResultError, match="accuracy"):
+            inspect(done, wrong, store)
+    look: dict[str, Any] = {"architecture": network, "data": DATA, "initial_weights": honest.weights}
+    for kind in (Evaluate(**look), Assess(**look)):
+        made = execute(kind, at)
+        said = made.replace(accuracy=None, competence=made.competence and made.competence.replace(accuracy=None))
+        assert inspect(kind, said, store) == inspect(kind, made, store) == made
+
+
 @pytest.mark.parametrize("what", ["data", "architecture"])
 def test_a_piece_that_is_packed_is_the_one_that_is_packed_here(done: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, _ = done
