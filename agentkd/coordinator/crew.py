@@ -427,7 +427,7 @@ class Crew:
         doing = self._underway.current(name, body.task, body.attempt)
         if doing:
             doing.error = body
-        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
+        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
         retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
