@@ -102,6 +102,7 @@ class AgentSettings:
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
         allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
+        shares_data: whether it packs data that lie on its host for the coordinator to have. Without it such tasks are refused.
     """
 
     join: str
@@ -118,6 +119,7 @@ class AgentSettings:
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
+    shares_data: bool = False
 
 
 class Agent:
@@ -313,6 +315,8 @@ class Agent:
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._serving.forget()
         task, key = request.task, request.key
+        if isinstance(task, Pack) and task.what == "data" and not self.settings.shares_data:
+            raise ConfigError("this agent hands over no data of its host; if its coordinator may have them add --share-data")
         self._let_run(codes_of(task))
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)

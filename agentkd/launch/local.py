@@ -120,7 +120,7 @@ class LocalLauncher:
         arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
         folder = self._folder.of_agent(name) if contact.own_folders else self._folder
-        arguments += ["--run-folder", str(folder.place), "--allow-code"]
+        arguments += ["--run-folder", str(folder.place), "--allow-code", "--share-data"]
         arguments += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
         arguments += ["--image-cache-gib", str(contact.image_cache_gib)]
         arguments += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]

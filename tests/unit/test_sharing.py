@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load, save
 from serving_agent import ServingAgent
 
+from agentkd.agents.agent import Agent, AgentSettings
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import Store
@@ -34,6 +35,8 @@ from agentkd.errors import (
     RemoteProtocolError,
     Rule,
 )
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
 from agentkd.knowledge.sharing import MAX_ARCHITECTURE_BYTES, decode_architecture, encode_architecture
 from agentkd.knowledge.weights import encode_weights
@@ -45,9 +48,12 @@ from agentkd.messages.bodies import (
     KnowledgeReply,
     KnowledgeRequest,
     Piece,
+    TaskReply,
+    TaskRequest,
     TeachRequest,
     Way,
 )
+from agentkd.messages.wire import Message
 from agentkd.names import Digest, shared_data
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
@@ -377,6 +383,29 @@ def test_a_teacher_has_the_data_that_it_is_to_teach_about(agent: ServingAgent, s
     assert agent.obtained.count(digest) == 2, "it is looked for each time, and is there the second"
     fields = {"dataset": digest, "views": ((4, 11),), "view_settings": ViewSettings(crop_height=32, crop_width=32)}
     assert agent.hand_over(kind=KnowledgeKind.SOFT_TARGETS, **fields)[0].weights == agent.weights
+
+
+@pytest.mark.parametrize("shares_data", [False, True])
+def test_an_agent_packs_data_of_its_host_only_if_its_owner_says_so(spec: str, tmp_path: Path, shares_data: bool) -> None:
+    coordinator = new_key_pair()
+    settings = AgentSettings(
+        "", coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", shares_data=shares_data
+    )
+    made = Agent(settings)
+    said: list[Any] = []
+    made.post.send = lambda peer, body, **rest: said.append(body) or 1  # type: ignore[method-assign, func-returns-value]
+    source = DataSource(spec=spec, content_digest=open_dataset(spec).digest)
+    for what, splits in (("data", ("train",)), ("architecture", ())):
+        request = TaskRequest(task=Pack(architecture=NETWORK, data=source, what=what, splits=splits), attempt=1)
+        made._answer(Delivery(coordinator.public, Message(request, 7, 0, "0" * 16)))
+    made.post.close()
+    first, second = said
+    assert isinstance(second, TaskReply) and decode_architecture(made.folder.store.get(second.result.knowledge))[0] == NETWORK
+    if shares_data:
+        assert isinstance(first, TaskReply) and made._serving.shares == first.result.knowledge
+    else:
+        assert isinstance(first, ErrorReply) and first.code == "config" and first.task
+        assert "--share-data" in first.text and made._serving.shares == ""
 
 
 # Asked of a guest.
