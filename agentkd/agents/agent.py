@@ -197,7 +197,8 @@ class Agent:
         """Puts each message where it belongs. Who may say what has been checked; here it is checked who may have what."""
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
-            self._serving.check_grant(delivery, str(body.kind), body.weights)
+            kind = body.kind if body.step is None else KnowledgeKind.SOFT_TARGETS  # what a partner said, whatever it is called
+            self._serving.check_grant(delivery, str(kind), body.weights)
             is_for_partner = body.step is not None and body.weights == self._given[0] and self._given != self._over
             (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
