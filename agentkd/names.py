@@ -3,6 +3,7 @@
 A text becomes one where it is read (command line, file, message) or made (a hash, a new key). An empty one names nothing.
 """
 
+import re
 from typing import NewType
 
 Digest = NewType("Digest", str)
@@ -27,3 +28,13 @@ NO_DIGEST = Digest("")
 NO_TASK = TaskKey("")
 NO_KEY = PublicKey("")
 NOBODY = AgentName("")
+
+SHARED = "shared:"
+"""What a specification of shared data begins with; behind it stands the digest of their file."""
+
+_SHARED_DATA = re.compile(rf"(?:^|[:|]){SHARED}([0-9a-f]{{64}})(?=\||$)")
+
+
+def shared_data(spec: str) -> tuple[Digest, ...]:
+    """The files of shared data that a dataset's specification names, also within others (``few:16:shared:DIGEST``); each once."""
+    return tuple(dict.fromkeys(map(Digest, _SHARED_DATA.findall(spec))))

@@ -91,7 +91,7 @@ def agents_of(pid: int) -> dict[str, psutil.Process]:
 
 def load_example(name: str) -> ModuleType:
     """A script of ``examples/`` as a module."""
-    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name.replace('/', '_')}_example", EXAMPLES / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,5 +1,7 @@
 """A community that only notes what it is asked, and answers at once."""
 
+from types import SimpleNamespace
+
 from agentkd.community.futures import Lesson
 from agentkd.recipe import Recipe
 from agentkd.task import DataSource, Status, Task, TaskResult
@@ -25,10 +27,17 @@ class Recording:
     def num_parts(self, spec: str) -> int:
         return spec.count("|") + 1
 
-    def artifact(self, digest: str) -> bytes:
-        """Weights that do not say which classes they tell apart."""
-        from agentkd.knowledge import tensors
+    def shared_data(self, digest: str) -> SimpleNamespace:
+        """Nothing but its specification."""
+        return SimpleNamespace(spec=f"shared:{digest}")
 
+    def artifact(self, digest: str) -> bytes:
+        """Weights that do not say which classes they tell apart, or the architecture that was packed last."""
+        from agentkd.knowledge import tensors
+        from agentkd.knowledge.sharing import encode_architecture
+
+        if digest == "k":
+            return encode_architecture(self.tasks[-1].architecture)
         return tensors.encode({})
 
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:

@@ -33,6 +33,7 @@ from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
 from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
+from agentkd.datasets.shared import look_in
 from agentkd.errors import (
     ChannelClosedError,
     ConfigError,
@@ -81,7 +82,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
-from agentkd.task import EpochResult, Mutual, Taught
+from agentkd.task import EpochResult, Mutual, Pack, Taught
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
@@ -101,6 +102,7 @@ class AgentSettings:
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
         allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
+        shares_data: whether it packs data that lie on its host for the coordinator to have. Without it such tasks are refused.
     """
 
     join: str
@@ -117,6 +119,7 @@ class AgentSettings:
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
+    shares_data: bool = False
 
 
 class Agent:
@@ -148,6 +151,7 @@ class Agent:
             public_key=settings.coordinator_key,
             may=EVERYTHING,
         )
+        look_in(self.folder.store.place)
         grants = Grants(Registry(settings.registry) if settings.registry else None)
         grants.admit([self._coordinator])  # before anybody can knock: who was refused once may not knock again
         self.post = Post(
@@ -193,7 +197,8 @@ class Agent:
         """Puts each message where it belongs. Who may say what has been checked; here it is checked who may have what."""
         body = delivery.message.body
         if isinstance(body, KnowledgeRequest):
-            self._serving.check_grant(delivery, str(body.kind), body.weights)
+            kind = body.kind if body.step is None else KnowledgeKind.SOFT_TARGETS  # what a partner said, whatever it is called
+            self._serving.check_grant(delivery, str(kind), body.weights)
             is_for_partner = body.step is not None and body.weights == self._given[0] and self._given != self._over
             (self._lesson_inbox if is_for_partner else self._work).put(delivery)
         elif isinstance(body, AssessRequest):
@@ -311,6 +316,8 @@ class Agent:
     def _execute(self, request: TaskRequest, number: int) -> None:
         self._serving.forget()
         task, key = request.task, request.key
+        if isinstance(task, Pack) and task.what == "data" and not self.settings.shares_data:
+            raise ConfigError("this agent hands over no data of its host; if its coordinator may have them add --share-data")
         self._let_run(codes_of(task))
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
@@ -339,6 +346,8 @@ class Agent:
             for made in lessons:
                 made.close()
             self._over = (key, request.attempt)
+        if isinstance(task, Pack) and task.what == "data":
+            self._serving.shares = result.knowledge
         self._say(TaskReply(task=key, attempt=request.attempt, result=result), number)
 
     def _make_lesson(

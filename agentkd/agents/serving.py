@@ -7,10 +7,12 @@ import torch
 from agentkd.agents import mutual
 from agentkd.agents.teaching import Teacher
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import ArtifactNotFoundError, ConfigError, RemoteProtocolError, Rule
+from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule
 from agentkd.exchange.audit import Audit
+from agentkd.exchange.kinds import as_what_it_is
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
+from agentkd.knowledge.sharing import encode_architecture
 from agentkd.messages.bodies import (
     AssessRequest,
     KnowledgeKind,
@@ -21,7 +23,7 @@ from agentkd.messages.bodies import (
     Way,
 )
 from agentkd.messages.wire import Buffer
-from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId
+from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId, shared_data
 
 
 class Serving:
@@ -31,11 +33,14 @@ class Serving:
 
     Args:
         device: a torch device, where the network computes.
+
+    ``shares`` is the digest of the data that it hands to whoever may have data and does not say which.
     """
 
     def __init__(self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device) -> None:
         self._post, self._carrier, self._folder, self._audit, self._device = post, carrier, folder, audit, device
         self._teacher: Teacher | None = None
+        self.shares: Digest = NO_DIGEST
 
     def check_grant(self, delivery: Delivery, kind: str, digest: TeacherId) -> None:
         """Says, and notes, if who asks may not have it.
@@ -56,6 +61,8 @@ class Serving:
         Raises:
             AgentKDError: as ``Teacher``.
         """
+        for file in shared_data(request.data.spec) if request.data is not None else ():
+            obtain(file)
         teacher = self._teacher
         if teacher is not None and (teacher.weights, teacher.architecture) == (request.weights, request.architecture):
             if request.data is not None:
@@ -91,19 +98,52 @@ class Serving:
             mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served)
             return
         weights = Digest(request.weights)
+        told = request
         if request.kind is KnowledgeKind.ASSESSMENT:
             raise ConfigError("assessments are asked for with AssessRequest")
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
             answer = self._must_teach(weights).answer(request, images)
             seconds, is_cached = answer.seconds, answer.is_cached
             piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways)
-        elif self._teacher is not None and self._teacher.weights == weights:
+        elif request.kind is KnowledgeKind.WEIGHTS and self._teacher is not None and self._teacher.weights == weights:
             piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
+        elif request.kind is KnowledgeKind.ARCHITECTURE:
+            piece, buffers = self._pack_architecture(delivery, weights, request.ways)
         else:
-            piece, buffers = self._carrier.pack_stored(delivery.sender, weights, request.ways)
-        self.note_served(delivery, piece)
+            wanted = self._which_data(request) if request.kind is KnowledgeKind.DATA else weights
+            told = as_what_it_is(request, wanted, self._folder.store)
+            self._check_stored(delivery, request, told)
+            piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
+        self._audit.served(self._post.grants.find(delivery.sender), told, piece)
         reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+
+    def _pack_architecture(self, delivery: Delivery, weights: Digest, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+        teacher = self._must_teach(weights)
+        if teacher.weights != weights:
+            raise ContractError("weights", teacher.weights, weights, hint="the teacher adopted another network")
+        data = encode_architecture(teacher.architecture, teacher.classes)
+        parcel = self._carrier.allocate(len(data))
+        try:
+            parcel.view[:] = data
+            return self._carrier.pack(delivery.sender, parcel, ways)
+        finally:
+            parcel.close()
+
+    def _which_data(self, request: KnowledgeRequest) -> Digest:
+        """The file that is asked for, or the newest that was packed here."""
+        named = Digest(request.dataset)
+        if not (named or self.shares):
+            raise ArtifactNotFoundError(Digest(request.weights), "this agent, which shares no data")
+        return named or self.shares
+
+    def _check_stored(self, delivery: Delivery, request: KnowledgeRequest, told: KnowledgeRequest) -> None:
+        """Who may fetch weights may not fetch data by their digest as such."""
+        if told.kind is request.kind:
+            return
+        if request.kind is KnowledgeKind.DATA:
+            raise ContractError("kind", str(told.kind), str(request.kind), hint="that digest is not of data")
+        self.check_grant(delivery, str(told.kind), told.weights)
 
     def assess(self, delivery: Delivery, request: AssessRequest) -> None:
         """Answers a request for an assessment, and notes it.

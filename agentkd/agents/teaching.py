@@ -68,7 +68,7 @@ class Teacher:
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
         load_as_learned(self._network, self.weights_parcel.view, architecture)
-        self._classes = read_metadata(self.weights_parcel.view).classes
+        self.classes = read_metadata(self.weights_parcel.view).classes
         self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
         self._known_below: float | None = None
@@ -139,7 +139,7 @@ class Teacher:
         dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
             TeachingContract(
-                weights=self.weights, num_classes=self.architecture.num_classes, classes=self._classes, dataset=dataset
+                weights=self.weights, num_classes=self.architecture.num_classes, classes=self.classes, dataset=dataset
             ),
             TeachingContract(
                 weights=Digest(request.weights),

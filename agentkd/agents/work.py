@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from agentkd import seeding
 from agentkd.agents.assessing import assess, feature_maps
+from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
+from agentkd.agents.packing import packed
 from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
 from agentkd.code import barring
@@ -43,11 +45,13 @@ from agentkd.task import (
     Assess,
     Average,
     Consolidate,
+    Decide,
     Distill,
     Evaluate,
     ExchangeSummary,
     FeatureMaps,
     Mutual,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -356,6 +360,22 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
 
+def _pack(task: Pack, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What is to be handed over, as one piece."""
+    started = time.monotonic()
+    knowledge = at.store.put(packed(task))
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, knowledge=knowledge, environment=environment(at.device), seconds=seconds, **size)
+
+
+def _decide(task: Decide, at: Surroundings, size: dict[str, Any]) -> TaskResult:
+    """What an agent does about data."""
+    started = time.monotonic()
+    decision = decision_of(task)
+    seconds = time.monotonic() - started
+    return TaskResult(status=Status.COMPLETED, decision=decision, environment=environment(at.device), seconds=seconds, **size)
+
+
 def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: Surroundings) -> SegmentationNetwork:
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
@@ -385,7 +405,12 @@ def _cost_fields(task: Task) -> dict[str, Any]:
 
 
 def _score_fields(scores: Scores) -> dict[str, Any]:
-    return {"miou": scores.miou, "class_iou": scores.class_iou, "one_class_miou": scores.one_class_miou}
+    return {
+        "miou": scores.miou,
+        "class_iou": scores.class_iou,
+        "one_class_miou": scores.one_class_miou,
+        "accuracy": scores.accuracy,
+    }
 
 
 def _training_fields(trained: Trained) -> dict[str, Any]:
@@ -407,4 +432,6 @@ EXECUTIONS: dict[type[Task], Callable[[Any, Surroundings, dict[str, Any]], TaskR
     FeatureMaps: _feature_maps,
     Consolidate: _consolidate,
     Average: _average,
+    Pack: _pack,
+    Decide: _decide,
 }

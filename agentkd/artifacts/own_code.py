@@ -14,7 +14,7 @@ from agentkd.datasets.opening import own_names
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
 from agentkd.objectives import Own
-from agentkd.task import RUNS_CODE, Task, Taught
+from agentkd.task import RUNS_CODE, Decide, Task, Taught
 from agentkd.visible import visible_line
 
 
@@ -71,6 +71,8 @@ def named(task: Task) -> Iterator[tuple[str, Digest]]:
     yield from ((one.family, one.code) for one in networks if one.code or ":" in one.family)
     if task.data.code or own_names(task.data.spec):
         yield task.data.spec, task.data.code
+    if isinstance(task, Decide) and task.rules.rule:
+        yield task.rules.rule, task.rules.code
     if isinstance(task, Taught):
         yield from ((o.path, o.code) for o in task.distillation.objectives if isinstance(o, Own))
 

@@ -11,7 +11,7 @@ from agentkd.artifacts.file_system import must_do
 from agentkd.artifacts.run_places import JOURNAL, WRITTEN, Strange, shared_places, strange_places
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
-from agentkd.names import TaskKey
+from agentkd.names import AgentName, TaskKey
 
 MAX_NAME_BYTES = 200
 """Of a name that something is still put behind; a file system takes 255."""
@@ -32,6 +32,7 @@ class RunFolder:
         self.keys = place / "keys"
         self.logs = place / "logs"
         self.images = place / "cache"
+        self.agents = place / "agents"
         self.report = place / "report"
         self.lock = place / "lock"
         self.contact = place / "contact.json"
@@ -40,6 +41,10 @@ class RunFolder:
     def checkpoint(self, key: TaskKey) -> Path:
         """Where the unfinished state of a task lies."""
         return self.checkpoints / f"{key}.safetensors"
+
+    def of_agent(self, name: AgentName) -> "RunFolder":
+        """The folder of an agent that keeps one of its own."""
+        return RunFolder(self.agents / name)
 
     def lesson(self, key: TaskKey) -> Path:
         """Where the list of what was recorded of an unfinished lesson lies."""
@@ -61,13 +66,16 @@ class RunFolder:
 
     def drop_images(self) -> None:
         """Removes decoded images, which can be made again."""
-        shutil.rmtree(self.images, ignore_errors=True)
+        for images in (self.images, *self.agents.glob(f"*/{self.images.name}")):
+            shutil.rmtree(images, ignore_errors=True)
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
         self.checkpoint(key).unlink(missing_ok=True)
         self.lesson(key).unlink(missing_ok=True)
         shutil.rmtree(self._all_said(key), ignore_errors=True)
+        for place in self.agents.glob("*"):
+            RunFolder(place).clear(key)
 
     def must_exist(self) -> "RunFolder":
         """This folder, if it holds a run, and files and folders of its own alone.

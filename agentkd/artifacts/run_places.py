@@ -22,7 +22,7 @@ FILES = (
     *("experiment.yaml", "study.db", "study.db-wal", "study.db-shm", "study.db-journal", "lock", "contact.json", "replay.json"),
     *("environment.txt", "croissant.json", "ro-crate-metadata.json", "manifest-sha256.txt"),
 )
-FOLDERS = {"artifacts": 1, "cache": 1, "cards": 1, "checkpoints": 2, "keys": 2, "logs": 1, "report": 1}
+FOLDERS = {"agents": 4, "artifacts": 1, "cache": 1, "cards": 1, "checkpoints": 2, "keys": 2, "logs": 1, "report": 1}
 """How many levels of them are looked at. An artifact that is no file is none, and an image that was decoded is made again."""
 WRITTEN = (
     *("journal.sqlite", "experiment.yaml", "study.db", "lock", "contact.json", "replay.json"),

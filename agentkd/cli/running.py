@@ -109,6 +109,14 @@ def agent(
             "Without this, tasks that name any are refused.",
         ),
     ] = False,
+    share_data: Annotated[
+        bool,
+        typer.Option(
+            "--share-data",
+            help="Hand over datasets that lie on this host, images and labels, when the coordinator asks for them. "
+            "Without this, tasks that pack data are refused.",
+        ),
+    ] = False,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
     checkpoint_every: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
@@ -148,6 +156,7 @@ def agent(
             registry=registry,
             audit=audit,
             allows_code=allow_code,
+            shares_data=share_data,
         )
     )
 

@@ -26,9 +26,9 @@ from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
-from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey
+from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.recipe import Recipe
-from agentkd.task import KINDS, Competence, DataSource, Task
+from agentkd.task import KINDS, Competence, DataSource, ScoreName, Task
 
 if TYPE_CHECKING:
     from agentkd.coordinator.guests import Guest
@@ -132,14 +132,32 @@ class Community:
         self._handles.append(handle)
         return handle
 
-    def who_knows(self, data: Data, split: str = "validation") -> list[tuple[AgentHandle, Competence]]:
+    def who_knows(
+        self, data: Data, split: str = "validation", *, score: ScoreName = "energy", tap: str = ""
+    ) -> list[tuple[AgentHandle, Competence]]:
         """Every network of this community that has weights, with its competence on a split, the most competent first.
 
-        The score is the known fraction times the network's own validation mIoU, which needs no labels of the data.
+        They are ordered by the known fraction times the network's own validation mIoU (of a classifier its accuracy), which needs
+        no labels of the data.
+
+        Args:
+            data: what is looked at.
+            split: of it.
+            score: how it is told what is known, as of ``AgentHandle.assess``.
+            tap: see there.
         """
         able = [handle for handle in self._handles if handle.weights]
-        found = [(handle, handle.assess(data, split)) for handle in able]
-        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].miou)
+        found = [(handle, handle.assess(data, split, score=score, tap=tap)) for handle in able]
+        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score)
+
+    def shared_data(self, digest: str) -> Opened:
+        """Data that somebody shared, by the digest of their file, which is in the record.
+
+        Raises:
+            DatasetError: they are not there, or damaged.
+        """
+        must_be(digest, str, "the digest of shared data", "its 64 characters")
+        return self._open(SHARED + digest)
 
     def artifact(self, digest: str) -> bytes:
         """Stored bytes by their digest.

@@ -1,12 +1,14 @@
 """Education cycles: data arrive, and every agent decides by its own rules whether it teaches, learns, or leaves it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, TeacherLike, refuse_no_list
-from agentkd.community.rules import Decision, Offer, Role, Rules, decide
+from agentkd.community.handles import AgentHandle
+from agentkd.community.rules import Decision, Offer, Role, Rules
+from agentkd.community.teachers import TeacherLike, refuse_no_list
 from agentkd.community.works import Data
 from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError, must_be
@@ -34,12 +36,20 @@ class Educated:
         agent: its network.
         learned: data that it knows already.
         rules: how it judges and learns.
+        rule: an own rule in the place of theirs, a function of ``(me, others, rules, taught)`` in a file of yours, or its path
+            (``my_rules:careful``). Its source is collected as it is when it is needed; it runs in the agent.
+
+    Raises:
+        ConfigError: the rule is none of a file that can be collected.
     """
 
-    def __init__(self, agent: AgentHandle, learned: Data, rules: Rules | None = None) -> None:
+    def __init__(
+        self, agent: AgentHandle, learned: Data, rules: Rules | None = None, *, rule: str | Callable[..., Decision] = ""
+    ) -> None:
         must_be(agent, AgentHandle, "the agent", "what community.agent() returned")
         must_be(rules or Rules(), Rules, "rules", "agentkd.Rules")
-        self.agent, self.rules = agent, rules or Rules()
+        chosen = rules or Rules()
+        self.agent, self.rules = agent, replace(chosen, rule=path_of(rule)) if rule else chosen
         self.learned = _specs(learned)
 
     @property
@@ -53,10 +63,27 @@ class Educated:
         Pixels alone can deceive: a network may be sure of itself where everything is strange. So what is known counts as far as
         the classes that it sees there are as frequent as in what it learned.
         """
-        there = self.agent.assess(data, split="train")
-        at_home = self.agent.assess(_joined(self.learned), split="validation")
+        how: dict[str, Any] = {"score": self.rules.score, "tap": self.rules.tap}
+        there = self.agent.assess(data, split="train", **how)
+        at_home = self.agent.assess(_joined(self.learned), split="validation", **how)
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
-        return Offer(self.name, (there.known_fraction or 0.0) * overlap, self.agent.miou)
+        return Offer(self.name, min((there.known_fraction or 0.0) * overlap, 1.0), self.agent.score)  # shares add up to nearly 1
+
+    def decide(self, data: Data, me: Offer, others: Sequence[Offer], taught: Mapping[str, tuple[str, ...]]) -> Decision:
+        """What it does about data, by its own rules; an agent decides. Waits.
+
+        Args:
+            data: that arrive.
+            me: what it finds of itself.
+            others: what the others answered.
+            taught: in this cycle, by student, who taught it.
+
+        Raises:
+            ConfigError: its own rule cannot be collected.
+            TrainingError: its own rule failed, or decided what cannot be.
+        """
+        rules = replace(self.rules, code=take(self.rules.rule)) if self.rules.rule else self.rules
+        return self.agent.decide(data, me, others, rules, taught)
 
     def learn(self, data: Data, teachers: Sequence["Educated"], **recipe: Any) -> Lesson:
         """Learns data from teachers, by its policy, and protects what it knew; it can teach them afterwards.
@@ -73,7 +100,7 @@ class Educated:
         if policy == "weights":
             lesson, known = self.agent.average([best.agent]), [*best.learned, *new]
         elif policy == "data":
-            known = [*self.learned, *best.learned]
+            known = [*self.learned, best.agent.share_data(_joined(best.learned)).result().spec]
             lesson = self.agent.train(_joined(known), **recipe)
         else:
             lesson, known = self._be_taught(new, [teacher.agent for teacher in teachers], recipe), [*self.learned, *new]
@@ -88,7 +115,7 @@ class Educated:
         if rules.policy == "architecture":
             if rules.protection == "ewc":
                 raise ConfigError(f"{self.name}: with policy architecture no weights are left to protect; choose lwf or replay")
-            self.agent.become(able[0].architecture)
+            self.agent.become(able[0].share_architecture().result())
         if rules.policy == "weights_and_fine_tune":
             options["start"] = "inherit"
         if rules.protection == "ewc":
@@ -125,7 +152,8 @@ class Educated:
 def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> dict[str, Decision]:
     """Data arrive at every agent. Each asks the others, decides by its own rules, and learns if it is a student.
 
-    Returns once all have ended, with what each decided.
+    Returns once all have ended, with what each decided. What an agent finds of itself and what it decides are tasks of its own,
+    recorded like its lesson.
 
     Args:
         agents: the community.
@@ -144,7 +172,7 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     decisions, lessons = {}, []
     for agent in agents:
         others = [offer for name, offer in offers.items() if name != agent.name]
-        decision = decide(offers[agent.name], others, agent.rules, taught)
+        decision = agent.decide(data, offers[agent.name], others, taught)
         decisions[agent.name] = decision
         if decision.role is Role.STUDENT:
             taught[agent.name] = decision.teachers
@@ -155,6 +183,18 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     for lesson in lessons:
         lesson.result()
     return decisions
+
+
+def path_of(rule: str | Callable[..., Decision]) -> str:
+    """``module:name`` of a function; itself if it is that already."""
+    if isinstance(rule, str):
+        return rule
+    if not callable(rule):
+        raise ConfigError(f"the rule is {rule!r}; expected a function, or its path, such as my_rules:careful")
+    path = f"{getattr(rule, '__module__', '')}:{getattr(rule, '__qualname__', '')}"
+    if "<" in path or "." in path.partition(":")[2]:
+        raise ConfigError(f"{path} is no function of a module; write it into a file of its own, such as my_rules.py")
+    return path
 
 
 def _specs(data: Data) -> list[str]:

@@ -1,17 +1,17 @@
 """Handles to the networks of a community: what a script says to them becomes tasks."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
 from agentkd.code.taking import take
 from agentkd.community.futures import Derived, Lesson
+from agentkd.community.teachers import Route, TeacherLike, as_teachers, class_order, refuse_no_list, routes_of
 from agentkd.community.works import Commons, Data
 from agentkd.config import checked
-from agentkd.datasets.opening import Views
+from agentkd.datasets.opening import Opened, Views
+from agentkd.datasets.splits import TRAIN, VALIDATION
 from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.names import NO_DIGEST, Digest
@@ -25,30 +25,22 @@ from agentkd.task import (
     Consolidate,
     Consolidation,
     DataSource,
+    Decide,
     Distill,
     Evaluate,
     FeatureMaps,
+    Pack,
+    ScoreName,
     Task,
     TaskResult,
     TeacherReference,
     Train,
 )
+from agentkd.task.inputs import ENERGY
+from agentkd.task.rules import Decision, Offer, Rules
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Route = Literal["shares", "tiles", "classes"]
-MAX_SHARE = 1e9
-
-
-class TeacherLike(Protocol):
-    """Whoever can be the teacher of a task: a handle, or a guest."""
-
-    classes: tuple[str, ...]
-
-    @property
-    def name(self) -> str: ...
-    def as_teacher(self) -> TeacherReference: ...
 
 
 class AgentHandle:
@@ -75,6 +67,7 @@ class AgentHandle:
         self._kept: tuple[Digest, Lesson] | None = None
         self.classes: tuple[str, ...] = ()
         self._architecture = families.resolve(family, num_classes, self._settings) if num_classes else None
+        self._keeps_code = False
 
     @property
     def architecture(self) -> Architecture:
@@ -103,6 +96,12 @@ class AgentHandle:
         newest = self._newest()
         return newest.miou if newest else 0.0
 
+    @property
+    def score(self) -> float:
+        """By which networks are compared: a classifier's validation accuracy, else mIoU; 0 before any training. Waits."""
+        newest = self._newest()
+        return newest.judged_by if newest else 0.0
+
     def _newest(self) -> TaskResult | None:
         """What came of the last task, but for those that failed and were said to have. Waits."""
         while self._last and self._last.is_told_failed:
@@ -124,8 +123,15 @@ class AgentHandle:
         self._initial, self._last = digest, None
 
     def become(self, architecture: Architecture) -> None:
-        """Takes another architecture, to be learned from the beginning; the weights until now stay in the record."""
+        """Takes another architecture, to be learned from the beginning; the weights until now stay in the record.
+
+        Own code that it names is that code from now on, however files here are changed.
+
+        Args:
+            architecture: as data; from ``share_architecture`` or a guest's ``obtain_architecture``, say.
+        """
         must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
+        self._keeps_code = bool(architecture.code)
         self._family, self._settings = architecture.family, dict(architecture.settings)
         self._architecture, self._initial, self._last, self.classes = architecture, NO_DIGEST, None, ()
 
@@ -296,13 +302,39 @@ class AgentHandle:
         task = Evaluate(architecture=self.architecture, data=self._split(data, split), initial_weights=self._must_have_weights())
         return self._ask_for(task).result()
 
-    def assess(self, data: Data, split: str = "validation") -> Competence:
-        """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits."""
+    def assess(
+        self, data: Data, split: str = "validation", *, score: ScoreName = ENERGY, tap: str = "", home: Data | None = None
+    ) -> Competence:
+        """What the newest weights know about a split: how much of it is known, how well, and what is seen in it. Waits.
+
+        Args:
+            data: what is looked at; labels are used where there are any.
+            split: of it.
+            score: how it is told what is known: ``energy``, ``max_softmax``, ``entropy``, or ``mahalanobis``, the distance to the
+                features of what was learned, whose training split is looked at too.
+            tap: with ``mahalanobis``, the dotted name of the module whose features those are; the logits if it is not given.
+            home: the data that the network knows; what it learned last if they are not given, see ``settle``.
+
+        Raises:
+            ConfigError: there is no such score, or a tap with one of logits.
+        """
         source, weights = self._split(data, split), self._must_have_weights()
-        task = Assess(architecture=self.architecture, data=source, initial_weights=weights, home=self._home)
+        known = self._home if home is None else self._meet(home)
+        fields = {"architecture": self.architecture, "data": source, "initial_weights": weights, "home": known}
+        task = checked(Assess, fields | {"score": score, "tap": tap}, source=f"{self.name}.assess")
         competence = self._ask_for(task).result().competence
         assert competence is not None
         return competence
+
+    def decide(
+        self, data: Data, me: Offer, others: Sequence[Offer], rules: Rules, taught: Mapping[str, tuple[str, ...]]
+    ) -> Decision:
+        """What an agent does about data by these rules, which run there. Waits. See ``agentkd.Educated``."""
+        fields = {"architecture": self.architecture, "data": self._meet(data), "me": me, "others": tuple(others), "rules": rules}
+        task = checked(Decide, fields | {"taught": tuple(taught.items())}, source=f"{self.name}.decide")
+        decision = self._ask_for(task).result().decision
+        assert decision is not None
+        return decision
 
     def feature_maps(self, views: Views, taps: Sequence[str] = ()) -> "Derived[TaskResult, dict[str, Tensor]]":
         """What the newest weights make of views: ``logits`` [N,K,h,w] and the features of each tap by its name.
@@ -327,6 +359,45 @@ class AgentHandle:
         task = checked(FeatureMaps, fields, source=f"{self.name}.feature_maps")
         (done,) = self.community.submit((task, f"feature maps of {self.name}"))
         return Derived(done, lambda result: tensors.decode(self.community.artifact(result.knowledge)))
+
+    def share_data(self, data: Data | None = None, splits: Sequence[str] = (TRAIN, VALIDATION)) -> "Derived[TaskResult, Opened]":
+        """Has data packed where an agent has them, as one piece of knowledge from which any agent learns, wherever it runs.
+
+        What ``result()`` gives is a dataset, ``shared:DIGEST``. An agent that lacks its file gets it, and checks it, when it is
+        given a task with it. Labels travel with the images; ``unlabelled:`` before the specification hides those of ``train``.
+
+        Args:
+            data: which; those that this network learned last if they are not given.
+            splits: which parts of them, in the order in which their samples are then numbered.
+
+        Raises:
+            ConfigError: it has met no data, or the splits are none.
+        """
+        refuse_no_list("splits", splits)
+        task = checked(Pack, self._packing(data, "data") | {"splits": tuple(splits)}, source=f"{self.name}.share_data")
+        return Derived(self._ask_for(task), lambda result: self.community.shared_data(result.knowledge))
+
+    def share_architecture(self, data: Data | None = None) -> "Derived[TaskResult, Architecture]":
+        """Has what this network is packed as a piece of knowledge, without its weights; ``become`` takes what ``result()`` gives.
+
+        Args:
+            data: for whose images it is counted what it costs; those that it learned last if they are not given.
+
+        Raises:
+            ConfigError: it has met no data.
+        """
+        from agentkd.knowledge.sharing import decode_architecture  # needs torch, which a script that only plans does not
+
+        task = checked(Pack, self._packing(data, "architecture"), source=f"{self.name}.share_architecture")
+        return Derived(self._ask_for(task), lambda result: decode_architecture(self.community.artifact(result.knowledge))[0])
+
+    def _packing(self, data: Data | None, what: str) -> dict[str, Any]:
+        """What a task of packing begins with."""
+        self._newest()  # a lesson that failed has taught nothing
+        source = self._meet(data) if data is not None else self._home
+        if source is None:
+            raise ConfigError(f"{self.name} has met no data here; say which: data=...")
+        return {"architecture": self.architecture, "data": source, "what": what}
 
     def _split(self, data: Data, split: str) -> DataSource:
         """Data of which a split is to be looked at."""
@@ -356,7 +427,7 @@ class AgentHandle:
         that they were learned by.
         """
         source = self._meet(data)
-        if families.is_own(self._family):
+        if families.is_own(self._family) and not self._keeps_code:
             self._architecture = families.resolve(self._family, self.architecture.num_classes, self._settings)
         found, classes = self.architecture.num_classes, self.community.classes(data)
         if found < len(classes):
@@ -382,104 +453,3 @@ class AgentHandle:
         """A lesson that this network is in now: its result will be the newest weights."""
         self._before = (self._last, self._home, self.classes)
         self._last, self._home, self.classes = lesson, task.data, classes
-
-
-def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[TeacherReference]:
-    """Each as a teacher, with its share if shares are given.
-
-    Raises:
-        ConfigError: one is no network or has no weights, there is not a share for each, or one is not positive.
-    """
-    refuse_no_list("networks", listed)
-    refuse_no_list("shares", shares)
-    strange = [one for one in listed if not hasattr(one, "as_teacher")]
-    if strange:
-        raise ConfigError(f"{strange[0]!r} is no network; give what community.agent() or community.guest() returned")
-    if shares and len(shares) != len(listed):
-        raise ConfigError(f"{len(shares)} shares for {len(listed)} teachers; give one for each")
-    wrong = [share for share in shares if not (isinstance(share, Real) and 0 < share < MAX_SHARE)]
-    if wrong:
-        raise ConfigError(f"a share is {wrong[0]!r}; each must be a number above 0 and below {MAX_SHARE:.0e}")
-    given = zip(listed, shares or [1.0] * len(listed), strict=True)
-    return [teacher.as_teacher().replace(share=float(share)) for teacher, share in given]
-
-
-def routes_of(
-    teachers: Sequence[TeacherLike], data: Data, route: Route | Sequence[Sequence[int]], num_parts: int
-) -> list[dict[str, Any]]:
-    """What each teacher's reference says so that it teaches where it is to.
-
-    Raises:
-        ConfigError: not every teacher has parts and every part of the data one teacher, or as ``routed``.
-    """
-    if route == "shares":
-        return [{} for _ in teachers]
-    if isinstance(route, str):
-        if route not in get_args(Route):
-            raise ConfigError(f"route {route!r}: there are {', '.join(get_args(Route))}, or the parts that each teacher teaches")
-        return [routed(teacher, data, route) for teacher in teachers]
-    if not (isinstance(route, Sequence) and all(is_parts(parts) for parts in route)):
-        raise ConfigError(f"route is {route!r}; it is one of {', '.join(get_args(Route))}, or a list of parts for each teacher")
-    if len(route) != len(teachers) or not all(route):
-        raise ConfigError(f"route names parts for {len(route)} of {len(teachers)} teachers; give each one at least")
-    given = Counter(part for parts in route for part in parts)
-    if set(given) != set(range(num_parts)) or max(given.values()) > 1:
-        named = ", ".join(str(part) for part in sorted(given.elements()))
-        raise ConfigError(f"route names the parts {named}; the data have {num_parts}, numbered from 0: name each of them once")
-    return [{"parts": tuple(parts)} for parts in route]
-
-
-def is_parts(parts: object) -> bool:
-    """Whether these are numbers of parts."""
-    return isinstance(parts, Sequence) and not isinstance(parts, str) and all(type(part) is int for part in parts)
-
-
-def refuse_no_list(name: str, value: object) -> None:
-    """Raises ``ConfigError`` if an argument that should be a list is none."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ConfigError(f"{name}: {value!r} is no list")
-
-
-def routed(teacher: TeacherLike, data: Data, route: str) -> dict[str, Any]:
-    """What a teacher's reference says so that it teaches where it knows best.
-
-    Raises:
-        ConfigError: it is a guest, or it is not known what it knows.
-    """
-    if not isinstance(teacher, AgentHandle):
-        raise ConfigError(f"{teacher.name} is a guest; route={route!r} is for networks of the community")
-    competence = teacher.assess(data)
-    if route == "classes" and competence.miou is not None:
-        return {"class_shares": tuple(value or 0.0 for value in competence.class_iou)}
-    if route == "tiles" and competence.energies is not None:
-        return {"energies": competence.energies}
-    unlabelled, homeless = "the validation split has no labels of its classes", "it has not learned from data in this community"
-    raise ConfigError(f"{teacher.name} cannot be routed by {route}: {unlabelled if route == 'classes' else homeless}")
-
-
-def class_order(ours: Sequence[str], theirs: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[int, ...]:
-    """For each of our classes the number of the one of theirs that means the same; empty if they are numbered alike.
-
-    Raises:
-        ContractError: the classes differ and the map does not say how they correspond.
-        ConfigError: the map is none.
-
-    Example:
-        >>> class_order(["sky", "road"], ["Road", "Sky"], {"sky": "Sky", "road": "Road"})
-        (1, 0)
-    """
-    if not (class_map is None or isinstance(class_map, Mapping)):
-        raise ConfigError(f"class_map is {class_map!r}; it is a dictionary, from each of the data's classes to the teacher's")
-    if class_map is not None and not theirs:
-        raise ConfigError(
-            "class_map: it is not known which classes the teacher tells apart; say so first: teacher.classes = (...)"
-        )
-    if not theirs or (tuple(ours) == tuple(theirs) and class_map is None):
-        return ()
-    if class_map is None:
-        hint = "say which class is which: class_map={OURS: THEIRS, ...}"
-        raise ContractError("classes", ", ".join(theirs), ", ".join(ours), hint=hint)
-    missing = [name for name in ours if class_map.get(name) not in theirs]
-    if missing:
-        raise ContractError("classes", ", ".join(theirs), missing[0], hint="class_map must name one of them for each class")
-    return tuple(theirs.index(class_map[name]) for name in ours)

@@ -5,7 +5,8 @@ from typing import Any
 
 from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
-from agentkd.community.handles import AgentHandle, refuse_no_list
+from agentkd.community.handles import AgentHandle
+from agentkd.community.teachers import refuse_no_list
 from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError

@@ -13,6 +13,7 @@ from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Order, Waiting
+from agentkd.datasets.shared import look_in
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, RemoteAgentError, ReplyTimeoutError, TrainingError
 from agentkd.exchange.grants import TASKS, Registry
 from agentkd.exchange.keys import new_key_pair
@@ -63,6 +64,7 @@ class Visit:
             ReplyTimeoutError: it did not answer.
         """
         self._host, self.num_learners = _read_contact(self._folder)
+        look_in(self._folder.store.place)
         keys = new_key_pair()
         self._registry.register(self._name, keys.public, [TASKS])
         manners = Manners(coordinator_key=self._host.public_key)

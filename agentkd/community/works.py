@@ -89,6 +89,14 @@ class Commons(Protocol):
         """How many datasets are joined in this one; 1 of a single one."""
         ...
 
+    def shared_data(self, digest: Digest) -> Opened:
+        """Data that were packed, by the digest of their file.
+
+        Raises:
+            DatasetError: they are not there, or damaged.
+        """
+        ...
+
     def artifact(self, digest: Digest) -> bytes:
         """Stored bytes by their digest."""
         ...

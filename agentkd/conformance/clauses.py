@@ -8,6 +8,7 @@ from agentkd.conformance.living import joining, leaving, living, looking_back
 from agentkd.conformance.meaning import meaning
 from agentkd.conformance.meeting import meeting
 from agentkd.conformance.probe import Probe
+from agentkd.conformance.sharing import sharing
 from agentkd.conformance.streaming import streaming
 from agentkd.conformance.working import working
 from agentkd.errors import ReplyTimeoutError, Rule
@@ -21,7 +22,7 @@ READ_BY_ALL = {NUMBERS[PingRequest], NUMBERS[KnowledgeRequest]}  # an agent need
 
 def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
     """Every clause in the order in which it must be checked; the last one ends the agent, if it may."""
-    listed = [*joining(), *living(), *knowing(num_classes), *meaning(num_classes)]
+    listed = [*joining(), *living(), *knowing(num_classes), *sharing(num_classes), *meaning(num_classes)]
     listed += [*streaming(num_classes), *meeting(num_classes), *working()]
     listed += [Clause(f"invalid.{v.name}", f"{v.note} is refused", _refuses(v)) for v in vectors.invalid()]
     listed += looking_back()

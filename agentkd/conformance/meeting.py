@@ -49,6 +49,7 @@ def meeting(num_classes: int) -> list[Clause]:
         clause("peers.grant", "soft targets and feature maps that a peer was not granted are refused it", _grant),
         clause("peers.grant_assessment", "an assessment that a peer was not granted is refused it", _assessment_ungranted),
         clause("peers.grant_weights", "weights that a peer was not granted are refused it", _weights_ungranted),
+        clause("peers.grant_shared", "an architecture and data that a peer was not granted are refused it", _shared_ungranted),
         clause("peers.defaults", "a peer of which it is not said what it may fetch may fetch nothing", _nothing_said),
         clause("peers.taken", "a kind of knowledge that a peer is granted no longer is refused it from then on", _taken),
     ]
@@ -148,6 +149,16 @@ def _assessment_ungranted(probe: Probe, subject: Subject) -> None:
 
 def _weights_ungranted(probe: Probe, subject: Subject) -> None:
     _all_but(probe, subject, KnowledgeKind.WEIGHTS)
+
+
+def _shared_ungranted(probe: Probe, subject: Subject) -> None:
+    """Who does not know such a kind refuses it as such."""
+    for kind in (KnowledgeKind.ARCHITECTURE, KnowledgeKind.DATA):
+        for may in (_others(kind), ()):
+            with _met(probe, *may) as other:
+                request = KnowledgeRequest(kind=kind, weights=subject.weights)
+                answer = other.ask(request, timeout_s=ANSWER_S).body
+                expect(isinstance(answer, ErrorReply), f"{kind} was handed over to a peer that was not granted it")
 
 
 def _all_but(probe: Probe, subject: Subject, kind: KnowledgeKind) -> None:

@@ -70,7 +70,7 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.messages.wire import MAX_MESSAGE_BYTES, Buffer
-from agentkd.names import AgentName, Digest, PublicKey, TaskKey
+from agentkd.names import NO_DIGEST, AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import Task, TaskResult
 
 POLL_S = 0.1
@@ -138,7 +138,7 @@ class Crew:
         self._handing_over = HandingOver(folder, self._post, self._carrier)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
-        how = config.transport, config.checkpoint_every_s, config.image_cache_gib
+        how = config.transport, config.checkpoint_every_s, config.image_cache_gib, config.own_folders
         self._contact = Contact(self._post.endpoint, keys.public, *how)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
@@ -230,6 +230,22 @@ class Crew:
             return bytes(fetched.data)
         finally:
             fetched.release()
+
+    def keep(self, delivery: Delivery, *, wanted: Digest = NO_DIGEST, max_bytes: int) -> Digest:
+        """Puts the piece that a reply hands over into the store. Blocks.
+
+        Raises:
+            RemoteProtocolError: it is over its limit (rule ``limit``); nothing was fetched.
+            AgentKDError: as ``Carrier.fetch_to_store``.
+        """
+        body = delivery.message.body
+        assert isinstance(body, KnowledgeReply)
+        if not (wanted or body.piece.sha256):
+            raise RemoteProtocolError("a piece that is to be kept needs its digest", Rule.BODY)
+        if body.piece.size_bytes > max_bytes:
+            text = f"a piece of {body.piece.size_bytes:,} octets; of {body.kind} there are {max_bytes:,} at most"
+            raise RemoteProtocolError(text, Rule.LIMIT)
+        return self._carrier.fetch_to_store(delivery.sender, body.piece, delivery.message.buffers, wanted=wanted)
 
     def tell(self, public_key: PublicKey, body: Body, *, parent_id: int = 0) -> None:
         """Says something to a peer, perhaps as an answer. From any thread."""
@@ -411,7 +427,7 @@ class Crew:
         doing = self._underway.current(name, body.task, body.attempt)
         if doing:
             doing.error = body
-        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE
+        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
         retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 

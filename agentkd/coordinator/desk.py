@@ -20,6 +20,7 @@ from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
+from agentkd.datasets.shared import look_in
 from agentkd.errors import ChannelClosedError
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
@@ -146,6 +147,7 @@ class Desk(Generic[Crewed]):
                 held.enter_context(RunLock(self.folder))
                 self.journal = held.enter_context(Journal(self.folder.journal))
                 self._held = held.pop_all()
+                look_in(self.folder.store.place)
         except BaseException as error:  # whatever it was: somebody may have handed in an order already
             self._refuse_all(error)
             raise

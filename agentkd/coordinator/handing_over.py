@@ -5,6 +5,7 @@ from collections.abc import Collection
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import AgentKDError, RemoteProtocolError, Rule
 from agentkd.exchange.audit import Audit
+from agentkd.exchange.kinds import as_what_it_is
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import Body, ErrorReply, KnowledgeKind, KnowledgeReply, KnowledgeRequest
@@ -15,7 +16,7 @@ class HandingOver:
     """Answers requests for artifacts, and notes each in the audit log. One thread's."""
 
     def __init__(self, folder: RunFolder, post: Post, carrier: Carrier) -> None:
-        self._post, self._carrier = post, carrier
+        self._store, self._post, self._carrier = folder.store, post, carrier
         self._audit = Audit(folder.logs / "coordinator.audit.jsonl")
 
     def sum_up(self) -> None:
@@ -41,8 +42,11 @@ class HandingOver:
                 raise RemoteProtocolError("a coordinator hands over artifacts (kind weights) and teaches nothing", Rule.ROLE)
             if wanted not in needed:
                 grants.check(delivery.sender, str(request.kind))
+            told = as_what_it_is(request, wanted, self._store)
+            if wanted not in needed:
+                grants.check(delivery.sender, str(told.kind))
             piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
-            self._audit.served(entry, request, piece)
+            self._audit.served(entry, told, piece)
             reply: Body = KnowledgeReply(kind=request.kind, weights=wanted, piece=piece)
         except AgentKDError as error:
             self._audit.refused(entry, str(request.kind), wanted)

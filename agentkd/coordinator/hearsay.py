@@ -5,11 +5,14 @@ Nothing here looks at data or weights; what those say is handed in.
 
 import logging
 import math
+from pathlib import Path
 
 import torch
 
+from agentkd.datasets.shared import SharedDataset
 from agentkd.errors import ResultError
 from agentkd.exchange.pieces import MAX_PIECE_BYTES
+from agentkd.knowledge.sharing import ARCHITECTURE, decode_architecture
 from agentkd.knowledge.tensors import Tensors
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.task import (
@@ -19,6 +22,7 @@ from agentkd.task import (
     ExchangeSummary,
     FeatureMaps,
     Mutual,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -26,6 +30,7 @@ from agentkd.task import (
     Train,
     Training,
 )
+from agentkd.task.inputs import ENERGY
 from agentkd.training.loop import is_below
 from agentkd.visible import visible_line
 
@@ -66,6 +71,8 @@ def check_history(task: Training, result: TaskResult) -> None:
         _check_loss(task, epoch.loss, f"epoch {epoch.epoch}")
         if epoch.miou is None and task.recipe.validates(epoch.epoch):
             raise ResultError(f"it tells no mIoU of epoch {epoch.epoch}, which the recipe has validated")
+        if epoch.accuracy is not None and None in (result.accuracy, epoch.miou):
+            raise ResultError(f"it tells an accuracy of epoch {epoch.epoch}, and none of its weights, or no mIoU")
     if result.best_epoch > count or (task.recipe.keep == "best" and result.best_epoch and not _is_best(task, result)):
         raise ResultError(f"its best epoch is {result.best_epoch} of {count}, by its own history another")
     pruned_at = _pruned_at(task, history)
@@ -79,7 +86,7 @@ def kept_epoch(task: Training, result: TaskResult) -> int:
     if task.recipe.keep == "last":
         return len(result.history)
     scored = [epoch for epoch in result.history if epoch.miou is not None and task.recipe.validates(epoch.epoch)]
-    return result.best_epoch or max(scored, key=lambda epoch: (epoch.miou or 0.0, -epoch.epoch)).epoch
+    return result.best_epoch or max(scored, key=lambda epoch: (epoch.judged_by or 0.0, -epoch.epoch)).epoch
 
 
 def history_by(task: Training, result: TaskResult, state: Digest, *, is_measured: bool) -> TaskResult:
@@ -111,7 +118,10 @@ def history_by(task: Training, result: TaskResult, state: Digest, *, is_measured
             miou, weights = (result.miou if is_measured else miou), (state if epoch.weights == state else NO_DIGEST)
         elif miou is not None and miou > ceiling:
             miou = ceiling if task.recipe.keep == "best" else None  # by rounding; or of weights that nobody has here
-        return epoch.replace(miou=miou, weights=weights, seconds=seconds)
+        accuracy = epoch.accuracy if miou is not None else None
+        if accuracy is not None and result.accuracy is not None and (epoch.epoch == kept or accuracy > result.accuracy):
+            accuracy = result.accuracy
+        return epoch.replace(miou=miou, accuracy=accuracy, weights=weights, seconds=seconds)
 
     return result.replace(history=tuple(map(settled, result.history)), best_epoch=kept)
 
@@ -171,7 +181,10 @@ def check_competence(task: Assess, said: Competence) -> None:
     is_labelled = said.miou is not None
     if (bool(said.class_iou), said.calibration_error is not None) != (is_labelled, is_labelled):
         raise ResultError("its competence is of labelled images by half")
-    if (said.known_fraction is not None, said.energies is not None) != (knows_home, knows_home):
+    if said.score != task.score:
+        raise ResultError(f"its competence is by {said.score}; the task asks for {task.score}")
+    is_by_energy = knows_home and task.score == ENERGY
+    if (said.known_fraction is not None, said.energies is not None) != (knows_home, is_by_energy):
         raise ResultError(f"its competence is {'not ' if knows_home else ''}held against data that the network knows")
     if abs(sum(said.predicted) - 1) > AGREES_WITHIN:
         raise ResultError(f"its competence predicts {sum(said.predicted):g} of all pixels")
@@ -200,6 +213,24 @@ def check_maps(task: FeatureMaps, said: Tensors) -> None:
     for name, value in said.items():
         if value.dtype != torch.float32 or value.shape[:1] != (count,):
             raise ResultError(f"its {name} is {tuple(value.shape)} {value.dtype}; the task has {count} views, of float32")
+
+
+def check_packed(task: Pack, file: Path, digest: Digest) -> None:
+    """Checks that a piece is what its task asks for: the architecture, or data of the task's splits and for its network.
+
+    Raises:
+        ResultError: it is not.
+        AgentKDError: it is no such piece.
+    """
+    if task.what == ARCHITECTURE:
+        said, _ = decode_architecture(file.read_bytes())
+        if said != task.architecture:
+            raise ResultError("its piece is another architecture than the task's")
+        return
+    data = SharedDataset(file, digest)
+    if tuple(data.splits) != task.splits or len(data.classes) > task.architecture.num_classes:
+        told = f"splits {', '.join(data.splits)} of {len(data.classes)} classes"
+        raise ResultError(f"its data have {told}; the task asks for {', '.join(task.splits)}")
 
 
 def check_limits_as_said(task: Task, result: TaskResult) -> None:
@@ -237,8 +268,8 @@ def _check_loss(task: Training, loss: float, where: str) -> None:
 
 def _is_best(task: Training, result: TaskResult) -> bool:
     said = result.history[result.best_epoch - 1]
-    scores = [epoch.miou for epoch in result.history if epoch.miou is not None and task.recipe.validates(epoch.epoch)]
-    return task.recipe.validates(said.epoch) and said.miou == max(scores)
+    scores = [epoch.judged_by for epoch in result.history if task.recipe.validates(epoch.epoch)]
+    return task.recipe.validates(said.epoch) and said.judged_by == max(score for score in scores if score is not None)
 
 
 def _pruned_at(task: Training, history: tuple[EpochResult, ...]) -> int:

@@ -16,6 +16,7 @@ from agentkd.datasets.samples import split_indices
 from agentkd.errors import AgentKDError, DatasetError, InfeasibleArchitectureError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
+from agentkd.knowledge.sharing import ARCHITECTURE, MAX_ARCHITECTURE_BYTES
 from agentkd.knowledge.weights import encode_weights, load_weights, read_metadata
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
@@ -23,8 +24,10 @@ from agentkd.task import (
     Assess,
     Average,
     Consolidate,
+    Decide,
     Evaluate,
     FeatureMaps,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -36,7 +39,7 @@ from agentkd.training.checkpoint import digest_of_state
 MAX_COUNTED = 1000
 MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
 OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace", "exchange")
-OF_SCORES = ("miou", "class_iou", "one_class_miou")
+OF_SCORES = ("miou", "class_iou", "one_class_miou", "accuracy")
 OF_ANY = {"environment", "seconds", "peak_memory_bytes", "error_code", "error_text", "num_macs", "uncounted_operations"}
 OF_ANY |= {"num_parameters_total", "num_parameters_network", "num_parameters_deploy"}
 
@@ -51,9 +54,9 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
     """A result whose artifacts are in the store, as it is to be recorded. One at a time; from any thread.
 
     Of what costs a look at the data this ``share`` is made again here, where the dataset is at hand, and then recorded as it is
-    here: scores, competence, feature maps, importance. Averages, sizes and class maps are made here always. All other
-    artifacts are stored in this coordinator's own form, with its own metadata, so they may have other digests than those that
-    were handed in. What is a guest's word alone is held to what the task allows (``hearsay``), or left out.
+    here: scores, competence, feature maps, importance. Averages, packed pieces, sizes and class maps are made here always. All
+    other artifacts are stored in this coordinator's own form, with its own metadata, so they may have other digests than those
+    that were handed in. What is a guest's word alone is held to what the task allows (``hearsay``), or left out.
 
     Raises:
         ResultError: it is none of this task: another status, weights of another network or that are not finite, a history that
@@ -69,7 +72,7 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
                 return _nothing_else(result).replace(error_code=InfeasibleArchitectureError.code, error_text=too_large, **size)
             said = hearsay.bounded(_only_what_is_made(task, result)).replace(**size)
             made = _check_artifacts(task, said, store)
-            is_drawn = isinstance(task, Average) or _lot.random() < share
+            is_drawn = isinstance(task, Average | Pack | Decide) or _lot.random() < share
             again = made_again(task, said, store) if is_drawn else None
             if isinstance(task, Training):
                 return _training(task, again or said, made, store, is_measured=again is not None)
@@ -91,6 +94,8 @@ def max_bytes(task: Task, store: Store) -> int:
     Raises:
         AgentKDError: the network cannot be built here.
     """
+    if isinstance(task, Pack) and task.what == ARCHITECTURE:
+        return MAX_ARCHITECTURE_BYTES
     if not isinstance(task, Training | Average | Consolidate):
         return MAX_OTHER_BYTES
     with _measuring:
@@ -151,7 +156,7 @@ def _nothing_else(result: TaskResult) -> TaskResult:
 
 def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tensors:
     """Returns what the task has made: weights, or knowledge."""
-    has = {name for name in ("weights", "knowledge", "predictions", "competence") if getattr(said, name)}
+    has = {name for name in ("weights", "knowledge", "predictions", "competence", "decision") if getattr(said, name)}
     if isinstance(task, Training | Average):
         _must_be(has, {"weights"})
         stored = store.get(said.weights)
@@ -166,6 +171,11 @@ def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tens
         _must_be(has, {"competence"})
         assert said.competence is not None
         hearsay.check_competence(task, said.competence)
+    elif isinstance(task, Decide):
+        _must_be(has, {"decision"})
+    elif isinstance(task, Pack):
+        _must_be(has, {"knowledge"})
+        hearsay.check_packed(task, store.must_have(said.knowledge), said.knowledge)
     else:
         _must_be(has, {"knowledge"})
         given = tensors.decode(store.get(said.knowledge))

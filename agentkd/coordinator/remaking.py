@@ -10,7 +10,7 @@ from agentkd.artifacts.store import Store
 from agentkd.coordinator.hearsay import AGREES_WITHIN
 from agentkd.errors import DatasetError, ResultError
 from agentkd.knowledge import tensors
-from agentkd.task import Assess, Average, Competence, Evaluate, Task, TaskResult, Training
+from agentkd.task import Assess, Average, Competence, Decide, Evaluate, Pack, Task, TaskResult, Training
 
 TINY = 1e-12
 MADE_UP = "the guest sees other data, or made it up"
@@ -36,6 +36,14 @@ def made_again(task: Task, result: TaskResult, store: Store) -> TaskResult | Non
     if isinstance(task, Assess):
         _compare_competence(result.competence, ours.competence)
         return result.replace(competence=ours.competence)
+    if isinstance(task, Decide):
+        if result.decision != ours.decision:
+            raise ResultError(f"it decides {result.decision}, and by its rules it is {ours.decision}")
+        return result
+    if isinstance(task, Pack):
+        if result.knowledge != ours.knowledge:
+            raise ResultError(f"its piece is {result.knowledge[:12]}, and here it is {ours.knowledge[:12]}; {MADE_UP}")
+        return result
     made = "weights" if isinstance(task, Average) else "knowledge"
     _compare_tensors(*(tensors.decode(store.get(getattr(one, made))) for one in (result, ours)))
     return result.replace(**{made: getattr(ours, made)})
@@ -58,7 +66,10 @@ def _scores(task: Training | Evaluate, result: TaskResult, store: Store) -> dict
         raise ResultError(
             f"it says an mIoU of {100 * result.miou:.2f} %, and here these weights have {100 * found.miou:.2f} %; {MADE_UP}"
         )
-    return {"miou": found.miou, "class_iou": found.class_iou, "one_class_miou": found.one_class_miou}
+    if result.accuracy is not None and not _agree(found.accuracy, result.accuracy):  # who is older says none
+        raise ResultError(f"it says an accuracy of {result.accuracy}, and here these weights have {found.accuracy}; {MADE_UP}")
+    names = ("miou", "class_iou", "one_class_miou", "accuracy")
+    return {name: getattr(found, name) for name in names}
 
 
 def _compare_tensors(theirs: tensors.Tensors, ours: tensors.Tensors) -> None:
@@ -75,7 +86,9 @@ def _compare_competence(theirs: Competence | None, ours: Competence | None) -> N
     assert theirs is not None and ours is not None
     if theirs.num_images != ours.num_images:
         raise ResultError("its competence has another num_images than the task")
-    shares = [(one.miou, one.known_fraction, *one.predicted) for one in (theirs, ours)]
+    accuracy = theirs.accuracy if theirs.accuracy is not None else ours.accuracy  # who is older says none
+    theirs = theirs.replace(accuracy=accuracy)
+    shares = [(one.miou, one.accuracy, one.known_fraction, *one.predicted) for one in (theirs, ours)]
     if not all(map(_agree, *shares)):
         raise ResultError(f"its competence is not what comes out here; {MADE_UP}")
 

@@ -30,8 +30,9 @@ from agentkd.datasets.samples import (
     read_size,
     size_of,
 )
+from agentkd.datasets.shared import open_shared
 from agentkd.errors import DatasetError, must_be
-from agentkd.names import NO_DIGEST, Digest
+from agentkd.names import NO_DIGEST, SHARED, Digest, shared_data
 from agentkd.recipe import ViewSettings
 from agentkd.visible import visible_line
 
@@ -214,6 +215,7 @@ def open_dataset(spec: str) -> Opened:
     generated  seed, size=WxH, train, validation, test, light generated burnt-area scenes, counts per split
     folder     path, size=WxH, holdout                        the folder layout with dataset.yaml
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
+    shared     the digest of their file                       data that an agent has shared, see ``AgentHandle.share_data``
     ========== ============================================== =============================================
 
     Of any of them ``unlabelled:SPEC`` hides the training labels, ``few:16:SPEC`` has only so many training images,
@@ -283,7 +285,7 @@ def _own_names(spec: str) -> Iterator[str]:
     elif spec.startswith(JOINED):
         for part in rest.split("|"):
             yield from _own_names(part)
-    elif kind not in KINDS and all(name.isidentifier() for name in (*kind.split("."), rest)):
+    elif kind not in KINDS and f"{kind}:" != SHARED and all(name.isidentifier() for name in (*kind.split("."), rest)):
         yield spec
 
 
@@ -309,6 +311,11 @@ def _open(spec: str, code: Digest) -> Dataset:
             if sum(len(indices) for one in opened for indices in one.splits.values()) > MAX_JOINED:
                 raise DatasetError(spec[:200], "joins too many images", f"at most {MAX_JOINED:,}")
         return JoinedDataset(opened)
+    if spec.startswith(SHARED):
+        named = shared_data(spec)
+        if not named:
+            raise DatasetError(spec[:80], "does not name a file of shared data", f"{SHARED}DIGEST, of 64 hexadecimal digits")
+        return open_shared(named[0])
     if kind in KINDS:
         options = read_options(kind, rest)
         return _open_generated(options) if kind == "generated" else _open_files(kind, options)

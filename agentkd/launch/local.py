@@ -89,6 +89,7 @@ class Contact:
     transport: str
     checkpoint_every_s: float
     image_cache_gib: float
+    own_folders: bool = False
 
 
 class Launcher(Protocol):
@@ -118,7 +119,8 @@ class LocalLauncher:
         log = self._folder.logs / f"{name}.log"
         arguments = ["agent", "--join", contact.endpoint, "--coordinator-key", contact.coordinator_key]
         arguments += ["--key", str(key_file), "--device", slot.device, "--threads", str(slot.threads)]
-        arguments += ["--run-folder", str(self._folder.place), "--allow-code"]
+        folder = self._folder.of_agent(name) if contact.own_folders else self._folder
+        arguments += ["--run-folder", str(folder.place), "--allow-code", "--share-data"]
         arguments += ["--transport", contact.transport, "--checkpoint-every", str(contact.checkpoint_every_s)]
         arguments += ["--image-cache-gib", str(contact.image_cache_gib)]
         arguments += ["--audit", str(self._folder.logs / f"{name}.audit.jsonl")]

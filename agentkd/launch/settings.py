@@ -36,6 +36,8 @@ class LaunchConfig(FrozenData):
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
         record_lessons: keep what teachers told, so that it can be replayed, and told again, with the teachers gone.
+        own_folders: each agent keeps a folder of its own, as on machines that share no disk: weights, data and checkpoints then
+            reach it by messages alone, and stay in ``agents/`` of the run folder.
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
         image_cache_gib: the most that decoded images may take in the run folder while agents work: each is decoded once a host
             and read by all, through the system's page cache. Beyond it images are decoded again. Besides, an agent holds 64 MiB.
@@ -54,6 +56,7 @@ class LaunchConfig(FrozenData):
     teacher_copies: int = Field(default=1, ge=1, le=64)
     teacher_wait_s: float = Field(default=TEACHER_WAIT_S, gt=0)
     record_lessons: bool = False
+    own_folders: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
     image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)

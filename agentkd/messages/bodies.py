@@ -7,14 +7,30 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentkd import canonical
-from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
+from agentkd.architecture import Architecture
 from agentkd.code.running import words_of
 from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
 from agentkd.messages.evolution import known_fields
-from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, PUBLIC_KEY_FORM, AgentName, Digest, PublicKey, TaskKey, TeacherId
+from agentkd.messages.fields import (
+    MAX_NAME,
+    AgentNameField,
+    ClassNames,
+    Count,
+    DatasetField,
+    DigestField,
+    Divergence,
+    Endpoint,
+    Name,
+    PublicKeyField,
+    Seconds,
+    TaskKeyField,
+    TeacherField,
+    Text,
+)
+from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
 from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
@@ -22,26 +38,8 @@ from agentkd.visible import shortened, visible
 
 MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
-
 TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
-NAME = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"  # nothing that acts or hides
-DIGEST = r"^[0-9a-f]{64}$"
-MAX_NAME = 100
-Name = Annotated[str, Field(strict=True, max_length=MAX_NAME, pattern=NAME)]
-Text = Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(visible)]
-Endpoint = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\x00-\x20\x7f-\x9f]*$")]
-AgentNameField = Annotated[AgentName, Field(strict=True, max_length=100, pattern=NAME)]
-PublicKeyField = Annotated[PublicKey, Field(strict=True, pattern=PUBLIC_KEY_FORM)]
-DigestField = Annotated[Digest, Field(strict=True, pattern=DIGEST)]
-DatasetField = Annotated[Digest, Field(strict=True, max_length=100, pattern=NAME)]
-TaskKeyField = Annotated[TaskKey, Field(strict=True, pattern=DIGEST)]
-# Both of a teacher's names are the same text in a message, so it is checked as one.
-TeacherField = Annotated[TeacherId, GetPydanticSchema(lambda _, make: make(str)), Field(strict=True, pattern=DIGEST)]
-ClassNames = Annotated[tuple[Annotated[str, Field(strict=True, max_length=MAX_CLASS_NAME)], ...], Field(max_length=MAX_CLASSES)]
-Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Seconds = Annotated[float, Field(strict=True, ge=0)]
-Divergence = Annotated[float, Field(strict=True, ge=0)]
 
 
 class Body(BaseModel):
@@ -80,6 +78,8 @@ class KnowledgeKind(StrEnum):
     SOFT_TARGETS = "soft_targets"
     FEATURE_MAPS = "feature_maps"
     ASSESSMENT = "assessment"
+    DATA = "data"
+    ARCHITECTURE = "architecture"
 
 
 class PeerAddress(Body):
@@ -319,6 +319,9 @@ class KnowledgeRequest(Body):
 
     ``payloads`` says to what the output is reduced: logits for ``soft_targets``, anything for ``feature_maps``.
     ``ways`` are those by which the asker can take the answer now, and ``weights`` says whose knowledge is meant.
+
+    ``architecture`` is that of the network with these ``weights``. ``data`` are those that ``dataset`` names by the digest of
+    their file, or, if that is empty, those that who is asked shares; its splits and images are in the piece.
 
     ``classes`` are what the asker calls the classes, in order: those of its data, or empty if a mapping is known to it.
 

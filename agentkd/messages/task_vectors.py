@@ -8,7 +8,7 @@ from agentkd.architecture import Architecture, Setting
 from agentkd.messages.bodies import TaskRequest
 from agentkd.messages.vectors import DIGEST, SESSION
 from agentkd.messages.wire import Buffer, Message, encode
-from agentkd.names import Digest
+from agentkd.names import SHARED, Digest
 from agentkd.objectives import Features, Own, Payload, SoftTargets
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import (
@@ -17,15 +17,18 @@ from agentkd.task import (
     Consolidate,
     Consolidation,
     DataSource,
+    Decide,
     Distill,
     Evaluate,
     FeatureMaps,
     Mutual,
+    Pack,
     Partner,
     Task,
     TeacherReference,
     Train,
 )
+from agentkd.task.rules import Offer, Rules
 
 OTHER = Digest("cd" * 32)
 
@@ -146,4 +149,22 @@ def task_vectors() -> list[TaskVector]:
         ),
         TaskVector("consolidate", look(Consolidate, seed=3, consolidation=kept), "an importance until now"),
         TaskVector("average", Average(**work, teachers=(teacher, teacher.replace(weights=OTHER, share=0.5))), "two by shares"),
+        TaskVector("pack_data", Pack(**work, what="data", splits=("validation", "train")), "splits in their samples' order"),
+        TaskVector("pack_architecture", Pack(**work, what="architecture"), "no splits: left out"),
+        TaskVector(
+            "decide",
+            Decide(
+                **work,
+                me=Offer("a", 0.25, 0.5),
+                others=(Offer("b", 1.0, 0.75),),
+                rules=Rules(rule="my_rules:careful", code=OTHER),
+                taught=(("c", ("a",)),),
+            ),
+            "what it finds of itself, what the others say, its rules, one of its own, and who learned from whom",
+        ),
+        TaskVector(
+            "train_shared",
+            Train(architecture=network, data=DataSource(spec=f"few:8:{SHARED}{OTHER}", content_digest=DIGEST)),
+            "data that are in an artifact, which the specification names",
+        ),
     ]

@@ -10,6 +10,7 @@ from agentkd.coordinator import generations
 from agentkd.coordinator.data_places import NotedData, bases, changed_files, found_here
 from agentkd.datasets.opening import open_again
 from agentkd.datasets.options import looking_below
+from agentkd.datasets.shared import look_in
 from agentkd.errors import DatasetError
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.task import Task
@@ -41,6 +42,7 @@ def look_for_data(source: RunFolder, tasks: Iterable[Task]) -> Lacking:
     Raises:
         ArtifactError: what the run notes cannot be read.
     """
+    look_in(source.store.place)
     with Journal(source.journal, read_only=True) as journal:
         places = tuple(bases(journal, source.place))
         now, before = generations.present(journal), generations.earlier(journal)

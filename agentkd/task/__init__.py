@@ -4,7 +4,7 @@ The digest of the inputs is the task's identity, its ``key``: resume, deduplicat
 such as the stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
 """
 
-from agentkd.task.inputs import Consolidation, DataSource, Partner, TeacherReference
+from agentkd.task.inputs import Consolidation, DataSource, Partner, ScoreName, TeacherReference
 from agentkd.task.kinds import (
     KINDS,
     NEUTRAL,
@@ -14,10 +14,12 @@ from agentkd.task.kinds import (
     Assess,
     Average,
     Consolidate,
+    Decide,
     Distill,
     Evaluate,
     FeatureMaps,
     Mutual,
+    Pack,
     Task,
     Taught,
     Train,
@@ -38,13 +40,16 @@ __all__ = [
     "Consolidate",
     "Consolidation",
     "DataSource",
+    "Decide",
     "Distill",
     "EpochResult",
     "Evaluate",
     "ExchangeSummary",
     "FeatureMaps",
     "Mutual",
+    "Pack",
     "Partner",
+    "ScoreName",
     "Status",
     "Task",
     "TaskResult",

@@ -1,6 +1,6 @@
 """What tasks are given besides architectures and recipes: data, teachers, partners, and what must not be forgotten."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -12,6 +12,8 @@ from agentkd.recipe import Recipe
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int, Field(ge=0)]
+ScoreName = Literal["energy", "max_softmax", "entropy", "mahalanobis"]
+ENERGY: ScoreName = "energy"
 ROUTES = ("class_shares", "energies", "parts")
 
 

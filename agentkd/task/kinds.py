@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest, encode
-from agentkd.names import NO_DIGEST, Digest, TaskKey
+from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import Distillation, Recipe, ViewSettings
-from agentkd.task.inputs import Consolidation, DataSource, Number, Partner, TeacherReference
+from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
+from agentkd.task.rules import AgentLabel, Offer, Rules
 
 MAX_TEACHERS = 64
 MAX_TASK_BYTES = 900_000  # as JSON; a message's body holds a mebibyte, and in it numbers take no more room than here
@@ -39,6 +40,7 @@ ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
 Weights = Annotated[Digest, Field(min_length=1)]
 Reference = tuple[str, Digest]
 RUNS_CODE, TAUGHT_BY_CODE = "runs code", "is taught by code"
+LOOKS_AT_DATA = "looks at shared data"
 
 
 class _Work(FrozenData):
@@ -76,6 +78,12 @@ class _Work(FrozenData):
         """(what for, digest) of each artifact that whoever executes it needs."""
         for code in dict.fromkeys(filter(None, self._codes())):
             yield RUNS_CODE, code
+        for file in dict.fromkeys(file for source in self._sources() for file in shared_data(source.spec)):
+            yield LOOKS_AT_DATA, file
+
+    def _sources(self) -> Iterator[DataSource]:
+        """All data that it looks at."""
+        yield self.data
 
     @property
     def runs_code(self) -> bool:
@@ -305,14 +313,34 @@ class Assess(_Look):
 
     Args:
         home: the data that the network learned, whose validation split says what it knows.
+        score: how it is told what is strange to the network, see ``agentkd.knowledge.scores``.
+        tap: for ``mahalanobis``: the module whose features are looked at; the logits if it is empty.
     """
 
     kind: Literal["assess"] = "assess"
     home: DataSource | None = None
+    score: ScoreName = ENERGY
+    tap: Tap | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _check_tap(self) -> Self:
+        if self.tap and self.score != "mahalanobis":
+            raise ValueError(f"score {self.score} is of the logits; leave tap out, or give score mahalanobis")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_all_had(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if (name, value) not in (("score", ENERGY), ("tap", ""))}
 
     def _codes(self) -> Iterator[Digest]:
         yield from super()._codes()
         yield self.home.code if self.home else NO_DIGEST
+
+    def _sources(self) -> Iterator[DataSource]:
+        yield from super()._sources()
+        if self.home:
+            yield self.home
 
 
 class FeatureMaps(_Look):
@@ -377,7 +405,47 @@ class Average(_Work):
             yield "is taught by weights", teacher.weights
 
 
-Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average
+class Pack(_Work):
+    """Data, or the architecture itself, as a piece of knowledge: one file that can be handed over, named by its digest.
+
+    Args:
+        what: whether ``data`` or the ``architecture`` is packed. With the architecture the data say what an image costs it.
+        splits: of the data, in the order in which their samples are then numbered.
+    """
+
+    kind: Literal["pack"] = "pack"
+    what: Literal["data", "architecture"]
+    splits: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(default=(), max_length=64)
+
+    @model_validator(mode="after")
+    def _check_splits(self) -> Self:
+        if bool(self.splits) != (self.what == "data") or len(set(self.splits)) < len(self.splits):
+            raise ValueError("data are packed by splits, each named once; an architecture has none")
+        return self
+
+
+class Decide(_Work):
+    """What an agent does about data that have arrived, by its own rules.
+
+    Args:
+        me: what it finds of itself.
+        others: what the others answered.
+        rules: by which it decides; an own rule runs here.
+        taught: in this cycle, by student, who taught it.
+    """
+
+    kind: Literal["decide"] = "decide"
+    me: Offer
+    others: tuple[Offer, ...] = Field(max_length=1024)
+    rules: Rules
+    taught: tuple[tuple[AgentLabel, tuple[AgentLabel, ...]], ...] = Field(default=(), max_length=1024)
+
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield self.rules.code
+
+
+Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average | Pack | Decide
 Training = Train | Distill | Mutual
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
@@ -389,6 +457,8 @@ KINDS: dict[str, type[Task]] = {
     "features": FeatureMaps,
     "consolidate": Consolidate,
     "average": Average,
+    "pack": Pack,
+    "decide": Decide,
 }
 AnyTask = Annotated[Task, Field(discriminator="kind")]
 

@@ -7,6 +7,8 @@ from pydantic import Field
 
 from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
+from agentkd.task.inputs import ENERGY, ScoreName
+from agentkd.task.rules import Decision
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -23,13 +25,19 @@ class Status(StrEnum):
 
 
 class EpochResult(FrozenData):
-    """One epoch of a training: mean loss, the validation mIoU where the epoch was validated, and the digest of its weights."""
+    """One epoch of a training: mean loss, the scores where the epoch was validated, and the digest of its weights."""
 
     epoch: Count
     loss: float
     miou: Score | None = None
+    accuracy: Score | None = None
     seconds: Amount
     weights: Digest = Field(default=NO_DIGEST, pattern=r"^([0-9a-f]{64})?$")
+
+    @property
+    def judged_by(self) -> float | None:
+        """What is compared: a classifier's accuracy, else mIoU."""
+        return self.miou if self.accuracy is None else self.accuracy
 
 
 class ExchangeSummary(FrozenData):
@@ -61,12 +69,15 @@ class Competence(FrozenData):
     Args:
         weights: whose competence it is.
         dataset: content digest of what was looked at; ``split`` says which part of it.
-        known_fraction: share of pixels whose energy is below the 95th percentile of that on the network's own validation split;
+        known_fraction: share of pixels whose score is below the 95th percentile of that on the network's own validation split;
             ``None`` if it is not known what it learned.
         miou: as ever, ``None`` where nothing is labelled; so are ``class_iou`` and ``calibration_error``.
         calibration_error: expected calibration error of the labelled pixels, 15 bins (Guo et al. 2017).
         predicted: share of the pixels predicted as each class.
-        energies: median and 95th percentile of the energy on the network's own validation split; ``None`` as above.
+        energies: median and 95th percentile of the energy on the network's own validation split; ``None`` as above, and if
+            another score was asked for.
+        score: by which it is told what is known.
+        accuracy: of a classifier of whole images, see ``TaskResult``.
     """
 
     weights: Digest
@@ -79,15 +90,27 @@ class Competence(FrozenData):
     calibration_error: Score | None
     predicted: tuple[Score, ...]
     energies: tuple[float, float] | None = None
+    score: ScoreName = ENERGY
+    accuracy: Score | None = None
+
+    @property
+    def judged_by(self) -> float | None:
+        """What is compared: a classifier's accuracy, else mIoU."""
+        return self.miou if self.accuracy is None else self.accuracy
 
 
 class TaskResult(FrozenData):
     """Outputs of one unit of work. Times and memory differ between machines; weights and mIoU do not on the same one.
 
     Args:
+        accuracy: share of the images whose class is right, of a network that gives one answer for a whole image (a classifier).
+            The class of an image is that of most of its labelled pixels. ``None`` of any other network. A classifier's best epoch
+            is the one with the best accuracy.
         weights: digest of the kept weights; empty unless the task trained a network.
         predictions: digest of the class maps of the first samples; only of an evaluation.
-        knowledge: digest of feature maps, or of the importance of weights; only of the tasks that make them.
+        knowledge: digest of feature maps, of the importance of weights, of packed data or an architecture; only of the tasks that
+            make them.
+        decision: what an agent does about data; only of a task that decides.
         trace: digest of the loss of every step; only of a training.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
@@ -97,6 +120,7 @@ class TaskResult(FrozenData):
     miou: Score = 0.0
     class_iou: tuple[Score | None, ...] = ()
     one_class_miou: Score = 0.0
+    accuracy: Score | None = None
     best_epoch: Count = 0
     epochs: Count = 0
     history: tuple[EpochResult, ...] = ()
@@ -113,9 +137,15 @@ class TaskResult(FrozenData):
     knowledge: Digest = NO_DIGEST
     trace: Digest = NO_DIGEST
     competence: Competence | None = None
+    decision: Decision | None = None
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def judged_by(self) -> float:
+        """What is compared: a classifier's accuracy, else mIoU."""
+        return self.miou if self.accuracy is None else self.accuracy
 
     @property
     def artifacts(self) -> tuple[Digest, ...]:

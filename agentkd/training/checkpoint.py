@@ -32,7 +32,7 @@ class Progress:
     seconds: float = 0.0
     loss_sum: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
-    best_miou: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
     best: State = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
@@ -82,7 +82,7 @@ def save_checkpoint(
                 "seconds": progress.seconds,
                 "loss_sum": progress.loss_sum,
                 "history": [epoch.canonical() for epoch in progress.history],
-                "best_miou": progress.best_miou,
+                "best_miou": progress.best_score,
                 "best_epoch": progress.best_epoch,
             }
         ),
@@ -120,6 +120,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimi
     for kind, optimizer in optimizers.items():
         _restore_optimizer(optimizer, _below(tensors, f"optimizer/{kind}/"))
     told = json.loads(metadata["progress"])
+    told["best_score"] = told.pop("best_miou")
     told["history"] = [EpochResult.model_validate(epoch) for epoch in told["history"]]
     return Progress(**told, best=_below(tensors, "best/"), losses=tensors["losses"].tolist())
 

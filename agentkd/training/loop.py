@@ -255,19 +255,27 @@ def _end_epoch(
 ) -> bool:
     """Validates where the recipe says so, remembers the best weights, and says whether the trial is to be pruned."""
     epoch = progress.step // feed.steps_per_epoch
-    miou = _validate(network, feed, plan, device).miou if plan.recipe.validates(epoch) else None
-    if miou is not None and miou > progress.best_miou:
-        progress.best_miou, progress.best_epoch = miou, epoch
+    scores = _validate(network, feed, plan, device) if plan.recipe.validates(epoch) else None
+    if scores is not None and scores.judged_by > progress.best_score:
+        progress.best_score, progress.best_epoch = scores.judged_by, epoch
         if plan.recipe.keep == "best":
             progress.best = copy_state(network)
     clock.update()
     seconds = progress.seconds - sum(past.seconds for past in progress.history)
     loss = progress.loss_sum / feed.steps_per_epoch
-    result = EpochResult(epoch=epoch, loss=loss, miou=miou, seconds=seconds, weights=state_digest(network))
+    result = EpochResult(
+        epoch=epoch,
+        loss=loss,
+        miou=scores.miou if scores else None,
+        accuracy=scores.accuracy if scores else None,
+        seconds=seconds,
+        weights=state_digest(network),
+    )
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)
-    return miou is not None and is_below(plan.prune_below, epoch, progress.best_miou)
+    mious = [past.miou for past in progress.history if past.miou is not None]
+    return scores is not None and is_below(plan.prune_below, epoch, max(mious))
 
 
 def is_below(bounds: Sequence[float], epoch: int, best_miou: float) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,28 +20,57 @@ class Scores:
         miou: mean IoU in [0, 1] over the classes present in ground truth or prediction.
         class_iou: IoU per class; ``None`` for a class that is in neither.
         one_class_miou: the best mIoU that predicting one class everywhere would give on the same pixels.
+        accuracy: share of the images whose class is right, if the network gives one answer for each; ``None`` if it does not, or
+            none is labelled.
     """
 
     miou: float
     class_iou: tuple[float | None, ...]
     one_class_miou: float
+    accuracy: float | None = None
+
+    @property
+    def judged_by(self) -> float:
+        """What is compared: a classifier's accuracy, else mIoU."""
+        return self.miou if self.accuracy is None else self.accuracy
 
 
 class SegmentationMetrics:
     """Accumulates a confusion matrix and scores it at the end."""
 
     def __init__(self, num_classes: int, ignore_index: int, device: torch.device | str = "cpu") -> None:
+        self._num_right, self._num_classified, self._is_dense = 0, 0, False
+        self._ignore_index, self._num_classes = ignore_index, num_classes
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=ignore_index, validate_args=False).to(device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds predictions ``logits [N,K,h,w]`` (resized to the labels bilinearly) for ``labels [N,H,W]``."""
+        is_of_whole_images = tuple(logits.shape[-2:]) == (1, 1) != tuple(labels.shape[-2:])
+        self._is_dense |= not is_of_whole_images
+        if is_of_whole_images:
+            truth = image_classes(labels, self._num_classes, self._ignore_index)
+            is_known = truth != self._ignore_index
+            self._num_right += int((logits[..., 0, 0].argmax(dim=1) == truth)[is_known].sum())
+            self._num_classified += int(is_known.sum())
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
         self.confusion.update(logits.argmax(dim=1), labels)
 
     def scores(self) -> Scores:
         """The scores of everything added so far."""
-        return score(self.confusion.compute())
+        is_classifier = self._num_classified and not self._is_dense
+        return replace(
+            score(self.confusion.compute()), accuracy=self._num_right / self._num_classified if is_classifier else None
+        )
+
+
+def image_classes(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """The class of each image: that of most of its labelled pixels, the first of equals; the ignored label if it has none.
+
+    Shapes: labels [N,H,W]; the result [N].
+    """
+    counts = torch.stack([torch.bincount(one[one != ignore_index].flatten(), minlength=num_classes) for one in labels])
+    return counts.argmax(dim=1).where(counts.sum(dim=1) > 0, torch.full_like(counts[:, 0], ignore_index))
 
 
 def score(confusion: Tensor) -> Scores:

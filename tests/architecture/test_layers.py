@@ -40,7 +40,7 @@ OWNERS = {
     "sqlalchemy": {"search"},
     "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "testing"},
     "torchmetrics": {"training"},
-    "safetensors": {"artifacts", "training", "networks", "report"},
+    "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},
     "yaml": {"config", "plain"},
     "sqlite3": {"artifacts"},

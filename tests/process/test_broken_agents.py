@@ -792,6 +792,75 @@ class AssessmentsOfAnyGrant(Broken):
             link.may = may
 
 
+class Sharing(Broken):
+    """One that hands over what it is and data, as it should, though those it was written after need not."""
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        if body["kind"] not in ("architecture", "data"):
+            return super().hand_over(link, body, buffers)
+        if link is not self.home and body["kind"] not in link.may:
+            raise Refusal("protocol", "this key may not fetch it", "grant")
+        file = self.architecture_file(body) if body["kind"] == "architecture" else self.data_file(body)
+        piece = {"way": "inline", "size_bytes": len(file), "sha256": sha256(file)}
+        return {"kind": body["kind"], "weights": body["weights"], "piece": piece}, [file]
+
+    def architecture_file(self, body: dict) -> bytes:
+        if body["weights"] != self.weights:
+            raise Refusal("contract", "weights: others are taught here")
+        return self.about(CLASSES)
+
+    def about(self, num_classes: int) -> bytes:
+        named = {"family": "somewhere:else", "num_classes": num_classes, "settings": {}}
+        return write_tensors({}, json.dumps({"kind": "architecture", "architecture": named}))
+
+    def data_file(self, body: dict) -> bytes:
+        raise Refusal("artifact", "there are none here")
+
+
+class OtherArchitecture(Sharing):
+    breaks = "knowledge.architecture"
+
+    def about(self, num_classes: int) -> bytes:
+        return super().about(num_classes + 1)
+
+
+class ArchitectureOfAnyWeights(Sharing):
+    breaks = "knowledge.architecture"
+
+    def architecture_file(self, body: dict) -> bytes:
+        return self.about(CLASSES)
+
+
+class DataThatAreNone(Sharing):
+    breaks = "knowledge.data"
+
+    def data_file(self, body: dict) -> bytes:
+        return self.files[self.weights] if body["dataset"] in ("", self.weights) else super().data_file(body)
+
+
+class SharedWithAnybody(Sharing):
+    breaks = "peers.grant_shared"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        may = link.may
+        link.may = [*may, "architecture"] if body["kind"] == "architecture" else may
+        try:
+            return super().hand_over(link, body, buffers)
+        finally:
+            link.may = may
+
+
+class AnyKindIsSoftTargets(Broken):
+    breaks = "knowledge.kind"
+
+    def hand_over(self, link: Any, body: dict, buffers: list) -> tuple[dict, list]:
+        if body["kind"] != "of_a_later_version":
+            return super().hand_over(link, body, buffers)
+        file = self.files[self.weights]
+        piece = {"way": "inline", "size_bytes": len(file), "sha256": sha256(file)}
+        return {"kind": "soft_targets", "weights": body["weights"], "piece": piece}, [file]
+
+
 class AnyGrantIsEveryGrant(Broken):
     breaks = "peers.grant peers.grant_assessment peers.grant_weights peers.taken"
 
@@ -826,7 +895,7 @@ class NothingSaidIsEverything(Broken):
 
 class PeersIgnored(Broken):
     breaks = "peers.named peers.unknown_fields peers.unnamed peers.role peers.grant peers.grant_assessment peers.grant_weights"
-    breaks += " peers.defaults peers.taken peers.greeting peers.offer"
+    breaks += " peers.defaults peers.taken peers.greeting peers.offer peers.grant_shared"
 
     def meet(self, peers: dict) -> None:
         pass

@@ -28,10 +28,11 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
     assert [row["clause"] for row in rows if not row["is_kept"]] == [] and done.returncode == 0
     remarks = {row["clause"]: row["remark"] for row in rows}
     assert remarks["knowledge.soft_targets"] == "logits [2, 5, 32, 32]"
+    assert remarks["knowledge.architecture"] == "tiny_networks:tiny of 5 classes"
     assert remarks["stream.chunks"] == "21 of 4096 bytes" and remarks["assess"].startswith("known 0") and len(rows) > 60
     assert live.process.wait(timeout=20) == 0
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert {line["kind"] for line in lines} == {"soft_targets", "feature_maps", "assessment", "weights"}
+    assert {line["kind"] for line in lines} == {"soft_targets", "feature_maps", "assessment", "weights", "architecture", "data"}
     assert {line["outcome"] for line in lines} == {"served", "refused"}, "the latter is a kind that a peer was not granted"
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o077 == 0
 

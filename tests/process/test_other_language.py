@@ -57,6 +57,11 @@ def test_it_joins_a_community_is_assessed_and_gives_soft_targets(tmp_path: Path)
         assert guest.soft_targets(images, num_classes=5).argmax(dim=1)[1].tolist() == [[0, 0, 4, 4]] * 4
         with pytest.raises(RemoteAgentError, match="num_classes"):
             guest.assess(images, num_classes=4)
+        assert guest.obtain_weights() == guest.weights and community.artifact(guest.weights), "its file is in the record now"
+        for obtain in (guest.obtain_architecture, guest.obtain_data, lambda: guest.feature_maps(images, ["x"], num_classes=5)):
+            with pytest.raises(RemoteAgentError):
+                obtain()
+        assert guest.soft_targets(images, num_classes=5).shape[1] == 5, "what it does not know it refuses, and all else goes on"
     assert process.wait(timeout=10) == 0, "it was asked to leave with the community"
 
 

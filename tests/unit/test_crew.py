@@ -384,6 +384,32 @@ def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code:
 
 
 @pytest.mark.usefixtures("_believed")
+def test_a_task_of_a_kind_that_a_guest_does_not_know_is_given_to_another(tmp_path: Path) -> None:
+    def older(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TaskRequest):
+            raise RemoteProtocolError("no such kind of task", Rule.BODY)
+
+    def work(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, TaskRequest):
+            agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
+
+    config = LaunchConfig(transport="tcp", max_attempts=2)
+    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(older)) as crew:
+        guests = [admitted(crew, tmp_path, "older", older)]
+        while len(crew.activities()) < 1:
+            crew.turn()
+        guests.append(admitted(crew, tmp_path, "newer", work))
+        while len(crew.activities()) < len(guests):
+            crew.turn()
+        done = finish(crew, TASK)
+        crew.__exit__(None, None, None)
+        for guest in guests:
+            guest.kill()
+    assert done.result == GOOD and (done.agent, done.attempts) == ("newer", 2)
+
+
+@pytest.mark.usefixtures("_believed")
 def test_a_guest_is_handed_what_its_task_needs_and_else_only_what_it_may_fetch(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     needed, other = folder.store.put(b"what it begins with"), folder.store.put(b"another's")

@@ -10,10 +10,11 @@ from experiments import SPEC
 from noting import Recording
 from torch import nn
 
+from agentkd.agents.deciding import decide, learned_from
 from agentkd.community.education import Educated
 from agentkd.community.graph import Edge, TransferGraph
 from agentkd.community.handles import AgentHandle
-from agentkd.community.rules import Decision, Offer, Role, Rules, decide, learned_from, retention
+from agentkd.community.rules import Decision, Offer, Role, Rules, retention
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.knowledge.energy import energy, known_fraction, usual
@@ -21,7 +22,7 @@ from agentkd.knowledge.objectives import TILE, Moment, best_teacher, soft_target
 from agentkd.networks.families import resolve
 from agentkd.objectives import Boundary, Dist, SoftTargets
 from agentkd.recipe import Distillation
-from agentkd.task import Consolidate, Distill, Task
+from agentkd.task import Consolidate, Distill, Pack, Task
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 
 KNOWS, BETTER, KNOWS_NOT = Offer("a", 0.9, 0.6), Offer("b", 0.95, 0.8), Offer("c", 0.3, 0.9)
@@ -63,7 +64,7 @@ def learn(rules: Rules) -> list[Task]:
     community = Recording()
     student, teacher = educated(community, "s", rules), educated(community, "t", Rules())
     student.learn("new", [teacher], epochs=3)
-    known = {"weights": ["t-data", "new"], "data": ["s-data", "t-data"]}
+    known = {"weights": ["t-data", "new"], "data": ["s-data", "shared:k"]}
     assert student.learned == known.get(rules.policy, ["s-data", "new"])
     return community.tasks[2:]
 
@@ -92,8 +93,9 @@ def test_each_policy_takes_something_else_from_the_teacher() -> None:
     assert kinds("features", **taps) == ("distill", ["soft_targets", "features"])
     assert kinds("relations", **taps) == ("distill", ["soft_targets", "pairwise"])
     assert kinds("weights") == ("average", [])
-    assert kinds("data") == ("train", [])
-    assert learn(Rules(policy="data"))[0].data.spec == "joined:s-data|t-data"
+    packed, trained = learn(Rules(policy="data"))
+    assert isinstance(packed, Pack) and (packed.data.spec, packed.what) == ("t-data", "data"), "who has them hands them over"
+    assert (trained.kind, trained.data.spec) == ("train", "joined:s-data|shared:k")
     (started,) = learn(Rules(policy="weights_and_fine_tune", protection="none"))
     assert started.distillation and started.distillation.start == "inherit" and not started.initial_weights
     with pytest.raises(ConfigError, match="needs taps"):

@@ -16,7 +16,7 @@ from agentkd.coordinator import inspecting
 from agentkd.coordinator.hearsay import check_history
 from agentkd.coordinator.inspecting import MAX_HEADER_BYTES, inspect, max_bytes
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ResultError
+from agentkd.errors import DatasetError, ResultError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, read_metadata
 from agentkd.names import Digest
@@ -34,6 +34,7 @@ from agentkd.task import (
     Evaluate,
     ExchangeSummary,
     FeatureMaps,
+    Pack,
     Status,
     Task,
     TaskResult,
@@ -61,11 +62,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[type[Tas
         FeatureMaps(**look, views=((0, 0),), view_settings=RECIPE.views, taps=()),
         Consolidate(**look),
         Average(architecture=NETWORK, data=DATA, teachers=(TeacherReference(architecture=NETWORK, weights=weights),)),
+        Pack(architecture=NETWORK, data=DATA, what="data", splits=("train", "validation")),
     ]
     return store, found | {type(task): (task, execute(task, at)) for task in others}
 
 
-@pytest.mark.parametrize("kind", [Train, Evaluate, Assess, FeatureMaps, Consolidate, Average])
+@pytest.mark.parametrize("kind", [Train, Evaluate, Assess, FeatureMaps, Consolidate, Average, Pack])
 def test_an_honest_result_is_recorded_as_it_is(done: Any, kind: type[Task]) -> None:
     store, results = done
     task, result = results[kind]
@@ -97,6 +99,56 @@ def test_a_networks_size_is_counted_once_for_each_dataset(done: Any, monkeypatch
     task, result = results[Evaluate]
     elsewhere = task.replace(data=task.data.replace(train="validation"))
     assert [inspect(one, result, store, share=0).num_macs for one in (task, task, elsewhere, task)] == [1, 1, 2, 3]
+
+
+def test_a_classifiers_accuracy_is_measured_and_who_is_older_says_none(tmp_path: Path) -> None:
+    store, at = Store(tmp_path), Surroundings(Store(tmp_path), torch.device("cpu"))
+    network = resolve("tiny_networks:classifier", 5, {"width": 8})
+    task = TRAIN.replace(architecture=network, recipe=RECIPE.replace(epochs=2))
+    honest = execute(task, at)
+    recorded = inspect(task, honest, store)
+    assert honest.accuracy is not None and recorded.accuracy == honest.accuracy and recorded.best_epoch == honest.best_epoch
+    assert [epoch.accuracy for epoch in recorded.history] == [epoch.accuracy for epoch in honest.history]
+    older = honest.replace(accuracy=None, history=tuple(epoch.replace(accuracy=None) for epoch in honest.history))
+    best = max(older.history, key=lambda epoch: (epoch.miou or 0, -epoch.epoch)).epoch
+    if best == honest.best_epoch:
+        assert inspect(task, older, store).accuracy == honest.accuracy
+    better = honest.replace(accuracy=min(1.0, honest.accuracy + 0.5) if honest.accuracy < 0.5 else 0.0)
+    dense = execute(TRAIN, at)
+    claims = tuple(epoch.replace(accuracy=0.9) for epoch in dense.history)
+    for wrong, done in (
+        (better, task),
+        (dense.replace(accuracy=0.9, history=claims), TRAIN),
+        (dense.replace(history=claims), TRAIN),
+    ):
+        with pytest.raises(ResultError, match="accuracy"):
+            inspect(done, wrong, store)
+    look: dict[str, Any] = {"architecture": network, "data": DATA, "initial_weights": honest.weights}
+    for kind in (Evaluate(**look), Assess(**look)):
+        made = execute(kind, at)
+        said = made.replace(accuracy=None, competence=made.competence and made.competence.replace(accuracy=None))
+        assert inspect(kind, said, store) == inspect(kind, made, store) == made
+
+
+@pytest.mark.parametrize("what", ["data", "architecture"])
+def test_a_piece_that_is_packed_is_the_one_that_is_packed_here(done: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = done
+    task = Pack(architecture=NETWORK, data=DATA, what=what, splits=("train",) if what == "data" else ())
+    honest = execute(task, Surroundings(store, torch.device("cpu")))
+    other = task.replace(**{"splits": ("test",)} if what == "data" else {"architecture": OTHER})
+    made_up = execute(other, Surroundings(store, torch.device("cpu"))).knowledge
+    weights = store.put(weights_of(untouched))
+    assert inspect(task, honest, store) == honest
+    with monkeypatch.context() as patch:
+        for _ in range(2):  # with the dataset at hand, and without
+            for wrong in (made_up, weights):
+                with pytest.raises(ResultError):
+                    inspect(task, honest.replace(knowledge=wrong), store)
+            patch.setattr("agentkd.agents.packing.open_source", not_here)
+
+
+def not_here(source: DataSource) -> None:
+    raise DatasetError(source.spec, "is not here")
 
 
 def weights_of(change: Callable[[dict[str, torch.Tensor]], None], architecture: Any = NETWORK) -> bytes:

@@ -1,98 +1,30 @@
 """What an agent hands over goes to whom it is granted, is what was asked for, and is noted before it leaves."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from experiments import SPEC
-from sides import Side
+from serving_agent import PATIENCE_S, SOURCE, TASK, ServingAgent
 
-from agentkd.agents.serving import Serving
-from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
-from agentkd.code import loading
-from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule, StorageError
-from agentkd.exchange.audit import Audit
-from agentkd.exchange.pieces import Carrier
-from agentkd.exchange.post import Delivery
 from agentkd.knowledge import tensors
 from agentkd.knowledge.images import encode_images
-from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import (
     AdmittedPeer,
     AssessReply,
     AssessRequest,
     KnowledgeKind,
-    KnowledgeReply,
-    KnowledgeRequest,
-    TeachRequest,
-    Way,
 )
-from agentkd.names import NO_DIGEST, Digest, TaskKey
-from agentkd.networks.build import build
-from agentkd.networks.families import resolve
 from agentkd.recipe import ViewSettings
-from agentkd.task import DataSource
-
-CPU = torch.device("cpu")
-PATIENCE_S = 10.0
-SOURCE = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
-TASK = TaskKey("5" * 64)
-
-
-class Agent:
-    """One that serves, and a peer that asks it."""
-
-    def __init__(self, place: Path) -> None:
-        self.peer, self.side = Side("memory://*"), Side("memory://*")
-        self.peer.reach(self.side)
-        self.folder, self.log = RunFolder(place / "run"), place / "audit.jsonl"
-        self.carrier = Carrier(self.side.post, self.folder.store)
-        self.serving = Serving(self.side.post, self.carrier, self.folder, Audit(self.log), CPU)
-        self.network = resolve("tiny_networks:tiny", 5, {"width": 8})
-        self.folder.store.put(loading.provided(self.network.code).encode())
-        self.weights = self.store(seed=1)
-        self.obtained: list[Digest] = []
-
-    def store(self, seed: int) -> Digest:
-        return self.folder.store.put(encode_weights(self.network, dict(build(self.network, seed=seed).state_dict())))
-
-    def teach(self, weights: Digest = NO_DIGEST, data: DataSource | None = SOURCE) -> None:
-        request = TeachRequest(architecture=self.network, weights=weights or self.weights, data=data)
-        self.serving.adopt(request, self.obtained.append)
-
-    def asked(self, body: Any, *buffers: bytes) -> Delivery:
-        """What arrives here when the peer asks so."""
-        self.peer.post.send(self.side.key, body, buffers=buffers)
-        return self.side.inbox.get(timeout=PATIENCE_S)
-
-    def hand_over(self, *buffers: bytes, **fields: Any) -> tuple[KnowledgeReply, bytes]:
-        """What the peer gets."""
-        request = KnowledgeRequest(**{"weights": self.weights, "num_classes": 5, "ways": (Way.INLINE,)} | fields)
-        asked = self.asked(request, *buffers)
-        self.serving.hand_over(asked, request)
-        message = self.peer.inbox.get(timeout=PATIENCE_S).message
-        assert isinstance(message.body, KnowledgeReply) and message.parent_id == asked.message.msg_id
-        return message.body, bytes(message.buffers[0])
-
-    def noted(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-    def close(self) -> None:
-        self.serving.forget()
-        self.carrier.close()
-        for side in (self.peer, self.side):
-            side.post.close()
 
 
 @pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServingAgent]:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    made = Agent(tmp_path)
+    made = ServingAgent(tmp_path)
     yield made
     made.close()
 
@@ -102,7 +34,7 @@ def of_views(**changes: Any) -> dict[str, Any]:
     return {"kind": KnowledgeKind.SOFT_TARGETS} | views | changes
 
 
-def test_soft_targets_are_the_networks_and_are_noted(agent: Agent) -> None:
+def test_soft_targets_are_the_networks_and_are_noted(agent: ServingAgent) -> None:
     agent.teach()
     first, data = agent.hand_over(**of_views())
     again, _ = agent.hand_over(**of_views())
@@ -115,7 +47,7 @@ def test_soft_targets_are_the_networks_and_are_noted(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("teaches", [True, False], ids=["from memory", "from the store"])
-def test_weights_are_those_asked_for(agent: Agent, teaches: bool) -> None:
+def test_weights_are_those_asked_for(agent: ServingAgent, teaches: bool) -> None:
     other = agent.store(seed=2)
     if teaches:
         agent.teach()
@@ -125,7 +57,7 @@ def test_weights_are_those_asked_for(agent: Agent, teaches: bool) -> None:
     assert [line["digest"] for line in agent.noted()] == [agent.weights, other]
 
 
-def test_what_a_student_said_in_a_step_is_read_from_its_file(agent: Agent) -> None:
+def test_what_a_student_said_in_a_step_is_read_from_its_file(agent: ServingAgent) -> None:
     said = tensors.encode({"logits": torch.zeros(1, 5, 2, 2)}, {"weights": agent.weights})
     place = agent.folder.said(TASK, 3)
     place.parent.mkdir(parents=True)
@@ -137,14 +69,14 @@ def test_what_a_student_said_in_a_step_is_read_from_its_file(agent: Agent) -> No
         agent.hand_over(kind=KnowledgeKind.SOFT_TARGETS, weights=TASK, step=4)
 
 
-def test_what_cannot_be_noted_is_not_handed_over(agent: Agent) -> None:
+def test_what_cannot_be_noted_is_not_handed_over(agent: ServingAgent) -> None:
     agent.log.mkdir()
     with pytest.raises(StorageError):
         agent.hand_over(kind=KnowledgeKind.WEIGHTS)
     assert agent.peer.inbox.empty()
 
 
-def test_what_it_does_not_teach_or_have_is_refused(agent: Agent) -> None:
+def test_what_it_does_not_teach_or_have_is_refused(agent: ServingAgent) -> None:
     with pytest.raises(ArtifactNotFoundError, match="teaches nothing now"):
         agent.hand_over(**of_views())
     agent.teach()
@@ -160,7 +92,7 @@ def test_what_it_does_not_teach_or_have_is_refused(agent: Agent) -> None:
     assert agent.noted() == []
 
 
-def test_an_assessment_needs_images_and_is_noted(agent: Agent) -> None:
+def test_an_assessment_needs_images_and_is_noted(agent: ServingAgent) -> None:
     agent.teach()
     request, images = AssessRequest(num_classes=5), encode_images(torch.rand(2, 3, 32, 32))
     asked = agent.asked(request, images)
@@ -178,7 +110,7 @@ def test_an_assessment_needs_images_and_is_noted(agent: Agent) -> None:
         agent.serving.assess(agent.asked(request), request)
 
 
-def test_who_may_not_have_it_is_refused_and_that_is_noted(agent: Agent) -> None:
+def test_who_may_not_have_it_is_refused_and_that_is_noted(agent: ServingAgent) -> None:
     agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=("soft_targets",))])
     request = agent.asked(AssessRequest(num_classes=5))
     agent.serving.check_grant(request, "soft_targets", agent.weights)
@@ -190,7 +122,7 @@ def test_who_may_not_have_it_is_refused_and_that_is_noted(agent: Agent) -> None:
     assert (line["outcome"], line["kind"], line["digest"], line["size_bytes"]) == ("refused", "weights", agent.weights, 0)
 
 
-def test_a_teacher_that_is_asked_for_again_is_not_built_again_but_learns_of_other_data(agent: Agent) -> None:
+def test_a_teacher_that_is_asked_for_again_is_not_built_again_but_learns_of_other_data(agent: ServingAgent) -> None:
     agent.teach(data=None)
     teacher = agent.serving._teacher
     assert agent.obtained == [agent.weights]

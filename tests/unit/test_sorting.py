@@ -146,6 +146,23 @@ def test_a_partner_is_heard_by_the_lesson_that_it_asks_also_when_the_one_before_
     assert reaches_the_lesson(give(2, seed=6))
 
 
+@pytest.mark.parametrize("kind", KnowledgeKind)
+def test_what_was_said_in_a_step_is_soft_targets_whatever_it_is_asked_for_as(agent: Agent, kind: KnowledgeKind) -> None:
+    asked = KnowledgeRequest(kind=kind, weights=GIVEN.key, step=0)
+    for may, is_granted in (
+        (tuple(other for other in KnowledgeKind if other != "soft_targets"), False),
+        (("soft_targets",), True),
+    ):
+        agent.post.admit([AdmittedPeer(agent="ann", public_key=STRANGER, may=may)])
+        if is_granted:
+            agent._sort(Delivery(STRANGER, Message(asked)))
+            assert agent._work.qsize() == 1
+        else:
+            with pytest.raises(RemoteProtocolError) as refused:
+                agent._sort(Delivery(STRANGER, Message(asked)))
+            assert refused.value.rule is Rule.GRANT and agent._work.qsize() == 0
+
+
 @pytest.mark.parametrize("asked", [SystemExit(3), SystemExit("done"), KeyboardInterrupt(), ValueError("nothing")])
 def test_own_code_that_asks_for_an_end_ends_its_task_and_not_the_agent(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, asked: BaseException

@@ -257,7 +257,7 @@ def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the
     network(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     progress = Progress(
-        step=3, seconds=1.5, loss_sum=0.25, best_miou=0.5, best_epoch=2, best={"w": torch.ones(1)}, losses=[1.0, 0.1]
+        step=3, seconds=1.5, loss_sum=0.25, best_score=0.5, best_epoch=2, best={"w": torch.ones(1)}, losses=[1.0, 0.1]
     )
     progress.history.append(EpochResult(epoch=1, loss=0.5, miou=None, seconds=1.0))
     save_checkpoint(path, network, {"main": optimizer}, progress, task="t")
