@@ -20,7 +20,7 @@ from agentkd.errors import ConfigError, DatasetError, Problem, must_be
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
-from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
+from agentkd.recipe import AS_WRITTEN, MAX_EPOCHS, Distillation, Recipe
 from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig
 
 Data = TypeVar("Data", bound=FrozenData)
@@ -304,13 +304,20 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from None
 
 
-def build_recipe(experiment: Experiment, family: str, **fields: Any) -> Recipe:
-    """The recipe of a family: published, then the experiment's, then the family's, then the given fields."""
-    layers = (families.published_recipe(family), experiment.recipe, experiment.families[family].recipe, fields)
+def build_recipe(experiment: Experiment, family: str, *, as_written: bool = False, **fields: Any) -> Recipe:
+    """The recipe of a family: that which it comes with, then the experiment's, then the family's, then the given fields.
+
+    Args:
+        experiment: of which it is.
+        family: its name.
+        as_written: leaves fields that make no difference as they are, as all versions did of which there are records.
+        fields: of ``Recipe``.
+    """
+    layers = (families.default_recipe(family), experiment.recipe, experiment.families[family].recipe, fields)
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
-    return Recipe.model_validate(merged)
+    return Recipe.model_validate(merged, context=AS_WRITTEN if as_written else None)
 
 
 def _validated(data: dict[str, Any]) -> tuple[Experiment | None, list[Fault]]:

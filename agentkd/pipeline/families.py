@@ -2,18 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
+from agentkd.canonical import Proviso
 from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
+from agentkd.networks.spaces import EDITION, FIRST_EDITION
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
-from agentkd.recipe import Recipe
+from agentkd.recipe import CONDITIONS, Recipe
 from agentkd.search import study
 from agentkd.search.selection import pareto_set, rank
-from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
+from agentkd.search.space import (
+    ARCHITECTURE_PREFIX,
+    RECIPE_PREFIX,
+    Choices,
+    ConditionalSpace,
+    Space,
+    Values,
+    is_searched,
+    split_values,
+)
 from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
@@ -24,6 +36,27 @@ OUTCOMES = {
     Status.INFEASIBLE: TrialOutcome.INFEASIBLE,
     Status.FAILED: TrialOutcome.FAILED,
 }
+
+
+LOSS = f"{RECIPE_PREFIX}loss"
+NOT_NESTED = tuple(name for name in Recipe.model_fields if name != "views")
+
+
+@dataclass
+class _Searching:
+    """How a family is searched, and what is known of it already.
+
+    Args:
+        edition: of the search spaces.
+        space: made when it is asked for.
+        suggested: values by trial; pure, but it takes a moment to compute them.
+        fields: by the key of a task those fields of its recipe that are not the experiment's.
+    """
+
+    edition: int
+    space: Space | None = None
+    suggested: dict[int, Values] = field(default_factory=dict)
+    fields: dict[TaskKey, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,7 +81,10 @@ class FamilyOutlook:
 
 
 class FamilyPlan:
-    """Plans one family. Remembers suggestions, which are pure but take a moment to compute.
+    """Plans one family.
+
+    A run keeps the edition of the search spaces with which it began, which is known from its records: as in an earlier one are
+    those that more of them are of.
 
     Args:
         revision: of the family in the run's records; ``None`` for what is built here.
@@ -69,11 +105,46 @@ class FamilyPlan:
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
         self.view_seed = seeding.derive(experiment.seed, "views")
-        self.space = search_space(experiment, family, own)
-        self._suggested: dict[int, Values] = {}
+        self._search_now = _Searching(EDITION)
+        self._search_before: _Searching | None = _Searching(FIRST_EDITION)
+
+    @property
+    def edition(self) -> int:
+        """The edition of the search spaces in which the family is searched: that with which its run was begun."""
+        return self._search_now.edition
+
+    @property
+    def space(self) -> Space:
+        """What the family's study searches."""
+        now = self._search_now
+        if now.space is None:
+            now.space = search_space(self.experiment, self.family, self.own, self._published_values(), edition=now.edition)
+        return now.space
 
     def outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
         """What is to be done next in this family. ``asked`` says what earlier trials saw, as ``FamilyOutlook.asks`` did."""
+        found = self._outlook(results, asked)
+        if self._search_before is None or not results:
+            return found
+        if any(key in results for key in found.trial_keys[1:]):
+            self._search_before = None
+            return found
+        before = self._searched_before(results, asked)
+        if len(before.keys & results.keys()) <= len(found.keys & results.keys()):
+            return found
+        self._search_now, self._search_before = self._search_before, None
+        return before
+
+    def _searched_before(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None) -> FamilyOutlook:
+        """The same as an earlier version plans it, whose run this may be."""
+        assert self._search_before is not None
+        now, self._search_now = self._search_now, self._search_before
+        try:
+            return self._outlook(results, asked)
+        finally:
+            self._search_now = now
+
+    def _outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None) -> FamilyOutlook:
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
         if baseline is None:
@@ -85,9 +156,7 @@ class FamilyPlan:
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
-        task = self._training(
-            self._own_architecture(), build_recipe(self.experiment, self.family, epochs=self.experiment.baseline.epochs)
-        )
+        task = self._training(self._own_architecture(), {}, self.experiment.baseline.epochs)
         entrant = self._done(task, Stage.BASELINE, "baseline", results, found)
         if entrant is None:
             return None
@@ -165,18 +234,19 @@ class FamilyPlan:
         found: FamilyOutlook,
     ) -> RoundLesson | None:
         """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps)."""
-        recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
+        fields = self._search_now.fields.get(student.key, {}) | config.recipe
         start = config.distillation.start
         task = Distill(
             architecture=student.architecture,
             data=self.data,
-            recipe=recipe,
+            recipe=self._recipe(fields, config.epochs),
             seed=seeding.derive(self.experiment.seed, stage, student.key),
             view_seed=self.view_seed,
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher() for teacher in teachers),
             distillation=config.distillation.with_code(self.own.objective),
         )
+        self._search_now.fields.setdefault(task.key, fields)
         names = " + ".join(teacher.label for teacher in teachers)
         label = f"{names} teaches {student.label}"
         entrant = self._done(task, stage, label, results, found, name=f"{student.label}, {stage}")
@@ -201,19 +271,18 @@ class FamilyPlan:
 
     def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
-        search = self.experiment.search
-        if number not in self._suggested:
+        search, suggested = self.experiment.search, self._search_now.suggested
+        if number not in suggested:
             running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
-            self._suggested[number] = (
+            suggested[number] = (
                 study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
             )
-        settings, fields = split_values(self._suggested[number])
-        own = self._own_architecture()
+        settings, fields = split_values(suggested[number])
         pruning = search.pruning if number else None
-        task = self._training(
-            self._architecture({**own.settings, **settings}),
-            build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
-        )
+        given = self.experiment.families[self.family].settings
+        task = self._training(self._architecture({**given, **settings}), fields, search.epochs)
+        if self.edition > FIRST_EDITION:
+            suggested[number] = self._settled(suggested[number], task)
         limits = {
             "max_deploy_parameters": int(search.max_deploy_ratio * baseline.num_parameters_deploy),
             "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
@@ -222,14 +291,22 @@ class FamilyPlan:
         return task.replace(**limits) if number else task
 
     def _published_values(self) -> Values:
-        own = self._own_architecture()
-        recipe = build_recipe(self.experiment, self.family).canonical()
-        values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in own.settings.items()}
-        searched = (name for name in self.space if name.startswith(RECIPE_PREFIX))
-        return values | {name: recipe[name.removeprefix(RECIPE_PREFIX)] for name in searched}
+        """What the study would suggest to have the family as it is: every setting, and every field of its recipe."""
+        settings = families.all_settings(self._own_architecture())
+        recipe = self._recipe({}, self.experiment.search.epochs)
+        values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
+        return values | {f"{RECIPE_PREFIX}{name}": getattr(recipe, name) for name in NOT_NESTED}
+
+    def _settled(self, values: Values, task: Train) -> Values:
+        """Of the values of a trial those that make a difference, as they are written: the sampler is to learn from no others."""
+        settings = families.all_settings(task.architecture)
+        written = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
+        written |= {f"{RECIPE_PREFIX}{name}": getattr(task.recipe, name) for name in NOT_NESTED}
+        found = {name: written.get(name, value) for name, value in values.items() if name in self.space}
+        return {name: value for name, value in found.items() if is_searched(self.space, name, written)}
 
     def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
-        values = self._suggested[number]
+        values = self._search_now.suggested[number]
         if entrant is None:
             return Trial(number, values, TrialOutcome.RUNNING)
         result = entrant.result
@@ -269,27 +346,68 @@ class FamilyPlan:
     def _as_built(self, settings: dict[str, Setting]) -> Architecture:
         if families.is_own(self.family):
             return self.own.family(self.family).architecture(self.num_classes, settings)
-        return families.resolve(self.family, self.num_classes, settings)
+        return families.resolve(self.family, self.num_classes, settings, as_written=self.edition == FIRST_EDITION)
 
-    def _training(self, architecture: Architecture, recipe: Recipe) -> Train:
-        return Train(
+    def _recipe(self, fields: Mapping[str, Any], epochs: int) -> Recipe:
+        as_written = self.edition == FIRST_EDITION
+        return build_recipe(self.experiment, self.family, as_written=as_written, **{**fields, "epochs": epochs})
+
+    def _training(self, architecture: Architecture, fields: dict[str, Any], epochs: int) -> Train:
+        """A training; which fields of the recipe are its own is remembered, for what is learned after it."""
+        task = Train(
             architecture=architecture,
             data=self.data,
-            recipe=recipe,
+            recipe=self._recipe(fields, epochs),
             seed=self.seed,
             view_seed=self.view_seed,
             pretrained=self.pretrained,
         )
+        self._search_now.fields.setdefault(task.key, fields)
+        return task
 
 
-def search_space(experiment: Experiment, family: str, own: OwnParts) -> Space:
-    """What a family's study searches: its own (or the file's) architecture space, and the recipe's."""
+def search_space(experiment: Experiment, family: str, own: OwnParts, fixed: Values, *, edition: int = EDITION) -> Space:
+    """What a family's study searches: its own (or the file's) architecture space, and the recipe's.
+
+    Args:
+        experiment: of whose families one is.
+        family: its name.
+        own: what of the experiment is a user's own.
+        fixed: what is not searched, by the names that it would have.
+        edition: of the spaces here; in the first every parameter is always searched.
+    """
     replaced = experiment.families[family].space
-    theirs = own.family(family).space if families.is_own(family) else families.search_space(family)
+    theirs = own.family(family).space if families.is_own(family) else families.search_space(family, edition=edition)
     architecture = theirs if replaced is None else replaced
     space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
     recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
-    return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
+    space |= {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
+    return space if edition == FIRST_EDITION else ConditionalSpace(space, _provisos(family), fixed)
+
+
+def _provisos(family: str) -> dict[str, Proviso]:
+    """When what is searched makes a difference, by the names that a study has."""
+    found = {f"{RECIPE_PREFIX}{name}": _prefixed(proviso, RECIPE_PREFIX) for name, proviso in CONDITIONS.items()}
+    known = families.conditions(family)
+    found |= {f"{ARCHITECTURE_PREFIX}{name}": _prefixed(proviso, ARCHITECTURE_PREFIX) for name, proviso in known.items()}
+    for name in (f"{ARCHITECTURE_PREFIX}{name}" for name in families.seen_by_loss(family)):
+        found[name] = _with_family_loss(found.get(name))
+    return found
+
+
+def _prefixed(proviso: Proviso, prefix: str) -> Proviso:
+    def holds(values: Mapping[str, Any]) -> bool:
+        return proviso.holds({name.removeprefix(prefix): value for name, value in values.items()})
+
+    return Proviso(proviso.text, tuple(prefix + name for name in proviso.names), holds)
+
+
+def _with_family_loss(proviso: Proviso | None) -> Proviso:
+    def holds(values: Mapping[str, Any]) -> bool:
+        return values[LOSS] == "family" and (proviso is None or proviso.holds(values))
+
+    texts = ["loss is family", *([proviso.text] if proviso else [])]
+    return Proviso(" and ".join(texts), (LOSS, *(proviso.names if proviso else ())), holds)
 
 
 def choose_teacher(pareto: list[Entrant], config: RoundConfig) -> Entrant:
