@@ -118,7 +118,7 @@ class FamilyPlan:
         """What the family's study searches."""
         now = self._search_now
         if now.space is None:
-            now.space = search_space(self.experiment, self.family, self.own, self._published_values(), edition=now.edition)
+            now.space = search_space(self.experiment, self.family, self.own, self._as_it_is(), edition=now.edition)
         return now.space
 
     def outlook(self, results: Results, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
@@ -291,17 +291,17 @@ class FamilyPlan:
         return task.replace(**limits) if number else task
 
     def _published_values(self) -> Values:
-        """What the study would suggest to have the family as it is: every setting, and every field of its recipe."""
-        settings = families.all_settings(self._own_architecture())
-        recipe = self._recipe({}, self.experiment.search.epochs)
-        values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
-        return values | {f"{RECIPE_PREFIX}{name}": getattr(recipe, name) for name in NOT_NESTED}
+        """What the study would suggest to have the family as it is."""
+        found = self._as_it_is()
+        return {name: found[name] for name in self.space if name in found}
+
+    def _as_it_is(self) -> Values:
+        """Every setting of the family and every field of its recipe, by the names that a study has."""
+        return _written(self._own_architecture(), self._recipe({}, self.experiment.search.epochs))
 
     def _settled(self, values: Values, task: Train) -> Values:
         """Of the values of a trial those that make a difference, as they are written: the sampler is to learn from no others."""
-        settings = families.all_settings(task.architecture)
-        written = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
-        written |= {f"{RECIPE_PREFIX}{name}": getattr(task.recipe, name) for name in NOT_NESTED}
+        written = _written(task.architecture, task.recipe)
         found = {name: written.get(name, value) for name, value in values.items() if name in self.space}
         return {name: value for name, value in found.items() if is_searched(self.space, name, written)}
 
@@ -383,6 +383,12 @@ def search_space(experiment: Experiment, family: str, own: OwnParts, fixed: Valu
     recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
     space |= {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
     return space if edition == FIRST_EDITION else ConditionalSpace(space, _provisos(family), fixed)
+
+
+def _written(architecture: Architecture, recipe: Recipe) -> Values:
+    settings = families.all_settings(architecture)
+    found: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
+    return found | {f"{RECIPE_PREFIX}{name}": getattr(recipe, name) for name in NOT_NESTED}
 
 
 def _provisos(family: str) -> dict[str, Proviso]:
