@@ -22,7 +22,7 @@ from agentkd.visible import visible
 HANG_S = 20
 TORCHS_OWN = "torchinductor_"  # made when torch is imported for the first time
 EXAMPLES = 24
-SLOW = {"write": 6, "report": 12, "doctor": 3}
+SLOW = {"write": 6, "report": 12, "doctor": 3, "space": 6}
 TEXTS = [
     "",
     " ",
