@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from agentkd.canonical import FrozenData, Proviso
 from agentkd.names import Digest
@@ -35,14 +35,16 @@ CONDITIONS = {
 class _WrittenInOneWay(FrozenData):
     """Data of which a field that makes no difference is as if nobody had said anything, so that what is equal has one digest."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _write_in_one_way(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        made = handler(data)
-        if not isinstance(data, cls) and not (info.context or {}).get("as_written"):
-            for name, value in made._plainest():
-                made.__dict__[name] = value
-        return made
+    _is_made: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _write_in_one_way(self, info: ValidationInfo) -> Self:
+        """Once: a part of something else is looked at again when that is made, and stays as it is."""
+        if not self._is_made and not (info.context or {}).get("as_written"):
+            for name, value in self._plainest():
+                self.__dict__[name] = value
+        self._is_made = True
+        return self
 
     def _plainest(self) -> Iterator[tuple[str, Any]]:
         """Fields and what stands for their values, each looked at after those before have been changed."""
