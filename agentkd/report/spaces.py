@@ -205,7 +205,11 @@ def _measured(family: str, num_classes: int, rows: Sequence[DimensionRow]) -> tu
     extremes: dict[str, dict[str, Setting]] = {"fewest parameters": {}, "most parameters": {}, "fewest MACs": {}, "most MACs": {}}
     found = []
     for row in rows:
-        here = {value: _corner(family, num_classes, row.name, {row.name: value}) for value in space[row.name]}
+        usual = families.all_settings(families.resolve(family, num_classes))[row.name]
+        here = {
+            value: published if value == usual else _corner(family, num_classes, row.name, {row.name: value})
+            for value in space[row.name]
+        }
         small = sorted(here, key=lambda value: (here[value].deploy, here[value].macs))
         cheap = sorted(here, key=lambda value: (here[value].macs, here[value].deploy))
         for name, value in zip(extremes, (small[0], small[-1], cheap[0], cheap[-1]), strict=True):
