@@ -11,7 +11,7 @@ export AGENTKD_DATA ?= $(abspath ../shared/data)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -78,6 +78,10 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starting.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
+
+spaces: $(READY)  ## Write docs/reference/spaces.md anew from the search spaces, a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -c "from agentkd.report.spaces import page; print(page(), end='')" > docs/reference/spaces.md.new
+	mv docs/reference/spaces.md.new docs/reference/spaces.md
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
 	$(PYTEST) tests/unit/test_documents.py agentkd

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from agentkd.community.handles import AgentHandle as AgentHandle
     from agentkd.community.mutual import mutual as mutual
     from agentkd.community.rules import Rules as Rules
-    from agentkd.config import Experiment as Experiment
     from agentkd.config import load_experiment as load_experiment
     from agentkd.coordinator.run import run_experiment as run_experiment
     from agentkd.coordinator.watching import Silent as Silent
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from agentkd.errors import TaskCancelledError as TaskCancelledError
     from agentkd.errors import TrainingError as TrainingError
     from agentkd.errors import UnusableError as UnusableError
+    from agentkd.experiment import Experiment as Experiment
     from agentkd.objectives import Attention as Attention
     from agentkd.objectives import Boundary as Boundary
     from agentkd.objectives import ChannelWise as ChannelWise
@@ -90,7 +90,8 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
         "agentkd.community.handles": "AgentHandle",
         "agentkd.community.mutual": "mutual",
         "agentkd.community.rules": "Rules",
-        "agentkd.config": "Experiment load_experiment",
+        "agentkd.config": "load_experiment",
+        "agentkd.experiment": "Experiment",
         "agentkd.datasets.opening": "open_dataset",
         "agentkd.errors": (
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "

@@ -7,7 +7,8 @@ have the same bytes, hence the same SHA-256, on every machine.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any, Self
 
@@ -37,6 +38,21 @@ class FrozenData(BaseModel):
             ValueError: it cannot be (pydantic's ``ValidationError`` is one).
         """
         return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+
+@dataclass(frozen=True)
+class Proviso:
+    """When a field makes a difference. Elsewhere its default stands in the canonical form, so that what is equal has one digest.
+
+    Args:
+        text: the same as people say it.
+        names: the fields that it looks at.
+        holds: whether it makes one, with the values of these.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    holds: Callable[[Mapping[str, Any]], bool]
 
 
 def encode(value: Any) -> bytes:

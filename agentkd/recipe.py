@@ -1,11 +1,11 @@
 """How a network is trained, and how it is taught: hyperparameters as data."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
-from agentkd.canonical import FrozenData
+from agentkd.canonical import FrozenData, Proviso
 from agentkd.names import Digest
 from agentkd.objectives import (
     Boundary,
@@ -22,10 +22,42 @@ from agentkd.objectives import (
 )
 
 MAX_EPOCHS, MAX_STEPS = 100_000, 10**9
+# What is read with this context stays as it was written: a record's, and another agent's, are known by a digest of that.
+AS_WRITTEN = {"as_written": True}
+
+# When these fields of a recipe make a difference. Whether others do, a recipe's other fields decide in rare cases alone.
+CONDITIONS = {
+    "momentum": Proviso("optimizer is sgd", ("optimizer",), lambda recipe: bool(recipe["optimizer"] == "sgd")),
+    "power": Proviso("schedule is polynomial", ("schedule",), lambda recipe: bool(recipe["schedule"] == "polynomial")),
+}
 
 
-class ViewSettings(FrozenData):
+class _WrittenInOneWay(FrozenData):
+    """Data of which a field that makes no difference is as if nobody had said anything, so that what is equal has one digest."""
+
+    _is_made: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _write_in_one_way(self, info: ValidationInfo) -> Self:
+        """Once: a part of something else is looked at again when that is made, and stays as it is."""
+        if not self._is_made and not (info.context or {}).get("as_written"):
+            for name, value in self._plainest():
+                self.__dict__[name] = value
+        self._is_made = True
+        return self
+
+    def _plainest(self) -> Iterator[tuple[str, Any]]:
+        """Fields and what stands for their values, each looked at after those before have been changed."""
+        yield from ()
+
+    def _usual(self, *names: str) -> Iterator[tuple[str, Any]]:
+        yield from ((name, type(self).model_fields[name].default) for name in names)
+
+
+class ViewSettings(_WrittenInOneWay):
     """What a training view may look like: a random scale, crop, flip and color change of one sample.
+
+    Without a crop there is no scale.
 
     Args:
         crop_height: pixels; 0 keeps the image's own size and turns scaling and cropping off.
@@ -44,22 +76,33 @@ class ViewSettings(FrozenData):
     color: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _check(self) -> "ViewSettings":
-        if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
+    def _check(self) -> Self:
+        self._check_scale()
         if (self.crop_height == 0) != (self.crop_width == 0):
             raise ValueError("crop_height and crop_width must both be zero or both be positive")
         return self
 
+    def _check_scale(self) -> None:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
 
-class Recipe(FrozenData):
+    def _plainest(self) -> Iterator[tuple[str, Any]]:
+        self._check_scale()  # before what is wrong is gone
+        if not self.crop_height:
+            yield from self._usual("scale_min", "scale_max")
+
+
+class Recipe(_WrittenInOneWay):
     """Training hyperparameters.
+
+    What makes no difference is not kept: momentum without ``sgd``, a power without ``polynomial``, how often is validated beyond
+    the last epoch, which weights are kept if one epoch alone is validated, and a schedule of one step.
 
     Args:
         epochs: passes over the training split.
         batch_size: images a step; at least 2, for batch normalization.
         steps_per_epoch: steps an epoch; 0 means one pass over the split.
-        optimizer: ``sgd`` (with momentum) or ``adamw``.
+        optimizer: ``sgd`` (with momentum) or ``adamw`` (without).
         schedule: ``polynomial`` decays as (1 - step/steps)^power, ``cosine`` to zero, ``constant`` not at all.
         warmup_steps: steps of linear increase from zero at the start.
         clip_norm: largest gradient norm; 0 turns clipping off.
@@ -86,12 +129,37 @@ class Recipe(FrozenData):
     keep: Literal["best", "last"] = "best"
     views: ViewSettings = ViewSettings()
 
+    def _plainest(self) -> Iterator[tuple[str, Any]]:
+        """What ``training.optimization`` and ``training.loop`` look at, and no more."""
+        yield from self._plainest_rate()
+        for name, condition in CONDITIONS.items():
+            if not condition.holds(self.__dict__):
+                yield from self._usual(name)
+        if self.validate_every > self.epochs:
+            yield "validate_every", self.epochs
+        if self.validate_every == self.epochs:
+            yield from self._usual("keep")
+
+    def _plainest_rate(self) -> Iterator[tuple[str, Any]]:
+        """How the learning rate goes, and the momentum of a single step. Without the data nobody may know how many there are."""
+        steps = self.epochs * self.steps_per_epoch
+        falls_for = steps - self.warmup_steps if steps else MAX_STEPS
+        if self.warmup_steps <= 1 and (self.schedule == "constant" or falls_for <= 1):
+            yield "warmup_steps", 0  # the first step has the whole rate, and so have the others
+            yield "schedule", "constant"
+        if steps == 1:
+            yield from self._usual("momentum")
+        if falls_for <= 1 and (self.warmup_steps > 1 or steps == 1):
+            yield from self._usual("schedule", "power")  # no step is left to fall in, or one, in which none has fallen
+        if falls_for == 2 and (self.schedule, self.power) == ("polynomial", 1.0):
+            yield "schedule", "cosine"  # to a half, both
+
     def validates(self, epoch: int) -> bool:
         """Whether an epoch, from 1, ends with a validation."""
         return epoch % self.validate_every == 0 or epoch == self.epochs
 
 
-class Distillation(FrozenData):
+class Distillation(_WrittenInOneWay):
     """How a student is taught: ``alpha`` times the hard-label loss plus what its objectives add.
 
     With soft targets alone this is Eq. 1 of the paper, ``alpha * hard + (1 - alpha) * KL``: soft targets count ``1 - alpha``
@@ -124,6 +192,10 @@ class Distillation(FrozenData):
         if in_need:
             raise ValueError(f"{', '.join(in_need)} needs labels, but hard_loss is none")
         return self
+
+    def _plainest(self) -> Iterator[tuple[str, Any]]:
+        if self.codec != "auto":
+            yield from self._usual("max_kl")
 
     def with_code(self, find: Callable[[str], Digest]) -> "Distillation":
         """The same, in which every own objective says in which code it is found; ``find`` gives that of those that do not yet."""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import yaml
 from experiments import EXPERIMENT
 
-from agentkd.config import Experiment, check_experiment
+from agentkd.config import check_experiment
 from agentkd.coordinator import own_parts
+from agentkd.experiment import Experiment
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.task import EpochResult, Status, TaskResult

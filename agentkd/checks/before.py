@@ -15,10 +15,11 @@ from agentkd.canonical import digest
 from agentkd.checks import data, fitting, pretrained, room, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
-from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
+from agentkd.config import Read, look_through, open_data, read_experiment
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.splits import some
 from agentkd.errors import AgentKDError, ConfigError
+from agentkd.experiment import Experiment
 from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from agentkd.architecture import Architecture
 from agentkd.checks.concerns import Concern
 from agentkd.code.taking import take
-from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.outline import outline
 from agentkd.datasets.samples import MAX_COMPARED, Size, split_indices
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION
 from agentkd.errors import AgentKDError, ConfigError, DatasetError
+from agentkd.experiment import Experiment, RoundConfig, build_recipe
 from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.families import OwnFamily

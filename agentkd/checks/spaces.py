@@ -12,8 +12,8 @@ from agentkd.architecture import Setting
 from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.fitting import refusals
 from agentkd.checks.plan import RunPlan
-from agentkd.config import build_recipe
 from agentkd.errors import ConfigError
+from agentkd.experiment import build_recipe
 from agentkd.networks import families
 from agentkd.search.space import Choices, Parameter, Range
 

@@ -1,6 +1,6 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import looking, records, running
+from agentkd.cli import looking, records, running, spaces
 from agentkd.cli.app import app, main
 from agentkd.cli.keys import keys_app
 from agentkd.cli.protocol import protocol_app
@@ -23,6 +23,7 @@ for command in (
     running.community,
     running.agent,
     looking.networks,
+    spaces.space,
     looking.weights,
     looking.doctor,
 ):

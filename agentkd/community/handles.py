@@ -153,7 +153,7 @@ class AgentHandle:
         Args:
             data: a dataset, or its specification (see ``agentkd.open_dataset``); splits ``train`` and ``validation`` are used.
             protect: how strongly what ``consolidate`` noted is kept.
-            recipe: fields of ``Recipe`` that differ from the family's published ones.
+            recipe: fields of ``Recipe`` that differ from those that the family comes with.
         """
         fields = self.inputs(data, recipe) | {"consolidation": self._protection(protect)}
         return self._learn(checked(Train, fields, source=f"{self.name}.train"), self.community.classes(data))
@@ -432,8 +432,8 @@ class AgentHandle:
         found, classes = self.architecture.num_classes, self.community.classes(data)
         if found < len(classes):
             raise ContractError("num_classes", found, len(classes), hint=f"{self.name} cannot tell all classes of the data apart")
-        published = families.published_recipe(self.architecture.family)
-        chosen = checked(Recipe, published | recipe, source=self.name)
+        usual = families.default_recipe(self.architecture.family)
+        chosen = checked(Recipe, usual | recipe, source=self.name)
         self.community.must_be_learnable(data, chosen, needs_labels=needs_labels, name=self.name)
         return {
             "architecture": self.architecture,

@@ -16,11 +16,12 @@ from agentkd.artifacts.journal import Asks, Journal
 from agentkd.artifacts.listings import DATA, EARLIER, PRETRAINED
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import FrozenData
-from agentkd.config import Experiment, RecordedExperiment, dump_experiment
+from agentkd.config import dump_experiment
 from agentkd.coordinator import own_parts, rules
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
+from agentkd.experiment import Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.families import Results
 from agentkd.pipeline.own import OwnParts

@@ -8,9 +8,9 @@ from agentkd.checks.concerns import raise_errors
 from agentkd.checks.plan import gather_own
 from agentkd.code import loading
 from agentkd.code.source import MAX_BYTES, SourceCode
-from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened, open_again, open_dataset
 from agentkd.errors import Problem
+from agentkd.experiment import Experiment
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.pipeline.own import OwnParts, own_names_in
 

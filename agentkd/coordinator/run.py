@@ -13,7 +13,6 @@ from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks.before import LOOKED_AT, Foreseen, look_at
-from agentkd.config import Experiment
 from agentkd.coordinator import generations, own_parts, rules
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
@@ -22,6 +21,7 @@ from agentkd.coordinator.generations import Generation
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
+from agentkd.experiment import Experiment
 from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
 from agentkd.pipeline.choosing import Answers

@@ -32,7 +32,7 @@ from agentkd.messages.fields import (
 )
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
-from agentkd.recipe import ViewSettings
+from agentkd.recipe import AS_WRITTEN, ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
 from agentkd.visible import shortened, visible
 
@@ -58,7 +58,9 @@ class Body(BaseModel):
             ValueError: the data are not such a body (pydantic's ``ValidationError`` is one).
         """
         known = known_fields(cls, data)
-        return cls.model_validate_json(canonical.encode(known), strict=True) if cls.holds_records else cls.model_validate(known)
+        if cls.holds_records:
+            return cls.model_validate_json(canonical.encode(known), strict=True, context=AS_WRITTEN)
+        return cls.model_validate(known)
 
 
 class Capability(StrEnum):

@@ -14,6 +14,7 @@ from agentkd.networks.blocks import (
     ParameterGroup,
     SegmentationNetwork,
     activation,
+    block_conv,
     conv,
     conv_norm_act,
     decayed_apart,
@@ -21,9 +22,9 @@ from agentkd.networks.blocks import (
     norm,
     normal_init,
     resize,
-    round_width,
 )
-from agentkd.networks.settings import BiSeNetSettings
+from agentkd.networks.settings import RESNET_WIDTHS, BiSeNetSettings
+from agentkd.networks.widths import round_width
 
 HEAD_RATE = 10.0
 I2I_RATE = 0.01
@@ -35,9 +36,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, s: BiSeNetSettings, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride)
+        self.conv1 = block_conv(inputs, outputs, 3, stride, s=s)
         self.bn1 = norm(s.norm, outputs)
-        self.conv2 = conv(outputs, outputs, 3)
+        self.conv2 = block_conv(outputs, outputs, 3, s=s)
         self.bn2 = norm(s.norm, outputs)
         self.act = activation(s.activation)
         self.downsample = (
@@ -50,19 +51,20 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet without classifier. Returns features at strides 8, 16 and 32."""
+    """ResNet without classifier. Returns features at strides 8, 16 and 32, or at those that other settings give them."""
 
     def __init__(self, s: BiSeNetSettings) -> None:
         super().__init__()
-        self.widths = [round_width(w * s.width) for w in (64, 128, 256, 512)]
-        self.conv1 = conv(3, self.widths[0], 7, 2)
+        self.widths = [round_width(w * s.width) for w in RESNET_WIDTHS]
+        self.conv1 = conv(3, self.widths[0], 7, s.stem_stride, padding=s.padding)
         self.bn1 = norm(s.norm, self.widths[0])
         self.act = activation(s.activation)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         blocks = (s.blocks1, s.blocks2, s.blocks3, s.blocks4)
+        strides = (1, 2, 2, s.context_stride)
         inputs = self.widths[0]
-        for index, (width, count) in enumerate(zip(self.widths, blocks, strict=True), start=1):
-            stage = [ResidualBlock(inputs, width, s, stride=1 if index == 1 else 2)]
+        for index, (width, count, stride) in enumerate(zip(self.widths, blocks, strides, strict=True), start=1):
+            stage = [ResidualBlock(inputs, width, s, stride=stride)]
             stage += [ResidualBlock(width, width, s) for _ in range(1, count)]
             self.add_module(f"layer{index}", nn.Sequential(*stage))
             inputs = width
@@ -79,7 +81,7 @@ class AttentionRefinement(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, s: BiSeNetSettings) -> None:
         super().__init__()
-        self.conv = conv_norm_act(inputs, outputs, 3, norm_name=s.norm, act=s.activation)
+        self.conv = conv_norm_act(inputs, outputs, 3, s=s)
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(outputs, outputs, 1), norm(s.norm, outputs), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ class FeatureFusion(nn.Module):
     def __init__(self, inputs: int, outputs: int, s: BiSeNetSettings) -> None:
         super().__init__()
         squeezed = round_width(outputs / s.fusion_reduction)
-        self.conv = conv_norm_act(inputs, outputs, 1, norm_name=s.norm, act=s.activation)
+        self.conv = conv_norm_act(inputs, outputs, 1, s=s)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             conv(outputs, squeezed, 1),
@@ -108,34 +110,25 @@ class FeatureFusion(nn.Module):
 
 
 class Upscale(nn.Module):
-    """Up-sampling to the size of a given feature: transposed convolution, or resize and convolution."""
+    """Up-sampling to the size of a given feature: transposed convolution, or resize and convolution.
 
-    def __init__(self, inputs: int, outputs: int, s: BiSeNetSettings) -> None:
+    ``stride`` is how much larger that is; with 1 nothing is.
+    """
+
+    def __init__(self, inputs: int, outputs: int, s: BiSeNetSettings, *, stride: int = 2) -> None:
         super().__init__()
         self.mode = s.i2i_upsampling
         self.conv: nn.Module
         if self.mode == "transpose":
-            self.conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+            self.conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         else:
-            self.conv = conv(inputs, outputs, 3)
+            self.conv = conv(inputs, outputs, 3, padding=s.padding)
         self.tail = nn.Sequential(norm(s.norm, outputs), activation(s.activation))
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         if self.mode == "transpose":
             return self.tail(self.conv(x, output_size=list(size)))
         return self.tail(self.conv(resize(x, size, self.mode)))
-
-
-class ReflectedConv(nn.Conv2d):
-    """Convolution with a bias that sees the map reflected at its border, or zeros where there is too little to reflect."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
-
-    def forward(self, input: Tensor) -> Tensor:
-        if min(input.shape[-2:]) > self.kernel_size[0] // 2:
-            return super().forward(input)
-        return F.conv2d(input, self.weight, self.bias, padding=self.kernel_size[0] // 2)
 
 
 class I2IBranch(nn.Module):
@@ -147,12 +140,12 @@ class I2IBranch(nn.Module):
     def __init__(self, inputs: int, num_classes: int, s: BiSeNetSettings) -> None:
         super().__init__()
         w = s.i2i_width
-        self.up16 = Upscale(inputs, 8 * w, s)
-        self.conv16 = conv_norm_act(8 * w, 4 * w, 3, norm_name=s.norm, act=s.activation)
+        self.up16 = Upscale(inputs, 8 * w, s, stride=s.context_stride)
+        self.conv16 = conv_norm_act(8 * w, 4 * w, 3, s=s)
         self.up8 = Upscale(4 * w, 2 * w, s)
-        self.conv8 = conv_norm_act(2 * w, w, 3, norm_name=s.norm, act=s.activation)
+        self.conv8 = conv_norm_act(2 * w, w, 3, s=s)
         self.segment = nn.Sequential(
-            ReflectedConv(w, num_classes, s.i2i_kernel), norm(s.norm, num_classes), activation(s.activation)
+            conv(w, num_classes, s.i2i_kernel, bias=True, padding="reflect"), norm(s.norm, num_classes), activation(s.activation)
         )
         self.paint = nn.Sequential(nn.Conv2d(num_classes, 3, 1), nn.Tanh())
 
@@ -190,9 +183,9 @@ class PatchDiscriminator(nn.Module):
 
 
 class CnnI2IBiSeNet(SegmentationNetwork):
-    """CNN-I2I BiSeNet; every output is at stride 8.
+    """CNN-I2I BiSeNet; every output is at stride 8, or 4 with a stem stride of 1.
 
-    A skip synapse is fused into the up-sampled context features before these are refined, at strides 16 and 8.
+    A skip synapse is fused into the up-sampled context features before these are refined, at strides 16 and 8 (or 8 and 4).
 
     In training the outputs also hold ``aux16_logits``, ``aux8_logits``, ``i2i_logits`` [N,K,h,w] and ``picture`` [N,3,h,w].
     """
@@ -202,7 +195,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         planes = s.context_planes
 
         def layer(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-            return conv_norm_act(inputs, outputs, kernel, stride, norm_name=s.norm, act=s.activation)
+            return conv_norm_act(inputs, outputs, kernel, stride, s=s)
 
         self.upsampling, self.skips = s.upsampling, s.skips
         self.context = ResNet(s)
@@ -211,7 +204,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         self.spatial = nn.Sequential(
             layer(3, spatial, s.spatial_kernel, 2),
             layer(spatial, spatial, 3, 2),
-            layer(spatial, spatial, 3, 2),
+            layer(spatial, spatial, 3, s.spatial_stride),
             layer(spatial, planes, 1),
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), layer(w32, planes, 1))

@@ -3,17 +3,34 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentkd.networks.settings import Padding
+
 MIN_CHANNELS_PER_GROUP = 8
 BATCH_NORM_MOMENTUM = 0.1
+DILATION = 2
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 NORMALIZATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
 
 Outputs = dict[str, Tensor]
+
+
+class BlockSettings(Protocol):
+    """What all families' settings have."""
+
+    @property
+    def convolution(self) -> str: ...
+    @property
+    def padding(self) -> Padding: ...
+    @property
+    def norm(self) -> str: ...
+    @property
+    def activation(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -61,11 +78,6 @@ class SegmentationNetwork(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if not name.startswith(prefixes))
 
 
-def round_width(channels: float) -> int:
-    """Channels rounded to a multiple of 8, at least 8."""
-    return max(8, round(channels / 8) * 8)
-
-
 def activation(name: str) -> nn.Module:
     """A fresh activation module; never in place, because taps alias its input."""
     table: dict[str, Callable[[], nn.Module]] = {
@@ -104,16 +116,68 @@ def num_groups(channels: int, largest: int = 32) -> int:
     return next(g for g in range(limit, 0, -1) if channels % g == 0)
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
-    """A convolution with padding k // 2."""
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+class BorderedConv(nn.Conv2d):
+    """A convolution with something else than zeros around its map; zeros after all where there is too little to reflect."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        border = self.dilation[0] * (self.kernel_size[0] // 2)
+        if self.padding_mode != "reflect" or min(input.shape[-2:]) > border:
+            return super().forward(input)
+        return F.conv2d(input, self.weight, self.bias, self.stride, border, self.dilation, self.groups)
 
 
-def conv_norm_act(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, norm_name: str = "batch", act: str = "relu"
-) -> nn.Sequential:
+class SeparableConv(nn.Module):
+    """A convolution for each channel, then one of 1x1 across them, with nothing between (Chollet 2017)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, *, bias: bool, padding: Padding) -> None:
+        super().__init__()
+        self.depthwise = conv(inputs, inputs, kernel, stride, padding=padding, groups=inputs)
+        self.pointwise = conv(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    bias: bool = False,
+    padding: Padding = "zeros",
+    dilation: int = 1,
+    groups: int = 1,
+) -> nn.Conv2d:
+    """A convolution whose output is as large as its input, or the ``stride``-th part of that, rounded up."""
+    kind = nn.Conv2d if padding == "zeros" or kernel == 1 else BorderedConv
+    mode: Padding = "zeros" if kernel == 1 else padding
+    border = dilation * (kernel // 2)
+    return kind(
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        padding=border,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+        padding_mode=mode,
+    )
+
+
+def block_conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = False, s: BlockSettings) -> nn.Module:
+    """A convolution of a family's blocks, of the type that its settings say; of 1x1 there is one type."""
+    if kernel > 1 and s.convolution == "separable":
+        return SeparableConv(inputs, outputs, kernel, stride, bias=bias, padding=s.padding)
+    dilation = DILATION if kernel > 1 and s.convolution == "dilated" else 1
+    return conv(inputs, outputs, kernel, stride, bias=bias, padding=s.padding, dilation=dilation)
+
+
+def conv_norm_act(inputs: int, outputs: int, kernel: int, stride: int = 1, *, s: BlockSettings) -> nn.Sequential:
     """Convolution without bias, normalization, activation."""
-    return nn.Sequential(conv(inputs, outputs, kernel, stride), norm(norm_name, outputs), activation(act))
+    layer = conv(inputs, outputs, kernel, stride, padding=s.padding)
+    return nn.Sequential(layer, norm(s.norm, outputs), activation(s.activation))
 
 
 def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear") -> Tensor:
@@ -138,6 +202,7 @@ def kaiming_init(network: nn.Module, mode: str = "fan_out") -> None:
     """Kaiming-normal convolution weights, small uniform biases, unit normalization (He et al. 2015)."""
     if any(parameter.is_meta for parameter in network.parameters()):
         return  # there is nothing to fill, and torch would import its compiler to do so
+    separable: list[SeparableConv] = []
     for module in network.modules():
         if isinstance(module, CONVOLUTIONS):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
@@ -147,6 +212,11 @@ def kaiming_init(network: nn.Module, mode: str = "fan_out") -> None:
         elif isinstance(module, NORMALIZATIONS) and module.weight is not None:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, SeparableConv):
+            separable.append(module)
+    for module in separable:
+        # A channel has one input channel and no activation after it: its variance is to be what it was.
+        nn.init.normal_(module.depthwise.weight, 0.0, 1 / math.sqrt(module.depthwise.weight[0].numel()))
 
 
 def normal_init(network: nn.Module, deviation: float = 0.02) -> None:

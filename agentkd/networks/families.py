@@ -1,4 +1,4 @@
-"""The families by name: settings, search space, published recipe and loss of each, and where its builder is. Torch-free.
+"""The families by name: settings, search space, recipe and loss of each, and where its builder is. Torch-free.
 
 A user's own family is named ``package.module:builder``; the builder takes ``num_classes`` and the settings as keywords and
 returns an ``nn.Module``. It may carry three attributes: ``space`` (setting name to tuple of values), ``loss`` (a loss name), and
@@ -16,13 +16,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkd.architecture import FIRST_REVISION, NORMALIZATIONS, UNIT, Architecture, Normalization, Setting
-from agentkd.canonical import FrozenData
+from agentkd.canonical import FrozenData, Proviso
 from agentkd.code.loading import load
 from agentkd.code.source import CodeDigest
 from agentkd.code.taking import take
 from agentkd.errors import ConfigError, Problem, must_be
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import settings as s
+from agentkd.networks import spaces
+from agentkd.networks.spaces import ArchitectureSpace, Space
 
 Builder = Callable[..., Any]
 
@@ -35,7 +37,8 @@ class Family:
         title: as the paper's Table I prints it, where it does.
         builder: ``module:callable`` that makes the network from ``num_classes`` and a settings object.
         published: settings of the published network that differ from the defaults of ``settings``.
-        recipe: published training hyperparameters (fields of ``Recipe``).
+        recipe: training hyperparameters that it comes with (fields of ``Recipe``).
+        recipe_source: where they were published; empty where they are ours.
         loss: name of the family's training loss in ``agentkd.training.losses``.
         revision: of the network and its loss, see ``Architecture``; docs/decisions/0035 says what each was.
         weights_since: the first revision whose weights mean the same in this one, looked at or teaching.
@@ -44,11 +47,12 @@ class Family:
     name: str
     title: str
     builder: str
-    settings: type[FrozenData]
-    space: s.ArchitectureSpace
+    settings: type[s.NetworkSettings]
+    space: Space
     loss: str
     published: dict[str, Setting] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    recipe_source: str = ""
     revision: int = FIRST_REVISION
     weights_since: int = FIRST_REVISION
 
@@ -59,11 +63,10 @@ _SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-
 _ADAMW: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "schedule": "cosine"}
 
 
-def _pidnet(
-    name: str, title: str, space: s.ArchitectureSpace, recipe: dict[str, Any], published: dict[str, Setting] | None = None
-) -> Family:
+def _pidnet(name: str, title: str, space: Space, recipe: dict[str, Any], published: dict[str, Setting] | None = None) -> Family:
     builder = "agentkd.networks.pidnet:PIDNet"
-    return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe, revision=2)
+    source = "Xu et al., CVPR 2023"
+    return Family(name, title, builder, s.PIDNetSettings, space, "pidnet", published or {}, recipe, source, revision=2)
 
 
 FAMILIES: dict[str, Family] = {
@@ -72,20 +75,20 @@ FAMILIES: dict[str, Family] = {
         _pidnet(
             name="pidnet_s",
             title="PIDNet-S",
-            space=s.pidnet_space(16, 24, 32, 40),
+            space=spaces.pidnet_space(16, 24, 32, 40),
             recipe=_SGD | {"learning_rate": 0.01},
         ),
         _pidnet(
             name="pidnet_m",
             title="PIDNet-M",
-            space=s.pidnet_space(32, 40, 48, 56, 64),
+            space=spaces.pidnet_space(32, 40, 48, 56, 64),
             recipe=_SGD | {"learning_rate": 0.01},
             published={"planes": 64},
         ),
         _pidnet(
             name="pidnet_l",
             title="PIDNet-L",
-            space=s.pidnet_space(40, 48, 56, 64, 72),
+            space=spaces.pidnet_space(40, 48, 56, 64, 72),
             recipe=_SGD | {"learning_rate": 0.01},
             published={
                 "planes": 64,
@@ -104,9 +107,10 @@ FAMILIES: dict[str, Family] = {
             title="CNN-I2I BiSeNet",
             builder="agentkd.networks.bisenet:CnnI2IBiSeNet",
             settings=s.BiSeNetSettings,
-            space=s.BISENET_SPACE,
+            space=spaces.BISENET_SPACE,
             loss="bisenet",
             recipe=_SGD | {"learning_rate": 1e-3},
+            recipe_source="the authors of CNN-I2I BiSeNet",
             revision=2,
             weights_since=2,
         ),
@@ -115,7 +119,7 @@ FAMILIES: dict[str, Family] = {
             title="U-Net (paper: UNet++)",
             builder="agentkd.networks.unet:UNet",
             settings=s.UNetSettings,
-            space=s.UNET_SPACE,
+            space=spaces.UNET_SPACE,
             loss="dice",
             recipe=_ADAMW,
         ),
@@ -124,7 +128,7 @@ FAMILIES: dict[str, Family] = {
             title="UNet++",
             builder="agentkd.networks.unet:UNetPP",
             settings=s.UNetPPSettings,
-            space=s.UNETPP_SPACE,
+            space=spaces.UNETPP_SPACE,
             loss="dice",
             recipe=_ADAMW,
         ),
@@ -142,14 +146,22 @@ def title(family: str) -> str:
     return FAMILIES[family].title if family in FAMILIES else family.rpartition(":")[2]
 
 
-def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = None, *, code: Digest = NO_DIGEST) -> Architecture:
-    """The complete, checked architecture: defaults filled in, so that equal networks have equal digests.
+def resolve(
+    family: str,
+    num_classes: int,
+    settings: dict[str, Any] | None = None,
+    *,
+    code: Digest = NO_DIGEST,
+    as_written: bool = False,
+) -> Architecture:
+    """The complete, checked architecture: defaults filled in, and written in one way, so that equal networks have equal digests.
 
     Args:
         family: a name, or a user's own ``package.module:builder``.
         num_classes: K.
         settings: those that differ from the family's own.
         code: that of an own family. Not given: its code as it is now in the user's tree, which the architecture then names.
+        as_written: leaves settings that make no difference as they are given, as all versions did of which there are records.
 
     Raises:
         ConfigError: no such family, unknown settings or illegal values, all at once.
@@ -167,8 +179,9 @@ def resolve(family: str, num_classes: int, settings: dict[str, Any] | None = Non
         complete = row.settings(**(row.published | given))
     except ValidationError as error:
         raise ConfigError(_problems(error, row), source=family) from None
+    written = complete if as_written else complete.plainest()
     try:
-        return Architecture(family=family, num_classes=num_classes, settings=complete.canonical(), revision=row.revision)
+        return Architecture(family=family, num_classes=num_classes, settings=written.canonical(), revision=row.revision)
     except ValidationError as error:
         problems = [Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in error.errors()]
         raise ConfigError(problems, source=family) from None
@@ -334,9 +347,26 @@ def load_own(family: str, code: Digest) -> Builder:
     return builder
 
 
-def search_space(family: str, code: Digest = NO_DIGEST) -> s.ArchitectureSpace:
-    """Setting name to its candidate values; empty if a user's own family declares none."""
-    return dict(look_at(family, code).space) if is_own(family) else FAMILIES[family].space
+def search_space(family: str, code: Digest = NO_DIGEST, *, edition: int = spaces.EDITION) -> ArchitectureSpace:
+    """Setting name to its candidate values; empty if a user's own family declares none.
+
+    Args:
+        family: a name, or a user's own.
+        code: of that.
+        edition: of the spaces here, see ``agentkd.networks.spaces``.
+    """
+    return dict(look_at(family, code).space) if is_own(family) else spaces.values_of(FAMILIES[family].space, edition)
+
+
+def conditions(family: str) -> dict[str, Proviso]:
+    """Setting name to when it makes a difference, for those that do not always; of a user's own family nothing is known."""
+    return spaces.conditions_of(FAMILIES[family].space) if family in FAMILIES else {}
+
+
+def all_settings(architecture: Architecture) -> dict[str, Setting]:
+    """Every setting of a complete architecture, those too that its canonical form leaves out."""
+    row = FAMILIES.get(architecture.family)
+    return row.settings(**architecture.settings).complete() if row else dict(architecture.settings)
 
 
 def loss_name(family: str, code: Digest = NO_DIGEST) -> str:
@@ -349,9 +379,19 @@ def weights_since(family: str) -> int:
     return FAMILIES[family].weights_since if family in FAMILIES else FIRST_REVISION
 
 
-def published_recipe(family: str) -> dict[str, Any]:
-    """Training hyperparameters published with the family; empty for a user's own."""
+def default_recipe(family: str) -> dict[str, Any]:
+    """Training hyperparameters that the family comes with, published or ours; empty for a user's own."""
     return dict(FAMILIES[family].recipe) if family in FAMILIES else {}
+
+
+def published_recipe(family: str) -> dict[str, Any]:
+    """Training hyperparameters published with the family; empty where those that it comes with are ours, and for a user's own."""
+    return default_recipe(family) if family in FAMILIES and FAMILIES[family].recipe_source else {}
+
+
+def seen_by_loss(family: str) -> tuple[str, ...]:
+    """Settings that make a difference to the family's own loss alone: not to what is deployed, nor to other losses."""
+    return tuple(name for name, one in FAMILIES[family].space.items() if one.is_for_loss) if family in FAMILIES else ()
 
 
 def _path(error: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from agentkd.networks.blocks import Outputs, SegmentationNetwork, activation, conv, kaiming_init, norm, resize, round_width
+from agentkd.networks.blocks import Outputs, SegmentationNetwork, activation, block_conv, conv, kaiming_init, norm, resize
 from agentkd.networks.settings import PIDNetSettings
+from agentkd.networks.widths import round_width
 
 EXPANSION = 2
 
@@ -22,9 +23,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, s: PIDNetSettings, *, stride: int = 1, final_act: bool = True) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, s.block_kernel, stride)
+        self.conv1 = block_conv(inputs, outputs, s.block_kernel, stride, s=s)
         self.bn1 = norm(s.norm, outputs)
-        self.conv2 = conv(outputs, outputs, s.block_kernel)
+        self.conv2 = block_conv(outputs, outputs, s.block_kernel, s=s)
         self.bn2 = norm(s.norm, outputs)
         self.act = activation(s.activation)
         self.downsample = _shortcut(inputs, outputs, stride, s)
@@ -44,7 +45,7 @@ class Bottleneck(nn.Module):
         outputs = planes * EXPANSION
         self.conv1 = conv(inputs, planes, 1)
         self.bn1 = norm(s.norm, planes)
-        self.conv2 = conv(planes, planes, s.block_kernel, stride)
+        self.conv2 = block_conv(planes, planes, s.block_kernel, stride, s=s)
         self.bn2 = norm(s.norm, planes)
         self.conv3 = conv(planes, outputs, 1)
         self.bn3 = norm(s.norm, outputs)
@@ -91,7 +92,7 @@ class PyramidPooling(nn.Module):
         super().__init__()
 
         def act_conv(channels: int, out: int, kernel: int = 1, groups: int = 1) -> list[nn.Module]:
-            layer = nn.Conv2d(channels, out, kernel, padding=kernel // 2, groups=groups, bias=False)
+            layer = conv(channels, out, kernel, groups=groups, padding=s.padding)
             return [norm(s.norm, channels), activation(s.activation), layer]
 
         self.scale1 = nn.Sequential(nn.AvgPool2d(5, stride=2, padding=2), *act_conv(inputs, planes))
@@ -141,7 +142,7 @@ class Bag(nn.Module):
 
     def __init__(self, planes: int, s: PIDNetSettings) -> None:
         super().__init__()
-        self.conv = nn.Sequential(norm(s.norm, planes), activation(s.activation), conv(planes, planes, 3))
+        self.conv = nn.Sequential(norm(s.norm, planes), activation(s.activation), conv(planes, planes, 3, padding=s.padding))
 
     def forward(self, p: Tensor, i: Tensor, d: Tensor) -> Tensor:
         edge = torch.sigmoid(d)
@@ -161,7 +162,7 @@ class Head(nn.Module):
     def __init__(self, inputs: int, planes: int, outputs: int, s: PIDNetSettings, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.bn1 = norm(s.norm, inputs)
-        self.conv1 = conv(inputs, planes, s.head_kernel)
+        self.conv1 = conv(inputs, planes, s.head_kernel, padding=s.padding)
         self.bn2 = norm(s.norm, planes)
         self.conv2 = conv(planes, outputs, 1, bias=True)
         self.act = activation(s.activation)
@@ -187,10 +188,10 @@ class PIDNet(SegmentationNetwork):
         self.upsampling = s.upsampling
         self.relu = activation(s.activation)
         self.conv1 = nn.Sequential(
-            conv(3, c, s.stem_kernel, 2, bias=True),
+            conv(3, c, s.stem_kernel, 2, bias=True, padding=s.padding),
             norm(s.norm, c),
             activation(s.activation),
-            conv(c, c, s.stem_kernel, s.stem_stride, bias=True),
+            conv(c, c, s.stem_kernel, s.stem_stride, bias=True, padding=s.padding),
             norm(s.norm, c),
             activation(s.activation),
         )
@@ -217,8 +218,8 @@ class PIDNet(SegmentationNetwork):
             self.layer4_d = BasicBlock(d3, side, s, final_act=False)
         else:
             self.layer4_d = nn.Sequential(Bottleneck(d3, side // EXPANSION, s))
-        self.diff3 = nn.Sequential(conv(c3, d3, 3), norm(s.norm, d3))
-        self.diff4 = nn.Sequential(conv(c4, side, 3), norm(s.norm, side))
+        self.diff3 = nn.Sequential(conv(c3, d3, 3, padding=s.padding), norm(s.norm, d3))
+        self.diff4 = nn.Sequential(conv(c4, side, 3, padding=s.padding), norm(s.norm, side))
         self.layer5_d = _bottleneck_stage(side, 2 * c, 1, s)
         # fusion and heads
         fusions: dict[str, Callable[[], nn.Module]] = {

@@ -8,19 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agentkd.networks.blocks import Outputs, SegmentationNetwork, activation, conv, kaiming_init, norm, resize, round_width
+from agentkd.networks.blocks import Outputs, SegmentationNetwork, activation, block_conv, conv, kaiming_init, norm, resize
 from agentkd.networks.settings import UNetPPSettings, UNetSettings
 
 FREE_UPSAMPLING = ("bilinear", "nearest")
 
 
 class Block(nn.Sequential):
-    """``convs`` times convolution, normalization, activation. Without normalization the convolution has a bias."""
+    """``convs`` times convolution, normalization, activation. Without normalization the convolution has a bias.
 
-    def __init__(self, inputs: int, outputs: int, s: UNetSettings) -> None:
+    The first convolution has the stride.
+    """
+
+    def __init__(self, inputs: int, outputs: int, s: UNetSettings, *, stride: int = 1) -> None:
         layers: list[nn.Module] = []
         for index in range(s.convs):
-            layers.append(conv(outputs if index else inputs, outputs, s.kernel, bias=s.norm == "none"))
+            given, step = (outputs, 1) if index else (inputs, stride)
+            layers.append(block_conv(given, outputs, s.kernel, step, bias=s.norm == "none", s=s))
             layers += [norm(s.norm, outputs), activation(s.activation)]
         if s.dropout:
             layers.append(nn.Dropout2d(s.dropout))
@@ -51,13 +55,13 @@ class Up(nn.Module):
 
 
 class UNet(SegmentationNetwork):
-    """Encoder, decoder and skips; ``logits`` at full resolution."""
+    """Encoder, decoder and skips; ``logits`` at full resolution, or at half of it with a ``stem_stride`` of 2."""
 
     def __init__(self, num_classes: int, s: UNetSettings) -> None:
         super().__init__()
-        widths = level_widths(s)
-        self.skip = s.skip
-        self.encoder = nn.ModuleList(Block(a, b, s) for a, b in zip([3, *widths], widths, strict=False))
+        widths = s.widths
+        self.skip, self.pools = s.skip, s.down == "pool"
+        self.encoder = nn.ModuleList(_encoder(s))
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in reversed(range(s.depth)):
@@ -71,7 +75,7 @@ class UNet(SegmentationNetwork):
         skips: list[Tensor] = []
         x = images
         for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2, ceil_mode=True) if level else x)
+            x = block(halved(x) if level and self.pools else x)
             skips.append(x)
         skips.pop()
         for up, block in zip(self.ups, self.decoder, strict=True):
@@ -90,12 +94,12 @@ class UNetPP(SegmentationNetwork):
 
     def __init__(self, num_classes: int, s: UNetPPSettings) -> None:
         super().__init__()
-        widths = level_widths(s)
-        self.depth, self.skip, self.deep_supervision = s.depth, s.skip, s.deep_supervision
+        widths = s.widths
+        self.depth, self.skip, self.pools, self.deep_supervision = s.depth, s.skip, s.down == "pool", s.deep_supervision
         self.nodes = nn.ModuleDict()
         self.ups = nn.ModuleDict()
-        for level, width in enumerate(widths):
-            self.nodes[f"{level}_0"] = Block(widths[level - 1] if level else 3, width, s)
+        for level, block in enumerate(_encoder(s)):
+            self.nodes[f"{level}_0"] = block
         for column in range(1, s.depth + 1):
             for level in range(s.depth + 1 - column):
                 up = Up(widths[level + 1], widths[level], s)
@@ -110,7 +114,7 @@ class UNetPP(SegmentationNetwork):
         rows: list[list[Tensor]] = []
         x = images
         for level in range(self.depth + 1):
-            x = self.nodes[f"{level}_0"](F.max_pool2d(x, 2, ceil_mode=True) if level else x)
+            x = self.nodes[f"{level}_0"](halved(x) if level and self.pools else x)
             rows.append([x])
         for column in range(1, self.depth + 1):
             for level in range(self.depth + 1 - column):
@@ -125,7 +129,12 @@ class UNetPP(SegmentationNetwork):
         return outputs
 
 
-def level_widths(s: UNetSettings) -> list[int]:
-    """Channels of each level, full resolution first."""
-    widths = [round_width(s.base * s.growth**level) for level in range(s.depth + 1)]
-    return [min(width, s.max_width) if s.max_width else width for width in widths]
+def halved(x: Tensor) -> Tensor:
+    """``x`` pooled to half its height and width, rounded up, as a convolution with a stride of 2 leaves them."""
+    return F.max_pool2d(x, 2, ceil_mode=True)
+
+
+def _encoder(s: UNetSettings) -> list[Block]:
+    """The blocks of the levels, full resolution first; where nothing is pooled, those below halve the resolution themselves."""
+    strides = [s.stem_stride, *[1 if s.down == "pool" else 2] * s.depth]
+    return [Block(a, b, s, stride=stride) for a, b, stride in zip([3, *s.widths], s.widths, strides, strict=False)]

@@ -4,10 +4,10 @@ A user's own rule never runs in a plan: the plan asks, the answer is recorded, a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from agentkd import canonical
-from agentkd.config import RoundConfig
+from agentkd.experiment import RoundConfig
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.stages import Entrant
 from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack
@@ -67,6 +67,10 @@ class Chooser:
     codes: Mapping[str, Digest] = field(default_factory=dict)
     answers: Answers = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
+
+    def anew(self) -> "Chooser":
+        """The same, with nothing to be asked yet."""
+        return replace(self, questions=[])
 
     def choose(self, entrants: Iterable[Entrant]) -> Chosen | None:
         """The one that goes on; ``None`` while the user's rule has not said."""

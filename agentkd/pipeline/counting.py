@@ -1,6 +1,6 @@
 """How many tasks an experiment has at most, by what they are for."""
 
-from agentkd.config import Experiment
+from agentkd.experiment import Experiment
 
 TESTS = "test"
 

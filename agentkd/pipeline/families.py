@@ -2,19 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
-from agentkd.config import Experiment, RoundConfig, build_recipe
+from agentkd.canonical import Proviso
+from agentkd.experiment import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
+from agentkd.networks.spaces import EDITION, FIRST_EDITION
 from agentkd.pipeline.choosing import Chooser
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
-from agentkd.recipe import Recipe
+from agentkd.recipe import CONDITIONS, Recipe
 from agentkd.search import study
 from agentkd.search.selection import pareto_set, rank
-from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
+from agentkd.search.space import (
+    ARCHITECTURE_PREFIX,
+    RECIPE_PREFIX,
+    Choices,
+    ConditionalSpace,
+    Space,
+    Values,
+    is_searched,
+    split_values,
+)
 from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
@@ -25,6 +37,27 @@ OUTCOMES = {
     Status.INFEASIBLE: TrialOutcome.INFEASIBLE,
     Status.FAILED: TrialOutcome.FAILED,
 }
+
+
+LOSS = f"{RECIPE_PREFIX}loss"
+NOT_NESTED = tuple(name for name in Recipe.model_fields if name != "views")
+
+
+@dataclass
+class _Searching:
+    """How a family is searched, and what is known of it already.
+
+    Args:
+        edition: of the search spaces.
+        space: made when it is asked for.
+        suggested: values by trial; pure, but it takes a moment to compute them.
+        fields: by the key of a task those fields of its recipe that are not the experiment's.
+    """
+
+    edition: int
+    space: Space | None = None
+    suggested: dict[int, Values] = field(default_factory=dict)
+    fields: dict[TaskKey, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,7 +82,10 @@ class FamilyOutlook:
 
 
 class FamilyPlan:
-    """Plans one family. Remembers suggestions, which are pure but take a moment to compute.
+    """Plans one family.
+
+    A run keeps the edition of the search spaces with which it began, which is known from its records: as in an earlier one are
+    those that more of them are of.
 
     Args:
         revision: of the family in the run's records; ``None`` for what is built here.
@@ -70,11 +106,48 @@ class FamilyPlan:
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
         self.view_seed = seeding.derive(experiment.seed, "views")
-        self.space = search_space(experiment, family, own)
-        self._suggested: dict[int, Values] = {}
+        self._search_now = _Searching(EDITION)
+        self._search_before: _Searching | None = _Searching(FIRST_EDITION)
+
+    @property
+    def edition(self) -> int:
+        """The edition of the search spaces in which the family is searched: that with which its run was begun."""
+        return self._search_now.edition
+
+    @property
+    def space(self) -> Space:
+        """What the family's study searches."""
+        now = self._search_now
+        if now.space is None:
+            now.space = search_space(self.experiment, self.family, self.own, self._as_it_is(), edition=now.edition)
+        return now.space
 
     def outlook(self, results: Results, chooser: Chooser, asked: Mapping[int, tuple[int, ...]] | None = None) -> FamilyOutlook:
         """What is to be done next in this family. ``asked`` says what earlier trials saw, as ``FamilyOutlook.asks`` did."""
+        mine = chooser.anew()
+        found = self._outlook(results, mine, asked)
+        if self._search_before is not None and results:
+            if any(key in results for key in found.trial_keys[1:]):
+                self._search_before = None
+            else:
+                theirs = chooser.anew()
+                before = self._searched_before(results, theirs, asked)
+                if len(before.keys & results.keys()) > len(found.keys & results.keys()):
+                    self._search_now, self._search_before = self._search_before, None
+                    found, mine = before, theirs
+        chooser.questions += mine.questions
+        return found
+
+    def _searched_before(self, results: Results, chooser: Chooser, asked: Mapping[int, tuple[int, ...]] | None) -> FamilyOutlook:
+        """The same as an earlier version plans it, whose run this may be."""
+        assert self._search_before is not None
+        now, self._search_now = self._search_now, self._search_before
+        try:
+            return self._outlook(results, chooser, asked)
+        finally:
+            self._search_now = now
+
+    def _outlook(self, results: Results, chooser: Chooser, asked: Mapping[int, tuple[int, ...]] | None) -> FamilyOutlook:
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
         candidates = self._search(results, found, baseline, asked or {}) if baseline else None
@@ -85,9 +158,7 @@ class FamilyPlan:
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
-        task = self._training(
-            self._own_architecture(), build_recipe(self.experiment, self.family, epochs=self.experiment.baseline.epochs)
-        )
+        task = self._training(self._own_architecture(), {}, self.experiment.baseline.epochs)
         entrant = self._done(task, Stage.BASELINE, "baseline", results, found)
         if entrant is None:
             return None
@@ -170,20 +241,21 @@ class FamilyPlan:
         """The lesson's outcome, or ``None`` while it is still to be done (it is then among the wanted steps) or weighed."""
         if not teachers:
             return None
-        recipe = Recipe.model_validate({**student.recipe.canonical(), **config.recipe, "epochs": config.epochs})
+        fields = self._search_now.fields.get(student.key, {}) | config.recipe
         start = config.distillation.start
         knows = all(len(teacher.result.class_iou) == self.num_classes for teacher in teachers)
         by_class = config.teachers == "competence" and len(teachers) > 1 and knows
         task = Distill(
             architecture=student.architecture,
             data=self.data,
-            recipe=recipe,
+            recipe=self._recipe(fields, config.epochs),
             seed=seeding.derive(self.experiment.seed, stage, student.key),
             view_seed=self.view_seed,
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher(by_class=by_class) for teacher in teachers),
             distillation=config.distillation.with_code(self.own.objective),
         )
+        self._search_now.fields.setdefault(task.key, fields)
         names = " + ".join(teacher.label for teacher in teachers)
         name, before = f"{student.label}, {stage}", student if start == "own" else None
         entrant = self._done(task, stage, f"{names} teaches {student.label}", results, found, name=name, before=before)
@@ -235,19 +307,18 @@ class FamilyPlan:
 
     def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
-        search = self.experiment.search
-        if number not in self._suggested:
+        search, suggested = self.experiment.search, self._search_now.suggested
+        if number not in suggested:
             running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
-            self._suggested[number] = (
+            suggested[number] = (
                 study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
             )
-        settings, fields = split_values(self._suggested[number])
-        own = self._own_architecture()
+        settings, fields = split_values(suggested[number])
         pruning = search.pruning if number else None
-        task = self._training(
-            self._architecture({**own.settings, **settings}),
-            build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
-        )
+        given = self.experiment.families[self.family].settings
+        task = self._training(self._architecture({**given, **settings}), fields, search.epochs)
+        if self.edition > FIRST_EDITION:
+            suggested[number] = self._settled(suggested[number], task)
         limits = {
             "max_deploy_parameters": int(search.max_deploy_ratio * baseline.num_parameters_deploy),
             "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
@@ -256,14 +327,22 @@ class FamilyPlan:
         return task.replace(**limits) if number else task
 
     def _published_values(self) -> Values:
-        own = self._own_architecture()
-        recipe = build_recipe(self.experiment, self.family).canonical()
-        values: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in own.settings.items()}
-        searched = (name for name in self.space if name.startswith(RECIPE_PREFIX))
-        return values | {name: recipe[name.removeprefix(RECIPE_PREFIX)] for name in searched}
+        """What the study would suggest to have the family as it is."""
+        found = self._as_it_is()
+        return {name: found[name] for name in self.space if name in found}
+
+    def _as_it_is(self) -> Values:
+        """Every setting of the family and every field of its recipe, by the names that a study has."""
+        return _written(self._own_architecture(), self._recipe({}, self.experiment.search.epochs))
+
+    def _settled(self, values: Values, task: Train) -> Values:
+        """Of the values of a trial those that make a difference, as they are written: the sampler is to learn from no others."""
+        written = _written(task.architecture, task.recipe)
+        found = {name: written.get(name, value) for name, value in values.items() if name in self.space}
+        return {name: value for name, value in found.items() if is_searched(self.space, name, written)}
 
     def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
-        values = self._suggested[number]
+        values = self._search_now.suggested[number]
         if entrant is None:
             return Trial(number, values, TrialOutcome.RUNNING)
         result = entrant.result
@@ -303,27 +382,74 @@ class FamilyPlan:
     def _as_built(self, settings: dict[str, Setting]) -> Architecture:
         if families.is_own(self.family):
             return self.own.family(self.family).architecture(self.num_classes, settings)
-        return families.resolve(self.family, self.num_classes, settings)
+        return families.resolve(self.family, self.num_classes, settings, as_written=self.edition == FIRST_EDITION)
 
-    def _training(self, architecture: Architecture, recipe: Recipe) -> Train:
-        return Train(
+    def _recipe(self, fields: Mapping[str, Any], epochs: int) -> Recipe:
+        as_written = self.edition == FIRST_EDITION
+        return build_recipe(self.experiment, self.family, as_written=as_written, **{**fields, "epochs": epochs})
+
+    def _training(self, architecture: Architecture, fields: dict[str, Any], epochs: int) -> Train:
+        """A training; which fields of the recipe are its own is remembered, for what is learned after it."""
+        task = Train(
             architecture=architecture,
             data=self.data,
-            recipe=recipe,
+            recipe=self._recipe(fields, epochs),
             seed=self.seed,
             view_seed=self.view_seed,
             pretrained=self.pretrained,
         )
+        self._search_now.fields.setdefault(task.key, fields)
+        return task
 
 
-def search_space(experiment: Experiment, family: str, own: OwnParts) -> Space:
-    """What a family's study searches: its own (or the file's) architecture space, and the recipe's."""
+def search_space(experiment: Experiment, family: str, own: OwnParts, fixed: Values, *, edition: int = EDITION) -> Space:
+    """What a family's study searches: its own (or the file's) architecture space, and the recipe's.
+
+    Args:
+        experiment: of whose families one is.
+        family: its name.
+        own: what of the experiment is a user's own.
+        fixed: what is not searched, by the names that it would have.
+        edition: of the spaces here; in the first every parameter is always searched.
+    """
     replaced = experiment.families[family].space
-    theirs = own.family(family).space if families.is_own(family) else families.search_space(family)
+    theirs = own.family(family).space if families.is_own(family) else families.search_space(family, edition=edition)
     architecture = theirs if replaced is None else replaced
     space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
     recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
-    return space | {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
+    space |= {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
+    return space if edition == FIRST_EDITION else ConditionalSpace(space, _provisos(family), fixed)
+
+
+def _written(architecture: Architecture, recipe: Recipe) -> Values:
+    settings = families.all_settings(architecture)
+    found: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
+    return found | {f"{RECIPE_PREFIX}{name}": getattr(recipe, name) for name in NOT_NESTED}
+
+
+def _provisos(family: str) -> dict[str, Proviso]:
+    """When what is searched makes a difference, by the names that a study has."""
+    found = {f"{RECIPE_PREFIX}{name}": _prefixed(proviso, RECIPE_PREFIX) for name, proviso in CONDITIONS.items()}
+    known = families.conditions(family)
+    found |= {f"{ARCHITECTURE_PREFIX}{name}": _prefixed(proviso, ARCHITECTURE_PREFIX) for name, proviso in known.items()}
+    for name in (f"{ARCHITECTURE_PREFIX}{name}" for name in families.seen_by_loss(family)):
+        found[name] = _with_family_loss(found.get(name))
+    return found
+
+
+def _prefixed(proviso: Proviso, prefix: str) -> Proviso:
+    def holds(values: Mapping[str, Any]) -> bool:
+        return proviso.holds({name.removeprefix(prefix): value for name, value in values.items()})
+
+    return Proviso(proviso.text, tuple(prefix + name for name in proviso.names), holds)
+
+
+def _with_family_loss(proviso: Proviso | None) -> Proviso:
+    def holds(values: Mapping[str, Any]) -> bool:
+        return values[LOSS] == "family" and (proviso is None or proviso.holds(values))
+
+    texts = ["loss is family", *([proviso.text] if proviso else [])]
+    return Proviso(" and ".join(texts), (LOSS, *(proviso.names if proviso else ())), holds)
 
 
 def outcome_of(lesson: RoundLesson) -> Entrant:

@@ -4,10 +4,10 @@ from pydantic import Field
 
 from agentkd.canonical import FrozenData
 from agentkd.code.source import CodeDigest
-from agentkd.config import Experiment
 from agentkd.datasets.opening import own_names
 from agentkd.datasets.outline import Outline
 from agentkd.errors import ConfigError
+from agentkd.experiment import Experiment
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.networks.families import OwnFamily

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agentkd.config import Experiment
 from agentkd.datasets.opening import Opened
+from agentkd.experiment import Experiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.choosing import Answers, Chooser, Question
 from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, outcome_of

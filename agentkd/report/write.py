@@ -19,10 +19,10 @@ from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder, beside
 from agentkd.artifacts.run_places import WRITTEN
-from agentkd.config import Experiment
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
 from agentkd.errors import StorageError
+from agentkd.experiment import Experiment
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import TABLE_STAGES, Stage

@@ -1,11 +1,12 @@
 """A search space as data: each parameter is a list of choices or a range."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from agentkd.architecture import Setting
-from agentkd.canonical import FrozenData
+from agentkd.canonical import FrozenData, Proviso
 
 ARCHITECTURE_PREFIX = "architecture."
 RECIPE_PREFIX = "recipe."
@@ -37,6 +38,45 @@ class Choices(FrozenData):
 Parameter = Range | Choices
 Space = dict[str, Parameter]
 Values = dict[str, Any]
+
+
+class ConditionalSpace(dict[str, Parameter]):
+    """A space some of whose parameters are not searched where they make no difference.
+
+    A parameter stands behind those that its proviso looks at, in the order of the space otherwise.
+
+    Args:
+        space: its parameters.
+        provisos: by parameter, when it makes a difference. They name parameters as the space does.
+        fixed: what parameters that are not in the space are.
+    """
+
+    def __init__(self, space: Space, provisos: Mapping[str, Proviso], fixed: Values) -> None:
+        super().__init__()
+        self._provisos = {name: proviso for name, proviso in provisos.items() if name in space}
+        self._fixed = fixed
+        left = dict(space)
+        while left:
+            free = (name for name in left if not any(n in left for n in self._names(name)))
+            name = next(free, next(iter(left)))
+            self[name] = left.pop(name)
+
+    def is_searched(self, name: str, values: Values) -> bool:
+        """Whether a parameter makes a difference, with values for those before it."""
+        proviso = self._provisos.get(name)
+        return proviso is None or proviso.holds({n: values.get(n, self._fixed.get(n)) for n in proviso.names})
+
+    def searched(self, values: Values) -> Values:
+        """Those of a trial's values that make a difference."""
+        return {name: value for name, value in values.items() if self.is_searched(name, values)}
+
+    def _names(self, name: str) -> tuple[str, ...]:
+        return self._provisos[name].names if name in self._provisos else ()
+
+
+def is_searched(space: Space, name: str, values: Values) -> bool:
+    """Whether a parameter of a space makes a difference, with values for those before it."""
+    return not isinstance(space, ConditionalSpace) or space.is_searched(name, values)
 
 
 def split_values(values: Values) -> tuple[Values, Values]:

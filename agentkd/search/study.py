@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentkd import seeding
 from agentkd.errors import SearchError
 from agentkd.search.settings import Pruning
-from agentkd.search.space import Choices, Parameter, Space, Values
+from agentkd.search.space import Choices, Parameter, Space, Values, is_searched
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 NUM_STARTUP_TRIALS = 10
@@ -95,7 +95,11 @@ def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -
 
 
 def suggest(space: Space, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int, seed: int) -> Values:
-    """Values for trial ``number``: TPE with every option explicit (Bergstra et al. 2011; multivariate, grouped)."""
+    """Values for trial ``number``: TPE with every option explicit (Bergstra et al. 2011; multivariate, grouped).
+
+    In a conditional space a parameter that makes no difference is left out. The sampler learns from each set of parameters
+    that trials had together by itself (that is the group), so nothing is learned from a value that nobody used.
+    """
     study = _rebuild(space, [*seen, *pending])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -107,7 +111,20 @@ def suggest(space: Space, seen: Sequence[Trial], pending: Sequence[Trial], *, nu
             constant_liar=True,
             seed=seeding.derive("trial", seed, number) % 2**32,
         )
-    return dict(study.ask({name: distribution(parameter) for name, parameter in space.items()}).params)
+    asked = study.ask()
+    values: Values = {}
+    for name, parameter in space.items():
+        if is_searched(space, name, values):
+            values[name] = _suggest(asked, name, parameter)
+    return values
+
+
+def _suggest(asked: optuna.Trial, name: str, parameter: Parameter) -> Any:
+    if isinstance(parameter, Choices):
+        return asked.suggest_categorical(name, list(parameter.values))
+    if parameter.integer:
+        return asked.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
+    return asked.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
 
 
 def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest, encode
 from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
 from agentkd.objectives import LOGITS, Tap
-from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.recipe import AS_WRITTEN, Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
 from agentkd.task.rules import AgentLabel, Offer, Rules
 
@@ -464,7 +464,7 @@ AnyTask = Annotated[Task, Field(discriminator="kind")]
 
 
 def read_task(plain: Any) -> Task:
-    """A task from its canonical form.
+    """A task from its canonical form, with the key that it was written under: what makes no difference stays in it.
 
     Raises:
         ValueError: it is none (pydantic's ``ValidationError`` is one).
@@ -477,4 +477,4 @@ def read_task(plain: Any) -> Task:
         own["view_settings"] = own["recipe"].get("views", {})
         own["recipe"] = own["recipe"] | {"views": NEUTRAL["recipe"]["views"]}
     foreign = {name for name, value in NEUTRAL.items() if name not in kind.model_fields and own.get(name) == value}
-    return kind.model_validate({name: value for name, value in own.items() if name not in foreign})
+    return kind.model_validate({name: value for name, value in own.items() if name not in foreign}, context=AS_WRITTEN)

@@ -20,6 +20,7 @@ LAYERS = [
     {"checks"},
     {"pipeline"},
     {"config"},
+    {"experiment"},
     {"launch"},
     {"exchange"},
     {"messages", "knowledge", "search", "artifacts"},

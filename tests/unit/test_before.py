@@ -20,10 +20,11 @@ from agentkd.checks.plan import RunPlan
 from agentkd.checks.script import DataChecks
 from agentkd.cli import app
 from agentkd.community.community import Community
-from agentkd.config import Experiment, load_experiment
+from agentkd.config import load_experiment
 from agentkd.coordinator.run import run_experiment
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
+from agentkd.experiment import Experiment
 from agentkd.knowledge.weights import encode_weights
 from agentkd.networks import families
 from agentkd.networks.build import build

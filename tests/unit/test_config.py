@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from agentkd.cli.app import read_settings
-from agentkd.config import apply_override, build_recipe, demo_file, dump_experiment, launch_settings, load_experiment
+from agentkd.config import apply_override, demo_file, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
+from agentkd.experiment import build_recipe
 from agentkd.search.settings import SearchConfig
 
 GOOD = {

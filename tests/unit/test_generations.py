@@ -17,11 +17,12 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.listings import noted_artifacts
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.verification import verify
-from agentkd.config import Experiment, check_experiment
+from agentkd.config import check_experiment
 from agentkd.coordinator import generations, own_parts
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ConfigError
+from agentkd.experiment import Experiment
 from agentkd.pipeline.plan import Planner
 from agentkd.replay.data import look_for_data
 from agentkd.replay.perform import _check_plan

@@ -18,11 +18,12 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import Store
 from agentkd.cli.app import app
 from agentkd.code.taking import take
-from agentkd.config import Experiment, check_experiment
+from agentkd.config import check_experiment
 from agentkd.coordinator import own_parts
 from agentkd.coordinator.importing import stored_weights
 from agentkd.coordinator.run import read_run, run_experiment
 from agentkd.errors import AgentKDError, ConfigError, ContractError
+from agentkd.experiment import Experiment
 from agentkd.knowledge.weights import encode_weights, load_as_learned, load_weights
 from agentkd.names import Digest
 from agentkd.networks.build import build, count_architecture

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentkd.artifacts.journal import Journal
 from agentkd.code.taking import take
-from agentkd.config import BEFORE, Experiment, RecordedExperiment
 from agentkd.coordinator import generations, own_parts, rules
 from agentkd.errors import ConfigError
+from agentkd.experiment import BEFORE, Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, TaskKey
 from agentkd.pipeline.choosing import Chooser, Question
 from agentkd.pipeline.counting import task_counts

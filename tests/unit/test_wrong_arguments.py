@@ -22,7 +22,7 @@ from agentkd.visible import visible
 HANG_S = 20
 TORCHS_OWN = "torchinductor_"  # made when torch is imported for the first time
 EXAMPLES = 24
-SLOW = {"write": 6, "report": 12, "doctor": 3}
+SLOW = {"write": 6, "report": 12, "doctor": 3, "space": 6}
 TEXTS = [
     "",
     " ",
@@ -130,6 +130,7 @@ POOLS: dict[str, Any] = {
     "agent.parent": ["-1", "x", "999999999", "1"],
     "agent.checkpoint_every": NUMBERS,
     "agent.image_cache_gib": NUMBERS,
+    "space.family": [*TEXTS, "resnet", "Unet", "unet ", "nowhere:x", "os:getcwd", ":"],
     "networks.settings": [*TEXTS, "base=8", "base=x", "base=-1", "base=[1", "nothing=1"],
     "weights.file": "weights",
     "register.public_key": [*PUBLIC_KEYS, PUBLIC_KEY],
