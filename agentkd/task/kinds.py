@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.canonical import FrozenData, digest, encode
@@ -35,6 +35,11 @@ NEUTRAL: dict[str, Any] = {
     "prune_below": [],
 }
 ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
+# Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
+LATER: dict[str, frozenset[str]] = {
+    "train": frozenset({"measures_latency"}),
+    "distill": frozenset({"measures_latency", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below"}),
+}
 
 Weights = Annotated[Digest, Field(min_length=1)]
 Reference = tuple[str, Digest]
@@ -136,7 +141,28 @@ def _held_by(consolidation: Consolidation | None) -> Iterator[Reference]:
         yield "is held by importance", consolidation.importance
 
 
-class Train(_Training):
+class _Limited(_Training):
+    """A network learns as a search may have it tried: from what another has learned, and within limits."""
+
+    kind: Literal["train", "distill"]
+    pretrained: Digest = NO_DIGEST
+    max_deploy_parameters: int = Field(default=0, ge=0)
+    max_num_macs: int = Field(default=0, ge=0)
+    prune_below: tuple[float, ...] = ()
+    measures_latency: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if value or name not in LATER[self.kind]}
+
+    def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
+        if self.pretrained:
+            yield "inherits weights", self.pretrained
+
+
+class Train(_Limited):
     """Learning from labels.
 
     Args:
@@ -144,27 +170,23 @@ class Train(_Training):
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
         prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        measures_latency: whether the result is to say how long the network takes for an image.
         consolidation: what is not to be forgotten while this is learned.
     """
 
     kind: Literal["train"] = "train"
-    pretrained: Digest = NO_DIGEST
-    max_deploy_parameters: int = Field(default=0, ge=0)
-    max_num_macs: int = Field(default=0, ge=0)
-    prune_below: tuple[float, ...] = ()
     consolidation: Consolidation | None = None
 
     def reads(self) -> Iterator[Reference]:
         yield from super().reads()
-        if self.pretrained:
-            yield "inherits weights", self.pretrained
         yield from _held_by(self.consolidation)
 
 
-class Distill(_Training):
+class Distill(_Limited):
     """Learning from teachers, which serve what the objectives need from processes of their own.
 
     Args:
+        pretrained: as of a training; so are ``max_deploy_parameters``, ``max_num_macs``, ``prune_below``, ``measures_latency``.
         teachers: whose weights teach, each once; they are told apart by ``share``, or by one kind of route.
         consolidation: what is not to be forgotten while this is learned.
     """
@@ -379,6 +401,7 @@ class Average(_Work):
 
 Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average
 Training = Train | Distill | Mutual
+Limited = Train | Distill
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
     "train": Train,
