@@ -21,13 +21,25 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, no_file_name, read_file, read_yaml
 from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
-from agentkd.search.settings import CHOICES, RANGE, Pruning, RecipeSpace, SearchConfig, Select, known_or_own, own_path
+from agentkd.search.settings import (
+    CHOICES,
+    HALVING,
+    MEDIAN,
+    RANGE,
+    Halving,
+    Pruning,
+    RecipeSpace,
+    SearchConfig,
+    Select,
+    known_or_own,
+    own_path,
+)
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
 TEACHERS = ("largest", "best", "ensemble", "competence")
-ADDED = (RANGE, CHOICES, "[key]")
+ADDED = (RANGE, CHOICES, MEDIAN, HALVING, "[key]")
 
 
 class DataConfig(FrozenData):
@@ -162,6 +174,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     BaselineConfig,
     SearchConfig,
     Pruning,
+    Halving,
     RoundConfig,
     Select,
     LaunchConfig,

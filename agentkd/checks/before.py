@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.checks import data, fitting, pretrained, room, spaces
+from agentkd.checks import data, fitting, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Experiment, Read, look_through, open_data, read_experiment
@@ -34,6 +34,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (spaces.check_recipe_spaces, frozenset()),
     (spaces.check_architecture_spaces, frozenset()),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
+    (searching.check_latency, frozenset({"search", "select", "launch"})),
     (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"})),
     (room.check_disk, frozenset({"launch"})),
 )

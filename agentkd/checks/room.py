@@ -157,7 +157,8 @@ def disk(plan: RunPlan) -> Disk | None:
     if plan.folder is None:
         return None
     sizes = {f: tried.state_bytes for f, tried in plan.tried.items() if not isinstance(tried, ConfigError)}
-    trainings = 1 + plan.experiment.search.trials + plan.experiment.round1.students + 1
+    search = plan.experiment.search
+    trainings = 1 + search.trials + search.confirm * search.confirm_seeds + plan.experiment.round1.students + 1
     kept = 5 * max(sizes.values(), default=0)
     lessons = int(plan.experiment.launch.max_record_gib * 2**30) if plan.experiment.launch.record_lessons else 0
     place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.is_dir())

@@ -24,6 +24,7 @@ from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
+from agentkd.pipeline import aims
 from agentkd.pipeline.choosing import Answers
 from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
@@ -123,7 +124,8 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
         for one in (outlook, *outlook.repeats):
             mark = f"-seed-{one.seed}" if one.seed != experiment.seed else ""
             for family, trials in one.trials.items():
-                write_view(folder.study, f"{experiment.name}-{family}{mark}", planner.families[family].space, trials)
+                name, space = f"{experiment.name}-{family}{mark}", planner.families[family].space
+                write_view(folder.study, name, space, trials, num_costs=aims.num_costs(experiment))
     except SearchError as error:
         log.warning("%s", error)
         folder.study.unlink(missing_ok=True)

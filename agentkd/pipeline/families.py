@@ -8,11 +8,13 @@ from agentkd.architecture import Architecture, Setting
 from agentkd.config import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
+from agentkd.pipeline import aims, confirming
 from agentkd.pipeline.choosing import Chooser
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
 from agentkd.recipe import Recipe
 from agentkd.search import study
+from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import pareto_set, rank
 from agentkd.search.space import ARCHITECTURE_PREFIX, RECIPE_PREFIX, Choices, Space, Values, split_values
 from agentkd.search.study import Trial, TrialOutcome
@@ -78,10 +80,14 @@ class FamilyPlan:
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
         candidates = self._search(results, found, baseline, asked or {}) if baseline else None
-        chosen = chooser.choose(candidates) if candidates else None
-        if candidates and chosen:
-            found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, chosen.choice))
-            self._round1(results, found, candidates, chosen.entrant, chooser)
+        contenders = self._confirm(results, found, candidates, chooser) if candidates else None
+        chosen = chooser.choose(contenders) if contenders else None
+        if candidates and contenders and chosen:
+            choice = confirming.with_the_others(chosen.choice, candidates, contenders)
+            found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, choice))
+            known = {entrant.key: entrant for entrant in (*candidates, *contenders)}
+            ranked = [known[candidate.task] for candidate in rank(e.candidate for e in known.values())]
+            self._round1(results, found, ranked, chosen.entrant, chooser)
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
@@ -105,11 +111,12 @@ class FamilyPlan:
         while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
             pending = [trial for trial in found.trials if trial not in seen]
-            task = self._trial_task(number, seen, pending, baseline.result)
-            entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found)
+            parent = self._parent(seen, entrants)
+            task = self._trial_task(number, seen, pending, baseline, parent)
+            entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found, before=parent)
             if entrant is not None:
                 entrants[number] = entrant
-            found.trials.append(self._as_trial(number, entrant, task))
+            found.trials.append(self._as_trial(number, entrant, task, baseline))
             found.trial_keys.append(task.key)
         if any(trial.outcome is TrialOutcome.RUNNING for trial in found.trials):
             return None
@@ -117,7 +124,35 @@ class FamilyPlan:
         if self.experiment.select.baseline or not completed:
             completed.append(baseline)
         by_key = {entrant.key: entrant for entrant in completed}
-        return [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
+        ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
+        return aims.candidates_of(self.experiment, ranked)
+
+    def _parent(self, seen: list[Trial], entrants: Mapping[int, Entrant]) -> Entrant | None:
+        """Whose weights a trial inherits: those of the best completed trial that it sees, of equals the first."""
+        completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
+        if not self.experiment.search.inherit_weights or not completed:
+            return None
+        return entrants[max(completed, key=lambda trial: (trial.objectives[0], -trial.number)).number]
+
+    def _confirm(
+        self, results: Results, found: FamilyOutlook, candidates: list[Entrant], chooser: Chooser
+    ) -> list[Entrant] | None:
+        """Those among which the search's winner is chosen; ``None`` while some are still to be trained again."""
+        search = self.experiment.search
+        leading = confirming.leading(chooser, candidates, search.confirm) if search.confirm else candidates
+        if leading is None or not search.confirm:
+            return leading
+        contenders: list[Entrant] = []
+        is_done = True
+        for entrant in leading:
+            label = entrant.label.removeprefix(f"{self.family} ")
+            repeated = [
+                self._done(confirming.again(entrant, number), Stage.SEARCH, f"{label} again, seed {number}", results, found)
+                for number in range(1, search.confirm_seeds + 1)
+            ]
+            is_done = is_done and None not in repeated
+            contenders += filter(None, [confirming.confirmed(entrant, list(filter(None, repeated)))])
+        return (contenders or candidates) if is_done else None
 
     def _visible(self, found: FamilyOutlook, asked: Mapping[int, tuple[int, ...]]) -> list[Trial] | None:
         """The trials whose results the next trial may see; ``None`` if none is to be asked for now."""
@@ -138,7 +173,8 @@ class FamilyPlan:
     def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant], winner: Entrant, chooser: Chooser) -> None:
         config = self.experiment.round1
         by_key = {entrant.key: entrant for entrant in ranked}
-        pareto = [by_key[c.task] for c in pareto_set(e.candidate for e in ranked)][: self.experiment.search.candidates]
+        front = pareto_set((e.candidate for e in ranked), aims.front_counts(self.experiment))
+        pareto = [by_key[c.task] for c in front][: self.experiment.search.candidates]
         lead = chooser.lead(pareto, config)
         students = chooser.students(lead, winner, pareto, ranked, config.students)
         finished = []
@@ -183,6 +219,7 @@ class FamilyPlan:
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher(by_class=by_class) for teacher in teachers),
             distillation=config.distillation.with_code(self.own.objective),
+            measures_latency=aims.measures_latency(self.experiment),
         )
         names = " + ".join(teacher.label for teacher in teachers)
         name, before = f"{student.label}, {stage}", student if start == "own" else None
@@ -233,25 +270,40 @@ class FamilyPlan:
             found.steps.append(PlannedTask(key, task, self.family, stage, label))
         return None
 
-    def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
+    def _trial_task(
+        self, number: int, seen: list[Trial], pending: list[Trial], baseline: Entrant, parent: Entrant | None
+    ) -> Train | Distill:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         search = self.experiment.search
         if number not in self._suggested:
             running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
             self._suggested[number] = (
-                study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
+                study.suggest(
+                    self.space,
+                    seen,
+                    running,
+                    number=number,
+                    seed=self.seed,
+                    startup_trials=search.startup_trials,
+                    num_costs=aims.num_costs(self.experiment),
+                )
+                if number
+                else self._published_values()
             )
         settings, fields = split_values(self._suggested[number])
         own = self._own_architecture()
         pruning = search.pruning if number else None
-        task = self._training(
-            self._architecture({**own.settings, **settings}),
-            build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs}),
-        )
+        recipe = build_recipe(self.experiment, self.family, **{**fields, "epochs": search.epochs})
+        alone = self._training(self._architecture({**own.settings, **settings}), recipe)
+        task: Train | Distill = alone
+        if search.objective == "distilled_miou":
+            task = aims.as_lesson(alone, baseline, aims.distillation_of(self.experiment).with_code(self.own.objective))
+        if parent:
+            task = task.replace(pretrained=parent.result.weights)
         limits = {
-            "max_deploy_parameters": int(search.max_deploy_ratio * baseline.num_parameters_deploy),
-            "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
-            "prune_below": study.prune_bounds(seen, pruning, search.epochs),
+            "max_deploy_parameters": int(search.max_deploy_ratio * baseline.result.num_parameters_deploy),
+            "max_num_macs": int(search.max_macs_ratio * baseline.result.num_macs),
+            "prune_below": prune_bounds(seen, pruning, search.epochs, recipe.validates),
         }
         return task.replace(**limits) if number else task
 
@@ -262,7 +314,7 @@ class FamilyPlan:
         searched = (name for name in self.space if name.startswith(RECIPE_PREFIX))
         return values | {name: recipe[name.removeprefix(RECIPE_PREFIX)] for name in searched}
 
-    def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
+    def _as_trial(self, number: int, entrant: Entrant | None, task: Train | Distill, baseline: Entrant) -> Trial:
         values = self._suggested[number]
         if entrant is None:
             return Trial(number, values, TrialOutcome.RUNNING)
@@ -275,13 +327,15 @@ class FamilyPlan:
             )
             if limit
         ]
+        violation = max(excess, default=0.0)
         return Trial(
             number=number,
             values=values,
             outcome=OUTCOMES[result.status],
             miou=result.miou,
             miou_by_epoch=tuple(epoch.miou for epoch in result.history),
-            violation=max(excess, default=0.0),
+            violation=violation,
+            scores=aims.scores_of(self.experiment, entrant.candidate, baseline.candidate, violation=violation),
         )
 
     def _own_architecture(self) -> Architecture:
@@ -313,6 +367,7 @@ class FamilyPlan:
             seed=self.seed,
             view_seed=self.view_seed,
             pretrained=self.pretrained,
+            measures_latency=aims.measures_latency(self.experiment),
         )
 
 

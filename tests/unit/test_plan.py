@@ -352,10 +352,10 @@ def test_a_task_that_two_trials_are_is_wanted_once() -> None:
 def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[int, tuple[list[int], list[int]]] = {}
 
-    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, seed: int) -> Values:
+    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, **options: int) -> Values:
         assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
         told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
-        return study.suggest(space, seen, pending, number=number, seed=seed)
+        return study.suggest(space, seen, pending, number=number, **options)
 
     monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
     search_of(invented, trials=5, lag=3, patience=0)
