@@ -36,8 +36,11 @@ def confirmed(entrant: Entrant, repeated: Sequence[Entrant]) -> Entrant | None:
     return replace(entrant, scores=scores) if scores else None
 
 
-def with_the_others(choice: Choice, candidates: Sequence[Entrant], contenders: Sequence[Entrant]) -> Choice:
-    """The choice among the confirmed, with why each of the other candidates was not one of them."""
-    among = {entrant.key for entrant in contenders}
-    text = f"not among the {len(among)} that were trained again with other seeds"
-    return Choice(choice.task, choice.reasons | {e.key: text for e in candidates if e.key not in among})
+def with_the_others(
+    choice: Choice, contenders: Sequence[Entrant], candidates: Sequence[Entrant], finished: Sequence[Entrant]
+) -> Choice:
+    """The choice among the contenders, with why no other of the candidates, and of what was finished, was one of them."""
+    again = f"not among the {len(contenders)} that were trained again with other seeds"
+    told = {e.key: "not on the front: another is as good in all that is looked for, and better in one" for e in finished}
+    told |= {e.key: again for e in candidates}
+    return Choice(choice.task, choice.reasons | {key: text for key, text in told.items() if key not in choice.reasons})

@@ -79,11 +79,12 @@ class FamilyPlan:
         """What is to be done next in this family. ``asked`` says what earlier trials saw, as ``FamilyOutlook.asks`` did."""
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
-        candidates = self._search(results, found, baseline, asked or {}) if baseline else None
+        finished = self._search(results, found, baseline, asked or {}) if baseline else None
+        candidates = aims.candidates_of(self.experiment, finished) if finished else None
         contenders = self._confirm(results, found, candidates, chooser) if candidates else None
         chosen = chooser.choose(contenders) if contenders else None
-        if candidates and contenders and chosen:
-            choice = confirming.with_the_others(chosen.choice, candidates, contenders)
+        if finished and candidates and contenders and chosen:
+            choice = confirming.with_the_others(chosen.choice, contenders, candidates, finished)
             found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, choice))
             known = {entrant.key: entrant for entrant in (*candidates, *contenders)}
             ranked = [known[candidate.task] for candidate in rank(e.candidate for e in known.values())]
@@ -106,7 +107,7 @@ class FamilyPlan:
     def _search(
         self, results: Results, found: FamilyOutlook, baseline: Entrant, asked: Mapping[int, tuple[int, ...]]
     ) -> list[Entrant] | None:
-        """Asks for trials as far as the order allows; once the study is over the candidates, best mIoU first."""
+        """Asks for trials as far as the order allows; once the study is over all that was finished, best mIoU first."""
         entrants: dict[int, Entrant] = {}
         while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
@@ -124,8 +125,7 @@ class FamilyPlan:
         if self.experiment.select.baseline or not completed:
             completed.append(baseline)
         by_key = {entrant.key: entrant for entrant in completed}
-        ranked = [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
-        return aims.candidates_of(self.experiment, ranked)
+        return [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
 
     def _parent(self, seen: list[Trial], entrants: Mapping[int, Entrant]) -> Entrant | None:
         """Whose weights a trial inherits: those of the best completed trial that it sees, of equals the first."""
