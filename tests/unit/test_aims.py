@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from agentkd.checks import room
 from agentkd.checks import searching as searching_checks
 from agentkd.checks.before import CHECKS, look_at
+from agentkd.coordinator import own_parts
 from agentkd.errors import ConfigError
 from agentkd.launch.devices import Slot
 from agentkd.networks.latency import measure_latency_ms
 from agentkd.pipeline.aims import scores_of
-from agentkd.pipeline.plan import Outlook
+from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask, Stage
 from agentkd.search.selection import Candidate, choose, pareto_set
 from agentkd.search.settings import SearchConfig, Select
@@ -67,6 +68,13 @@ def test_the_lesson_is_that_of_round_1_or_the_searchs_own() -> None:
         return {step.task.distillation.alpha for step in trial_steps(list(play(planner(**given)))).values()}
 
     assert taught() == {0.25} and taught(lesson={"alpha": 0.75}) == {0.75}
+
+
+def test_a_lesson_begins_with_the_familys_pretrained_layers_and_measures_latency_as_any_trial() -> None:
+    given = experiment(**searching(objective="distilled_miou") | {"select": {"count": "latency"}})
+    own, dataset = own_parts.take_up(given)
+    steps = trial_steps(list(play(Planner(given, dataset, {FAMILY: "d" * 64}, own), lambda s: invented(s, latency_ms=1.0))))
+    assert len(steps) == 3 and {(s.task.pretrained, s.task.measures_latency) for s in steps.values()} == {("d" * 64, True)}
 
 
 def test_an_own_objective_of_a_lesson_has_its_code() -> None:
@@ -182,7 +190,9 @@ def test_optunas_tools_show_a_front_also_after_what_is_looked_for_was_corrected(
 # Candidates are the front
 
 
-def front_of(costs: list[str], outcomes: list[tuple[float, int]], **select: object) -> tuple[Outlook, list[PlannedTask]]:
+def front_of(
+    costs: list[str], outcomes: list[tuple[float, int]], more: dict[str, object] | None = None, **select: object
+) -> tuple[Outlook, list[PlannedTask]]:
     """A search whose trials come out as told, as (mIoU, total parameters); MACs all the same."""
 
     def outcome(step: PlannedTask) -> TaskResult:
@@ -190,7 +200,9 @@ def front_of(costs: list[str], outcomes: list[tuple[float, int]], **select: obje
         miou, size = outcomes[number] if step.stage is Stage.SEARCH and number >= 0 else (0.3, 4000)
         return invented(step, miou, num_parameters_total=size, num_parameters_deploy=5, num_macs=7)
 
-    given = searching(objective="pareto", costs=costs, trials=len(outcomes), lag=1, patience=0) | {"select": select}
+    given = (
+        searching(objective="pareto", costs=costs, trials=len(outcomes), lag=1, patience=0) | {"select": select} | (more or {})
+    )
     outlooks = list(play(planner(**given), outcome))
     return outlooks[-1], list(trial_steps(outlooks).values())
 
@@ -217,6 +229,15 @@ def test_what_is_counted_is_what_select_counts_unless_it_is_said() -> None:
     assert front == [by_select.trial_keys[FAMILY][2]], "MACs are all the same"
     both, _ = front_of(["total", "macs"], outcomes, rule="best", count="macs")
     assert [len(scores) for scores in told(both)] == [3] * 3
+
+
+def test_the_set_that_goes_on_to_round_1_is_the_same_front() -> None:
+    """All have the same deploy parameters and MACs, by which only the best would be in the set."""
+    ensemble = {"round1": {"epochs": 1, "teachers": "ensemble", "students": 1}}
+    outlook, _ = front_of(["total"], [(0.5, 1000), (0.4, 500), (0.6, 2000), (0.45, 1500)], ensemble, rule="best")
+    keys = outlook.trial_keys[FAMILY]
+    (lesson,) = outlook.lessons
+    assert {lesson.student.key, *(teacher.key for teacher in lesson.teachers)} == set(keys[:3])
 
 
 def test_a_pareto_set_counts_what_it_is_told_to() -> None:
