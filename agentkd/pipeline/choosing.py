@@ -11,7 +11,7 @@ from agentkd import canonical
 from agentkd.config import RoundConfig
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.stages import Entrant
-from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack, with_confirmation
+from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack, with_measurements
 from agentkd.search.settings import Select
 
 Answers = Mapping[Digest, tuple[TaskKey, ...]]
@@ -88,7 +88,7 @@ class Chooser:
         if not taken:
             return None
         reasons = {c.task: f"{rule} took another" for c in ranked} | {taken[0]: f"{rule} took it"}
-        return Chosen(by_key[taken[0]], with_confirmation(Choice(taken[0], reasons), ranked))
+        return Chosen(by_key[taken[0]], with_measurements(Choice(taken[0], reasons), ranked))
 
     def weigh(self, student: Entrant, taught: Entrant) -> Weighed | None:
         """What becomes of a lesson; ``None`` while the user's rule has not said."""

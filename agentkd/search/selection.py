@@ -49,6 +49,11 @@ class Candidate:
         seeds = f"{len(self.scores)} other seed{'s' if len(self.scores) > 1 else ''}"
         return f"mean {_points(self.miou)}{deviation} % over {seeds}"
 
+    @property
+    def latency_text(self) -> str:
+        """What one image takes; empty if nobody measured it."""
+        return f"{self.latency_ms:.3g} ms" if self.latency_ms else ""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -82,12 +87,12 @@ def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
 def choose(candidates: Iterable[Candidate], select: Select) -> Choice:
     """The one of the candidates, of which there is at least one, that the rule takes."""
     ranked = rank(candidates)
-    return with_confirmation(RULES[select.rule](ranked, select), ranked)
+    return with_measurements(RULES[select.rule](ranked, select), ranked)
 
 
-def with_confirmation(choice: Choice, candidates: Iterable[Candidate]) -> Choice:
-    """The choice, which says of those that were trained with other seeds what came of it."""
-    told = {c.task: f"{choice.reasons[c.task]}; {c.confirmed_text}" for c in candidates if c.scores}
+def with_measurements(choice: Choice, candidates: Iterable[Candidate]) -> Choice:
+    """The choice, whose reasons also say what no table has: the mean over other seeds, and latency, where there are any."""
+    told = {c.task: "; ".join(filter(None, (choice.reasons[c.task], c.confirmed_text, c.latency_text))) for c in candidates}
     return Choice(choice.task, choice.reasons | told)
 
 

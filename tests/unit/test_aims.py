@@ -15,6 +15,7 @@ from agentkd.checks import room
 from agentkd.checks import searching as searching_checks
 from agentkd.checks.before import CHECKS, look_at
 from agentkd.coordinator import own_parts
+from agentkd.coordinator.run import describe_result
 from agentkd.errors import ConfigError
 from agentkd.launch.devices import Slot
 from agentkd.networks.latency import measure_latency_ms
@@ -306,7 +307,9 @@ def test_the_fastest_within_the_tolerance_goes_on_by_what_is_recorded() -> None:
     for rule in ("smallest_within", "pareto_knee"):
         assert choose([slow, fast], Select(rule=rule, count="latency")).task == fast.task
     reasons = choose([slow, fast], Select(count="latency")).reasons
-    assert reasons[slow.task].startswith("3.00 times"), "also below a millisecond"
+    assert reasons[slow.task] == "3.00 times the milliseconds of the one chosen; 0.75 ms", "also below a millisecond"
+    step = next(iter(trial_steps(with_latency()).values()))
+    assert ", 0.0125 ms, " in describe_result(step, invented(step, latency_ms=0.0125, seconds=1.0))
 
 
 def test_a_record_of_before_says_nothing_of_latency_and_keeps_its_digest() -> None:
@@ -361,7 +364,7 @@ def test_a_latency_is_of_one_image_in_inference_form_and_changes_nothing() -> No
 
 def inheriting(seed: int, **changes: object) -> tuple[dict[str, PlannedTask], list[float], list[Outlook]]:
     drawn = random.Random(seed)
-    scores = [drawn.random() for _ in range(8)]
+    scores = [round(drawn.random() * 3) / 4 for _ in range(8)]  # of equals the first
 
     def outcome(step: PlannedTask) -> TaskResult:
         number = number_of(step) if step.stage is Stage.SEARCH else -1
