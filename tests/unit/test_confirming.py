@@ -1,6 +1,7 @@
 """The best of a search are trained again with other seeds, and their mean is what a choice looks at."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 from experiments import EXPERIMENT
@@ -166,4 +167,11 @@ def test_a_users_own_rule_says_who_is_confirmed_one_after_the_other() -> None:
         for question in chooser.questions:
             answers[question.key] = (min(c.task for c in question.candidates),)
             asked += 1
+    (first, second), chooser = taken or (None, None), Chooser(Select(rule="mine:rule"), {}, answers)
+    assert first and second
+    confirmed_one = replace(first, scores=(0.25, 0.35))
+    chooser.choose([confirmed_one])
+    answers[chooser.questions[0].key] = (confirmed_one.key,)
+    chosen = Chooser(Select(rule="mine:rule"), {}, answers).choose([confirmed_one])
+    assert chosen and chosen.choice.reason == "mine:rule took it; mean 30.00 \u00b1 7.07 % over 2 other seeds"
     assert asked == 2 and taken is not None and [e.key for e in taken] == sorted(entrants)[:2]
