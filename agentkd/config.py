@@ -21,12 +21,12 @@ from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
 from agentkd.recipe import Distillation, Recipe
-from agentkd.search.settings import CHOICES, RANGE, Pruning, SearchConfig, Select
+from agentkd.search.settings import CHOICES, HALVING, MEDIAN, RANGE, Halving, Pruning, SearchConfig, Select
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
-ADDED = (RANGE, CHOICES, "[key]")
+ADDED = (RANGE, CHOICES, MEDIAN, HALVING, "[key]")
 
 
 PARTS: tuple[type[FrozenData], ...] = (
@@ -36,6 +36,7 @@ PARTS: tuple[type[FrozenData], ...] = (
     BaselineConfig,
     SearchConfig,
     Pruning,
+    Halving,
     RoundConfig,
     Select,
     LaunchConfig,

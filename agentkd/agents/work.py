@@ -40,6 +40,7 @@ from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import ParameterCounts, build, count_architecture
 from agentkd.networks.cost import Cost, measure_cost
+from agentkd.networks.latency import measure_latency_ms
 from agentkd.objectives import Payload
 from agentkd.task import (
     Assess,
@@ -50,6 +51,7 @@ from agentkd.task import (
     Evaluate,
     ExchangeSummary,
     FeatureMaps,
+    Limited,
     Mutual,
     Pack,
     Status,
@@ -110,7 +112,7 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
 
 def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResult:
     try:
-        if isinstance(task, Train):
+        if isinstance(task, Limited):
             check_limits(task, size)
     except InfeasibleArchitectureError as error:
         return TaskResult(
@@ -131,7 +133,7 @@ def count_parameters(task: Task) -> dict[str, Any]:
     return _count_fields(count_architecture(task.architecture))
 
 
-def check_limits(task: Train, size: Mapping[str, Any]) -> None:
+def check_limits(task: Limited, size: Mapping[str, Any]) -> None:
     """Checks that what is known of a task's ``sizes`` is within its limits.
 
     Raises:
@@ -191,7 +193,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         loss=LOSSES[family_loss],
         labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
         seed=task.seed,
-        prune_below=task.prune_below if isinstance(task, Train) else (),
+        prune_below=task.prune_below if isinstance(task, Limited) else (),
         teaching=lesson or Untaught(),
         penalty=_penalty(task, network.to(at.device), at),
     )
@@ -205,6 +207,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
     )
+    latency = _latency_ms(task, network, at) if isinstance(task, Limited) and task.measures_latency else 0.0
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
     return TaskResult(
         status=trained.status,
@@ -212,6 +215,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
+        latency_ms=latency,
         **size,
         **_score_fields(trained.scores),
         **_training_fields(trained),
@@ -255,7 +259,7 @@ def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> T
 
 def _initial_network(task: Training, at: Surroundings, lesson: TaskTeaching | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
-    if isinstance(task, Train) and task.pretrained:
+    if isinstance(task, Limited) and task.pretrained:
         inherit_weights(network, at.store.get(task.pretrained))
     if task.initial_weights:
         _start_from(network, task, at)
@@ -398,10 +402,20 @@ def _count_fields(counts: ParameterCounts) -> dict[str, Any]:
 
 def _cost_fields(task: Task) -> dict[str, Any]:
     """MACs for one whole image of the dataset."""
+    cost: Cost = measure_cost(task.architecture, *_image_size(task))
+    return {"num_macs": cost.num_macs, "uncounted_operations": cost.uncounted_operations}
+
+
+def _latency_ms(task: Task, network: SegmentationNetwork, at: Surroundings) -> float:
+    """Of a network as it has been trained, for one whole image of the dataset."""
+    return measure_latency_ms(network, *_image_size(task), at.device)
+
+
+def _image_size(task: Task) -> tuple[int, int]:
+    """Height and width of the first image that the network is scored on."""
     dataset = open_source(task.data)
     height, width = dataset.sample(split_indices(dataset, task.data.validation)[0]).label.shape
-    cost: Cost = measure_cost(task.architecture, height, width)
-    return {"num_macs": cost.num_macs, "uncounted_operations": cost.uncounted_operations}
+    return height, width
 
 
 def _score_fields(scores: Scores) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from agentkd import __version__
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest
-from agentkd.checks import data, fitting, pretrained, room, spaces
+from agentkd.checks import data, fitting, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Read, look_through, open_data, read_experiment
@@ -42,6 +42,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (spaces.check_recipe_spaces, frozenset()),
     (spaces.check_architecture_spaces, frozenset()),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
+    (searching.check_latency, frozenset({"search", "select", "launch"})),
     (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"})),
     (room.check_disk, frozenset({"launch"})),
 )

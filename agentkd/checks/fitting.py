@@ -97,9 +97,11 @@ def check_taps(plan: RunPlan) -> list[Concern]:
     """Whether networks have the modules that the objectives of a round look at."""
     found = []
     built = {family: tried for family, tried in plan.tried.items() if not isinstance(tried, ConfigError)}
-    for stage, config in plan.rounds:
-        taught = {payload.tap for payload in config.distillation.payloads if payload.tap}
-        for tap in dict.fromkeys([*config.distillation.student_taps, *sorted(taught)]):
+    ways = [(f"{stage}.distillation", config.distillation) for stage, config in plan.rounds]
+    ways += [("search.lesson", plan.experiment.search.lesson)] if plan.experiment.search.lesson else []
+    for where, distillation in ways:
+        taught = {payload.tap for payload in distillation.payloads if payload.tap}
+        for tap in dict.fromkeys([*distillation.student_taps, *sorted(taught)]):
             lacking = [family for family, tried in built.items() if tap not in tried.modules]
             if not lacking:
                 continue
@@ -109,7 +111,7 @@ def check_taps(plan: RunPlan) -> list[Concern]:
             )
             is_error = len(lacking) == len(built)
             advice = "write a tap that is there" if is_error else "lessons with such networks fail"
-            found.append(Concern(f"{stage}.distillation.objectives", f"{text}; {advice}", is_error=is_error))
+            found.append(Concern(f"{where}.objectives", f"{text}; {advice}", is_error=is_error))
     return found
 
 

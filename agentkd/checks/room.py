@@ -157,9 +157,9 @@ def disk(plan: RunPlan) -> Disk | None:
     if plan.folder is None:
         return None
     sizes = {f: tried.state_bytes for f, tried in plan.tried.items() if not isinstance(tried, ConfigError)}
-    experiment = plan.experiment
+    experiment, again = plan.experiment, plan.experiment.search.confirm * plan.experiment.search.confirm_seeds
     taught = (experiment.round1.students + 1) * (2 if experiment.control else 1)
-    weights = experiment.seeds * sum(size * (1 + experiment.trials(family) + taught) for family, size in sizes.items())
+    weights = experiment.seeds * sum(size * (1 + experiment.trials(family) + again + taught) for family, size in sizes.items())
     kept = 5 * max(sizes.values(), default=0)
     lessons = int(experiment.launch.max_record_gib * 2**30) if experiment.launch.record_lessons else 0
     place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.is_dir())

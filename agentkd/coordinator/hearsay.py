@@ -21,6 +21,7 @@ from agentkd.task import (
     EpochResult,
     ExchangeSummary,
     FeatureMaps,
+    Limited,
     Mutual,
     Pack,
     Status,
@@ -239,10 +240,22 @@ def check_limits_as_said(task: Task, result: TaskResult) -> None:
     Raises:
         ResultError: it is not.
     """
-    if isinstance(task, Train) and 0 < task.max_num_macs < result.num_macs:
+    if isinstance(task, Limited) and 0 < task.max_num_macs < result.num_macs:
         raise ResultError(
             f"it says {result.status} of a network of {result.num_macs:,} MACs; the task allows {task.max_num_macs:,}"
         )
+
+
+def check_latency(task: Training, result: TaskResult) -> None:
+    """Checks that a latency is told if the task asks for one, and only then. It is a guest's word: nobody here has its device.
+
+    Raises:
+        ResultError: it is not, or no network takes so long.
+    """
+    wants = isinstance(task, Limited) and task.measures_latency
+    if wants != bool(result.latency_ms) or result.latency_ms > 1000 * MAX_SECONDS:
+        asked = "asks for one" if wants else "does not ask for one"
+        raise ResultError(f"it says a latency of {result.latency_ms:g} ms, and its task {asked}")
 
 
 def check_classes(task: Task, result: TaskResult) -> None:
@@ -274,7 +287,7 @@ def _is_best(task: Training, result: TaskResult) -> bool:
 
 def _pruned_at(task: Training, history: tuple[EpochResult, ...]) -> int:
     """The epoch after which the training is stopped; 0 for none."""
-    bounds = task.prune_below if isinstance(task, Train) else ()
+    bounds = task.prune_below if isinstance(task, Limited) else ()
     best = -1.0
     for epoch in history:
         if epoch.miou is None or not task.recipe.validates(epoch.epoch):

@@ -27,18 +27,18 @@ from agentkd.task import (
     Decide,
     Evaluate,
     FeatureMaps,
+    Limited,
     Pack,
     Status,
     Task,
     TaskResult,
-    Train,
     Training,
 )
 from agentkd.training.checkpoint import digest_of_state
 
 MAX_COUNTED = 1000
 MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
-OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "trace", "exchange")
+OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "latency_ms", "trace", "exchange")
 OF_SCORES = ("miou", "class_iou", "one_class_miou", "accuracy")
 OF_ANY = {"environment", "seconds", "peak_memory_bytes", "error_code", "error_text", "num_macs", "uncounted_operations"}
 OF_ANY |= {"num_parameters_total", "num_parameters_network", "num_parameters_deploy"}
@@ -130,7 +130,7 @@ def _only_what_is_made(task: Task, result: TaskResult) -> TaskResult:
 def _why_infeasible(task: Task, size: dict[str, Any]) -> str:
     """Which limit of the task is broken, as it is counted here; empty if none is."""
     try:
-        if isinstance(task, Train):
+        if isinstance(task, Limited):
             check_limits(task, size)
     except InfeasibleArchitectureError as error:
         return str(error)
@@ -139,7 +139,7 @@ def _why_infeasible(task: Task, size: dict[str, Any]) -> str:
 
 def _check_status(task: Task, status: Status, *, is_infeasible: bool) -> None:
     may = {Status.INFEASIBLE if is_infeasible else Status.COMPLETED}
-    if isinstance(task, Train) and task.prune_below and not is_infeasible:
+    if isinstance(task, Limited) and task.prune_below and not is_infeasible:
         may.add(Status.PRUNED)
     if status not in may:
         raise ResultError(f"it says {status}, and this task can only be {' or '.join(sorted(may))}")
@@ -191,6 +191,7 @@ def _check_artifacts(task: Task, said: TaskResult, store: Store) -> tensors.Tens
 def _training(task: Training, result: TaskResult, state: tensors.Tensors, store: Store, *, is_measured: bool) -> TaskResult:
     """What is recorded of a training: nothing of it is stored before all of it has been looked at."""
     hearsay.check_limits_as_said(task, result)
+    hearsay.check_latency(task, result)
     hearsay.check_classes(task, result)
     hearsay.check_history(task, result)
     each = _steps_per_epoch(task)

@@ -24,6 +24,7 @@ from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, Tr
 from agentkd.experiment import Experiment
 from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
+from agentkd.pipeline import aims
 from agentkd.pipeline.choosing import Answers
 from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
@@ -125,7 +126,8 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
         for one in (outlook, *outlook.repeats):
             mark = f"-seed-{one.seed}" if one.seed != experiment.seed else ""
             for family, trials in one.trials.items():
-                write_view(folder.study, f"{experiment.name}-{family}{mark}", planner.families[family].space, trials)
+                name, space = f"{experiment.name}-{family}{mark}", planner.families[family].space
+                write_view(folder.study, name, space, trials, num_costs=aims.num_costs(experiment))
     except SearchError as error:
         log.warning("%s", error)
         folder.study.unlink(missing_ok=True)
@@ -221,7 +223,7 @@ def describe_result(step: PlannedTask, result: TaskResult) -> str:
     pruned = " (pruned)" if result.status is Status.PRUNED else ""
     missing = ", ".join(result.uncounted_operations)
     uncounted = f"; MACs do not count {missing}" if missing else ""
-    size = f"{result.num_parameters_deploy:,} parameters"
+    size = f"{result.num_parameters_deploy:,} parameters" + (f", {result.latency_ms:.3g} ms" if result.latency_ms else "")
     return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
 
 

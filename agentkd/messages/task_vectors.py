@@ -119,6 +119,20 @@ def task_vectors() -> list[TaskVector]:
         ),
         TaskVector("distill", Distill(**work, teachers=(teacher,), distillation=Distillation()), "one teacher, no route"),
         TaskVector(
+            "distill_limited",
+            Distill(
+                **work,
+                teachers=(teacher,),
+                distillation=Distillation(),
+                pretrained=OTHER,
+                max_deploy_parameters=7,
+                max_num_macs=8,
+                prune_below=(0.1, 0.25),
+                measures_latency=True,
+            ),
+            "a lesson within limits, as a search has it tried; measures_latency is left out where it is false",
+        ),
+        TaskVector(
             "distill_routed",
             Distill(
                 **work,

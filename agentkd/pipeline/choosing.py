@@ -5,12 +5,13 @@ A user's own rule never runs in a plan: the plan asks, the answer is recorded, a
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from agentkd import canonical
 from agentkd.experiment import RoundConfig
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.stages import Entrant
-from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack
+from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack, with_measurements
 from agentkd.search.settings import Select
 
 Answers = Mapping[Digest, tuple[TaskKey, ...]]
@@ -33,8 +34,15 @@ class Question:
 
     @property
     def key(self) -> Digest:
-        """Under which the answer is recorded."""
-        return canonical.digest(asdict(self))
+        """Under which the answer is recorded. What nothing is known of is left out, as it was when nobody could say it."""
+        return canonical.digest(_without_what_says_nothing(asdict(self)))
+
+
+def _without_what_says_nothing(plain: dict[str, Any]) -> dict[str, Any]:
+    def shown(candidate: dict[str, Any] | None) -> dict[str, Any] | None:
+        return candidate and {name: value for name, value in candidate.items() if value or name not in ("latency_ms", "scores")}
+
+    return plain | {"candidates": [shown(one) for one in plain["candidates"]], "student": shown(plain["student"])}
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,11 @@ class Chooser:
         if not taken:
             return None
         reasons = {c.task: f"{rule} took another" for c in ranked} | {taken[0]: f"{rule} took it"}
-        return Chosen(by_key[taken[0]], Choice(taken[0], reasons))
+        return Chosen(by_key[taken[0]], with_measurements(Choice(taken[0], reasons), ranked))
 
     def weigh(self, student: Entrant, taught: Entrant) -> Weighed | None:
         """What becomes of a lesson; ``None`` while the user's rule has not said."""
-        gained = taught.result.miou - student.result.miou
+        gained = taught.candidate.miou - student.candidate.miou
         text, allowed, rule = f"{100 * gained:+.2f} points", slack(self.select), self.select.own_rule
         if rule:
             taken = self._ask(rule, [student.candidate, taught.candidate])

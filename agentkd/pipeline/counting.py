@@ -13,6 +13,7 @@ def task_counts(experiment: Experiment) -> dict[str, int]:
     counts = {
         "baseline": families,
         "trial": sum(map(experiment.trials, experiment.families)),
+        "trial again": families * experiment.search.confirm * experiment.search.confirm_seeds,
         "lesson in round 1": families * experiment.round1.students,
         "lesson in round 2": round2,
         "training alone": (families * experiment.round1.students + round2) * experiment.control,

@@ -6,22 +6,20 @@ from typing import Any
 
 from agentkd import seeding
 from agentkd.architecture import Architecture, Setting
-from agentkd.canonical import Proviso
 from agentkd.experiment import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
 from agentkd.networks.spaces import EDITION, FIRST_EDITION
+from agentkd.pipeline import aims, confirming
 from agentkd.pipeline.choosing import Chooser
 from agentkd.pipeline.own import OwnParts
+from agentkd.pipeline.spaces import search_space, written
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing
-from agentkd.recipe import CONDITIONS, Recipe
+from agentkd.recipe import Recipe
 from agentkd.search import study
+from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import pareto_set, rank
 from agentkd.search.space import (
-    ARCHITECTURE_PREFIX,
-    RECIPE_PREFIX,
-    Choices,
-    ConditionalSpace,
     Space,
     Values,
     is_searched,
@@ -37,10 +35,6 @@ OUTCOMES = {
     Status.INFEASIBLE: TrialOutcome.INFEASIBLE,
     Status.FAILED: TrialOutcome.FAILED,
 }
-
-
-LOSS = f"{RECIPE_PREFIX}loss"
-NOT_NESTED = tuple(name for name in Recipe.model_fields if name != "views")
 
 
 @dataclass
@@ -150,11 +144,16 @@ class FamilyPlan:
     def _outlook(self, results: Results, chooser: Chooser, asked: Mapping[int, tuple[int, ...]] | None) -> FamilyOutlook:
         found = FamilyOutlook(self.family)
         baseline = self._baseline(results, found)
-        candidates = self._search(results, found, baseline, asked or {}) if baseline else None
-        chosen = chooser.choose(candidates) if candidates else None
-        if candidates and chosen:
-            found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, chosen.choice))
-            self._round1(results, found, candidates, chosen.entrant, chooser)
+        finished = self._search(results, found, baseline, asked or {}) if baseline else None
+        candidates = aims.candidates_of(self.experiment, finished) if finished else None
+        contenders = self._confirm(results, found, candidates, chooser) if candidates else None
+        chosen = chooser.choose(contenders) if contenders else None
+        if finished and candidates and contenders and chosen:
+            choice = confirming.with_the_others(chosen.choice, contenders, candidates, finished)
+            found.rows.append(Standing(self.family, Stage.SEARCH, chosen.entrant, choice))
+            known = {entrant.key: entrant for entrant in (*candidates, *contenders)}
+            ranked = [known[candidate.task] for candidate in rank(e.candidate for e in known.values())]
+            self._round1(results, found, ranked, chosen.entrant, chooser)
         return found
 
     def _baseline(self, results: Results, found: FamilyOutlook) -> Entrant | None:
@@ -171,16 +170,17 @@ class FamilyPlan:
     def _search(
         self, results: Results, found: FamilyOutlook, baseline: Entrant, asked: Mapping[int, tuple[int, ...]]
     ) -> list[Entrant] | None:
-        """Asks for trials as far as the order allows; once the study is over the candidates, best mIoU first."""
+        """Asks for trials as far as the order allows; once the study is over all that was finished, best mIoU first."""
         entrants: dict[int, Entrant] = {}
         while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
             pending = [trial for trial in found.trials if trial not in seen]
-            task = self._trial_task(number, seen, pending, baseline.result)
-            entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found)
+            parent = self._parent(seen, entrants)
+            task = self._trial_task(number, seen, pending, baseline, parent)
+            entrant = self._done(task, Stage.SEARCH, f"trial {number}", results, found, before=parent)
             if entrant is not None:
                 entrants[number] = entrant
-            found.trials.append(self._as_trial(number, entrant, task))
+            found.trials.append(self._as_trial(number, entrant, task, baseline))
             found.trial_keys.append(task.key)
         if any(trial.outcome is TrialOutcome.RUNNING for trial in found.trials):
             return None
@@ -189,6 +189,33 @@ class FamilyPlan:
             completed.append(baseline)
         by_key = {entrant.key: entrant for entrant in completed}
         return [by_key[candidate.task] for candidate in rank(e.candidate for e in completed)]
+
+    def _parent(self, seen: list[Trial], entrants: Mapping[int, Entrant]) -> Entrant | None:
+        """Whose weights a trial inherits: those of the best completed trial that it sees, of equals the first."""
+        completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
+        if not self.experiment.search.inherit_weights or not completed:
+            return None
+        return entrants[max(completed, key=lambda trial: (trial.objectives[0], -trial.number)).number]
+
+    def _confirm(
+        self, results: Results, found: FamilyOutlook, candidates: list[Entrant], chooser: Chooser
+    ) -> list[Entrant] | None:
+        """Those among which the search's winner is chosen; ``None`` while some are still to be trained again."""
+        search = self.experiment.search
+        leading = confirming.leading(chooser, candidates, search.confirm) if search.confirm else candidates
+        if leading is None or not search.confirm:
+            return leading
+        contenders: list[Entrant] = []
+        is_done = True
+        for entrant in leading:
+            label = entrant.label.removeprefix(f"{self.family} ")
+            repeated = [
+                self._done(confirming.again(entrant, number), Stage.SEARCH, f"{label} again, seed {number}", results, found)
+                for number in range(1, search.confirm_seeds + 1)
+            ]
+            is_done = is_done and None not in repeated
+            contenders += filter(None, [confirming.confirmed(entrant, list(filter(None, repeated)))])
+        return (contenders or candidates) if is_done else None
 
     def _visible(self, found: FamilyOutlook, asked: Mapping[int, tuple[int, ...]]) -> list[Trial] | None:
         """The trials whose results the next trial may see; ``None`` if none is to be asked for now."""
@@ -209,7 +236,8 @@ class FamilyPlan:
     def _round1(self, results: Results, found: FamilyOutlook, ranked: list[Entrant], winner: Entrant, chooser: Chooser) -> None:
         config = self.experiment.round1
         by_key = {entrant.key: entrant for entrant in ranked}
-        pareto = [by_key[c.task] for c in pareto_set(e.candidate for e in ranked)][: self.experiment.search.candidates]
+        front = pareto_set((e.candidate for e in ranked), aims.front_counts(self.experiment))
+        pareto = [by_key[c.task] for c in front][: self.experiment.search.candidates]
         lead = chooser.lead(pareto, config)
         students = chooser.students(lead, winner, pareto, ranked, config.students)
         finished = []
@@ -254,6 +282,7 @@ class FamilyPlan:
             initial_weights=student.result.weights if start == "own" else NO_DIGEST,
             teachers=tuple(teacher.as_teacher(by_class=by_class) for teacher in teachers),
             distillation=config.distillation.with_code(self.own.objective),
+            measures_latency=aims.measures_latency(self.experiment),
         )
         self._search_now.fields.setdefault(task.key, fields)
         names = " + ".join(teacher.label for teacher in teachers)
@@ -305,26 +334,46 @@ class FamilyPlan:
             found.steps.append(PlannedTask(key, task, self.family, stage, label))
         return None
 
-    def _trial_task(self, number: int, seen: list[Trial], pending: list[Trial], baseline: TaskResult) -> Train:
+    def _trial_task(
+        self, number: int, seen: list[Trial], pending: list[Trial], baseline: Entrant, parent: Entrant | None
+    ) -> Train | Distill:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         search, suggested = self.experiment.search, self._search_now.suggested
         if number not in suggested:
             running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
             suggested[number] = (
-                study.suggest(self.space, seen, running, number=number, seed=self.seed) if number else self._published_values()
+                study.suggest(
+                    self.space,
+                    seen,
+                    running,
+                    number=number,
+                    seed=self.seed,
+                    startup_trials=search.startup_trials,
+                    num_costs=aims.num_costs(self.experiment),
+                )
+                if number or not search.published_first
+                else self._published_values()
             )
         settings, fields = split_values(suggested[number])
-        pruning = search.pruning if number else None
+        is_published = number == 0 and search.published_first
+        pruning = None if is_published else search.pruning
         given = self.experiment.families[self.family].settings
-        task = self._training(self._architecture({**given, **settings}), fields, search.epochs)
+        alone = self._training(self._architecture({**given, **settings}), fields, search.epochs)
         if self.edition > FIRST_EDITION:
-            suggested[number] = self._settled(suggested[number], task)
+            suggested[number] = self._settled(suggested[number], alone)
+        task: Train | Distill = alone
+        if search.objective == "distilled_miou":
+            task = aims.as_lesson(alone, baseline, aims.distillation_of(self.experiment).with_code(self.own.objective))
+        if parent:
+            task = task.replace(pretrained=parent.result.weights)
         limits = {
-            "max_deploy_parameters": int(search.max_deploy_ratio * baseline.num_parameters_deploy),
-            "max_num_macs": int(search.max_macs_ratio * baseline.num_macs),
-            "prune_below": study.prune_bounds(seen, pruning, search.epochs),
+            "max_deploy_parameters": int(search.max_deploy_ratio * baseline.result.num_parameters_deploy),
+            "max_num_macs": int(search.max_macs_ratio * baseline.result.num_macs),
+            "prune_below": prune_bounds(seen, pruning, search.epochs, alone.recipe.validates),
         }
-        return task.replace(**limits) if number else task
+        task = task if is_published else task.replace(**limits)
+        self._search_now.fields.setdefault(task.key, fields)
+        return task
 
     def _published_values(self) -> Values:
         """What the study would suggest to have the family as it is."""
@@ -333,15 +382,15 @@ class FamilyPlan:
 
     def _as_it_is(self) -> Values:
         """Every setting of the family and every field of its recipe, by the names that a study has."""
-        return _written(self._own_architecture(), self._recipe({}, self.experiment.search.epochs))
+        return written(self._own_architecture(), self._recipe({}, self.experiment.search.epochs))
 
     def _settled(self, values: Values, task: Train) -> Values:
         """Of the values of a trial those that make a difference, as they are written: the sampler is to learn from no others."""
-        written = _written(task.architecture, task.recipe)
-        found = {name: written.get(name, value) for name, value in values.items() if name in self.space}
-        return {name: value for name, value in found.items() if is_searched(self.space, name, written)}
+        known = written(task.architecture, task.recipe)
+        found = {name: known.get(name, value) for name, value in values.items() if name in self.space}
+        return {name: value for name, value in found.items() if is_searched(self.space, name, known)}
 
-    def _as_trial(self, number: int, entrant: Entrant | None, task: Train) -> Trial:
+    def _as_trial(self, number: int, entrant: Entrant | None, task: Train | Distill, baseline: Entrant) -> Trial:
         values = self._search_now.suggested[number]
         if entrant is None:
             return Trial(number, values, TrialOutcome.RUNNING)
@@ -354,13 +403,15 @@ class FamilyPlan:
             )
             if limit
         ]
+        violation = max(excess, default=0.0)
         return Trial(
             number=number,
             values=values,
             outcome=OUTCOMES[result.status],
             miou=result.miou,
             miou_by_epoch=tuple(epoch.miou for epoch in result.history),
-            violation=max(excess, default=0.0),
+            violation=violation,
+            scores=aims.scores_of(self.experiment, entrant.candidate, baseline.candidate, violation=violation),
         )
 
     def _own_architecture(self) -> Architecture:
@@ -397,59 +448,10 @@ class FamilyPlan:
             seed=self.seed,
             view_seed=self.view_seed,
             pretrained=self.pretrained,
+            measures_latency=aims.measures_latency(self.experiment),
         )
         self._search_now.fields.setdefault(task.key, fields)
         return task
-
-
-def search_space(experiment: Experiment, family: str, own: OwnParts, fixed: Values, *, edition: int = EDITION) -> Space:
-    """What a family's study searches: its own (or the file's) architecture space, and the recipe's.
-
-    Args:
-        experiment: of whose families one is.
-        family: its name.
-        own: what of the experiment is a user's own.
-        fixed: what is not searched, by the names that it would have.
-        edition: of the spaces here; in the first every parameter is always searched.
-    """
-    replaced = experiment.families[family].space
-    theirs = own.family(family).space if families.is_own(family) else families.search_space(family, edition=edition)
-    architecture = theirs if replaced is None else replaced
-    space: Space = {f"{ARCHITECTURE_PREFIX}{name}": Choices(values=values) for name, values in architecture.items()}
-    recipe = experiment.search.recipe_space | experiment.families[family].recipe_space
-    space |= {f"{RECIPE_PREFIX}{name}": parameter for name, parameter in recipe.items()}
-    return space if edition == FIRST_EDITION else ConditionalSpace(space, _provisos(family), fixed)
-
-
-def _written(architecture: Architecture, recipe: Recipe) -> Values:
-    settings = families.all_settings(architecture)
-    found: Values = {f"{ARCHITECTURE_PREFIX}{name}": value for name, value in settings.items()}
-    return found | {f"{RECIPE_PREFIX}{name}": getattr(recipe, name) for name in NOT_NESTED}
-
-
-def _provisos(family: str) -> dict[str, Proviso]:
-    """When what is searched makes a difference, by the names that a study has."""
-    found = {f"{RECIPE_PREFIX}{name}": _prefixed(proviso, RECIPE_PREFIX) for name, proviso in CONDITIONS.items()}
-    known = families.conditions(family)
-    found |= {f"{ARCHITECTURE_PREFIX}{name}": _prefixed(proviso, ARCHITECTURE_PREFIX) for name, proviso in known.items()}
-    for name in (f"{ARCHITECTURE_PREFIX}{name}" for name in families.seen_by_loss(family)):
-        found[name] = _with_family_loss(found.get(name))
-    return found
-
-
-def _prefixed(proviso: Proviso, prefix: str) -> Proviso:
-    def holds(values: Mapping[str, Any]) -> bool:
-        return proviso.holds({name.removeprefix(prefix): value for name, value in values.items()})
-
-    return Proviso(proviso.text, tuple(prefix + name for name in proviso.names), holds)
-
-
-def _with_family_loss(proviso: Proviso | None) -> Proviso:
-    def holds(values: Mapping[str, Any]) -> bool:
-        return values[LOSS] == "family" and (proviso is None or proviso.holds(values))
-
-    texts = ["loss is family", *([proviso.text] if proviso else [])]
-    return Proviso(" and ".join(texts), (LOSS, *(proviso.names if proviso else ())), holds)
 
 
 def outcome_of(lesson: RoundLesson) -> Entrant:

@@ -56,7 +56,9 @@ class OwnParts(FrozenData):
 def own_names_in(experiment: Experiment) -> dict[str, tuple[str, ...]]:
     """By kind (``families``, ``objectives``, ``data``, ``rules``) what an experiment names that is a user's own."""
     rounds = (experiment.round1, experiment.round2)
-    listed = [o for config in rounds for o in config.distillation.objectives]
+    ways = [config.distillation for config in rounds]
+    ways += [experiment.search.lesson] if experiment.search.lesson else []
+    listed = [objective for way in ways for objective in way.objectives]
     return {
         "families": tuple(filter(families.is_own, experiment.families)),
         "objectives": tuple(dict.fromkeys(o.path for o in listed if isinstance(o, Own))),

@@ -1,5 +1,6 @@
 """The vocabulary of the pipeline: stages, entrants, steps, rows and lessons. Plain data."""
 
+import statistics
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,6 +70,7 @@ class Entrant:
 
     Args:
         before: whose weights it started from; ``None`` if it was initialized.
+        scores: mIoU of trainings with other seeds, by which it was confirmed: its mean counts in a choice, not its own score.
     """
 
     family: str
@@ -77,6 +79,7 @@ class Entrant:
     task: Training
     result: TaskResult
     before: "Entrant | None" = None
+    scores: tuple[float, ...] = ()
 
     @property
     def architecture(self) -> Architecture:
@@ -94,18 +97,23 @@ class Entrant:
         result = self.result
         return Candidate(
             task=self.key,
-            miou=result.miou,
+            miou=statistics.fmean(self.scores) if self.scores else result.miou,
             total_parameters=result.num_parameters_total,
             deploy_parameters=result.num_parameters_deploy,
             num_macs=result.num_macs,
             family=self.family,
             class_iou=result.class_iou,
+            latency_ms=result.latency_ms,
+            scores=self.scores,
         )
 
     @property
     def epochs_in_all(self) -> int:
         """Epochs that its weights were trained, those before it included."""
-        return self.result.epochs + (self.before.epochs_in_all if self.before else 0)
+        epochs, before = self.result.epochs, self.before
+        while before is not None:  # what inherits from trial to trial has many before it
+            epochs, before = epochs + before.result.epochs, before.before
+        return epochs
 
     def as_teacher(self, *, by_class: bool = False) -> TeacherReference:
         """As a task names its teacher; ``by_class`` teaches the classes that it knows better than others do."""

@@ -1,6 +1,7 @@
 """Which of the networks found go on: the set that trades mIoU against cost, and the one that a rule takes, with reasons."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ class Candidate:
     Args:
         task: the key of the task that made it.
         miou: on the validation split, in [0, 1]; ``class_iou`` likewise for each class, ``None`` where none was to be seen.
+        latency_ms: of one image; 0 where nobody measured it.
+        scores: mIoU of the trainings with other seeds, if it was confirmed by some: then ``miou`` is their mean.
     """
 
     task: TaskKey
@@ -24,10 +27,32 @@ class Candidate:
     num_macs: int
     family: str = ""
     class_iou: tuple[float | None, ...] = ()
+    latency_ms: float = 0.0
+    scores: tuple[float, ...] = ()
 
-    def costs(self, count: Count) -> int:
+    def costs(self, count: Count) -> float:
         """What it costs, in what is counted."""
-        return {"total": self.total_parameters, "deploy": self.deploy_parameters, "macs": self.num_macs}[count]
+        costs = {
+            "total": self.total_parameters,
+            "deploy": self.deploy_parameters,
+            "macs": self.num_macs,
+            "latency": self.latency_ms,
+        }
+        return costs[count]
+
+    @property
+    def confirmed_text(self) -> str:
+        """Mean and standard deviation over its other seeds, in percent; empty if it has none."""
+        if not self.scores:
+            return ""
+        deviation = f" ± {_points(statistics.stdev(self.scores))}" if len(self.scores) > 1 else ""
+        seeds = f"{len(self.scores)} other seed{'s' if len(self.scores) > 1 else ''}"
+        return f"mean {_points(self.miou)}{deviation} % over {seeds}"
+
+    @property
+    def latency_text(self) -> str:
+        """What one image takes; empty if nobody measured it."""
+        return f"{self.latency_ms:.3g} ms" if self.latency_ms else ""
 
 
 @dataclass(frozen=True)
@@ -47,10 +72,10 @@ class Choice:
         return self.reasons[self.task]
 
 
-def pareto_set(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The candidates that no other beats in mIoU without costing more in deploy parameters or MACs; best mIoU first."""
+def pareto_set(candidates: Iterable[Candidate], counts: Sequence[Count] = ("deploy", "macs")) -> list[Candidate]:
+    """The candidates that no other beats in mIoU without costing more in something of what is counted; best mIoU first."""
     ranked = rank(candidates)
-    return [a for a in ranked if not any(_dominates(b, a) for b in ranked)]
+    return [a for a in ranked if not any(_dominates(b, a, counts) for b in ranked)]
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -61,7 +86,14 @@ def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 def choose(candidates: Iterable[Candidate], select: Select) -> Choice:
     """The one of the candidates, of which there is at least one, that the rule takes."""
-    return RULES[select.rule](rank(candidates), select)
+    ranked = rank(candidates)
+    return with_measurements(RULES[select.rule](ranked, select), ranked)
+
+
+def with_measurements(choice: Choice, candidates: Iterable[Candidate]) -> Choice:
+    """The choice, whose reasons also say what no table has: the mean over other seeds, and latency, where there are any."""
+    told = {c.task: "; ".join(filter(None, (choice.reasons[c.task], c.confirmed_text, c.latency_text))) for c in candidates}
+    return Choice(choice.task, choice.reasons | told)
 
 
 def is_kept(student: Candidate, taught: Candidate, select: Select) -> bool:
@@ -89,7 +121,7 @@ def _smallest_within(ranked: Sequence[Candidate], select: Select) -> Choice:
     allowed = f"{_points(select.tolerance)} points"
     reasons = {c.task: f"{_points(best.miou - c.miou)} points behind the best, more than the {allowed} allowed" for c in ranked}
     for c in within:
-        times = c.costs(count) / max(1, chosen.costs(count))
+        times = _ratio(c, chosen, count)
         is_larger = c.costs(count) > chosen.costs(count)
         reasons[c.task] = (
             f"{times:.2f} times the {_named(count)} of the one chosen" if is_larger else "as small, with no better mIoU"
@@ -108,13 +140,13 @@ def _pareto_knee(ranked: Sequence[Candidate], select: Select) -> Choice:
     count = select.count
     front = [c for c in ranked if not any(o.miou >= c.miou and o.costs(count) < c.costs(count) for o in ranked)]
     best, smallest = front[0], min(front, key=lambda c: c.costs(count))
-    width = math.log(max(1, best.costs(count)) / max(1, smallest.costs(count)))
+    width = math.log(_ratio(best, smallest, count))
     height = best.miou - smallest.miou
 
     def above(c: Candidate) -> float:
         if not width or not height:
             return 0.0
-        return (c.miou - smallest.miou) / height - math.log(max(1, c.costs(count)) / max(1, smallest.costs(count))) / width
+        return (c.miou - smallest.miou) / height - math.log(_ratio(c, smallest, count)) / width
 
     chosen = max(front, key=above)
     reasons = {c.task: f"another is as good with fewer {_named(count)}" for c in ranked}
@@ -134,10 +166,16 @@ RULES: dict[str, Callable[[Sequence[Candidate], Select], Choice]] = {
 }
 
 
-def _dominates(a: Candidate, b: Candidate) -> bool:
-    no_worse = a.miou >= b.miou and a.deploy_parameters <= b.deploy_parameters and a.num_macs <= b.num_macs
-    better = a.miou > b.miou or a.deploy_parameters < b.deploy_parameters or a.num_macs < b.num_macs
-    return no_worse and better
+def _dominates(a: Candidate, b: Candidate, counts: Sequence[Count]) -> bool:
+    costs = [(a.costs(count), b.costs(count)) for count in counts]
+    no_worse = a.miou >= b.miou and all(ours <= theirs for ours, theirs in costs)
+    return no_worse and (a.miou > b.miou or any(ours < theirs for ours, theirs in costs))
+
+
+def _ratio(a: Candidate, b: Candidate, count: Count) -> float:
+    """Of what both cost; what costs nothing is taken to cost the least that counts."""
+    least = 1e-6 if count == "latency" else 1
+    return max(least, a.costs(count)) / max(least, b.costs(count))
 
 
 def _points(share: float) -> str:
@@ -145,4 +183,4 @@ def _points(share: float) -> str:
 
 
 def _named(count: Count) -> str:
-    return {"total": "parameters", "deploy": "deploy parameters", "macs": "MACs"}[count]
+    return {"total": "parameters", "deploy": "deploy parameters", "macs": "MACs", "latency": "milliseconds"}[count]

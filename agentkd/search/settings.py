@@ -4,16 +4,17 @@ import difflib
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from agentkd.canonical import FrozenData
-from agentkd.recipe import MAX_EPOCHS, Recipe
+from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
 from agentkd.search.space import Choices, Range
 
 MAX_TRIALS = 100_000
-Count = Literal["total", "deploy", "macs"]
+Count = Literal["total", "deploy", "macs", "latency"]
+Objective = Literal["miou", "distilled_miou", "scalarized", "pareto"]
 RULES = ("smallest_within", "best", "pareto_knee")
 OWN_RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 
@@ -45,8 +46,9 @@ class Select(FrozenData):
             most. ``module:name``: a user's function, which is given a list of ``agentkd.search.selection.Candidate``
             and returns one of them.
         tolerance: in mIoU, in [0, 1). 0.007 gives the winners of every search of the paper's Table I.
-        count: what is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs), or
-            ``macs`` (multiply-accumulates of one image).
+        count: what is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs),
+            ``macs`` (multiply-accumulates of one image), or ``latency`` (milliseconds for one image, measured by the agent that
+            trained the network; give all agents the same device).
         baseline: whether a family's baseline is a candidate beside the trials.
     """
 
@@ -69,8 +71,42 @@ class Pruning(FrozenData):
         warmup_epochs: epochs that every trial may finish.
     """
 
+    kind: Literal["median"] = "median"
     startup_trials: int = Field(default=5, ge=1, le=MAX_TRIALS)
     warmup_epochs: int = Field(default=10, ge=0, le=MAX_EPOCHS)
+
+
+class Halving(FrozenData):
+    """Successive halving: a trial goes on after a rung if it is among the best there of the trials that it sees, and itself.
+
+    Source: Li et al., "A system for massively parallel hyperparameter tuning" (ASHA), 2020, as in Optuna's
+    ``SuccessiveHalvingPruner``.
+
+    Args:
+        first_epoch: the first rung; the next ones are at ``factor`` times as many epochs each.
+        factor: one of so many goes on at each rung.
+        startup_trials: trials at a rung before anything is pruned there.
+    """
+
+    kind: Literal["halving"]
+    first_epoch: int = Field(default=1, ge=1, le=MAX_EPOCHS)
+    factor: int = Field(default=3, ge=2, le=100)
+    startup_trials: int = Field(default=1, ge=1, le=MAX_TRIALS)
+
+
+def _kind_of_pruning(value: object) -> str | None:
+    """A file need not name the median, and records of before do not."""
+    named = value.get("kind", "median") if isinstance(value, dict) else getattr(value, "kind", None)
+    return f"<{named}>" if named in ("median", "halving") else None
+
+
+MEDIAN, HALVING = "<median>", "<halving>"
+AnyPruning = Annotated[
+    Annotated[Pruning, Tag(MEDIAN)] | Annotated[Halving, Tag(HALVING)],
+    Discriminator(
+        _kind_of_pruning, custom_error_type="pruning", custom_error_message="expected kind: median or halving, or null for none"
+    ),
+]
 
 
 def _known_field(name: str) -> str:
@@ -107,11 +143,24 @@ RECIPE_SPACE: RecipeSpace = {
 
 
 class SearchConfig(FrozenData):
-    """One TPE study per family. The published settings are its first trial.
+    """One TPE study per family.
 
     Args:
+        objective: what is looked for. ``miou``; ``distilled_miou``: each trial is a lesson by the family's baseline, so that a
+            network is judged by what it becomes when it is taught; ``scalarized``: mIoU less ``cost_weight`` times the cost
+            relative to the baseline's; ``pareto``: mIoU up and each cost down at once, and the front are the candidates.
+        costs: what ``scalarized`` (their mean) and ``pareto`` count; empty for what ``select.count`` does.
+        cost_weight: of ``scalarized``: what the baseline's whole cost counts, in mIoU, in [0, 1].
+        lesson: how the baseline teaches for ``distilled_miou``; left out, as in round 1.
         trials: feasible trials at most.
-        patience: stop when mIoU has not improved for so many trials in a row; 0 never stops early.
+        published_first: whether the published settings are the first trial, which has no limits. The baseline, which is the same
+            network trained longer, can do without.
+        startup_trials: trials drawn by lot before the sampler learns from results.
+        inherit_weights: whether a trial begins with the matching tensors of the best completed trial that it sees.
+        confirm: so many of the best candidates are trained again with other seeds before one is chosen; 0 for none.
+        confirm_seeds: other seeds of each.
+        patience: stop when the objective (of ``pareto``, the front) has not improved for so many trials in a row; 0 never stops
+            early.
         order: ``strict``: trial n sees the results of trials up to n - lag, whatever the timing, and the same search comes out
             every time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that
             the run can be gone on with and replayed. No agent waits for a slow trial then.
@@ -121,14 +170,48 @@ class SearchConfig(FrozenData):
         recipe_space: training hyperparameters that are searched beside the architecture.
     """
 
+    objective: Objective = "miou"
+    costs: tuple[Count, ...] = ()
+    cost_weight: float = Field(default=0.05, ge=0, le=1)
+    lesson: Distillation | None = None
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
     trials: int = Field(default=20, ge=1, le=MAX_TRIALS)
+    startup_trials: int = Field(default=10, ge=1, le=MAX_TRIALS)
+    inherit_weights: bool = False
+    confirm: int = Field(default=0, ge=0, le=MAX_TRIALS)
+    confirm_seeds: int = Field(default=2, ge=1, le=100)
     patience: int = Field(default=10, ge=0, le=MAX_TRIALS)
     order: Literal["strict", "as_completed"] = "strict"
     lag: int = Field(default=2, ge=1, le=MAX_TRIALS)
+    published_first: bool = True
     max_infeasible: int = Field(default=200, ge=1, le=MAX_TRIALS)
     max_deploy_ratio: float = Field(default=1.0, ge=0)
     max_macs_ratio: float = Field(default=0.0, ge=0)
     candidates: int = Field(default=4, ge=1, le=MAX_TRIALS)
-    pruning: Pruning | None = Pruning()
+    pruning: AnyPruning | None = Pruning()
     recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives_are_not_pruned(cls, value: Any) -> Any:
+        """The default is none there; what is written is looked at below."""
+        if isinstance(value, dict) and value.get("objective") == "pareto" and "pruning" not in value:
+            return value | {"pruning": None}
+        return value
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Self:
+        if self.objective == "pareto" and self.pruning is not None:
+            raise ValueError(
+                "objective pareto has several objectives, of which none alone says when a trial is hopeless (Optuna prunes no "
+                "such study either); write pruning: null, or objective: scalarized"
+            )
+        if self.costs and self.objective not in ("scalarized", "pareto"):
+            raise ValueError(
+                f"costs are of the objectives scalarized and pareto, and the objective is {self.objective}; leave them out"
+            )
+        if len(set(self.costs)) < len(self.costs):
+            raise ValueError(f"costs names one twice ({', '.join(self.costs)}); name each once")
+        if self.lesson is not None and self.objective != "distilled_miou":
+            raise ValueError(f"lesson is of the objective distilled_miou, and the objective is {self.objective}; leave it out")
+        return self

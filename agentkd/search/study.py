@@ -6,16 +6,14 @@ to *n - lag*, whatever the timing, so a parallel search that was interrupted and
 ``as_completed``, it sees what is finished when it is asked for; what that was is recorded, and decides from then on.
 """
 
-import math
 import sqlite3
-import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -24,7 +22,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentkd import seeding
 from agentkd.errors import SearchError
-from agentkd.search.settings import Pruning
 from agentkd.search.space import Choices, Parameter, Space, Values, is_searched
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -48,6 +45,7 @@ class Trial:
     Args:
         miou_by_epoch: validation mIoU after each epoch, ``None`` where it was not validated.
         violation: by how much the constraint is broken (fraction above the limit); at most 0 if it is kept.
+        scores: what is looked for, the first of which is to go up and all others down; empty where that is mIoU alone.
     """
 
     number: int
@@ -56,6 +54,17 @@ class Trial:
     miou: float = 0.0
     miou_by_epoch: tuple[float | None, ...] = ()
     violation: float = 0.0
+    scores: tuple[float, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """What the sampler is told."""
+        return self.scores or (self.miou,)
+
+    def is_as_good_as(self, other: "Trial") -> bool:
+        """Whether it is not behind in anything that is looked for."""
+        pairs = list(zip(self.objectives, other.objectives, strict=True))
+        return pairs[0][0] >= pairs[0][1] and all(ours <= theirs for ours, theirs in pairs[1:])
 
 
 def visible_limit(trials: Sequence[Trial], number: int, *, lag: int, num_trials: int) -> int | None:
@@ -84,27 +93,43 @@ def visible_now(trials: Sequence[Trial], *, lag: int, num_trials: int) -> list[T
 
 
 def is_exhausted(seen: Sequence[Trial], *, patience: int, max_infeasible: int) -> bool:
-    """Whether the trials seen so far end the study: mIoU has not improved for ``patience`` completed trials in a row."""
-    best, since = -math.inf, 0
+    """Whether the trials seen so far end the study: nothing was better than all before for ``patience`` trials in a row.
+
+    Of several objectives that is one to which no trial before is as good in all of them: one more on the front.
+    """
+    front: list[Trial] = []
+    since = 0
     for trial in seen:
         if trial.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED):
-            since = 0 if trial.outcome is TrialOutcome.COMPLETED and trial.miou > best else since + 1
-            best = max(best, trial.miou)
+            is_new = not any(before.is_as_good_as(trial) for before in front)
+            since = 0 if trial.outcome is TrialOutcome.COMPLETED and is_new else since + 1
+            if is_new:
+                front = [before for before in front if not trial.is_as_good_as(before)] + [trial]
     infeasible = sum(trial.outcome is TrialOutcome.INFEASIBLE for trial in seen)
     return (patience > 0 and since >= patience) or infeasible >= max_infeasible
 
 
-def suggest(space: Space, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int, seed: int) -> Values:
+def suggest(
+    space: Space,
+    seen: Sequence[Trial],
+    pending: Sequence[Trial],
+    *,
+    number: int,
+    seed: int,
+    startup_trials: int = NUM_STARTUP_TRIALS,
+    num_costs: int = 0,
+) -> Values:
     """Values for trial ``number``: TPE with every option explicit (Bergstra et al. 2011; multivariate, grouped).
 
-    In a conditional space a parameter that makes no difference is left out. The sampler learns from each set of parameters
-    that trials had together by itself (that is the group), so nothing is learned from a value that nobody used.
+    With costs as further objectives it is multi-objective TPE (Ozaki et al. 2022). In a conditional space a parameter that makes
+    no difference is left out. The sampler learns from each set of parameters that trials had together by itself (that is the
+    group), so nothing is learned from a value that nobody used.
     """
-    study = _rebuild(space, [*seen, *pending])
+    study = _rebuild(space, [*seen, *pending], num_costs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=NUM_STARTUP_TRIALS,
+            n_startup_trials=startup_trials,
             n_ei_candidates=24,
             multivariate=True,
             group=True,
@@ -127,20 +152,7 @@ def _suggest(asked: optuna.Trial, name: str, parameter: Parameter) -> Any:
     return asked.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
 
 
-def prune_bounds(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tuple[float, ...]:
-    """Per epoch, the mIoU under which a trial is to stop: the median over completed trials of the best so far."""
-    completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
-    if pruning is None or len(completed) < pruning.startup_trials:
-        return ()
-    best_so_far = [_running_best(trial.miou_by_epoch) for trial in completed]
-    bounds = []
-    for epoch in range(epochs):
-        reached = [curve[min(epoch, len(curve) - 1)] for curve in best_so_far if curve]
-        bounds.append(statistics.median(reached) if reached and epoch >= pruning.warmup_epochs else 0.0)
-    return tuple(bounds)
-
-
-def write_view(file: Path, name: str, space: Space, trials: Sequence[Trial]) -> None:
+def write_view(file: Path, name: str, space: Space, trials: Sequence[Trial], *, num_costs: int = 0) -> None:
     """Writes finished trials to an Optuna storage in a file, so that optuna-dashboard opens it. It can always be rebuilt.
 
     Raises:
@@ -149,7 +161,11 @@ def write_view(file: Path, name: str, space: Space, trials: Sequence[Trial]) -> 
     try:
         # Not by a URL: in one, ``?`` and braces of a folder's name would mean something.
         storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(sqlite3.connect, file)})
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        wanted = _directions(num_costs)
+        study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
+        if [direction.name.lower() for direction in study.directions] != wanted:  # what is looked for was corrected
+            optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(storage=storage, study_name=name, directions=wanted)
         known = {trial.user_attrs.get("number") for trial in study.get_trials()}
         for trial in trials:
             if trial.number not in known and trial.outcome is not TrialOutcome.RUNNING:
@@ -168,11 +184,17 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
-def _rebuild(space: Space, trials: Sequence[Trial]) -> optuna.Study:
-    study = optuna.create_study(direction="maximize")
+def _rebuild(space: Space, trials: Sequence[Trial], num_costs: int) -> optuna.Study:
+    study = optuna.create_study(directions=_directions(num_costs))
     for trial in trials:
         study.add_trial(_frozen(space, trial))
     return study
+
+
+def _directions(num_costs: int) -> list[Literal["maximize", "minimize"]]:
+    """Up, and each cost down."""
+    costs: list[Literal["maximize", "minimize"]] = ["minimize"] * num_costs
+    return ["maximize", *costs]
 
 
 def _frozen(space: Space, trial: Trial) -> FrozenTrial:
@@ -188,7 +210,7 @@ def _frozen(space: Space, trial: Trial) -> FrozenTrial:
     state = states[trial.outcome]
     return create_trial(
         state=state,
-        value=trial.miou if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        values=list(trial.objectives) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         params=inside,
         distributions={name: distribution(space[name]) for name in inside},
         intermediate_values={epoch: value for epoch, value in enumerate(trial.miou_by_epoch) if value is not None},
@@ -201,11 +223,3 @@ def _is_inside(parameter: Parameter, value: Any) -> bool:
     if isinstance(parameter, Choices):
         return value in parameter.values
     return bool(parameter.low <= value <= parameter.high)
-
-
-def _running_best(curve: Sequence[float | None]) -> list[float]:
-    best, values = 0.0, []
-    for value in curve:
-        best = max(best, value or 0.0)
-        values.append(best)
-    return values

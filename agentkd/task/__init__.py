@@ -4,12 +4,10 @@ The digest of the inputs is the task's identity, its ``key``: resume, deduplicat
 such as the stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
 """
 
+from agentkd.task.base import NEUTRAL, RUNS_CODE, TAUGHT_BY_CODE
 from agentkd.task.inputs import Consolidation, DataSource, Partner, ScoreName, TeacherReference
 from agentkd.task.kinds import (
     KINDS,
-    NEUTRAL,
-    RUNS_CODE,
-    TAUGHT_BY_CODE,
     AnyTask,
     Assess,
     Average,
@@ -18,6 +16,7 @@ from agentkd.task.kinds import (
     Distill,
     Evaluate,
     FeatureMaps,
+    Limited,
     Mutual,
     Pack,
     Task,
@@ -46,6 +45,7 @@ __all__ = [
     "Evaluate",
     "ExchangeSummary",
     "FeatureMaps",
+    "Limited",
     "Mutual",
     "Pack",
     "Partner",

@@ -9,116 +9,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from agentkd.architecture import Architecture
-from agentkd.canonical import FrozenData, digest, encode
-from agentkd.names import NO_DIGEST, Digest, TaskKey, shared_data
+from agentkd.canonical import digest
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import AS_WRITTEN, Distillation, Recipe, ViewSettings
+from agentkd.task.base import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
 from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
 from agentkd.task.rules import AgentLabel, Offer, Rules
 
 MAX_TEACHERS = 64
-MAX_TASK_BYTES = 900_000  # as JSON; a message's body holds a mebibyte, and in it numbers take no more room than here
-INTEGERS = range(-(2**63), 2**64)  # those that can be said in a message
-
-# What the canonical form says of fields that a task's kind does not have. Fields that are not listed are left out where they are
-# empty, so that a new field leaves the digests of all other tasks alone.
-NEUTRAL: dict[str, Any] = {
-    "recipe": Recipe().canonical(),
-    "seed": 0,
-    "view_seed": 0,
-    "initial_weights": "",
-    "pretrained": "",
-    "teachers": [],
-    "distillation": None,
-    "max_deploy_parameters": 0,
-    "max_num_macs": 0,
-    "prune_below": [],
+# Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
+LATER: dict[str, frozenset[str]] = {
+    "train": frozenset({"measures_latency"}),
+    "distill": frozenset({"measures_latency", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below"}),
 }
-ALWAYS = frozenset({*NEUTRAL, "kind", "architecture", "data"})
 
 Weights = Annotated[Digest, Field(min_length=1)]
-Reference = tuple[str, Digest]
-RUNS_CODE, TAUGHT_BY_CODE = "runs code", "is taught by code"
-LOOKS_AT_DATA = "looks at shared data"
 
 
-class _Work(FrozenData):
-    """What every task has: a network and data."""
-
-    architecture: Architecture
-    data: DataSource
-
-    @model_validator(mode="after")
-    def _check_can_be_said(self) -> Self:
-        large = next((number for number in _integers(self.canonical()) if number not in INTEGERS), None)
-        if large is not None:
-            raise ValueError(f"the number {hex(large)[:20]}... does not fit into 64 bits, so no agent could be told of it")
-        try:
-            size_bytes = len(encode(self.canonical()))
-        except UnicodeEncodeError as error:
-            raise ValueError(f"there is text that is not UTF-8 ({error}), so no agent could be told of it") from None
-        if size_bytes > MAX_TASK_BYTES:
-            raise ValueError(
-                f"the task takes {size_bytes:,} bytes, and an agent can be told of {MAX_TASK_BYTES:,}; ask for fewer views"
-            )
-        return self
-
-    def canonical(self) -> Any:
-        """The plain data whose digest is the task's key, see ``NEUTRAL``."""
-        own = {name: value for name, value in super().canonical().items() if value or name in ALWAYS}
-        return NEUTRAL | own
-
-    @property
-    def key(self) -> TaskKey:
-        """By which its record, and requests about it, are found: the digest of its inputs."""
-        return TaskKey(self.digest)
-
-    def reads(self) -> Iterator[Reference]:
-        """(what for, digest) of each artifact that whoever executes it needs."""
-        for code in dict.fromkeys(filter(None, self._codes())):
-            yield RUNS_CODE, code
-        for file in dict.fromkeys(file for source in self._sources() for file in shared_data(source.spec)):
-            yield LOOKS_AT_DATA, file
-
-    def _sources(self) -> Iterator[DataSource]:
-        """All data that it looks at."""
-        yield self.data
-
-    @property
-    def runs_code(self) -> bool:
-        """Whether a part of it is a user's own."""
-        return any(self._codes())
-
-    def _codes(self) -> Iterator[Digest]:
-        """The code of each part that is a user's own; perhaps empty, or one twice."""
-        yield self.architecture.code
-        yield self.data.code
-
-    def references(self) -> Iterator[Reference]:
-        """(what for, digest) of each artifact that the result depends on, a teacher's weights too. None is a guest's."""
-        yield from self.reads()
-
-    @property
-    def taught_by(self) -> tuple[TeacherReference, ...]:
-        """Teachers that must be at hand as agents, or recorded, while it is executed."""
-        return ()
-
-    def partner_tasks(self) -> tuple["Mutual", ...]:
-        """Tasks that must be executed at the same time."""
-        return ()
-
-
-def _integers(plain: Any) -> Iterator[int]:
-    """All that there are in plain data."""
-    if isinstance(plain, int):
-        yield plain
-    elif isinstance(plain, dict | list):
-        for part in plain.values() if isinstance(plain, dict) else plain:
-            yield from _integers(part)
-
-
-class _Training(_Work):
+class _Training(Work):
     """A network learns.
 
     Args:
@@ -144,7 +53,28 @@ def _held_by(consolidation: Consolidation | None) -> Iterator[Reference]:
         yield "is held by importance", consolidation.importance
 
 
-class Train(_Training):
+class _Limited(_Training):
+    """A network learns as a search may have it tried: from what another has learned, and within limits."""
+
+    kind: Literal["train", "distill"]
+    pretrained: Digest = NO_DIGEST
+    max_deploy_parameters: int = Field(default=0, ge=0)
+    max_num_macs: int = Field(default=0, ge=0)
+    prune_below: tuple[float, ...] = ()
+    measures_latency: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if value or name not in LATER[self.kind]}
+
+    def reads(self) -> Iterator[Reference]:
+        yield from super().reads()
+        if self.pretrained:
+            yield "inherits weights", self.pretrained
+
+
+class Train(_Limited):
     """Learning from labels.
 
     Args:
@@ -152,27 +82,23 @@ class Train(_Training):
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
         prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        measures_latency: whether the result is to say how long the network takes for an image.
         consolidation: what is not to be forgotten while this is learned.
     """
 
     kind: Literal["train"] = "train"
-    pretrained: Digest = NO_DIGEST
-    max_deploy_parameters: int = Field(default=0, ge=0)
-    max_num_macs: int = Field(default=0, ge=0)
-    prune_below: tuple[float, ...] = ()
     consolidation: Consolidation | None = None
 
     def reads(self) -> Iterator[Reference]:
         yield from super().reads()
-        if self.pretrained:
-            yield "inherits weights", self.pretrained
         yield from _held_by(self.consolidation)
 
 
-class Distill(_Training):
+class Distill(_Limited):
     """Learning from teachers, which serve what the objectives need from processes of their own.
 
     Args:
+        pretrained: as of a training; so are ``max_deploy_parameters``, ``max_num_macs``, ``prune_below``, ``measures_latency``.
         teachers: whose weights teach, each once; they are told apart by ``share``, or by one kind of route.
         consolidation: what is not to be forgotten while this is learned.
     """
@@ -292,7 +218,7 @@ class Mutual(_Training):
         return tuple(tasks)
 
 
-class _Look(_Work):
+class _Look(Work):
     """Something is made of a network with its weights as they are."""
 
     initial_weights: Weights
@@ -380,7 +306,7 @@ class Consolidate(_Look):
         yield from _held_by(self.consolidation)
 
 
-class Average(_Work):
+class Average(Work):
     """The mean of several networks' weights by their shares; all are of the task's architecture.
 
     Args:
@@ -405,7 +331,7 @@ class Average(_Work):
             yield "is taught by weights", teacher.weights
 
 
-class Pack(_Work):
+class Pack(Work):
     """Data, or the architecture itself, as a piece of knowledge: one file that can be handed over, named by its digest.
 
     Args:
@@ -424,7 +350,7 @@ class Pack(_Work):
         return self
 
 
-class Decide(_Work):
+class Decide(Work):
     """What an agent does about data that have arrived, by its own rules.
 
     Args:
@@ -447,6 +373,7 @@ class Decide(_Work):
 
 Task = Train | Distill | Mutual | Evaluate | Assess | FeatureMaps | Consolidate | Average | Pack | Decide
 Training = Train | Distill | Mutual
+Limited = Train | Distill
 Taught = Distill | Mutual
 KINDS: dict[str, type[Task]] = {
     "train": Train,

@@ -1,9 +1,9 @@
 """What comes of a task: weights, scores, what crossed the wire, and how it ended."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
@@ -112,6 +112,8 @@ class TaskResult(FrozenData):
             make them.
         decision: what an agent does about data; only of a task that decides.
         trace: digest of the loss of every step; only of a training.
+        latency_ms: what the network takes for one image of the dataset, measured where it was trained; 0, and left out, unless
+            the task asks for it.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
 
@@ -128,6 +130,7 @@ class TaskResult(FrozenData):
     num_parameters_network: Count = 0
     num_parameters_deploy: Count = 0
     num_macs: Count = 0
+    latency_ms: Amount = 0.0
     uncounted_operations: tuple[str, ...] = ()
     seconds: Amount = 0.0
     images_per_s: Amount = 0.0
@@ -141,6 +144,11 @@ class TaskResult(FrozenData):
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_latency(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if value or name != "latency_ms"}
 
     @property
     def judged_by(self) -> float:

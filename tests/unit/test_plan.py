@@ -224,6 +224,15 @@ def test_patience_ends_a_search_as_completed_too() -> None:
     assert outlook.keys == results.keys() and set(asks) == set(ONE["families"])
 
 
+def test_as_completed_a_front_inherited_weights_and_other_seeds_come_out_of_the_records_again() -> None:
+    changes = {"objective": "pareto", "costs": ["macs"], "inherit_weights": True, "confirm": 2, "trials": 9}
+    results, asks, end = play_as_completed(1, **changes)
+    outlook = planner(search=AS_COMPLETED | changes, **ONE).outlook(results, asks)
+    assert outlook.is_finished and outlook.keys == results.keys() and csv_table(outlook) == csv_table(end)
+    inherited = {step for trials in outlook.trial_keys.values() for step in trials}
+    assert len(inherited) == 9 and any(row.entrant.scores for row in outlook.rows)
+
+
 def test_fifty_trials_are_twenty_five_and_twenty_five() -> None:
     search = EXPERIMENT["search"] | {"trials": 50, "patience": 0, "lag": 4}
     whole = list(play(planner(search=search, **ONE)))
@@ -352,10 +361,10 @@ def test_a_task_that_two_trials_are_is_wanted_once() -> None:
 def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[int, tuple[list[int], list[int]]] = {}
 
-    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, seed: int) -> Values:
+    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, **options: int) -> Values:
         assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
         told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
-        return study.suggest(space, seen, pending, number=number, seed=seed)
+        return study.suggest(space, seen, pending, number=number, **options)
 
     monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
     search_of(invented, trials=5, lag=3, patience=0)

@@ -12,16 +12,15 @@ from pydantic import ValidationError
 from agentkd import seeding
 from agentkd.errors import SearchError
 from agentkd.names import TaskKey
+from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import Candidate, pareto_set, rank
-from agentkd.search.settings import SearchConfig
+from agentkd.search.settings import Pruning, SearchConfig
 from agentkd.search.space import Choices, Range, split_values
 from agentkd.search.study import (
-    Pruning,
     Trial,
     TrialOutcome,
     distribution,
     is_exhausted,
-    prune_bounds,
     suggest,
     visible_limit,
     visible_now,

@@ -269,6 +269,17 @@ def test_a_family_may_have_more_trials_than_the_others() -> None:
     assert task_counts(experiment(families=families, search=search))["trial"] == 7
 
 
+def test_without_the_published_settings_first_every_trial_is_drawn_and_has_its_limits() -> None:
+    search: Given = {"epochs": 2, "trials": 3, "max_deploy_ratio": 0.5, "published_first": False}
+    steps = [step for outlook in planned(by_size, search=search, **ONE) for step in outlook.steps if step.stage is Stage.SEARCH]
+    first = next(step.task for step in steps if step.label == "trial 0")
+    assert isinstance(first, Train) and first.max_deploy_parameters == 600
+    usual = [step for outlook in planned(by_size, search=search | {"published_first": True}, **ONE) for step in outlook.steps]
+    published = next(step.task for step in usual if step.label == "trial 0")
+    assert isinstance(published, Train) and published.max_deploy_parameters == 0
+    assert published.architecture != first.architecture or published.recipe != first.recipe
+
+
 @pytest.mark.parametrize("part", ["round1", "round2"])
 def test_by_competence_all_others_teach_each_what_it_knows_best(part: str) -> None:
     outlook = end_of(planned(by_size, **{part: {"epochs": 1, "teachers": "competence"}}, search={"epochs": 3, "trials": 6}))

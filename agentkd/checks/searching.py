@@ -1,0 +1,22 @@
+"""Does what a search looks for go with what it runs on?"""
+
+from agentkd.checks.concerns import Concern, warning
+from agentkd.checks.plan import RunPlan
+from agentkd.errors import ConfigError
+from agentkd.launch.devices import parse_devices
+from agentkd.pipeline.aims import costs_of, measures_latency
+
+
+def check_latency(plan: RunPlan) -> list[Concern]:
+    """Whether latency, where it counts, is measured on devices of one kind."""
+    if not measures_latency(plan.experiment):
+        return []
+    try:
+        kinds = sorted({slot.device.partition(":")[0] for slot in parse_devices(plan.experiment.launch.devices)})
+    except ConfigError:
+        return []  # another check says so
+    if len(kinds) < 2:
+        return []
+    place = "search.costs" if "latency" in costs_of(plan.experiment) else "select.count"
+    text = f"agents on {' and '.join(kinds)} measure latency, and what one kind of device takes says nothing of another"
+    return [warning(place, f"{text}; name devices of one kind in launch.devices, or count macs")]
