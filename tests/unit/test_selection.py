@@ -270,7 +270,7 @@ def test_a_family_may_have_more_trials_than_the_others() -> None:
 
 
 def test_without_the_published_settings_first_every_trial_is_drawn_and_has_its_limits() -> None:
-    search: Given = {"epochs": 2, "trials": 3, "max_deploy_ratio": 0.5, "published_first": False}
+    search: Given = {"epochs": 3, "trials": 3, "max_deploy_ratio": 0.5, "published_first": False}
     steps = [step for outlook in planned(by_size, search=search, **ONE) for step in outlook.steps if step.stage is Stage.SEARCH]
     first = next(step.task for step in steps if step.label == "trial 0")
     assert isinstance(first, Train) and first.max_deploy_parameters == 600
