@@ -66,7 +66,6 @@ def replay(
     from rich.console import Console
 
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.artifacts.run_places import WRITTEN
     from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out, what_runs
     from agentkd.replay.perform import replay as perform
     from agentkd.replay.swaps import read_swap
@@ -82,9 +81,8 @@ def replay(
         watcher = None if output_format == "json" else PlainWatcher(Console())
         for one in what_runs(folder, options):
             say(f"runs {one}", err=True)
-        report = perform(folder, RunFolder(place).must_be_its_own(alone=WRITTEN), options, watcher)
+        report = perform(folder, RunFolder(place).must_be_for_a_run(), options, watcher)
     try:
-        place.mkdir(parents=True, exist_ok=True)  # where every task was decided, nothing was executed
         (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError.of(place, error) from error
