@@ -11,6 +11,7 @@ from agentkd.errors import ArtifactNotFoundError, ConfigError, RemoteProtocolErr
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.streaming import Leave
 from agentkd.messages.bodies import (
     AssessRequest,
     KnowledgeKind,
@@ -50,6 +51,13 @@ class Serving:
             self._audit.refused(entry, kind, digest)
             raise
 
+    def _leave(self, delivery: Delivery, request: KnowledgeRequest) -> Leave:
+        """What holds a stream to the grant, and has a note of each."""
+        return Leave(
+            check=lambda: self.check_grant(delivery, str(request.kind), request.weights),
+            note=lambda num_bytes: self._audit.streamed(self._post.grants.find(delivery.sender), request, num_bytes),
+        )
+
     def adopt(self, request: TeachRequest, obtain: Callable[[Digest], None]) -> None:
         """Becomes a teacher with weights that ``obtain`` puts into the store.
 
@@ -85,10 +93,10 @@ class Serving:
             AgentKDError: there is no such answer.
         """
         images = _only_buffer(delivery)
-        seconds, is_cached = 0.0, False
+        seconds, is_cached, leave = 0.0, False, self._leave(delivery, request)
         if request.step is not None:
             place = self._folder.said(TaskKey(request.weights), request.step)
-            mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served)
+            mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served, leave)
             return
         weights = Digest(request.weights)
         if request.kind is KnowledgeKind.ASSESSMENT:
@@ -96,11 +104,11 @@ class Serving:
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
             answer = self._must_teach(weights).answer(request, images)
             seconds, is_cached = answer.seconds, answer.is_cached
-            piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways)
+            piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways, leave)
         elif self._teacher is not None and self._teacher.weights == weights:
-            piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
+            piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways, leave)
         else:
-            piece, buffers = self._carrier.pack_stored(delivery.sender, weights, request.ways)
+            piece, buffers = self._carrier.pack_stored(delivery.sender, weights, request.ways, leave)
         self.note_served(delivery, piece)
         reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agentkd.conformance.clause import Clause, expect, expect_error, expect_refusal
+from agentkd.conformance.clause import Clause, expect, expect_error, expect_refusal, is_there
 from agentkd.conformance.knowing import ANSWER_S, Subject, of_a_teacher
 from agentkd.conformance.pieces import SIDE, images
 from agentkd.conformance.probe import BrokenClauseError, Probe
@@ -23,6 +23,8 @@ from agentkd.messages.bodies import (
     PingReply,
     PingRequest,
     StatusRequest,
+    StreamChunkEvent,
+    StreamCreditEvent,
     StreamRequest,
     Way,
     WelcomeReply,
@@ -51,6 +53,7 @@ def meeting(num_classes: int) -> list[Clause]:
         clause("peers.grant_weights", "weights that a peer was not granted are refused it", _weights_ungranted),
         clause("peers.defaults", "a peer of which it is not said what it may fetch may fetch nothing", _nothing_said),
         clause("peers.taken", "a kind of knowledge that a peer is granted no longer is refused it from then on", _taken),
+        clause("peers.grant_stream", "what is granted to a peer no longer is not streamed to it either", _stream_taken),
     ]
 
 
@@ -172,6 +175,27 @@ def _taken(probe: Probe, subject: Subject) -> None:
         for kind in TAUGHT:
             expect_refusal(_asked(other, subject, kind), Rule.GRANT)
         other.want(PingReply, PingRequest(text="still named"))
+
+
+def _stream_taken(probe: Probe, subject: Subject) -> str | None:
+    """Neither in a stream that runs, however much credit it is given, nor in a new one."""
+    with _met(probe, *KnowledgeKind) as other:
+        pixels = images(shape=(1, 3, SIDE, SIDE), high=0.8)
+        answer = other.ask(subject.asking(ways=(Way.STREAM,)), buffers=(pixels,), timeout_s=ANSWER_S).body
+        if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
+            return "the agent does not stream"
+        asked = StreamRequest(sha256=answer.piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)
+        running = other.say(asked)
+        other.hear(running)
+        _tell(probe, other, *_others(KnowledgeKind.SOFT_TARGETS))
+        other.say(StreamCreditEvent(limit=answer.piece.size_bytes), parent_id=running)
+        refused = other.ask(asked).body
+        if not isinstance(refused, ErrorReply) or refused.code != "artifact":
+            expect_refusal(refused, Rule.GRANT)
+        is_there(other)
+        chunks = [m for m in other.said_since if m.parent_id == running and isinstance(m.body, StreamChunkEvent)]
+        expect(len(chunks) <= 1, "a stream goes on whose piece the peer is granted no longer")
+    return None
 
 
 def _nothing_said(probe: Probe, subject: Subject) -> None:

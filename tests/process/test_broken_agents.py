@@ -793,14 +793,14 @@ class AssessmentsOfAnyGrant(Broken):
 
 
 class AnyGrantIsEveryGrant(Broken):
-    breaks = "peers.grant peers.grant_assessment peers.grant_weights peers.taken"
+    breaks = "peers.grant peers.grant_assessment peers.grant_weights peers.taken peers.grant_stream"
 
     def meet(self, peers: dict) -> None:
         super().meet({key: peer | {"may": teaching.KINDS if peer.get("may") else []} for key, peer in peers.items()})
 
 
 class GrantsStay(Broken):
-    breaks = "peers.taken peers.defaults"
+    breaks = "peers.taken peers.defaults peers.grant_stream"
 
     def meet(self, peers: dict) -> None:
         before = {key: list(link.may) for key, link in self.links.items()}
@@ -1019,6 +1019,24 @@ class OfferForAll(Streaming):
 
 class OfferForCoordinator(OfferForAll):
     is_for = staticmethod(lambda agent, link: link is agent.home)
+
+
+class OffersOutliveGrants(Broken):
+    breaks = "peers.grant_stream"
+
+    def grant(self, link: Any, may: list) -> None:
+        link.may = may
+
+
+class StreamsOutliveGrants(Broken):
+    breaks = "peers.grant_stream"
+
+    def grant(self, link: Any, may: list) -> None:
+        running = dict(self.streams)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(link, "say", lambda *said: 0)
+            super().grant(link, may)
+        self.streams |= running
 
 
 class NoFence(Broken):
