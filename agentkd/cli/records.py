@@ -196,11 +196,17 @@ def bundle(
         str,
         typer.Option(help="all; winners (final weights and what they come from, no recordings); records (none, only records)."),
     ] = "all",
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Pack the run although it is damaged; verify will say so of the bundle as well.")
+    ] = False,
 ) -> None:
     """Pack a run into one file that opens, verifies and replays on another machine, with RO-Crate metadata and model cards."""
     from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.artifacts.verification import must_be_sound
     from agentkd.report.packing import write_bundle
 
+    if not damaged:
+        must_be_sound(RunFolder(run).must_exist())
     written = write_bundle(RunFolder(run), out, artifacts)
     say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
     for one in written.code:

@@ -256,3 +256,19 @@ def test_an_import_into_a_link_is_refused(theirs: RunFolder, tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     with pytest.raises(ArtifactError, match="link is a link; choose another"):
         unpack(tmp_path / "theirs.zip", tmp_path / "link")
+
+
+def test_a_damaged_run_is_packed_only_by_who_insists(made: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(made.place, tmp_path / "run")
+    assert command("bundle", str(tmp_path / "run"), str(tmp_path / "sound.zip")).exit_code == 0
+    first = next(iter(read_history(made).by_task.values()))
+    damaged = RunFolder(tmp_path / "run").store.path(first.result.weights)
+    for harm in (lambda: damaged.write_bytes(damaged.read_bytes()[:-1] + b"?"), damaged.unlink):
+        harm()
+        out = tmp_path / "damaged.zip"
+        result = command("bundle", str(tmp_path / "run"), str(out))
+        assert isinstance(result.exception, ArtifactError) and not out.exists()
+        assert damaged.stem[:12] in str(result.exception) and "--damaged" in str(result.exception)
+        assert command("bundle", str(tmp_path / "run"), str(out), "--damaged").exit_code == 0
+        assert command("verify", str(out)).exit_code == 1
+        out.unlink()
