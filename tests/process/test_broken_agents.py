@@ -380,6 +380,21 @@ class AssessesWithOtherWeights(Broken):
         return super().assess(link, body, buffers) | {"weights": "1" * 64}
 
 
+class StrippedPing(Broken):
+    breaks = "ping"
+
+    def changed(self, name: str, body: dict, parent_id: int, buffers: Any) -> tuple:
+        return {"text": body["text"].strip()} if name == "PingReply" else body, parent_id, buffers
+
+
+class AssessesFew(Broken):
+    breaks = "knowledge.many"
+
+    def assess(self, link: Any, body: dict, buffers: list) -> dict:
+        said = super().assess(link, body, buffers)
+        return said | {"num_images": min(said["num_images"], 4)}
+
+
 class Teaching(Broken):
     """Whose soft targets can be changed: what is asked before, and the logits after."""
 
@@ -392,6 +407,15 @@ class Teaching(Broken):
 
     def made(self, logits: np.ndarray) -> np.ndarray:
         return logits
+
+
+class TeachesFew(Teaching):
+    """Of many images the first are looked at."""
+
+    breaks = "knowledge.many"
+
+    def made(self, logits: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(len(logits)).reshape(-1, 1, 1, 1) < 4, logits, 0).astype(logits.dtype)
 
 
 class NotANumber(Teaching):
