@@ -31,11 +31,12 @@ TASK = TaskKey("5" * 64)
 class ServingAgent:
     """One that serves, and a peer that asks it."""
 
-    def __init__(self, place: Path) -> None:
-        self.peer, self.side = Side("memory://*"), Side("memory://*")
+    def __init__(self, place: Path, bind: str = "memory://*", **options: Any) -> None:
+        self.peer, self.side = Side(bind), Side(bind)
+        self.side.post.allow([self.peer.key])
         self.peer.reach(self.side)
         self.folder, self.log = RunFolder(place / "run"), place / "audit.jsonl"
-        self.carrier = Carrier(self.side.post, self.folder.store)
+        self.carrier = Carrier(self.side.post, self.folder.store, **options)
         self.serving = Serving(self.side.post, self.carrier, self.folder, Audit(self.log), CPU)
         self.network = resolve("tiny_networks:tiny", 5, {"width": 8})
         self.folder.store.put(loading.provided(self.network.code).encode())

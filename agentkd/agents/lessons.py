@@ -4,6 +4,7 @@
 numbers to the bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from agentkd.datasets.opening import Opened
 from agentkd.errors import (
     ConfigError,
     ContractError,
+    RemoteProtocolError,
 )
 from agentkd.knowledge import codecs, objectives, tensors
 from agentkd.knowledge.objectives import Moment
@@ -28,13 +30,15 @@ from agentkd.messages.bodies import (
 )
 from agentkd.names import Digest
 from agentkd.objectives import LOGITS, Objective, Own, SoftTargets
-from agentkd.recipe import Distillation
+from agentkd.recipe import Distillation, ViewSettings
 from agentkd.task import Distill, ExchangeSummary, Taught, TeacherReference
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs, Terms, cross_entropy
 
 NOTHING = -1  # no label has this number
+MAX_SIDE, FILLED_TO = 8192, 64
+"""Pixels: of an image as it is, at most; and to a multiple of what a network may fill images up."""
 RANKS = {"logits": 4, "features": 4, "attention": 3, "similarity": 4}
 
 
@@ -130,16 +134,39 @@ def unpack(task: Distill, teacher: TeacherReference, data: Buffer) -> dict[str, 
         ContractError: one is missing, or has another shape than the task's batch and classes ask for.
         RemoteProtocolError: the bytes are no tensors that may be.
     """
-    found, payloads = tensors.decode(data), {}
+    try:
+        return _unpacked(task, teacher, tensors.decode(data))
+    except ContractError as error:
+        hint = f"so teacher {teacher.weights[:12]} says it; it is to be mended, or another chosen"
+        raise ContractError(error.field, error.teacher, error.student, hint=hint) from error
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"what teacher {teacher.weights[:12]} says is no knowledge: {error}", error.rule) from error
+
+
+def _unpacked(task: Distill, teacher: TeacherReference, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    payloads: dict[str, Tensor] = {}
     images, classes = task.recipe.batch_size, num_classes_of(task, teacher)
+    largest = _largest(task.recipe.views)
+    known = {one.name for one in task.distillation.payloads}
+    strange = {name for name in found if not any(name == one or name.startswith(f"{one}.") for one in known)}
+    if strange:
+        raise ContractError("payloads", sorted(found)[:8], sorted(known))
     for payload in task.distillation.payloads:
         tensor = codecs.read(payload.name, found, classes)
         wanted = (images, classes) if payload.form == "logits" else (images,)
         if tensor is None or tuple(tensor.shape[: len(wanted)]) != wanted or tensor.dim() != RANKS[payload.form]:
             raise ContractError(payload.name, None if tensor is None else tuple(tensor.shape), wanted)
+        if payload.form == "logits" and (tensor.shape[2] > largest[0] or tensor.shape[3] > largest[1]):
+            raise ContractError(payload.name, tuple(tensor.shape), (*wanted, f"up to {largest[0]}", f"up to {largest[1]}"))
         is_ordered = payload.form == "logits" and bool(teacher.class_order)
         payloads[payload.name] = tensor[:, list(teacher.class_order)] if is_ordered else tensor
     return payloads
+
+
+def _largest(views: ViewSettings) -> tuple[int, int]:
+    """The most rows and columns that logits can have: those of the images, which a network may have filled up."""
+    height, width = views.crop_height or MAX_SIDE, views.crop_width or MAX_SIDE
+    return -(-height // FILLED_TO) * FILLED_TO, -(-width // FILLED_TO) * FILLED_TO
 
 
 def num_classes_of(task: Distill, teacher: TeacherReference) -> int:

@@ -29,6 +29,7 @@ from agentkd.errors import (
 )
 from agentkd.exchange.pieces import Carrier, Fetched
 from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.streaming import ANYWAY, Leave
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import encode_weights
@@ -228,7 +229,9 @@ def speak(outputs: Outputs, codec: str, max_kl: float, weights: Digest) -> bytes
     return tensors.encode(codecs.write(LOGITS.name, logits, codec, max_kl=max_kl), {"kind": "soft_targets", "weights": weights})
 
 
-def hand_over(place: Path, delivery: Delivery, post: Post, carrier: Carrier, on_served: OnServed = _unnoted) -> None:
+def hand_over(
+    place: Path, delivery: Delivery, post: Post, carrier: Carrier, on_served: OnServed = _unnoted, leave: Leave = ANYWAY
+) -> None:
     """Sends what a student said in a step, from its file, to who asked for it.
 
     Raises:
@@ -242,7 +245,7 @@ def hand_over(place: Path, delivery: Delivery, post: Post, carrier: Carrier, on_
     parcel = carrier.allocate(len(data))
     try:
         parcel.view[:] = data
-        piece, buffers = carrier.pack(delivery.sender, parcel, body.ways)
+        piece, buffers = carrier.pack(delivery.sender, parcel, body.ways, leave)
     finally:
         parcel.close()
     on_served(delivery, piece)

@@ -12,6 +12,7 @@ from agentkd.exchange.audit import Audit
 from agentkd.exchange.kinds import as_what_it_is
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Post
+from agentkd.exchange.streaming import Leave
 from agentkd.knowledge.sharing import encode_architecture
 from agentkd.messages.bodies import (
     AssessRequest,
@@ -55,6 +56,13 @@ class Serving:
             self._audit.refused(entry, kind, digest)
             raise
 
+    def _leave(self, delivery: Delivery, request: KnowledgeRequest) -> Leave:
+        """What holds a stream to the grant, and has a note of each."""
+        return Leave(
+            check=lambda: self.check_grant(delivery, str(request.kind), request.weights),
+            note=lambda num_bytes: self._audit.streamed(self._post.grants.find(delivery.sender), request, num_bytes),
+        )
+
     def adopt(self, request: TeachRequest, obtain: Callable[[Digest], None]) -> None:
         """Becomes a teacher with weights that ``obtain`` puts into the store.
 
@@ -92,10 +100,10 @@ class Serving:
             AgentKDError: there is no such answer.
         """
         images = _only_buffer(delivery)
-        seconds, is_cached = 0.0, False
+        seconds, is_cached, leave = 0.0, False, self._leave(delivery, request)
         if request.step is not None:
             place = self._folder.said(TaskKey(request.weights), request.step)
-            mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served)
+            mutual.hand_over(place, delivery, self._post, self._carrier, self.note_served, leave)
             return
         weights = Digest(request.weights)
         told = request
@@ -104,21 +112,23 @@ class Serving:
         if request.kind in (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.FEATURE_MAPS):
             answer = self._must_teach(weights).answer(request, images)
             seconds, is_cached = answer.seconds, answer.is_cached
-            piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways)
+            piece, buffers = self._carrier.pack(delivery.sender, answer.parcel, request.ways, leave)
         elif request.kind is KnowledgeKind.WEIGHTS and self._teacher is not None and self._teacher.weights == weights:
-            piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways)
+            piece, buffers = self._carrier.pack(delivery.sender, self._teacher.weights_parcel, request.ways, leave)
         elif request.kind is KnowledgeKind.ARCHITECTURE:
-            piece, buffers = self._pack_architecture(delivery, weights, request.ways)
+            piece, buffers = self._pack_architecture(delivery, weights, request.ways, leave)
         else:
             wanted = self._which_data(request) if request.kind is KnowledgeKind.DATA else weights
             told = as_what_it_is(request, wanted, self._folder.store)
             self._check_stored(delivery, request, told)
-            piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways)
+            piece, buffers = self._carrier.pack_stored(delivery.sender, wanted, request.ways, self._leave(delivery, told))
         self._audit.served(self._post.grants.find(delivery.sender), told, piece)
         reply = KnowledgeReply(kind=request.kind, weights=weights, piece=piece, teacher_s=seconds, is_cached=is_cached)
         self._post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
 
-    def _pack_architecture(self, delivery: Delivery, weights: Digest, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+    def _pack_architecture(
+        self, delivery: Delivery, weights: Digest, ways: tuple[Way, ...], leave: Leave
+    ) -> tuple[Piece, tuple[Buffer, ...]]:
         teacher = self._must_teach(weights)
         if teacher.weights != weights:
             raise ContractError("weights", teacher.weights, weights, hint="the teacher adopted another network")
@@ -126,7 +136,7 @@ class Serving:
         parcel = self._carrier.allocate(len(data))
         try:
             parcel.view[:] = data
-            return self._carrier.pack(delivery.sender, parcel, ways)
+            return self._carrier.pack(delivery.sender, parcel, ways, leave)
         finally:
             parcel.close()
 

@@ -22,6 +22,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 from agentkd import canonical
 from agentkd.artifacts.own_code import Listing
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_places import must_lead_somewhere
 from agentkd.artifacts.verification import MAX_PROBLEMS, Finding, Verification, verify
 from agentkd.errors import ArtifactError, StorageError, check_descriptors
 from agentkd.names import Digest
@@ -91,6 +92,9 @@ def unpack(bundle: Path, place: Path) -> Verification:
         ArtifactError: it is damaged, or there is something at that place already.
         StorageError: the folder cannot be written.
     """
+    must_lead_somewhere(place)
+    if place.is_symlink():
+        raise ArtifactError(f"{place} is a link; choose another folder, or name the one that it leads to")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ArtifactError(f"{place} is there already and not empty; choose another folder")
     try:

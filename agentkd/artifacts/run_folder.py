@@ -1,18 +1,30 @@
 """The run folder: the one place that names its files, and the lock that keeps a second coordinator out."""
 
+import contextlib
 import fcntl
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
 from types import TracebackType
 
 from agentkd.artifacts.file_system import must_do
-from agentkd.artifacts.run_places import JOURNAL, WRITTEN, Strange, shared_places, strange_places
+from agentkd.artifacts.run_places import (
+    JOURNAL,
+    WRITTEN,
+    Strange,
+    must_lead_somewhere,
+    places_of_others,
+    shared_places,
+    strange_places,
+)
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import AgentName, TaskKey
 
+NAME_OF_DATA = re.compile("[0-9a-f]{64}")
+"""Of the folders with decoded images."""
 MAX_NAME_BYTES = 200
 """Of a name that something is still put behind; a file system takes 255."""
 
@@ -65,9 +77,14 @@ class RunFolder:
         self.drop_images()
 
     def drop_images(self) -> None:
-        """Removes decoded images, which can be made again."""
+        """Removes decoded images, which can be made again, and nothing else that lies beside them."""
         for images in (self.images, *self.agents.glob(f"*/{self.images.name}")):
-            shutil.rmtree(images, ignore_errors=True)
+            for data in images.glob("*"):
+                if NAME_OF_DATA.fullmatch(data.name) and not data.is_symlink():
+                    shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(OSError):  # something else lies there
+                (images / "used").unlink(missing_ok=True)
+                images.rmdir()
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
@@ -115,6 +132,24 @@ class RunFolder:
         """
         for strange in (*strange_places(self.place), *shared_places(self.place, alone)):
             raise _refused(strange)
+        return self
+
+    def must_be_for_a_run(self) -> "RunFolder":
+        """This folder, if a coordinator may work in it: a new or empty one, or one that a run has made.
+
+        Raises:
+            ArtifactError: it holds, at places where a run would write or remove, what no run has put there; or it is a link to
+                nothing, or leads elsewhere. Nothing was read or written.
+            StorageError: it cannot be looked at.
+        """
+        must_lead_somewhere(self.place)
+        self.must_be_its_own(alone=WRITTEN)
+        if others := places_of_others(self.place):
+            shown = ", ".join(str(path.relative_to(self.place)) for path in others[:3])
+            raise ArtifactError(
+                f"{self.place} is no run folder: it has no {self.journal.name}, but {shown} where a run would write, so nothing "
+                "in it was touched; choose another folder (--out), or move what is yours out of it"
+            )
         return self
 
 
@@ -166,6 +201,7 @@ class RunLock:
 
     def __enter__(self) -> "RunLock":
         try:
+            self._folder.must_be_for_a_run()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._folder.must_be_its_own(alone=WRITTEN)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)

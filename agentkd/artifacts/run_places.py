@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkd.errors import StorageError, check_descriptors
+from agentkd.errors import ArtifactError, StorageError, check_descriptors
 
 JOURNAL = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.sqlite-journal")
 FILES = (
@@ -31,6 +31,7 @@ WRITTEN = (
 """Where files are changed in place, by what their names begin with. An artifact never is; a replay shares them with its run."""
 PACKED = ("experiment.yaml", "report")
 """What goes into a bundle as it lies, and is named by no digest."""
+COORDINATOR_LOG = "coordinator.log"
 OUT_OF_REACH = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
 """Why nothing can be seen under a name, and nobody can be led anywhere by it either."""
 KINDS = {stat.S_ISLNK: "a link", stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
@@ -64,6 +65,35 @@ def strange_places(place: Path) -> Iterator[Strange]:
             yield Strange(place / name, _kind(place / name, mode), "a folder")
         elif mode:
             yield from _strange_below(place / name, depth)
+
+
+def must_lead_somewhere(place: Path) -> None:
+    """Refuses a link that leads to nothing, for which nobody knows what was to be there.
+
+    Raises:
+        ArtifactError: the place is such a link.
+    """
+    if place.is_symlink() and not place.exists():
+        raise ArtifactError(
+            f"{place} is {_kind(place, stat.S_IFLNK)}, where nothing is; remove the link, or choose another folder"
+        )
+
+
+def places_of_others(place: Path) -> list[Path]:
+    """What stands at the known places of a folder without a journal: no run has put it there, so it is somebody's, and stays.
+
+    Empty folders are nobody's. A run that ended before it had a journal has left its lock, and a log of its coordinator.
+
+    Raises:
+        StorageError: they cannot be looked at.
+    """
+    if any(_mode(place / name) for name in JOURNAL[:1]):
+        return []
+    left = [place / name for name in FILES if name != "lock" and _mode(place / name)]
+    for name, depth in FOLDERS.items():
+        files = [path for path, mode in _below(place / name, depth + 1) if not stat.S_ISDIR(mode)]
+        left += [path for path in files if path.name != COORDINATOR_LOG]
+    return left
 
 
 def shared_places(place: Path, names: tuple[str, ...]) -> Iterator[Strange]:

@@ -89,6 +89,21 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
     return Verification(num_records, stored.num_files, stored.size_bytes, tuple(problems), tuple(notes))
 
 
+def must_be_sound(folder: RunFolder) -> None:
+    """Refuses a run in which something is damaged, missing or changed, before it is handed on.
+
+    Raises:
+        ArtifactError: it is so; or as ``verify``.
+    """
+    problems = verify(folder).problems
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise ArtifactError(
+            f"{folder.place} is damaged: {problems[0]}{more}; agentkd verify {folder.place} lists all. Restore it, or hand "
+            "it on as it is with --damaged"
+        )
+
+
 @dataclass
 class _Stored:
     """What lies where artifacts do."""

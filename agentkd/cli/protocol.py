@@ -9,7 +9,7 @@ import typer
 from agentkd.cli.app import Format
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, path, public_key
-from agentkd.errors import StorageError
+from agentkd.errors import ConfigError, StorageError
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
 
@@ -57,9 +57,12 @@ def protocol_write(
     from agentkd.messages.specification import files
 
     made = files()
-    for stale in (folder / "vectors").glob("*/*"):
-        if str(stale.relative_to(folder)) not in made:
-            stale.unlink()
+    is_written = all((folder / name).is_file() for name in made if not name.startswith("vectors/"))
+    stale = [one for one in (folder / "vectors").glob("*/*") if str(one.relative_to(folder)) not in made]
+    if stale and not is_written:
+        raise ConfigError(f"{stale[0]} is none of the protocol's, nor are its other parts in {folder}; choose another folder")
+    for one in stale:
+        one.unlink()
     for name, data in made.items():
         target = folder / name
         try:

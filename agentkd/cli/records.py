@@ -66,7 +66,6 @@ def replay(
     from rich.console import Console
 
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.artifacts.run_places import WRITTEN
     from agentkd.replay.perform import ReplayOptions, TeachersFrom, default_out, what_runs
     from agentkd.replay.perform import replay as perform
     from agentkd.replay.swaps import read_swap
@@ -82,9 +81,8 @@ def replay(
         watcher = None if output_format == "json" else PlainWatcher(Console())
         for one in what_runs(folder, options):
             say(f"runs {one}", err=True)
-        report = perform(folder, RunFolder(place).must_be_its_own(alone=WRITTEN), options, watcher)
+        report = perform(folder, RunFolder(place).must_be_for_a_run(), options, watcher)
     try:
-        place.mkdir(parents=True, exist_ok=True)  # where every task was decided, nothing was executed
         (place / "replay.json").write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError.of(place, error) from error
@@ -198,11 +196,17 @@ def bundle(
         str,
         typer.Option(help="all; winners (final weights and what they come from, no recordings); records (none, only records)."),
     ] = "all",
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Pack the run although it is damaged; verify will say so of the bundle as well.")
+    ] = False,
 ) -> None:
     """Pack a run into one file that opens, verifies and replays on another machine, with RO-Crate metadata and model cards."""
     from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.artifacts.verification import must_be_sound
     from agentkd.report.packing import write_bundle
 
+    if not damaged:
+        must_be_sound(RunFolder(run).must_exist())
     written = write_bundle(RunFolder(run), out, artifacts)
     say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
     for one in written.code:

@@ -166,7 +166,6 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
 
     from agentkd import logs
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.artifacts.run_places import WRITTEN
     from agentkd.checks.before import describe, look_at_file, run_folder
     from agentkd.coordinator.run import run_experiment
     from agentkd.report.live import watcher_for
@@ -182,7 +181,7 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
     if is_dry:
         return say(f"{file}: nothing is wrong with it; nothing was started")
     out = out or run_folder(experiment)
-    folder = RunFolder(out).must_be_its_own(alone=WRITTEN)
+    folder = RunFolder(out).must_be_for_a_run()
     console = Console()
     try:
         logs.to_file(folder.logs / "coordinator.log")

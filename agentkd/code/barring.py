@@ -20,6 +20,8 @@ from agentkd.errors import ConfigError
 ADVICE = "import it by an import statement or a literal name, and have the code collected again"
 CODE = "<code "
 """How what stands for the file name of own code begins."""
+OPENS = ("open", "os.listdir", "os.scandir")
+JUDGED = ("exec", "import", "compile", *OPENS)
 PACKAGE = Path(__file__).parents[1]
 IMPORTERS = ("<frozen importlib", "<frozen runpy", "<frozen zipimport")
 
@@ -71,14 +73,30 @@ def undeclared(importer: str, names: str) -> ConfigError:
     return ConfigError(f"{importer} imports {names}, which is yours but not part of the code that runs; {ADVICE}")
 
 
+def no_files(what: str) -> ConfigError:
+    """The refusal to read what would lie beside own code, noted for those who pass over it."""
+    error = ConfigError(f"{what}, and beside own code there are no files where it runs; give their folder as a setting")
+    for refused in _STATE.refused:
+        refused.append(error)
+    return error
+
+
 def _judge(event: str, arguments: tuple[Any, ...]) -> None:
     """The audit hook. It cannot be taken away again, by nobody."""
-    if event not in ("exec", "import") or not (_PROCESS["closed"] or _STATE.refused):
+    if event not in JUDGED or not (_PROCESS["closed"] or _STATE.refused):
         return
     caller = sys._getframe(1)
-    if event == "exec":
-        file, place = str(arguments[0].co_filename), caller.f_code.co_filename
-        if file.startswith("<") or not (_is_importer(place) or (place.startswith(CODE) and Path(file).is_file())):
+    name = ""
+    if event in OPENS:
+        file = str(arguments[0])
+        if CODE in file:
+            raise no_files(f"{file} is opened")
+        if event != "open" or not _takes_code(caller):
+            return
+    elif event in ("exec", "compile"):
+        file, place = str(arguments[0].co_filename if event == "exec" else arguments[1]), caller.f_code.co_filename
+        is_by_code = place.startswith(CODE) and Path(file).is_file()
+        if file.startswith("<") or not (is_by_code or (event == "exec" and _is_importer(place))):
             return
         name = _name_of(caller) if place.startswith(IMPORTERS[0]) else ""
     else:
@@ -87,6 +105,15 @@ def _judge(event: str, arguments: tuple[Any, ...]) -> None:
             return
     if not is_installed(file) and not Path(file).is_relative_to(PACKAGE):
         raise _refused(caller, name or file, file)
+
+
+def _takes_code(reading: FrameType) -> bool:
+    """Whether a loader reads a file for ``get_code`` alone; of what it runs itself it is judged when it does."""
+    called, frame = set(), reading
+    while frame.f_code.co_filename.startswith(IMPORTERS) and frame.f_back is not None:
+        called.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return "get_code" in called and "exec_module" not in called
 
 
 def _is_importer(place: str) -> bool:

@@ -37,8 +37,13 @@ LOADERS = (
     (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
     (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
 )
+FROM_NO_FOLDER = (machinery.BuiltinImporter, machinery.FrozenImporter)
+FIRST_OF_ALL = {name for name in STANDARD if any(finder.find_spec(name) for finder in FROM_NO_FOLDER)}
+"""Modules of the standard library that Python has before it looks into any folder, so that nothing hides them."""
 ITS_FINDERS = (machinery.BuiltinImporter, machinery.FrozenImporter, machinery.PathFinder)
 STAR = "*"
+IMPORTERS = ("import_module", "__import__", "find_spec", "find_loader", "get_loader")
+"""Functions that import, or look for, the module that they are given by name."""
 
 
 def collect(name: str, search: Sequence[str] | None = None, *, others: Sequence[str] = ()) -> SourceCode:
@@ -96,6 +101,7 @@ class _Kind(Enum):
     COMPILED = auto()  # and not installed
     INSTALLED = auto()
     STANDARD = auto()
+    SHADOW = auto()  # a user's, called like one of the standard library, which it hides from whoever imports that
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,12 @@ class _Places:
             if above is None or above.kind in (_Kind.INSTALLED, _Kind.STANDARD):
                 return above
             return _judge(module, self._spec(name, above.locations))
-        if name in STANDARD or name == "agentkd":
-            return _Found(_Kind.STANDARD if name in STANDARD else _Kind.INSTALLED)
+        if name in STANDARD:
+            spec = None if name in FIRST_OF_ALL else self._spec(name, self.folders)
+            shadow = spec is not None and spec.origin and spec.loader is not None and not is_installed(spec.origin)
+            return _Found(_Kind.SHADOW, str(spec.origin)) if spec is not None and shadow else _Found(_Kind.STANDARD)
+        if name == "agentkd":
+            return _Found(_Kind.INSTALLED)
         return _judge(module, self._spec(name, self.folders) or self._hooked(name))
 
     def _spec(self, name: str, folders: Sequence[str]) -> machinery.ModuleSpec | None:
@@ -197,7 +207,7 @@ def _refuse_what_is_not_own(name: str, module: str, places: _Places) -> None:
         hint = f" (there is {', '.join(near)})" if near else ""
         raise ConfigError(f"{name}: no module {module!r}{hint}; is it on PYTHONPATH?")
     match found.kind:
-        case _Kind.STANDARD:
+        case _Kind.STANDARD | _Kind.SHADOW:
             raise ConfigError(f"{name}: {module} is of the standard library; {advice}. If it is a file of yours, rename it")
         case _Kind.INSTALLED:
             raise ConfigError(f"{name}: {module} is installed ({found.file or 'agentkd itself'}); {advice}")
@@ -252,6 +262,11 @@ class _Collected:
                 if found is not None and parent:
                     self._not_own.setdefault(module.partition(".")[0], f"{where} imports {module} ({found.file})")
                 return
+            if found.kind is _Kind.SHADOW:
+                raise ConfigError(
+                    f"{where} imports {module}, and {found.file} is called like a module of the standard library: your script "
+                    f"finds yours, and others find Python's; rename your file, or the folder that it is in"
+                )
             if found.kind is _Kind.COMPILED:
                 raise ConfigError(f"{where} imports {module}: {_compiled(module, found)}")
             path = module.replace(".", "/") + (f"/{INIT}.py" if found.locations else ".py")
@@ -315,6 +330,8 @@ def _parse(text: str, file: str) -> ast.Module:
 def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[str, int]]:
     """Dotted names that a module imports, and the lines; of ``from a import b`` both ``a`` and ``a.b``, as b may be a module."""
     package = module if is_package else module.rpartition(".")[0]
+    froms = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    renamed = {alias.asname: alias.name for alias in froms if alias.asname}
     for node in ast.walk(tree):
         match node:
             case ast.Import():
@@ -322,8 +339,10 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[
             case ast.ImportFrom():
                 base = _absolute(node.module or "", node.level, package)
                 yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names if base)
-            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)) if called in ("import_module", "__import__"):
-                yield from ((name, node.lineno) for name in [_literal(node, package)] if name)
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)) if renamed.get(called, called) in IMPORTERS:
+                is_statement = renamed.get(called, called) == "__import__"
+                name, parts = _literal(node, package, takes_package=not is_statement), _from_list(node) if is_statement else []
+                yield from ((one, node.lineno) for one in [name, *(f"{name}.{part}" for part in parts)] if name)
 
 
 def _absolute(name: str, level: int, package: str) -> str:
@@ -334,9 +353,10 @@ def _absolute(name: str, level: int, package: str) -> str:
     return ".".join([*parts[: len(parts) - level + 1], *filter(None, [name])]) if level else name
 
 
-def _literal(call: ast.Call, package: str) -> str:
+def _literal(call: ast.Call, package: str, *, takes_package: bool) -> str:
     """The module that a call imports; empty if only running it tells."""
-    given = dict(zip(("name", "package"), call.args, strict=False)) | {str(item.arg): item.value for item in call.keywords}
+    names = ("name", "package") if takes_package else ("name",)
+    given = dict(zip(names, call.args, strict=False)) | {str(item.arg): item.value for item in call.keywords}
     match given.get("name"), given.get("package"):
         case ast.Constant(value=str(name)), None if not name.startswith("."):
             anchor = ""
@@ -348,6 +368,13 @@ def _literal(call: ast.Call, package: str) -> str:
             return ""
     plain = name.lstrip(".")
     return _absolute(plain, len(name) - len(plain), anchor)
+
+
+def _from_list(call: ast.Call) -> list[str]:
+    """The literal names that ``__import__`` takes from a package, which imports those that are modules."""
+    given = [*call.args[3:4], *(item.value for item in call.keywords if item.arg == "fromlist")]
+    listed = [part for one in given if isinstance(one, ast.Tuple | ast.List) for part in one.elts]
+    return [part.value for part in listed if isinstance(part, ast.Constant) and isinstance(part.value, str)]
 
 
 def _exported(tree: ast.Module) -> Iterator[str]:

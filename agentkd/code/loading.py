@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, FrameType, ModuleType
+from typing import Any, NoReturn
 
 from agentkd.code import barring
 from agentkd.code.barring import CODE
@@ -30,6 +30,8 @@ from agentkd.errors import ConfigError
 from agentkd.names import Digest
 
 PREFIX = "agentkd_code_"
+LOOKING = ("importlib._bootstrap", "importlib.util", "pkgutil", "_frozen_importlib")
+"""Modules of Python that look for others."""
 
 
 def provide(code: SourceCode) -> Digest:
@@ -214,6 +216,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The module's specification; none if it is no module of provided code."""
         if not fullname.startswith(PREFIX):
+            if root := _asked_by_code(sys._getframe(1), fullname):
+                return self.find_spec(f"{root}.{fullname}")
             if watch := getattr(_WATCHES, "current", None):
                 watch.looked_for.append(fullname)
             return None
@@ -228,6 +232,18 @@ class _Finder(importlib.abc.MetaPathFinder):
         if loader is None or loader.is_package(fullname):
             spec.submodule_search_locations = [f"{CODE}{provided.digest[:12]}>/{module.replace('.', '/')}"]
         return spec
+
+
+def _asked_by_code(frame: FrameType | None, module: str) -> str:
+    """The root of the code that asks ``importlib.util.find_spec`` (or ``pkgutil``, which does) for a module of its own."""
+    asking = []
+    while frame is not None and frame.f_globals.get("__name__") in LOOKING:
+        asking.append(frame.f_globals["__name__"])
+        frame = frame.f_back
+    root = str(frame.f_globals.get("__name__", "")).partition(".")[0] if frame is not None else ""
+    provided = _PROVIDED.get(root)
+    is_own = provided is not None and (module in provided.paths or module in provided.folders)
+    return root if is_own and "importlib.util" in asking else ""
 
 
 class _Folder:
@@ -268,6 +284,14 @@ class _Loader(importlib.abc.ExecutionLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_source(fullname), self.get_filename(fullname))
+
+    def get_data(self, path: str) -> bytes:
+        """What ``pkgutil.get_data`` asks."""
+        raise barring.no_files(f"{path} is asked for")
+
+    def get_resource_reader(self, fullname: str) -> NoReturn:
+        """What ``importlib.resources`` asks."""
+        raise barring.no_files(f"a file of {self._provided.place(self._module)} is asked for")
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs it. ``inspect`` wants a ``__file__`` to show the source of a class; there is no such file."""

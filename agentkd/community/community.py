@@ -66,7 +66,7 @@ class Community:
     ) -> None:
         must_be(seed, int, "seed", "an integer")
         slots = () if devices == "none" else parse_devices(devices)
-        folder = RunFolder(record).must_be_its_own()
+        folder = RunFolder(record).must_be_for_a_run()
         self._begin(folder, seed, Host(folder, slots, launch_settings(launch), watcher or Silent()))
 
     @classmethod

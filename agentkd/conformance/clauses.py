@@ -6,7 +6,7 @@ from agentkd.conformance.clause import Clause, expect_refusal, is_there
 from agentkd.conformance.knowing import knowing
 from agentkd.conformance.living import joining, leaving, living, looking_back
 from agentkd.conformance.meaning import meaning
-from agentkd.conformance.meeting import meeting
+from agentkd.conformance.meeting import meeting, parting
 from agentkd.conformance.probe import Probe
 from agentkd.conformance.sharing import sharing
 from agentkd.conformance.streaming import streaming
@@ -25,7 +25,7 @@ def all_clauses(num_classes: int, *, may_end: bool) -> tuple[Clause, ...]:
     listed = [*joining(), *living(), *knowing(num_classes), *sharing(num_classes), *meaning(num_classes)]
     listed += [*streaming(num_classes), *meeting(num_classes), *working()]
     listed += [Clause(f"invalid.{v.name}", f"{v.note} is refused", _refuses(v)) for v in vectors.invalid()]
-    listed += looking_back()
+    listed += [*looking_back(), *parting()]
     return (*listed, *(leaving() if may_end else []))
 
 

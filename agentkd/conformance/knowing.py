@@ -26,6 +26,7 @@ from agentkd.names import NO_DIGEST, Digest
 
 UNKNOWN = Digest("0" * 64)
 ANSWER_S = 60.0
+MANY_TOLERANCE = 0.02
 LEVELS = (0.0, 0.0, 0.3, 1.0)  # gray images; unlike each other, and no order of them is another one's mirror image
 SHARE_TOLERANCE = 0.05  # numbers that are almost equal may be rounded otherwise
 BASES = (math.e, 2.0, 10.0)
@@ -95,6 +96,7 @@ def knowing(num_classes: int) -> list[Clause]:
         clause("knowledge.soft_targets", "images get soft targets of the weights asked for, with their digest", _soft_targets),
         clause("knowledge.finite", "soft targets are finite numbers", _finite),
         clause("knowledge.raw", "soft targets are raw logits, neither probabilities nor their logarithms", _raw),
+        clause("knowledge.many", "many images are answered as few are, each of them", _many),
         clause("knowledge.images", "soft targets are of the images that were sent", _of_the_images),
         clause("knowledge.same", "the same request gets the same bytes", _same),
         clause(
@@ -188,6 +190,22 @@ def _predicted(probe: Probe, subject: Subject) -> str | None:
             is_so = least - SHARE_TOLERANCE <= share <= most + SHARE_TOLERANCE
             expect(is_so, f"{what}: the share of class {number} is {share:.3f}, by its soft targets it is {most:.3f}")
     return None
+
+
+def _many(probe: Probe, subject: Subject) -> None:
+    """Three times the same few at once; what computes them together may round them otherwise."""
+    few = numbers_in(soft_targets(probe, subject.asking(), flat_images(LEVELS))[1])
+    many = numbers_in(soft_targets(probe, subject.asking(), flat_images(3 * LEVELS))[1])
+    expect(many.shape == [3 * few.shape[0], *few.shape[1:]], f"of {3 * len(LEVELS)} images: {many.shape}; of few: {few.shape}")
+    room = MANY_TOLERANCE * max(1.0, *map(abs, few.values))
+    for number in range(3 * len(LEVELS)):
+        pairs = zip(many.of_image(number), few.of_image(number % len(LEVELS)), strict=True)
+        apart = max(abs(here - there) for here, there in pairs)
+        expect(apart <= room, f"image {number} of {3 * len(LEVELS)} is answered otherwise than among {len(LEVELS)}")
+    request = AssessRequest(num_classes=subject.num_classes)
+    answer = probe.ask(request, buffers=(flat_images(3 * LEVELS),), timeout_s=ANSWER_S).body
+    told = answer.num_images if isinstance(answer, AssessReply) else 3 * len(LEVELS)
+    expect(told == 3 * len(LEVELS), f"it assesses {told} images of {3 * len(LEVELS)}")
 
 
 def _unknown_weights(probe: Probe) -> None:

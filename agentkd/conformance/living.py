@@ -127,7 +127,7 @@ def _heartbeat(probe: Probe) -> None:
 
 
 def _ping(probe: Probe) -> None:
-    for text in ("", "hello", "\u00e4\u4e2d", "x" * 65_536):
+    for text in ("", "hello", "\u00e4\u4e2d", " two  \n", "x" * 65_536):
         expect(probe.want(PingReply, PingRequest(text=text)).text == text, "the text is not the same")
 
 

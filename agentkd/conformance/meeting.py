@@ -4,32 +4,45 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agentkd.conformance.clause import Clause, expect, expect_error, expect_refusal
+from agentkd.conformance.clause import Clause, expect, expect_error, expect_refusal, is_there
 from agentkd.conformance.knowing import ANSWER_S, Subject, of_a_teacher
 from agentkd.conformance.pieces import SIDE, images
 from agentkd.conformance.probe import BrokenClauseError, Probe
+from agentkd.conformance.working import a_task
 from agentkd.errors import ReplyTimeoutError, Rule
 from agentkd.exchange.keys import new_key_pair
 from agentkd.messages.bodies import (
     AdmittedPeer,
+    AssessReply,
     AssessRequest,
     Body,
+    CancelRequest,
     ErrorReply,
     HelloRequest,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
+    LeaveRequest,
     PeersEvent,
     PingReply,
     PingRequest,
     StatusRequest,
+    StreamChunkEvent,
+    StreamCreditEvent,
     StreamRequest,
+    TaskRequest,
     Way,
     WelcomeReply,
 )
-from agentkd.names import AgentName
+from agentkd.names import AgentName, TaskKey
 
 CHUNK_BYTES = 4096
+OF_COORDINATORS: tuple[Body, ...] = (
+    StatusRequest(),
+    PeersEvent(peers=()),
+    CancelRequest(task=TaskKey("1" * 64), attempt=1),
+    TaskRequest(task=a_task(4), attempt=1),
+)
 TAUGHT = (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.ASSESSMENT, KnowledgeKind.WEIGHTS)  # what every teacher may be asked for
 
 
@@ -52,7 +65,22 @@ def meeting(num_classes: int) -> list[Clause]:
         clause("peers.grant_shared", "an architecture and data that a peer was not granted are refused it", _shared_ungranted),
         clause("peers.defaults", "a peer of which it is not said what it may fetch may fetch nothing", _nothing_said),
         clause("peers.taken", "a kind of knowledge that a peer is granted no longer is refused it from then on", _taken),
+        clause("peers.same", "a peer is told the same as the coordinator: soft targets, weights and assessments", _same_to_peers),
+        clause("peers.grant_stream", "what is granted to a peer no longer is not streamed to it either", _stream_taken),
     ]
+
+
+def parting() -> list[Clause]:
+    """What would end an agent that is broken so, and is therefore looked at last."""
+    return [Clause("peers.leave", "a peer that does not coordinate is refused to have the agent leave", _leave_refused)]
+
+
+def _leave_refused(probe: Probe) -> None:
+    with _met(probe) as other:
+        number = other.say(LeaveRequest())
+        expect_refusal(other.hear(number).body, Rule.ROLE)
+        other.want(PingReply, PingRequest(text="still here"))
+    is_there(probe)
 
 
 @contextmanager
@@ -100,10 +128,11 @@ def _unnamed(probe: Probe) -> str:
 
 def _role(probe: Probe) -> None:
     with _met(probe) as other:
-        for body in (StatusRequest(), PeersEvent(peers=())):
+        for body in OF_COORDINATORS:
             other.forget()
             number = other.say(body)
             expect_refusal(other.hear(number).body, Rule.ROLE)
+        other.want(PingReply, PingRequest(text="still here"))
 
 
 def _greeting(probe: Probe) -> str | None:
@@ -183,6 +212,60 @@ def _taken(probe: Probe, subject: Subject) -> None:
         for kind in TAUGHT:
             expect_refusal(_asked(other, subject, kind), Rule.GRANT)
         other.want(PingReply, PingRequest(text="still named"))
+
+
+def _same_to_peers(probe: Probe, subject: Subject) -> None:
+    """Whatever is asked, inline or as a stream, and wherever the asker stands."""
+    with _met(probe, *KnowledgeKind) as other:
+        for kind in TAUGHT:
+            here, there = _asked(probe, subject, kind), _asked(other, subject, kind)
+            expect(_content(here) == _content(there), f"{kind}: the coordinator is told other than a peer")
+        offers = [
+            one.ask(subject.asking(ways=(Way.STREAM,)), buffers=(images(),), timeout_s=ANSWER_S).body for one in (probe, other)
+        ]
+        if all(isinstance(offer, KnowledgeReply) and offer.piece.way is Way.STREAM for offer in offers):
+            expect(_content(offers[0]) == _content(offers[1]), "another piece is streamed to a peer than to the coordinator")
+            streamed = [_streamed(one, offer) for one, offer in zip((probe, other), offers, strict=True)]
+            expect(streamed[0] == streamed[1], "other bytes are streamed to a peer than to the coordinator")
+
+
+def _content(answer: Body) -> object:
+    """What an answer says of the knowledge itself, and not of how it came."""
+    if isinstance(answer, KnowledgeReply):
+        return answer.kind, answer.weights, answer.piece.size_bytes, answer.piece.sha256
+    if isinstance(answer, AssessReply):
+        return answer.weights, answer.num_images, answer.predicted
+    return (answer.code, answer.rule) if isinstance(answer, ErrorReply) else type(answer)
+
+
+def _streamed(one: Probe, offer: Body) -> bytes:
+    assert isinstance(offer, KnowledgeReply)
+    size, parts = offer.piece.size_bytes, list[bytes]()
+    number = one.say(StreamRequest(sha256=offer.piece.sha256, offset=0, limit=size, chunk_bytes=CHUNK_BYTES))
+    while isinstance((message := one.hear(number)).body, StreamChunkEvent):
+        parts += map(bytes, message.buffers)
+    return b"".join(parts)
+
+
+def _stream_taken(probe: Probe, subject: Subject) -> str | None:
+    """Neither in a stream that runs, however much credit it is given, nor in a new one."""
+    with _met(probe, *KnowledgeKind) as other:
+        pixels = images(shape=(1, 3, SIDE, SIDE), high=0.8)
+        answer = other.ask(subject.asking(ways=(Way.STREAM,)), buffers=(pixels,), timeout_s=ANSWER_S).body
+        if not isinstance(answer, KnowledgeReply) or answer.piece.way is not Way.STREAM:
+            return "the agent does not stream"
+        asked = StreamRequest(sha256=answer.piece.sha256, offset=0, limit=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)
+        running = other.say(asked)
+        other.hear(running)
+        _tell(probe, other, *_others(KnowledgeKind.SOFT_TARGETS))
+        other.say(StreamCreditEvent(limit=answer.piece.size_bytes), parent_id=running)
+        refused = other.ask(asked).body
+        if not isinstance(refused, ErrorReply) or refused.code != "artifact":
+            expect_refusal(refused, Rule.GRANT)
+        is_there(other)
+        chunks = [m for m in other.said_since if m.parent_id == running and isinstance(m.body, StreamChunkEvent)]
+        expect(len(chunks) <= 1, "a stream goes on whose piece the peer is granted no longer")
+    return None
 
 
 def _nothing_said(probe: Probe, subject: Subject) -> None:

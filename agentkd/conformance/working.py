@@ -29,21 +29,22 @@ def working() -> list[Clause]:
     ]
 
 
-def _task(seed: int) -> Train:
+def a_task(seed: int) -> Train:
+    """A task that no agent can do, another one for each seed."""
     architecture = Architecture(family="no_such_module:network", num_classes=2)
     source = DataSource(spec="generated:seed=1,size=32x32,train=4,validation=2,test=2", content_digest=UNKNOWN)
     return Train(architecture=architecture, data=source, seed=seed)
 
 
 def _impossible(probe: Probe) -> str:
-    task = _task(1)
+    task = a_task(1)
     error = probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=ANSWER_S)
     expect((error.task, error.attempt) == (task.key, 3), "the error does not name task and attempt")
     return error.code
 
 
 def _earlier_attempt(probe: Probe) -> None:
-    task = _task(4)
+    task = a_task(4)
     probe.want(ErrorReply, TaskRequest(task=task, attempt=3), timeout_s=ANSWER_S)
     answer = probe.ask(TaskRequest(task=task, attempt=2), timeout_s=ANSWER_S).body
     expect(not isinstance(answer, TaskReply), "a task of an earlier attempt was done")
@@ -52,7 +53,7 @@ def _earlier_attempt(probe: Probe) -> None:
 
 def _other_fences(probe: Probe) -> None:
     """Attempt 1 of a task after attempt 3 of another; the same attempt again, and later ones."""
-    first, second = _task(5), _task(6)
+    first, second = a_task(5), a_task(6)
     for task, attempt in ((first, 3), (second, 1), (second, 1), (second, 2), (first, 3), (first, 4), (second, 3)):
         error = probe.want(ErrorReply, TaskRequest(task=task, attempt=attempt), timeout_s=ANSWER_S)
         is_taken = error.code != "protocol" and (error.task, error.attempt) == (task.key, attempt)
@@ -61,14 +62,14 @@ def _other_fences(probe: Probe) -> None:
 
 
 def _more_fields(probe: Probe) -> None:
-    plain = TaskRequest(task=_task(2), attempt=1).model_dump(mode="json")
+    plain = TaskRequest(task=a_task(2), attempt=1).model_dump(mode="json")
     plain["task"]["of_a_later_version"] = 1
     answer = probe.hear(probe.say_plain(TaskRequest, plain), timeout_s=ANSWER_S).body
     expect(isinstance(answer, ErrorReply), f"it was answered with {type(answer).__name__}")
 
 
 def _other_key(probe: Probe) -> None:
-    plain = TaskRequest(task=_task(3), attempt=1).model_dump(mode="json") | {"key": UNKNOWN}
+    plain = TaskRequest(task=a_task(3), attempt=1).model_dump(mode="json") | {"key": UNKNOWN}
     answer = probe.hear(probe.say_plain(TaskRequest, plain), timeout_s=ANSWER_S).body
     expect(isinstance(answer, ErrorReply), f"it was answered with {type(answer).__name__}")
 

@@ -182,7 +182,7 @@ class Crew:
             ChannelClosedError: the I/O thread has ended with an error.
         """
         self._post.check()
-        self._handing_over.sum_up()
+        self._handing_over.keep_up(lambda key: self._needs(self._members.name_of(key)))
         for lost in self._members.find_lost():
             self._lose(lost)
         try:

@@ -39,6 +39,7 @@ AGREES_WITHIN = 0.01  # of a share, or of the largest number of a tensor: other 
 LARGEST_LOSS = torch.finfo(torch.float32).max
 ROUNDING = 1e-3  # below zero, of losses that are sums of divergences
 MAX_SECONDS, MAX_MEMORY_BYTES = 10 * 366 * 86_400.0, 2**46
+MAX_PACE = 1e7  # images a second
 MAX_SURROUNDINGS, MAX_NAME, MAX_VALUE = 32, 64, 256
 MAX_ASKINGS = 4  # of one question: a teacher may be busy, lack the data, or be replaced
 
@@ -55,6 +56,11 @@ def bounded(result: TaskResult) -> TaskResult:
         error_code="",
         error_text="",
     )
+
+
+def pace(num_images: float, seconds: float) -> float:
+    """Images a second, of so many in a time that somebody says; 0 where nobody can have been so fast."""
+    return num_images / seconds if seconds > 0 and num_images <= MAX_PACE * seconds else 0.0
 
 
 def check_history(task: Training, result: TaskResult) -> None:

@@ -202,7 +202,7 @@ def _training(task: Training, result: TaskResult, state: tensors.Tensors, store:
     weights = encode_weights(task.architecture, state, _classes(task, store.get(result.weights)))
     settled = hearsay.history_by(task, result, digest_of_state(state), is_measured=is_measured).replace(
         exchange=hearsay.exchange_of(task, result.exchange, num_steps),
-        images_per_s=num_steps * task.recipe.batch_size / result.seconds if num_steps and result.seconds else 0.0,
+        images_per_s=hearsay.pace((num_steps or 0) * task.recipe.batch_size, result.seconds),
     )
     stored = {"weights": store.put(weights), "trace": store.put(encode_trace(trace["loss"])) if trace else NO_DIGEST}
     return settled.replace(**stored)

@@ -137,7 +137,12 @@ class SharedSamples:
         """Removes other data that nobody has used for long by the file system's clock; returns how many bytes they took."""
         freed = 0
         for folder in self._place.iterdir():
-            if folder.is_dir() and folder.name != data and now - folder.stat().st_mtime > UNUSED_S:
+            if (
+                len(folder.name) == len(data)
+                and folder.is_dir()
+                and folder.name != data
+                and now - folder.stat().st_mtime > UNUSED_S
+            ):
                 freed += sum(file.stat().st_size for file in folder.iterdir())
                 shutil.rmtree(folder, ignore_errors=True)
         return freed

@@ -18,7 +18,7 @@ from typing import Any
 
 from agentkd.errors import StorageError
 from agentkd.exchange.grants import Entry
-from agentkd.messages.bodies import Body, KnowledgeRequest, Piece
+from agentkd.messages.bodies import Body, KnowledgeRequest, Piece, Way
 from agentkd.names import NO_DIGEST, TeacherId
 
 INTERVAL_S = 60.0
@@ -61,6 +61,16 @@ class Audit:
         assert isinstance(request, KnowledgeRequest)
         way, kind = str(piece.way), str(request.kind)
         self.note(entry, kind=kind, digest=request.weights, size_bytes=piece.size_bytes, way=way, outcome="served")
+
+    def streamed(self, entry: Entry | None, request: Body, num_bytes: int) -> None:
+        """A stream that begins of a piece that was offered, and how many bytes it is to bring.
+
+        Raises:
+            StorageError: as ``note``.
+        """
+        assert isinstance(request, KnowledgeRequest)
+        kind = str(request.kind)
+        self.note(entry, kind=kind, digest=request.weights, size_bytes=num_bytes, way=str(Way.STREAM), outcome="streamed")
 
     def refused(self, entry: Entry | None, kind: str, digest: TeacherId) -> None:
         """A fetch that is refused.

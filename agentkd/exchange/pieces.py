@@ -17,7 +17,7 @@ from agentkd.exchange.memory import SCHEME
 from agentkd.exchange.post import Post
 from agentkd.exchange.segments import IS_SUPPORTED, SegmentPool, read_segment
 from agentkd.exchange.sources import BufferSink, BytesSource, FileSource, Parcel, Sink
-from agentkd.exchange.streaming import Receipt
+from agentkd.exchange.streaming import ANYWAY, Leave, Receipt
 from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
 from agentkd.messages.bodies import Capability, Piece, ReleaseEvent, Way
 from agentkd.messages.wire import Buffer
@@ -80,8 +80,12 @@ class Carrier:
         )
         return Parcel(size_bytes, self.pool if is_shared else None)
 
-    def pack(self, peer: PublicKey, parcel: Parcel, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
+    def pack(
+        self, peer: PublicKey, parcel: Parcel, ways: tuple[Way, ...], leave: Leave = ANYWAY
+    ) -> tuple[Piece, tuple[Buffer, ...]]:
         """A piece in memory for a peer that can take it by these ways: the message part, and the buffers to go with it.
+
+        If it is to be streamed, it is as long as there is ``leave``.
 
         Raises:
             ExchangeError: there is no way in common.
@@ -97,13 +101,15 @@ class Carrier:
             return Piece(way=Way.STORE, size_bytes=size, sha256=self._store.put(bytes(parcel.view))), ()
         source = parcel.source()
         if Way.STREAM in common:
-            return self._offer(peer, source)
+            return self._offer(peer, source, leave)
         if Way.INLINE in common:
             return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (source.view,)
         raise ExchangeError(f"{size} bytes for {peer[:8]}: no way in common ({', '.join(self.ways)} and {', '.join(ways)})")
 
-    def pack_stored(self, peer: PublicKey, digest: Digest, ways: tuple[Way, ...]) -> tuple[Piece, tuple[Buffer, ...]]:
-        """An artifact for a peer that can take it by these ways.
+    def pack_stored(
+        self, peer: PublicKey, digest: Digest, ways: tuple[Way, ...], leave: Leave = ANYWAY
+    ) -> tuple[Piece, tuple[Buffer, ...]]:
+        """An artifact for a peer that can take it by these ways; as ``pack``.
 
         Raises:
             ArtifactNotFoundError: it is not in the store.
@@ -115,11 +121,11 @@ class Carrier:
         if Way.STORE in common and self._shares_store(peer):
             return Piece(way=Way.STORE, size_bytes=size, sha256=digest), ()
         if Way.STREAM in common and size > INLINE_BYTES and not self._in_process and not self._shares_memory(peer):
-            return self._offer(peer, FileSource(path, digest))
+            return self._offer(peer, FileSource(path, digest), leave)
         parcel = self.allocate(size)
         try:
             parcel.view[:] = self._store.get(digest)
-            return self.pack(peer, parcel, ways)
+            return self.pack(peer, parcel, ways, leave)
         finally:
             parcel.close()
 
@@ -283,8 +289,10 @@ class Carrier:
     def _common(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
         return tuple(way for way in self.ways if way in ways)
 
-    def _offer(self, peer: PublicKey, source: BytesSource | FileSource) -> tuple[Piece, tuple[Buffer, ...]]:
-        self._post.channel.call(lambda: self._post.streams.offer(peer, source))
+    def _offer(
+        self, peer: PublicKey, source: BytesSource | FileSource, leave: Leave = ANYWAY
+    ) -> tuple[Piece, tuple[Buffer, ...]]:
+        self._post.channel.call(lambda: self._post.streams.offer(peer, source, leave))
         return Piece(way=Way.STREAM, size_bytes=source.size_bytes, sha256=source.sha256), ()
 
     def _shares_memory(self, peer: PublicKey) -> bool:

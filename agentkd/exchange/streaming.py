@@ -54,10 +54,33 @@ class StreamPost(Protocol):
     ) -> int: ...
 
 
+def _always() -> None: ...
+
+
+def _unnoted(num_bytes: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Under which a piece is streamed, asked for each stream of it and again while it runs. Called on the I/O thread.
+
+    Args:
+        check: raises ``RemoteProtocolError`` where the peer may not have the piece any more, ``StorageError`` as ``note``.
+        note: is told of each stream how many bytes it is to bring; raises ``StorageError`` where it cannot note that.
+    """
+
+    check: Callable[[], None] = _always
+    note: Callable[[int], None] = _unnoted
+
+
+ANYWAY = Leave()
+
+
 @dataclass
 class _Sending:
     flow: Outflow
     source: Source
+    leave: Leave
     pending: tuple[StreamChunkEvent, Buffer] | None = None
 
 
@@ -85,15 +108,18 @@ class Streams:
 
     def __init__(self, speaker: StreamPost) -> None:
         self._speaker = speaker
-        self._offers: OrderedDict[tuple[PublicKey, Digest], Source] = OrderedDict()
+        self._offers: OrderedDict[tuple[PublicKey, Digest], tuple[Source, Leave]] = OrderedDict()
         self._sending: dict[tuple[PublicKey, int], _Sending] = {}
         self._receiving: dict[tuple[PublicKey, int], Receipt] = {}
         self._unopened: list[Receipt] = []
         self.is_blocked = False
 
-    def offer(self, peer: PublicKey, source: Source) -> None:
-        """Lets a peer stream this piece. The oldest offers are forgotten; whoever comes too late asks for the piece again."""
-        self._offers[peer, source.sha256] = source
+    def offer(self, peer: PublicKey, source: Source, leave: Leave = ANYWAY) -> None:
+        """Lets a peer stream this piece, as long as it has leave.
+
+        The oldest offers are forgotten; whoever comes too late asks for the piece again.
+        """
+        self._offers[peer, source.sha256] = source, leave
         self._offers.move_to_end((peer, source.sha256))
         while len(self._offers) > MAX_OFFERS:
             self._offers.popitem(last=False)
@@ -134,7 +160,7 @@ class Streams:
         if isinstance(body, StreamRequest):
             self._begin_sending(peer, message.msg_id, body)
         elif isinstance(body, StreamCreditEvent):
-            if key in self._sending:
+            if key in self._sending and self._has_leave(*key):
                 self._sending[key].flow.grant(body.limit)
         elif isinstance(body, StreamCancelEvent):
             self._sending.pop(key, None)
@@ -172,7 +198,9 @@ class Streams:
         return more
 
     def tick(self, now: float) -> None:
-        """Opens again what has stalled, and gives up what makes no progress at all."""
+        """Ends what has no leave any more, opens again what has stalled, and gives up what makes no progress at all."""
+        for key in list(self._sending):
+            self._has_leave(*key)
         self._open_what_waits()
         for receipt in [*self._receiving.values(), *self._unopened]:
             if now - receipt.moved_at > GIVE_UP_S:
@@ -182,7 +210,7 @@ class Streams:
                 self._open_again(receipt)
 
     def _begin_sending(self, peer: PublicKey, number: int, request: StreamRequest) -> None:
-        source = self._offers.get((peer, request.sha256))
+        source, leave = self._offers.get((peer, request.sha256), (None, ANYWAY))
         if source is None:
             error = ArtifactNotFoundError(request.sha256, "what was offered to this peer; ask for the knowledge again")
             self._speaker.send_now(
@@ -195,8 +223,24 @@ class Streams:
             raise RemoteProtocolError(f"offset {request.offset} is beyond the end, {source.size_bytes}", Rule.CREDIT)
         for key in [key for key, old in self._sending.items() if key[0] == peer and old.source.sha256 == request.sha256]:
             del self._sending[key]
+        try:
+            leave.check()
+            leave.note(source.size_bytes - request.offset)
+        except (RemoteProtocolError, StorageError) as error:  # what cannot be noted is not handed over
+            self._speaker.send_now(peer, ErrorReply.of(error), parent_id=number)
+            return
         flow = Outflow(source.size_bytes, request.offset, request.limit, request.chunk_bytes)
-        self._sending[peer, number] = _Sending(flow, source)
+        self._sending[peer, number] = _Sending(flow, source, leave)
+
+    def _has_leave(self, peer: PublicKey, number: int) -> bool:
+        """Whether a stream may go on; one that may not has ended, and its receiver is told why."""
+        try:
+            self._sending[peer, number].leave.check()
+        except (RemoteProtocolError, StorageError) as error:
+            del self._sending[peer, number]
+            self._speaker.send_now(peer, ErrorReply.of(error), parent_id=number)
+            return False
+        return True
 
     def _prepare(self, peer: PublicKey, number: int, sending: _Sending) -> bool:
         """Reads the next chunk that credit allows; false if there is none."""

@@ -76,6 +76,9 @@ def read(name: str, parts: Mapping[str, Tensor], num_classes: int) -> Tensor | N
     found = {suffix: parts[_named(name, suffix)] for suffix in suffixes if _named(name, suffix) in parts}
     if not found:
         return None
+    for suffix, part in found.items():
+        if not part.numel():
+            raise ContractError(_named(name, suffix), tuple(part.shape), "at least one number")
     for row in CODECS.values():
         if row.parts == found.keys() and (value := row.read(found, num_classes)) is not None:
             return value
@@ -111,7 +114,7 @@ def _float(dtype: torch.dtype) -> Codec:
         parts=frozenset({""}),
         suits=lambda name, value: True,
         write=lambda name, value: {"": value.clamp(-limit, limit).to(dtype)},
-        read=lambda found, num_classes: found[""],
+        read=lambda found, num_classes: found[""] if found[""].is_floating_point() else None,
     )
 
 

@@ -94,10 +94,8 @@ def decode(frames: Sequence[Buffer]) -> Message:
     header_bytes, body_bytes = envelope[PREAMBLE.size : end], envelope[end:]
     if not body_bytes:
         _refuse(Rule.FRAMES, "the envelope ends before its body")
-    if len(header_bytes) > MAX_HEADER_BYTES or len(body_bytes) > MAX_BODY_BYTES:
-        _refuse(Rule.LIMIT, f"header of {len(header_bytes)} or body of {len(body_bytes)} octets is over its limit")
-    if sum(len(buffer) for buffer in buffers) > MAX_MESSAGE_BYTES:
-        _refuse(Rule.LIMIT, f"buffers are over {MAX_MESSAGE_BYTES} octets in all; longer pieces go as streams")
+    if len(header_bytes) > MAX_HEADER_BYTES:
+        _refuse(Rule.LIMIT, f"a header of {len(header_bytes)} octets is over the limit of {MAX_HEADER_BYTES}")
     header = _unpack_map(header_bytes, "header")
     numbers = [header.get("msg_id"), header.get("parent_id", 0), header.get("deadline_ms", 0)]
     for value in numbers:
@@ -109,7 +107,11 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if not isinstance(session, str) or not SESSION.fullmatch(session):
         _refuse(Rule.HEADER, "header needs a session of 16 hexadecimal digits")
     msg_id, parent_id, deadline_ms = numbers
-    try:
+    try:  # from here on it is known what is answered by this, and whoever waits for it is told
+        if len(body_bytes) > MAX_BODY_BYTES:
+            _refuse(Rule.LIMIT, f"a body of {len(body_bytes)} octets is over the limit of {MAX_BODY_BYTES}")
+        if sum(len(buffer) for buffer in buffers) > MAX_MESSAGE_BYTES:
+            _refuse(Rule.LIMIT, f"buffers are over {MAX_MESSAGE_BYTES} octets in all; longer pieces go as streams")
         body = body_type.from_wire(_unpack_map(body_bytes, "body"))
     except RemoteProtocolError as error:
         error.msg_id, error.parent_id = msg_id, parent_id

@@ -18,7 +18,7 @@ from agentkd.artifacts.history import MAX_TRACE, History, read_history, read_los
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import Listing, codes_of, listed, named
-from agentkd.artifacts.run_folder import RunFolder, beside
+from agentkd.artifacts.run_folder import RunFolder, RunLock, beside
 from agentkd.coordinator import generations
 from agentkd.coordinator.desk import Done, Order, desk_with_agents
 from agentkd.coordinator.run import read_run
@@ -90,6 +90,11 @@ def replay(source: RunFolder, out: RunFolder, options: ReplayOptions, watcher: W
     if wanted and lacking.reasons.keys() >= {task.key for task in wanted.values()}:
         raise ArtifactError(f"nothing can be replayed, for the data are not here as they were: {lacking}")
     wanted = {key: task for key, task in wanted.items() if task.key not in lacking.reasons}
+    if out.place.resolve() == source.place.resolve():
+        raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
+    if not wanted:  # every task was decided, and a report is written all the same
+        with RunLock(out), Journal(out.journal) as journal:
+            _adopt(journal, source, out, options)
     with looking_below(lacking.base):
         done = _execute(source, out, history, wanted, options, watcher or Silent()) if wanted else {}
     verdicts = [_verdict(source, out, record, wanted, done, options, lacking) for record in chosen]
@@ -219,8 +224,6 @@ def _execute(
     """What was done, by the key of the task as it is wanted."""
     labels = {task.key: history.by_task[key].label or task.kind for key, task in wanted.items()}
     results: dict[TaskKey, Done] = {}
-    if out.place.resolve() == source.place.resolve():
-        raise ConfigError(f"{out.place} is the run itself; choose another folder with --out")
     slots, launch = _slots(options.devices, wanted.values()), options.launch.replace(max_record_gib=NO_LIMIT)
     with desk_with_agents(out, slots, launch, watcher, is_forgiving=True) as desk:
         _adopt(desk.journal, source, out, options)
@@ -367,13 +370,15 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
 def default_out(source: Path, swaps: Sequence[Swap], *, reuse: bool = False) -> Path:
     """Beside the run, a new folder for each replay; to go on with one, the newest of those that there are for these swaps.
 
-    Where nothing can be written beside it, in the current folder.
+    Where nothing can be written beside it, in the current folder. New is where nothing stands: what came with somebody's run, a
+    link or a folder, is not written to.
     """
     first = beside(source, "-".join(["-replay", *(str(swap).replace("=", "-").replace(":", "-") for swap in swaps)])[:150])
     taken: list[Path] = []
     for number in itertools.count(1):
         place = first if number == 1 else first.with_name(f"{first.name}-{number}")
-        if not RunFolder(place).journal.exists():
+        if not os.path.lexists(place):
             return taken[-1] if reuse and taken else place
-        taken.append(place)
+        if not place.is_symlink() and RunFolder(place).journal.is_file():
+            taken.append(place)
     raise AssertionError("there are more numbers")

@@ -1,6 +1,7 @@
 """Writes ``RUN/report``: tables, figures and one self-contained page, from the records alone."""
 
 import base64
+import itertools
 import os
 import platform
 import tempfile
@@ -18,7 +19,7 @@ from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder, beside
-from agentkd.artifacts.run_places import WRITTEN
+from agentkd.artifacts.run_places import WRITTEN, must_lead_somewhere
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
 from agentkd.errors import StorageError
@@ -35,6 +36,11 @@ from agentkd.report.texts import short_count
 from agentkd.task import TaskResult
 from agentkd.visible import visible
 
+PICTURES = ("journey", "pareto", "search", "curves", "teaching", "lineage", "pictures")
+TEXTS = ("table.csv", "test.csv", "lessons.csv", "choices.csv", "table.md", "table.tex", "report.html")
+FILES = {*TEXTS, *(f"{name}.png" for name in PICTURES)}
+"""What a report consists of."""
+
 
 @dataclass(frozen=True)
 class WrittenReport:
@@ -50,8 +56,19 @@ def place_for(folder: RunFolder) -> Path:
     if os.access(inside, os.W_OK | os.X_OK):
         return folder.report
     if os.access(".", os.W_OK | os.X_OK):
-        return Path(beside(folder.place, "-report").name)
+        return _new_or_of_a_report(beside(folder.place, "-report").name)
     return Path(tempfile.mkdtemp(prefix="agentkd-report-"))
+
+
+def _new_or_of_a_report(name: str) -> Path:
+    """A folder in the current one in which nothing lies but files of a report, or no folder as yet."""
+    for number in itertools.count(1):
+        place = Path(name if number == 1 else f"{name}-{number}")
+        if not os.path.lexists(place):
+            return place
+        if place.is_dir() and not place.is_symlink() and {path.name for path in place.iterdir()} <= FILES:
+            return place
+    raise AssertionError("there are more numbers")
 
 
 def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
@@ -71,6 +88,7 @@ def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
     with made_of(folder.place, "report"):
         pictures, texts = _drawn_and_written(experiment, planner.dataset, outlook, records, folder)
     place = place or folder.report
+    must_lead_somewhere(place)
     if place == folder.report:
         folder.must_be_its_own(alone=WRITTEN)
     try:
@@ -119,11 +137,14 @@ def _lineage(outlook: Outlook, history: History) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file appears whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
+    """A file appears whole or not at all; a link in its place is replaced, and what it leads to stays."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("xb") as file:
+            file.write(data)
         temporary.replace(path)
+    except FileExistsError:
+        raise
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

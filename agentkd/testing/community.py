@@ -47,7 +47,7 @@ class Community(community.Community):
         if devices == "none":
             raise ConfigError("guests cannot come into a community of one process; test with devices='cpu:1' or more")
         slots = parse_devices(devices, cuda_count=0 if devices == "auto" else ANY_NUMBER)
-        folder = RunFolder(Path(record)).must_be_its_own()
+        folder = RunFolder(Path(record)).must_be_for_a_run()
         self._begin(folder, seed, InProcess(folder, len(slots), watcher or Silent()))
 
     @classmethod

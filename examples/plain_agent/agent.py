@@ -121,7 +121,7 @@ class Agent(Teaching, Learning):
             self.links.pop(key).socket.close(linger=0)
         for key, peer in peers.items():
             if key in self.links and key != self.home.key:
-                self.links[key].may = peer.get("may", [])
+                self.grant(self.links[key], peer.get("may", []))
             elif key not in {*self.links, self.keys["public"]} and reachable(peer):
                 self.links[key] = Link(self, peer)
 

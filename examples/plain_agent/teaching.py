@@ -66,6 +66,15 @@ class Teaching:
             raise Refusal("dataset", "this teacher has no dataset; send the images")
         return write_tensors({"logits": self.network.logits(read_images(buffers)).astype(CODECS[codec])})
 
+    def grant(self, link: "Link", may: list) -> None:
+        """What a peer may fetch from now on. If that is less than before, it must ask again for what was offered."""
+        if set(link.may) - set(may):
+            self.offers = {key: file for key, file in self.offers.items() if key[0] != link.key}
+            for number in [number for peer, number in self.streams if peer == link.key]:
+                del self.streams[link.key, number]
+                link.say("ErrorReply", Refusal("protocol", "this key may not fetch that any more", "grant").body, number)
+        link.may = may
+
     def open_stream(self, link: "Link", number: int, body: dict) -> None:
         if (link.key, body["sha256"]) not in self.offers:
             raise Refusal("artifact", "that was not offered to you; ask for the knowledge again")

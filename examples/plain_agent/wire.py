@@ -64,13 +64,14 @@ def decode(frames: list) -> tuple[str, dict, dict, list]:
     expect(number in NAMES, "type", f"no message has the type {number}")
     head, rest = envelope[PREAMBLE.size : PREAMBLE.size + size], envelope[PREAMBLE.size + size :]
     expect(len(rest) > 0, "frames", "no body")
-    is_small = len(head) <= 16_384 and len(rest) <= MEBIBYTE and sum(map(len, buffers)) <= 64 * MEBIBYTE
-    expect(is_small, "limit", "a part over its limit")
+    expect(len(head) <= 16_384, "limit", "a header over its limit")
     header = {"parent_id": 0, "deadline_ms": 0} | read_map(head)
     numbers, session = [header.get(name) for name in ("msg_id", "parent_id", "deadline_ms")], header.get("session")
     expect(all(type(n) is int and 0 <= n < 2**63 for n in numbers) and numbers[0] > 0, "header", "a number is missing or wrong")
     is_session = isinstance(session, str) and len(session) == 16 and not set(session) - set("0123456789abcdef")
     expect(is_session, "header", "the session is missing or wrong")
+    is_small = len(rest) <= MEBIBYTE and sum(map(len, buffers)) <= 64 * MEBIBYTE
+    expect(is_small, "limit", "a body or buffers over their limit", numbers[0])
     return NAMES[number], header, read_map(rest, numbers[0]), buffers
 
 

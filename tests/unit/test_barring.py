@@ -44,6 +44,15 @@ WAYS = {
     "another finder first": "import sys, pkgutil\n    from importlib.machinery import PathFinder\n"
     "    sys.meta_path.insert(0, PathFinder)\n    return pkgutil.resolve_name('helper:SCALE')",
     "a package": "import pkgutil\n    return pkgutil.resolve_name('bundle.part:SCALE')",
+    "the code of a spec": "import types\n    from importlib import util\n    made = {}\n"
+    "    loader = util.spec_from_file_location('mine', HERE + '/helper.py').loader\n"
+    "    types.FunctionType(loader.get_code('mine'), made)()\n    return made['SCALE']",
+    "its text as a function": "import types\n    made = {}\n    text = open(HERE + '/helper.py').read()\n"
+    "    types.FunctionType(compile(text, HERE + '/helper.py', 'exec'), made)()\n    return made['SCALE']",
+    "compiled code": "import shutil, sys, glob, os\n    from importlib import machinery, util\n"
+    "    found = [one for one in glob.glob(os.path.dirname(os.__file__) + '/lib-dynload/*.so')][0]\n"
+    "    name = os.path.basename(found).partition('.')[0]\n    made = shutil.copy(found, HERE)\n    sys.path.append(HERE)\n"
+    "    spec = util.spec_from_file_location(name, made)\n    return str(util.module_from_spec(spec))",
     "a thread": "import threading, pkgutil\n    found = []\n    def go():\n        try:\n"
     "            found.append(pkgutil.resolve_name('helper:SCALE'))\n        except Exception as error:\n"
     "            found.append(error)\n    one = threading.Thread(target=go)\n    one.start()\n    one.join()\n"

@@ -104,7 +104,7 @@ def changed(part: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
     ids=["below", "beyond", "fewer", "two tails", "one image", "rank", "none", "all", "more"],
 )
 def test_top_classes_that_cannot_be_are_refused(parts: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ContractError, match="the tensors of one codec"):
+    with pytest.raises(ContractError, match=r"the tensors of one codec|at least one number"):
         read("logits", parts, 5)
 
 

@@ -356,14 +356,14 @@ def test_what_students_said_is_kept_until_all_of_them_are_recorded(
     folder: RunFolder, crew: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [folder.said(work(seed).key, 0) for seed in (1, 2)]
-    for path in said:
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"x")
 
     def full(journal: Journal, *records: Record) -> bool:
         raise StorageError(journal.path, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(StorageError), Desk(folder, lambda: crew) as desk:
+        for path in said:
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"x")
         patch.setattr(Journal, "commit", full)
         desk.submit([order(1), order(2)])
         crew.happenings += [finished(1), finished(2)]
@@ -384,7 +384,8 @@ def test_a_community_that_cannot_begin_says_so_also_to_a_script_that_came_at_onc
     folder = RunFolder(tmp_path)
     (folder.contact / "in the way").mkdir(parents=True)
     host = Host(folder, (), LaunchConfig(), Silent())
-    monkeypatch.setattr(RunFolder, "must_be_its_own", lambda folder, **rest: folder)  # who else would say so before
+    for check in ("must_be_its_own", "must_be_for_a_run"):  # who else would say so before
+        monkeypatch.setattr(RunFolder, check, lambda folder, **rest: folder)
     enter = Crew.__enter__
 
     def and_an_order_comes(crew: Crew) -> Crew:

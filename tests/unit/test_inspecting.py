@@ -17,6 +17,7 @@ from agentkd.coordinator.hearsay import check_history
 from agentkd.coordinator.inspecting import MAX_HEADER_BYTES, inspect, max_bytes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import DatasetError, ResultError
+from agentkd.exchange.pieces import MAX_PIECE_BYTES
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, read_metadata
 from agentkd.names import Digest
@@ -548,6 +549,9 @@ def test_a_trace_has_the_loss_of_each_step_and_nothing_else(done: Any, three: Ta
     with pytest.raises(ResultError, match=r"trace|no result of this task"):
         inspect(THREE, three.replace(trace=store.put(data)), store)
     assert inspect(THREE, three.replace(trace=""), store).trace == ""
+    slightly = store.put(tensors.encode({"loss": losses * (1 + 1e-4)}))
+    with pytest.raises(ResultError, match="and its trace"):
+        inspect(THREE, three.replace(trace=slightly), store)
     renamed = store.put(tensors.encode({"loss": losses}, {"kind": "evil"}))
     assert inspect(THREE, three.replace(trace=renamed), store).trace == three.trace
 
@@ -561,11 +565,14 @@ def test_what_crossed_the_wire_is_told_of_lessons_alone_and_within_their_steps(d
     steps = len(tensors.decode(store.get(result.trace))["loss"])
     good = ExchangeSummary(requests=steps, bytes_received=10**6, cached=1, teacher_s=1.0)
     assert inspect(lesson, result.replace(exchange=good), store).exchange == good
+    most = good.replace(bytes_received=steps * MAX_PIECE_BYTES)
+    assert inspect(lesson, result.replace(exchange=most), store).exchange == most
     for change in (
         {"requests": 10**15},
         {"cached": steps + 1},
         {"recorded": 10**6},
         {"bytes_received": 10**15},
+        {"bytes_received": steps * MAX_PIECE_BYTES + 1},
         {"teacher_s": 1e300},
         {"waited_s": 1e300},
     ):
@@ -582,6 +589,13 @@ def test_surroundings_times_and_memory_are_short_and_possible_and_a_result_is_no
     found = inspect(task, result.replace(seconds=1e308, images_per_s=1e308, peak_memory_bytes=2**62), store)
     assert (found.seconds, found.images_per_s, found.peak_memory_bytes) == (0.0, 0.0, 0)
     assert inspect(task, result.replace(images_per_s=1e9), store) == result
+    assert not any("\x1b" in text or "\n" in text for entry in found.environment.items() for text in entry)
+    names = inspect(task, result.replace(environment={"a\x1b[2J": "b\x9b"}), store).environment
+    assert names == {"a\\x1b[2J": "b\\x9b"}
+    for seconds in (1e-300, 1e-12):
+        assert inspect(task, result.replace(seconds=seconds), store).images_per_s == 0.0, "nobody is so fast"
+    slow = inspect(task, result.replace(seconds=2.0), store).images_per_s
+    assert slow == pytest.approx(inspect(task, result.replace(seconds=1.0), store).images_per_s / 2) and slow > 0
 
 
 @pytest.mark.parametrize(
@@ -593,6 +607,7 @@ def test_surroundings_times_and_memory_are_short_and_possible_and_a_result_is_no
         {"known_fraction": 0.5},
         {"calibration_error": None},
         {"predicted": (1.0,) * 5},
+        {"predicted": (0.1,) * 5},
         {"split": "test"},
     ],
     ids=str,
@@ -614,6 +629,7 @@ def test_knowledge_is_of_the_task_and_in_our_form_also_where_it_is_not_made_agai
         name = next(iter(made))
         for wrong in (
             made | {"x": torch.zeros(1)},
+            made | {name: made[name].double() if kind is FeatureMaps else -made[name] - 1},
             made | {name: -made[name] - 1} if kind is Consolidate else {name: made[name][:0]},
         ):
             with pytest.raises(ResultError):

@@ -537,3 +537,34 @@ def test_how_wide_projections_are_is_seen_in_the_step_that_is_heard_first(table:
     cpu = torch.device("cpu")
     execute(task, Surroundings(store, cpu, lesson=lambda task, feed, _: Noting(task, feed, store=store, device=cpu)))
     assert steps == [0, 0], "looked at, and heard"
+
+
+MALFORMED: dict[str, dict[str, torch.Tensor]] = {
+    "no height": {"logits": torch.zeros(4, 5, 0, 8)},
+    "no numbers in a codec": {"logits.int8": torch.zeros(4, 5, 0, 8, dtype=torch.int8), "logits.scale": torch.ones(4, 5, 1, 1)},
+    "no top classes": {
+        "logits.values": torch.zeros(4, 2, 0, 8),
+        "logits.indices": torch.zeros(4, 2, 0, 8, dtype=torch.uint8),
+        "logits.tail": torch.zeros(4, 1, 0, 8),
+    },
+    "fewer images": {"logits": torch.zeros(3, 5, 8, 8)},
+    "more classes": {"logits": torch.zeros(4, 6, 8, 8)},
+    "one dimension less": {"logits": torch.zeros(4, 5, 8)},
+    "whole numbers": {"logits": torch.zeros(4, 5, 8, 8, dtype=torch.uint8)},
+    "larger than the images": {"logits": torch.zeros(4, 5, 8, 900)},
+    "something more": {"logits": torch.zeros(4, 5, 8, 8), "evil": torch.zeros(3)},
+    "something called alike": {"logits": torch.zeros(4, 5, 8, 8), "logitsx": torch.zeros(3)},
+    "nothing": {},
+    "NaN": {"logits": torch.full((4, 5, 8, 8), float("nan"))},
+}
+
+
+@pytest.mark.parametrize("said", MALFORMED.values(), ids=MALFORMED)
+def test_whatever_a_teacher_says_wrongly_is_told_with_its_name(table: Table, said: dict[str, torch.Tensor]) -> None:
+    task, teacher = table.task, table.task.teachers[0]
+    good = tensors.encode({"logits": torch.zeros(4, 5, 8, 8)})
+    assert unpack(task, teacher, good)["logits"].shape == (4, 5, 8, 8)
+    with pytest.raises((ContractError, RemoteProtocolError), match=f"teacher {teacher.weights[:12]} says"):
+        unpack(task, teacher, tensors.encode(said) if said.keys() else tensors.encode({}))
+    with pytest.raises(RemoteProtocolError, match=f"teacher {teacher.weights[:12]} says is no knowledge"):
+        unpack(task, teacher, b"\x08" + bytes(7) + b"not json")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sides import header
 
-from agentkd.errors import RemoteProtocolError
+from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.messages import bodies
 from agentkd.messages.vectors import envelope, invalid, preamble
 from agentkd.messages.wire import MAX_BODY_BYTES, Message, decode, encode
@@ -192,3 +192,13 @@ def test_what_goes_by_the_digest_of_all_that_it_says_has_no_unknown_fields(kind:
     with pytest.raises(ValueError, match="of_a_later_version"):
         kind.from_wire(fields)
     kind.from_wire(without_unknown(fields))
+
+
+@pytest.mark.parametrize("what", ["body", "buffers"])
+def test_what_is_too_long_is_refused_with_the_number_of_what_it_answers(what: str) -> None:
+    said = Message(bodies.PingReply(text="x"), msg_id=7, parent_id=5)
+    [envelope] = encode(said)
+    frames = [bytes(envelope) + b"\xc0" * 2**20] if what == "body" else [envelope, bytes(64 * 2**20 + 1)]
+    with pytest.raises(RemoteProtocolError, match="over") as refused:
+        decode(frames)
+    assert (refused.value.rule, refused.value.msg_id, refused.value.parent_id) == (Rule.LIMIT, 7, 5)

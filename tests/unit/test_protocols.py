@@ -182,7 +182,7 @@ def test_a_reader_of_ten_lines_finds_type_header_and_body(path: Path) -> None:
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
 def test_a_refusal_names_the_message_if_its_number_was_read(path: Path) -> None:
     told = json.loads(path.with_suffix(".json").read_text())
-    is_read_later = told["rule"] in ("body", "session") or path.stem.startswith("msgpack_")
+    is_read_later = told["rule"] in ("body", "session") or path.stem.startswith(("msgpack_", "limit_body"))
     assert told["answer_to"] == (1000 if is_read_later else 0)
 
 

@@ -9,7 +9,16 @@ import torch
 from serving_agent import PATIENCE_S, SOURCE, TASK, ServingAgent
 
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule, StorageError
+from agentkd.errors import (
+    ArtifactNotFoundError,
+    ConfigError,
+    ContractError,
+    RemoteAgentError,
+    RemoteProtocolError,
+    Rule,
+    StorageError,
+)
+from agentkd.exchange.pieces import Carrier
 from agentkd.knowledge import tensors
 from agentkd.knowledge.images import encode_images
 from agentkd.messages.bodies import (
@@ -17,6 +26,8 @@ from agentkd.messages.bodies import (
     AssessReply,
     AssessRequest,
     KnowledgeKind,
+    KnowledgeRequest,
+    Way,
 )
 from agentkd.recipe import ViewSettings
 
@@ -136,3 +147,39 @@ def test_a_teacher_that_is_asked_for_again_is_not_built_again_but_learns_of_othe
     agent.serving.forget()
     with pytest.raises(ArtifactNotFoundError):
         agent.hand_over(**of_views(weights=other))
+
+
+def test_streams_of_weights_and_of_soft_targets_are_held_to_the_grant_and_noted_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    agent = ServingAgent(tmp_path, "tcp://127.0.0.1:*", ways=(Way.STREAM,))
+    taking = Carrier(agent.peer.post, None, ways=(Way.STREAM,))
+    may = ["weights", "soft_targets"]
+    try:
+        agent.teach()
+        said = agent.folder.said(TASK, 3)
+        said.parent.mkdir(parents=True)
+        said.write_bytes(tensors.encode({"logits": torch.zeros(1, 5, 2, 2)}, {"weights": agent.weights}))
+        other = agent.store(seed=2)
+        asked = {"weights": ({}, {"weights": other}), "soft_targets": (of_views(), {"weights": TASK, "step": 3})}
+        for kind, every in asked.items():
+            for fields in every:
+                agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=may)])
+                wanted = {"weights": agent.weights, "num_classes": 5, "kind": kind, "ways": (Way.STREAM,)} | fields
+                request = KnowledgeRequest(**wanted)
+                agent.serving.hand_over(agent.asked(request), request)
+                reply = agent.peer.inbox.get(timeout=PATIENCE_S).message.body
+                taking.fetch(agent.side.key, reply.piece).release()
+                [served, streamed] = agent.noted()
+                assert (served["outcome"], streamed["outcome"], streamed["way"]) == ("served", "streamed", "stream")
+                assert (streamed["kind"], streamed["digest"], streamed["name"]) == (kind, request.weights, "ann")
+                assert streamed["size_bytes"] == reply.piece.size_bytes
+                agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=[m for m in may if m != kind])])
+                with pytest.raises(RemoteAgentError, match=f"may not fetch {kind}"):
+                    taking.fetch(agent.side.key, reply.piece)
+                assert [line["outcome"] for line in agent.noted()[2:]] == ["refused"]
+                agent.log.unlink()
+    finally:
+        taking.close()
+        agent.close()

@@ -12,10 +12,19 @@ from sides import Side, wait_until
 
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
-from agentkd.errors import ArtifactCorruptError, RemoteProtocolError, ReplyTimeoutError, Rule, TaskCancelledError
+from agentkd.errors import (
+    ArtifactCorruptError,
+    RemoteAgentError,
+    RemoteProtocolError,
+    ReplyTimeoutError,
+    Rule,
+    StorageError,
+    TaskCancelledError,
+)
 from agentkd.exchange import streaming
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.sources import BytesSource
+from agentkd.exchange.streaming import Leave
 from agentkd.exchange.streams import ChunkTaken, Inflow, Outflow
 from agentkd.messages.bodies import Piece, Way
 from agentkd.messages.dialogues import Conversation
@@ -218,3 +227,77 @@ def test_a_conversation_forgets_what_has_ended() -> None:
         if step:
             talk.take(step)
     assert talk.num_open == 0
+
+
+class Granted:
+    """A grant that is taken back when a test wants it, and what was noted of streams."""
+
+    def __init__(self, *, is_full: bool = False) -> None:
+        self.is_given, self.noted, self.is_full = True, [], is_full
+
+    def leave(self) -> Leave:
+        return Leave(self.check, self.note)
+
+    def check(self) -> None:
+        if not self.is_given:
+            raise RemoteProtocolError("this key may not fetch weights", Rule.GRANT)
+
+    def note(self, num_bytes: int) -> None:
+        if self.is_full:
+            raise StorageError("audit.jsonl", "No space left on device")
+        self.noted.append(num_bytes)
+
+
+def test_a_stream_begins_only_with_leave_and_each_is_noted(pair: Pair) -> None:
+    pair.meet()
+    granted, data = Granted(), some_bytes(3_000_000)
+    piece, _ = pair.giving._offer(pair.receiver.key, BytesSource(data, digest_bytes(data)), granted.leave())
+    for _ in range(2):
+        fetched = pair.taking.fetch(pair.sender.key, piece)
+        assert bytes(fetched.data) == data
+        fetched.release()
+    assert granted.noted == [len(data)] * 2
+    granted.is_given = False
+    with pytest.raises(RemoteAgentError, match="may not fetch weights"):
+        pair.taking.fetch(pair.sender.key, piece)
+    assert granted.noted == [len(data)] * 2
+
+
+def test_a_stream_that_runs_ends_with_its_leave(pair: Pair) -> None:
+    pair.meet()
+    granted, data = Granted(), some_bytes(20_000_000)
+    piece, _ = pair.giving._offer(pair.receiver.key, BytesSource(data, digest_bytes(data)), granted.leave())
+    came = []
+
+    def take_back(done: int, size: int) -> None:
+        came.append(done)
+        granted.is_given = False
+
+    with pytest.raises(RemoteAgentError, match="may not fetch weights"):
+        pair.taking.fetch(pair.sender.key, piece, progress=take_back)
+    assert 0 < came[-1] < len(data)
+
+
+def test_a_stream_with_all_its_credit_ends_with_its_leave_too(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.meet()
+    monkeypatch.setattr(streaming, "CHUNKS_A_TURN", 1)
+    monkeypatch.setattr(pair.sender.post, "_tick_s", 0.0)
+    pair.sender.post._next_tick = 0.0
+    granted, data = Granted(), some_bytes(30_000_000)
+    piece, _ = pair.giving._offer(pair.receiver.key, BytesSource(data, digest_bytes(data)), granted.leave())
+    greedy = Carrier(pair.receiver.post, None, ways=ONLY_STREAM, chunk_bytes=16 * 1024, window_bytes=2**26)
+
+    def take_back(done: int, size: int) -> None:
+        granted.is_given = False
+
+    with pytest.raises(RemoteAgentError, match="may not fetch weights"):
+        greedy.fetch(pair.sender.key, piece, progress=take_back)
+
+
+def test_a_stream_that_cannot_be_noted_is_not_sent(pair: Pair) -> None:
+    pair.meet()
+    data = some_bytes(300_000)
+    piece, _ = pair.giving._offer(pair.receiver.key, BytesSource(data, digest_bytes(data)), Granted(is_full=True).leave())
+    with pytest.raises(RemoteAgentError, match="No space left") as caught:
+        pair.taking.fetch(pair.sender.key, piece)
+    assert caught.value.remote_code == "storage"
