@@ -38,14 +38,13 @@ def journey_figure(outlook: Outlook) -> bytes | None:
                 arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 5, "shrinkB": 5, "alpha": 0.85}
                 axes.annotate("", xy=after, xytext=before, arrowprops=arrow)
         if points:
-            axes.annotate(
-                title(family).split(" (")[0], points[0], xytext=(8, 5), textcoords="offset points", color=color, fontsize=9
-            )
+            name = title(family).split(" (")[0]
+            axes.annotate(name, points[0], xytext=(0, 9), textcoords="offset points", color=color, fontsize=9, ha="center")
     _draw_headline(axes, found, outlook)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(0.12)
+    axes.margins(0.14, 0.2)
     axes.set(xlabel="total parameters (fewer to the left)", ylabel="mIoU on the test split, %")
     marks = [
         Line2D([], [], linestyle="", marker=MARKERS[stage], color="white", markeredgecolor="black", label=stage.traits.title)
@@ -64,7 +63,7 @@ def _point(entrant: Entrant, outlook: Outlook) -> Point:
 
 def _draw_headline(axes: Axes, found: Headline, outlook: Outlook) -> None:
     """Rings around the two that the headline compares, each with its name."""
-    for entrant, name, below in ((found.baseline, "best baseline", -30), (found.winner, "winner", 16)):
+    for entrant, name, below in ((found.baseline, "best baseline", -36), (found.winner, "winner", 18)):
         x, y = _point(entrant, outlook)
         axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6)
         text = f"{name}\n{short_count(entrant.result.num_parameters_total)}, {y:.1f} %"

@@ -97,13 +97,13 @@ def with_measurements(choice: Choice, candidates: Iterable[Candidate]) -> Choice
 
 
 def is_kept(student: Candidate, taught: Candidate, select: Select) -> bool:
-    """Whether a student goes on as it was taught: it is of the same size, so a loss within the tolerance does not count."""
+    """Whether a student goes on as it was taught: it is of the same size, so a loss within that of lessons does not count."""
     return taught.miou >= student.miou - slack(select)
 
 
 def slack(select: Select) -> float:
-    """How far behind the best, in mIoU, is not behind."""
-    return select.tolerance if select.rule == "smallest_within" else 0.0
+    """How much mIoU a lesson may lose and is kept."""
+    return select.lesson_tolerance if select.rule == "smallest_within" else 0.0
 
 
 def _best(ranked: Sequence[Candidate], select: Select) -> Choice:

@@ -42,10 +42,12 @@ class Select(FrozenData):
 
     Args:
         rule: ``smallest_within``: the smallest of those whose mIoU is within ``tolerance`` of the best; a lesson is kept unless
-            it lost more than that. ``best``: the best mIoU. ``pareto_knee``: where mIoU over the logarithm of the size bends
-            most. ``module:name``: a user's function, which is given a list of ``agentkd.search.selection.Candidate``
-            and returns one of them.
+            it lost more than ``lesson_tolerance``. ``best``: the best mIoU. ``pareto_knee``: where mIoU over the logarithm of the
+            size bends most. ``module:name``: a user's function, which is given a list of
+            ``agentkd.search.selection.Candidate`` and returns one of them.
         tolerance: in mIoU, in [0, 1). 0.007 gives the winners of every search of the paper's Table I.
+        lesson_tolerance: by how much less mIoU a lesson is kept by that rule: the taught network is no smaller, so it should be
+            what cannot be told from noise.
         count: what is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs),
             ``macs`` (multiply-accumulates of one image), or ``latency`` (milliseconds for one image, measured by the agent that
             trained the network; give all agents the same device).
@@ -54,6 +56,7 @@ class Select(FrozenData):
 
     rule: Annotated[str, AfterValidator(partial(known_or_own, known=RULES))] = "smallest_within"
     tolerance: float = Field(default=0.007, ge=0, lt=1)
+    lesson_tolerance: float = Field(default=0.007, ge=0, lt=1)
     count: Count = "total"
     baseline: bool = True
 

@@ -93,7 +93,8 @@ def test_the_examples_are_valid_but_for_data_that_one_may_not_have(examples, nam
         experiment = load_experiment(examples / f"{name}.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
     except ConfigError as error:
         pytest.fail(str(error))
-    assert list(experiment.families) == ["pidnet_s", "pidnet_m", "pidnet_l", "unet", "cnn_i2i_bisenet"]
+    every = ["pidnet_s", "pidnet_m", "pidnet_l", "unet", "cnn_i2i_bisenet"]
+    assert list(experiment.families) == ([f for f in every if f not in ("pidnet_m", "pidnet_l")] if name == "demo" else every)
 
 
 def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:

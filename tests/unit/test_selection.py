@@ -59,6 +59,14 @@ def test_every_lesson_of_table_i_is_kept_and_with_the_rule_best_all_but_the_one_
     assert is_kept(before, after, Select(rule="best")) is (family != "cnn_i2i_bisenet")
 
 
+def test_how_much_a_lesson_may_lose_is_said_by_itself() -> None:
+    *_, before, after = printed("cnn_i2i_bisenet")
+    assert not is_kept(before, after, Select(lesson_tolerance=0.0025)) and is_kept(before, after, Select(lesson_tolerance=0.0027))
+    assert is_kept(before, after, Select(tolerance=0.0)) and not is_kept(
+        before, after, Select(tolerance=0.5, lesson_tolerance=0.0)
+    )
+
+
 def test_the_tolerance_of_table_i_is_needed_and_is_no_more_than_that() -> None:
     baseline, searched, *_ = printed("cnn_i2i_bisenet")
     assert choose([baseline, searched], Select(tolerance=0.0063)).task == baseline.task
