@@ -329,7 +329,13 @@ class AgentHandle:
     def decide(
         self, data: Data, me: Offer, others: Sequence[Offer], rules: Rules, taught: Mapping[str, tuple[str, ...]]
     ) -> Decision:
-        """What an agent does about data by these rules, which run there. Waits. See ``agentkd.Educated``."""
+        """What an agent does about data by these rules, which run there. Waits. See ``agentkd.Educated``.
+
+        Raises:
+            ConfigError: an argument is of another kind.
+        """
+        must_be(others, (list, tuple), "others", "a list of the other agents' offers")
+        must_be(taught, Mapping, "taught", "who was taught by whom, by name")
         fields = {"architecture": self.architecture, "data": self._meet(data), "me": me, "others": tuple(others), "rules": rules}
         task = checked(Decide, fields | {"taught": tuple(taught.items())}, source=f"{self.name}.decide")
         decision = self._ask_for(task).result().decision

@@ -16,7 +16,6 @@ from agentkd.messages.bodies import (
     AssessReply,
     AssessRequest,
     Body,
-    CancelRequest,
     ErrorReply,
     HelloRequest,
     KnowledgeKind,
@@ -34,13 +33,12 @@ from agentkd.messages.bodies import (
     Way,
     WelcomeReply,
 )
-from agentkd.names import AgentName, TaskKey
+from agentkd.names import AgentName
 
 CHUNK_BYTES = 4096
 OF_COORDINATORS: tuple[Body, ...] = (
     StatusRequest(),
     PeersEvent(peers=()),
-    CancelRequest(task=TaskKey("1" * 64), attempt=1),
     TaskRequest(task=a_task(4), attempt=1),
 )
 TAUGHT = (KnowledgeKind.SOFT_TARGETS, KnowledgeKind.ASSESSMENT, KnowledgeKind.WEIGHTS)  # what every teacher may be asked for

@@ -628,7 +628,7 @@ class TargetsOfOtherClasses(Teaching):
 
 
 class NeverTheSame(Teaching):
-    breaks = "knowledge.same"
+    breaks = "knowledge.same knowledge.many"
 
     def made(self, logits: np.ndarray) -> np.ndarray:
         self.number += 1
@@ -1167,7 +1167,7 @@ class ObeysPeers(Broken):
     """A message of a coordinator that it takes from anybody."""
 
     breaks = "peers.role"
-    taken: ClassVar[str] = "CancelRequest"
+    taken: ClassVar[str] = "TaskRequest"
 
     def hear(self, link: Any, frames: list) -> None:
         home, self.home = self.home, link if frames[0][6:7] == bytes([TYPES[self.taken]]) else self.home
@@ -1175,10 +1175,6 @@ class ObeysPeers(Broken):
             super().hear(link, frames)
         finally:
             self.home = home
-
-
-class TakesTasksOfPeers(ObeysPeers):
-    taken: ClassVar[str] = "TaskRequest"
 
 
 class LeavesForPeers(ObeysPeers):

@@ -33,7 +33,9 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
     assert live.process.wait(timeout=20) == 0
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert {line["kind"] for line in lines} == {"soft_targets", "feature_maps", "assessment", "weights", "architecture", "data"}
-    assert {line["outcome"] for line in lines} == {"served", "refused"}, "the latter is a kind that a peer was not granted"
+    assert {line["outcome"] for line in lines} == {"served", "streamed", "refused"}, (
+        "the last is a kind that a peer was not granted"
+    )
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o077 == 0
 
 

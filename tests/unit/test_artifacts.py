@@ -379,6 +379,8 @@ def test_what_is_removed_or_made_a_link_while_it_is_looked_for_is_not_read(tmp_p
 
 def test_no_file_is_left_open_by_who_is_refused_or_looks(tmp_path) -> None:
     folder = RunFolder(tmp_path / "new" / "run")
+    with RunLock(folder):
+        Journal(folder.journal).__exit__(None, None, None)
     with RunLock(folder), folder.store.incoming("ab" * 32):
         before = psutil.Process().num_fds()
         for _ in range(3):

@@ -558,9 +558,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_decoded_images_are_gone_before_a_crew_begins_and_when_it_has_ended(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.images.mkdir(mode=0o700)
-    (folder.images / "of_somebody_else").write_bytes(b"x")
+    of_data = folder.images / ("d" * 64)
+    of_data.mkdir(mode=0o700, parents=True)
+    (of_data / "0").write_bytes(b"x")
     with crew_with(tmp_path, lambda agent, delivery: None):
         assert not folder.images.exists()
-        folder.images.mkdir()
+        of_data.mkdir(parents=True)
     assert not folder.images.exists()
