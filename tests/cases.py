@@ -73,7 +73,9 @@ RIGHT: dict[str, Right] = {
     "42-report-early": Right((r"report exit 0", r"replay exit"), (r"exit (1|70):",)),
     "43-space": Right((), (r"trainings before", r"exit (1|70)\b")),
     "46-fs": Right((r"run exit",), (r"(run|replay) exit (1|70) ",)),
-    "48-moved": Right((r"replay from another folder exit 0", r"report from another folder exit 0"), (r"exit (1|70) :",)),
+    "48-moved": Right(  # its own code runs only where the user lets it
+        (r"replay from another folder exit (0|2 : .*--allow-code)", r"report from another folder exit 0"), (r"exit (1|70) :",)
+    ),
     "51-nested": Right((r"(?m)^18$", r"OPENED"), (r"true label (\d) label used (?!\1)\d",)),
 }
 
