@@ -210,11 +210,11 @@ def _still_seen(now: Generation, dataset: Opened, before: Generation, results: R
     """What trials saw, of those that are wanted as they were: up to the first that is another, or is one too many."""
     outlook = now.planner(dataset).outlook(results, before.asks, before.answers)
     found: Asks = {}
-    for family, keys in outlook.trial_keys.items():
-        told = before.asks.get(family, {})
+    for study, (family, keys) in outlook.studies.items():
+        told = before.asks.get(study, {})
         limit = min(len(keys), now.experiment.trials(family))
         same = takewhile(lambda number: number in told and keys[number] in results, range(limit))  # noqa: B023 used at once
-        found[family] = {number: tuple(told[number]) for number in same}
+        found[study] = {number: tuple(told[number]) for number in same}
     return found
 
 

@@ -30,8 +30,8 @@ class Outlook:
         failure: why the experiment cannot go on, or an empty text.
         keys: every task that is wanted, or was.
         asks: by study, trials that are asked for now, with the trials whose results they see. To be recorded before the tasks
-            are given, and to be told to every later outlook. Empty in strict order. A study is called as its family; that of
-            another seed ``family@seed``.
+            are given, and to be told to every later outlook. Empty in strict order. A study is called as its family; for that of
+            another seed see ``study_name``.
         questions: what a user's own rules are to be asked. To be answered, recorded, and told to every later outlook.
         repeats: the same with the other seeds, if there are several. ``steps``, ``keys``, ``asks`` and ``questions`` are of all.
     """
@@ -52,6 +52,18 @@ class Outlook:
     questions: tuple[Question, ...] = ()
     seed: int = 0
     repeats: "tuple[Outlook, ...]" = ()
+
+    @property
+    def studies(self) -> dict[str, tuple[str, tuple[TaskKey, ...]]]:
+        """Family and trials' tasks of every study, those of other seeds too, by what a study is called."""
+        own = {family: (family, keys) for family, keys in self.trial_keys.items()}
+        others = ((one.seed, family, keys) for one in self.repeats for family, keys in one.trial_keys.items())
+        return own | {study_name(family, seed): (family, keys) for seed, family, keys in others}
+
+
+def study_name(family: str, seed: int) -> str:
+    """What the study of a family is called that is done again with another seed."""
+    return f"{family}@{seed}"
 
 
 class Planner:
@@ -122,11 +134,12 @@ class Planner:
         own = self.of_one_seed(results, known, answers or {})
         repeats = []
         for planner in self.repeats:
-            mark = f"@{planner.experiment.seed}"
-            told = {study.removesuffix(mark): asks for study, asks in known.items() if study.endswith(mark)}
+            seed = planner.experiment.seed
+            names = {family: study_name(family, seed) for family in self.families}
+            told = {family: known[name] for family, name in names.items() if name in known}
             found = planner.of_one_seed(results, told, answers or {})
-            steps = tuple(replace(step, label=f"{step.label}, seed {planner.experiment.seed}") for step in found.steps)
-            repeats.append(replace(found, steps=steps, asks={study + mark: asks for study, asks in found.asks.items()}))
+            steps = tuple(replace(step, label=f"{step.label}, seed {seed}") for step in found.steps)
+            repeats.append(replace(found, steps=steps, asks={names[family]: asks for family, asks in found.asks.items()}))
         every = [own, *repeats]
         return replace(
             own,

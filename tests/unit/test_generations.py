@@ -23,7 +23,7 @@ from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ArtifactError, ConfigError
 from agentkd.experiment import Experiment
-from agentkd.pipeline.plan import Planner
+from agentkd.pipeline.plan import Planner, study_name
 from agentkd.replay.data import look_for_data
 from agentkd.replay.perform import _check_plan
 from agentkd.report.packing import write_bundle
@@ -214,9 +214,9 @@ def test_other_pretrained_weights_under_the_same_name_are_noticed(work: Path) ->
 AS_COMPLETED = SEARCH | {"order": "as_completed", "lag": 2, "trials": 4}
 
 
-def asks_of(folder: RunFolder) -> dict[int, tuple[int, ...]]:
+def asks_of(folder: RunFolder, study: str = "unet") -> dict[int, tuple[int, ...]]:
     with Journal(folder.journal, read_only=True) as journal:
-        return journal.asks().get("unet", {})
+        return journal.asks().get(study, {})
 
 
 def test_what_trials_saw_stays_with_the_trials_that_are_kept(work: Path) -> None:
@@ -229,6 +229,17 @@ def test_what_trials_saw_stays_with_the_trials_that_are_kept(work: Path) -> None
     assert {number: longer[number] for number in before} == before and sorted(longer) == [0, 1, 2, 3, 4, 5]
     carry_out(experiment(search=AS_COMPLETED | {"trials": 2}), folder)
     assert sorted(asks_of(folder)) == [0, 1]
+    assert plan_of(folder)[1]
+
+
+def test_what_trials_of_other_seeds_saw_stays_too(work: Path) -> None:
+    folder, other = RunFolder(work / "run"), study_name("unet", 4)
+    carry_out(experiment(search=AS_COMPLETED, seeds=2), folder, most=500)
+    before = asks_of(folder, other)
+    assert sorted(before) == [0, 1, 2, 3] and sorted(asks_of(folder)) == [0, 1, 2, 3]
+    carry_out(experiment(search=AS_COMPLETED | {"trials": 6}, seeds=2), folder, most=500)
+    longer = asks_of(folder, other)
+    assert {number: longer[number] for number in before} == before and sorted(longer) == [0, 1, 2, 3, 4, 5]
     assert plan_of(folder)[1]
 
 
