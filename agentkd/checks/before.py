@@ -30,35 +30,22 @@ Check = Callable[[RunPlan], list[Concern]]
 LOOKED_AT = "looked_at"
 """Under this a run's journal notes what was found to be sound, by ``Foreseen.key``."""
 
-# Each with the parts of the file that it is of no use to look at if they are wrong by themselves.
-CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
-    (data.check_notices, frozenset()),
-    (data.check_labels, frozenset({"data"})),
-    (data.check_roles, frozenset()),
-    (fitting.check_batches, frozenset({"recipe", "round1", "round2"})),
-    (fitting.check_networks, frozenset({"recipe", "round1", "round2"})),
-    (fitting.check_taps, frozenset()),
-    (pretrained.check_weights, frozenset()),
-    (spaces.check_recipe_spaces, frozenset()),
-    (spaces.check_architecture_spaces, frozenset()),
-    (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"})),
-    (searching.check_latency, frozenset({"search", "select", "launch"})),
-    (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"})),
-    (room.check_disk, frozenset({"launch"})),
-)
-
-
-# Those that try networks, for which torch is loaded. A run that goes on as it was found sound does without.
-COSTLY: frozenset[Check] = frozenset(
-    {
-        fitting.check_batches,
-        fitting.check_networks,
-        fitting.check_taps,
-        spaces.check_architecture_spaces,
-        spaces.check_built_spaces,
-        room.check_memory,
-        room.check_disk,
-    }
+# Each with the parts of the file that it is of no use to look at if they are wrong by themselves, and with whether it tries
+# networks, for which torch is loaded: a run that goes on as it was found sound does without.
+CHECKS: tuple[tuple[Check, frozenset[str], bool], ...] = (
+    (data.check_notices, frozenset(), False),
+    (data.check_labels, frozenset({"data"}), False),
+    (data.check_roles, frozenset(), False),
+    (fitting.check_batches, frozenset({"recipe", "round1", "round2"}), True),
+    (fitting.check_networks, frozenset({"recipe", "round1", "round2"}), True),
+    (fitting.check_taps, frozenset(), True),
+    (pretrained.check_weights, frozenset(), False),
+    (spaces.check_recipe_spaces, frozenset(), False),
+    (spaces.check_architecture_spaces, frozenset(), True),
+    (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"}), True),
+    (searching.check_latency, frozenset({"search", "select", "launch"}), False),
+    (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"}), True),
+    (room.check_disk, frozenset({"launch"}), True),
 )
 
 
@@ -104,13 +91,14 @@ class Foreseen:
         return self.plan
 
 
-def look_at_file(file: str | Path, overrides: Sequence[str] = (), out: Path | None = None) -> Foreseen:
+def look_at_file(file: str | Path, overrides: Sequence[str] = (), out: Path | None = None, *, in_full: bool = True) -> Foreseen:
     """Everything about an experiment file, its data and its networks that can be known.
 
     Args:
         file: of the experiment.
         overrides: ``a.b=value`` texts.
         out: folder of the run; by default ``runs/NAME``.
+        in_full: whether networks are tried again for a run that goes on as it was found sound.
 
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
@@ -119,12 +107,13 @@ def look_at_file(file: str | Path, overrides: Sequence[str] = (), out: Path | No
     section = told.get("data")
     launch = told.get("launch")
     devices = launch.get("devices") if isinstance(launch, dict) else None
-    return _look(look_through(told), section if isinstance(section, dict) else {}, str(file), out, devices)
+    return _look(look_through(told), section if isinstance(section, dict) else {}, str(file), out, devices, in_full=in_full)
 
 
-def look_at(experiment: Experiment, out: Path | None = None) -> Foreseen:
+def look_at(experiment: Experiment, out: Path | None = None, *, in_full: bool = True) -> Foreseen:
     """The same of an experiment that was read already."""
-    return _look(Read(experiment), experiment.data.canonical(), experiment.name, out, experiment.launch.devices)
+    section = experiment.data.canonical()
+    return _look(Read(experiment), section, experiment.name, out, experiment.launch.devices, in_full=in_full)
 
 
 def run_folder(experiment: Experiment) -> Path:
@@ -168,7 +157,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {head}{'s' if count != 1 else ''} {rest}".strip()
 
 
-def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, devices: object) -> Foreseen:
+def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, devices: object, *, in_full: bool) -> Foreseen:
     dataset, problems = open_data(section, says=False)
     concerns = [Concern(problem.path, problem.text) for problem in (*read.problems, *problems)]
     if isinstance(devices, str):  # of the file, for what is left of a wrong one may have the default
@@ -183,9 +172,9 @@ def _look(read: Read, section: dict[str, Any], source: str, out: Path | None, de
     folder = out or run_folder(read.experiment)
     plan = RunPlan(read.experiment, dataset, own, folder, is_begun=RunFolder(folder).journal.is_file())
     touched = read.touched | ({"data"} if problems else frozenset())
-    left_out = COSTLY if not concerns and _was_sound(plan) else frozenset()
-    for check, reads in CHECKS:
-        if check not in left_out and not touched & reads:
+    is_known = not in_full and not concerns and _was_sound(plan)
+    for check, reads, tries_networks in CHECKS:
+        if not touched & reads and not (tries_networks and is_known):
             concerns += check(plan)
     return Foreseen(source, plan, _ordered(concerns))
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agentkd.architecture import Architecture
 from agentkd.checks.concerns import Concern
+from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets.opening import Opened
 from agentkd.datasets.outline import outline
@@ -22,7 +23,7 @@ from agentkd.names import Digest
 from agentkd.networks import families
 from agentkd.networks.families import OwnFamily
 from agentkd.pipeline.counting import TESTS, task_counts
-from agentkd.pipeline.own import OwnData, OwnParts, own_names_in
+from agentkd.pipeline.own import OwnData, OwnParts, own_names_in, own_rules
 from agentkd.pipeline.stages import Stage
 from agentkd.recipe import Recipe
 
@@ -169,13 +170,21 @@ def gather_own(experiment: Experiment, dataset: Opened | None) -> tuple[OwnParts
             found[family] = families.look_at(family, take(family))
         except ConfigError as error:
             concerns += [Concern(".".join(filter(None, (f"families.{family}", p.path))), p.text) for p in error.problems]
+    for path in named["objectives"]:
+        try:
+            objectives[path] = take(path)
+        except ConfigError as error:
+            concerns.append(Concern("distillation.objectives", f"{path}: {error}"))
     rules: dict[str, Digest] = {}
-    for kind, place, into in (("objectives", "distillation.objectives", objectives), ("rules", "select", rules)):
-        for path in named[kind]:
-            try:
-                into[path] = take(path)
-            except ConfigError as error:
-                concerns.append(Concern(place, f"{path}: {error}"))
+    for place, path in own_rules(experiment).items():
+        try:
+            rules[path] = take(path)
+            rule = load(path, rules[path])
+        except ConfigError as error:
+            concerns.append(Concern(place, f"{path}: {error}"))
+            continue
+        if not callable(rule):
+            concerns.append(Concern(place, f"{path} is {type(rule).__name__}, and a rule is a function"))
     data = None
     if dataset is not None and dataset.code:
         try:

@@ -172,7 +172,7 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
     from agentkd.report.write import write_report
 
     _end_as_by_ctrl_c()
-    foreseen = look_at_file(file, given_fields(overrides, devices), out)
+    foreseen = look_at_file(file, given_fields(overrides, devices), out, in_full=is_dry)
     for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
         say(line)
     for concern in foreseen.warnings:

@@ -60,7 +60,7 @@ def run_experiment(
     must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     watcher = watcher or Silent()
-    foreseen = foreseen or look_at(experiment, folder.place)
+    foreseen = foreseen or look_at(experiment, folder.place, in_full=False)
     for concern in foreseen.warnings:
         log.warning("%s", concern.problem)
     own = foreseen.must_be_sound().own

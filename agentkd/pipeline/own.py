@@ -63,5 +63,11 @@ def own_names_in(experiment: Experiment) -> dict[str, tuple[str, ...]]:
         "families": tuple(filter(families.is_own, experiment.families)),
         "objectives": tuple(dict.fromkeys(o.path for o in listed if isinstance(o, Own))),
         "data": own_names(experiment.data.dataset),
-        "rules": tuple(dict.fromkeys(filter(None, (part.own_rule for part in (experiment.select, *rounds))))),
+        "rules": tuple(dict.fromkeys(own_rules(experiment).values())),
     }
+
+
+def own_rules(experiment: Experiment) -> dict[str, str]:
+    """The paths of a user's own rules, by where the experiment names them."""
+    rounds = {"round1.teachers": experiment.round1.own_rule, "round2.teachers": experiment.round2.own_rule}
+    return {place: path for place, path in ({"select.rule": experiment.select.own_rule} | rounds).items() if path}

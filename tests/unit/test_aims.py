@@ -430,7 +430,7 @@ def test_latency_on_several_kinds_of_devices_is_doubtful(monkeypatch: pytest.Mon
     assert found(**mixed, **counted) == ["select.count"] and not found(**equal, **counted) and not found(**mixed)
     search = EXPERIMENT["search"] | {"objective": "scalarized", "costs": ["latency"]}
     assert found(**mixed, search=search) == ["search.costs"]
-    assert searching_checks.check_latency in {check for check, _ in CHECKS}
+    assert searching_checks.check_latency in {check for check, _, _ in CHECKS}
 
 
 def test_the_taps_of_a_searchs_lesson_are_looked_for() -> None:

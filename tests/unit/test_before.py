@@ -116,9 +116,9 @@ def changed(**changes: Any) -> dict[str, Any]:
     return data
 
 
-def look(data: dict[str, Any]) -> Foreseen:
+def look(data: dict[str, Any], *, in_full: bool = True) -> Foreseen:
     Path("e.yaml").write_text(yaml.safe_dump(data))
-    return look_at_file("e.yaml", out=Path("run"))
+    return look_at_file("e.yaml", out=Path("run"), in_full=in_full)
 
 
 def errors(data: dict[str, Any]) -> dict[str, str]:
@@ -553,7 +553,7 @@ def test_the_doctor_says_the_same_beside_the_machine(here: Path, monkeypatch: py
 def test_a_good_experiment_has_nothing_said_of_it(here: Path) -> None:
     assert look(changed()).concerns == ()
     assert look_at(Experiment.model_validate(changed())).concerns == ()
-    assert len({check for check, _ in CHECKS}) == len(CHECKS)
+    assert len({check for check, _, _ in CHECKS}) == len(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -626,8 +626,7 @@ def test_a_run_that_goes_on_as_it_was_found_sound_is_not_looked_at_by_costly_che
 ) -> None:
     """Trying networks takes seconds. Anything that is other than it was has all checks again."""
     tried: list[str] = []
-    monkeypatch.setattr(before, "CHECKS", tuple((noting(check, tried), reads) for check, reads in before.CHECKS))
-    monkeypatch.setattr(before, "COSTLY", frozenset(check for check, _ in before.CHECKS if check.__name__ == "check_networks"))
+    monkeypatch.setattr(before, "CHECKS", tuple((noting(check, tried), *more) for check, *more in before.CHECKS))
     run = Path("run")
     first = look(changed())
     assert "check_networks" in tried and not first.warnings
@@ -636,18 +635,36 @@ def test_a_run_that_goes_on_as_it_was_found_sound_is_not_looked_at_by_costly_che
             if noted is not None:
                 journal.set_meta(before.LOOKED_AT, noted)
             tried.clear()
-            assert look(changed()).key == first.key
+            assert look(changed(), in_full=False).key == first.key
             assert ("check_networks" in tried) is is_again and "check_roles" in tried
+        tried.clear()
+        assert look(changed()).key == first.key and "check_networks" in tried, "who asks what is wrong is told all"
     for other in (
         changed(baseline__epochs=7),
         changed(launch__devices="cpu:2"),
         changed(data__dataset=SPEC.replace("seed=5", "seed=6")),
     ):
         tried.clear()
-        assert look(other).key != first.key and "check_networks" in tried
+        assert look(other, in_full=False).key != first.key and "check_networks" in tried
 
 
 def test_a_damaged_journal_is_no_sound_run(here: Path) -> None:
     Path("run").mkdir()
     RunFolder(Path("run")).journal.write_bytes(b"no journal")
     assert look(changed()).plan is not None
+
+
+RULES = "number = 3\ndef smallest(candidates):\n    return candidates[-1]\n"
+
+
+@pytest.mark.parametrize("place", ["select.rule", "round1.teachers", "round2.teachers"])
+def test_a_rule_of_the_users_own_is_looked_for_before_anything_starts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    Path("before_rules.py").write_text(RULES)
+    part, key = place.split(".")
+    told = {name: errors(changed(**{f"{part}__{key}": f"before_rules:{name}"})) for name in ("smallest", "missing", "number")}
+    assert told["smallest"] == {}
+    assert "has no 'missing'" in told["missing"][place]
+    assert told["number"] == {place: "before_rules:number is int, and a rule is a function"}
