@@ -30,7 +30,7 @@ from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.plain import read_json
 from agentkd.task import Task, TaskResult, read_task
-from agentkd.task.base import MAX_TASK_BYTES
+from agentkd.task.work import MAX_TASK_BYTES
 
 SCHEMA_VERSION = 2
 SCHEMA = """

@@ -17,7 +17,7 @@ from agentkd.artifacts.listings import DATA, EARLIER, PRETRAINED
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import FrozenData
 from agentkd.config import dump_experiment
-from agentkd.coordinator import own_parts, rules
+from agentkd.coordinator import choices, own_parts
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
@@ -82,7 +82,7 @@ def present(journal: Journal) -> Generation | None:
         own=own_parts.noted(journal),
         data=data,
         asks=journal.asks(),
-        answers=rules.noted(journal),
+        answers=choices.noted(journal),
         revisions=recorded_revisions(record.task for record in journal.records()),
     )
 

@@ -13,7 +13,7 @@ from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks.before import LOOKED_AT, Foreseen, look_at
-from agentkd.coordinator import generations, own_parts, rules
+from agentkd.coordinator import choices, generations, own_parts
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
@@ -141,7 +141,7 @@ class _Coordinator:
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
-        self.answers: Answers = rules.noted(desk.journal)
+        self.answers: Answers = choices.noted(desk.journal)
         self.outlook = self._look()
         self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
@@ -161,7 +161,7 @@ class _Coordinator:
         """The outlook now; what it leaves to a user's own rules is asked and written down first."""
         outlook = self.planner.outlook(self.results, self.asks, self.answers)
         while outlook.questions:
-            self.answers = rules.ask(outlook.questions, self.desk.journal)
+            self.answers = choices.ask(outlook.questions, self.desk.journal)
             outlook = self.planner.outlook(self.results, self.asks, self.answers)
         return outlook
 

@@ -65,14 +65,4 @@ def distillation_of(experiment: Experiment) -> Distillation:
 
 def as_lesson(task: Train, teacher: Entrant, distillation: Distillation) -> Distill:
     """A trial whose network learns from the family's baseline beside the labels."""
-    return Distill(
-        architecture=task.architecture,
-        data=task.data,
-        recipe=task.recipe,
-        seed=task.seed,
-        view_seed=task.view_seed,
-        pretrained=task.pretrained,
-        measures_latency=task.measures_latency,
-        teachers=(teacher.as_teacher(),),
-        distillation=distillation,
-    )
+    return Distill(**task.with_or_without_teachers, teachers=(teacher.as_teacher(),), distillation=distillation)

@@ -5,7 +5,6 @@ A user's own rule never runs in a plan: the plan asks, the answer is recorded, a
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from agentkd import canonical
 from agentkd.experiment import RoundConfig
@@ -34,15 +33,8 @@ class Question:
 
     @property
     def key(self) -> Digest:
-        """Under which the answer is recorded. What nothing is known of is left out, as it was when nobody could say it."""
-        return canonical.digest(_without_what_says_nothing(asdict(self)))
-
-
-def _without_what_says_nothing(plain: dict[str, Any]) -> dict[str, Any]:
-    def shown(candidate: dict[str, Any] | None) -> dict[str, Any] | None:
-        return candidate and {name: value for name, value in candidate.items() if value or name not in ("latency_ms", "scores")}
-
-    return plain | {"candidates": [shown(one) for one in plain["candidates"]], "student": shown(plain["student"])}
+        """Under which the answer is recorded."""
+        return canonical.digest(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,7 @@ from agentkd.recipe import Recipe
 from agentkd.search import study
 from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import pareto_set, rank
-from agentkd.search.space import (
-    Space,
-    Values,
-    is_searched,
-    split_values,
-)
+from agentkd.search.space import Space, Values, is_searched, split_values
 from agentkd.search.study import Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, Status, TaskResult, Train, Training
 
@@ -301,15 +296,10 @@ class FamilyPlan:
 
     def _alone(self, lesson: Distill, student: Entrant, stage: Stage, results: Results, found: FamilyOutlook) -> Entrant | None:
         """The control arm: what a lesson's student becomes without the teacher, all else being equal."""
-        hard = lesson.distillation.hard_loss
-        task = Train(
-            architecture=lesson.architecture,
-            data=lesson.data,
-            recipe=lesson.recipe.replace(loss="cross_entropy") if hard == "cross_entropy" else lesson.recipe,
-            seed=lesson.seed,
-            view_seed=lesson.view_seed,
-            initial_weights=lesson.initial_weights,
-        )
+        recipe = lesson.recipe
+        if lesson.distillation.hard_loss == "cross_entropy":
+            recipe = recipe.replace(loss="cross_entropy")
+        task = Train(**lesson.with_or_without_teachers | {"recipe": recipe})
         name, before = f"{student.label}, {stage} alone", student if lesson.initial_weights else None
         entrant = self._done(task, stage, f"{student.label} alone", results, found, name=name, before=before)
         return entrant if entrant and entrant.result.status is Status.COMPLETED else None

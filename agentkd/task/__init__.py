@@ -4,7 +4,6 @@ The digest of the inputs is the task's identity, its ``key``: resume, deduplicat
 such as the stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
 """
 
-from agentkd.task.base import NEUTRAL, RUNS_CODE, TAUGHT_BY_CODE
 from agentkd.task.inputs import Consolidation, DataSource, Partner, ScoreName, TeacherReference
 from agentkd.task.kinds import (
     KINDS,
@@ -26,6 +25,7 @@ from agentkd.task.kinds import (
     read_task,
 )
 from agentkd.task.results import Competence, EpochResult, ExchangeSummary, Status, TaskResult
+from agentkd.task.work import NEUTRAL, RUNS_CODE, TAUGHT_BY_CODE
 
 __all__ = [
     "KINDS",

@@ -13,9 +13,9 @@ from agentkd.canonical import digest
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import AS_WRITTEN, Distillation, Recipe, ViewSettings
-from agentkd.task.base import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
 from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
 from agentkd.task.rules import AgentLabel, Offer, Rules
+from agentkd.task.work import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
 
 MAX_TEACHERS = 64
 # Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
@@ -67,6 +67,11 @@ class _Limited(_Training):
     def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
         return {name: value for name, value in plain.items() if value or name not in LATER[self.kind]}
+
+    @property
+    def with_or_without_teachers(self) -> dict[str, Any]:
+        """The fields that a training and a lesson have in common."""
+        return {name: getattr(self, name) for name in _Limited.model_fields if name != "kind"}
 
     def reads(self) -> Iterator[Reference]:
         yield from super().reads()

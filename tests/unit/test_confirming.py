@@ -8,14 +8,13 @@ from experiments import EXPERIMENT
 from planning import ONE, Outcome, end_of, experiment, invented, planner, play
 
 from agentkd.experiment import Experiment
-from agentkd.names import NO_DIGEST, TaskKey
-from agentkd.pipeline.choosing import Chooser, Question
+from agentkd.names import TaskKey
+from agentkd.pipeline.choosing import Chooser
 from agentkd.pipeline.confirming import leading
 from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import PlannedTask, Stage, Standing
 from agentkd.report.table import choices_csv
-from agentkd.search.selection import Candidate
 from agentkd.search.settings import Select
 from agentkd.task import Distill, Status, TaskResult
 
@@ -145,15 +144,6 @@ def test_tasks_are_counted_with_those_that_are_done_again() -> None:
 def test_without_it_nothing_is_done_again() -> None:
     outlook = played(confirm=0)[-1]
     assert searched(outlook).entrant.scores == () and not [label for label in wanted(played(confirm=0)) if "again" in label]
-
-
-def test_what_was_asked_of_a_users_rule_before_has_the_key_that_it_had() -> None:
-    """Recorded answers are found by the digest of the question; what could not be said then is not said."""
-    known = Candidate(TaskKey("a" * 64), 0.5, 1, 2, 3, "unet", (0.5, None))
-    question = Question("mine:rule", NO_DIGEST, (known,), known)
-    assert question.key == "10632dec96fed1361703c8e5a700f3d5691e119878f63b1e468d0c8144181528"
-    told = Candidate(TaskKey("a" * 64), 0.5, 1, 2, 3, "unet", (0.5, None), latency_ms=2.0)
-    assert Question("mine:rule", NO_DIGEST, (told,), known).key != question.key
 
 
 def test_a_users_own_rule_says_who_is_confirmed_one_after_the_other() -> None:

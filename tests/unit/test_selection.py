@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentkd.artifacts.journal import Journal
 from agentkd.code.taking import take
-from agentkd.coordinator import generations, own_parts, rules
+from agentkd.coordinator import choices, generations, own_parts
 from agentkd.errors import ConfigError
 from agentkd.experiment import BEFORE, Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, TaskKey
@@ -386,8 +386,8 @@ class TestAsking:
             rule = f"my_rules:{name}"
             question = Question(rule, take(rule), self.MANY, student)
             with Journal(tmp_path / "journal.sqlite") as journal:
-                answers = rules.ask([question], journal)
-                assert rules.noted(journal) == answers
+                answers = choices.ask([question], journal)
+                assert choices.noted(journal) == answers
             return answers[question.key]
 
         return asked
