@@ -16,7 +16,7 @@ from agentkd.errors import ConfigError
 from agentkd.experiment import BEFORE, Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, TaskKey
 from agentkd.pipeline.choosing import Chooser, Question
-from agentkd.pipeline.counting import task_counts
+from agentkd.pipeline.counting import TESTS, task_counts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import TABLE_STAGES, PlannedTask, Stage
 from agentkd.report.paper import PAPER_TABLE
@@ -257,24 +257,17 @@ def test_several_seeds_as_completed_see_their_own_trials_alone() -> None:
 )
 def test_tasks_are_counted_before_they_are_known(changes: Given) -> None:
     given = {"search": {"epochs": 3, "trials": 5, "patience": 0}, "round1": {"epochs": 1, "students": 1}} | changes
-    outlook = end_of(planned(lambda step: invented(step, int(step.key[:6], 16) / 16**6), **given))
-    most = sum(task_counts(experiment(**given)).values())
-    assert len(outlook.keys) <= most <= len(outlook.keys) + 5 * 2 * outlook_count(given), "what is equal is done once"
 
+    def outcome(step: PlannedTask) -> TaskResult:
+        return invented(step, int(step.key[:6], 16) / 16**6)
 
-def outlook_count(given: Given) -> int:
-    return int(str(given.get("seeds", 1)))
-
-
-def test_a_family_may_have_more_trials_than_the_others() -> None:
-    families = {"tiny_networks:tiny": {"trials": 5}, "tiny_networks:other": {}}
-    search: Given = {"epochs": 3, "trials": 2, "patience": 0}
-    outlook = end_of(planned(by_size, families=families, search=search))
-    assert {family: len(trials) for family, trials in outlook.trials.items()} == {
-        "tiny_networks:tiny": 5,
-        "tiny_networks:other": 2,
-    }
-    assert task_counts(experiment(families=families, search=search))["trial"] == 7
+    wanted = {step.key: step.stage for outlook in planned(outcome, **given) for step in outlook.steps}
+    counts = task_counts(experiment(**given))
+    of_stage = {stage: sum(one is stage for one in wanted.values()) for stage in Stage}
+    assert (of_stage[Stage.BASELINE], of_stage[Stage.SEARCH]) == (counts["baseline"], counts["trial"])
+    rounds = sum(count for what, count in counts.items() if what.startswith(("lesson", "training alone")))
+    assert of_stage[Stage.ROUND1] + of_stage[Stage.ROUND2] == rounds
+    assert 0 < of_stage[Stage.TEST] <= counts[TESTS], "what is one network is looked at once"
 
 
 def test_without_the_published_settings_first_every_trial_is_drawn_and_has_its_limits() -> None:
