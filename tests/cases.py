@@ -69,9 +69,15 @@ RIGHT: dict[str, Right] = {
     "31-pid-namespace": Right((r"(?s)sockets of A:.*\.sock.*sockets of A after B:.*\.sock", r"A exit (0|130)")),
     "33-shadow": Right((r"exit 0",), (r"cwd has (?!agentkd|numpy|torch|yaml|safetensors)\w+\.py: exit [1-9]",)),
     "39-run-names": Right((r"run exit",), (r"\w+ exit (1|70) ", r"(replay|run) exit 16")),
-    "40-cache": Right((r"after a lesson:",), (r": '?[1-9]\.\d\d GB",)),
+    "40-cache": Right(  # ten of its images are in two splits, which has to be allowed
+        (r"after a lesson:",), (r"\d: '[1-9]\.\d\d GB",), instead="echo 'duplicates: allowed' >> data/dataset.yaml; $PY try.py"
+    ),
     "42-report-early": Right((r"report exit 0", r"replay exit"), (r"exit (1|70):",)),
-    "43-space": Right((), (r"trainings before", r"exit (1|70)\b")),
+    "43-space": Right(  # the shell does not see the name of the program that it quotes
+        (r"own space tuples +exit 2, 0 trainings", r"lr as text 1e-3 +exit 0, [1-9]\d* trainings", r"seed 0 +exit 0"),
+        (r"exit (?!0|2)\d+, ", r"exit 2, [1-9]\d* trainings"),
+        instead="""sed -i 's/"$AGENTKD"/os.environ["AGENTKD"]/' try.py; export AGENTKD; $PY try.py""",
+    ),
     "46-fs": Right((r"run exit",), (r"(run|replay) exit (1|70) ",)),
     "48-moved": Right(  # its own code runs only where the user lets it
         (r"replay from another folder exit (0|2 : .*--allow-code)", r"report from another folder exit 0"), (r"exit (1|70) :",)
@@ -90,7 +96,7 @@ def run(case: Path, right: Right, work: Path) -> tuple[str, float]:
         stand = work / "script" / case.name
         stand.mkdir(parents=True)
         (stand / "run.sh").write_text(
-            f'. "{PLACE}/lib/env.sh"\ncp -r "{case}/." .\n$PY make.py\n{right.instead}\n', encoding="utf-8"
+            f'. "{PLACE}/lib/env.sh"\ncp -r "{case}/." .\n[ ! -f make.py ] || $PY make.py\n{right.instead}\n', encoding="utf-8"
         )
         command = ["bash", str(stand / "run.sh")]
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
