@@ -8,7 +8,7 @@ goes on from its last checkpoint. Every sitting says what is done, how fast it w
 are likely to come, and shows the table so far. Without a GPU it ends with 2.
 
 An agent makes its images itself, one at a time, which may take longer than learning from them does; --agents 8 on a machine
-with twice as many cores keeps the GPU busier. A run folder holds the weights of all networks, some gigabytes. Where it cannot
+with twice as many cores keeps the GPU busier. A run folder holds the weights of all networks, 21 GiB at most. Where it cannot
 be copied from sitting to sitting, do each seed in a sitting of its own, with fewer epochs if it must be, and keep
 journal.sqlite of each folder:
 
@@ -229,21 +229,32 @@ def seconds_a_view(experiment: Any, dataset: Any) -> float:
     return (time.perf_counter() - began) / NUM_VIEWS
 
 
-def tell(place: Path, chosen: argparse.Namespace, idle: Idle, last: Any, took_s: float) -> bool:
-    """Prints what is done and how it went; whether everything is."""
+def num_recorded(place: Path) -> int:
+    """Tasks that are recorded in a run folder, which need not be there."""
+    from agentkd.artifacts.journal import Journal
+    from agentkd.artifacts.run_folder import RunFolder
+
+    if not RunFolder(place).journal.is_file():
+        return 0
+    with Journal(RunFolder(place).journal, read_only=True) as journal:
+        return sum(1 for _ in journal.rows())
+
+
+def tell(chosen: argparse.Namespace, before: int, idle: Idle, last: Any, took_s: float) -> bool:
+    """Prints what is done, ``before`` of it in earlier sittings, and how it went; whether everything is."""
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.coordinator.run import read_run
     from agentkd.networks.families import title
     from agentkd.pipeline.counting import task_counts
     from agentkd.report.live import clock
 
-    experiment, planner, outlook, journal = read_run(RunFolder(place))
+    experiment, planner, outlook, journal = read_run(RunFolder(chosen.out))
     with journal:
-        rows, number = list(journal.rows()), len(journal.sittings())
-    records = [row.record for row in rows]
+        records = list(journal.records())
     done = len(outlook.keys & {record.task.key for record in records})
     expected = done if outlook.is_finished else max(done + len(outlook.steps), sum(task_counts(experiment).values()))
-    print(f"\nSitting {number} ended after {clock(took_s)}: {done} of about {expected} tasks are done.")
+    new = len(records) - before
+    print(f"\nThis sitting ended after {clock(took_s)}: {done} of about {expected} tasks are done, {new} of them now.")
     for one in last.activities if last and not outlook.is_finished else ():
         if one.steps:
             print(f"Under way, kept to the last checkpoint: {one.doing}, step {one.step} of {one.steps}")
@@ -259,7 +270,7 @@ def tell(place: Path, chosen: argparse.Namespace, idle: Idle, last: Any, took_s:
         print(f"| {title(family)} | {one.tasks} | {one.epochs} | {one.images_per_s:.1f} | {shares} |")
     print("\nOf all sittings, validation included. Shares are of an agent's time; what it told a GPU last is computed meanwhile.")
     print(f"An image takes {1000 * view_s:.1f} ms to make. {idle}.")
-    pace = sum(record.result.seconds for row, record in zip(rows, records, strict=True) if row.sitting == number) / took_s
+    pace = sum(record.result.seconds for record in records[before:]) / took_s
     left_s = None if outlook.is_finished else seconds_left(experiment, found, pace or chosen.agents)
     if outlook.is_finished:
         print("\nNo sitting is left.")
@@ -296,6 +307,7 @@ def sit(chosen: argparse.Namespace, began: float) -> None:
     experiment = load_experiment(FILE, changes(chosen))
     folder = RunFolder(chosen.out).must_be_for_a_run()
     logs.to_file(folder.logs / "coordinator.log")
+    before = num_recorded(chosen.out)
     watcher, was_interrupted = Sitting(Console(width=200)), False
     with Idle(is_wanted=chosen.device == "cuda") as idle:
         try:
@@ -304,7 +316,7 @@ def sit(chosen: argparse.Namespace, began: float) -> None:
             pass
         except KeyboardInterrupt:
             was_interrupted = True
-    if tell(chosen.out, chosen, idle, watcher.last, time.monotonic() - began):
+    if tell(chosen, before, idle, watcher.last, time.monotonic() - began):
         print(f"\nReport: {write_report(folder).page}")
     if was_interrupted:
         raise SystemExit(INTERRUPTED)
