@@ -34,6 +34,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
 from agentkd.recipe import AS_WRITTEN, ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
+from agentkd.task.judging import Judged
 from agentkd.visible import shortened, visible
 
 MAX_VIEWS = 4096
@@ -248,8 +249,8 @@ class TaskRequest(Body):
         return self
 
 
-class TaskProgressEvent(Body):
-    """Agent to coordinator: how far the task is; ``miou`` after a validation."""
+class TaskProgressEvent(Judged, Body):
+    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier."""
 
     task: TaskKeyField
     attempt: Count
@@ -257,6 +258,7 @@ class TaskProgressEvent(Body):
     steps: Count
     loss: Annotated[float, Field(strict=True)]
     miou: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    accuracy: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
 
 
 class TaskReply(Body):

@@ -86,7 +86,7 @@ class Train(_Limited):
         pretrained: digest of weights of which matching tensors are inherited at initialization.
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
-        prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        prune_below: per epoch, the validation score (``judged_by``) under which a trial is stopped; empty means never.
         measures_latency: whether the result is to say how long the network takes for an image.
         consolidation: what is not to be forgotten while this is learned.
     """

@@ -274,13 +274,13 @@ def _end_epoch(
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)
-    mious = [past.miou for past in progress.history if past.miou is not None]
-    return scores is not None and is_below(plan.prune_below, epoch, max(mious))
+    judged = [past.judged_by for past in progress.history if past.judged_by is not None]
+    return scores is not None and is_below(plan.prune_below, epoch, max(judged))
 
 
-def is_below(bounds: Sequence[float], epoch: int, best_miou: float) -> bool:
-    """Whether a training is stopped after a validated epoch, from 1, with the best mIoU so far: the bounds are of each epoch."""
-    return epoch <= len(bounds) and best_miou < bounds[epoch - 1]
+def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
+    """Whether a training is stopped after a validated epoch, from 1, with the best score so far: the bounds are of each epoch."""
+    return epoch <= len(bounds) and best < bounds[epoch - 1]
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
