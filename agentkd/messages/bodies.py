@@ -329,6 +329,9 @@ class KnowledgeRequest(Body):
 
     ``classes`` are what the asker calls the classes, in order: those of its data, or empty if a mapping is known to it.
 
+    ``head`` says which head of a network with several is asked; if it is empty, the one whose classes are the asker's, or else
+    the one that it teaches with.
+
     With a ``step`` students teach each other: ``weights`` is the digest of the other's task, and what it said in that step is
     wanted. It is handed over once it is said; the reply names the weights that said it.
     """
@@ -345,6 +348,7 @@ class KnowledgeRequest(Body):
     payloads: tuple[Payload, ...] = Field(default=(), max_length=16)
     step: Count | None = None
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
+    head: Name = ""
 
 
 class KnowledgeReply(Body):

@@ -83,7 +83,10 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result of a training, besides network and data. ``penalty`` is added to the loss."""
+    """Everything that decides the result of a training, besides network and data. ``penalty`` is added to the loss.
+
+    So are the terms that ``rehearse`` has for a step and its batch.
+    """
 
     recipe: Recipe
     loss: TrainingLoss
@@ -92,6 +95,7 @@ class Plan:
     prune_below: tuple[float, ...] = ()
     teaching: Teaching = field(default_factory=Untaught)
     penalty: Callable[[], Tensor] | None = None
+    rehearse: Callable[[int, Batch], Terms] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,8 @@ def _step(
 
         def all_terms(hard: Terms, outputs: Outputs) -> Terms:
             terms = teaching.terms(hard, outputs, knowledge, batch, step / total_steps)
-            return terms | {"penalty": plan.penalty()} if plan.penalty else terms
+            terms = terms | {"penalty": plan.penalty()} if plan.penalty else terms
+            return terms | plan.rehearse(step, batch) if plan.rehearse else terms
 
         with precision():
             terms = all_terms(hard, outputs)
