@@ -33,9 +33,8 @@ class Earlier:
 class Educated:
     """An agent with rules, and a memory of the data that it has learned.
 
-    One with several heads is at home in several kinds of data: it looks at data with the heads for their classes (with all, if it
-    has none for them), speaks for itself by the one that is most at home, learns with the head for their classes, and keeps what
-    the other heads say.
+    One with several heads is at home in several kinds of data: it looks at data with the heads for their classes, speaks for
+    itself by the one that is most at home, learns with the head for their classes, and keeps what the other heads say.
 
     Args:
         agent: its network.
@@ -94,13 +93,15 @@ class Educated:
         """What it says of itself about data; labels are not looked at.
 
         Pixels alone can deceive: a network may be sure of itself where everything is strange. So what is known counts as far as
-        the classes that it sees there are as frequent as in what it learned.
+        the classes that it sees there are as frequent as in what it learned. Of data of other classes nothing is known.
         """
         how: dict[str, Any] = {"score": self.rules.score, "tap": self.rules.tap}
+        nothing = Offer(self.name, 0.0, 0.0)
         if self._network:
-            offers = [one.assess(data) for one in self._for(data)]
-            best = max(offers, key=lambda offer: offer.score, default=Offer(self.name, 0.0, 0.0))
-            return replace(best, name=self.name)
+            offers = (one.assess(data) for one in self._for(data))
+            return replace(max(offers, key=_at_home, default=nothing), name=self.name)
+        if self.agent.classes not in ((), self.agent.community.classes(data)):
+            return nothing
         there = self.agent.assess(data, split="train", **how)
         at_home = self.agent.assess(_joined(self.learned), split="validation", **how)
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
@@ -113,14 +114,27 @@ class Educated:
         return self.agent.score if now is None else now
 
     def _for(self, data: Data) -> "list[Educated]":
-        """The heads that look at data: those for their classes, or all."""
+        """The heads for the classes of data."""
         classes = self.agent.community.classes(data)
-        return [one for one in self._heads.values() if one.agent.classes == classes] or [*self._heads.values()]
+        return [one for one in self._heads.values() if one.agent.classes == classes]
 
     def speaking(self, data: Data) -> "Educated":
-        """Who of it teaches about data: itself, or the head that is most at home in them."""
-        able = self._for(data) if self._network else [self]
-        return able[0] if len(able) == 1 else max(able, key=lambda one: one.assess(data).score)
+        """Who of it teaches about data: itself, or the head for their classes that is most at home in them.
+
+        Raises:
+            ContractError: it has none for them.
+        """
+        if not self._network:
+            return self
+        able = self._for(data) or [self._heads[self._network.speaking(self.agent.community.classes(data)).architecture.head]]
+        return able[0] if len(able) == 1 else max(able, key=lambda one: _at_home(one.assess(data)))
+
+    def can_learn(self, data: Data) -> bool:
+        """Whether it has a head with room for the classes of data."""
+        classes = self.agent.community.classes(data)
+        if self._network:
+            return bool(self._network.fitting(classes))
+        return self.agent.architecture.num_classes >= len(classes)
 
     def decide(self, data: Data, me: Offer, others: Sequence[Offer], taught: Mapping[str, tuple[str, ...]]) -> Decision:
         """What it does about data, by its own rules; an agent decides. Waits.
@@ -172,7 +186,7 @@ class Educated:
         fitting = network.fitting(network.community.classes(data))
         known = [self._heads[one.architecture.head] for one in fitting if one.architecture.head in self._heads]
         if len(known) > 1:
-            return max(known, key=lambda one: one.assess(data).score)
+            return max(known, key=lambda one: _at_home(one.assess(data)))
         return known[0] if known else self._take_in(network.by_data(data), [])
 
     def _become(self, network: SeveralHeads, best: "Educated", data: Data) -> Lesson:
@@ -266,6 +280,9 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     decisions, lessons = {}, []
     for agent in agents:
         others = [offer for name, offer in offers.items() if name != agent.name]
+        if not agent.can_learn(data):
+            decisions[agent.name] = Decision(Role.IDLE, (), "has no head for their classes")
+            continue
         decision = agent.decide(data, offers[agent.name], others, taught)
         decisions[agent.name] = decision
         if decision.role is Role.STUDENT:
@@ -277,6 +294,11 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     for lesson in lessons:
         lesson.result()
     return decisions
+
+
+def _at_home(offer: Offer) -> tuple[float, float]:
+    """By which a head is chosen: how much it knows of data, not how well it does in its own."""
+    return offer.known_fraction, offer.score
 
 
 def path_of(rule: str | Callable[..., Decision]) -> str:

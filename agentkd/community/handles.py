@@ -261,7 +261,7 @@ class AgentHandle(Held):
         """Takes up a user's own network as its code is now."""
         if families.is_own(self._family) and not self._keeps_code:
             known = self.architecture
-            self._architecture = self._resolved(known.num_classes, known.heads, known.head)
+            self._architecture = self._resolved(known.num_classes, known.heads or None, known.head)
 
     def _learn(self, task: Task, classes: tuple[str, ...]) -> Lesson:
         lesson = self._ask_for(task)

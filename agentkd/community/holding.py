@@ -95,7 +95,7 @@ class Held:
         self._learned: Lesson | None = None
         self._home: DataSource | None = None
         self.classes: tuple[str, ...] = ()
-        self._architecture = self._resolved(num_classes, heads or {}) if num_classes or heads else None
+        self._architecture = self._resolved(num_classes, heads) if num_classes or heads is not None else None
         self._keeps_code = False
 
     @property
@@ -316,7 +316,7 @@ class Held:
 
     def _resolved(self, num_classes: int | None, heads: Mapping[str, int] | None = None, head: str = "") -> Architecture:
         """The network as data, of an own family by its code as it is now."""
-        if not heads:
+        if heads is None:
             return families.resolve(self._family, num_classes or 0, self._settings)
         counts = checked(NamedHeads, {"heads": heads}, source=self.name).heads
         return families.resolve(self._family, max(counts.values()), self._settings).with_heads(counts, head)
