@@ -93,11 +93,11 @@ class AgentHandle(Held):
         Raises:
             ConfigError: nothing was learned yet.
         """
-        weights, lineage = self._must_have_weights(), self.lineage
+        weights, course = self._must_have_weights(), self.course
         if self._home is None:
             raise ConfigError(f"{self.name} has not learned from data here, so it is not known what to keep")
-        before = self._protection(1.0) if lineage.kept else None
-        if before and lineage.noted and before.anchors == weights:
+        before = self._protection(1.0) if course.kept else None
+        if before and course.noted and before.anchors == weights:
             before = before.replace(decay=1.0)  # of another head at the same moment, which counts as much
         task = Consolidate(
             architecture=self.architecture,
@@ -107,15 +107,15 @@ class AgentHandle(Held):
             consolidation=before,
         )
         (lesson,) = self.community.submit((task, f"consolidation of {self.name}"))
-        lineage.kept = (weights, lesson)
+        course.kept = (weights, lesson)
         return lesson
 
     def _protection(self, strength: float) -> Consolidation | None:
         if not strength:
             return None
-        if self.lineage.kept is None:
+        if self.course.kept is None:
             raise ConfigError(f"{self.name} has nothing to protect; call consolidate() before it learns something else")
-        weights, lesson = self.lineage.kept
+        weights, lesson = self.course.kept
         fields = {"anchors": weights, "importance": lesson.result().knowledge, "strength": strength}
         return checked(Consolidation, fields, source=f"{self.name}: protect")
 
@@ -275,5 +275,5 @@ class AgentHandle(Held):
         def restore() -> None:
             self._learned, self._home, self.classes = before
 
-        self.lineage.go_on(lesson, restore)
+        self.course.go_on(lesson, restore)
         self._learned, self._home, self.classes = lesson, task.data, classes

@@ -28,7 +28,7 @@ class OneHead(AgentHandle):
 
     def __init__(self, whole: "SeveralHeads", head: str) -> None:
         super().__init__(whole.community, f"{whole.name}.{head}", whole.family, settings=whole.settings)
-        self.whole, self.lineage, self._seed, self._head = whole, whole.lineage, whole.seed, head
+        self.whole, self.course, self._seed, self._head = whole, whole.course, whole.seed, head
         self._architecture = whole.architecture.under(head)
 
     @property
@@ -69,10 +69,10 @@ class OneHead(AgentHandle):
     def consolidate(self) -> Lesson:
         """As of a network, of what this head knows; what was noted of others stays."""
         weights, name = self._must_have_weights(), self._head
-        if self.lineage.kept and self.lineage.noted.get(name) == weights:
-            return self.lineage.kept[1]
+        if self.course.kept and self.course.noted.get(name) == weights:
+            return self.course.kept[1]
         lesson = super().consolidate()
-        self.lineage.noted[name] = weights
+        self.course.noted[name] = weights
         return lesson
 
     def average(self, others: Sequence[AgentHandle], shares: Sequence[float] = ()) -> Lesson:
@@ -221,7 +221,7 @@ class SeveralHeads(AgentHandle):
     def start_from(self, weights: str) -> None:
         """Takes stored weights of this architecture, by their digest, with the classes that each head tells apart."""
         must_be(weights, str, "weights", "their digest")
-        self.lineage.begin_with(Digest(weights))
+        self.course.begin_with(Digest(weights))
         for one in self.heads.values():
             one.take_stored(Digest(weights))
 
@@ -301,7 +301,7 @@ class SeveralHeads(AgentHandle):
             for name, stood in before.items():
                 self.heads[name].stand(stood)
 
-        self.lineage.go_on(lesson, restore)
+        self.course.go_on(lesson, restore)
         for name, listed in known.items():
             self.heads[name].take_over(lesson, listed)
         return lesson

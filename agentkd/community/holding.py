@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Lineage:
+class Course:
     """The weights that a network has now, whichever of its heads learned them.
 
     Args:
@@ -90,7 +90,7 @@ class Held:
         heads: Mapping[str, int] | None = None,
     ) -> None:
         self.name, self._family, self._settings = name, family, settings or {}
-        self.community, self.lineage = community, Lineage()
+        self.community, self.course = community, Course()
         self._seed = seeding.derive(community.seed, name)
         self._learned: Lesson | None = None
         self._home: DataSource | None = None
@@ -116,8 +116,8 @@ class Held:
         Raises:
             TrainingError: that task failed, and nobody has been told.
         """
-        newest = self.lineage.newest()
-        return newest.weights if newest else self.lineage.initial
+        newest = self.course.newest()
+        return newest.weights if newest else self.course.initial
 
     @property
     def miou(self) -> float:
@@ -133,7 +133,7 @@ class Held:
 
     def _newest(self) -> TaskResult | None:
         """What came of the last lesson, but for those that failed and were said to have. Waits."""
-        self.lineage.newest()
+        self.course.newest()
         return self._learned.result() if self._learned else None
 
     def start_from(self, weights: str) -> None:
@@ -144,7 +144,7 @@ class Held:
         """
         must_be(weights, str, "weights", "their digest")
         self.take_stored(Digest(weights))
-        self.lineage.begin_with(Digest(weights))
+        self.course.begin_with(Digest(weights))
 
     def take_stored(self, weights: Digest) -> None:
         """Takes from stored weights which classes they tell apart."""
@@ -166,7 +166,7 @@ class Held:
         self._keeps_code = bool(architecture.code)
         self._family, self._settings = architecture.family, dict(architecture.settings)
         self._architecture, self._learned, self.classes = architecture, None, ()
-        self.lineage.begin_with(NO_DIGEST)
+        self.course.begin_with(NO_DIGEST)
 
     def settle(self, data: Data) -> None:
         """Says what data the network is at home in, if that is more than it learned last; see ``assess``."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments import load_example
 from two_kinds import Roads
 
 import agentkd
@@ -208,3 +209,9 @@ def test_in_a_cycle_an_agent_with_two_heads_teaches_what_it_knows_and_learns_wha
     if protection == "replay":
         again = [education_cycle(both, data, epochs=1, **RECIPE)["a"].role for data in (SPEC, ROADS)]
         assert again == [Role.TEACHER, Role.TEACHER], "it is at home in both"
+
+
+def test_the_example_of_two_heads_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agentkd, "Community", Community)
+    found = load_example("knowledge/heads").main(record=str(tmp_path / "run"), epochs=2)
+    assert set(found.values()) <= {"both.day", "both.infrared"} and len(found) == 2
