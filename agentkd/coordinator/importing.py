@@ -41,13 +41,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
         raise
     except AgentKDError as error:
         raise ConfigError(f"weights {weights}: {error}") from error
-    return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes))
-
-
-def num_classes_of(weights: str | Path, store: Store) -> int | None:
-    """As many as weights of ours say that they tell apart; ``None`` for others."""
-    architecture = what_they_say(weights, store).architecture
-    return architecture.num_classes if architecture else None
+    return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes_of(architecture), said.heads))
 
 
 def what_they_say(weights: str | Path, store: Store) -> WeightsMetadata:

@@ -306,7 +306,7 @@ def test_a_trial_that_was_not_completed_is_no_candidate_however_good_it_was(stat
         return invented(step, 0.5)
 
     outlook = search_of(outcome)
-    assert outlook.trials["tiny_networks:tiny"][1].miou == 0.99
+    assert outlook.trials["tiny_networks:tiny"][1].judged_by == 0.99
     assert [row.entrant.result.miou for row in outlook.rows if row.stage is Stage.SEARCH] == [0.5]
     assert all(teacher.result.miou == 0.5 for lesson in outlook.lessons for teacher in lesson.teachers)
 
