@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from agentkd.errors import ConfigError
 
 MIN_PREFIX = 4
-BEGINNING = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
+WHOLE = 64
+BEGINNING = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},{WHOLE}}}")
 MAX_LISTED = 8
 SHOWN = 16
 
@@ -17,6 +19,12 @@ Thing = TypeVar("Thing")
 def is_beginning(text: str) -> bool:
     """Whether a text can be a digest or a key, or the first characters of one."""
     return bool(BEGINNING.fullmatch(text))
+
+
+def may_be_digest(text: str | Path) -> bool:
+    """Whether what is a file or a digest is a digest, or the first characters of one: there is no file of that name."""
+    name = str(text)
+    return is_beginning(name) and (len(name) == WHOLE or not Path(name).exists())
 
 
 def only(beginning: str, named: Mapping[str, tuple[Thing, str]]) -> Thing:

@@ -11,10 +11,9 @@ from torch import Tensor
 from agentkd.architecture import Architecture, Setting
 from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.history import read_history
-from agentkd.artifacts.naming import is_beginning
+from agentkd.artifacts.naming import may_be_digest
 from agentkd.artifacts.own_code import let_run
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.artifacts.store import DIGEST
 from agentkd.code.loading import is_provided
 from agentkd.code.taking import take
 from agentkd.coordinator.importing import what_a_file_says
@@ -108,7 +107,7 @@ def _opened(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
 
 def _given(weights: str | Path, folder: RunFolder | None) -> Given:
     name = str(weights)
-    is_digest = bool(DIGEST.fullmatch(name)) or (is_beginning(name) and not Path(name).exists())
+    is_digest = may_be_digest(weights)
     if is_digest and folder is None:
         raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER")
     if not is_digest or folder is None:
