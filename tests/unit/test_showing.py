@@ -1,15 +1,18 @@
 """Networks, lessons and results show what they are in a few words, in notebooks as a table, without waiting and without torch."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 from noting import Recording
+from rich.console import Console
 
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.errors import TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
+from agentkd.report.live import PlainWatcher
 from agentkd.task import Status, TaskResult
 
 EVIL = '<script>alert("x")</script>\x1b[2J\n'
@@ -79,3 +82,9 @@ def test_to_show_something_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_name_between_colons_is_no_picture() -> None:
+    stream = io.StringIO()
+    PlainWatcher(Console(file=stream)).tell("my_networks:hourglass: trial 1")
+    assert stream.getvalue().endswith("my_networks:hourglass: trial 1\n")
