@@ -37,6 +37,15 @@ class OneHead(AgentHandle):
         return self.whole.architecture.under(self._head)
 
     @property
+    def known_architecture(self) -> Architecture | None:
+        """The network as data, with this head in use."""
+        return self.architecture
+
+    @property
+    def _newest_lesson(self) -> Lesson | None:
+        return self._learned
+
+    @property
     def has_learned(self) -> bool:
         """Whether it has learned anything, here or before."""
         return bool(self.classes or self._learned)
@@ -219,11 +228,12 @@ class SeveralHeads(AgentHandle):
         return f'{self.name}.head("{next(iter(self.heads))}"){rest}'
 
     def start_from(self, weights: str) -> None:
-        """Takes stored weights of this architecture, by their digest, with the classes that each head tells apart."""
+        """Takes stored weights of this architecture, by digest or its beginning, with the classes that each head tells apart."""
         must_be(weights, str, "weights", "their digest")
-        self.course.begin_with(Digest(weights))
+        digest = self.community.find_artifact(weights)
+        self.course.begin_with(digest)
         for one in self.heads.values():
-            one.take_stored(Digest(weights))
+            one.take_stored(digest)
 
     def become(self, architecture: Architecture) -> None:
         """Nothing.

@@ -31,6 +31,7 @@ from agentkd.task import (
 )
 from agentkd.task.inputs import ENERGY
 from agentkd.task.rules import Decision, Offer, Rules
+from agentkd.visible import html_table, visible_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,6 +111,17 @@ class Held:
         return self._architecture
 
     @property
+    def known_architecture(self) -> Architecture | None:
+        """The same; ``None`` before its number of classes is known."""
+        return self._architecture
+
+    @property
+    def num_classes(self) -> int | None:
+        """K, of the head in use; ``None`` before it is known."""
+        known = self.known_architecture
+        return known.num_classes if known else None
+
+    @property
     def weights(self) -> Digest:
         """Digest of the newest weights; waits for the task that makes them. Empty before any training.
 
@@ -136,15 +148,36 @@ class Held:
         self.course.newest()
         return self._learned.result() if self._learned else None
 
+    @property
+    def _newest_lesson(self) -> Lesson | None:
+        return self.course.last
+
+    def _shown(self) -> dict[str, str]:
+        """What it is and how it stands, without waiting."""
+        architecture, lesson, initial = self._architecture, self._newest_lesson, self.course.initial
+        known = ", ".join(self.classes) or (str(architecture.num_classes) if architecture else "those of its first data")
+        begun = f"begins with {initial[:12]}" if initial else "has learned nothing yet"
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings.items())
+        rows = {"family": self._family, "settings": settings, "classes": known}
+        rows["state"] = f"{lesson.label}: {lesson.state}" if lesson else begun
+        return {name: value for name, value in rows.items() if value}
+
+    def __repr__(self) -> str:
+        return visible_line(f"<network {self.name}: {', '.join(self._shown().values())}>")
+
+    def _repr_html_(self) -> str:
+        return html_table(self.name, self._shown())
+
     def start_from(self, weights: str) -> None:
-        """Takes stored weights of this architecture, by their digest, as its own, with the classes that they tell apart.
+        """Takes stored weights of this architecture, by digest or its beginning, as its own, with the classes they tell apart.
 
         Raises:
             ArtifactError: they are not there, or damaged.
         """
         must_be(weights, str, "weights", "their digest")
-        self.take_stored(Digest(weights))
-        self.course.begin_with(Digest(weights))
+        digest = self.community.find_artifact(weights)
+        self.take_stored(digest)
+        self.course.begin_with(digest)
 
     def take_stored(self, weights: Digest) -> None:
         """Takes from stored weights which classes they tell apart."""
