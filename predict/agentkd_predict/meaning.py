@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 Valid = NDArray[np.bool_]
 Scale = tuple[float, float]
 FULL_8, FULL_16 = (0, 255), (0, 65535)
+ROWS_AT_ONCE = 256
 
 
 class Treatment(StrEnum):
@@ -91,14 +92,21 @@ def as_colors(image: Image.Image, meaning: Meaning, raw: str, scale: Scale | Non
         InputError: how it is stored does not say which color its values are.
     """
     if meaning.image is Treatment.SCALED:
-        values = np.asarray(image)
-        _check_finite(values, path)
-        return np.repeat(_scaled(values, scale, path, meaning.stored)[:, :, None], 3, axis=2)
+        return _scaled(np.asarray(image), scale, path, meaning.stored)
     _check_scale(meaning, scale, path)
     if meaning.image is Treatment.REFUSED:
         stored = meaning.stored if meaning is not OTHER else raw
         raise InputError(path, f"image is stored as {stored}", "gray or RGB, 8 or 16 bits")
-    return np.asarray(image.convert("RGB"))
+    found: Pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for part in _strips(image.height):  # of the whole there would be further copies
+        found[part] = np.asarray(image.crop((0, part.start, image.width, part.stop)).convert("RGB"))
+    return found
+
+
+def stretched(values: NDArray[Any], scale: Scale) -> Pixels:
+    """Values as 0 to 255, of which those of the scale, and beyond it, are black and white."""
+    black, white = scale
+    return np.rint(np.clip((values.astype(np.float64) - black) / (white - black), 0, 1) * 255).astype(np.uint8)
 
 
 def _check_scale(meaning: Meaning, scale: Scale | None, path: Path) -> None:
@@ -116,11 +124,14 @@ def _check_scale(meaning: Meaning, scale: Scale | None, path: Path) -> None:
 
 
 def _scaled(values: NDArray[Any], scale: Scale | None, path: Path, stored: str) -> Pixels:
-    """Values of more than 8 bits as 0 to 255.
+    """Values ``[H,W]`` of more than 8 bits as gray ``[H,W,3]``.
 
     Raises:
-        InputError: there is no scale, or no value lies in it.
+        InputError: there is no scale, or no value lies in it, or one is no number.
     """
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InputError(path, f"image holds {int((~finite).sum())} values that are no numbers (NaN or infinite)", "numbers")
     low, high = values.min(), values.max()
     if scale is None:
         text = f"image has {stored}, values {low:g} to {high:g}"
@@ -130,11 +141,11 @@ def _scaled(values: NDArray[Any], scale: Scale | None, path: Path, stored: str) 
         raise InputError(
             path, f"all values, {low:g} to {high:g}, lie beyond --scale {black:g},{white:g}", "a scale that they are in"
         )
-    level = np.clip((values.astype(np.float64) - black) / (white - black), 0, 1) * 255
-    return np.rint(level).astype(np.uint8)
+    found: Pixels = np.empty((*values.shape, 3), dtype=np.uint8)
+    for part in _strips(len(values)):
+        found[part] = stretched(values[part], scale)[:, :, None]
+    return found
 
 
-def _check_finite(values: NDArray[Any], path: Path) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise InputError(path, f"image holds {int((~finite).sum())} values that are no numbers (NaN or infinite)", "numbers")
+def _strips(height: int) -> list[slice]:
+    return [slice(top, min(top + ROWS_AT_ONCE, height)) for top in range(0, height, ROWS_AT_ONCE)]

@@ -17,10 +17,16 @@ from rasterio.windows import Window
 
 from agentkd_predict.areas import Georeference, ellipsoid_in
 from agentkd_predict.errors import InputError, no_descriptors, words
-from agentkd_predict.meaning import BY_MODE, FULL_16, WIDE_CHANNELS, Pixels, Scale, Valid
+from agentkd_predict.meaning import BY_MODE, FULL_16, WIDE_CHANNELS, Pixels, Scale, Valid, stretched
 from agentkd_predict.pictures import Head, damage
 
-DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
+DRIVERS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    **dict.fromkeys((b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
+"""By how a file begins, the one of GDAL's drivers that reads it; no other is asked."""
 CACHE_MB = 64
 MAX_BLOCK_BYTES = 256 << 20
 IN_STRIPS = ("TIFF", "PNG", "JPEG", "MPO", "JPEG2000")
@@ -101,7 +107,7 @@ class RasterSource:
         self._is_in_scale |= bool(((values >= black) & (values <= white)).any())
         if self._kind == np.uint16 and len(values) > 1 and self._scale == FULL_16:
             return (values >> 8).astype(np.uint8)
-        return np.rint(np.clip((values.astype(np.float64) - black) / (white - black), 0, 1) * 255).astype(np.uint8)
+        return stretched(values, (black, white))
 
     def _is_full(self) -> bool:
         return all(MaskFlags.all_valid in flags for flags in self._raster.mask_flag_enums)
@@ -181,9 +187,12 @@ def _jpeg2000_tile(path: Path) -> int:
 
 def _open(path: Path) -> Any:
     try:
+        with path.open("rb") as file:
+            head = file.read(12)
+        driver = next((name for begins, name in DRIVERS.items() if head.startswith(begins)), "GTiff")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path.absolute(), driver=list(DRIVERS))
+            return rasterio.open(path.absolute(), driver=driver)
     except FAILURES as error:
         if no_descriptors(error):
             raise

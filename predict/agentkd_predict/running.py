@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,8 +134,6 @@ def _one(network: Network, one: Input, out: Path, wanted: Wanted, progress: Prog
 
 
 def _video(network: Network, one: Input, out: Path, wanted: Wanted, progress: Progress) -> Done:
-    from importlib.util import find_spec
-
     if find_spec("av") is None:
         raise InputError(one.path, "is a video, which needs PyAV", "it to be there: pip install agentkd-predict[video]")
     from agentkd_predict.videos import predict_video

@@ -6,10 +6,12 @@ is not installed by itself; a large picture that is turned by its tag goes throu
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
+from PIL import Image
 
 from agentkd_predict.areas import Georeference
 from agentkd_predict.errors import InputError, writing
@@ -157,15 +159,11 @@ def _large(path: Path, head: Head, scale: Scale | None, folder: Path) -> Source:
 
 def _has_geo_tags(path: Path) -> bool:
     """Whether a TIFF says where it lies: the tags ModelPixelScale, ModelTransformation, GeoKeyDirectory."""
-    from PIL import Image
-
     with path.open("rb") as file, Image.open(file) as image:
         return bool({33550, 34264, 34735} & set(getattr(image, "tag_v2", ())))
 
 
 def _has_rasterio() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("rasterio") is not None
 
 

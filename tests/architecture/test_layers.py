@@ -166,8 +166,8 @@ def test_the_page_about_the_house_has_the_floors_in_their_order() -> None:
     assert rows == sorted(rows) and sorted(units) == sorted(ROW_OF)
 
 
-# What predicts is a distribution of its own, installed without agentkd and without torch. The dependencies of its extras are imported
-# by these modules alone, which are imported when a file needs them.
+# What predicts is a distribution of its own, without agentkd and torch. What its extras need is imported by these modules
+# alone, which are imported when a file needs them.
 PREDICT_MAY = {"numpy", "onnxruntime", "PIL", "rich", "typer", "agentkd_predict"}
 OF_EXTRAS = {"rasterio": {"rasters.py", "maps.py"}, "av": {"videos.py"}}
 
