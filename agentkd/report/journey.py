@@ -50,7 +50,7 @@ def journey_figure(outlook: Outlook) -> bytes | None:
         Line2D([], [], linestyle="", marker=MARKERS[stage], color="white", markeredgecolor="black", label=stage.traits.title)
         for stage in TABLE_STAGES
     ]
-    axes.legend(handles=marks, loc="lower right", frameon=False, fontsize=9)
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     axes.grid(alpha=0.3)
     size = f"{100 * abs(found.saved):.0f} % {'fewer' if found.saved >= 0 else 'more'} parameters"
     axes.set_title(f"{size}, {100 * found.gain:+.1f} points of {found.measure}", fontsize=13, loc="left")

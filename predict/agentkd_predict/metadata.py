@@ -151,7 +151,7 @@ def own_colors(count: int) -> tuple[Color, ...]:
 
     Example:
         >>> own_colors(2)
-        ((217, 65, 65), (65, 82, 217))
+        ((217, 65, 65), (65, 109, 217))
     """
     found = []
     for index in range(count):
