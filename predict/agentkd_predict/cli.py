@@ -125,7 +125,12 @@ Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_ea
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(parser=as_path, metavar="MODEL", help="ONNX file, as agentkd export writes it.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path, metavar="MODEL", help="ONNX file of a network; --classes and the like say what it does not."
+        ),
+    ],
     inputs: Annotated[list[Path], typer.Argument(parser=as_path, metavar="INPUT...", help="Images, videos, GeoTIFFs, folders.")],
     out: Out,
     tile: Tile = 512,

@@ -28,6 +28,7 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
 FLOATS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SUM_TOLERANCE = 0.05
 FATAL = 4
+ADVICE = "give an ONNX file of a network that takes images [N,3,H,W]"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 Size = tuple[int, int]
 
@@ -160,33 +161,30 @@ def _open(path: Path, device: str, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except RUN_ERRORS as error:
-        raise NetworkError(
-            path, f"cannot be read as ONNX ({words(error, path)})", "agentkd export RUN --format onnx writes one that can"
-        ) from None
+        raise NetworkError(path, f"cannot be read as ONNX ({words(error, path)})", ADVICE) from None
 
 
 def _check_file(path: Path) -> None:
     """That it may be an ONNX file at all; many others are mistaken for one."""
-    advice = "give the ONNX file that agentkd export RUN --format onnx writes"
     try:
         if path.is_dir():
-            raise NetworkError(path, "is a folder", advice)
+            raise NetworkError(path, "is a folder", ADVICE)
         with path.open("rb") as file:
             head = file.read(256)
     except FileNotFoundError:
-        raise NetworkError(path, "is not there", advice) from None
+        raise NetworkError(path, "is not there", ADVICE) from None
     except OSError as error:
-        raise NetworkError(path, f"cannot be read ({error.strerror})", advice) from None
+        raise NetworkError(path, f"cannot be read ({error.strerror})", ADVICE) from None
     if not head:
-        raise NetworkError(path, "is empty", advice)
+        raise NetworkError(path, "is empty", ADVICE)
     begins = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if begins.startswith(b"pk\x03\x04"):
-        raise NetworkError(path, "is a ZIP archive, as torch.save and torch.export write them, and no ONNX", advice)
+        raise NetworkError(path, "is a ZIP archive, as torch.save and torch.export write them, and no ONNX", ADVICE)
     if head[8:9] == b"{":
-        raise NetworkError(path, "holds weights alone (safetensors), and no network", advice)
+        raise NetworkError(path, "holds weights alone (safetensors), and no network", ADVICE)
     for start, found, _ in DISGUISES:
         if begins.startswith(start):
-            raise NetworkError(path, found, advice)
+            raise NetworkError(path, found, ADVICE)
 
 
 def _input_of(path: Path, session: Any) -> tuple[str, type[np.floating[Any]], Size | None]:
