@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from agentkd.architecture import IMAGENET, Normalization, numbered, usual_normalization
 from agentkd.community.futures import Lesson
 from agentkd.recipe import Recipe
 from agentkd.task import DataSource, Status, Task, TaskResult
@@ -20,6 +21,10 @@ class Recording:
 
     def classes(self, spec: str) -> tuple[str, ...]:
         return tuple("abcde")
+
+    def images(self, spec: str) -> Normalization:
+        """RGB, or as many channels as a specification ends with."""
+        return usual_normalization(numbered(int(spec.rpartition("=")[2]))) if "=" in spec else IMAGENET
 
     def must_be_learnable(self, data: str, recipe: Recipe, *, needs_labels: bool, name: str) -> None:
         """Whatever it is."""

@@ -14,6 +14,7 @@ from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch, whole_a
 from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
 from agentkd.errors import ContractError, DatasetError
+from agentkd.knowledge.contracts import agree_on_channels
 from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Training
 from agentkd.training.batches import Batch
@@ -42,12 +43,12 @@ def open_source(source: DataSource) -> Opened:
 
 
 def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization) -> Tensor:
-    """Images [N,3,H,W] of named views, for a network with this normalization."""
+    """Images [N,C,H,W] of named views, for a network with this normalization."""
     return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings, normalization).image for index, seed in views]))
 
 
 def evaluation_images(source: DataSource, normalization: Normalization) -> Iterator[Tensor]:
-    """The validation split for a network with this normalization, whole images [1,3,H,W], one after the other."""
+    """The validation split for a network with this normalization, whole images [1,C,H,W], one after the other."""
     dataset = open_source(source)
     for index in split_indices(dataset, source.validation):
         yield torch.from_numpy(whole_view(dataset, index, normalization).image)[None]
@@ -58,6 +59,7 @@ class DatasetFeed:
 
     def __init__(self, task: Training) -> None:
         self.dataset = open_source(task.data)
+        agree_on_channels(task.architecture.channels, self.dataset.channels)
         self._recipe, self._view_seed, self._normalization = task.recipe, task.view_seed, task.architecture.normalization
         self._train = split_indices(self.dataset, task.data.train)
         self._validation = split_indices(self.dataset, task.data.validation)

@@ -432,7 +432,7 @@ def _cost_fields(task: Task) -> dict[str, Any]:
 
 def _latency_ms(task: Task, network: SegmentationNetwork, at: Surroundings) -> float:
     """Of a network as it has been trained, for one whole image of the dataset."""
-    return measure_latency_ms(network, *_image_size(task), at.device)
+    return measure_latency_ms(network, *_image_size(task), at.device, num_channels=task.architecture.num_channels)
 
 
 def _image_size(task: Task) -> tuple[int, int]:

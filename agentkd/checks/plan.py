@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import Architecture, Normalization
 from agentkd.checks.concerns import Concern
 from agentkd.code.loading import load
 from agentkd.code.taking import take
@@ -72,6 +72,11 @@ class RunPlan:
         """K; two if the data do not say."""
         return len(self.dataset.classes) if self.dataset else 2
 
+    @property
+    def images(self) -> Normalization | None:
+        """The channels of the data's images, and how they are seen; none if the data do not say."""
+        return self.dataset.normalization if self.dataset else None
+
     def architecture(self, family: str, settings: dict[str, Any] | None = None) -> Architecture:
         """A family's own architecture, with other settings.
 
@@ -80,8 +85,8 @@ class RunPlan:
         """
         given = {**self.experiment.families[family].settings, **(settings or {})}
         if families.is_own(family):
-            return self.own.family(family).architecture(self.num_classes, given)
-        return families.resolve(family, self.num_classes, given)
+            return self.own.family(family).architecture(self.num_classes, given, self.images)
+        return families.resolve(family, self.num_classes, given, images=self.images)
 
     @property
     def families(self) -> list[str]:

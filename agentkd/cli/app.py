@@ -5,14 +5,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from agentkd.architecture import Normalization
 from agentkd.cli.ending import run_to_the_end, say
-from agentkd.cli.typed import output_format
+from agentkd.cli.typed import images, output_format
 from agentkd.errors import ConfigError
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
+ImageChannels = Annotated[
+    Normalization | None,
+    typer.Option(
+        parser=images, metavar="C|A,B,...", help="How many channels images have, or what these are called; RGB if not said."
+    ),
+]
 Format = Annotated[str, typer.Option("--format", parser=output_format, help="text for people, json for programs.")]
 
 

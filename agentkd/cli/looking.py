@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Devices, Format, Overrides, given_fields, read_settings
+from agentkd.cli.app import Devices, Format, ImageChannels, Overrides, given_fields, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
 from agentkd.errors import ConfigError
@@ -40,6 +40,7 @@ def report(
 def networks(
     classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
     family: Annotated[str | None, typer.Option(help="One family only, or package.module:builder.")] = None,
+    channels: ImageChannels = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family.")] = None,
     output_format: Format = "text",
 ) -> None:
@@ -52,10 +53,18 @@ def networks(
     chosen = read_settings(settings)
     rows = []
     for name in [family] if family else FAMILIES:
-        architecture = resolve(name, classes, chosen)
+        architecture = resolve(name, classes, chosen, images=channels)
         counts = count_architecture(architecture)
         size = {"total": counts.total, "network": counts.network, "deploy": counts.deploy}
-        rows.append({"family": name, "num_classes": classes, "settings": architecture.settings, **size})
+        rows.append(
+            {
+                "family": name,
+                "num_classes": classes,
+                "channels": list(architecture.channels),
+                "settings": architecture.settings,
+                **size,
+            }
+        )
     if output_format == "json":
         say(json.dumps(rows, indent=2))
         return
@@ -71,6 +80,7 @@ def weights(
     classes: Annotated[
         int | None, typer.Option(min=2, help="Number of classes K; that which the file says, or 5, if it is not given.")
     ] = None,
+    channels: ImageChannels = None,
     names: Annotated[str, typer.Option(metavar="A,B,...", help="What the classes are called, in the order of the logits.")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family.")] = None,
     least: Annotated[
@@ -86,7 +96,16 @@ def weights(
     from agentkd.coordinator.importing import bring
 
     given = tuple(name.strip() for name in names.split(",")) if names else ()
-    found = bring(file, out, family, classes or len(given) or None, given, settings=read_settings(settings), least_share=least)
+    found = bring(
+        file,
+        out,
+        family,
+        classes or len(given) or None,
+        given,
+        images=channels,
+        settings=read_settings(settings),
+        least_share=least,
+    )
     if output_format == "json":
         say(json.dumps(found.as_data(), indent=2))
         return

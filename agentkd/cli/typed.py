@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from agentkd.architecture import MAX_CHANNELS, Normalization, numbered, usual_normalization
 from agentkd.names import PUBLIC_KEY_FORM, PublicKey
 
 FORMATS = ("text", "json")
@@ -69,6 +70,15 @@ def key_name(text: str) -> str:
             f"{text[:80]!r} is no name of a key; expected up to {MAX_KEY_NAME} printable characters without /"
         )
     return text
+
+
+def images(text: str) -> Normalization:
+    """What images a network takes: how many channels they have, or what these are called, in order."""
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        return usual_normalization(numbered(min(int(text), MAX_CHANNELS + 1)) if text.isdecimal() else names)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text[:80]!r}: {error}, such as 4 or red,green,blue,nir") from None
 
 
 def _place(text: str, form: re.Pattern[str], example: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Architecture, Normalization, Setting, are_same_channels
 from agentkd.errors import ConfigError
 from agentkd.names import Digest
 from agentkd.networks import families
@@ -21,6 +21,7 @@ class Asked:
         settings: those that were given.
         weights: that it begins with; empty if it has none.
         heads: how many classes each of several heads tells apart; ``None`` if it was not said.
+        images: that it takes; ``None`` if it was not said.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Asked:
     settings: Mapping[str, Setting]
     weights: Digest
     heads: Mapping[str, int] | None = None
+    images: Normalization | None = None
 
     def must_be_as(self, first: "Asked", name: str, *, there: Architecture | None) -> None:
         """Nothing, if this asks for what is there already under the name. What is not said is as it is there.
@@ -52,6 +54,9 @@ class Asked:
         heads = there.heads if there else {}
         if self.heads is not None and dict(self.heads) != heads:
             differing["heads"] = (heads or "none", dict(self.heads))
+        shown = there.normalization if there else None
+        if self.images and shown and not are_same_channels(self.images.channels, shown.channels):
+            differing["images"] = (list(shown.channels), list(self.images.channels))
         if self.weights and self.weights != first.weights:
             differing["weights"] = (first.weights[:12] or "none", self.weights[:12])
         if differing:
@@ -62,4 +67,6 @@ class Asked:
 
 
 def _complete(asked: Asked) -> dict[str, Setting]:
-    return families.all_settings(families.resolve(asked.family, asked.num_classes or FEW, dict(asked.settings)))
+    return families.all_settings(
+        families.resolve(asked.family, asked.num_classes or FEW, dict(asked.settings), images=asked.images)
+    )

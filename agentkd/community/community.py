@@ -4,13 +4,14 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
+import reprlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentkd.architecture import Setting
+from agentkd.architecture import Images, Normalization, Setting, as_images
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.naming import may_be_digest
 from agentkd.artifacts.recordings import RecordingReport
@@ -118,6 +119,7 @@ class Community:
         weights: str | Path = "",
         num_classes: int | None = None,
         heads: Mapping[str, int] | None = None,
+        images: Images | None = None,
         **settings: Setting,
     ) -> AgentHandle:
         """A handle to a network of this family. Asked for again, alike and by the same name, it is the same handle, as it is now.
@@ -130,6 +132,9 @@ class Community:
             num_classes: that of the first data it meets if it is not given.
             heads: for a network with a head for each task: the number of classes of each, by its name, as
                 ``{"fire": 5, "roads": 2}``; see ``AgentHandle.head``.
+            images: that it takes: how many channels they have, or what these are called, as ``("red", "green", "blue", "nir")``.
+                If it is not given, those of the weights, or of the first data it meets, or, with ``num_classes``, RGB. Published
+                weights for RGB are made such for other channels, see ``agentkd.networks.weights``.
             settings: the family's settings that differ from its own.
 
         Raises:
@@ -141,7 +146,7 @@ class Community:
         family = _name_of(family)
         if heads is not None and num_classes is not None:
             raise ConfigError(f"{name}: heads say how many classes each of them tells apart; leave num_classes out")
-        stored, known, known_heads = NO_DIGEST, num_classes, heads
+        stored, known, known_heads, shown = NO_DIGEST, num_classes, heads, _images(images, name)
         if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
@@ -149,10 +154,11 @@ class Community:
             said = importing.what_they_say(weights, self._folder.store).architecture
             if said and heads is None and num_classes is None:
                 known, known_heads = said.num_classes, said.heads or None
-        handle = self._handle(name, family, known, known_heads, settings)
+            shown = shown or (said.normalization if said else None)
+        handle = self._handle(name, family, known, known_heads, settings, shown)
         if weights:
             stored = importing.stored_weights(weights, handle.architecture, self._folder.store)
-        asked = Asked(family, num_classes, settings, stored, heads)
+        asked = Asked(family, num_classes, settings, stored, heads, _images(images, name))
         if name in self._handles:
             there, first = self._handles[name]
             asked.must_be_as(first, name, there=there.known_architecture)
@@ -164,11 +170,17 @@ class Community:
         return handle
 
     def _handle(
-        self, name: str, family: str, num_classes: int | None, heads: Mapping[str, int] | None, settings: dict[str, Setting]
+        self,
+        name: str,
+        family: str,
+        num_classes: int | None,
+        heads: Mapping[str, int] | None,
+        settings: dict[str, Setting],
+        images: Normalization | None,
     ) -> AgentHandle:
         if heads is None:
-            return AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
-        handle = SeveralHeads(self, name, family, heads=heads, settings=settings)
+            return AgentHandle(self, name, family, num_classes=num_classes, settings=settings, images=images)
+        handle = SeveralHeads(self, name, family, heads=heads, settings=settings, images=images)
         if families.is_own(family):
             from agentkd.networks.build import count_architecture  # needs torch, which a script that only plans does not
 
@@ -285,6 +297,10 @@ class Community:
         """The classes of a dataset."""
         return self._open(data).classes
 
+    def images(self, data: Data) -> Normalization:
+        """The channels of a dataset's images, and how a network sees them that does not say otherwise."""
+        return self._open(data).normalization
+
     def num_parts(self, data: Data) -> int:
         """How many datasets are joined in this one; 1 of a single one."""
         return self._open(data).num_parts
@@ -321,6 +337,18 @@ class Community:
         if name in self._names:
             raise ConfigError(f"the name {name!r} is taken in this community")
         self._names.add(name)
+
+
+def _images(said: Images | None, name: str) -> Normalization | None:
+    """The images that are said, as data.
+
+    Raises:
+        ConfigError: there are no such images.
+    """
+    try:
+        return None if said is None else as_images(said)
+    except ValueError as error:
+        raise ConfigError(f"{name}: images={reprlib.repr(said)}: {error}") from None
 
 
 def _name_of(family: object) -> str:

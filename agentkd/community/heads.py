@@ -7,7 +7,7 @@ What is done with data is done by the head that tells their classes apart; who i
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Architecture, Normalization, Setting
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.teachers import as_teachers
@@ -131,9 +131,16 @@ class SeveralHeads(AgentHandle):
     """
 
     def __init__(
-        self, community: Commons, name: str, family: str, *, heads: Mapping[str, int], settings: dict[str, Setting] | None = None
+        self,
+        community: Commons,
+        name: str,
+        family: str,
+        *,
+        heads: Mapping[str, int],
+        settings: dict[str, Setting] | None = None,
+        images: Normalization | None = None,
     ) -> None:
-        super().__init__(community, name, family, settings=settings, heads=heads)
+        super().__init__(community, name, family, settings=settings, heads=heads, images=images)
         self.family, self.settings = family, settings
         self.heads = {head: OneHead(self, head) for head in sorted(self.architecture.heads)}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentkd import seeding
-from agentkd.architecture import Architecture, NamedHeads, Setting
+from agentkd.architecture import Architecture, NamedHeads, Normalization, Setting
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.teachers import refuse_no_list
 from agentkd.community.works import Commons, Data
@@ -13,7 +13,7 @@ from agentkd.config import checked
 from agentkd.datasets.opening import Opened, Views
 from agentkd.datasets.splits import TRAIN, VALIDATION
 from agentkd.errors import ConfigError, must_be
-from agentkd.knowledge.contracts import agree_on_classes
+from agentkd.knowledge.contracts import agree_on_channels, agree_on_classes
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.task import (
@@ -89,8 +89,9 @@ class Held:
         num_classes: int | None = None,
         settings: dict[str, Setting] | None = None,
         heads: Mapping[str, int] | None = None,
+        images: Normalization | None = None,
     ) -> None:
-        self.name, self._family, self._settings = name, family, settings or {}
+        self.name, self._family, self._settings, self._images = name, family, settings or {}, images
         self.community, self.course = community, Course()
         self._seed = seeding.derive(community.seed, name)
         self._learned: Lesson | None = None
@@ -198,6 +199,7 @@ class Held:
         must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
         self._keeps_code = bool(architecture.code)
         self._family, self._settings = architecture.family, dict(architecture.settings)
+        self._images = architecture.normalization
         self._architecture, self._learned, self.classes = architecture, None, ()
         self.course.begin_with(NO_DIGEST)
 
@@ -341,15 +343,22 @@ class Held:
         return self.weights
 
     def _meet(self, data: Data) -> DataSource:
-        """The data as a part of a task; a network without a number of classes takes the data's."""
-        source, classes = self.community.source(data), self.community.classes(data)
+        """The data as a part of a task; a network without a number of classes takes the data's, and their channels.
+
+        Raises:
+            ContractError: the data's images have other channels than it is for.
+        """
+        source, classes, images = self.community.source(data), self.community.classes(data), self.community.images(data)
         if self._architecture is None:
+            self._images = self._images or images
             self._architecture = self._resolved(len(classes))
+        hint = f"{self.name} is for other images; give another network these: agent(NAME, FAMILY, images={list(images.channels)})"
+        agree_on_channels(self._architecture.channels, images.channels, hint=hint)
         return source
 
     def _resolved(self, num_classes: int | None, heads: Mapping[str, int] | None = None, head: str = "") -> Architecture:
         """The network as data, of an own family by its code as it is now."""
         if heads is None:
-            return families.resolve(self._family, num_classes or 0, self._settings)
+            return families.resolve(self._family, num_classes or 0, self._settings, images=self._images)
         counts = checked(NamedHeads, {"heads": heads}, source=self.name).heads
-        return families.resolve(self._family, max(counts.values()), self._settings).with_heads(counts, head)
+        return families.resolve(self._family, max(counts.values()), self._settings, images=self._images).with_heads(counts, head)

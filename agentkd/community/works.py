@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from agentkd.architecture import Normalization
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.community.futures import Lesson
 from agentkd.coordinator.crew import Crew
@@ -83,6 +84,10 @@ class Commons(Protocol):
 
     def classes(self, data: Data) -> tuple[str, ...]:
         """The classes of a dataset."""
+        ...
+
+    def images(self, data: Data) -> Normalization:
+        """The channels of a dataset's images, and how a network sees them that does not say otherwise."""
         ...
 
     def num_parts(self, data: Data) -> int:

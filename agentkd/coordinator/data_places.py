@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from agentkd.architecture import IMAGENET, Normalization
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.store import Store
 from agentkd.canonical import FrozenData
@@ -34,6 +35,7 @@ class NotedData(FrozenData):
 
     Args:
         images: how many each split has.
+        shown: their channels, and how a network sees them that does not say otherwise.
         files: the artifact that lists their files; empty if they are none.
     """
 
@@ -43,6 +45,7 @@ class NotedData(FrozenData):
     ignore_index: int
     images: dict[str, int]
     content_digest: Digest
+    shown: Normalization = IMAGENET
     files: CodeDigest = NO_DIGEST
 
     def opened(self, spec: str, own: OwnParts) -> Opened:
@@ -54,6 +57,7 @@ class NotedData(FrozenData):
             ignore_index=self.ignore_index,
             splits=dict.fromkeys(self.images, ()),
             content_digest=self.content_digest,
+            images=self.shown,
         )
         return Opened(spec, outline, own.data.code if own.data else NO_DIGEST)
 
@@ -80,6 +84,7 @@ def note_data(dataset: Opened, store: Store) -> NotedData:
         ignore_index=dataset.ignore_index,
         images={split: len(indices) for split, indices in dataset.splits.items()},
         content_digest=dataset.digest,
+        shown=dataset.normalization,
         files=store.put(zlib.compress(listing.encode(), 1)) if files else NO_DIGEST,
     )
 

@@ -107,7 +107,7 @@ class Guest:
         return TeacherReference(architecture=None, weights=self.weights)
 
     def assess(self, images: Tensor, *, num_classes: int) -> AssessReply:
-        """What it makes of images [N,3,H,W], RGB in [0, 1]. It normalizes them for itself.
+        """What it makes of images [N,C,H,W] in [0, 1]. It normalizes them for itself.
 
         Raises:
             ContractError: the images are others, or what it answers is none.
@@ -127,7 +127,7 @@ class Guest:
         return reply
 
     def soft_targets(self, images: Tensor, *, num_classes: int, codec: str = "float16") -> Tensor:
-        """Its raw logits [N,K,h,w], at its own stride, for images [N,3,H,W], RGB in [0, 1]. It normalizes them for itself.
+        """Its raw logits [N,K,h,w], at its own stride, for images [N,C,H,W] in [0, 1]. It normalizes them for itself.
 
         Raises:
             RemoteAgentError: it refused.
@@ -138,7 +138,7 @@ class Guest:
         return self._maps(KnowledgeKind.SOFT_TARGETS, images, (LOGITS,), asked)[LOGITS.name]
 
     def feature_maps(self, images: Tensor, taps: Sequence[str], *, num_classes: int, codec: str = "float16") -> dict[str, Tensor]:
-        """The features [N,C,h,w] of each tap, by its name, and ``logits``, for images [N,3,H,W], RGB in [0, 1].
+        """The features [N,C,h,w] of each tap, by its name, and ``logits``, for images [N,C,H,W] in [0, 1].
 
         Args:
             images: at most so many that one message holds them.

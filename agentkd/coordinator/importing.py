@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import RGB, Architecture, Normalization, Setting
 from agentkd.artifacts.store import Store
 from agentkd.errors import AgentKDError, ConfigError, StorageError
 from agentkd.knowledge.contracts import agree_on_classes
@@ -36,8 +36,9 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
             if said.architecture is None or said.architecture.code == architecture.code:
                 return known
         else:
-            agree_on_network(said, architecture)
-            report = import_weights(network, read_checkpoint(Path(weights)), source=f"weights {weights}")
+            agree_on_network(_for_channels_of(said, architecture), architecture)
+            given = read_checkpoint(Path(weights))
+            report = import_weights(network, given, channels=architecture.channels, source=f"weights {weights}")
             if report.missing or report.reshaped:
                 raise ConfigError(f"weights {weights} are not of this architecture: {report}")
     except ConfigError:
@@ -54,6 +55,7 @@ def bring(
     num_classes: int | None = None,
     names: tuple[str, ...] = (),
     *,
+    images: Normalization | None = None,
     settings: dict[str, Setting] | None = None,
     least_share: float = LEAST_SHARE,
 ) -> ImportReport:
@@ -65,6 +67,8 @@ def bring(
         family: of the network.
         num_classes: K; that which the file says, or 5, if it is not given.
         names: of the classes, in the order of the logits; those that the file says if they are not given.
+        images: that the network takes; those that the file says, or RGB, if they are not given. See ``import_weights`` for what
+            becomes of weights for RGB.
         settings: of the network.
         least_share: see ``import_weights``.
 
@@ -77,14 +81,15 @@ def bring(
     if said.architecture and said.architecture.family != family:
         raise ConfigError(f"{file} says that it is of {said.architecture.family}, not of {family}")
     known = said.architecture.num_classes if said.architecture else USUAL_CLASSES
-    architecture = families.resolve(family, num_classes or known, settings)
+    shown = images or (said.architecture.normalization if said.architecture else None)
+    architecture = families.resolve(family, num_classes or known, settings, images=shown)
     if names and len(set(names)) != architecture.num_classes:
         raise ConfigError(
             f"{len(names)} names ({', '.join(names)}) for {architecture.num_classes} classes; each needs one of its own"
         )
-    agree_on_network(said, architecture)
+    agree_on_network(_for_channels_of(said, architecture), architecture)
     network = build(architecture, seed=0)
-    report = import_weights(network, tensors, source=file, least_share=least_share)
+    report = import_weights(network, tensors, channels=architecture.channels, source=file, least_share=least_share)
     kept = said.classes if not report.reshaped else ()
     if names:
         agree_on_classes(kept, names)
@@ -94,6 +99,17 @@ def bring(
     except OSError as error:
         raise StorageError.of(out, error) from error
     return report
+
+
+def _for_channels_of(said: WeightsMetadata, architecture: Architecture) -> WeightsMetadata:
+    """What weights for RGB say of themselves once they are made for a network's channels; others as they are."""
+    if said.architecture is None or said.architecture.channels != RGB or architecture.channels == RGB:
+        return said
+    try:
+        images = said.architecture.normalization.for_channels(architecture.channels)
+    except ValueError:  # which the contract is broken by, and says
+        return said
+    return said.replace(architecture=said.architecture.replace(normalization=images))
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:

@@ -25,8 +25,8 @@ from agentkd.names import Digest
 OWN_BYTES = 64 * 1024**2
 SPARE_BYTES = 1024**3
 UNUSED_S = 600.0
-HEADER = struct.Struct("<8sIII")
-MAGIC = b"agentkd1"
+HEADER = struct.Struct("<8sIIII")
+MAGIC = b"agentkd2"
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _size_of(sample: Sample) -> int:
 def _is_plain(sample: Sample) -> bool:
     """Whether it can be written as it is: what an own dataset makes may be of another kind."""
     are_bytes = sample.image.dtype == sample.label.dtype == np.uint8
-    return are_bytes and sample.label.ndim == 2 and sample.image.shape == (*sample.label.shape, 3)
+    return are_bytes and sample.label.ndim == 2 and sample.image.ndim == 3 and sample.image.shape[:2] == sample.label.shape
 
 
 def _load(file: Path) -> Sample | None:
@@ -164,24 +164,24 @@ def _load(file: Path) -> Sample | None:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
-    magic, height, width, name_size = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0, 0, 0)
+    magic, height, width, channels, name_size = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0, 0, 0, 0)
     at, pixels = HEADER.size + name_size, height * width
-    if magic != MAGIC or len(data) != at + 4 * pixels:
+    if magic != MAGIC or len(data) != at + (channels + 1) * pixels:
         return None
-    image = np.frombuffer(data, np.uint8, 3 * pixels, at).reshape(height, width, 3)
-    label = np.frombuffer(data, np.uint8, pixels, at + 3 * pixels).reshape(height, width)
+    image = np.frombuffer(data, np.uint8, channels * pixels, at).reshape(height, width, channels)
+    label = np.frombuffer(data, np.uint8, pixels, at + channels * pixels).reshape(height, width)
     return Sample(image=image, label=label, name=data[HEADER.size : at].decode())
 
 
 def _save(file: Path, sample: Sample) -> None:
     """Writes a sample that others see whole or not at all."""
-    height, width = sample.label.shape
+    height, width, channels = sample.image.shape
     name = sample.name.encode()
     part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as out:
-            out.write(HEADER.pack(MAGIC, height, width, len(name)) + name)
+            out.write(HEADER.pack(MAGIC, height, width, channels, len(name)) + name)
             out.write(np.ascontiguousarray(sample.image).data)
             out.write(np.ascontiguousarray(sample.label).data)
         part.replace(file)

@@ -6,7 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkd import canonical
-from agentkd.datasets.samples import Color, Dataset, Sample, Size, check_splits, fingerprint, labels_of, refuse_twins, size_of
+from agentkd.datasets.samples import (
+    Color,
+    Dataset,
+    Sample,
+    Size,
+    channels_of,
+    check_splits,
+    fingerprint,
+    images_of,
+    labels_of,
+    refuse_twins,
+    size_of,
+)
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
 
@@ -20,6 +32,7 @@ class _Derived:
         self.colors: tuple[Color, ...] = of.colors
         self.ignore_index: int = of.ignore_index
         self.splits: Mapping[str, tuple[int, ...]] = of.splits
+        self.channels, self.normalization = channels_of(of), images_of(of)
 
     def sample(self, index: int) -> Sample:
         """A labelled image."""
@@ -123,6 +136,9 @@ class JoinedDataset(_Derived):
         for part in parts[1:]:
             if (part.classes, part.ignore_index) != (first.classes, first.ignore_index):
                 raise DatasetError(part.name, f"has classes {', '.join(part.classes)}", f"those of {first.name}: {first.classes}")
+            if channels_of(part) != channels_of(first):
+                told = f"those of {first.name}: {', '.join(channels_of(first))}"
+                raise DatasetError(part.name, f"has images of the channels {', '.join(channels_of(part))}", told)
         digest = canonical.digest(["joined", [part.digest for part in parts]])
         super().__init__(" and ".join(part.name for part in parts), first, digest)
         self._parts = tuple(parts)

@@ -5,13 +5,14 @@ half-burnt rims, flame fronts along them, and smoke that partly hides what is be
 these are not photographs, and a mIoU on them says nothing about real fires.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from agentkd import canonical, seeding
+from agentkd.architecture import RGB
 from agentkd.datasets.samples import IGNORE_INDEX, Color, Floats, Pixels, Sample, Size
 
 GENERATOR_VERSION = 1
@@ -20,13 +21,20 @@ COLORS: tuple[Color, ...] = ((64, 64, 64), (170, 110, 50), (0, 158, 115), (213, 
 BURNT, HALF_BURNT, NON_BURNT, FIRE, SMOKE = range(5)
 SPLIT_STRIDE = 1_000_000
 SMOKE_OPACITY_LIMIT = 0.45
+BEYOND_COLORS = ("nir", "swir")
+# Near infrared: leaves reflect it, ash does not, flames emit it, and smoke lets most of it through. Short-wave infrared: flames
+# outshine all else, and smoke is not there. Of each class, in its order.
+REFLECTED = {"nir": (0.12, 0.30, 0.58, 0.80, 0.40), "swir": (0.42, 0.38, 0.26, 0.97, 0.30)}
 
 
 class GeneratedScenes:
     """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``."""
 
-    def __init__(self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day") -> None:
+    def __init__(
+        self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day", num_channels: int = len(RGB)
+    ) -> None:
         self.name = "generated"
+        self.channels = channels_made(num_channels)
         self.classes, self.colors, self.ignore_index = CLASSES, COLORS, IGNORE_INDEX
         self.seed, self.size, self.light = seed, size, light
         self.splits = {
@@ -42,11 +50,12 @@ class GeneratedScenes:
                 "split_stride": SPLIT_STRIDE,
             }
             | ({"light": light} if light != "day" else {})
+            | ({"channels": list(self.channels)} if self.channels != RGB else {})
         )
 
     def sample(self, index: int) -> Sample:
         """The scene under an index."""
-        return make_scene(self.seed, index, self.size, self.light)
+        return make_scene(self.seed, index, self.size, self.light, self.channels)
 
     def size_of(self, index: int) -> Size:
         """(height, width) of every scene."""
@@ -58,7 +67,7 @@ class GeneratedScenes:
 
     def fingerprint(self, index: int) -> bytes:
         """What makes a scene what it is."""
-        return repr((self.seed, index, self.size, self.light)).encode()
+        return repr((self.seed, index, self.size, self.light, len(self.channels))).encode()
 
     def labels_of(self, index: int) -> NDArray[np.bool_]:
         """Every class: which of them have pixels in a scene is not looked at."""
@@ -68,8 +77,19 @@ class GeneratedScenes:
         """Nothing can be missing."""
 
 
-def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:
-    """One scene: ``image [H,W,3]`` and ``label [H,W]``. The light changes the image alone."""
+def channels_made(count: int) -> tuple[str, ...]:
+    """What the channels of generated images are called: gray; with near infrared; and from three on colors, and what is beyond.
+
+    Example:
+        >>> channels_made(2), channels_made(4)
+        (('gray', 'nir'), ('red', 'green', 'blue', 'nir'))
+    """
+    named = (*(RGB if count >= len(RGB) else ("gray",)), *BEYOND_COLORS)
+    return (*named, *(f"band{number}" for number in range(len(named) + 1, count + 1)))[:count]
+
+
+def make_scene(seed: int, index: int, size: Size, light: str = "day", channels: Sequence[str] = RGB) -> Sample:
+    """One scene: ``image [H,W,C]`` and ``label [H,W]``. The light changes the colors alone, and channels neither each other."""
     random = seeding.generator("scene", GENERATOR_VERSION, seed, index)
     relief = noise(random, size, cells=3, octaves=4)
     plants = noise(random, size, cells=12, octaves=3)
@@ -94,8 +114,27 @@ def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:
     gray = random.uniform(0.62, 0.88) + 0.12 * (noise(random, size, cells=5, octaves=3) - 0.5)
     image = _blend(image, np.repeat(gray[..., None], 3, axis=2) * np.array([0.98, 1.0, 1.03]), opacity)
 
-    image = LIGHTS[light](image)
-    return Sample(image=_photograph(random, image, relief), label=label, name=f"generated-{seed}-{index}")
+    photo = _photograph(random, LIGHTS[light](image), relief)
+    return Sample(image=_with_channels(photo, label, seed, index, channels), label=label, name=f"generated-{seed}-{index}")
+
+
+def _with_channels(photo: Pixels, label: Pixels, seed: int, index: int, channels: Sequence[str]) -> Pixels:
+    """The photograph with, or without, its colors, and with what other channels would see there."""
+    if tuple(channels) == RGB:
+        return photo
+    made = {"gray": np.rint(photo.mean(axis=2)).astype(np.uint8), **{name: photo[:, :, at] for at, name in enumerate(RGB)}}
+    return np.stack([made[name] if name in made else _beyond(name, label, seed, index) for name in channels], axis=2)
+
+
+def _beyond(name: str, label: Pixels, seed: int, index: int) -> Pixels:
+    """What a channel beyond the colors sees: each class reflects as it does everywhere, with the texture of this scene."""
+    random = seeding.generator("channel", GENERATOR_VERSION, seed, index, name)
+    known = REFLECTED.get(name) or seeding.generator("reflected", GENERATOR_VERSION, name).uniform(0.1, 0.9, len(CLASSES))
+    level = np.asarray(known, dtype=np.float32)[label]
+    soft = Image.fromarray((level * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.7))
+    texture = 60 * (noise(random, label.shape, cells=8, octaves=3) - 0.5)
+    grain = random.normal(0, 4, label.shape)
+    return np.clip(np.asarray(soft, dtype=np.float32) + texture + grain, 0, 255).astype(np.uint8)
 
 
 def noise(random: np.random.Generator, size: Size, *, cells: int, octaves: int) -> Floats:

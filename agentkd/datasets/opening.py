@@ -1,6 +1,7 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkd import __version__, canonical, seeding
+from agentkd.architecture import MAX_CHANNELS, RGB, Normalization
 from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets import files
@@ -23,8 +25,10 @@ from agentkd.datasets.samples import (
     Dataset,
     Sample,
     Size,
+    channels_of,
     check_splits,
     fingerprint,
+    images_of,
     labels_of,
     problem_of_names,
     read_size,
@@ -87,6 +91,16 @@ class Opened:
     def ignore_index(self) -> int:
         """The label that does not count."""
         return self._dataset.ignore_index
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the channels of its images are called, in their order."""
+        return channels_of(self._dataset)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How a network sees its images that does not say otherwise."""
+        return images_of(self._dataset)
 
     @property
     def splits(self) -> Mapping[str, tuple[int, ...]]:
@@ -212,7 +226,8 @@ def open_dataset(spec: str) -> Opened:
     ========== ============================================== =============================================
     kind       options                                        meaning
     ========== ============================================== =============================================
-    generated  seed, size=WxH, train, validation, test, light generated burnt-area scenes, counts per split
+    generated  seed, size=WxH, train, validation, test,       generated burnt-area scenes, counts per split
+               light, channels
     folder     path, size=WxH, holdout                        the folder layout with dataset.yaml
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
     shared     the digest of their file                       data that an agent has shared, see ``AgentHandle.share_data``
@@ -220,7 +235,8 @@ def open_dataset(spec: str) -> Opened:
 
     Of any of them ``unlabelled:SPEC`` hides the training labels, ``few:16:SPEC`` has only so many training images,
     ``only:CLASS+CLASS:SPEC`` ignores all other classes, and ``joined:SPEC|SPEC`` puts several together. ``light`` is
-    ``day``, ``dusk``, ``haze`` or ``infrared``.
+    ``day``, ``dusk``, ``haze`` or ``infrared``; ``channels`` of generated images are 1 to 16, red, green and blue if 3, with near
+    infrared if 4.
 
     What is doubtful in the data but no error is logged as a warning, and is in ``notices``.
 
@@ -338,7 +354,10 @@ def _open_generated(options: dict[str, str]) -> Dataset:
     size, light = read_size(options.get("size", "96x96"), "generated"), options.get("light", "day")
     if light not in LIGHTS:
         raise DatasetError("generated", f"light={light!r} is not known", f"one of {', '.join(LIGHTS)}")
-    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light)
+    channels = number("channels", len(RGB))
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise DatasetError("generated", f"channels={options['channels'][:40]} cannot be made", f"1 to {MAX_CHANNELS}")
+    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light, num_channels=channels)
 
 
 def _open_files(kind: str, options: dict[str, str]) -> Dataset:
@@ -363,4 +382,12 @@ def _open_own(name: str, code: Digest) -> Dataset:
     problem = problem_of_names(made.classes) if are_texts else ""
     if problem:
         raise DatasetError(name, problem)
+    channels = getattr(made, "channels", RGB)
+    if isinstance(channels, str) or not isinstance(channels, Sequence) or not all(isinstance(one, str) for one in channels):
+        raise DatasetError(
+            name, f"channels is {reprlib.repr(channels)}", "their names in order, such as ('red', 'green', 'blue', 'nir')"
+        )
+    if not isinstance(getattr(made, "normalization", None), Normalization | None):
+        raise DatasetError(name, f"normalization is {reprlib.repr(made.normalization)}", "an agentkd.architecture.Normalization")
+    images_of(made)
     return made

@@ -1,6 +1,7 @@
 """What a dataset is: labelled images by index, classes, splits, and a digest over the content."""
 
 import hashlib
+import reprlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agentkd.architecture import MAX_CHANNELS, RGB, Normalization, colors_among, usual_normalization
 from agentkd.code.running import told
 from agentkd.datasets.splits import VALIDATION, known_name
 from agentkd.errors import DatasetError
@@ -27,7 +29,7 @@ MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: ``image [H,W,3]`` RGB and ``label [H,W]``, both uint8."""
+    """One labelled image: ``image [H,W,C]``, RGB if its dataset says nothing else, and ``label [H,W]``, both uint8."""
 
     image: Pixels
     label: Pixels
@@ -37,7 +39,8 @@ class Sample:
 class Dataset(Protocol):
     """A finite labelled set. Reading is thread-safe; the same index always gives the same sample.
 
-    ``digest`` is a SHA-256 over the content: two datasets with one digest give the same samples.
+    ``digest`` is a SHA-256 over the content: two datasets with one digest give the same samples. One whose images are not RGB has
+    ``channels``, their names; and one that knows how a network had best see them has ``normalization``.
     """
 
     @property
@@ -64,6 +67,27 @@ class Dataset(Protocol):
     def check(self) -> None:
         """Reads everything once. Raises ``DatasetError`` for the first sample that is not as described."""
         ...
+
+
+def channels_of(dataset: Dataset) -> tuple[str, ...]:
+    """What the channels of a dataset's images are called, in their order: as the dataset says, or red, green and blue."""
+    return tuple(getattr(dataset, "channels", RGB))
+
+
+def images_of(dataset: Dataset) -> Normalization:
+    """The channels of a dataset's images, and how a network sees them that does not say otherwise: as the dataset says, or usual.
+
+    Raises:
+        DatasetError: they cannot be channels.
+    """
+    said = getattr(dataset, "normalization", None)
+    try:
+        return said.for_channels(channels_of(dataset)) if said else usual_normalization(channels_of(dataset))
+    except ValueError as error:
+        text = f"its channels are {reprlib.repr(channels_of(dataset))}, and its normalization is {said or 'not given'}"
+        raise DatasetError(
+            getattr(dataset, "name", ""), text, f"1 to {MAX_CHANNELS} names, and a mean and deviation of each"
+        ) from error
 
 
 def is_blank(name: str) -> bool:
@@ -142,12 +166,12 @@ def _read(dataset: Dataset, index: int) -> Sample:
     """
     name = getattr(dataset, "name", "") or type(dataset).__name__
     with told(f"{name}: sample {index} cannot be read"):
-        sample = dataset.sample(index)
+        sample, count = dataset.sample(index), len(channels_of(dataset))
         found = [f"{part.dtype} {list(part.shape)}" for part in (sample.image, sample.label)]
-        is_right = sample.image.dtype == sample.label.dtype == np.uint8 and sample.image.shape == (*sample.label.shape, 3)
+        is_right = sample.image.dtype == sample.label.dtype == np.uint8 and sample.image.shape == (*sample.label.shape, count)
     if not is_right or sample.label.ndim != 2:
         text = f"sample {index} has an image of {found[0]} and a label of {found[1]}"
-        raise DatasetError(name, text, "uint8 [H, W, 3] and uint8 [H, W]")
+        raise DatasetError(name, text, f"uint8 [H, W, {count}] and uint8 [H, W]")
     return sample
 
 
@@ -207,5 +231,21 @@ def resize_pixels(image: Pixels, label: Pixels, size: Size | None) -> tuple[Pixe
     if size is None or image.shape[:2] == size:
         return image, label
     target = (size[1], size[0])
-    small = Image.fromarray(image).resize(target, Image.Resampling.BOX if size[0] < image.shape[0] else Image.Resampling.BILINEAR)
-    return np.asarray(small), np.asarray(Image.fromarray(label).resize(target, Image.Resampling.NEAREST))
+    small = resized(image, target, Image.Resampling.BOX if size[0] < image.shape[0] else Image.Resampling.BILINEAR)
+    return small, np.asarray(Image.fromarray(label).resize(target, Image.Resampling.NEAREST))
+
+
+def resized(
+    image: Pixels, size: tuple[int, int], how: Image.Resampling, box: tuple[float, float, float, float] | None = None
+) -> Pixels:
+    """A part of an image [H,W,C] at another size, (width, height): each channel by itself, whichever it is."""
+    if image.shape[2] == len(RGB):
+        return np.asarray(Image.fromarray(image).resize(size, how, box=box))
+    channels = (Image.fromarray(np.ascontiguousarray(image[:, :, at])) for at in range(image.shape[2]))
+    return np.stack([np.asarray(channel.resize(size, how, box=box)) for channel in channels], axis=2)
+
+
+def as_rgb(image: Pixels, channels: Sequence[str]) -> Pixels:
+    """An image [H,W,C] as people are shown it, RGB: its colors; of one without them the first channel, as gray."""
+    colors = colors_among(channels)
+    return np.ascontiguousarray(image[:, :, list(colors)] if colors else np.repeat(image[:, :, :1], len(RGB), axis=2))

@@ -1,8 +1,9 @@
 """Data as a kind of knowledge: a dataset packed into one file that is named by its SHA-256, and read where it has arrived.
 
 The file is in the safetensors format. Its samples stand in the order of the splits, numbered from 0, in runs of equal size:
-``run.R.images`` [n,H,W,3] and ``run.R.labels`` [n,H,W], uint8; ``groups`` [N], int32, says which samples belong together. The
-metadata have one entry, ``agentkd``: classes, colors, the ignored label, and how many samples each split has. Nothing in it can
+``run.R.images`` [n,H,W,C] and ``run.R.labels`` [n,H,W], uint8; ``groups`` [N], int32, says which samples belong together. The
+metadata have one entry, ``agentkd``: classes, colors, the ignored label, how many samples each split has, and of images that are
+not RGB their channels. Nothing in it can
 be executed, and nothing of where the data were (paths, names of files) is in it.
 """
 
@@ -14,15 +15,15 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from agentkd import canonical
-from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES
+from agentkd.architecture import IMAGENET, MAX_CLASS_NAME, MAX_CLASSES, Normalization
 from agentkd.canonical import FrozenData
 from agentkd.datasets.files import spread_colors
-from agentkd.datasets.samples import MAX_PIXELS, Color, Dataset, Sample, Size, size_of, split_indices
+from agentkd.datasets.samples import MAX_PIXELS, Color, Dataset, Sample, Size, channels_of, images_of, size_of, split_indices
 from agentkd.errors import DatasetError, check_descriptors
 from agentkd.names import SHARED, Digest
 from agentkd.plain import read_json
@@ -47,6 +48,7 @@ class PackedData(FrozenData):
 
     Args:
         splits: how many samples each has, in their order.
+        images: their channels, and how a network sees them that does not say otherwise; left out if they are RGB and usual.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -59,6 +61,14 @@ class PackedData(FrozenData):
     colors: tuple[tuple[Level, Level, Level], ...]
     ignore_index: Level
     splits: dict[SplitName, Annotated[int, Field(ge=0, le=MAX_SAMPLES)]] = Field(min_length=1, max_length=64)
+    images: Normalization = IMAGENET
+
+    @model_serializer(mode="wrap")
+    def _leave_out_usual_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if self.images == IMAGENET:
+            del plain["images"]
+        return plain
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -81,7 +91,7 @@ def pack(dataset: Dataset, splits: Sequence[str], *, max_bytes: int = MAX_PACKED
     if twice or not indices:
         raise DatasetError(dataset.name, f"{', '.join(splits) or 'no split'}: nothing, or a sample twice", "splits apart")
     sizes = [size_of(dataset, index) for index in indices]
-    size_bytes = sum(4 * height * width for height, width in sizes)
+    size_bytes = sum((1 + len(channels_of(dataset))) * height * width for height, width in sizes)
     runs = list(_runs(sizes))
     hint = "fewer (few:16:SPEC), or all of one size (size=WIDTHxHEIGHT)"
     if size_bytes > max_bytes or len(indices) > MAX_SAMPLES:
@@ -101,6 +111,7 @@ def pack(dataset: Dataset, splits: Sequence[str], *, max_bytes: int = MAX_PACKED
         colors=tuple(getattr(dataset, "colors", ()) or spread_colors(len(dataset.classes))),
         ignore_index=dataset.ignore_index,
         splits={split: len(each) for split, each in found.items()},
+        images=images_of(dataset),
     )
     # not canonical JSON, which would sort the splits: their order is that of the samples
     text = json.dumps(told.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
@@ -144,6 +155,7 @@ class SharedDataset:
             raise self._damaged(f"is no dataset: {visible_line(said)[:200]}") from None
         self.name, self.classes, self.ignore_index = packed.name, packed.classes, packed.ignore_index
         self.colors: tuple[Color, ...] = packed.colors
+        self.channels, self.normalization = packed.images.channels, packed.images
         ends = np.cumsum([0, *packed.splits.values()]).tolist()
         self.splits = {
             name: tuple(range(first, last)) for name, first, last in zip(packed.splits, ends[:-1], ends[1:], strict=True)
@@ -161,7 +173,7 @@ class SharedDataset:
         for run in range(num_runs):
             images, labels = (self._slice(f"run.{run}.{part}", "U8", rank) for part, rank in (("images", 4), ("labels", 3)))
             count, height, width = labels
-            if images != [count, height, width, 3] or count < 1:
+            if images != [count, height, width, len(packed.images.channels)] or count < 1:
                 raise ValueError(f"run {run} has images {images} and labels {labels}")
             if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
                 raise ValueError(f"run {run} has images of {height}x{width}; they have {MIN_SIDE} to {MAX_PIXELS:,} pixels")

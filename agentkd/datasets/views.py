@@ -4,27 +4,34 @@ Whoever holds the dataset makes the same pixels from the same seed, whatever the
 teacher and student can look at the same view without sending it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from agentkd import seeding
-from agentkd.architecture import Normalization
-from agentkd.datasets.samples import Dataset, Floats, Pixels
+from agentkd.architecture import Normalization, are_same_channels, colors_among
+from agentkd.datasets.samples import Dataset, Floats, Pixels, channels_of, resized
+from agentkd.errors import ContractError
 from agentkd.recipe import ViewSettings
 
 
 @dataclass(frozen=True)
 class View:
-    """``image [3,H,W]`` float32, normalized as its network wants it, and ``label [H,W]`` uint8."""
+    """``image [C,H,W]`` float32, normalized as its network wants it, and ``label [H,W]`` uint8."""
 
     image: Floats
     label: Pixels
 
 
 def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettings, normalization: Normalization) -> View:
-    """The view of one sample under one seed."""
+    """The view of one sample under one seed. What changes colors changes red, green and blue, and leaves other channels alone.
+
+    Raises:
+        ContractError: the network is for images of other channels.
+    """
+    channels = _channels_for(dataset, normalization)
     sample = dataset.sample(index)
     random = seeding.generator(dataset.digest, index, view_seed)
     scale, at_y, at_x, flip = random.random(4)
@@ -35,12 +42,17 @@ def make_view(dataset: Dataset, index: int, view_seed: int, settings: ViewSettin
         image, label = image[:, ::-1], label[:, ::-1]
     pixels: Floats = image.astype(np.float32) / 255
     if settings.color:
-        pixels = _change_color(pixels, random.uniform(1 - settings.color, 1 + settings.color, 3))
+        pixels = _change_color(pixels, random.uniform(1 - settings.color, 1 + settings.color, 3), channels)
     return View(image=_normalized(pixels, normalization), label=np.ascontiguousarray(label))
 
 
 def whole_view(dataset: Dataset, index: int, normalization: Normalization) -> View:
-    """The unchanged sample, as validation and testing see it."""
+    """The unchanged sample, as validation and testing see it.
+
+    Raises:
+        ContractError: the network is for images of other channels.
+    """
+    _channels_for(dataset, normalization)
     sample = dataset.sample(index)
     pixels: Floats = sample.image.astype(np.float32) / 255
     return View(image=_normalized(pixels, normalization), label=np.ascontiguousarray(sample.label))
@@ -59,12 +71,32 @@ def _scaled_crop(
     box = (left, top, min(left + box_w, width), min(top + box_h, height))
     size = (crop_w, crop_h)
     return (
-        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)),
+        resized(image, size, Image.Resampling.BILINEAR, box),
         np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST, box=box)),
     )
 
 
-def _change_color(pixels: Floats, factors: Floats) -> Floats:
+def _channels_for(dataset: Dataset, normalization: Normalization) -> tuple[str, ...]:
+    """The channels of a dataset's images, if a network is for such."""
+    channels = channels_of(dataset)
+    if not are_same_channels(normalization.channels, channels):
+        hint = "the network must be for images of the channels that these data have, in the same order"
+        raise ContractError("channels", ", ".join(normalization.channels), ", ".join(channels), hint=hint)
+    return channels
+
+
+def _change_color(pixels: Floats, factors: Floats, channels: Sequence[str]) -> Floats:
+    colors = colors_among(channels)
+    if colors is None:
+        return pixels
+    if len(channels) > len(colors):
+        changed = pixels.copy()
+        changed[:, :, list(colors)] = _change_rgb(np.ascontiguousarray(pixels[:, :, list(colors)]), factors)
+        return changed
+    return _change_rgb(pixels, factors)
+
+
+def _change_rgb(pixels: Floats, factors: Floats) -> Floats:
     brightness, contrast, saturation = factors.astype(np.float32)
     pixels = pixels * brightness
     pixels = (pixels - pixels.mean()) * contrast + pixels.mean()

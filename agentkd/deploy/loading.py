@@ -1,6 +1,7 @@
 """A network out of a run or a file, as a module that takes images."""
 
 import contextlib
+import reprlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Architecture, Images, Normalization, Setting, are_same_channels, as_images
 from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.naming import may_be_digest
@@ -50,6 +51,7 @@ def load_network(
     run: str | Path | RunFolder | None = None,
     family: str = "",
     num_classes: int | None = None,
+    images: Images | None = None,
     raw: bool = False,
     allow_code: bool = False,
     **settings: Setting,
@@ -63,6 +65,7 @@ def load_network(
         run: the run folder, or the bundle, in which a digest is looked for, and the code of an own network.
         family: of a file that does not say it, as others write them; ``num_classes`` and the settings too.
         num_classes: see there.
+        images: that it takes, see ``Community.agent``; those that the weights say, or RGB, if it is not given.
         raw: whether it returns logits, where it is not told otherwise.
         allow_code: whether code of an own network is run that is kept with the run and is not the same as here.
         settings: of the family, see there.
@@ -81,15 +84,32 @@ def load_network(
     with _opened(run) as folder:
         given = _given(weights, folder)
         said = given.said.architecture
-        architecture = _agreed(given, family, num_classes, settings) if said else _told(given, family, num_classes, settings)
+        shown = _images(images)
+        if said:
+            architecture = _agreed(given, family, num_classes, settings, shown)
+        else:
+            architecture = _told(given, family, num_classes, settings, shown)
         if architecture.code:
             _must_run(architecture, folder, allow_code=allow_code)
-        resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings, code=architecture.code)
+        resolved = families.resolve(
+            architecture.family,
+            architecture.num_classes,
+            architecture.settings,
+            images=architecture.normalization,
+            code=architecture.code,
+        )
         if architecture.revision > resolved.revision:
             families.check_revision(architecture, resolved.revision)
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
     return Segmenter(network, resolved, given.said.classes, raw=raw).eval()
+
+
+def _images(said: Images | None) -> Normalization | None:
+    try:
+        return None if said is None else as_images(said)
+    except ValueError as error:
+        raise ConfigError(f"images={reprlib.repr(said)}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -124,7 +144,9 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
         raise ConfigError(f"{digest} are no weights: {error}") from error
 
 
-def _agreed(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
+def _agreed(
+    given: Given, family: str, num_classes: int | None, settings: dict[str, Setting], images: Normalization | None
+) -> Architecture:
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
@@ -138,13 +160,17 @@ def _agreed(given: Given, family: str, num_classes: int | None, settings: dict[s
         wrong.append(("family", architecture.family, family))
     if num_classes not in (None, architecture.num_classes):
         wrong.append(("num_classes", architecture.num_classes, num_classes))
+    if images and not are_same_channels(images.channels, architecture.channels):
+        wrong.append(("images", ",".join(architecture.channels), ",".join(images.channels)))
     if wrong:
         told = "; ".join(f"{name} is {found!r}, not {value!r}" for name, found, value in wrong)
         raise ConfigError(f"{given.name} say themselves what they are: {told}")
     return architecture
 
 
-def _told(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
+def _told(
+    given: Given, family: str, num_classes: int | None, settings: dict[str, Setting], images: Normalization | None
+) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:
@@ -152,7 +178,7 @@ def _told(given: Given, family: str, num_classes: int | None, settings: dict[str
     """
     if not family or num_classes is None:
         raise ConfigError(f"{given.name} do not say of which network they are; give family=... and num_classes=...")
-    return families.resolve(family, num_classes, settings)
+    return families.resolve(family, num_classes, settings, images=images)
 
 
 def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_code: bool) -> None:
@@ -184,7 +210,7 @@ def _fill(network: SegmentationNetwork, given: Given, architecture: Architecture
     """
     agree_on_network(given.said, architecture)
     if not given.said.architecture:
-        report = import_weights(network, given.tensors, source=given.name)
+        report = import_weights(network, given.tensors, channels=architecture.channels, source=given.name)
         if report.missing or report.reshaped:
             raise ConfigError(f"{given.name} are not of this architecture: {report}")
         return

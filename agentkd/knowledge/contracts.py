@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from agentkd.architecture import are_same_channels
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError
 from agentkd.names import Digest
@@ -61,6 +62,22 @@ def agree_on_classes(theirs: Sequence[str], ours: Sequence[str]) -> None:
         how = "the same in another order" if sorted(theirs) == sorted(ours) else "others"
         hint = f"they are {how}; say which class is which: class_map={{OURS: THEIRS, ...}}"
         raise ContractError("classes", ", ".join(theirs), ", ".join(ours), hint=hint)
+
+
+def agree_on_channels(theirs: Sequence[str], ours: Sequence[str], *, hint: str = "") -> None:
+    """Checks that a network is for images of such channels, in this order.
+
+    Args:
+        theirs: the network's.
+        ours: those that its images have.
+        hint: what to do if not.
+
+    Raises:
+        ContractError: it is not. Channels that have numbers for names are any of as many.
+    """
+    if not are_same_channels(theirs, ours):
+        usual = "the network must be for images of the channels that these have, in the same order"
+        raise ContractError("channels", ", ".join(theirs), ", ".join(ours), hint=hint or usual)
 
 
 def agreed(said: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Images as agents send them: RGB in [0, 1], whatever the networks on either side want. Each normalizes for itself."""
+"""Images as agents send them: channels in [0, 1], RGB if three, whatever the networks on either side want. Each normalizes."""
 
 import torch
 from torch import Tensor
 
-from agentkd.architecture import Normalization
+from agentkd.architecture import MAX_CHANNELS, Normalization
 from agentkd.errors import ContractError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.tensors import Buffer
@@ -12,7 +12,7 @@ IMAGES = "images"
 
 
 def encode_images(images: Tensor) -> bytes:
-    """Images [N,3,H,W] in [0, 1] as they are sent, in float32.
+    """Images [N,C,H,W] in [0, 1] as they are sent, in float32.
 
     Raises:
         ContractError: they are others.
@@ -23,7 +23,7 @@ def encode_images(images: Tensor) -> bytes:
 
 
 def decode_images(data: Buffer) -> Tensor:
-    """Images [N,3,H,W] in [0, 1] that somebody sent.
+    """Images [N,C,H,W] in [0, 1] that somebody sent.
 
     Raises:
         ContractError: they are others.
@@ -31,21 +31,29 @@ def decode_images(data: Buffer) -> Tensor:
     """
     images = tensors.decode(data).get(IMAGES)
     if images is None or images.dtype != torch.float32:
-        raise ContractError(IMAGES, "float32 [N,3,H,W]", None if images is None else str(images.dtype))
+        raise ContractError(IMAGES, "float32 [N,C,H,W]", None if images is None else str(images.dtype))
     _check(images)
     return images
 
 
 def normalized(images: Tensor, normalization: Normalization) -> Tensor:
-    """Images [N,3,H,W] in [0, 1] as a network wants them: to the bit what its own views of the same pixels are."""
+    """Images [N,C,H,W] in [0, 1] as a network wants them: to the bit what its own views of the same pixels are.
+
+    Raises:
+        ContractError: they are of another number of channels.
+    """
+    channels = normalization.channels
+    if images.shape[1] != len(channels):
+        hint = f"the network is for images of {', '.join(channels)}"
+        raise ContractError("channels", len(channels), images.shape[1], hint=hint)
     mean, deviation = (torch.tensor(value)[:, None, None] for value in (normalization.mean, normalization.deviation))
     return (images - mean) / deviation
 
 
 def _check(images: Tensor) -> None:
-    if images.dim() != 4 or images.shape[1] != 3 or not images.numel():
-        raise ContractError(IMAGES, "[N,3,H,W]", tuple(images.shape))
+    if images.dim() != 4 or not 1 <= images.shape[1] <= MAX_CHANNELS or not images.numel():
+        raise ContractError(IMAGES, "[N,C,H,W]", tuple(images.shape))
     least, most = (float(value) for value in images.aminmax())
     if not (least >= 0 and most <= 1):  # NaN is in no range
-        hint = "send RGB divided by 255, not normalized; each network normalizes for itself"
+        hint = "send channels divided by 255, not normalized; each network normalizes for itself"
         raise ContractError(IMAGES, "values in [0, 1]", f"{least:g} to {most:g}", hint=hint)

@@ -10,9 +10,10 @@ from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, MAX_HEADS, Archite
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
+from agentkd.knowledge.contracts import agree_on_channels
 from agentkd.knowledge.tensors import Buffer
 from agentkd.networks.blocks import SegmentationNetwork
-from agentkd.networks.families import weights_since
+from agentkd.networks.families import is_own, weights_since
 
 ClassNames = Annotated[tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...], Field(max_length=MAX_CLASSES)]
 
@@ -75,12 +76,17 @@ def agree_on_images(weights: WeightsMetadata, architecture: Architecture) -> Non
     """Checks that weights, if they say on what images they learned, did so on those of the network's scale.
 
     Raises:
-        ContractError: their images were of another one.
+        ContractError: their images were of another one, or of other channels.
     """
-    learned_on = weights.architecture.normalization if weights.architecture else architecture.normalization
-    if learned_on != architecture.normalization:
-        hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
-        raise ContractError("normalization", str(learned_on), str(architecture.normalization), hint=hint)
+    learned_on, shown = (weights.architecture or architecture).normalization, architecture.normalization
+    listed = ",".join(shown.channels)
+    hint = f"of weights for RGB others can be made: agentkd weights FILE OUT --family {architecture.family} --channels {listed}"
+    agree_on_channels(learned_on.channels, shown.channels, hint=hint)
+    if (learned_on.mean, learned_on.deviation) != (shown.mean, shown.deviation):
+        hint = "the data state another now (normalization in dataset.yaml); let them state that again"
+        if is_own(architecture.family):
+            hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
+        raise ContractError("normalization", str(learned_on), str(shown), hint=hint)
 
 
 def load_as_learned(network: SegmentationNetwork, data: Buffer, architecture: Architecture) -> None:

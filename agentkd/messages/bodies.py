@@ -368,7 +368,7 @@ class ReleaseEvent(Body):
 
 
 class AssessRequest(Body):
-    """Do you know images like these? The one buffer is a safetensors file with ``images`` [N,3,H,W], RGB in [0, 1]."""
+    """Do you know images like these? The one buffer is a safetensors file with ``images`` [N,C,H,W] in [0, 1]."""
 
     num_classes: Count
 

@@ -29,6 +29,7 @@ from agentkd.networks.widths import round_width
 HEAD_RATE = 10.0
 I2I_RATE = 0.01
 DISCRIMINATOR_MIN_SIZE = 32
+PAINTED = 3
 
 
 class ResidualBlock(nn.Module):
@@ -53,10 +54,10 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet without classifier. Returns features at strides 8, 16 and 32, or at those that other settings give them."""
 
-    def __init__(self, s: BiSeNetSettings) -> None:
+    def __init__(self, s: BiSeNetSettings, num_channels: int) -> None:
         super().__init__()
         self.widths = [round_width(w * s.width) for w in RESNET_WIDTHS]
-        self.conv1 = conv(3, self.widths[0], 7, s.stem_stride, padding=s.padding)
+        self.conv1 = conv(num_channels, self.widths[0], 7, s.stem_stride, padding=s.padding)
         self.bn1 = norm(s.norm, self.widths[0])
         self.act = activation(s.activation)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -147,7 +148,7 @@ class I2IBranch(nn.Module):
         self.segment = nn.Sequential(
             conv(w, num_classes, s.i2i_kernel, bias=True, padding="reflect"), norm(s.norm, num_classes), activation(s.activation)
         )
-        self.paint = nn.Sequential(nn.Conv2d(num_classes, 3, 1), nn.Tanh())
+        self.paint = nn.Sequential(nn.Conv2d(num_classes, PAINTED, 1), nn.Tanh())
 
     def tap16(self, f32: Tensor, size16: torch.Size) -> Tensor:
         return self.conv16(self.up16(f32, size16))
@@ -164,10 +165,10 @@ class I2IBranch(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Real or painted, patch by patch. Inputs smaller than 32 pixels are padded."""
 
-    def __init__(self, s: BiSeNetSettings) -> None:
+    def __init__(self, s: BiSeNetSettings, num_channels: int) -> None:
         super().__init__()
         width, slope = s.discriminator_width, 0.2
-        layers: list[nn.Module] = [nn.Conv2d(6, width, 4, stride=2, padding=1), nn.LeakyReLU(slope)]
+        layers: list[nn.Module] = [nn.Conv2d(num_channels + PAINTED, width, 4, stride=2, padding=1), nn.LeakyReLU(slope)]
         for index in range(1, s.discriminator_layers + 1):
             inputs, outputs = width * 2 ** (index - 1), width * 2**index
             stride = 1 if index == s.discriminator_layers else 2
@@ -192,7 +193,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
 
     head_modules = ("head", "aux16", "aux8", "i2i.segment", "i2i.paint")
 
-    def __init__(self, num_classes: int, s: BiSeNetSettings) -> None:
+    def __init__(self, num_classes: int, s: BiSeNetSettings, num_channels: int = 3) -> None:
         super().__init__()
         planes = s.context_planes
 
@@ -200,11 +201,11 @@ class CnnI2IBiSeNet(SegmentationNetwork):
             return conv_norm_act(inputs, outputs, kernel, stride, s=s)
 
         self.upsampling, self.skips = s.upsampling, s.skips
-        self.context = ResNet(s)
+        self.context = ResNet(s, num_channels)
         w16, w32 = self.context.widths[2:]
         spatial = s.spatial_planes
         self.spatial = nn.Sequential(
-            layer(3, spatial, s.spatial_kernel, 2),
+            layer(num_channels, spatial, s.spatial_kernel, 2),
             layer(spatial, spatial, 3, 2),
             layer(spatial, spatial, 3, s.spatial_stride),
             layer(spatial, planes, 1),
@@ -228,7 +229,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         self.aux8 = nn.Sequential(layer(planes, planes, 3), conv(planes, num_classes, 1, bias=True))
         kaiming_init(self, mode="fan_in")
         normal_init(self.i2i)
-        self.discriminator = PatchDiscriminator(s) if s.discriminator else None
+        self.discriminator = PatchDiscriminator(s, num_channels) if s.discriminator else None
         if self.discriminator:
             normal_init(self.discriminator)
         self.adversary = "discriminator" if s.discriminator else ""

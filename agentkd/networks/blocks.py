@@ -53,7 +53,7 @@ class ParameterGroup:
 class SegmentationNetwork(nn.Module):
     """A network for dense prediction.
 
-    ``forward(images [N,3,H,W])`` returns a dict whose ``"logits"`` are ``[N,K,h,w]`` at the network's own stride; in training
+    ``forward(images [N,C,H,W])`` returns a dict whose ``"logits"`` are ``[N,K,h,w]`` at the network's own stride; in training
     mode it holds what the family's loss needs besides. Any H, W from 32 on; no padding by the caller.
 
     ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's, ``head_modules`` those

@@ -10,6 +10,7 @@ from agentkd.architecture import Architecture
 from agentkd.errors import ConfigError, Problem
 from agentkd.networks import families
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
+from agentkd.networks.families import CHANNELS_PARAMETER
 from agentkd.networks.heads import with_heads
 
 
@@ -79,7 +80,8 @@ def count_architecture(architecture: Architecture) -> ParameterCounts:
 def _construct(architecture: Architecture) -> SegmentationNetwork:
     if families.is_own(architecture.family):
         builder = families.load_own(architecture.family, architecture.code)
-        network = builder(num_classes=architecture.num_classes, **architecture.settings)
+        channels = {CHANNELS_PARAMETER: architecture.num_channels} if families.takes_channels(builder) else {}
+        network = builder(num_classes=architecture.num_classes, **channels, **architecture.settings)
         if not isinstance(network, nn.Module):
             found = type(network).__name__
             raise ConfigError([Problem("family", f"{architecture.family} returned {found}; expected a torch.nn.Module")])
@@ -87,6 +89,6 @@ def _construct(architecture: Architecture) -> SegmentationNetwork:
     row = families.FAMILIES[architecture.family]
     module_name, _, attribute = row.builder.partition(":")
     constructor = getattr(importlib.import_module(module_name), attribute)
-    network = constructor(architecture.num_classes, row.settings(**architecture.settings))
+    network = constructor(architecture.num_classes, row.settings(**architecture.settings), architecture.num_channels)
     assert isinstance(network, SegmentationNetwork)
     return network

@@ -40,7 +40,7 @@ def measure_cost(architecture: Architecture, height: int, width: int) -> Cost:
     """MACs for one image of ``height x width`` pixels, from torch's flop counter (two of its flops are one MAC)."""
     with torch.device("meta"):
         network = build(architecture).eval()
-        image = torch.empty(1, 3, height, width)
+        image = torch.empty(1, architecture.num_channels, height, width)
     names = _OperationNames()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter, names:

@@ -3,7 +3,8 @@
 A user's own family is named ``package.module:builder``; the builder takes ``num_classes`` and the settings as keywords and
 returns an ``nn.Module``. It may carry three attributes: ``space`` (setting name to tuple of values), ``loss`` (a loss name), and
 ``normalization`` of its images: ``"unit"``, as they are, in [0, 1], which is so if it says nothing; ``"imagenet"``; or
-``{"mean": (r, g, b), "deviation": (r, g, b)}``.
+``{"mean": (r, g, b), "deviation": (r, g, b)}``. A builder that has a parameter ``num_channels`` is told how many channels its
+images have, and is for RGB alone if it has none.
 What runs is the code that its architecture names, see ``agentkd.code``.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkd.architecture import FIRST_REVISION, NORMALIZATIONS, UNIT, Architecture, Normalization, Setting
+from agentkd.architecture import FIRST_REVISION, IMAGENET, NORMALIZATIONS, RGB, UNIT, Architecture, Normalization, Setting
 from agentkd.canonical import FrozenData, Proviso
 from agentkd.code.loading import load
 from agentkd.code.source import CodeDigest
@@ -27,6 +28,9 @@ from agentkd.networks import spaces
 from agentkd.networks.spaces import ArchitectureSpace, Space
 
 Builder = Callable[..., Any]
+CHANNELS_PARAMETER = "num_channels"
+GIVEN = ("num_classes", CHANNELS_PARAMETER)
+"""Parameters of a user's own builder that are no settings."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def resolve(
     num_classes: int,
     settings: dict[str, Any] | None = None,
     *,
+    images: Normalization | None = None,
     code: Digest = NO_DIGEST,
     as_written: bool = False,
 ) -> Architecture:
@@ -160,6 +165,8 @@ def resolve(
         family: a name, or a user's own ``package.module:builder``.
         num_classes: K.
         settings: those that differ from the family's own.
+        images: their channels, and how a family here has them normalized; an own family says the latter itself. Not given: RGB by
+            ImageNet's statistics, or what the own family says.
         code: that of an own family. Not given: its code as it is now in the user's tree, which the architecture then names.
         as_written: leaves settings that make no difference as they are given, as all versions did of which there are records.
 
@@ -170,7 +177,7 @@ def resolve(
     must_be(settings or {}, Mapping, "settings", "a mapping of names to values")
     given = dict(settings or {})
     if is_own(family):
-        return look_at(family, code or take(family)).architecture(num_classes, given)
+        return look_at(family, code or take(family)).architecture(num_classes, given, images)
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise ConfigError([Problem("family", f"no family {family!r}; known: {known}, or package.module:builder")])
@@ -181,7 +188,13 @@ def resolve(
         raise ConfigError(_problems(error, row), source=family) from None
     written = complete if as_written else complete.plainest()
     try:
-        return Architecture(family=family, num_classes=num_classes, settings=written.canonical(), revision=row.revision)
+        return Architecture(
+            family=family,
+            num_classes=num_classes,
+            settings=written.canonical(),
+            normalization=images or IMAGENET,
+            revision=row.revision,
+        )
     except ValidationError as error:
         problems = [Problem(_path(item), f"{item['msg']}, got {item['input']!r}") for item in error.errors()]
         raise ConfigError(problems, source=family) from None
@@ -195,9 +208,9 @@ def complete(architecture: Architecture) -> Architecture:
     """
     family, num_classes, settings = architecture.family, architecture.num_classes, architecture.settings
     if is_own(family):
-        resolved = look_at(family, architecture.code).architecture(num_classes, settings)
+        resolved = look_at(family, architecture.code).architecture(num_classes, settings, architecture.normalization)
     else:
-        resolved = resolve(family, num_classes, settings)
+        resolved = resolve(family, num_classes, settings, images=architecture.normalization)
     check_revision(architecture, resolved.revision)
     return resolved.with_heads(architecture.heads, architecture.head) if architecture.heads else resolved
 
@@ -235,6 +248,7 @@ class OwnFamily(FrozenData):
         space: setting name to its candidate values; empty if it declares none.
         loss: name of its training loss.
         normalization: of its images.
+        takes_channels: whether its builder is told how many channels images have; one that is not is for RGB.
     """
 
     family: str
@@ -245,12 +259,13 @@ class OwnFamily(FrozenData):
     space: dict[str, tuple[Setting, ...]]
     loss: str
     normalization: Normalization = UNIT
+    takes_channels: bool = False
 
-    def architecture(self, num_classes: int, settings: dict[str, Any]) -> Architecture:
+    def architecture(self, num_classes: int, settings: dict[str, Any], images: Normalization | None = None) -> Architecture:
         """The complete architecture, as of ``resolve``.
 
         Raises:
-            ConfigError: a setting is unknown, lacking, or no plain value.
+            ConfigError: a setting is unknown, lacking, or no plain value; or it is not for images of such channels.
         """
         known = [*self.defaults, *self.required]
         problems = [
@@ -259,6 +274,8 @@ class OwnFamily(FrozenData):
             if name not in known and not self.takes_any
         ]
         problems += [Problem(f"settings.{name}", "is required") for name in self.required if name not in settings]
+        normalization, unfit = self._normalization_of(images.channels if images else self.normalization.channels)
+        problems += unfit
         if problems:
             raise ConfigError(problems, source=self.family)
         given: dict[str, Any] = {**self.defaults, **settings}
@@ -267,12 +284,31 @@ class OwnFamily(FrozenData):
                 family=self.family,
                 num_classes=num_classes,
                 settings=given,
-                normalization=self.normalization,
+                normalization=normalization,
                 code=self.code,
                 revision=LOSS_REVISIONS.get(self.loss, FIRST_REVISION),
             )
         except ValidationError as error:
             raise ConfigError([Problem(_path(item), str(item["msg"])) for item in error.errors()], source=self.family) from None
+
+    def _normalization_of(self, channels: tuple[str, ...]) -> tuple[Normalization, list[Problem]]:
+        """How images of such channels are normalized for it, and what is wrong with that."""
+        if not self.takes_channels and len(channels) != len(RGB):
+            text = (
+                f"{self.family} is for images of {len(RGB)} channels, and these have {len(channels)}, {', '.join(channels)}: "
+                f"give its builder a parameter {CHANNELS_PARAMETER}, which is the number of channels of its first convolution"
+            )
+            return self.normalization, [Problem(CHANNELS_PARAMETER, text)]
+        try:
+            return self.normalization.for_channels(channels), []
+        except ValueError as error:
+            text = f"{self.family} says {error}; say one for these, or 'unit'"
+            return self.normalization, [Problem("normalization", text)]
+
+
+def takes_channels(builder: Builder) -> bool:
+    """Whether a user's own builder is told how many channels images have."""
+    return CHANNELS_PARAMETER in inspect.signature(builder).parameters
 
 
 def look_at(family: str, code: Digest) -> OwnFamily:
@@ -282,7 +318,7 @@ def look_at(family: str, code: Digest) -> OwnFamily:
         ConfigError: as ``load_own``, or what it says is not plain data.
     """
     builder = load_own(family, code)
-    parameters = [p for name, p in inspect.signature(builder).parameters.items() if name != "num_classes"]
+    parameters = [p for name, p in inspect.signature(builder).parameters.items() if name not in GIVEN]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     space, problems = _space(getattr(builder, "space", {}))
     said = {
@@ -294,6 +330,7 @@ def look_at(family: str, code: Digest) -> OwnFamily:
         "space": space,
         "loss": getattr(builder, "loss", "cross_entropy"),
         "normalization": _normalization(getattr(builder, "normalization", "unit"), family),
+        "takes_channels": takes_channels(builder),
     }
     own = None
     try:

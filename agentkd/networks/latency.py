@@ -10,20 +10,21 @@ WARM_UP, TIMED = 3, 15
 LIMIT_S = 10.0  # a slow network is timed less often
 
 
-def measure_latency_ms(network: nn.Module, height: int, width: int, device: torch.device) -> float:
+def measure_latency_ms(network: nn.Module, height: int, width: int, device: torch.device, *, num_channels: int = 3) -> float:
     """Median milliseconds of one forward pass in inference form for one image of ``height x width`` pixels.
 
     The network is left as it was found. Nothing is drawn by lot, so nothing that comes later depends on this.
 
     Args:
-        network: whatever takes images [1, 3, H, W].
+        network: whatever takes images [1, C, H, W].
         height: pixels.
         width: pixels.
         device: where it is, and the image too.
+        num_channels: C.
     """
     was_training = network.training
     network.eval()
-    image = torch.full((1, 3, height, width), 0.5, device=device)
+    image = torch.full((1, num_channels, height, width), 0.5, device=device)
     times: list[float] = []
     deadline = time.monotonic() + LIMIT_S
     with torch.no_grad():

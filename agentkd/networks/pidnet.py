@@ -179,7 +179,7 @@ class PIDNet(SegmentationNetwork):
     training_only = ("seghead_p", "seghead_d")
     head_modules = ("seghead_p", "final_layer")
 
-    def __init__(self, num_classes: int, s: PIDNetSettings) -> None:
+    def __init__(self, num_classes: int, s: PIDNetSettings, num_channels: int = 3) -> None:
         super().__init__()
         c = round_width(s.planes)
         side = round_width(2 * c * s.side_width)
@@ -189,7 +189,7 @@ class PIDNet(SegmentationNetwork):
         self.upsampling = s.upsampling
         self.relu = activation(s.activation)
         self.conv1 = nn.Sequential(
-            conv(3, c, s.stem_kernel, 2, bias=True, padding=s.padding),
+            conv(num_channels, c, s.stem_kernel, 2, bias=True, padding=s.padding),
             norm(s.norm, c),
             activation(s.activation),
             conv(c, c, s.stem_kernel, s.stem_stride, bias=True, padding=s.padding),

@@ -1,10 +1,10 @@
-"""A network with both ends put on: RGB images of any size in, probabilities of their pixels out."""
+"""A network with both ends put on: images of any size in, probabilities of their pixels out."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import RGB, Architecture
 from agentkd.errors import ConfigError, must_be
 from agentkd.networks.blocks import SegmentationNetwork, resize
 from agentkd.networks.families import is_own
@@ -19,8 +19,9 @@ LEAST, MOST = -0.5, 1.5
 class Segmenter(nn.Module):
     """A network for images as they are: normalization before it, full size and softmax behind it. It trains like any module.
 
-    ``forward(images)`` takes RGB ``[N,3,H,W]`` or ``[3,H,W]``: uint8 in 0..255, or floats in 0..1. It returns probabilities
-    ``[N,K,H,W]`` (N is 1 for ``[3,H,W]``); with ``raw=True`` logits. Between the two nothing else happens than when agentkd
+    ``forward(images)`` takes images of the architecture's channels, RGB if these are three without other names, ``[N,C,H,W]`` or
+    ``[C,H,W]``: uint8 in 0..255, or floats in 0..1. It returns probabilities ``[N,K,H,W]`` (N is 1 for ``[C,H,W]``); with
+    ``raw=True`` logits. Between the two nothing else happens than when agentkd
     evaluates: an image is normalized, and the logits are enlarged bilinearly to its size. A height or width that the network does
     not take, one below 32 or no multiple of ``multiple``, is filled up first: the last row and column are repeated at the bottom
     and to the right, and what the network says there is cut off.
@@ -62,7 +63,7 @@ class Segmenter(nn.Module):
         Raises:
             ConfigError: they are no such images, which it says.
         """
-        _must_be_images(images)
+        _must_be_images(images, self.architecture.channels)
         images = images[None] if images.dim() == 3 else images
         height, width = images.shape[-2:]
         filled = self._filled_up(self._normalized(images))
@@ -115,12 +116,15 @@ def _takes(tried: Tried, multiple: int) -> bool:
     return True
 
 
-def _must_be_images(images: object) -> None:
-    hint = "RGB, channels first; an array [H,W,3] becomes that with torch.from_numpy(array).permute(2, 0, 1)"
+def _must_be_images(images: object, channels: tuple[str, ...]) -> None:
+    count = len(channels)
+    what = "RGB" if channels == RGB else f"the channels {', '.join(channels)}"
+    wanted = f"[N,{count},H,W] or [{count},H,W]"
+    hint = f"{what}, channels first; an array [H,W,{count}] becomes that with torch.from_numpy(array).permute(2, 0, 1)"
     if not isinstance(images, Tensor):
-        raise ConfigError(f"the images are of {type(images).__name__}; expected a tensor [N,3,H,W] or [3,H,W], {hint}")
-    if images.dim() not in (3, 4) or images.shape[-3] != 3:
-        raise ConfigError(f"images of shape {list(images.shape)}; expected [N,3,H,W] or [3,H,W], {hint}")
+        raise ConfigError(f"the images are of {type(images).__name__}; expected a tensor {wanted}, {hint}")
+    if images.dim() not in (3, 4) or images.shape[-3] != count:
+        raise ConfigError(f"images of shape {list(images.shape)}; expected {wanted}, {hint}")
     if images.dtype is not torch.uint8 and not images.is_floating_point():
         raise ConfigError(f"images of {images.dtype}; expected torch.uint8 in 0..255, or floats in 0..1")
     if torch.compiler.is_compiling():

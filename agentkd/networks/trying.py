@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import RGB, Architecture
 from agentkd.code.running import told
 from agentkd.errors import ConfigError, Problem
 from agentkd.networks.blocks import SegmentationNetwork
@@ -71,7 +71,7 @@ class Tried:
 
     def _try(self, count: int, height: int, width: int, is_training: bool) -> Passed:
         try:
-            passed = self._pass(self.network, (count, 3, height, width), self.device, is_training)
+            passed = self._pass(self.network, (count, self.architecture.num_channels, height, width), self.device, is_training)
         except ConfigError as refusal:
             if self.device == "meta":
                 passed = self._pass_with_numbers(count, height, width, is_training, refusal)
@@ -79,18 +79,18 @@ class Tried:
                 raise
         expected = (count, self.architecture.num_classes)
         if len(passed.output) != 4 or passed.output[:2] != expected:
-            given, wanted = [count, 3, height, width], f"[{count}, {expected[1]}, h, w]"
+            given, wanted = [count, self.architecture.num_channels, height, width], f"[{count}, {expected[1]}, h, w]"
             raise ConfigError([Problem("", f"makes logits of shape {list(passed.output)} of images {given}; expected {wanted}")])
         return passed
 
     def _pass_with_numbers(self, count: int, height: int, width: int, is_training: bool, refusal: ConfigError) -> Passed:
         """The same of a few images with numbers; of images that are too large for that, nothing is known."""
-        few = min(count, FEW)
-        if FLOAT * few * 3 * height * width > MAX_TRIED_BYTES:
+        few, channels = min(count, FEW), self.architecture.num_channels
+        if FLOAT * few * channels * height * width > MAX_TRIED_BYTES:
             return Passed((count, self.architecture.num_classes, 1, 1), 0)
         network = _or_refused("builds", lambda: build(self.architecture, seed=0))
         try:
-            passed = self._pass(network, (few, 3, height, width), "cpu", is_training)
+            passed = self._pass(network, (few, channels, height, width), "cpu", is_training)
         except ConfigError as error:
             raise error from refusal
         grown = (count, *passed.output[1:]) if passed.output[:1] == (few,) else passed.output
@@ -112,7 +112,7 @@ class Tried:
 
         mode = "training" if is_training else "evaluation"
         try:
-            output = _or_refused(f"takes {shape[0]} images of {shape[3]}x{shape[2]} in {mode}", run)
+            output = _or_refused(f"takes {shape[0]} images of {_size(shape)} in {mode}", run)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -135,6 +135,10 @@ def try_network(architecture: Architecture) -> Tried:
     state = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     trainable = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
     return Tried(network, architecture, state, trainable, device)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[3]}x{shape[2]}" + (f" with {shape[1]} channels" if shape[1] != len(RGB) else "")
 
 
 def _or_refused(what: str, make: Callable[[], Made]) -> Made:

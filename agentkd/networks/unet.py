@@ -59,11 +59,11 @@ class UNet(SegmentationNetwork):
 
     head_modules = ("head",)
 
-    def __init__(self, num_classes: int, s: UNetSettings) -> None:
+    def __init__(self, num_classes: int, s: UNetSettings, num_channels: int = 3) -> None:
         super().__init__()
         widths = s.widths
         self.skip, self.pools = s.skip, s.down == "pool"
-        self.encoder = nn.ModuleList(_encoder(s))
+        self.encoder = nn.ModuleList(_encoder(s, num_channels))
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in reversed(range(s.depth)):
@@ -94,13 +94,13 @@ class UNetPP(SegmentationNetwork):
     ``deep_logits`` [heads,N,K,H,W] holds each of them.
     """
 
-    def __init__(self, num_classes: int, s: UNetPPSettings) -> None:
+    def __init__(self, num_classes: int, s: UNetPPSettings, num_channels: int = 3) -> None:
         super().__init__()
         widths = s.widths
         self.depth, self.skip, self.pools, self.deep_supervision = s.depth, s.skip, s.down == "pool", s.deep_supervision
         self.nodes = nn.ModuleDict()
         self.ups = nn.ModuleDict()
-        for level, block in enumerate(_encoder(s)):
+        for level, block in enumerate(_encoder(s, num_channels)):
             self.nodes[f"{level}_0"] = block
         for column in range(1, s.depth + 1):
             for level in range(s.depth + 1 - column):
@@ -137,7 +137,7 @@ def halved(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, ceil_mode=True)
 
 
-def _encoder(s: UNetSettings) -> list[Block]:
+def _encoder(s: UNetSettings, num_channels: int) -> list[Block]:
     """The blocks of the levels, full resolution first; where nothing is pooled, those below halve the resolution themselves."""
     strides = [s.stem_stride, *[1 if s.down == "pool" else 2] * s.depth]
-    return [Block(a, b, s, stride=stride) for a, b, stride in zip([3, *s.widths], s.widths, strides, strict=False)]
+    return [Block(a, b, s, stride=stride) for a, b, stride in zip([num_channels, *s.widths], s.widths, strides, strict=False)]

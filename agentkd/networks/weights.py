@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from agentkd.architecture import RGB, colors_among
 from agentkd.errors import ConfigError
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.checkpoints import AVERAGED
@@ -38,6 +39,7 @@ class ImportReport:
         unexpected: the file has them and the network does not.
         reshaped: both have them, with different shapes.
         shapes: of those, in the file and in the network.
+        adapted: of those that are loaded, the file's are for RGB and the network's for other channels; see ``import_weights``.
         share: of the tensors that could have been loaded, which are as many as whoever has fewer of them has, those that were.
     """
 
@@ -47,9 +49,12 @@ class ImportReport:
     reshaped: tuple[str, ...]
     shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     share: float
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded, {len(self.missing)} left as initialized, {len(self.unexpected)} not wanted"]
+        if self.adapted:
+            parts.append(f"for RGB, and made for other channels: {', '.join(self.adapted)}")
         if self.reshaped:
             parts.append(f"of another shape (another number of classes?): {', '.join(self.reshaped)}")
         return "; ".join(parts)
@@ -59,9 +64,10 @@ class ImportReport:
         return dataclasses.asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """Every tensor that was not loaded, with why, one a line."""
+        """Every tensor that was not loaded as it was, with why, one a line."""
         yield from (f"left as initialized: {name}" for name in self.missing)
         yield from (f"not wanted: {name}" for name in self.unexpected)
+        yield from (f"for RGB, and made for other channels: {name}" for name in self.adapted)
         for name in self.reshaped:
             theirs, ours = (list(shape) for shape in self.shapes[name])
             yield f"of another shape: {name} is {theirs} in the file and {ours} in the network"
@@ -71,6 +77,7 @@ def import_weights(
     network: SegmentationNetwork,
     tensors: Mapping[str, Tensor],
     *,
+    channels: Sequence[str] = RGB,
     source: object = "weights",
     least_share: float = LEAST_SHARE,
 ) -> ImportReport:
@@ -80,9 +87,14 @@ def import_weights(
     Where the file's names are those of a part of the network (a backbone, or a user's own network, which has its place inside
     ours), that part takes them. Number types are turned into the network's.
 
+    Where the network is for other channels than RGB and a convolution in the file is for RGB, red, green and blue take what the
+    file has for them and any other channel the mean of the three, and all is multiplied by 3 and divided by the number of
+    channels. What comes of an image as bright in every channel is then what came of it in RGB: one gray channel has the sum.
+
     Args:
         network: takes them; unchanged if they are refused.
         tensors: by their names in the file.
+        channels: of the network's images.
         source: where the tensors are from, for an error to say.
         least_share: refused below it, see ``ImportReport.share``.
 
@@ -92,6 +104,7 @@ def import_weights(
     """
     own = network.state_dict()
     given, others = _as_named_here(tensors, own)
+    given, adapted = _for_channels(given, own, channels)
     shapes = {n: (tuple(value.shape), tuple(own[n].shape)) for n, value in given.items() if n in own}
     reshaped = tuple(name for name, (theirs, ours) in shapes.items() if theirs != ours)
     loaded = tuple(name for name in shapes if name not in reshaped)
@@ -102,6 +115,7 @@ def import_weights(
         reshaped=reshaped,
         shapes={name: shapes[name] for name in reshaped},
         share=_count(loaded) / max(1, min(_count(given), _count(own))),
+        adapted=adapted,
     )
     if not _count(loaded) and _count(own):
         examples = ", ".join(list(tensors)[:3])
@@ -115,6 +129,26 @@ def import_weights(
         raise ConfigError(f"{source}: {others}")
     network.load_state_dict({**own, **_as_numbers(given, own, loaded, source)})
     return report
+
+
+def _for_channels(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Sequence[str]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors with convolutions of RGB made such of other channels, and the names of those."""
+    count, colors = len(channels), colors_among(channels)
+    adapted = {}
+    for name, value in given.items() if tuple(channels) != RGB else ():
+        ours = tuple(own[name].shape) if name in own else ()
+        if (
+            value.is_floating_point()
+            and len(ours) == 4
+            and (ours[1], tuple(value.shape)) == (count, (ours[0], len(RGB), *ours[2:]))
+        ):
+            columns = [value.float().mean(dim=1)] * count
+            for color, at in enumerate(colors or ()):
+                columns[at] = value[:, color].float()
+            adapted[name] = torch.stack(columns, dim=1) * (len(RGB) / count)
+    return {**given, **adapted}, tuple(adapted)
 
 
 def _count(names: Mapping[str, Tensor] | tuple[str, ...]) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkd import seeding
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Architecture, Normalization, Setting
 from agentkd.experiment import Experiment, RoundConfig, build_recipe
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.networks import families
@@ -85,6 +85,7 @@ class FamilyPlan:
         experiment: Experiment,
         family: str,
         num_classes: int,
+        images: Normalization,
         data: DataSource,
         pretrained: Digest,
         own: OwnParts,
@@ -92,6 +93,7 @@ class FamilyPlan:
     ) -> None:
         self.own, self.revision = own, revision
         self.experiment, self.family, self.num_classes, self.data = experiment, family, num_classes, data
+        self.images = images
         self.pretrained = pretrained
         self.seed = seeding.derive(experiment.seed, "train", family)
         self.view_seed = seeding.derive(experiment.seed, "views")
@@ -422,8 +424,10 @@ class FamilyPlan:
 
     def _as_built(self, settings: dict[str, Setting]) -> Architecture:
         if families.is_own(self.family):
-            return self.own.family(self.family).architecture(self.num_classes, settings)
-        return families.resolve(self.family, self.num_classes, settings, as_written=self.edition == FIRST_EDITION)
+            return self.own.family(self.family).architecture(self.num_classes, settings, self.images)
+        return families.resolve(
+            self.family, self.num_classes, settings, images=self.images, as_written=self.edition == FIRST_EDITION
+        )
 
     def _recipe(self, fields: Mapping[str, Any], epochs: int) -> Recipe:
         as_written = self.edition == FIRST_EDITION

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agentkd.datasets.opening import Opened
+from agentkd.datasets.samples import images_of
 from agentkd.experiment import Experiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.choosing import Answers, Chooser, Question
@@ -101,6 +102,7 @@ class Planner:
                 experiment,
                 family,
                 len(dataset.classes),
+                images_of(dataset),
                 self.source,
                 given.get(family, NO_DIGEST),
                 self.own,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from agentkd.artifacts.store import Store
-from agentkd.datasets.samples import Dataset, Pixels
+from agentkd.datasets.samples import Dataset, Pixels, as_rgb, channels_of
 from agentkd.names import TaskKey
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
@@ -184,8 +184,9 @@ def pictures_figure(outlook: Outlook, dataset: Dataset, store: Store) -> bytes |
         sample = dataset.sample(number)
         final = maps[-1][1][name]
         wrong = (final != sample.label) & (sample.label != dataset.ignore_index)
-        gray = np.repeat(sample.image.mean(axis=2, keepdims=True).astype(np.uint8) // 2 + 100, 3, axis=2)
-        pictures = [("image", sample.image), ("label", palette[sample.label])]
+        image = as_rgb(sample.image, channels_of(dataset))
+        gray = np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8) // 2 + 100, 3, axis=2)
+        pictures = [("image", image), ("label", palette[sample.label])]
         pictures += [(text, palette[found[name]]) for text, found in maps]
         pictures.append((f"errors ({100 * wrong.mean():.0f} %)", np.where(wrong[..., None], ERROR_COLOR, gray)))
         for axes, (text, pixels) in zip(line, pictures, strict=True):

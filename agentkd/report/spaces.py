@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from agentkd.architecture import Setting
+from agentkd.architecture import IMAGENET, RGB, Normalization, Setting
 from agentkd.canonical import FrozenData
 from agentkd.errors import ConfigError, Problem
 from agentkd.networks import families
@@ -71,6 +71,7 @@ class SpaceDescription(FrozenData):
     family: str
     title: str
     num_classes: int
+    channels: tuple[str, ...] = RGB
     num_networks: int
     dimensions: tuple[DimensionRow, ...]
     recipe: tuple[DimensionRow, ...]
@@ -78,7 +79,9 @@ class SpaceDescription(FrozenData):
     corners: tuple[Corner, ...] = ()
 
 
-def describe(family: str, num_classes: int = CLASSES, *, is_measured: bool = True) -> SpaceDescription:
+def describe(
+    family: str, num_classes: int = CLASSES, *, images: Normalization = IMAGENET, is_measured: bool = True
+) -> SpaceDescription:
     """A family's search space; measured on images of 512x512 pixels, which takes some seconds.
 
     Raises:
@@ -93,11 +96,12 @@ def describe(family: str, num_classes: int = CLASSES, *, is_measured: bool = Tru
     rows = [_row(family, name) for name in row.space]
     corners: tuple[Corner, ...] = ()
     if is_measured:
-        rows, corners = _measured(family, num_classes, rows)
+        rows, corners = _measured(family, num_classes, images, rows)
     return SpaceDescription(
         family=family,
         title=row.title,
         num_classes=num_classes,
+        channels=images.channels,
         num_networks=count_networks(family),
         dimensions=tuple(rows),
         recipe=tuple(_recipe_row(family, name, parameter) for name, parameter in RECIPE_SPACE.items()),
@@ -199,15 +203,17 @@ def _legal(schema: dict[str, object]) -> str:
     return " ".join(bounds)
 
 
-def _measured(family: str, num_classes: int, rows: Sequence[DimensionRow]) -> tuple[list[DimensionRow], tuple[Corner, ...]]:
+def _measured(
+    family: str, num_classes: int, images: Normalization, rows: Sequence[DimensionRow]
+) -> tuple[list[DimensionRow], tuple[Corner, ...]]:
     space = families.search_space(family)
-    published = _corner(family, num_classes, "published", {})
+    published = _corner(family, num_classes, images, "published", {})
     extremes: dict[str, dict[str, Setting]] = {"fewest parameters": {}, "most parameters": {}, "fewest MACs": {}, "most MACs": {}}
     found = []
     for row in rows:
         usual = families.all_settings(families.resolve(family, num_classes))[row.name]
         here = {
-            value: published if value == usual else _corner(family, num_classes, row.name, {row.name: value})
+            value: published if value == usual else _corner(family, num_classes, images, row.name, {row.name: value})
             for value in space[row.name]
         }
         small = sorted(here, key=lambda value: (here[value].deploy, here[value].macs))
@@ -217,14 +223,14 @@ def _measured(family: str, num_classes: int, rows: Sequence[DimensionRow]) -> tu
         found.append(
             row.replace(parameters=_span(one.deploy for one in here.values()), macs=_span(one.macs for one in here.values()))
         )
-    return found, (published, *(_corner(family, num_classes, name, settings) for name, settings in extremes.items()))
+    return found, (published, *(_corner(family, num_classes, images, name, settings) for name, settings in extremes.items()))
 
 
-def _corner(family: str, num_classes: int, name: str, settings: dict[str, Setting]) -> Corner:
+def _corner(family: str, num_classes: int, images: Normalization, name: str, settings: dict[str, Setting]) -> Corner:
     from agentkd.networks.build import count_architecture
     from agentkd.networks.cost import measure_cost
 
-    architecture = families.resolve(family, num_classes, settings)
+    architecture = families.resolve(family, num_classes, settings, images=images)
     counts, cost = count_architecture(architecture), measure_cost(architecture, SIDE, SIDE)
     return Corner(name=name, settings=settings, total=counts.total, deploy=counts.deploy, macs=cost.num_macs)
 
@@ -232,6 +238,10 @@ def _corner(family: str, num_classes: int, name: str, settings: dict[str, Settin
 def _span(values: Iterable[int]) -> Span:
     listed = list(values)
     return Span(least=min(listed), most=max(listed))
+
+
+def _of_channels(channels: tuple[str, ...]) -> str:
+    return "" if channels == RGB else f" and images of {len(channels)} channels"
 
 
 def as_markdown(described: SpaceDescription) -> str:
@@ -248,7 +258,8 @@ def as_markdown(described: SpaceDescription) -> str:
             [(c.name, _millions(c.deploy), _millions(c.total), _billions(c.macs)) for c in described.corners],
         )
         lines += [
-            f"With {described.num_classes} classes. At a corner each dimension has the value that alone makes fewest or most.",
+            f"With {described.num_classes} classes{_of_channels(described.channels)}. At a corner each dimension has the value "
+            "that alone makes fewest or most.",
             "",
         ]
     lines += _table(

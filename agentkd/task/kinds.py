@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from agentkd.architecture import MAX_HEADS
+from agentkd.architecture import MAX_HEADS, Architecture, are_same_channels
 from agentkd.canonical import digest
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.objectives import LOGITS, Tap
@@ -48,6 +48,11 @@ class _Training(Work):
         yield from super().reads()
         if self.initial_weights:
             yield "starts from weights", self.initial_weights
+
+
+def _other_channels(theirs: Architecture, ours: Architecture) -> str:
+    channels, own = (", ".join(one.channels) for one in (theirs, ours))
+    return f"is for images of the channels {channels}, and the student for {own}; on one dataset both see the same"
 
 
 def _held_by(consolidation: Consolidation | None) -> Iterator[Reference]:
@@ -156,6 +161,8 @@ class Distill(_Limited):
                 raise ValueError(f"{named}: class_order names class {max(teacher.class_order)}, the teacher has {theirs}")
             if theirs not in (None, ours) and not teacher.class_order:
                 raise ValueError(f"{named} has {theirs} classes and the student {ours}; class_order must say which is which")
+            if teacher.architecture and not are_same_channels(teacher.architecture.channels, self.architecture.channels):
+                raise ValueError(f"{named} {_other_channels(teacher.architecture, self.architecture)}")
             if teacher.class_shares and len(teacher.class_shares) != ours:
                 raise ValueError(f"{named}: class_shares are of {len(teacher.class_shares)} classes, the student has {ours}")
         return self
@@ -225,6 +232,9 @@ class Mutual(_Training):
             raise ValueError("students that teach each other need equal epochs, batch_size, steps_per_epoch and views")
         if any(partner.architecture.num_classes != self.architecture.num_classes for partner in self.partners):
             raise ValueError("students that teach each other need the same classes")
+        for partner in self.partners:
+            if not are_same_channels(partner.architecture.channels, self.architecture.channels):
+                raise ValueError(f"a partner {_other_channels(partner.architecture, self.architecture)}")
         if self.distillation.payloads != (LOGITS,):
             raise ValueError("students teach each other by their logits alone; give objectives of logits")
         if self.distillation.start != "own":

@@ -85,9 +85,11 @@ def _check_description(data: Opened) -> None:
 def _check_sample(data: Opened, index: int, sample: Sample) -> None:
     name = f"{data.spec}: sample {index}"
     image, label = sample.image, sample.label
+    count = len(data.channels)
     claim(
-        image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3,
-        f"{name}: the image must be uint8 [H,W,3]; it is {image.dtype} {image.shape}",
+        image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == count,
+        f"{name}: the image must be uint8 [H,W,{count}], of the channels {', '.join(data.channels)}; "
+        f"it is {image.dtype} {image.shape}",
     )
     claim(
         label.dtype == np.uint8 and label.shape == image.shape[:2],

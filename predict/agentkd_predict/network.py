@@ -204,6 +204,9 @@ def _input_of(path: Path, session: Any) -> tuple[str, type[np.floating[Any]], Si
     batch, channels, height, width = (length if isinstance(length, int) else None for length in one.shape)
     if channels not in (None, 3) or batch not in (None, 1):
         more = "; channels come last, as TensorFlow has them: put a Transpose before" if one.shape[-1] == 3 else ""
+        if isinstance(channels, int) and one.shape[-1] != 3 and batch in (None, 1):
+            count = f"{channels} channel{'s' if channels > 1 else ''}"
+            more = f"; images of {count} are not predicted here: load_network of agentkd gives a module that takes them"
         raise NetworkError(path, f"its input is {shape}", expected + more)
     if (height is None) != (width is None):
         raise NetworkError(path, f"its input is {shape}", "expected height and width both fixed, or both free")

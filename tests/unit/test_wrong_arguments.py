@@ -103,6 +103,7 @@ POOLS: dict[str, Any] = {
     "*.name": [*TEXTS, "a"],
     "*.family": [*TEXTS, "unet", "unet", "unet", "unet", "resnet", "nowhere:x", "os:getcwd", "os.path:nothing", ":", "json:"],
     "*.classes": [*NUMBERS, "5", "5", "5"],
+    "*.channels": [*NUMBERS, "4", "16", "17", "red,green,blue,nir", "red,red", "a,,b", ",", "3"],
     "*.folder": "key_folders",
     "*.out": "outs",
     "*.run": "runs",
