@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from agentkd.architecture import RGB
 from agentkd.datasets.description import Description
 from agentkd.datasets.finding import Pair
 from agentkd.datasets.pictures import orientation_in
@@ -65,7 +66,7 @@ def content_digest(
     if told:
         sha.update(repr(told).encode())
     for pair in pairs:
-        sha.update(hashes[pair.image])
+        sha.update(image_hash(pair, hashes))
         sha.update(hashes[pair.mask])
     if description.release:
         sha.update(hashes[description.release])
@@ -80,10 +81,15 @@ def find_twins(
     twins = []
     for split, indices in splits.items():
         for index in indices:
-            before = first.setdefault(hashes[pairs[index].image], (split, pairs[index]))
+            before = first.setdefault(image_hash(pairs[index], hashes), (split, pairs[index]))
             if before[0] != split:
                 twins.append((before, (split, pairs[index])))
     return twins
+
+
+def image_hash(pair: Pair, hashes: Mapping[str, bytes]) -> bytes:
+    """What names the content of an image: that of its file, or those of its channels' files, one after the other."""
+    return b"".join(hashes[file] for file in pair.images)
 
 
 def _reading(description: Description, pairs: Sequence[Pair]) -> list[tuple[str, object]]:
@@ -93,6 +99,8 @@ def _reading(description: Description, pairs: Sequence[Pair]) -> list[tuple[str,
         value = getattr(description, name)
         if value != fields[name].get_default(call_default_factory=True):
             told.append((name, sorted(value.items(), key=str) if isinstance(value, dict) else value))
+    if tuple(description.channels) != RGB:
+        told.append(("channels", tuple(description.channels)))
     if description.format == "color-mask":
         told.append(("colors", (description.colors, description.ignored_colors)))
     if description.format == "threshold-mask" and description.threshold != fields["threshold"].default:

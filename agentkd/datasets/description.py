@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from agentkd.architecture import MAX_CHANNELS, RGB, Deviation, Normalization, numbered
 from agentkd.canonical import FrozenData
-from agentkd.datasets.patterns import composed
+from agentkd.datasets.patterns import CHANNEL, composed
 from agentkd.datasets.samples import IGNORE_INDEX, Color, is_blank, problem_of_names
 from agentkd.datasets.text import read_yaml
 from agentkd.errors import DatasetError
@@ -47,6 +48,7 @@ ABOUT = frozenset(
 PIXELS = ("index-mask", "color-mask", "binary-mask", "threshold-mask")
 Format = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask", "labelme", "coco", "run-lengths", "segments"]
 Part = Literal["red", "green", "blue", "alpha", "rgb"]
+Scale = tuple[float, float]
 
 
 # Which formats read a key; those that are not here, all do.
@@ -62,6 +64,13 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "stray_pixels": ("index-mask", "color-mask", "binary-mask"),
     "background": ("labelme", "coco", "run-lengths", "segments"),
 }
+
+
+class Statistics(FrozenData):
+    """Mean and deviation of each channel."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[Deviation, ...]
 
 
 class Layout(FrozenData):
@@ -91,7 +100,11 @@ class Description(FrozenData):
         id_channel: the channel of a mask in colors that holds its numbers; ``rgb`` is red + 256 green + 65536 blue.
         palette: whether the number or the color of a palette's entry counts. Without it both must say the same.
         alpha: what a mask's pixels are that are not opaque: ``omit`` forgets about it, ``ignored`` takes them for not labelled.
-        scale: the values of an image with more than 8 bits that become black and white.
+        channels: of an image: how many, or what they are called in their order, or that with what stands for each in the names of
+            files that hold one channel, as ``{channel}`` in ``layout.images``.
+        scale: the values of an image with more than 8 bits that become black and white; one for all channels, or one for each.
+        normalization: mean and deviation of each channel, of values from 0 to 1, by which networks see images; see
+            ``agentkd.architecture.usual_normalization`` for what it is if it is not given.
         orientation: ``shown`` turns images and masks as their own tags say; ``stored`` leaves them as they lie in the file.
         stray_pixels: which share of a JPEG mask may be nothing that a class has; it is not labelled.
         background: the class of what no annotation covers, or ``ignored``.
@@ -117,7 +130,9 @@ class Description(FrozenData):
     id_channel: Part | None = None
     palette: Literal["index", "color"] | None = None
     alpha: Literal["omit", "ignored"] | None = None
-    scale: tuple[float, float] | None = None
+    channels: dict[str, str] = Field(default_factory=lambda: {name: name for name in RGB})
+    scale: Scale | tuple[Scale, ...] | None = None
+    normalization: Statistics | None = None
     orientation: Literal["shown", "stored"] = "shown"
     stray_pixels: float = Field(default=0.01, ge=0, lt=1)
     background: str = ""
@@ -126,6 +141,28 @@ class Description(FrozenData):
     splits: dict[str, tuple[str, ...] | str] | tuple[str, ...] = Field(default_factory=dict)
     ignored_files: tuple[str, ...] = ()
     duplicates: Literal["refused", "allowed"] = "refused"
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _named(cls, said: object) -> object:
+        """Names to what stands for them in the names of files."""
+        if isinstance(said, int) and not isinstance(said, bool):
+            said = numbered(min(max(said, 0), MAX_CHANNELS + 1))
+        pairs = (
+            said.items() if isinstance(said, dict) else [(name, name) for name in said] if isinstance(said, list | tuple) else ()
+        )
+        texts = [text for pair in pairs for text in pair]
+        wrong = next((text for text in texts if not isinstance(text, str) or is_blank(text)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{wrong!r} is no name of a channel; expected a text" + ("" if isinstance(wrong, str) else ", in quotes")
+            )
+        found = dict(pairs)
+        if not 1 <= len(found) <= MAX_CHANNELS:
+            raise ValueError(f"expected how many there are, 1 to {MAX_CHANNELS}, or what they are called, in order")
+        if len(found) < len(pairs) or len(set(found.values())) < len(found):
+            raise ValueError("two of them have one name; expected a name of its own for each")
+        return found
 
     @model_validator(mode="after")
     def _check(self) -> "Description":
@@ -162,8 +199,7 @@ class Description(FrozenData):
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             yield f"splits names {twice[0]!r} twice; expected each split once"
-        if self.scale and self.scale[0] >= self.scale[1]:
-            yield f"scale is {list(self.scale)}; expected [low, high], the lower first"
+        yield from self._problems_of_channels()
         if self.background and self.background not in (*self.classes, IGNORED):
             yield f"background {self.background!r} is no class; expected {', '.join(self.classes)} or {IGNORED}"
         if self.format not in PIXELS and not self.background:
@@ -175,6 +211,39 @@ class Description(FrozenData):
         if self.format == "color-mask" and (self.palette == "index" or self.id_channel):
             yield "a color-mask is read by its colors; with palette: index or id_channel write format: index-mask"
         yield from self._problems_of_unused_keys()
+
+    @property
+    def images(self) -> Normalization | None:
+        """How networks see them, if it is said."""
+        said = self.normalization
+        return Normalization(mean=said.mean, deviation=said.deviation, channels=tuple(self.channels)) if said else None
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """That of each channel."""
+        scale = self.scale
+        if scale is None or not isinstance(scale[0], tuple):
+            return (scale,) * len(self.channels)
+        return scale
+
+    def _problems_of_channels(self) -> Iterator[str]:
+        count = len(self.channels)
+        for low, high in filter(None, self.scales):
+            if low >= high:
+                yield f"scale is {[low, high]}; expected [low, high], the lower first"
+        if len(self.scales) != count:
+            yield f"scale has {len(self.scales)} pairs, and there are {count} channels; expected one for all, or one for each"
+        if tuple(self.channels) == RGB and self.scale and isinstance(self.scale[0], tuple):
+            yield "scale of images in RGB is one for all channels: [low, high]"
+        said = self.normalization
+        if said and not len(said.mean) == len(said.deviation) == count:
+            text = f"normalization has {len(said.mean)} means and {len(said.deviation)} deviations"
+            yield f"{text}, and there are {count} channels; expected one of each for each channel"
+        parted = [pattern for pattern in self.layout.images if CHANNEL in pattern]
+        if parted and len(parted) < len(self.layout.images):
+            yield f"layout.images has patterns with and without {CHANNEL}; expected it in all, or in none"
+        if parted and count == 1:
+            yield f"layout.images has {CHANNEL}, and images have one channel; leave it out"
 
     def _problems_of_unused_keys(self) -> Iterator[str]:
         for key, formats in USED_BY.items():

@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkd.architecture import RGB
+from agentkd.datasets.bands import is_beyond_pillow, read_channels, size_of_channels
 from agentkd.datasets.census import Census, count_labels, merged
 from agentkd.datasets.coco import CocoReader
-from agentkd.datasets.contents import content_digest, find_twins, hash_files
+from agentkd.datasets.contents import content_digest, find_twins, hash_files, image_hash
 from agentkd.datasets.description import DESCRIPTION, PIXELS, Description, Layout, read_description
-from agentkd.datasets.finding import Pairing, find_pairs
+from agentkd.datasets.finding import Pair, Pairing, find_pairs
 from agentkd.datasets.labelme import LabelmeReader
 from agentkd.datasets.masks import PixelMasks, Reader
 from agentkd.datasets.meaning import as_colors
 from agentkd.datasets.pictures import ORIENTATION, image_size, open_image
 from agentkd.datasets.run_lengths import RunLengthReader
-from agentkd.datasets.samples import Color, Sample, Size, resize_pixels
+from agentkd.datasets.samples import Color, Pixels, Sample, Size, resize_pixels
 from agentkd.datasets.segments import SegmentsReader
 from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, some
 from agentkd.errors import DatasetError
@@ -52,6 +54,7 @@ class FileDataset:
         self.name, self.place = description.name, place
         self.classes, self.ignore_index = description.classes, description.ignore_index
         self.colors = description.colors or spread_colors(len(description.classes))
+        self.channels, self.normalization = tuple(description.channels), description.images
         self._description, self._pairs, self._size = description, pairing.pairs, size
         self._is_turned = description.orientation == "shown"
         self._reader = READERS[description.format](description, place)
@@ -60,7 +63,7 @@ class FileDataset:
         self._marks = b"".join(hashes[file][:MARK_BYTES] for file in self._listed())
         self.digest = content_digest(description, pairing.pairs, hashes, size, told)
         self._twins = find_twins(pairing.pairs, hashes, self.splits)
-        self._hashes = tuple(hashes[pair.image] for pair in pairing.pairs)
+        self._hashes = tuple(image_hash(pair, hashes) for pair in pairing.pairs)
         self._labels: dict[int, bytes] = {}
         self._sizes: dict[int, Size] = {}
         self._whole: set[int] = set()
@@ -86,8 +89,13 @@ class FileDataset:
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample, as its file's head says; the requested size if there is one."""
         if index not in self._sizes:
-            self._sizes[index] = self._size or image_size(self.place / self._pairs[index].image, is_turned=self._is_turned)
+            self._sizes[index] = self._size or self._size_in_file(self.place / self._pairs[index].image)
         return self._sizes[index]
+
+    def _size_in_file(self, path: Path) -> Size:
+        is_colors = self.channels == RGB and not is_beyond_pillow(path, self._description.scales[0])
+        of = image_size if is_colors else size_of_channels
+        return of(path, is_turned=self._is_turned)
 
     def fingerprint(self, index: int) -> bytes:
         """What two images have in common only if their files are the same, byte for byte."""
@@ -150,19 +158,26 @@ class FileDataset:
     def _listed(self) -> dict[str, None]:
         """Every file once, in order."""
         release = self._description.release
-        files = (file for pair in self._pairs for file in (pair.image, pair.mask))
+        files = (file for pair in self._pairs for file in (*pair.images, pair.mask))
         return dict.fromkeys([*files, *([release] if release else [])])
 
     def _read_both(self, index: int) -> tuple[Sample, int]:
         """A sample, and the orientation tag by which its image was turned."""
         pair = self._pairs[index]
         path = self.place / pair.image
-        image = open_image(path, is_turned=self._is_turned, is_known=index in self._whole)
+        pixels, orientation = self._pixels(pair, is_known=index in self._whole)
         self._whole.add(index)
-        pixels = as_colors(image, self._description, path)
         label = self._reader.label(self.place / pair.mask, path, pixels.shape[:2])
         pixels, label = resize_pixels(pixels, label, self._size)
-        return Sample(image=pixels, label=label, name=pair.name), image.info[ORIENTATION] if self._is_turned else 1
+        return Sample(image=pixels, label=label, name=pair.name), orientation
+
+    def _pixels(self, pair: Pair, *, is_known: bool) -> tuple[Pixels, int]:
+        """An image [H,W,C] as it is in its file or files, and the orientation tag by which it was turned."""
+        path = self.place / pair.image
+        if self.channels != RGB or pair.others or is_beyond_pillow(path, self._description.scales[0]):
+            return read_channels([self.place / file for file in pair.images], self._description, is_known=is_known)
+        image = open_image(path, is_turned=self._is_turned, is_known=is_known)
+        return as_colors(image, self._description, path), image.info[ORIENTATION] if self._is_turned else 1
 
     def _split(self, holdout: str) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """The splits by their names here, and as the digest has them: those that people call otherwise by that other name."""

@@ -4,7 +4,7 @@ It looks at names alone, and takes time in proportion to their number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentkd.datasets.description import DESCRIPTION, Description
@@ -17,13 +17,19 @@ from agentkd.errors import DatasetError
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image file and what labels it, both relative to the folder."""
+    """An image file and what labels it, relative to the folder; ``others`` are files of its further channels, if each has one."""
 
     image: str
     mask: str
     split: str
     stem: str
     within: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The files of its image: one, or one for each channel, in their order."""
+        return (self.image, *self.others)
 
     @property
     def name(self) -> str:
@@ -52,8 +58,8 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
         DatasetError: no images; an image that nothing labels; two files where one is meant; a split that is not there.
     """
     where = f"{place / DESCRIPTION}: layout"
-    names = tuple(description.splits)
-    images = _Side([Pattern(text, f"{where}.images", names) for text in description.layout.images], f"{where}.images")
+    names, channels = tuple(description.splits), tuple(description.channels.values())
+    images = _Side([Pattern(text, f"{where}.images", names, channels) for text in description.layout.images], f"{where}.images")
     masks = _Side([Pattern(text, f"{where}.masks", names) for text in description.layout.masks], f"{where}.masks")
     if not images.has_stem or (needs_stem and not masks.has_stem):
         raise DatasetError(
@@ -69,6 +75,7 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
             idle.pop(pattern.text, None)
         if file != DESCRIPTION and not matched:
             _sort(place, file, name, images, masks, left_over)
+    images.gather(place, channels)
     chosen = _choose(place, description, images)
     pairs, used = _pair(place, chosen, images, masks, left_over)
     left_over += [file for file in images.files() if file not in used]
@@ -85,7 +92,9 @@ class _Side:
         first = patterns[0]
         self.patterns, self.where = patterns, where
         self.has_split, self.has_stem, self.num_stars = first.has_split, first.has_stem, first.num_stars
+        self.has_channel = first.has_channel
         self.found: dict[Parts, str | list[str]] = {}
+        self.further: dict[str, tuple[str, ...]] = {}
         for other in patterns[1:]:
             if (other.has_split, other.has_stem, other.num_stars) != (first.has_split, first.has_stem, first.num_stars):
                 raise DatasetError(
@@ -106,9 +115,31 @@ class _Side:
         else:
             self.found[parts] = [*([before] if isinstance(before, str) else before), file]
 
+    def gather(self, place: Path, channels: Sequence[str]) -> None:
+        """Puts the files of an image that has one for each channel together: the first stands for all.
+
+        Raises:
+            DatasetError: an image lacks one, or has two for one channel.
+        """
+        if not self.has_channel:
+            return
+        images: dict[Parts, dict[str, str]] = {}
+        for parts, file in self.found.items():
+            images.setdefault(replace(parts, channel=""), {})[parts.channel] = _one(place, file, f"channel {parts.channel}")
+        for parts, files in images.items():
+            lacking = [channel for channel in map(composed, channels) if channel not in files]
+            if lacking:
+                expected = self.patterns[0].fill(replace(parts, channel=lacking[0]))
+                some = next(iter(files.values()))
+                raise DatasetError(place / some, f"there is no file of channel {lacking[0]} of this image", f"{place / expected}")
+        ordered = {parts: [files[composed(channel)] for channel in channels] for parts, files in images.items()}
+        self.found = {parts: files[0] for parts, files in ordered.items()}
+        self.further = {files[0]: tuple(files[1:]) for files in ordered.values()}
+
     def files(self) -> Iterator[str]:
         for found in self.found.values():
-            yield from [found] if isinstance(found, str) else found
+            for file in [found] if isinstance(found, str) else found:
+                yield from (file, *self.further.get(file, ()))
 
 
 def _sort(place: Path, file: str, name: str, images: _Side, masks: _Side, left_over: list[str]) -> None:
@@ -214,10 +245,10 @@ def _pair(
                 f"would be the mask of {owner[mask]} and of {image}",
                 "a mask for each; name in layout.masks what tells them apart",
             )
-        pairs.append(Pair(image, mask, split, parts.stem, "/".join(filter(None, parts.stars))))
+        pairs.append(Pair(image, mask, split, parts.stem, "/".join(filter(None, parts.stars)), images.further.get(image, ())))
     if missing:
         raise _no_mask(place, missing, pairs, masks, left_over)
-    return pairs, {file for pair in pairs for file in (pair.image, pair.mask)}
+    return pairs, {file for pair in pairs for file in (*pair.images, pair.mask)}
 
 
 def _no_mask(

@@ -26,7 +26,10 @@ class AsImage(StrEnum):
 
     COLORS = "its colors"
     SCALED = "`scale: [low, high]` becomes 0 to 255; refused without it"
-    HIGH_BYTES = "the upper 8 bits (of a PPM, the nearest) with `scale: [0, 65535]`; refused without it"
+    HIGH_BYTES = (
+        "the upper 8 bits (of a PPM, the nearest) with `scale: [0, 65535]`; with another one TIFF and JPEG 2000 by rasterio; "
+        "refused without it"
+    )
     REFUSED = "refused"
 
 
@@ -113,12 +116,13 @@ def as_colors(image: Image.Image, description: Description, path: Path) -> Pixel
     """
     meaning, scale = meaning_of(image), description.scale
     if meaning.image is AsImage.SCALED:
-        return _scaled(np.asarray(image), description, path, meaning)
+        gray = levels_of(np.asarray(image), description.scales[0], path, meaning.stored)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if meaning.image is AsImage.COLORS and scale not in (None, (0, 255)):
         text = f"image has {meaning.stored}, to which scale: {list(scale)} does not apply" if scale else ""
         raise DatasetError(path, text, "no scale in dataset.yaml, or images with more than 8 bits a channel")
     if meaning.image is AsImage.HIGH_BYTES and scale != (0, 65535):
-        expected = "scale: [0, 65535] in dataset.yaml, which keeps the upper 8 bits; for any other scale convert the files"
+        expected = "scale: [0, 65535] in dataset.yaml, which keeps the upper 8 bits; any other scale for TIFF and JPEG 2000"
         raise DatasetError(path, f"image has {meaning.stored}", expected)
     if meaning.image is AsImage.REFUSED:
         stored = meaning.stored if meaning is not OTHER else image.info.get(RAW_MODE, image.mode)
@@ -172,21 +176,26 @@ def _refused(image: Image.Image, meaning: Meaning, description: Description, pat
     )
 
 
-def _scaled(values: NDArray[Any], description: Description, path: Path, meaning: Meaning) -> Pixels:
+def levels_of(values: NDArray[Any], scale: tuple[float, float] | None, path: Path, stored: str) -> Pixels:
+    """Values [H,W] of more than 8 bits as levels, 0 to 255.
+
+    Raises:
+        DatasetError: there is no scale, no value lies in it, or some are no numbers.
+    """
     finite = np.isfinite(values)
     if not finite.all():
         raise DatasetError(path, f"image holds {int((~finite).sum())} values that are no numbers (NaN or infinite)", "numbers")
     low, high = values.min(), values.max()
-    if description.scale is None:
-        text = f"image has {meaning.stored}, values {low:g} to {high:g}"
+    if scale is None:
+        text = f"image has {stored}, values {low:g} to {high:g}"
         raise DatasetError(path, text, "scale: [low, high] in dataset.yaml: the values that become black and white")
-    black, white = description.scale
+    black, white = scale
     if high < black or low > white:
         raise DatasetError(
             path, f"all values, {low:g} to {high:g}, lie beyond scale: [{black:g}, {white:g}]", "a scale that they are in"
         )
     level = np.clip((values.astype(np.float64) - black) / (white - black), 0, 1) * 255
-    return np.repeat(np.rint(level).astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.rint(level).astype(np.uint8)
 
 
 def _whole(values: NDArray[Any], path: Path) -> Numbers:

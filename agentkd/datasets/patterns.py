@@ -3,6 +3,7 @@
 ==========  =====================================================================================
 part        matches
 ==========  =====================================================================================
+{channel}   what stands for a channel of an image that has a file for each
 {split}     the name of a split, within one folder's or file's name
 {stem}      what an image and its mask have in common
 ``*``       anything within one name; belongs to what an image and its mask have in common, in its place
@@ -47,6 +48,8 @@ IMAGE_ENDINGS = frozenset(
     ]
 )
 
+CHANNEL = "{channel}"
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{[^{}]*\}|\*\*/|\*|[^{}*]+|[{}]")
 
 
@@ -57,6 +60,7 @@ class Parts:
     split: str
     stars: tuple[str, ...]
     stem: str
+    channel: str = ""
 
 
 class Pattern:
@@ -65,12 +69,13 @@ class Pattern:
     Args:
         where: which key of which file it stands in, for errors.
         splits: the names that ``{split}`` may be; any if there are none.
+        channels: what ``{channel}`` may be; without them there is no such part.
 
     Raises:
         DatasetError: a part that is not known, braces that do not match, or a way out of the folder.
     """
 
-    def __init__(self, text: str, where: str, splits: tuple[str, ...] = ()) -> None:
+    def __init__(self, text: str, where: str, splits: tuple[str, ...] = (), channels: tuple[str, ...] = ()) -> None:
         if text.startswith("/") or ".." in text.split("/"):
             raise DatasetError(
                 where, f"pattern {text!r} leads out of the folder", "one within it; put dataset.yaml above all files"
@@ -80,8 +85,10 @@ class Pattern:
         self._any_ending = text.endswith(".*")
         self.num_stars, self.num_literal = 0, 0
         self._seen: set[str] = set()
+        self._channels = channels
         expression = "".join(self._expression(token, at, where, splits) for at, token in enumerate(self._tokens))
         self.has_split, self.has_stem = "split" in self._seen, "stem" in self._seen
+        self.has_channel = "channel" in self._seen
         self._regex = re.compile(expression, re.DOTALL)
 
     def match(self, name: str) -> Parts | None:
@@ -91,7 +98,7 @@ class Pattern:
             return None
         groups = found.groupdict()
         stars = tuple(groups[f"star{at}"].rstrip("/") for at in range(self.num_stars))
-        return Parts(groups.get("split") or "", stars, groups.get("stem") or "")
+        return Parts(groups.get("split") or "", stars, groups.get("stem") or "", groups.get("channel") or "")
 
     def fill(self, parts: Parts) -> str:
         """The path that a file with these parts would have; a star that they do not have stays one."""
@@ -102,7 +109,11 @@ class Pattern:
                 star = next(stars, None)
                 filled.append(token if star is None else (f"{star}/" if star and token == "**/" else star))
             else:
-                filled.append({"{split}": parts.split, "{stem}": parts.stem, "{{": "{", "}}": "}"}.get(token, token))
+                filled.append(
+                    {"{split}": parts.split, "{stem}": parts.stem, CHANNEL: parts.channel or CHANNEL, "{{": "{", "}}": "}"}.get(
+                        token, token
+                    )
+                )
         return "".join(filled)
 
     def _is_ending(self, at: int) -> bool:
@@ -122,6 +133,11 @@ class Pattern:
             self._seen.add(name)
             choice = "|".join(re.escape(composed(split)) for split in splits) if name == "split" and splits else ""
             return f"(?P<{name}>{choice or ('[^/]+?' if name == 'split' else '[^/]+')})"
+        if token == CHANNEL and self._channels:
+            if "channel" in self._seen:
+                return "(?P=channel)"
+            self._seen.add("channel")
+            return f"(?P<channel>{'|'.join(re.escape(composed(name)) for name in self._channels)})"
         if token[0] == "{" and token[-1] == "}" and "," in token:
             flags = "(?i:" if self._tokens[at - 1 : at] and self._tokens[at - 1].endswith(".") else "(?:"
             return flags + "|".join(re.escape(choice.strip()) for choice in token[1:-1].split(",")) + ")"

@@ -8,12 +8,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from agentkd.datasets.samples import MAX_PIXELS, Size
 from agentkd.datasets.wholeness import check_whole
@@ -23,6 +24,7 @@ from agentkd.visible import visible
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
 RAW_MODE, FILE_FORMAT, ORIENTATION, ALPHA = "agentkd raw mode", "agentkd format", "agentkd orientation", "agentkd alpha"
 ON_ITS_SIDE = (5, 6, 7, 8)
+BITS_TAG, SAMPLES_TAG = 258, 277
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -119,6 +121,43 @@ def image_size(path: Path, *, is_turned: bool = True) -> Size:
         width, height = image.size
         is_swapped = is_turned != (image.format == "TIFF") and _orientation(image) in ON_ITS_SIDE
         return (width, height) if is_swapped else (height, width)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file's head says of how its picture is stored, and what Pillow makes of it.
+
+    Args:
+        raw: in Pillow's words.
+        num_bands: that a loaded picture has.
+        num_samples: that each pixel has in the file.
+        num_bits: of the widest of these.
+    """
+
+    raw: str
+    num_bands: int
+    num_samples: int
+    num_bits: int
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a loaded picture has all that the file has: its channels and bits, and none multiplied with alpha."""
+        is_narrow = self.num_bits <= 8 and self.raw.upper() == self.raw
+        return self.num_samples == self.num_bands and (self.num_bands == 1 or is_narrow)
+
+
+def stored_in(path: Path) -> Stored | None:
+    """What a file's head says; ``None`` if Pillow does not know its kind."""
+    try:
+        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
+            raw, bands = _raw_mode(image), len(image.getbands())
+            samples, bits = bands, 16 if ";16" in raw else 8
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                samples, bits = image.tag_v2.get(SAMPLES_TAG, 1), max(image.tag_v2.get(BITS_TAG, (1,)))
+            return Stored(raw, bands, samples, bits)
+    except DAMAGE as error:
+        check_descriptors(path, error)
+        return None
 
 
 def orientation_in(data: bytes) -> int:

@@ -44,6 +44,7 @@ OWNERS = {
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},
+    "rasterio": {"datasets"},
     "yaml": {"config", "plain"},
     "sqlite3": {"artifacts"},
     "matplotlib": {"report"},
