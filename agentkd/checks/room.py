@@ -124,7 +124,7 @@ def memory(plan: RunPlan) -> list[Memory]:
         whole = _validated(plan)
         if whole:
             count, size = whole
-            needed = _held(exercise, tried) + count * size[0] * size[1] * (3 * FLOAT + LABEL)
+            needed = _held(exercise, tried) + count * size[0] * size[1] * _pixel_bytes(tried)
             what = f"validation with {count} images of {size[1]}x{size[0]}"
             found.append(Memory(needed, needed, exercise, what, WHOLE))
     return found
@@ -137,6 +137,11 @@ def _held(exercise: Exercise, tried: "Tried") -> int:
     return 2 * tried.state_bytes + (1 + moments) * tried.trainable_bytes
 
 
+def _pixel_bytes(tried: "Tried") -> int:
+    """Of a pixel with its label, as a network is shown it."""
+    return tried.architecture.num_channels * FLOAT + LABEL
+
+
 def _learning(plan: RunPlan, exercise: Exercise, tried: "Tried", batch: int, place: str) -> list[Memory]:
     found = []
     for height, width in trained_sizes(exercise.recipe, plan.sizes[TRAIN])[-1:]:
@@ -146,7 +151,7 @@ def _learning(plan: RunPlan, exercise: Exercise, tried: "Tried", batch: int, pla
             continue  # other checks say why
         logits = math.prod(passed.output) * FLOAT
         taught = logits * len(plan.families) if exercise.stage is not Stage.BASELINE else 0
-        least = _held(exercise, tried) + batch * height * width * (3 * FLOAT + LABEL) + logits
+        least = _held(exercise, tried) + batch * height * width * _pixel_bytes(tried) + logits
         likely = least + taught + 2 * passed.activation_bytes + PROCESS_BYTES
         found.append(Memory(least, likely, exercise, f"batches of {batch} at {width}x{height}", place))
     return found

@@ -83,7 +83,7 @@ def agree_on_images(weights: WeightsMetadata, architecture: Architecture) -> Non
     hint = f"of weights for RGB others can be made: agentkd weights FILE OUT --family {architecture.family} --channels {listed}"
     agree_on_channels(learned_on.channels, shown.channels, hint=hint)
     if (learned_on.mean, learned_on.deviation) != (shown.mean, shown.deviation):
-        hint = "the data state another now (normalization in dataset.yaml); let them state that again"
+        hint = f"the data state it (normalization in dataset.yaml), or it is that of channels in this order: {listed}"
         if is_own(architecture.family):
             hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
         raise ContractError("normalization", str(learned_on), str(shown), hint=hint)

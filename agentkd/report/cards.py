@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from agentkd.architecture import RGB, Architecture
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
@@ -38,7 +39,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "## What it is",
         "",
         f"A network for {what} into {task.architecture.num_classes} classes" + (f": {', '.join(classes)}." if classes else "."),
-        f"Images are RGB in [0, 1], then normalized: {task.architecture.normalization}.",
+        f"Images are {_channels(task.architecture)} in [0, 1], then normalized: {task.architecture.normalization}.",
         "",
         *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
         "",
@@ -66,6 +67,11 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "",
     ]
     return visible("\n".join(lines))
+
+
+def _channels(architecture: Architecture) -> str:
+    is_rgb = architecture.channels == RGB
+    return "RGB" if is_rgb else f"{architecture.num_channels} channels ({', '.join(architecture.channels)})"
 
 
 def _code(record: Record, code: Sequence[Listing]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from agentkd import seeding
-from agentkd.architecture import Architecture, Setting
+from agentkd.architecture import Architecture, Normalization, Setting, numbered
 from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks import families
 from agentkd.networks.blocks import SegmentationNetwork
@@ -16,7 +16,7 @@ from agentkd.testing.claims import claim, working
 from agentkd.training.batches import Batch
 from agentkd.training.losses import LOSSES, LossSettings
 
-CLASSES, IGNORE = 3, 255
+CLASSES, IGNORE, FEW_CHANNELS = 3, 255, 4
 SIZES = ((64, 64), (72, 104))
 MAX_DRAWS = 100
 ROUNDING = 1e-3  # other sums of the same numbers, in networks of any depth
@@ -36,7 +36,7 @@ def check_family(
     seeds give equal weights and others give others; a training step gives a finite loss and reaches every parameter; it
     evaluates one image, of any of the sizes, to finite logits that do not depend on the other images of a batch or on chance;
     its weights say all that it has learned; what is for training alone is not needed elsewhere. So it is for some members of its
-    search space, and every value in that is legal.
+    search space, and every value in that is legal; and for images of four channels, if the builder is told how many there are.
 
     Args:
         family: a name, or ``package.module:builder``.
@@ -56,6 +56,11 @@ def check_family(
     claim(loss in LOSSES, f"{family}: there is no loss {loss!r}; there are {', '.join(LOSSES)}")
     for size in sizes:
         check_member(architecture, size)
+    images = _of_few_channels(architecture)
+    if images:
+        with working(f"{family}: it has a parameter num_channels, so it must take images of {FEW_CHANNELS} channels"):
+            other = families.resolve(family, CLASSES, dict(settings or {}), images=images, code=architecture.code)
+        check_member(other, sizes[0])
     space = families.search_space(family, architecture.code)
     for name, values in space.items():
         claim(len(values) > 0, f"{family}: the search space has no value for {name}")
@@ -67,6 +72,16 @@ def check_family(
     small = itertools.islice((one for one in _draws(architecture, space) if _num_parameters(one) < max_parameters), num_members)
     for member in small:
         check_member(member, sizes[0])
+
+
+def _of_few_channels(architecture: Architecture) -> Normalization | None:
+    """Images of four channels, if an own builder says that it takes such."""
+    if not families.is_own(architecture.family) or not families.look_at(architecture.family, architecture.code).takes_channels:
+        return None
+    try:
+        return architecture.normalization.for_channels(numbered(FEW_CHANNELS))
+    except ValueError:  # it says how others are normalized
+        return None
 
 
 def check_member(architecture: Architecture, size: tuple[int, int]) -> None:
@@ -103,7 +118,7 @@ def _check_seeds(architecture: Architecture, name: str) -> SegmentationNetwork:
 
 def _check_training(architecture: Architecture, network: SegmentationNetwork, size: tuple[int, int], name: str) -> None:
     torch.manual_seed(0)
-    batch = Batch(torch.randn(2, 3, *size), torch.randint(0, CLASSES, (2, *size)))
+    batch = Batch(torch.randn(2, architecture.num_channels, *size), torch.randint(0, CLASSES, (2, *size)))
     loss = families.loss_name(architecture.family, architecture.code)
     with working(f"{name}: a training step with the loss {loss!r} and images of {size} must go through"):
         terms = LOSSES[loss](network, network.train()(batch.images), batch, LossSettings(CLASSES, IGNORE))
@@ -117,7 +132,7 @@ def _check_training(architecture: Architecture, network: SegmentationNetwork, si
 @torch.no_grad()
 def _check_evaluation(architecture: Architecture, network: SegmentationNetwork, size: tuple[int, int], name: str) -> None:
     network.eval()
-    images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(3, architecture.num_channels, *size, generator=torch.Generator().manual_seed(1))
     with working(f"{name}: one image of {size} must be evaluated"):
         alone = network(images[:1])["logits"]
     claim(

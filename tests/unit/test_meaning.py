@@ -354,9 +354,9 @@ def test_a_teacher_answers_the_same_for_views_and_for_their_images(ours: str) ->
         (torch.full((1, 3, 8, 8), 1.01), r"\[0, 1\]"),
         (torch.full((1, 3, 8, 8), -0.01), r"\[0, 1\]"),
         (torch.full((1, 3, 8, 8), 255.0), r"\[0, 1\].*divided by 255"),
-        (torch.zeros(3, 8, 8), "N,3,H,W"),
-        (torch.zeros(1, 4, 8, 8), "N,3,H,W"),
-        (torch.zeros(0, 3, 8, 8), "N,3,H,W"),
+        (torch.zeros(3, 8, 8), "N,C,H,W"),
+        (torch.zeros(1, 17, 8, 8), "N,C,H,W"),
+        (torch.zeros(0, 3, 8, 8), "N,C,H,W"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.float16), "float32"),
     ],
 )
