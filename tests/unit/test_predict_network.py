@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from exported import CLASSES, COLORS, WRITTEN, by_channel, export, logits_of, random_weights, scene, softmax
 
@@ -41,6 +42,25 @@ def test_a_network_that_is_not_there_or_cut_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(NetworkError, match="cannot be read as ONNX"):
         Network(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (1, "images of 1 channel are not predicted here: load_network"),
+        (4, "images of 4 channels are not predicted here: load_network"),
+    ],
+)
+def test_a_network_for_other_channels_is_refused_with_what_takes_them(tmp_path: Path, count: int, words: str) -> None:
+    shapes = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", c, "h", "w"]) for n, c in (("x", count), ("y", 3))
+    ]
+    weights = onnx.numpy_helper.from_array(np.ones((3, count, 1, 1), np.float32), "w")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Conv", ["x", "w"], ["y"])], "g", shapes[:1], shapes[1:], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(NetworkError, match=words):
+        Network(tmp_path / "n.onnx", ABC)
 
 
 WRONG: list[tuple[Any, str]] = [
