@@ -23,8 +23,8 @@ class Recording:
         return tuple("abcde")
 
     def images(self, spec: str) -> Normalization:
-        """RGB, or as many channels as a specification ends with."""
-        return usual_normalization(numbered(int(spec.rpartition("=")[2]))) if "=" in spec else IMAGENET
+        """RGB, or of ``s=4`` as many channels as it says."""
+        return usual_normalization(numbered(int(spec.rpartition("=")[2]))) if spec.startswith("s=") else IMAGENET
 
     def must_be_learnable(self, data: str, recipe: Recipe, *, needs_labels: bool, name: str) -> None:
         """Whatever it is."""
