@@ -232,6 +232,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         if self.discriminator:
             normal_init(self.discriminator)
         self.adversary = "discriminator" if s.discriminator else ""
+        self.places = {"bottleneck": "refine32", "penultimate": "fuse"}
         self.training_only = ("aux16", "aux8", *self._tail_after_last_tap())
 
     def _tail_after_last_tap(self) -> tuple[str, ...]:

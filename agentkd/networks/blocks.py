@@ -1,8 +1,9 @@
 """Building blocks that more than one family uses: activation, normalization, convolution, resizing, initialization."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -58,18 +59,25 @@ class SegmentationNetwork(nn.Module):
 
     ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's, ``head_modules`` those
     whose shape depends on K: there is one for each head of a network with several, see ``heads``. ``resting`` are those of heads
-    that are not in use.
+    that are not in use. ``places`` names modules by what they are to every family, see ``agentkd.objectives``.
     """
 
     training_only: tuple[str, ...] = ()
     adversary: str = ""
     head_modules: tuple[str, ...] = ()
     resting: tuple[str, ...] = ()
+    places: Mapping[str, str] = MappingProxyType({})
 
     @property
     def tap_root(self) -> nn.Module:
         """The module whose submodules can be tapped by name."""
         return self
+
+    @property
+    def tappable(self) -> dict[str, nn.Module]:
+        """What can be tapped: every submodule by its dotted name, and the places that are known of it."""
+        named = {name: module for name, module in self.tap_root.named_modules() if name}
+        return {place: named[name] for place, name in self.places.items() if name in named} | named
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """How the parameters are optimized; one group unless a family says otherwise."""

@@ -21,6 +21,7 @@ class OwnNetwork(SegmentationNetwork):
         self.network = network
         self.training_only = tuple(f"network.{name}" for name in getattr(network, "training_only", ()))
         self.head_modules = tuple(f"network.{name}" for name in getattr(network, "head_modules", ()))
+        self.places = dict(getattr(network, "places", {}))
 
     @property
     def tap_root(self) -> nn.Module:
