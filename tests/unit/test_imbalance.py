@@ -14,16 +14,21 @@ from agentkd.agents.feeding import DatasetFeed, class_weights_of
 from agentkd.agents.lessons import Blend
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
+from agentkd.checks.balance import check_balance
+from agentkd.checks.plan import RunPlan
 from agentkd.checks.script import DataChecks
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.generated import GeneratedScenes
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError
+from agentkd.experiment import Experiment
 from agentkd.messages.bodies import TaskRequest
 from agentkd.networks.build import build
 from agentkd.networks.families import FAMILIES, resolve
 from agentkd.objectives import SoftTargets
+from agentkd.pipeline.own import OwnParts
 from agentkd.recipe import LATER, Distillation, Recipe, ViewSettings
+from agentkd.search.space import Choices
 from agentkd.task import Distill, Mutual, Partner, TaskResult, TeacherReference, Train, read_task
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Hooks
@@ -333,3 +338,35 @@ def test_a_script_is_told_before_anything_starts(caplog: pytest.LogCaptureFixtur
     look(f"unlabelled:{SPEC}", needs_labels=False, class_weights="inverse")
     with pytest.raises(ConfigError, match="sampler rare_class goes by the labels"):
         look(f"unlabelled:{SPEC}", needs_labels=False, sampler="rare_class")
+
+
+def plan_with(**changes: Any) -> list[str]:
+    """What is said of an experiment before anything starts, each with its place."""
+    data = {"dataset": "generated:seed=5,size=32x32,train=8,validation=2,test=2"}
+    told = {"name": "t", "data": data, "families": ["unet", "cnn_i2i_bisenet"], "baseline": {"epochs": 1}} | changes
+    experiment = Experiment.model_validate(told)
+    return [f"{c.path}: {c.text}" for c in check_balance(RunPlan(experiment, open_dataset(experiment.data.dataset), OwnParts()))]
+
+
+def test_an_experiment_is_told_before_anything_starts() -> None:
+    assert plan_with(recipe={"class_weights": "inverse", "sampler": "rare_class"}) == []
+    said = plan_with(families={"unet": {"recipe": {"class_weights": [1, 2]}}}, round1={"recipe": {"class_weights": [1] * 6}})
+    assert [text.partition(" (")[0] for text in said] == [
+        "families.unet.recipe.class_weights: class_weights has 2 numbers, and there are 5 classes; give one for each",
+        "round1.recipe.class_weights: class_weights has 6 numbers, and there are 5 classes; give one for each",
+    ]
+    ohem = {"search": {"recipe_space": {"loss": {"values": ["family", "ohem"]}}}}
+    (same,) = plan_with(**ohem)
+    assert same.startswith("search.recipe_space.loss: the own loss of cnn_i2i_bisenet is over hard pixels alone already")
+    assert plan_with(families=["unet"], **ohem) == []
+    hidden = {"data": {"dataset": "unlabelled:generated:seed=5,size=32x32,train=8,validation=2,test=2"}, "families": ["unet"]}
+    searched = {"search": {"recipe_space": {"class_weights": {"values": ["none", "effective"]}}}}
+    (lacking,) = plan_with(**hidden, **searched)
+    assert lacking.startswith("search.recipe_space.class_weights: class_weights effective goes by the labels")
+    assert plan_with(**hidden) == []
+
+
+def test_lists_of_weights_are_refused_in_a_search_space_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"none of the values that can be searched.*recipe"):
+        Choices(values=("none", [1.0, 2.0]))
+    assert Choices(values=("none", "inverse")).values == ("none", "inverse")
