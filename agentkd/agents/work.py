@@ -188,13 +188,14 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     student: nn.Module = network
     if lesson and isinstance(task, Distill) and task.distillation.student_taps:
         student = _pupil(task, network, feed, lesson)
-    family_loss = (
-        families.loss_name(task.architecture.family, task.architecture.code) if task.recipe.loss == "family" else "cross_entropy"
-    )
+    is_plain = task.recipe.loss == "cross_entropy"
+    loss = "cross_entropy" if is_plain else families.loss_name(task.architecture.family, task.architecture.code)
     plan = Plan(
         recipe=task.recipe,
-        loss=LOSSES[family_loss],
-        labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
+        loss=LOSSES[loss],
+        labels=LossSettings(
+            task.architecture.num_classes, feed.dataset.ignore_index, feed.class_weights, mines_all=task.recipe.loss == "ohem"
+        ),
         seed=task.seed,
         prune_below=task.prune_below if isinstance(task, Limited) else (),
         teaching=lesson or Untaught(),
@@ -221,6 +222,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
         latency_ms=latency,
+        class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
         **_training_fields(trained),

@@ -20,15 +20,22 @@ COLORS: tuple[Color, ...] = ((64, 64, 64), (170, 110, 50), (0, 158, 115), (213, 
 BURNT, HALF_BURNT, NON_BURNT, FIRE, SMOKE = range(5)
 SPLIT_STRIDE = 1_000_000
 SMOKE_OPACITY_LIMIT = 0.45
+EVERY_SCENE = 1.0
 
 
 class GeneratedScenes:
-    """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``."""
+    """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``.
 
-    def __init__(self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day") -> None:
+    Args:
+        fires: share of the scenes that burn; in the others there is neither fire nor smoke.
+    """
+
+    def __init__(
+        self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day", fires: float = EVERY_SCENE
+    ) -> None:
         self.name = "generated"
         self.classes, self.colors, self.ignore_index = CLASSES, COLORS, IGNORE_INDEX
-        self.seed, self.size, self.light = seed, size, light
+        self.seed, self.size, self.light, self.fires = seed, size, light, fires
         self.splits = {
             split: tuple(range(position * SPLIT_STRIDE, position * SPLIT_STRIDE + count))
             for position, (split, count) in enumerate(counts.items())
@@ -42,11 +49,12 @@ class GeneratedScenes:
                 "split_stride": SPLIT_STRIDE,
             }
             | ({"light": light} if light != "day" else {})
+            | ({"fires": fires} if fires != EVERY_SCENE else {})
         )
 
     def sample(self, index: int) -> Sample:
         """The scene under an index."""
-        return make_scene(self.seed, index, self.size, self.light)
+        return make_scene(self.seed, index, self.size, self.light, self.fires)
 
     def size_of(self, index: int) -> Size:
         """(height, width) of every scene."""
@@ -58,17 +66,23 @@ class GeneratedScenes:
 
     def fingerprint(self, index: int) -> bytes:
         """What makes a scene what it is."""
-        return repr((self.seed, index, self.size, self.light)).encode()
+        own = (self.seed, index, self.size, self.light)
+        return repr(own if burns(self.seed, index, self.fires) else (*own, "does not burn")).encode()
 
     def labels_of(self, index: int) -> NDArray[np.bool_]:
-        """Every class: which of them have pixels in a scene is not looked at."""
-        return np.arange(256) < len(self.classes)
+        """Every class that the scene may have: which of them have pixels is not looked at."""
+        return np.arange(256) < (len(self.classes) if burns(self.seed, index, self.fires) else FIRE)
 
     def check(self) -> None:
         """Nothing can be missing."""
 
 
-def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:
+def burns(seed: int, index: int, fires: float) -> bool:
+    """Whether a scene burns, of which that share does. What burns among few does among more."""
+    return fires >= EVERY_SCENE or float(seeding.generator("burns", GENERATOR_VERSION, seed, index).random()) < fires
+
+
+def make_scene(seed: int, index: int, size: Size, light: str = "day", fires: float = EVERY_SCENE) -> Sample:
     """One scene: ``image [H,W,3]`` and ``label [H,W]``. The light changes the image alone."""
     random = seeding.generator("scene", GENERATOR_VERSION, seed, index)
     relief = noise(random, size, cells=3, octaves=4)
@@ -85,7 +99,7 @@ def make_scene(seed: int, index: int, size: Size, light: str = "day") -> Sample:
     half = _ramp(scar, burn_level - rim, 0.02) * (1 - _ramp(scar, burn_level + rim, 0.02))
     image = _blend(image, _singed(plants), 0.85 * half)
 
-    heat = _front(random, size, scar, burn_level)
+    heat = _front(random, size, scar, burn_level) * np.float32(burns(seed, index, fires))
     label[heat > 0.5] = FIRE
     image = _blend(image, _flames(random, size), np.clip(heat * 1.6, 0, 1))
 

@@ -1,6 +1,7 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from agentkd import __version__, canonical, seeding
 from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets import files
+from agentkd.datasets.balance import Counts
 from agentkd.datasets.caching import OwnMemory, SharedSamples
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
@@ -24,6 +26,7 @@ from agentkd.datasets.samples import (
     Sample,
     Size,
     check_splits,
+    count_classes,
     fingerprint,
     labels_of,
     problem_of_names,
@@ -67,6 +70,7 @@ class Opened:
         self.spec, self._dataset, self.code, self.is_checked = spec, dataset, code, False
         self._kept = OwnMemory()
         self._shared: SharedSamples | None = None
+        self._counted: dict[tuple[int, ...], Counts] = {}
 
     @property
     def name(self) -> str:
@@ -109,7 +113,12 @@ class Opened:
     def _read(self, index: int) -> Sample:
         if self._shared is None:
             return self._dataset.sample(index)
-        return self._shared.sample(canonical.digest([self.spec, self.digest, __version__]), index, self._dataset.sample)
+        return self._shared.sample(self._key, index, self._dataset.sample)
+
+    @property
+    def _key(self) -> Digest:
+        """By which agents of a host share what they have read of it."""
+        return canonical.digest([self.spec, self.digest, __version__])
 
     def group(self, index: int) -> str:
         """The video or clip that a sample comes from."""
@@ -176,6 +185,22 @@ class Opened:
             found |= labels_of(self._dataset, index)
         return frozenset(np.flatnonzero(found).tolist())
 
+    def class_pixels(self, indices: tuple[int, ...]) -> Counts:
+        """Pixels of each class in each of these samples, [N,K]; all are read once, for every agent of the host.
+
+        Raises:
+            DatasetError: a sample cannot be read, or is none.
+            ConfigError: an own dataset raises something.
+        """
+        if indices not in self._counted:
+            if self._shared is None or self.code:
+                self._counted[indices] = count_classes(self, indices)
+            else:
+                name = canonical.digest(list(indices))
+                counts = self._shared.counts(self._key, name, len(indices), lambda: count_classes(self, indices))
+                self._counted[indices] = counts
+        return self._counted[indices]
+
     def fingerprint(self, index: int) -> bytes:
         """What two samples have in common only if they are one image."""
         return fingerprint(self._dataset, index)
@@ -212,7 +237,8 @@ def open_dataset(spec: str) -> Opened:
     ========== ============================================== =============================================
     kind       options                                        meaning
     ========== ============================================== =============================================
-    generated  seed, size=WxH, train, validation, test, light generated burnt-area scenes, counts per split
+    generated  seed, size=WxH, train, validation, test,       generated burnt-area scenes, counts per split
+               light, fires
     folder     path, size=WxH, holdout                        the folder layout with dataset.yaml
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
     shared     the digest of their file                       data that an agent has shared, see ``AgentHandle.share_data``
@@ -220,7 +246,7 @@ def open_dataset(spec: str) -> Opened:
 
     Of any of them ``unlabelled:SPEC`` hides the training labels, ``few:16:SPEC`` has only so many training images,
     ``only:CLASS+CLASS:SPEC`` ignores all other classes, and ``joined:SPEC|SPEC`` puts several together. ``light`` is
-    ``day``, ``dusk``, ``haze`` or ``infrared``.
+    ``day``, ``dusk``, ``haze`` or ``infrared``; ``fires=0.1`` is the share of the scenes that burn, where all do by default.
 
     What is doubtful in the data but no error is logged as a warning, and is in ``notices``.
 
@@ -338,7 +364,19 @@ def _open_generated(options: dict[str, str]) -> Dataset:
     size, light = read_size(options.get("size", "96x96"), "generated"), options.get("light", "day")
     if light not in LIGHTS:
         raise DatasetError("generated", f"light={light!r} is not known", f"one of {', '.join(LIGHTS)}")
-    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light)
+    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light, fires=_share(options))
+
+
+def _share(options: dict[str, str]) -> float:
+    """Which share of generated scenes burns."""
+    told = options.get("fires", "1")
+    try:
+        fires = float(told)
+    except ValueError:
+        fires = math.nan
+    if not 0 <= fires <= 1:
+        raise DatasetError("generated", f"fires={told[:80]!r} is not a share of the scenes", "a number from 0 to 1, such as 0.1")
+    return fires
 
 
 def _open_files(kind: str, options: dict[str, str]) -> Dataset:

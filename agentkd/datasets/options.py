@@ -16,7 +16,9 @@ def read_options(kind: str, text: str) -> dict[str, str]:
     Raises:
         DatasetError: one that it does not have, or twice, or without a value.
     """
-    known = {"generated": {"seed", "size", "train", "validation", "test", "light"}}.get(kind, {"path", "size", "holdout"})
+    known = {"generated": {"seed", "size", "train", "validation", "test", "light", "fires"}}.get(
+        kind, {"path", "size", "holdout"}
+    )
     options: dict[str, str] = {}
     latest = ""
     for item in text.split(","):

@@ -124,6 +124,22 @@ def labels_of(dataset: Dataset, index: int) -> NDArray[np.bool_]:
     return np.bincount(_read(dataset, index).label.ravel(), minlength=256) > 0
 
 
+def count_classes(dataset: Dataset, indices: Sequence[int]) -> NDArray[np.int64]:
+    """Pixels of each class in each of these samples, [N,K]. What is not labelled, or of no class, is not counted.
+
+    Raises:
+        ConfigError: a sample of a user's own dataset raises something.
+        DatasetError: a sample is none.
+    """
+    num_classes = len(dataset.classes)
+    counts = np.zeros((len(indices), num_classes), dtype=np.int64)
+    for row, index in enumerate(indices):
+        counts[row] = np.bincount(_read(dataset, index).label.ravel(), minlength=256)[:num_classes]
+    if dataset.ignore_index < num_classes:
+        counts[:, dataset.ignore_index] = 0
+    return counts
+
+
 def fingerprint(dataset: Dataset, index: int) -> bytes:
     """What two samples have in common only if they are one image: as the dataset says, or the hash of the pixels."""
     known = getattr(dataset, "fingerprint", None)
