@@ -160,7 +160,7 @@ def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side)
             for name in _names(parts, composed(files if isinstance(files, str) else files[0])):
                 found.setdefault(name, []).append(parts)
     if isinstance(listed, str):
-        lines = [composed(line.strip()) for line in read_text(place / listed).splitlines()]
+        lines = [composed(line.strip()) for file in _lists(place, listed) for line in read_text(file).splitlines()]
         listed = tuple(line if line in found else line.split()[0] for line in lines if line)
     missing = [stem for stem in listed if composed(stem) not in found]
     if missing:
@@ -177,6 +177,21 @@ def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side)
             raise DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once")
         seen.add(found[stem][0])
         yield split, found[stem][0]
+
+
+def _lists(place: Path, text: str) -> list[Path]:
+    """The file of this name that lists images, or those that match it as a pattern, in the order of their names.
+
+    Raises:
+        DatasetError: none does.
+    """
+    if (place / text).exists() or not any(sign in text for sign in "*{"):
+        return [place / text]
+    pattern = Pattern(text, f"{place / DESCRIPTION}: splits")
+    files = [place / file for file in list_files(place) if pattern.match(composed(file))]
+    if not files:
+        raise DatasetError(place / DESCRIPTION, f"splits: {text!r} matches no file", "one or more, each with an image a line")
+    return files
 
 
 def _names(parts: Parts, file: str) -> set[str]:
