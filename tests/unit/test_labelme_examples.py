@@ -65,9 +65,7 @@ def by_name(data: Opened) -> dict[str, np.ndarray]:
     return {sample.name: sample.label for sample in samples}
 
 
-@pytest.mark.parametrize(
-    ("part", "count"), [("semantic_segmentation", 3), ("instance_segmentation", 3), ("video_annotation", 5)]
-)
+@pytest.mark.parametrize(("part", "count"), [("semantic_segmentation", 3), ("instance_segmentation", 3), ("video_annotation", 5)])
 def test_outlines_are_filled_as_labelme_fills_them(opened: Open, part: str, count: int) -> None:
     outlines, masks = by_name(labelme(opened, part)), by_name(voc(opened, part))
     assert outlines.keys() == masks.keys() and len(masks) == count
