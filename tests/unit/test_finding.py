@@ -351,7 +351,7 @@ def test_each_file_is_looked_at_once_by_each_pattern(tmp_path: Path, monkeypatch
     plain = Pattern.match
     monkeypatch.setattr(Pattern, "match", lambda pattern, name: matched.append(name) or plain(pattern, name))
     listed: list[Path] = []
-    monkeypatch.setattr(finding, "list_files", lambda place: listed.append(place) or list_files(place))
+    monkeypatch.setattr(finding, "list_files", lambda place, refuse: listed.append(place) or list_files(place))
     assert len(find(tmp_path).pairs) == 60
     assert len(listed) == 1 and len(matched) == 2 * 120
 
