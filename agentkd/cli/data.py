@@ -12,6 +12,7 @@ import typer
 from agentkd.cli.app import Format
 from agentkd.cli.ending import INTERRUPTED, say
 from agentkd.cli.typed import path
+from agentkd.errors import StorageError
 from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
@@ -63,14 +64,21 @@ def check(
     with _shown_progress() as progress:
         look = look_at_dataset(dataset, sample=sample, out=out, progress=progress)
     found = look.findings
-    shown = _draw(look, out) if pictures and found.is_complete else ""
+    shown, lost = "", None
+    try:
+        shown = _draw(look, out) if pictures and found.is_complete else ""
+    except StorageError as error:  # what was found is told all the same
+        lost = error
     if output_format == "json":
         say(json.dumps({**found.as_data(), "pictures": shown if shown.endswith(".png") else ""}, indent=2))
     else:
         for line in lines(found, most):
             say(visible_line(line))
-        say(visible_line(f"pictures   {shown}") if shown else "")
+        if shown:
+            say(visible_line(f"pictures   {shown}"))
         say(verdict(found))
+    if lost:
+        raise lost
     if not found.is_complete:
         raise typer.Exit(INTERRUPTED)
     if not found.is_sound:

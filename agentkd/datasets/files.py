@@ -283,7 +283,8 @@ class FileDataset:
     def _of_masks(self, turned: Mapping[str, int]) -> list[str]:
         """What is to be said of all masks that are pictures; ``turned`` are the tags of images that were turned."""
         said, seen = [], self._reader.seen
-        tags = {pair.mask: (seen.turned.get(self.place / pair.mask, 1), turned.get(pair.image, 1)) for pair in self._pairs}
+        used = [self._pairs[index] for index in self._indices()]
+        tags = {pair.mask: (seen.turned.get(self.place / pair.mask, 1), turned.get(pair.image, 1)) for pair in used}
         otherwise = [
             f"{mask} (tag {ours}, its image {theirs})" for mask, (ours, theirs) in tags.items() if ours not in (1, theirs)
         ]
@@ -292,7 +293,7 @@ class FileDataset:
                 f"{self.name}: {len(otherwise):,} masks are turned as their own orientation tags say, and their images are not "
                 f"or otherwise: {some(otherwise)}; if masks lie in their files as images do, write orientation: stored"
             )
-        cut = [pair.mask for pair in self._pairs if self.place / pair.mask in seen.perhaps_cut]
+        cut = [pair.mask for pair in used if self.place / pair.mask in seen.perhaps_cut]
         if cut:
             said.append(
                 f"{self.name}: {len(cut):,} masks are JPEG 2000 without loss by what they say, and taken as they are: "

@@ -48,7 +48,8 @@ def lines(found: Findings, most: int) -> Iterator[str]:
 def verdict(found: Findings) -> str:
     """All of it in one line."""
     problems = _count(len(found.problems), "problem")
-    text = f"{problems if found.problems else 'sound'}, {_count(len(found.warnings), 'warning')}"
+    sound = "sound" if found.is_complete else "no problem so far"
+    text = f"{problems if found.problems else sound}, {_count(len(found.warnings), 'warning')}"
     read = f"{found.num_read:,} of {_count(found.num_images, 'image')} read"
     return f"{text}; {read}" + ("" if found.is_complete else "; interrupted, so this is not all")
 

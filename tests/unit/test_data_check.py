@@ -378,6 +378,14 @@ def test_a_program_can_read_it(laid: Laid, capsys: pytest.CaptureFixture[str]) -
     assert data["pictures"].endswith("samples.png") and data["sizes"]["median"] == [64, 48] and data["num_read"] == 5
 
 
+def test_pictures_that_cannot_be_written_take_nothing_of_what_was_found(laid: Laid, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("mine")
+    status, out, err = run(capsys, str(laid.root), "--out=taken/x")
+    assert status == 16 and "taken" in err and "6 of 6 images read" in out and Path("taken").read_text() == "mine"
+    status, out, _ = run(capsys, str(laid.root), "--out=taken/x", "--format=json")
+    assert status == 16 and json.loads(out)["num_read"] == 6
+
+
 def test_so_many_are_named_and_the_others_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laid = Laid(tmp_path / "many", train=12, val=2)
     for number in range(9):
