@@ -30,8 +30,9 @@ The tree (a test compares it with the classes below)::
        `- InfeasibleArchitectureError
 
 The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below.
-A command that looks for something (``verify``, ``replay``, ``doctor``, ``protocol check``) ends with 1 if it found it. 70 is a
-fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has gone.
+A command that looks for something (``verify``, ``replay``, ``doctor``, ``data check``, ``protocol check``) ends with 1 if it
+found it. 70 is a fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has
+gone.
 
 An error says what failed, for whom, what was expected and found, and what to do next.
 """

@@ -2,6 +2,7 @@
 
 from agentkd.cli import looking, predicting, records, running, spaces
 from agentkd.cli.app import app, main
+from agentkd.cli.data import data_app
 from agentkd.cli.keys import keys_app
 from agentkd.cli.protocol import protocol_app
 
@@ -30,5 +31,6 @@ for command in (
     app.command("import" if command is records.unbundle else None)(command)
 HANDED_OVER = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 app.command(context_settings=HANDED_OVER)(predicting.predict)
+app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(protocol_app, name="protocol")

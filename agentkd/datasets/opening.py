@@ -17,6 +17,7 @@ from agentkd.datasets.balance import Counts
 from agentkd.datasets.caching import OwnMemory, SharedSamples
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
+from agentkd.datasets.manner import STRICT, Manner
 from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
@@ -286,6 +287,22 @@ def open_again(spec: str, code: Digest) -> Opened:
     return Opened(spec, _open(spec, code), code if own_names(spec) else NO_DIGEST)
 
 
+def open_in(manner: Manner, spec: str) -> Dataset:
+    """The dataset of a specification as it is, for who looks at it and not for who learns: nothing is logged or kept in memory.
+
+    Args:
+        manner: what is done with faults of single files, and how many images are taken. Only of files at once, not of what is
+            made of other datasets.
+        spec: of it.
+
+    Raises:
+        DatasetError: the specification is wrong, or there is nothing to look at.
+        ConfigError: own code cannot be collected, or fails.
+    """
+    names = own_names(spec)
+    return _open(spec, take(*names) if names else NO_DIGEST, manner)
+
+
 def _say(notices: Iterable[str]) -> None:
     for text in notices:
         log.warning("%s", visible_line(text))
@@ -315,7 +332,7 @@ def _own_names(spec: str) -> Iterator[str]:
         yield spec
 
 
-def _open(spec: str, code: Digest) -> Dataset:
+def _open(spec: str, code: Digest, manner: Manner = STRICT) -> Dataset:
     kind, _, rest = spec.partition(":")
     if kind == "unlabelled":
         return Unlabelled(_open(rest, code))
@@ -344,7 +361,7 @@ def _open(spec: str, code: Digest) -> Dataset:
         return open_shared(named[0])
     if kind in KINDS:
         options = read_options(kind, rest)
-        return _open_generated(options) if kind == "generated" else _open_files(kind, options)
+        return _open_generated(options) if kind == "generated" else _open_files(kind, options, manner)
     if own_names(spec):
         return _open_own(spec, code)
     raise DatasetError(spec, "is not a dataset", EXAMPLES)
@@ -379,12 +396,12 @@ def _share(options: dict[str, str]) -> float:
     return fires
 
 
-def _open_files(kind: str, options: dict[str, str]) -> Dataset:
+def _open_files(kind: str, options: dict[str, str], manner: Manner) -> Dataset:
     if "path" not in options:
         raise DatasetError(kind, "needs path=DIR", EXAMPLES)
     size = read_size(options["size"], kind) if "size" in options else None
     reader = files.open_folder if kind == "folder" else files.open_camvid
-    return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""))
+    return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""), manner=manner)
 
 
 def _open_own(name: str, code: Digest) -> Dataset:

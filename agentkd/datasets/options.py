@@ -54,8 +54,15 @@ def looking_below(folder: str) -> Iterator[None]:
 
 
 def find_path(text: str) -> Path:
-    """A data folder: as given, or below the folder that AGENTKD_DATA names."""
-    path = Path(text).expanduser()
+    """A data folder: as given, or below the folder that AGENTKD_DATA names.
+
+    Raises:
+        DatasetError: it is in the home of somebody who has none.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise DatasetError(text, "nobody of that name has a home here", f"./{text} for a folder of that name") from None
     below = os.environ.get(DATA_FOLDER_VARIABLE)
     if not path.is_absolute() and not path.exists() and below:
         return Path(below) / path

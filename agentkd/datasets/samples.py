@@ -112,7 +112,7 @@ def size_of(dataset: Dataset, index: int) -> Size:
     known = getattr(dataset, "size_of", None)
     if known is not None:
         return known(index)
-    height, width = _read(dataset, index).label.shape
+    height, width = read_sample(dataset, index).label.shape
     return height, width
 
 
@@ -121,7 +121,7 @@ def labels_of(dataset: Dataset, index: int) -> NDArray[np.bool_]:
     known = getattr(dataset, "labels_of", None)
     if known is not None:
         return known(index)
-    return np.bincount(_read(dataset, index).label.ravel(), minlength=256) > 0
+    return np.bincount(read_sample(dataset, index).label.ravel(), minlength=256) > 0
 
 
 def count_classes(dataset: Dataset, indices: Sequence[int]) -> NDArray[np.int64]:
@@ -145,11 +145,11 @@ def fingerprint(dataset: Dataset, index: int) -> bytes:
     known = getattr(dataset, "fingerprint", None)
     if known is not None:
         return known(index)
-    image = np.ascontiguousarray(_read(dataset, index).image)
+    image = np.ascontiguousarray(read_sample(dataset, index).image)
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
 
 
-def _read(dataset: Dataset, index: int) -> Sample:
+def read_sample(dataset: Dataset, index: int) -> Sample:
     """A sample of a dataset that may be a user's own.
 
     Raises:

@@ -142,6 +142,9 @@ POOLS: dict[str, Any] = {
     "check.endpoint": ENDPOINTS,
     "check.key": "keys",
     "check.agent_key": PUBLIC_KEYS,
+    "check.dataset": "datasets",
+    "check.sample": NUMBERS,
+    "check.most": NUMBERS,
     "write.folder": "outs",
 }
 # Commands that would start agents, or wait for one, if all fitted: of these arguments one at least is surely wrong.
@@ -158,7 +161,7 @@ FINDING = {
     "verify": ("FAIL", '"is_sound": false'),
     "doctor": ("FAIL", '"is_ok": false'),
     "replay": ("diverged",),
-    "check": ("FAIL",),
+    "check": ("FAIL", '"is_sound": false'),
 }
 SQLITES_OWN = ("-shm", "-wal")  # which whoever reads a journal has beside it
 WRITES_IN_RUN = {"report", "gc", "community", "agent"}
@@ -318,10 +321,10 @@ def test_whatever_is_typed_ends_in_order(name: str, things: WrongThings, quiet: 
         arguments, given_, named = line
         status, out, err = run(arguments, monkeypatch)
         said = f"\n\n--- agentkd {arguments!r}\nexit {status}\n{out[-2000:]}\n{err[-3000:]}"
-        written_here = {"runs", *(one.split("/")[0] for one in named if not one.startswith("/"))}
+        written_here = {"runs", "data-check", *(one.split("/")[0] for one in named if not one.startswith("/"))}
         temporary = [one for one in (quiet / "temporary").iterdir() if not one.name.startswith(TORCHS_OWN)]
         left = [*temporary, *(one for one in (quiet / "here").iterdir() if one.name not in written_here)]
-        for one in [*left, quiet / "here" / "runs"]:
+        for one in [*left, quiet / "here" / "runs", quiet / "here" / "data-check"]:
             shutil.rmtree(one, ignore_errors=True)
         after = state(things.place)
         changed = [path for path in after.keys() | whole.keys() if after.get(path) != whole.get(path)]
