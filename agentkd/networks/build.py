@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from agentkd.architecture import Architecture
 from agentkd.errors import ConfigError, Problem
+from agentkd.names import TENSOR_NAME
 from agentkd.networks import families
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
 from agentkd.networks.heads import with_heads
@@ -57,7 +58,25 @@ def build(architecture: Architecture, *, seed: int | None = None) -> Segmentatio
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return with_heads(resolved, _construct) if resolved.heads else _construct(resolved)
+        network = with_heads(resolved, _construct) if resolved.heads else _construct(resolved)
+    if families.is_own(resolved.family):
+        _check_names(resolved.family, network)
+    return network
+
+
+def _check_names(family: str, network: SegmentationNetwork) -> None:
+    """Checks that a network's weights can be handed over.
+
+    Raises:
+        ConfigError: a tensor's name is none that knowledge can have.
+    """
+    strange = next((name for name in network.state_dict() if not TENSOR_NAME.fullmatch(name)), None)
+    if strange is not None:
+        text = (
+            f"{family}: a tensor is called {strange[:100]!r}, so its weights could not be handed over; call its module "
+            "otherwise, by letters, digits and _, and 200 characters at most with all modules that it is in"
+        )
+        raise ConfigError([Problem("family", text)])
 
 
 def count_parameters(network: SegmentationNetwork) -> ParameterCounts:
