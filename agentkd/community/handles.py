@@ -311,10 +311,14 @@ class AgentHandle(Held):
 
     def take_up(self, lesson: Lesson, task: Task, classes: tuple[str, ...]) -> None:
         """A lesson that this network is in now: its result will be the newest weights."""
-        before = self._learned, self._home, self.classes
+        before = self.stands()
+        self.course.go_on(lesson, lambda: self.stand(before))
+        self._learned, self._home, self.classes, self._is_mean = lesson, task.data, classes, isinstance(task, Average)
 
-        def restore() -> None:
-            self._learned, self._home, self.classes = before
+    def stands(self) -> tuple[Any, ...]:
+        """What ``stand`` restores."""
+        return self._learned, self._home, self.classes, self._is_mean
 
-        self.course.go_on(lesson, restore)
-        self._learned, self._home, self.classes = lesson, task.data, classes
+    def stand(self, before: tuple[Any, ...]) -> None:
+        """Goes back to where it stood."""
+        self._learned, self._home, self.classes, self._is_mean = before

@@ -111,17 +111,9 @@ class OneHead(AgentHandle):
 
     def take_over(self, lesson: Lesson, of: "Sequence[OneHead]") -> None:
         """What this head is once the whole network has taken the mean of others: it knows what they all know, or nothing."""
-        self._learned = lesson if any(one.has_learned for one in of) else None
+        self._learned, self._is_mean = (lesson, True) if any(one.has_learned for one in of) else (None, False)
         self._classes = agreed(one.classes for one in of)
         self._home = next((one.home for one in of if one.home), None)
-
-    def stands(self) -> tuple[Any, ...]:
-        """What ``stand`` restores."""
-        return self._learned, self._home, self.classes
-
-    def stand(self, before: tuple[Any, ...]) -> None:
-        """Goes back to where it stood."""
-        self._learned, self._home, self.classes = before
 
     def _renew_code(self) -> None:
         self.whole._renew_code()

@@ -97,6 +97,7 @@ class Held:
         self._seed = seeding.derive(community.seed, name)
         self._learned: Lesson | None = None
         self._home: DataSource | None = None
+        self._is_mean = False  # its weights are a mean, which nobody has looked at yet
         self._classes: tuple[str, ...] = ()
         self._architecture = self._resolved(num_classes, heads) if num_classes or heads is not None else None
         self._keeps_code = False
@@ -149,15 +150,25 @@ class Held:
 
     @property
     def miou(self) -> float:
-        """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits."""
-        newest = self._newest()
+        """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits.
+
+        Weights that are a mean are looked at for this.
+        """
+        newest = self._measured()
         return newest.miou if newest else 0.0
 
     @property
     def score(self) -> float:
-        """By which networks are compared: a classifier's validation accuracy, else mIoU; 0 before any training. Waits."""
-        newest = self._newest()
+        """By which networks are compared: a classifier's validation accuracy, else mIoU, as ``miou``. Waits."""
+        newest = self._measured()
         return newest.judged_by if newest else 0.0
+
+    def _measured(self) -> TaskResult | None:
+        """What the newest weights are worth on the data that they are at home in."""
+        newest = self._newest()
+        if newest is None or self._home is None or not self._is_mean:
+            return newest
+        return self._ask_for(Evaluate(architecture=self.architecture, data=self._home, initial_weights=self.weights)).result()
 
     def _newest(self) -> TaskResult | None:
         """What came of the last lesson, but for those that failed and were said to have. Waits."""
