@@ -64,6 +64,17 @@ def build(architecture: Architecture, *, seed: int | None = None) -> Segmentatio
     return network
 
 
+def _check_listed(family: str, attribute: str, said: object) -> None:
+    """Checks that an attribute of an own network lists submodules.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not isinstance(said, tuple | list) or not all(isinstance(name, str) and name for name in said):
+        text = f'{family}: {attribute} is {said!r}; expected the names of submodules in a tuple, such as ("classifier",)'
+        raise ConfigError([Problem("family", text)])
+
+
 def _check_names(family: str, network: SegmentationNetwork) -> None:
     """Checks that a network's weights can be handed over.
 
@@ -102,6 +113,8 @@ def _construct(architecture: Architecture) -> SegmentationNetwork:
         if not isinstance(network, nn.Module):
             found = type(network).__name__
             raise ConfigError([Problem("family", f"{architecture.family} returned {found}; expected a torch.nn.Module")])
+        for attribute in ("training_only", "head_modules"):
+            _check_listed(architecture.family, attribute, getattr(network, attribute, ()))
         return network if isinstance(network, SegmentationNetwork) else OwnNetwork(network)
     row = families.FAMILIES[architecture.family]
     module_name, _, attribute = row.builder.partition(":")

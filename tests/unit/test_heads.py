@@ -337,3 +337,32 @@ def test_a_teacher_answers_each_student_with_the_head_for_its_classes(at: Surrou
         asked(roads)
     with pytest.raises(ContractError, match="classes"):
         asked(data, classes=("a", "b", "c", "d", "e"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("twice", "names network.head, but it is named twice"),
+        ("within", r"names network.head.0, but it is within another, network\.head"),
+        ("aliased", r"names network\.again, but it is the same module as network\.head"),
+        ("half_aliased", r"network\.again\.\w+ of its head is|network\.head\.\w+ of its head is network\.again"),
+        ("tied", r"network\.head\.0\.weight of its head is network\.mid\.weight of its trunk too"),
+        ("scaled", "network.scale depends on num_classes too; put it into a module, and name that in head_modules"),
+        ("text", r"head_modules is 'head'; expected the names of submodules in a tuple, such as \(\"classifier\",\)"),
+        ("numbered", r"head_modules is \(1,\)"),
+        ("rooted", r"head_modules is \('',\)"),
+        ("auxiliary", "training_only is 'head'"),
+    ],
+)
+@pytest.mark.parametrize("heads", [HEADS, {"one": 3, "other": 3}])
+def test_own_networks_whose_head_is_not_what_they_say_are_refused(name: str, told: str, heads: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(resolve("misheaded:make", 5, {"how": name}).with_heads(heads))
+
+
+def test_a_head_that_is_used_otherwise_than_by_calling_it_says_so() -> None:
+    built = build(resolve("misheaded:make", 5, {"how": "reached_into"}).with_heads(HEADS))
+    with pytest.raises(
+        AttributeError, match="is used by calling it alone, as there is one for each head; 'weight' of it was used"
+    ):
+        built(torch.rand(1, 3, 32, 32))
