@@ -36,6 +36,7 @@ from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.networks import families
 from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, ScoreName, Task
+from agentkd.task.judging import shared_measure
 from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ class Community:
     ) -> list[tuple[AgentHandle, Competence]]:
         """Every network, or head, of this community that has learned, with its competence on a split, the most competent first.
 
-        They are ordered by the known fraction times the network's own validation mIoU (of a classifier its accuracy), which needs
-        no labels of the data.
+        They are ordered by the known fraction times the network's own validation mIoU (its accuracy, if all are classifiers),
+        which needs no labels of the data.
 
         Args:
             data: what is looked at.
@@ -194,7 +195,8 @@ class Community:
         """
         able = [one for handle, _ in self._handles.values() for one in handle.views()]
         found = [(handle, handle.assess(data, split, score=score, tap=tap)) for handle in able]
-        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score)
+        measure = shared_measure([handle.measure for handle in able])
+        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score_by(measure))
 
     def shared_data(self, digest: str) -> Opened:
         """Data that somebody shared, by the digest of their file, which is in the record, or its first characters.

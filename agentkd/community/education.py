@@ -15,6 +15,7 @@ from agentkd.datasets.opening import JOINED, Opened
 from agentkd.errors import ConfigError, must_be
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets
 from agentkd.task import Competence, TeacherReference
+from agentkd.task.judging import Measure, shared_measure
 
 
 @dataclass
@@ -89,16 +90,26 @@ class Educated:
         """The agent's name."""
         return self.agent.name
 
-    def assess(self, data: Data) -> Offer:
+    @property
+    def measure(self) -> Measure:
+        """Which score it is judged by, if nobody else is there. Waits."""
+        return self.agent.measure
+
+    def assess(self, data: Data, measure: Measure | None = None) -> Offer:
         """What it says of itself about data; labels are not looked at.
 
         Pixels alone can deceive: a network may be sure of itself where everything is strange. So what is known counts as far as
         the classes that it sees there are as frequent as in what it learned. Of data of other classes nothing is known.
+
+        Args:
+            data: what is looked at.
+            measure: which score it says of itself; its own if it is not given.
         """
+        by = measure or self.measure
         how: dict[str, Any] = {"score": self.rules.score, "tap": self.rules.tap}
         nothing = Offer(self.name, 0.0, 0.0)
         if self._network:
-            offers = (one.assess(data) for one in self._for(data))
+            offers = (one.assess(data, by) for one in self._for(data))
             return replace(max(offers, key=_at_home, default=nothing), name=self.name)
         if self.agent.classes not in ((), self.agent.community.classes(data)):
             return nothing
@@ -106,12 +117,12 @@ class Educated:
         at_home = self.agent.assess(_joined(self.learned), split="validation", **how)
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
         known = min((there.known_fraction or 0.0) * overlap, 1.0)  # shares add up to nearly 1
-        return Offer(self.name, known, self._score(at_home))
+        return Offer(self.name, known, self._score(at_home, by))
 
-    def _score(self, at_home: Competence) -> float:
+    def _score(self, at_home: Competence, measure: Measure) -> float:
         """How well it does in what it knows. A head is looked at now, if labels are there: others move its trunk."""
-        now = at_home.judged_by if isinstance(self.agent, OneHead) else None
-        return self.agent.score if now is None else now
+        now = measure.of(at_home) if isinstance(self.agent, OneHead) else None
+        return self.agent.score_by(measure) if now is None else now
 
     def _for(self, data: Data) -> "list[Educated]":
         """The heads for the classes of data."""
@@ -194,6 +205,8 @@ class Educated:
         taught_by = best.speaking(data).agent.architecture.head
         lesson = network.average([best.agent])
         theirs = {head: list(one.learned) for head, one in best._heads.items()}
+        if not theirs:
+            theirs[taught_by] = list(best.learned)
         theirs.setdefault(taught_by, []).extend(_specs(data))
         self._heads.clear()
         for head, specs in theirs.items():
@@ -274,7 +287,8 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     refuse_no_list("agents", agents)
     for agent in agents:
         must_be(agent, Educated, "an agent", "an agentkd.Educated")
-    offers = {agent.name: agent.assess(data) for agent in agents}
+    measure = shared_measure([agent.measure for agent in agents])
+    offers = {agent.name: agent.assess(data, measure) for agent in agents}
     named = {agent.name: agent for agent in agents}
     taught: dict[str, tuple[str, ...]] = {}
     decisions, lessons = {}, []

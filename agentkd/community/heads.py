@@ -18,6 +18,7 @@ from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.knowledge.contracts import agreed
 from agentkd.names import Digest
 from agentkd.task import Average, Competence, DataSource, TaskResult, TeacherReference
+from agentkd.task.judging import Measure, shared_measure
 
 if TYPE_CHECKING:
     from agentkd.knowledge.weights import WeightsMetadata
@@ -203,6 +204,11 @@ class SeveralHeads(AgentHandle):
             ConfigError: always.
         """
         raise self._of_each_head("home")
+
+    @property
+    def measure(self) -> Measure:
+        """Which score networks are compared by: accuracy if all of its heads that have learned are classifiers."""
+        return shared_measure([one.measure for one in self.views()])
 
     def _of_each_head(self, what: str) -> ConfigError:
         return ConfigError(f"{self.name} has {OF_EACH_HEAD[what]} for each head: {self._example(f'.{what}')}")

@@ -30,6 +30,7 @@ from agentkd.task import (
     TeacherReference,
 )
 from agentkd.task.inputs import ENERGY
+from agentkd.task.judging import Measure
 from agentkd.task.rules import Decision, Offer, Rules
 from agentkd.visible import html_table, visible_line
 
@@ -160,8 +161,18 @@ class Held:
     @property
     def score(self) -> float:
         """By which networks are compared: a classifier's validation accuracy, else mIoU, as ``miou``. Waits."""
+        return self.score_by(self.measure)
+
+    @property
+    def measure(self) -> Measure:
+        """Which score that is. Waits."""
         newest = self._measured()
-        return newest.judged_by if newest else 0.0
+        return newest.measure if newest else Measure.MIOU
+
+    def score_by(self, measure: Measure) -> float:
+        """The score of that name: where classifiers are compared with others, each by its mIoU. Waits, as ``miou``."""
+        newest = self._measured()
+        return measure.must_be_of(newest) if newest else 0.0
 
     def _measured(self) -> TaskResult | None:
         """What the newest weights are worth on the data that they are at home in."""
