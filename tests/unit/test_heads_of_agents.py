@@ -215,3 +215,40 @@ def test_the_example_of_two_heads_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(agentkd, "Community", Community)
     found = load_example("knowledge/heads").main(record=str(tmp_path / "run"), epochs=2)
     assert set(found.values()) <= {"both.day", "both.infrared"} and len(found) == 2
+
+
+def test_an_agent_claims_no_data_that_its_network_has_not_learned(community: Community) -> None:
+    a = agent(community)
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    with pytest.raises(ConfigError, match=r"a\.roads has learned nothing yet, so it knows no data"):
+        Educated(a, {"roads": ROADS})
+    for one, data in ((a, {"fire": ROADS}), (a.head("fire"), ROADS), (a, {"fire": f"joined:{SPEC}|{ROADS}"})):
+        with pytest.raises(ContractError, match=r"a\.fire has 'Burnt.*two_kinds:Roads has 'Ground, Road'"):
+            Educated(one, data)
+    plain = community.agent("p", "tiny_networks:tiny")
+    plain.train(ROADS, epochs=1, **RECIPE).result()
+    with pytest.raises(ContractError, match="p has 'Ground, Road'"):
+        Educated(plain, SPEC)
+
+
+def test_in_a_cycle_each_network_is_one_agent(community: Community) -> None:
+    a = agent(community)
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    whole = Educated(a, {"fire": SPEC})
+    for others in ([whole, whole], [whole, Educated(a.head("fire"), SPEC)]):
+        with pytest.raises(ConfigError, match=r"an education cycle: a .*; give it once, with what each of its heads knows"):
+            education_cycle(others, SPEC, epochs=1, **RECIPE)
+
+
+def test_weights_are_not_taken_from_who_lacks_what_a_head_has_learned(community: Community) -> None:
+    a, b = agent(community), agent(community, "b")
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    b.train(ROADS, epochs=1, **RECIPE).result()
+    student, teacher = Educated(a, {"fire": SPEC}, Rules(policy="weights")), Educated(b, {"roads": ROADS})
+    before = a.weights
+    with pytest.raises(ConfigError, match=r"heads would be those of b, and a\.fire would lose what it has learned"):
+        student.learn(ROADS, [teacher], epochs=1, **RECIPE)
+    assert (a.weights, a.head("fire").has_learned, student.learned) == (before, True, [SPEC])
+    b.train(SPEC, epochs=1, **RECIPE).result()
+    student.learn(ROADS, [Educated(b, {"roads": ROADS, "fire": OTHER})], epochs=1, **RECIPE).result()
+    assert student.learned == [ROADS, OTHER] and a.evaluate(ROADS).miou == b.evaluate(ROADS).miou
