@@ -13,6 +13,7 @@ from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.weights import WeightsMetadata, agree_on_network, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks import families
+from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 from agentkd.networks.checkpoints import read_checkpoint
 from agentkd.networks.likeness import differences_told
@@ -119,7 +120,7 @@ def bring(
     agree_on_network(said, architecture)
     network = build(architecture, seed=0)
     report = import_weights(network, given, source=file, least_share=least_share)
-    kept = said.classes if not report.reshaped else ()
+    kept = said.classes if _has_head(report, network) else ()
     if names:
         agree_on_classes(kept, names)
     try:
@@ -128,6 +129,12 @@ def bring(
     except OSError as error:
         raise StorageError.of(out, error) from error
     return report
+
+
+def _has_head(report: ImportReport, network: SegmentationNetwork) -> bool:
+    """Whether what tells classes apart was loaded: all of the network's head, or, if it does not say what that is, all of it."""
+    places = tuple(f"{place}." for place in network.head_modules) or ("",)
+    return not report.reshaped and not any(name.startswith(places) for name in report.missing)
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:

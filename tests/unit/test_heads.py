@@ -366,3 +366,13 @@ def test_a_head_that_is_used_otherwise_than_by_calling_it_says_so() -> None:
         AttributeError, match="is used by calling it alone, as there is one for each head; 'weight' of it was used"
     ):
         built(torch.rand(1, 3, 32, 32))
+
+
+def test_who_learns_is_not_who_answers_for_a_while(at: Surroundings) -> None:
+    """What another head is asked in the midst of a lesson leaves that head in evaluation mode, whatever the network is put in."""
+    built = build(network("unet")).train()
+    with using(built, "roads"):
+        built.train()
+        assert built(torch.rand(1, 3, 32, 32))["logits"].shape[1] == 2
+        assert built.head.get_submodule("fire").training and not built.head.get_submodule("roads").training
+    assert not built.eval().head.get_submodule("fire").training

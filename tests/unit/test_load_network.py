@@ -13,8 +13,9 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code.loading import provide, provided
 from agentkd.code.source import SourceCode
+from agentkd.coordinator.importing import bring
 from agentkd.errors import AgentKDError, ArtifactError, ConfigError, ContractError
-from agentkd.knowledge.weights import encode_weights
+from agentkd.knowledge.weights import encode_weights, read_metadata
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.report.packing import write_bundle
@@ -230,3 +231,15 @@ def test_the_one_head_of_a_network_need_not_be_named(tmp_path: Path) -> None:
     for head in ("", "only"):
         network = agentkd.load_network(tmp_path / "only.safetensors", head=head)
         assert (network.architecture, network.classes) == (architecture, CLASSES)
+
+
+def test_classes_are_kept_with_the_head_that_tells_them_apart_alone(tmp_path: Path) -> None:
+    """The trunk of a network with several heads is taken, and nothing says that what is initialized anew knows classes."""
+    (tmp_path / "headed.safetensors").write_bytes(headed({"day": CLASSES}))
+    report = bring(tmp_path / "headed.safetensors", tmp_path / "trunk.safetensors", "unet", settings=SMALL)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+    assert read_metadata((tmp_path / "trunk.safetensors").read_bytes()).classes == ()
+    architecture = resolve("unet", 3, SMALL)
+    (tmp_path / "plain.safetensors").write_bytes(encode_weights(architecture, state(architecture), CLASSES))
+    bring(tmp_path / "plain.safetensors", tmp_path / "again.safetensors", "unet", settings=SMALL)
+    assert read_metadata((tmp_path / "again.safetensors").read_bytes()).classes == CLASSES
