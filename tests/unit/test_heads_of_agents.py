@@ -252,3 +252,13 @@ def test_weights_are_not_taken_from_who_lacks_what_a_head_has_learned(community:
     b.train(SPEC, epochs=1, **RECIPE).result()
     student.learn(ROADS, [Educated(b, {"roads": ROADS, "fire": OTHER})], epochs=1, **RECIPE).result()
     assert student.learned == [ROADS, OTHER] and a.evaluate(ROADS).miou == b.evaluate(ROADS).miou
+
+
+def test_with_a_map_the_head_teaches_that_tells_all_apart_that_is_named(community: Community) -> None:
+    a = learned(community, epochs=1)
+    wanted = {"Ground": "Burnt", "Road": "Fire"}
+    assert a.speaking(Roads.classes, wanted) is a.head("fire"), "it has more classes than are named"
+    assert a.speaking(Roads.classes, {"Ground": "Road", "Road": "Road"}) is a.head("roads")
+    for missing in ({"Ground": "Burnt", "Road": "Road"}, {"Ground": "Sky", "Road": "Road"}):
+        with pytest.raises(ContractError, match="say which head teaches"):
+            a.speaking(Roads.classes, missing)
