@@ -310,3 +310,12 @@ def test_data_that_no_head_is_for_are_told_without_a_teacher(community: Communit
 def test_a_network_whose_tensors_cannot_be_handed_over_is_refused_before_it_learns(name: str) -> None:
     with pytest.raises(ConfigError, match=f"tiny_networks:{name}: a tensor is called .*could not be handed over"):
         build(resolve(f"tiny_networks:{name}", 3))
+
+
+def test_a_mean_is_at_home_where_its_networks_are_and_not_where_it_was(community: Community) -> None:
+    a, d = twins(community, learned=("day",)), twins(community, "d", learned=())
+    for head in TWINS:
+        d.head(head).train(OTHER, **HOW).result()
+    d.average([a]).result()
+    assert d.head("day").home == a.head("day").home and d.head("day").home.spec == SPEC
+    assert d.head("night").home is None and not d.head("night").has_learned and d.head("night").classes == ()
