@@ -262,3 +262,10 @@ def test_with_a_map_the_head_teaches_that_tells_all_apart_that_is_named(communit
     for missing in ({"Ground": "Burnt", "Road": "Road"}, {"Ground": "Sky", "Road": "Road"}):
         with pytest.raises(ContractError, match="say which head teaches"):
             a.speaking(Roads.classes, missing)
+
+
+def test_a_head_says_how_well_it_does_now_not_before_its_trunk_moved(community: Community) -> None:
+    a = learned(community, epochs=2)
+    fire, now = a.head("fire"), a.evaluate(SPEC, "validation").miou
+    assert now != fire.score, "the trunk has moved since"
+    assert Educated(fire, SPEC).assess(SPEC).miou == Educated(a, {"fire": SPEC}).assess(SPEC).miou == now
