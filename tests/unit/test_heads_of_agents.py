@@ -10,10 +10,12 @@ from two_kinds import Roads
 
 import agentkd
 from agentkd import Educated, Rules, education_cycle
+from agentkd.artifacts.journal import Journal
 from agentkd.community.heads import OneHead, SeveralHeads
 from agentkd.community.rules import Role
 from agentkd.errors import ConfigError, ContractError, TrainingError
 from agentkd.recipe import ViewSettings
+from agentkd.task import Distill
 from agentkd.testing import Community
 
 SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
@@ -269,3 +271,17 @@ def test_a_head_says_how_well_it_does_now_not_before_its_trunk_moved(community: 
     fire, now = a.head("fire"), a.evaluate(SPEC, "validation").miou
     assert now != fire.score, "the trunk has moved since"
     assert Educated(fire, SPEC).assess(SPEC).miou == Educated(a, {"fire": SPEC}).assess(SPEC).miou == now
+
+
+@pytest.mark.parametrize("protection", ["replay", "lwf"])
+def test_a_head_that_learns_on_has_the_others_rehearsed_and_not_itself(protection: Any, community: Community) -> None:
+    a, teacher = learned(community, epochs=1), community.agent("t", "tiny_networks:tiny")
+    teacher.train(OTHER, epochs=1, **RECIPE).result()
+    student = Educated(a, {"fire": SPEC, "roads": ROADS}, Rules(protection=protection))
+    lesson = student.learn(OTHER, [Educated(teacher, OTHER)], epochs=1, **RECIPE)
+    assert lesson.result().weights == a.weights and student.learned == [SPEC, OTHER, ROADS]
+    with Journal(community._folder.journal, read_only=True) as journal:
+        task = next(record.task for record in journal.records() if record.result.weights == a.weights)
+    assert isinstance(task, Distill)
+    ((head, data),) = [(one.head, one.data) for one in task.rehearsals]
+    assert head == "roads" and (data.spec == ROADS if data else protection == "lwf")
