@@ -16,7 +16,8 @@ MAX_CLASS_NAME = 200
 MAX_HEADS = 16
 FIRST_REVISION, MAX_REVISION = 1, 1_000_000
 NumClasses = Annotated[int, Field(ge=2, le=MAX_CLASSES)]
-HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+HEAD_NAME = r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$"  # it stands in the names of tensors
+HeadName = Annotated[str, Field(pattern=HEAD_NAME)]
 Setting = bool | int | float | str
 Channels = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0)]
@@ -41,12 +42,6 @@ IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.
 UNIT = Normalization(mean=(0.0, 0.0, 0.0), deviation=(1.0, 1.0, 1.0))
 NORMALIZATIONS = {"unit": UNIT, "imagenet": IMAGENET}
 """Those that have a name. ``unit`` leaves images in [0, 1]; so they are between agents."""
-
-
-class NamedHeads(FrozenData):
-    """The heads of a network by name, each with how many classes it tells apart."""
-
-    heads: dict[HeadName, NumClasses] = Field(min_length=1, max_length=MAX_HEADS)
 
 
 class Architecture(Named):

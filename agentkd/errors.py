@@ -141,14 +141,30 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ContractError(AgentKDError):
-    """Teacher and student disagree on what a piece of knowledge means."""
+    """Two sides, mostly a teacher and a student, disagree on what a piece of knowledge means.
+
+    Args:
+        field: on what.
+        teacher: what the one side has.
+        student: what the other has, or expects.
+        hint: what to do.
+        sides: who they are, where it is not a teacher and a student: ``("the weights have", "the network has")``.
+    """
 
     exit_code = 11
     code = "contract"
 
-    def __init__(self, field: str, teacher: object, student: object, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        field: str,
+        teacher: object,
+        student: object,
+        *,
+        hint: str = "",
+        sides: tuple[str, str] = ("teacher has", "student expects"),
+    ) -> None:
         self.field, self.teacher, self.student = field, teacher, student
-        text = f"contract field {field!r} differs: teacher has {teacher!r}, student expects {student!r}"
+        text = f"contract field {field!r} differs: {sides[0]} {teacher!r}, {sides[1]} {student!r}"
         super().__init__(f"{text}; {hint}" if hint else text)
 
 

@@ -31,6 +31,7 @@ from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
     WeightsMetadata,
     agree_on_images,
+    agree_on_learned,
     agree_on_network,
     encode_weights,
     inherit_weights,
@@ -375,6 +376,8 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
         tensors.match(state, expected)
         agree_on_network(read_metadata(data), task.architecture)
     said = [read_metadata(data) for data in stored]
+    for one in said[1:]:
+        agree_on_learned(one, said[0])
     under = {head: task.architecture.under(head) for head in task.architecture.heads or [""]}
     each = {head: agreed(one.classes_of(network) for one in said) for head, network in under.items()}
     shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)

@@ -50,6 +50,7 @@ def load_network(
     run: str | Path | RunFolder | None = None,
     family: str = "",
     num_classes: int | None = None,
+    head: str = "",
     raw: bool = False,
     allow_code: bool = False,
     **settings: Setting,
@@ -63,12 +64,15 @@ def load_network(
         run: the run folder, or the bundle, in which a digest is looked for, and the code of an own network.
         family: of a file that does not say it, as others write them; ``num_classes`` and the settings too.
         num_classes: see there.
+        head: which one answers, of a network with a head for each task; its classes are then those of the module. It need not
+            be said where there is one alone.
         raw: whether it returns logits, where it is not told otherwise.
         allow_code: whether code of an own network is run that is kept with the run and is not the same as here.
         settings: of the family, see there.
 
     Raises:
-        ConfigError: there are no such weights, they are damaged, not finite or of another network, or code would have to run.
+        ConfigError: there are no such weights, they are damaged, not finite or of another network, code would have to run, or
+            there are several heads and none is named, or one that has learned nothing.
         ContractError: they were learned in another revision of the family, or on images of another scale.
         ArtifactError: the run folder or the bundle is none, or damaged.
 
@@ -78,18 +82,25 @@ def load_network(
         probabilities = network(torch.from_numpy(photo).permute(2, 0, 1))  # [1,K,H,W] of uint8 [H,W,3]
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
+    must_be(head, str, "head", "the name of one of the network's heads")
     with _opened(run) as folder:
         given = _given(weights, folder)
         said = given.said.architecture
-        architecture = _agreed(given, family, num_classes, settings) if said else _told(given, family, num_classes, settings)
+        if said:
+            said = _under(given, said, head)
+            architecture = _agreed(given, said, family, num_classes, settings)
+        else:
+            architecture = _told(given, family, num_classes, head, settings)
         if architecture.code:
             _must_run(architecture, folder, allow_code=allow_code)
         resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings, code=architecture.code)
         if architecture.revision > resolved.revision:
             families.check_revision(architecture, resolved.revision)
+        if architecture.heads:
+            resolved = resolved.with_heads(architecture.heads, architecture.head)
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
-    return Segmenter(network, resolved, given.said.classes, raw=raw).eval()
+    return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval()
 
 
 @contextlib.contextmanager
@@ -124,14 +135,36 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
         raise ConfigError(f"{digest} are no weights: {error}") from error
 
 
-def _agreed(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
+def _under(given: Given, architecture: Architecture, head: str) -> Architecture:
+    """The architecture that weights say, with the head in use that is meant.
+
+    Raises:
+        ConfigError: it has no such head, several of which none is named, or that one has learned nothing.
+    """
+    heads, learned = architecture.heads, given.said.heads
+    if not heads:
+        if head:
+            raise ConfigError(f"{given.name} are of a network with one head alone, without a name; leave out head={head!r}")
+        return architecture
+    there = "; ".join(f"{name} ({', '.join(learned.get(name, ())) or 'has learned nothing'})" for name in sorted(heads))
+    if head and head not in heads:
+        raise ConfigError(f"{given.name} have no head {head!r}; there are {there}")
+    if not head and len(heads) > 1:
+        raise ConfigError(f"{given.name} have several heads; say which is meant, such as head={min(heads)!r}: {there}")
+    chosen = head or min(heads)
+    if learned and chosen not in learned:
+        raise ConfigError(f"{given.name}: head {chosen!r} has learned nothing; there are {there}")
+    return architecture.under(chosen)
+
+
+def _agreed(
+    given: Given, architecture: Architecture, family: str, num_classes: int | None, settings: dict[str, Setting]
+) -> Architecture:
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
         ConfigError: it does not.
     """
-    architecture = given.said.architecture
-    assert architecture is not None
     known = families.all_settings(architecture)
     wrong = [(name, known.get(name), value) for name, value in settings.items() if known.get(name) != value]
     if family not in ("", architecture.family):
@@ -144,12 +177,14 @@ def _agreed(given: Given, family: str, num_classes: int | None, settings: dict[s
     return architecture
 
 
-def _told(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
+def _told(given: Given, family: str, num_classes: int | None, head: str, settings: dict[str, Setting]) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:
         ConfigError: it was not told, or cannot be.
     """
+    if head:
+        raise ConfigError(f"{given.name} do not say of which network they are, so it is not known whether it has a head {head!r}")
     if not family or num_classes is None:
         raise ConfigError(f"{given.name} do not say of which network they are; give family=... and num_classes=...")
     return families.resolve(family, num_classes, settings)
