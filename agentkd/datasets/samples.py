@@ -134,7 +134,7 @@ def count_classes(dataset: Dataset, indices: Sequence[int]) -> NDArray[np.int64]
     num_classes = len(dataset.classes)
     counts = np.zeros((len(indices), num_classes), dtype=np.int64)
     for row, index in enumerate(indices):
-        counts[row] = np.bincount(_read(dataset, index).label.ravel(), minlength=256)[:num_classes]
+        counts[row] = np.bincount(read_sample(dataset, index).label.ravel(), minlength=256)[:num_classes]
     if dataset.ignore_index < num_classes:
         counts[:, dataset.ignore_index] = 0
     return counts
