@@ -105,7 +105,7 @@ class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalization that leaves a 1x1 map, which has no variance, unnormalized."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.shape[-2:].numel() > 1:
+        if input.shape[-2] * input.shape[-1] > 1:
             return super().forward(input)
         return input * self.weight[:, None, None] + self.bias[:, None, None]
 
@@ -182,11 +182,20 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int, stride: int = 1, *, s:
 
 def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear") -> Tensor:
     """``x`` at exactly ``size``; the one up-sampling rule of the library is ``align_corners=False``."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    if _are_equal(x.shape[-2:], size):
         return x
     if mode == "nearest":
         return F.interpolate(x, size=tuple(size), mode="nearest")
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _are_equal(size: torch.Size, other: torch.Size | tuple[int, int]) -> bool:
+    """Whether two sizes are the same; of sizes that are left open, while a network is exported, whether they always are."""
+    if not torch.compiler.is_exporting():
+        return tuple(size) == tuple(other)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(one == its) for one, its in zip(size, other, strict=True))
 
 
 def decayed_apart(modules: Iterable[nn.Module], *, rate: float = 1.0) -> list[ParameterGroup]:
