@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentkd.coordinator.watching import Snapshot as Snapshot
     from agentkd.coordinator.watching import Watcher as Watcher
     from agentkd.datasets.opening import open_dataset as open_dataset
+    from agentkd.deploy.loading import load_network as load_network
     from agentkd.errors import AgentKDError as AgentKDError
     from agentkd.errors import AgentLostError as AgentLostError
     from agentkd.errors import ArtifactCorruptError as ArtifactCorruptError
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from agentkd.errors import TrainingError as TrainingError
     from agentkd.errors import UnusableError as UnusableError
     from agentkd.experiment import Experiment as Experiment
+    from agentkd.networks.segmenter import Segmenter as Segmenter
     from agentkd.objectives import Attention as Attention
     from agentkd.objectives import Boundary as Boundary
     from agentkd.objectives import ChannelWise as ChannelWise
@@ -93,6 +95,7 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
         "agentkd.config": "load_experiment",
         "agentkd.experiment": "Experiment",
         "agentkd.datasets.opening": "open_dataset",
+        "agentkd.deploy.loading": "load_network",
         "agentkd.errors": (
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
             "ConfigError ContractError DatasetError DescriptorsError ExchangeError InfeasibleArchitectureError LaunchError "
@@ -100,6 +103,7 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
             "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError "
             "UnusableError"
         ),
+        "agentkd.networks.segmenter": "Segmenter",
         "agentkd.objectives": "Attention Boundary ChannelWise Dist Dkd Features Ifvd Own Pairwise Payload SoftTargets",
         "agentkd.pipeline.plan": "Outlook",
         "agentkd.recipe": "Distillation Recipe ViewSettings",

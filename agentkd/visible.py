@@ -1,6 +1,8 @@
 """Text from others before it reaches a terminal, a log or a page: what would act there, or hide, is shown instead."""
 
+import html
 import re
+from collections.abc import Mapping
 
 # Controls (C0 without tab and line feed, DEL, C1), what turns the direction of writing, lone surrogates, and what takes no room:
 # all but the joiners and the selectors of emoji, without which words of some scripts are not what they are.
@@ -38,3 +40,18 @@ def shortened(text: str, most: int) -> str:
         'aaa ... (5,000 characters)'
     """
     return text if len(text) <= most else f"{text[:most]} ... ({len(text):,} characters)"
+
+
+def html_table(title: str, rows: Mapping[str, str]) -> str:
+    r"""A table of two columns for a notebook; nothing in it is taken for HTML.
+
+    Example:
+        >>> html_table("a<b", {"classes": "Fire & Smoke"})
+        '<table><caption>a&lt;b</caption><tr><th>classes</th><td>Fire &amp; Smoke</td></tr></table>'
+    """
+    cells = "".join(f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>" for name, value in rows.items())
+    return f"<table><caption>{_escaped(title)}</caption>{cells}</table>"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible_line(text))

@@ -25,9 +25,10 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.contracts import agree_on_classes
+from agentkd.knowledge.contracts import agree_on_classes, agree_on_order
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
+    agree_on_images,
     agree_on_network,
     encode_weights,
     inherit_weights,
@@ -260,7 +261,7 @@ def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> T
 def _initial_network(task: Training, at: Surroundings, lesson: TaskTeaching | None) -> SegmentationNetwork:
     network = build(task.architecture, seed=seeding.derive("initial", task.seed))
     if isinstance(task, Limited) and task.pretrained:
-        inherit_weights(network, at.store.get(task.pretrained))
+        _take_layers(network, at.store.get(task.pretrained), task)
     if task.initial_weights:
         _start_from(network, task, at)
     if lesson and isinstance(task, Distill) and task.distillation.start == "inherit":
@@ -268,12 +269,18 @@ def _initial_network(task: Training, at: Surroundings, lesson: TaskTeaching | No
     return network
 
 
+def _take_layers(network: SegmentationNetwork, stored: bytes, task: Training) -> None:
+    """Copies pretrained layers that match, learned on images of the network's scale, and not of its classes in another order."""
+    said = read_metadata(stored)
+    agree_on_order(said.classes, open_source(task.data).classes)
+    agree_on_images(said, task.architecture)
+    inherit_weights(network, stored)
+
+
 def _start_from(network: SegmentationNetwork, task: Training, at: Surroundings) -> None:
     """Installs the weights that the training goes on from. Other classes may be learned, but not the same in another order."""
     stored = at.store.get(task.initial_weights)
-    theirs, ours = read_metadata(stored).classes, open_source(task.data).classes
-    if sorted(theirs) == sorted(ours):
-        agree_on_classes(theirs, ours)
+    agree_on_order(read_metadata(stored).classes, open_source(task.data).classes)
     load_weights(network, stored, task.architecture)
 
 

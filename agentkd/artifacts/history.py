@@ -7,12 +7,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from agentkd.artifacts.journal import Journal, Record
+from agentkd.artifacts.naming import is_beginning, only
 from agentkd.artifacts.recordings import Recordings
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import ArtifactError, ConfigError
-from agentkd.names import Digest
+from agentkd.artifacts.store import Store
+from agentkd.errors import ArtifactError
+from agentkd.names import Digest, TaskKey
 
-MIN_PREFIX = 4
 MAX_TRACE = 64 * 2**20
 """The most bytes that the losses of a training can have: eight million steps."""
 
@@ -35,16 +36,34 @@ class History:
         """The record of a task, or of what it made, by the first characters of either name.
 
         Raises:
-            ConfigError: there is none, or more than one.
+            ConfigError: nothing begins so, or what several tasks are or made, which it lists.
         """
-        found = {key: record for key, record in self.by_task.items() if key.startswith(beginning)}
-        found |= {r.task.key: r for made, r in self._makers.items() if made.startswith(beginning)}
-        if len(beginning) < MIN_PREFIX or len(found) != 1:
-            count = f"{len(found)} tasks begin so" if found else "no task, and nothing that one made, begins so"
-            raise ConfigError(
-                f"{beginning!r}: {count}; give at least {MIN_PREFIX} characters of one, as agentkd lineage prints them"
-            )
-        return next(iter(found.values()))
+        named: dict[str, tuple[TaskKey, str]] = {
+            digest: (record.task.key, f"of {_called(record)}") for digest, record in self._makers.items()
+        }
+        named |= {key: (key, f"task {_called(record)}") for key, record in self.by_task.items()}
+        return self.by_task[only(beginning, named)]
+
+    def find_artifact(self, beginning: str, store: Store) -> Digest:
+        """What was made, or brought along, by the first characters of its digest, or of the key of the task that made it.
+
+        Of a task that made several things its weights are meant, or the knowledge.
+
+        Raises:
+            ConfigError: nothing begins so, or several things do, which it lists.
+        """
+        named: dict[str, tuple[Digest, str]] = {}
+        if is_beginning(beginning):
+            named = {digest: (digest, "brought along") for digest in store.beginning_with(beginning)}
+        named |= {digest: (digest, f"of {_called(record)}") for digest, record in self._makers.items()}
+        for key, record in self.by_task.items():
+            if result := record.result.weights or record.result.knowledge:
+                named[key] = (result, f"task {_called(record)}")
+        return only(beginning, named)
+
+
+def _called(record: Record) -> str:
+    return record.label or record.task.kind
 
 
 def read_history(folder: RunFolder) -> History:

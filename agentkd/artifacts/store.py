@@ -33,6 +33,11 @@ class Store:
         path = self.path(digest)
         return path.is_file() and not path.is_symlink()
 
+    def beginning_with(self, beginning: str) -> list[Digest]:
+        """The digests of its artifacts that begin so; at least two characters must be known."""
+        found = [path.stem for path in (self.place / beginning[:2]).glob(f"{beginning}*{SUFFIX}")]
+        return sorted(Digest(name) for name in found if DIGEST.fullmatch(name) and Digest(name) in self)
+
     def must_have(self, digest: Digest) -> Path:
         """The file under a digest, unread.
 

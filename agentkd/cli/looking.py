@@ -9,7 +9,10 @@ import typer
 from agentkd.cli.app import Devices, Format, Overrides, given_fields, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
-from agentkd.errors import ConfigError, StorageError
+from agentkd.errors import ConfigError
+from agentkd.visible import visible_line
+
+MAX_LISTED = 20
 
 
 def report(
@@ -62,31 +65,36 @@ def networks(
 
 
 def weights(
-    file: Annotated[
-        Path, typer.Argument(parser=path, help="Published checkpoint: .safetensors, .pt or .pth with a plain state dict.")
-    ],
+    file: Annotated[Path, typer.Argument(parser=path, help="Weights: .safetensors, .pt or .pth with a plain state dict.")],
     out: Annotated[Path, typer.Argument(parser=path, help="Where to write agentkd's form (.safetensors).")],
-    family: Annotated[str, typer.Option(help="The family the weights belong to.")],
-    classes: Annotated[int, typer.Option(min=2, help="Number of classes K.")] = 5,
+    family: Annotated[str, typer.Option(help="The family they belong to, or package.module:builder.")],
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Number of classes K; that which the file says, or 5, if it is not given.")
+    ] = None,
+    names: Annotated[str, typer.Option(metavar="A,B,...", help="What the classes are called, in the order of the logits.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family.")] = None,
+    least: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Refuse if less than this share of the tensors of the file, or of the network, fits."),
+    ] = 0.5,
+    output_format: Format = "text",
 ) -> None:
-    """Import weights that you have; families.NAME.weights in an experiment file then starts from them."""
-    from agentkd.coordinator.importing import what_a_file_says
-    from agentkd.knowledge.weights import agree_on_network, encode_weights
-    from agentkd.networks.build import build
-    from agentkd.networks.checkpoints import read_checkpoint
-    from agentkd.networks.families import resolve
-    from agentkd.networks.weights import import_weights
-    from agentkd.plain import must_be_writable_as_file
+    """Import weights that you have; families.NAME.weights in an experiment file then starts from them.
 
-    architecture = resolve(family, classes)
-    network = build(architecture, seed=0)
-    found = import_weights(network, read_checkpoint(file), source=file)
-    agree_on_network(what_a_file_says(file), architecture)
-    try:
-        must_be_writable_as_file(out)
-        out.write_bytes(encode_weights(architecture, dict(network.state_dict())))
-    except OSError as error:
-        raise StorageError.of(out, error) from error
+    Says which tensors were loaded, missing, unexpected and of another shape. Code in the file is never run.
+    """
+    from agentkd.coordinator.importing import bring
+
+    given = tuple(name.strip() for name in names.split(",")) if names else ()
+    found = bring(file, out, family, classes or len(given) or None, given, settings=read_settings(settings), least_share=least)
+    if output_format == "json":
+        say(json.dumps(found.as_data(), indent=2))
+        return
+    for number, line in enumerate(found.lines()):
+        if number == MAX_LISTED:
+            say("... (--format json lists all)")
+            break
+        say(visible_line(line))
     say(f"{out}: {found}")
 
 

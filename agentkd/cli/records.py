@@ -78,7 +78,7 @@ def replay(
     options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance, reuse=reuse, allows_code=allow_code)
     with _opened(run) as folder:
         place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps, reuse=reuse)
-        watcher = None if output_format == "json" else PlainWatcher(Console())
+        watcher = None if output_format == "json" else PlainWatcher(Console(emoji=False))
         for one in what_runs(folder, options):
             say(f"runs {one}", err=True)
         report = perform(folder, RunFolder(place).must_be_for_a_run(), options, watcher)
@@ -156,7 +156,7 @@ def lineage(
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
-    Console(markup=False).print(tree)
+    Console(markup=False, emoji=False).print(tree)
 
 
 def diff(

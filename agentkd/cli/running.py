@@ -71,7 +71,7 @@ def community(
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
     slots = () if devices == "none" else parse_devices(devices)
-    host = Host(folder, slots, launch_settings(read_settings(overrides), source="--set"), PlainWatcher(Console()))
+    host = Host(folder, slots, launch_settings(read_settings(overrides), source="--set"), PlainWatcher(Console(emoji=False)))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
@@ -182,7 +182,7 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
         return say(f"{file}: nothing is wrong with it; nothing was started")
     out = out or run_folder(experiment)
     folder = RunFolder(out).must_be_for_a_run()
-    console = Console()
+    console = Console(emoji=False)
     try:
         logs.to_file(folder.logs / "coordinator.log")
     except OSError as error:

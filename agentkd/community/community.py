@@ -10,10 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentkd.architecture import Setting
+from agentkd.artifacts.history import read_history
+from agentkd.artifacts.naming import may_be_digest
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.store import DIGEST
 from agentkd.checks.script import DataChecks
 from agentkd.code.taking import take
+from agentkd.community.asked import Asked
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.host import Host
@@ -29,6 +33,7 @@ from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, ScoreName, Task
+from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
     from agentkd.coordinator.guests import Guest
@@ -93,7 +98,7 @@ class Community:
         self._opened: dict[tuple[str, Digest], Opened] = {}
         self._data_checks = DataChecks()
         self._names: set[str] = set()
-        self._handles: list[AgentHandle] = []
+        self._handles: dict[str, tuple[AgentHandle, Asked]] = {}
 
     def __enter__(self) -> Self:
         self._works.start()
@@ -105,31 +110,41 @@ class Community:
     def agent(
         self, name: str, family: str, *, weights: str | Path = "", num_classes: int | None = None, **settings: Setting
     ) -> AgentHandle:
-        """A handle to a network of this family, by a name that is free.
+        """A handle to a network of this family. Asked for again, alike and by the same name, it is the same handle, as it is now.
 
         Args:
             name: how it is called here; its seed follows from it.
             family: ``pidnet_s``, ``unet``, ... or ``package.module:builder``.
-            weights: digest of weights in the record, or a file of weights: ours, or published ones (see ``agentkd weights``).
+            weights: digest of weights in the record, or its first characters, or a file of weights: ours, or published ones (see
+                ``agentkd weights``).
             num_classes: that of the first data it meets if it is not given.
             settings: the family's settings that differ from its own.
 
         Raises:
-            ConfigError: the name is taken, the architecture is not legal, or the weights are not of this architecture.
+            ConfigError: the name is that of another network or a guest, the architecture is not legal, or the weights are not of
+                it.
         """
         must_be(name, str, "the name of a network", "text")
         must_be(weights, (str, Path), "weights", "a file, or a digest")
         family = _name_of(family)
-        if not weights:
-            handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
-        else:
+        stored, known = NO_DIGEST, num_classes
+        if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
-            num_classes = num_classes or importing.num_classes_of(weights, self._folder.store)
-            handle = AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
-            handle.start_from(importing.stored_weights(weights, handle.architecture, self._folder.store))
+            weights = self.find_artifact(str(weights)) if may_be_digest(weights) else weights
+            known = known or importing.num_classes_of(weights, self._folder.store)
+        handle = AgentHandle(self, name, family, num_classes=known, settings=settings)
+        if weights:
+            stored = importing.stored_weights(weights, handle.architecture, self._folder.store)
+        asked = Asked(family, num_classes, settings, stored)
+        if name in self._handles:
+            there, first = self._handles[name]
+            asked.must_be_as(first, name, num_classes=there.num_classes)
+            return there
         self._take_name(name)
-        self._handles.append(handle)
+        if stored:
+            handle.start_from(stored)
+        self._handles[name] = (handle, asked)
         return handle
 
     def who_knows(
@@ -146,27 +161,48 @@ class Community:
             score: how it is told what is known, as of ``AgentHandle.assess``.
             tap: see there.
         """
-        able = [handle for handle in self._handles if handle.weights]
+        able = [handle for handle, _ in self._handles.values() if handle.weights]
         found = [(handle, handle.assess(data, split, score=score, tap=tap)) for handle in able]
         return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score)
 
     def shared_data(self, digest: str) -> Opened:
-        """Data that somebody shared, by the digest of their file, which is in the record.
+        """Data that somebody shared, by the digest of their file, which is in the record, or its first characters.
 
         Raises:
+            ConfigError: nothing begins so, or several things do, which it lists.
             DatasetError: they are not there, or damaged.
         """
-        must_be(digest, str, "the digest of shared data", "its 64 characters")
-        return self._open(SHARED + digest)
+        must_be(digest, str, "the digest of shared data", "text")
+        return self._open(SHARED + self.find_artifact(digest))
+
+    def find_artifact(self, beginning: str) -> Digest:
+        """The digest of something in the record, such as weights, by its first characters or those of the task that made it.
+
+        Raises:
+            ConfigError: nothing begins so, or several things do, which it lists.
+        """
+        must_be(beginning, str, "a digest", "text")
+        store, is_whole = self._folder.store, bool(DIGEST.fullmatch(beginning))
+        if is_whole and Digest(beginning) in store:
+            return Digest(beginning)
+        history = read_history(self._folder)
+        if is_whole and beginning not in history.by_task:
+            return Digest(beginning)  # who reads it says that it is not there
+        return history.find_artifact(beginning, store)
 
     def artifact(self, digest: str) -> bytes:
-        """Stored bytes by their digest.
+        """Stored bytes by their digest or its first characters.
 
         Raises:
             ArtifactError: they are not there, or damaged.
         """
-        must_be(digest, str, "the digest of an artifact", "its 64 characters")
-        return self._folder.store.get(Digest(digest))
+        must_be(digest, str, "the digest of an artifact", "text")
+        return self._folder.store.get(Digest(digest) if DIGEST.fullmatch(digest) else self.find_artifact(digest))
+
+    def __repr__(self) -> str:
+        networks = ", ".join(self._handles) or "none yet"
+        state = "open" if self._works.is_open else "closed"
+        return visible_line(f"<{type(self).__name__} in {self._folder.place}: {state}, networks: {networks}>")
 
     @property
     def recordings(self) -> RecordingReport:
@@ -232,7 +268,7 @@ class Community:
         strange = [task for task, _ in tasks if type(task) not in KINDS.values()]
         if strange:
             raise ConfigError(f"{strange[0]!r} is no task; there are {', '.join(kind.__name__ for kind in KINDS.values())}")
-        lessons = tuple(Lesson() for _ in tasks)
+        lessons = tuple(Lesson(label) for _, label in tasks)
         self._works.submit([Order(task, label, lesson) for (task, label), lesson in zip(tasks, lessons, strict=True)])
         return lessons
 

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 from agentkd.errors import TrainingError
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, TaskResult
+from agentkd.task.showing import rows, summary
+from agentkd.visible import html_table, visible_line
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -16,8 +18,10 @@ Made = TypeVar("Made")
 class Lesson(Future[TaskResult]):
     """A task that an agent does. ``result()`` waits for it; ``progress()`` tells how it goes meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
         super().__init__()
+        self.label = label
+        self._newest: TaskProgressEvent | None = None
         self.set_running_or_notify_cancel()  # what agents have begun is not called off, here or there
         self.is_told_failed = False
         self.rivals: Callable[[], list[Lesson | None]] = list
@@ -50,8 +54,25 @@ class Lesson(Future[TaskResult]):
         """
         return [rival.result().miou if rival else None for rival in self.rivals()]
 
+    @property
+    def state(self) -> str:
+        """How it stands, in a few words. Does not wait."""
+        event = self._newest
+        if not self.done():
+            return f"step {event.step:,} of {event.steps:,}, loss {event.loss:.4g}" if event else "asked for"
+        error = self.exception()
+        return visible_line(f"ended by {type(error).__name__}: {error}") if error else summary(self.result())
+
+    def __repr__(self) -> str:
+        return f"<Lesson {visible_line(self.label)}: {self.state}>"
+
+    def _repr_html_(self) -> str:
+        ended = rows(self.result()) if self.done() and not self.exception() else {"state": self.state}
+        return html_table(self.label or "lesson", ended)
+
     def note(self, event: TaskProgressEvent) -> None:
         """A new report, from the community's thread."""
+        self._newest = event
         self._events.put(event)
 
     def settle(self, result: TaskResult) -> None:
@@ -75,6 +96,9 @@ class Derived(Generic[Given, Made]):
     def done(self) -> bool:
         """Whether the task has ended."""
         return self._future.done()
+
+    def __repr__(self) -> str:
+        return f"<Derived from {self._future!r}>"
 
     def result(self, timeout: float | None = None) -> Made:
         """Waits for the task; raises what ended it, or ``TimeoutError``."""

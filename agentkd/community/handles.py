@@ -38,6 +38,7 @@ from agentkd.task import (
 )
 from agentkd.task.inputs import ENERGY
 from agentkd.task.rules import Decision, Offer, Rules
+from agentkd.visible import html_table, visible_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,11 @@ class AgentHandle:
         return self._architecture
 
     @property
+    def num_classes(self) -> int | None:
+        """K; ``None`` before it is known."""
+        return self._architecture.num_classes if self._architecture else None
+
+    @property
     def weights(self) -> Digest:
         """Digest of the newest weights; waits for the task that makes them. Empty before any training.
 
@@ -109,8 +115,25 @@ class AgentHandle:
             self._before = None
         return self._last.result() if self._last else None
 
+    def _shown(self) -> dict[str, str]:
+        """What it is and how it stands, without waiting."""
+        known = ", ".join(self.classes) or (
+            str(self._architecture.num_classes) if self._architecture else "those of its first data"
+        )
+        begun = f"begins with {self._initial[:12]}" if self._initial else "has learned nothing yet"
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings.items())
+        rows = {"family": self._family, "settings": settings, "classes": known}
+        rows["state"] = f"{self._last.label}: {self._last.state}" if self._last else begun
+        return {name: value for name, value in rows.items() if value}
+
+    def __repr__(self) -> str:
+        return visible_line(f"<network {self.name}: {', '.join(self._shown().values())}>")
+
+    def _repr_html_(self) -> str:
+        return html_table(self.name, self._shown())
+
     def start_from(self, weights: str) -> None:
-        """Takes stored weights of this architecture, by their digest, as its own, with the classes that they tell apart.
+        """Takes stored weights of this architecture, by digest or its beginning, as its own, with the classes they tell apart.
 
         Raises:
             ArtifactError: they are not there, or damaged.
@@ -118,7 +141,7 @@ class AgentHandle:
         from agentkd.knowledge.weights import read_metadata  # needs torch, which a script that only plans does not
 
         must_be(weights, str, "weights", "their digest")
-        digest = Digest(weights)
+        digest = self.community.find_artifact(weights)
         self.classes = read_metadata(self.community.artifact(digest)).classes
         self._initial, self._last = digest, None
 

@@ -97,6 +97,14 @@ class Commons(Protocol):
         """
         ...
 
+    def find_artifact(self, beginning: str) -> Digest:
+        """The digest that begins so, of something in the record.
+
+        Raises:
+            ConfigError: there is none, or there are several.
+        """
+        ...
+
     def artifact(self, digest: Digest) -> bytes:
         """Stored bytes by their digest."""
         ...

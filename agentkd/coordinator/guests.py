@@ -32,6 +32,7 @@ from agentkd.messages.bodies import (
 from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.objectives import LOGITS, Payload
 from agentkd.task import TeacherReference
+from agentkd.visible import visible_line
 
 ARRIVAL_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 120.0
@@ -65,6 +66,9 @@ class Guest:
     @classes.setter
     def classes(self, names: tuple[str, ...]) -> None:
         self._classes = tuple(names)
+
+    def __repr__(self) -> str:
+        return visible_line(f"<guest {self.name}: {'here' if self.is_here else 'not here'}>")
 
     @property
     def is_here(self) -> bool:

@@ -3,17 +3,20 @@
 import re
 from pathlib import Path
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import Architecture, Setting
 from agentkd.artifacts.store import Store
-from agentkd.errors import AgentKDError, ConfigError
+from agentkd.errors import AgentKDError, ConfigError, StorageError
+from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.weights import WeightsMetadata, agree_on_network, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
+from agentkd.networks import families
 from agentkd.networks.build import build
 from agentkd.networks.checkpoints import read_checkpoint
-from agentkd.networks.weights import import_weights
-from agentkd.plain import must_be_file
+from agentkd.networks.weights import LEAST_SHARE, ImportReport, import_weights
+from agentkd.plain import must_be_file, must_be_writable_as_file
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+USUAL_CLASSES = 5
 
 
 def stored_weights(weights: str | Path, architecture: Architecture, store: Store) -> Digest:
@@ -42,6 +45,55 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
     except AgentKDError as error:
         raise ConfigError(f"weights {weights}: {error}") from error
     return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes))
+
+
+def bring(
+    file: Path,
+    out: Path,
+    family: str,
+    num_classes: int | None = None,
+    names: tuple[str, ...] = (),
+    *,
+    settings: dict[str, Setting] | None = None,
+    least_share: float = LEAST_SHARE,
+) -> ImportReport:
+    """Writes weights of any origin in our form, for a network of this family; what the file lacks is as it was initialized.
+
+    Args:
+        file: is read.
+        out: is written, if the file is not refused.
+        family: of the network.
+        num_classes: K; that which the file says, or 5, if it is not given.
+        names: of the classes, in the order of the logits; those that the file says if they are not given.
+        settings: of the network.
+        least_share: see ``import_weights``.
+
+    Raises:
+        ConfigError: as ``import_weights``; or the file says that it is of another family, or the names are not K.
+        ContractError: what the file says of itself contradicts that.
+        StorageError: ``out`` cannot be written.
+    """
+    tensors, said = read_checkpoint(file), what_a_file_says(file)
+    if said.architecture and said.architecture.family != family:
+        raise ConfigError(f"{file} says that it is of {said.architecture.family}, not of {family}")
+    known = said.architecture.num_classes if said.architecture else USUAL_CLASSES
+    architecture = families.resolve(family, num_classes or known, settings)
+    if names and len(set(names)) != architecture.num_classes:
+        raise ConfigError(
+            f"{len(names)} names ({', '.join(names)}) for {architecture.num_classes} classes; each needs one of its own"
+        )
+    agree_on_network(said, architecture)
+    network = build(architecture, seed=0)
+    report = import_weights(network, tensors, source=file, least_share=least_share)
+    kept = said.classes if not report.reshaped else ()
+    if names:
+        agree_on_classes(kept, names)
+    try:
+        must_be_writable_as_file(out)
+        out.write_bytes(encode_weights(architecture, dict(network.state_dict()), names or kept))
+    except OSError as error:
+        raise StorageError.of(out, error) from error
+    return report
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:

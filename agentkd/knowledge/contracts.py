@@ -41,6 +41,16 @@ def agree(teacher: TeachingContract, student: TeachingContract) -> None:
     agree_on_classes(teacher.classes, student.classes)
 
 
+def agree_on_order(theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Checks that what a network is to learn are not the classes that it knows, in another order; it may learn others.
+
+    Raises:
+        ContractError: they are.
+    """
+    if sorted(theirs) == sorted(ours):
+        agree_on_classes(theirs, ours)
+
+
 def agree_on_classes(theirs: Sequence[str], ours: Sequence[str]) -> None:
     """Checks that the classes of a network and of what it is held against are the same, in the same order.
 

@@ -55,6 +55,15 @@ def agree_on_network(weights: WeightsMetadata, architecture: Architecture) -> No
             f"pretrained layers (families.{architecture.family}.weights)"
         )
         raise ContractError("revision", learned_in.revision, architecture.revision, hint=hint)
+    agree_on_images(weights, architecture)
+
+
+def agree_on_images(weights: WeightsMetadata, architecture: Architecture) -> None:
+    """Checks that weights, if they say on what images they learned, did so on those of the network's scale.
+
+    Raises:
+        ContractError: their images were of another one.
+    """
     learned_on = weights.architecture.normalization if weights.architecture else architecture.normalization
     if learned_on != architecture.normalization:
         hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"

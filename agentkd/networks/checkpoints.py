@@ -14,8 +14,13 @@ from torch import Tensor
 from agentkd.errors import ConfigError, check_descriptors
 from agentkd.plain import must_be_file
 
-# Under which name programs keep the weights beside the state of the optimizer and the like, the likeliest first.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "network", "net", "module", "weights", "params")
+# Under which name programs keep the weights beside the state of the optimizer and the like, the likeliest first. Averages of the
+# weights (EMA) come last: they are taken where there is nothing else.
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "model_state", "network", "net", "module", "weights", "params"),
+    *("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "model_ema_state_dict", "params_ema"),
+)
+AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|shadow)(?:[._]|$)")
 MAX_NESTING = 4
 # What may lie beside weights without being code: it is passed over.
 BESIDE = re.compile(r"numpy(\.\w+)*\.(scalar|_reconstruct|dtype|ndarray|\w+DType)|argparse\.Namespace|pathlib\.\w+|datetime\.\w+")
@@ -123,18 +128,21 @@ def _state_of(path: Path, found: object, level: int = 0) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or level > MAX_NESTING:
         return {}
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    if tensors and not any(name in found and isinstance(found[name], Mapping) for name in WRAPPERS):
+    has_values = any(value.dim() for value in tensors.values())  # a step or a scale beside weights is a tensor too, of one number
+    if has_values and not any(name in found and isinstance(found[name], Mapping) for name in WRAPPERS):
         return tensors
     inner = dict(_inner(path, found, level))
     known = next((inner[name] for name in WRAPPERS if name in inner), None)
-    if known is None and len(inner) > 1:
-        raise ConfigError(f"{path} holds several sets of weights ({', '.join(sorted(inner))}); save the one that is meant alone")
-    return known or next(iter(inner.values()), tensors)
+    meant = [name for name in inner if not AVERAGED.search(name)] or list(inner)
+    if known is None and len(meant) > 1:
+        raise ConfigError(f"{path} holds several sets of weights ({', '.join(sorted(meant))}); save the one that is meant alone")
+    return known or (inner[meant[0]] if meant else tensors if has_values or not level else {})
 
 
 def _inner(path: Path, found: Mapping[Any, object], level: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
     for name, value in found.items():
-        if isinstance(name, str) and "optim" not in name and (state := _state_of(path, value, level + 1)):
+        is_optimizer = isinstance(value, Mapping) and {"state", "param_groups"} <= value.keys()
+        if isinstance(name, str) and "optim" not in name and not is_optimizer and (state := _state_of(path, value, level + 1)):
             yield name, state
 
 

@@ -46,7 +46,7 @@ class PlainWatcher:
 
     def _print(self, line: str) -> None:
         text = f"[{clock(time.monotonic() - self._started)}] {visible_line(line)}"
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class LiveWatcher:

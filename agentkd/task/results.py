@@ -9,6 +9,8 @@ from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.task.inputs import ENERGY, ScoreName
 from agentkd.task.rules import Decision
+from agentkd.task.showing import rows, summary
+from agentkd.visible import html_table
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -144,6 +146,12 @@ class TaskResult(FrozenData):
     error_code: str = ""
     error_text: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<TaskResult: {summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        return html_table("result", rows(self))
 
     @model_serializer(mode="wrap")
     def _leave_out_latency(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "agentkd"
 LAYERS = [
     {"__main__"},
     {"cli", "testing"},
-    {"community", "conformance", "replay", "report"},
+    {"community", "conformance", "deploy", "replay", "report"},
     {"coordinator"},
     {"agents"},
     {"checks"},
@@ -39,7 +39,7 @@ OWNERS = {
     "msgpack": {"messages"},
     "optuna": {"search"},
     "sqlalchemy": {"search"},
-    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "testing"},
+    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "deploy", "testing"},
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},

@@ -171,7 +171,7 @@ def test_the_same_teacher_again_makes_no_difference_and_another_makes_a_report(t
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"tasks": ("ffffffff",)}, "begins so"),
+        ({"tasks": ("ffffffff",)}, "nothing here begins with"),
         ({"swaps": ["teacher=0000"]}, "teacher=OLD:NEW"),
         ({"swaps": ["color=red"]}, "expected NAME=VALUE"),
         ({"swaps": ["temperature=hot"]}, "is no number"),

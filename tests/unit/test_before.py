@@ -1,16 +1,19 @@
 """Everything that can be known is checked before anything starts: each kind of fault, by its place, with all others at once."""
 
 import functools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from agentkd.architecture import IMAGENET, UNIT, Normalization
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks import before, room, spaces
@@ -317,10 +320,28 @@ def test_a_file_that_holds_no_weights_is_told_with_its_name(here: Path, content:
     assert "w.safetensors is no file of weights" in found["families.unet.weights"]
 
 
-def weights_of(family: str, **settings: Any) -> None:
-    architecture = families.resolve(family, 4, settings)
+def weights_of(family: str, classes: tuple[str, ...] = (), normalization: Normalization = IMAGENET, **settings: Any) -> None:
+    architecture = families.resolve(family, 4, settings).replace(normalization=normalization)
     state = dict(build(architecture, seed=0).state_dict())
-    Path("w.safetensors").write_bytes(encode_weights(architecture, state))
+    Path("w.safetensors").write_bytes(encode_weights(architecture, state, classes))
+
+
+def test_what_weights_say_of_their_classes_and_images_is_held_against_the_data_and_the_network(here: Path) -> None:
+    data = changed(families={"unet": {"settings": {"base": 8}, "weights": "w.safetensors"}})
+    ours = open_dataset(data["data"]["dataset"]).classes
+    for classes in (ours, ("other", *ours[1:]), ()):
+        weights_of("unet", classes, base=8)
+        assert not errors(data), classes
+    weights_of("unet", ours[::-1], base=8)
+    assert "the same in another order" in errors(data)["families.unet.weights"]
+    weights_of("unet", ours, UNIT, base=8)
+    assert "normalization" in errors(data)["families.unet.weights"]
+
+
+def test_weights_of_others_are_told_with_the_command_that_makes_them_ours(here: Path) -> None:
+    torch.save(build(families.resolve("unet", 4, {"base": 8}), seed=0).state_dict(), "w.pth")
+    told = errors(changed(families={"unet": {"settings": {"base": 8}, "weights": "w.pth"}}))["families.unet.weights"]
+    assert re.search("agentkd weights w.pth w-unet.safetensors --family unet --classes [0-9]", told)
 
 
 def test_weights_of_another_network_are_refused_and_those_of_this_are_not(here: Path) -> None:

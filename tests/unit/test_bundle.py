@@ -592,15 +592,15 @@ def test_experiments_are_compared_setting_by_setting_and_tasks_without_a_label_b
     assert found.only == ((("train", 0.1),), (("train", 0.2),))
 
 
-def test_a_beginning_that_two_tasks_have_in_common_is_counted() -> None:
+def test_the_tasks_that_have_a_beginning_in_common_are_listed() -> None:
     train = Train(architecture=NETWORK, data=source())
     records = [
         Record(train.replace(seed=seed), TaskResult(status=Status.COMPLETED, weights=f"1111{seed}"), "a", 1) for seed in (1, 2)
     ]
-    with pytest.raises(ConfigError, match="2 tasks begin so"):
+    with pytest.raises(ConfigError, match=r"'1111' could be 11111 \(of train\), 11112 \(of train\); give more characters"):
         History(records).find("1111")
     assert History(records).find("11112") is records[1]
-    with pytest.raises(ConfigError, match="no task, and nothing that one made, begins so"):
+    with pytest.raises(ConfigError, match="nothing here begins with '11113'"):
         History(records).find("11113")
 
 

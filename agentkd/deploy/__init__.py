@@ -1,0 +1,1 @@
+"""Networks on their way out of a run: into a program that knows nothing of agents."""
