@@ -78,7 +78,7 @@ def load_network(
         probabilities = network(torch.from_numpy(photo).permute(2, 0, 1))  # [1,K,H,W] of uint8 [H,W,3]
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
-    with _opened(run) as folder:
+    with opened_run(run) as folder:
         given = _given(weights, folder)
         said = given.said.architecture
         architecture = _agreed(given, family, num_classes, settings) if said else _told(given, family, num_classes, settings)
@@ -93,7 +93,7 @@ def load_network(
 
 
 @contextlib.contextmanager
-def _opened(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
+def opened_run(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
     """The run folder, or that of a bundle, verified and unpacked for as long as it is read."""
     if run is None or isinstance(run, RunFolder):
         yield run.must_exist() if run else None

@@ -137,7 +137,7 @@ class Upscale(nn.Module):
             return self.conv(x, output_size=list(size))
         # How much is added at the end must be known while sizes are open: as much as can be, and the rest is cut off.
         stride, more = self.conv.stride, self.conv.stride[0] - 1
-        largest = F.conv_transpose2d(x, self.conv.weight, self.conv.bias, stride, self.conv.padding, more)
+        largest = F.conv_transpose2d(x, self.conv.weight, self.conv.bias, stride, 1, more)
         return largest.narrow(-2, 0, size[0]).narrow(-1, 0, size[1])
 
 

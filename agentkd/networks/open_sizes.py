@@ -1,7 +1,7 @@
 """What a network does at a size that is left open: while it is exported, a question about a size has no answer yet.
 
-Where the answer is the same for all sizes that there may be, it is that. Where it is not, both cases are computed as one expression,
-so that an exported network is the same at every size, and not only at the one at which it was looked at.
+Where the answer is the same for all sizes that there may be, it is that. Where it is not, both cases are computed as one
+expression, so that an exported network is the same at every size, and not only at the one at which it was looked at.
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ OWNERS = {
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},
-    "yaml": {"config", "plain"},
+    "yaml": {"config", "deploy", "plain"},
     "sqlite3": {"artifacts"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
@@ -53,7 +53,9 @@ OWNERS = {
     "mlflow": {"report"},
     "setproctitle": {"launch"},
     "isal": {"exchange"},
-    "numpy": {"agents", "artifacts", "datasets", "exchange", "report", "seeding", "testing"},
+    "onnx": {"deploy"},
+    "onnxruntime": {"deploy"},
+    "numpy": {"agents", "artifacts", "datasets", "deploy", "exchange", "report", "seeding", "testing"},
 }
 EVERYWHERE = {"pydantic"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
