@@ -20,7 +20,7 @@ from agentkd.networks.segmenter import MIN_SIDE, Segmenter
 # Of the image by which a network is looked at: no two of its maps have the same size by chance. It is never filled with numbers.
 LOOKED_AT = (1157, 1291)
 TRIED_SIDE = 64
-NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+NOISY = ("torch.__trace", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
 class Inference(nn.Module):
