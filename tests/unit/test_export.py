@@ -303,7 +303,7 @@ def test_the_command_writes_and_says_what_it_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder, record = recorded(tmp_path / "run", lively(resolve("unet", 5, TINY)))
+    _, record = recorded(tmp_path / "run", lively(resolve("unet", 5, TINY)))
     assert typed(["export", "run"]) == 0
     said = capsys.readouterr().out
     place = tmp_path / f"unet-{record.result.weights[:12]}-onnx"
