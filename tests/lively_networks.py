@@ -21,6 +21,14 @@ def scenes() -> Opened:
     return open_dataset(SCENES)
 
 
+def pictures(count: int, height: int, width: int) -> torch.Tensor:
+    """Images of scenes ``[N,3,H,W]`` in [0, 1], repeated where they are too small: on noise a network says nothing sensible."""
+    data = scenes()
+    found = [torch.from_numpy(data.sample(index).image.copy()) for index in data.splits["validation"][:count]]
+    images = torch.stack(found).permute(0, 3, 1, 2).float() / 255
+    return images.repeat(1, 1, height // 64 + 1, width // 96 + 1)[:, :, :height, :width].contiguous()
+
+
 def lively(architecture: Architecture, *, seed: int = 0, classes: tuple[str, ...] = ()) -> Segmenter:
     """A network whose normalizations have statistics of scenes, not those that they begin with."""
     segmenter = Segmenter(build(architecture, seed=seed), architecture, classes)

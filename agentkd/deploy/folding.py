@@ -53,15 +53,18 @@ def fold_normalizations(network: SegmentationNetwork, images: Tensor) -> int:
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts which tensors are used how often."""
+    """Counts which tensors are used how often, and keeps them: no two may have one id."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[int] = Counter()
+        self._kept: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.counts.update({id(one) for one in tree_leaves((args, kwargs or {})) if isinstance(one, Tensor)})
-        return func(*args, **(kwargs or {}))
+        made = func(*args, **(kwargs or {}))
+        self._kept.append((args, made))
+        return made
 
 
 def _followers(network: SegmentationNetwork, images: Tensor) -> Iterator[tuple[Convolution, nn.BatchNorm2d]]:
@@ -69,7 +72,6 @@ def _followers(network: SegmentationNetwork, images: Tensor) -> Iterator[tuple[C
     calls: Counter[int] = Counter()
     made: dict[int, tuple[Convolution, Tensor]] = {}
     pairs: list[tuple[Convolution, nn.BatchNorm2d, int]] = []
-    kept: list[Tensor] = []  # so that no two tensors have one id
 
     def before(module: nn.Module, given: tuple[Any, ...]) -> None:
         calls[id(module)] += 1
@@ -77,10 +79,8 @@ def _followers(network: SegmentationNetwork, images: Tensor) -> Iterator[tuple[C
             pairs.append((made[id(given[0])][0], module, id(given[0])))
 
     def after(module: nn.Module, given: object, output: Any) -> None:
-        if isinstance(output, Tensor):
-            kept.append(output)
-            if isinstance(module, CONVOLUTIONS) and type(module) in CONVOLUTIONS and not _is_altered(module):
-                made[id(output)] = (module, output)
+        if isinstance(output, Tensor) and isinstance(module, CONVOLUTIONS) and _is_plain(module):
+            made[id(output)] = (module, output)
 
     altered = [module for module in network.modules() if module._forward_hooks or module._forward_pre_hooks]
     hooks = [one.register_forward_pre_hook(before) for one in network.modules()]
@@ -99,9 +99,9 @@ def _followers(network: SegmentationNetwork, images: Tensor) -> Iterator[tuple[C
             yield conv, norm
 
 
-def _is_altered(module: Convolution) -> bool:
-    """Whether it cannot be merged: the formula for transposed convolutions is of a single group."""
-    return isinstance(module, nn.ConvTranspose2d) and module.groups > 1
+def _is_plain(module: Convolution) -> bool:
+    """Whether it can be merged: its weights are those that are used, and the formula for transposed ones is of a single group."""
+    return type(module) in CONVOLUTIONS and not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
 
 
 def _merge(conv: Convolution, norm: nn.BatchNorm2d) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively_networks import lively
+from lively_networks import lively, pictures
 from torch import nn
 
 from agentkd.deploy.folding import drop_training_parts, fold_normalizations
@@ -34,7 +34,7 @@ def test_a_folded_network_of_every_family_says_the_same_with_fewer_parts(family:
     segmenter = lively(resolve(family, 4, SMALL[family]))
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
     inference = Inference(segmenter)
-    images = torch.rand(2, 3, 64, 96)
+    images = pictures(2, 64, 96)
     with torch.no_grad():
         assert torch.allclose(inference(images), segmenter(images), atol=1e-4)
     assert all(torch.equal(before[name], value) for name, value in segmenter.state_dict().items()), (
@@ -46,6 +46,11 @@ def test_a_folded_network_of_every_family_says_the_same_with_fewer_parts(family:
     assert inference.num_folded > 5 and normalizations(inference.network) < normalizations(segmenter.network)
     if not family.startswith("pidnet"):  # whose heads normalize before they activate and convolve
         assert normalizations(inference.network) == 0
+
+
+def test_a_network_is_folded_alike_each_time() -> None:
+    segmenter = lively(resolve("cnn_i2i_bisenet", 4, SMALL["cnn_i2i_bisenet"]))
+    assert len({Inference(segmenter).num_folded for _ in range(8)}) == 1
 
 
 class Halved(nn.Conv2d):
