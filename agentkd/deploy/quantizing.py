@@ -142,15 +142,9 @@ class _Attempts:
 
 
 def _last_enlargement(model: ModelProto) -> list[str]:
-    """What enlarges the logits to the size of the image, and nothing else, if there is such."""
-    makers = {output: node for node in model.graph.node for output in node.output}
-    softmax = next((node for node in reversed(model.graph.node) if node.op_type == "Softmax"), None)
-    node = softmax
-    while node is not None and node.input and node.op_type != "Resize":
-        node = makers.get(node.input[0])
-        if node is not None and node.op_type not in ("Resize", "Transpose", "Cast", "Identity", "Reshape"):
-            return []
-    return [node.name] if node is not None else []
+    """What enlarges the logits to the size of the image, if there is such: the last of its kind, behind all convolutions."""
+    last = next((node for node in reversed(model.graph.node) if node.op_type in ("Resize", CONVOLUTION)), None)
+    return [last.name] if last is not None and last.op_type == "Resize" else []
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
