@@ -23,7 +23,7 @@ from agentkd.networks.blocks import (
     normal_init,
     resize,
 )
-from agentkd.networks.open_sizes import is_open
+from agentkd.networks.open_sizes import first_of, is_open
 from agentkd.networks.settings import RESNET_WIDTHS, BiSeNetSettings
 from agentkd.networks.widths import round_width
 
@@ -138,7 +138,7 @@ class Upscale(nn.Module):
         # How much is added at the end must be known while sizes are open: as much as can be, and the rest is cut off.
         stride, more = self.conv.stride, self.conv.stride[0] - 1
         largest = F.conv_transpose2d(x, self.conv.weight, self.conv.bias, stride, 1, more)
-        return largest.narrow(-2, 0, size[0]).narrow(-1, 0, size[1])
+        return first_of(largest, size)
 
 
 class I2IBranch(nn.Module):

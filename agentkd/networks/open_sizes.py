@@ -30,6 +30,12 @@ def are_equal(size: Sequence[int], other: Sequence[int]) -> bool:
     return all(always(one == its) for one, its in zip(size, other, strict=True))
 
 
+def first_of(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first rows and columns of ``x [N,C,H,W]``, which has as many. A slice would ask whether it is all of them."""
+    rows, columns = (torch.arange(side, device=x.device) for side in size)
+    return x.index_select(-2, rows).index_select(-1, columns)
+
+
 def reflected(x: Tensor, border: int) -> Tensor:
     """``x [N,C,H,W]`` with its reflection around it; with zeros where it is no larger than the border, which is asked here.
 

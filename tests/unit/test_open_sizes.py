@@ -32,7 +32,6 @@ ASKING: dict[str, dict[str, Any]] = {
         "skips": 2,
         "i2i_upsampling": "transpose",
         "padding": "reflect",
-        "context_stride": 1,
     },
     "pidnet_s": {
         "planes": 16,
