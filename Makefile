@@ -18,14 +18,14 @@ help:  ## Say what can be made
 
 setup: $(READY)  ## Create .venv and install agentkd into it
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml predict/pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (torch and a few small packages; some minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e predict -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## Run all of KD-NAS on generated scenes, about ten minutes on two cores
+demo: $(READY)  ## Run all of KD-NAS on generated scenes, about six minutes on two cores
 	$(BIN)/agentkd demo
 
 test: $(READY) javascript validators  ## Run every test, about fifteen minutes on two cores
@@ -79,6 +79,7 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/deploy.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicting.py
 
 exports: $(READY)  ## Export random members of every family's space and compare each form with the network (MEMBERS=50), hours
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/round_trips.py $(or $(MEMBERS),50)
@@ -88,7 +89,7 @@ spaces: $(READY)  ## Write docs/reference/spaces.md anew from the search spaces,
 	mv docs/reference/spaces.md.new docs/reference/spaces.md
 
 docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
-	$(PYTEST) tests/unit/test_documents.py agentkd
+	$(PYTEST) tests/unit/test_documents.py agentkd predict/agentkd_predict
 
 clean:  ## Remove what was built, but no runs
 	rm -rf $(VENV) .validators build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -9,5 +9,5 @@ nox.options.error_on_missing_interpreters = False
 def tests(session: nox.Session) -> None:
     """Installs what ``constraints.txt`` pins and runs the unit and architecture tests."""
     session.install("-c", "constraints.txt", "torch")
-    session.install("-c", "constraints.txt", "-e", ".[dev]")
+    session.install("-c", "constraints.txt", "-e", "predict", "-e", ".[dev]")
     session.run("python", "-m", "pytest", "-q", "tests/unit", "tests/architecture", env={"OMP_NUM_THREADS": "1"})

@@ -58,3 +58,28 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.body(images))
+
+
+class HeadedNet(TinyNet):
+    """Says which of its modules are its head: it may have several."""
+
+    head_modules = ("head",)
+
+
+class WidthByClasses(TinyNet):
+    """Says so of one of its modules, and another depends on the number of classes too."""
+
+    head_modules = ("head",)
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__(num_classes, width)
+        self.mixed = nn.Conv2d(num_classes, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mixed(super().forward(images))
+
+
+class Misnamed(TinyNet):
+    """Names a module that it does not have."""
+
+    head_modules = ("classifier",)

@@ -46,5 +46,23 @@ def classifier(num_classes: int, width: int = 8) -> "nn.Module":
     return Classifier(num_classes, width)
 
 
-for _builder in (tiny, other, broken, picky, slow, classifier):
+def headed(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import HeadedNet
+
+    return HeadedNet(num_classes, width)
+
+
+def width_by_classes(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import WidthByClasses
+
+    return WidthByClasses(num_classes, width)
+
+
+def misnamed(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import Misnamed
+
+    return Misnamed(num_classes, width)
+
+
+for _builder in (tiny, other, broken, picky, slow, classifier, headed):
     _builder.normalization = "imagenet"

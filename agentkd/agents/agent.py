@@ -385,7 +385,7 @@ class Agent:
 
     def _hooks(self, key: TaskKey, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
         last_said = 0.0
-        last_miou: float | None = None
+        last: EpochResult | None = None
 
         def on_step(step: int, steps: int, loss: float) -> None:
             nonlocal last_said
@@ -394,13 +394,14 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                event = TaskProgressEvent(task=key, attempt=attempt, step=step, steps=steps, loss=loss, miou=last_miou)
+                scores = {"miou": last.miou, "accuracy": last.accuracy} if last else {}
+                event = TaskProgressEvent(task=key, attempt=attempt, step=step, steps=steps, loss=loss, **scores)
                 self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:
-            nonlocal last_miou
+            nonlocal last
             self._progress += 1
-            last_miou = result.miou if result.miou is not None else last_miou
+            last = result if result.miou is not None else last
 
         return Hooks(on_step=on_step, on_epoch=on_epoch)
 

@@ -204,9 +204,11 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
         views=feed.views(step),
         codec=task.distillation.codec,
         max_kl=task.distillation.max_kl if task.distillation.codec == codecs.AUTO else 0.0,
+        head=teacher.architecture.head if teacher.architecture else "",
     )
 
 
 def request_digest(request: KnowledgeRequest) -> Digest:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
-    return canonical.digest(request.model_dump(exclude={"ways", "step", "classes"}))
+    said = {"ways", "step", "classes"} if request.head else {"ways", "step", "classes", "head"}
+    return canonical.digest(request.model_dump(exclude=said))

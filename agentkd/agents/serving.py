@@ -72,7 +72,7 @@ class Serving:
         for file in shared_data(request.data.spec) if request.data is not None else ():
             obtain(file)
         teacher = self._teacher
-        if teacher is not None and (teacher.weights, teacher.architecture) == (request.weights, request.architecture):
+        if teacher is not None and (teacher.weights, teacher.architecture.whole) == (request.weights, request.architecture.whole):
             if request.data is not None:
                 teacher.teach_about(request.data)
             return

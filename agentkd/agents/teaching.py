@@ -23,6 +23,7 @@ from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, K
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
+from agentkd.networks.heads import using
 from agentkd.objectives import LOGITS
 from agentkd.task import DataSource
 from agentkd.training.taps import tapped
@@ -43,6 +44,8 @@ class Answer:
 
 class Teacher:
     """A network in evaluation mode. Students that ask for the same views are answered by one forward pass.
+
+    One with several heads answers each student with the head that it asks for, or whose classes are the student's.
 
     Args:
         data: the dataset whose views students may name; without it they send their images.
@@ -68,7 +71,8 @@ class Teacher:
         self.weights_parcel = allocate(len(stored))
         self.weights_parcel.view[:] = stored
         load_as_learned(self._network, self.weights_parcel.view, architecture)
-        self.classes = read_metadata(self.weights_parcel.view).classes
+        self._said = read_metadata(self.weights_parcel.view)
+        self.classes = self._said.classes_of(architecture)
         self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
         self._cached_bytes = 0
         self._known_below: float | None = None
@@ -91,16 +95,18 @@ class Teacher:
             DatasetError: views are named, but this teacher has no dataset.
             RemoteProtocolError: the images are no tensors that may be, or there are too many pixels in all views.
         """
-        self._agree(request, has_images=images is not None)
+        spoken = self._spoken_with(request)
+        self._agree(request, spoken, has_images=images is not None)
         pixels = canonical.digest_bytes(images) if images is not None else NO_DIGEST
-        asked = canonical.digest([request.model_dump(exclude={"ways", "classes"}), pixels])
+        asked = canonical.digest([request.model_dump(exclude={"ways", "classes", "head"}), spoken.head, pixels])
         if asked in self._answers:
             self._answers.move_to_end(asked)
             parcel, seconds = self._answers[asked]
             return Answer(parcel, seconds, is_cached=True)
         started = time.monotonic()
         inputs = self._look_at(images) if images is not None else self._view_images(request)
-        taught = self._teach(request, inputs)
+        with using(self._network, spoken.head):
+            taught = self._teach(request, inputs)
         layout = tensors.plan(taught)
         parcel = self._allocate(layout.size_bytes)
         tensors.write(taught, layout, parcel.view)
@@ -132,14 +138,30 @@ class Teacher:
             predicted=tuple((counts / counts.sum()).tolist()),
         )
 
-    def _agree(self, request: KnowledgeRequest, *, has_images: bool) -> None:
+    def _spoken_with(self, request: KnowledgeRequest) -> Architecture:
+        """The network with the head that answers.
+
+        Raises:
+            ContractError: it has no such head.
+        """
+        own = self.architecture
+        if request.head and request.head not in own.heads:
+            raise ContractError("head", ", ".join(sorted(own.heads)) or "none", request.head)
+        fitting = [head for head in sorted(own.heads) if request.classes and self._said.heads.get(head) == request.classes]
+        is_own = own.head in fitting or not fitting
+        return own.under(request.head or (own.head if is_own else fitting[0]))
+
+    def _agree(self, request: KnowledgeRequest, spoken: Architecture, *, has_images: bool) -> None:
         if not has_images and not self._datasets:
             raise DatasetError("this teacher", "has no dataset, so views cannot be named", "the images themselves, as a buffer")
         is_known = has_images or request.dataset in self._datasets
         dataset = request.dataset if is_known else ", ".join(self._datasets)
         agree(
             TeachingContract(
-                weights=self.weights, num_classes=self.architecture.num_classes, classes=self.classes, dataset=dataset
+                weights=self.weights,
+                num_classes=spoken.num_classes,
+                classes=self._said.classes_of(spoken),
+                dataset=dataset,
             ),
             TeachingContract(
                 weights=Digest(request.weights),

@@ -18,6 +18,7 @@ from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.agents.packing import packed
+from agentkd.agents.rehearsing import Rehearsing
 from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
 from agentkd.code import barring
@@ -25,9 +26,10 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.contracts import agree_on_classes, agree_on_order
+from agentkd.knowledge.contracts import agree_on_classes, agree_on_order, agreed
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
+    WeightsMetadata,
     agree_on_images,
     agree_on_network,
     encode_weights,
@@ -156,7 +158,7 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
         ContractError: its weights tell other classes apart, or have them in another order.
     """
     dataset = open_source(task.data)
-    agree_on_classes(read_metadata(at.store.get(task.initial_weights)).classes, dataset.classes)
+    agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
     batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
     network = _network_as_it_is(task, at)
     return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
@@ -197,6 +199,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         prune_below=task.prune_below if isinstance(task, Limited) else (),
         teaching=lesson or Untaught(),
         penalty=_penalty(task, network.to(at.device), at),
+        rehearse=_rehearse(task, network, at),
     )
     trained = train(
         student,
@@ -210,9 +213,10 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     )
     latency = _latency_ms(task, network, at) if isinstance(task, Limited) and task.measures_latency else 0.0
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
+    classes, known = feed.dataset.classes, _said_by(task.initial_weights, at)
     return TaskResult(
         status=trained.status,
-        weights=at.store.put(encode_weights(task.architecture, own, feed.dataset.classes)),
+        weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
@@ -242,6 +246,19 @@ def _penalty(task: Training, network: SegmentationNetwork, at: Surroundings) -> 
         return None
     anchors, matters = (tensors.decode(at.store.get(digest)) for digest in (kept.anchors, kept.importance))
     return elastic_penalty(network, anchors, matters, kept.strength)
+
+
+def _rehearse(task: Training, network: SegmentationNetwork, at: Surroundings) -> Rehearsing | None:
+    if isinstance(task, Mutual) or not task.rehearsals:
+        return None
+    before = build(task.architecture).to(at.device).eval()
+    load_weights(before, at.store.get(task.initial_weights), task.architecture)
+    return Rehearsing(task, network, before)
+
+
+def _said_by(weights: Digest, at: Surroundings) -> WeightsMetadata:
+    """What stored weights say of themselves; nothing if there are none."""
+    return read_metadata(at.store.get(weights)) if weights else WeightsMetadata()
 
 
 def _consolidate(task: Consolidate, at: Surroundings, size: dict[str, Any]) -> TaskResult:
@@ -280,7 +297,7 @@ def _take_layers(network: SegmentationNetwork, stored: bytes, task: Training) ->
 def _start_from(network: SegmentationNetwork, task: Training, at: Surroundings) -> None:
     """Installs the weights that the training goes on from. Other classes may be learned, but not the same in another order."""
     stored = at.store.get(task.initial_weights)
-    agree_on_order(read_metadata(stored).classes, open_source(task.data).classes)
+    agree_on_order(read_metadata(stored).classes_of(task.architecture), open_source(task.data).classes)
     load_weights(network, stored, task.architecture)
 
 
@@ -331,7 +348,7 @@ def class_maps(task: Evaluate, at: Surroundings) -> bytes:
 def _assess(task: Assess, at: Surroundings, size: dict[str, Any]) -> TaskResult:
     """What a network knows about data."""
     started = time.monotonic()
-    classes = read_metadata(at.store.get(task.initial_weights)).classes
+    classes = _said_by(task.initial_weights, at).classes_of(task.architecture)
     competence = assess(_network_as_it_is(task, at), task, at.device, classes=classes)
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, competence=competence, environment=environment(at.device), seconds=seconds, **size)
@@ -355,9 +372,9 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
     for state, data in zip(states, stored, strict=True):
         tensors.match(state, expected)
         agree_on_network(read_metadata(data), task.architecture)
-    classes = list(filter(None, (read_metadata(data).classes for data in stored)))
-    for theirs in classes[1:]:
-        agree_on_classes(theirs, classes[0])
+    said = [read_metadata(data) for data in stored]
+    under = {head: task.architecture.under(head) for head in task.architecture.heads or [""]}
+    each = {head: agreed(one.classes_of(network) for one in said) for head, network in under.items()}
     shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
     shares /= shares.sum()
     mean = {
@@ -366,7 +383,7 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
         else first
         for name, first in states[0].items()
     }
-    weights = at.store.put(encode_weights(task.architecture, mean, next(iter(classes), ())))
+    weights = at.store.put(encode_weights(task.architecture, mean, each[task.architecture.head], each))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 

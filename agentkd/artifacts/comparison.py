@@ -9,9 +9,18 @@ from agentkd.artifacts.making import made_of
 from agentkd.artifacts.own_code import named, source
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.names import Digest, TaskKey
+from agentkd.task.judging import measure_of
 
 Difference = tuple[str, Any, Any]
 PROVENANCE = ("agentkd", "code", "project", "packages", "python", "platform", "processor", "cores", "devices", "settings")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of a task."""
+
+    miou: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,14 @@ class Same:
     label: str
     miou: tuple[float, float]
     weights: tuple[Digest, Digest]
+    accuracy: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def text(self) -> str:
+        """What both are compared by, for people."""
+        ours, theirs = map(Score, self.miou, self.accuracy)
+        measure = measure_of([ours, theirs])
+        return f"{measure.text(ours)} | {100 * measure.must_be_of(theirs):.2f} %"
 
     @property
     def is_identical(self) -> bool:
@@ -39,7 +56,7 @@ class Comparison:
         own_code: the same of the code of own networks, data and objectives: by what names it, its digests; and by file where
             both have one and the texts are at hand, how many lines.
         same: tasks that both did.
-        only: labels, with mIoU, of the tasks that one of them alone did.
+        only: labels, with the score (mIoU, or a classifier's accuracy), of the tasks that one of them alone did.
     """
 
     configuration: tuple[Difference, ...]
@@ -84,12 +101,15 @@ def _compared(first: RunFolder, second: RunFolder) -> Comparison:
             a[key].label or str(a[key].task.kind),
             (a[key].result.miou, b[key].result.miou),
             (a[key].result.weights, b[key].result.weights),
+            (a[key].result.accuracy, b[key].result.accuracy),
         )
         for key in a
         if key in b
     )
     only = tuple(
-        tuple((record.label or str(record.task.kind), record.result.miou) for key, record in mine.items() if key not in other)
+        tuple(
+            (record.label or str(record.task.kind), record.result.judged_by) for key, record in mine.items() if key not in other
+        )
         for mine, other in ((a, b), (b, a))
     )
     return Comparison(

@@ -116,7 +116,7 @@ def describe(ancestor: Ancestor) -> list[str]:
         told = f"{e.requests} requests, {e.bytes_received:,} bytes, {e.recorded} from recordings"
         lines.append(f"told {told}" + (f"; recorded as {e.record[:12]}" if e.record else ""))
     if result.epochs:
-        lines.append(f"{result.epochs} epochs, mIoU {100 * result.miou:.2f} %, {result.seconds:.0f} s by {record.agent}")
+        lines.append(f"{result.epochs} epochs, {result.measure.text(result)}, {result.seconds:.0f} s by {record.agent}")
     return lines
 
 
@@ -131,6 +131,7 @@ def as_data(ancestor: Ancestor, generations: int = MAX_GENERATIONS) -> dict[str,
         "code": ancestor.code.as_data() if ancestor.code else None,
         "inputs": record.task.canonical() if record and not ancestor.is_repeated else None,
         "miou": record.result.miou if record else None,
+        **({"accuracy": record.result.accuracy} if record and record.result.accuracy is not None else {}),
         "exchange": record.result.exchange.canonical() if record and record.result.exchange else None,
         "is_repeated": ancestor.is_repeated,
         "is_cut": bool(ancestor.ancestors) and not generations,

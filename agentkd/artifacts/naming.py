@@ -39,7 +39,7 @@ def only(beginning: str, named: Mapping[str, tuple[Thing, str]]) -> Thing:
     """
     if not is_beginning(beginning):
         text = f"give at least {MIN_PREFIX} characters of one, which are 0-9 and a-f, as agentkd lineage prints them"
-        raise ConfigError(f"{beginning[:80]!r} is not how a digest begins: {text}")
+        raise ConfigError(f"{beginning[:80]!r} is not how the digest of a task, or of something in the store, begins: {text}")
     meant = {name: found for name, found in sorted(named.items()) if name.startswith(beginning)}
     things = {thing for thing, _ in meant.values()}
     if len(things) == 1:

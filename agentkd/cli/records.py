@@ -45,7 +45,9 @@ def replay(
         Path | None, typer.Option(parser=path, help="Folder of the replay; by default RUN-replay beside the run.")
     ] = None,
     devices: Annotated[str, typer.Option(help="As for agentkd run.")] = "auto",
-    tolerance: Annotated[float, typer.Option(min=0, help="Difference in mIoU that another environment may make.")] = 0.01,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Difference in mIoU (or accuracy) that another environment may make.")
+    ] = 0.01,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Go on with a replay that was interrupted: what it has executed counts.")
     ] = False,
@@ -180,11 +182,11 @@ def diff(
     others = [one for one in found.same if not one.is_identical]
     say(f"tasks of both: {len(found.same)}, {len(found.same) - len(others)} with the same weights")
     for one in others:
-        say(f"  {one.label} ({one.task[:12]}): mIoU {100 * one.miou[0]:.2f} % | {100 * one.miou[1]:.2f} %")
+        say(f"  {one.label} ({one.task[:12]}): {one.text}")
     for name, only in zip((first, second), found.only, strict=True):
         say(f"only in {name}: {len(only)}")
-        for label, miou in only[:MAX_SHOWN]:
-            say(f"  {label}: mIoU {100 * miou:.2f} %")
+        for label, score in only[:MAX_SHOWN]:
+            say(f"  {label}: {100 * score:.2f} %")
         if len(only) > MAX_SHOWN:
             say(f"  ... and {len(only) - MAX_SHOWN} more (--format json lists all)")
 
@@ -303,7 +305,9 @@ def _print_difference(verdict: "Verdict") -> None:
         say(f"  first difference: epoch {verdict.divergence.epoch}, loss of step {verdict.divergence.step}")
     if now is None:
         return
-    say(f"  mIoU {100 * verdict.then.miou:.2f} % then, {100 * now.miou:.2f} % now ({100 * verdict.difference:+.2f})")
+    measure = verdict.measure
+    percent = 100 * measure.must_be_of(now)
+    say(f"  {measure.text(verdict.then)} then, {percent:.2f} % now ({100 * verdict.difference:+.2f})")
     for epoch, before, after in verdict.epochs:
         say(f"  epoch {epoch}: {_percent(before)} then, {_percent(after)} now")
     for number, pair in enumerate(zip(verdict.then.class_iou, now.class_iou, strict=False)):

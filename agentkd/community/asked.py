@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentkd.architecture import Setting
+from agentkd.architecture import Architecture, Setting
 from agentkd.errors import ConfigError
 from agentkd.names import Digest
 from agentkd.networks import families
@@ -20,20 +20,22 @@ class Asked:
         num_classes: K; ``None`` if it was not said.
         settings: those that were given.
         weights: that it begins with; empty if it has none.
+        heads: how many classes each of several heads tells apart; ``None`` if it was not said.
     """
 
     family: str
     num_classes: int | None
     settings: Mapping[str, Setting]
     weights: Digest
+    heads: Mapping[str, int] | None = None
 
-    def must_be_as(self, first: "Asked", name: str, *, num_classes: int | None) -> None:
+    def must_be_as(self, first: "Asked", name: str, *, there: Architecture | None) -> None:
         """Nothing, if this asks for what is there already under the name. What is not said is as it is there.
 
         Args:
             first: as what it is there.
             name: of the network.
-            num_classes: that it knows by now.
+            there: the network as it is known by now; ``None`` before it has met data.
 
         Raises:
             ConfigError: it asks for another one, and in what.
@@ -44,8 +46,12 @@ class Asked:
         else:
             before, now = (_complete(one) for one in (first, self))
             differing |= {one: (before.get(one), now.get(one)) for one in {**before, **now} if before.get(one) != now.get(one)}
+        num_classes = there.num_classes if there else None
         if self.num_classes not in (None, num_classes):
             differing["num_classes"] = (num_classes, self.num_classes)
+        heads = there.heads if there else {}
+        if self.heads is not None and dict(self.heads) != heads:
+            differing["heads"] = (heads or "none", dict(self.heads))
         if self.weights and self.weights != first.weights:
             differing["weights"] = (first.weights[:12] or "none", self.weights[:12])
         if differing:

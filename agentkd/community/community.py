@@ -5,6 +5,7 @@ community's folder, so a script that is run again is answered from the records.
 """
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ from agentkd.code.taking import take
 from agentkd.community.asked import Asked
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
+from agentkd.community.heads import SeveralHeads
 from agentkd.community.host import Host
 from agentkd.community.visit import Visit
 from agentkd.community.works import Data, Works
@@ -31,6 +33,7 @@ from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
+from agentkd.networks import families
 from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, ScoreName, Task
 from agentkd.visible import visible_line
@@ -108,7 +111,14 @@ class Community:
         self._works.close()
 
     def agent(
-        self, name: str, family: str, *, weights: str | Path = "", num_classes: int | None = None, **settings: Setting
+        self,
+        name: str,
+        family: str,
+        *,
+        weights: str | Path = "",
+        num_classes: int | None = None,
+        heads: Mapping[str, int] | None = None,
+        **settings: Setting,
     ) -> AgentHandle:
         """A handle to a network of this family. Asked for again, alike and by the same name, it is the same handle, as it is now.
 
@@ -118,6 +128,8 @@ class Community:
             weights: digest of weights in the record, or its first characters, or a file of weights: ours, or published ones (see
                 ``agentkd weights``).
             num_classes: that of the first data it meets if it is not given.
+            heads: for a network with a head for each task: the number of classes of each, by its name, as
+                ``{"fire": 5, "roads": 2}``; see ``AgentHandle.head``.
             settings: the family's settings that differ from its own.
 
         Raises:
@@ -127,19 +139,23 @@ class Community:
         must_be(name, str, "the name of a network", "text")
         must_be(weights, (str, Path), "weights", "a file, or a digest")
         family = _name_of(family)
-        stored, known = NO_DIGEST, num_classes
+        if heads is not None and num_classes is not None:
+            raise ConfigError(f"{name}: heads say how many classes each of them tells apart; leave num_classes out")
+        stored, known, known_heads = NO_DIGEST, num_classes, heads
         if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
             weights = self.find_artifact(str(weights)) if may_be_digest(weights) else weights
-            known = known or importing.num_classes_of(weights, self._folder.store)
-        handle = AgentHandle(self, name, family, num_classes=known, settings=settings)
+            said = importing.what_they_say(weights, self._folder.store).architecture
+            if said and heads is None and num_classes is None:
+                known, known_heads = said.num_classes, said.heads or None
+        handle = self._handle(name, family, known, known_heads, settings)
         if weights:
             stored = importing.stored_weights(weights, handle.architecture, self._folder.store)
-        asked = Asked(family, num_classes, settings, stored)
+        asked = Asked(family, num_classes, settings, stored, heads)
         if name in self._handles:
             there, first = self._handles[name]
-            asked.must_be_as(first, name, num_classes=there.num_classes)
+            asked.must_be_as(first, name, there=there.known_architecture)
             return there
         self._take_name(name)
         if stored:
@@ -147,10 +163,22 @@ class Community:
         self._handles[name] = (handle, asked)
         return handle
 
+    def _handle(
+        self, name: str, family: str, num_classes: int | None, heads: Mapping[str, int] | None, settings: dict[str, Setting]
+    ) -> AgentHandle:
+        if heads is None:
+            return AgentHandle(self, name, family, num_classes=num_classes, settings=settings)
+        handle = SeveralHeads(self, name, family, heads=heads, settings=settings)
+        if families.is_own(family):
+            from agentkd.networks.build import count_architecture  # needs torch, which a script that only plans does not
+
+            count_architecture(handle.architecture)
+        return handle
+
     def who_knows(
         self, data: Data, split: str = "validation", *, score: ScoreName = "energy", tap: str = ""
     ) -> list[tuple[AgentHandle, Competence]]:
-        """Every network of this community that has weights, with its competence on a split, the most competent first.
+        """Every network, or head, of this community that has learned, with its competence on a split, the most competent first.
 
         They are ordered by the known fraction times the network's own validation mIoU (of a classifier its accuracy), which needs
         no labels of the data.
@@ -161,7 +189,7 @@ class Community:
             score: how it is told what is known, as of ``AgentHandle.assess``.
             tap: see there.
         """
-        able = [handle for handle, _ in self._handles.values() if handle.weights]
+        able = [one for handle, _ in self._handles.values() for one in handle.views()]
         found = [(handle, handle.assess(data, split, score=score, tap=tap)) for handle in able]
         return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score)
 

@@ -54,6 +54,7 @@ def mutual(
             f"{len(students)} students that teach each other need as many agents, and there are {community.num_learners}; "
             f'give Community(devices="cpu:{len(students)}"), or a device for each'
         )
+    students = tuple(student.by_data(data) for student in students)
     fields = {"objectives": tuple(objectives), "alpha": alpha, "codec": codec}
     chosen = checked(Distillation, fields, source="mutual").with_code(take)
     inputs = [student.inputs(data, recipe) for student in students]

@@ -298,7 +298,7 @@ def _pruned_at(task: Training, history: tuple[EpochResult, ...]) -> int:
     for epoch in history:
         if epoch.miou is None or not task.recipe.validates(epoch.epoch):
             continue
-        best = max(best, epoch.miou)
+        best = max(best, epoch.judged_by or 0.0)
         if is_below(bounds, epoch.epoch, best):
             return epoch.epoch
     return 0

@@ -44,7 +44,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
         raise
     except AgentKDError as error:
         raise ConfigError(f"weights {weights}: {error}") from error
-    return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes))
+    return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes_of(architecture), said.heads))
 
 
 def bring(

@@ -5,6 +5,8 @@ import random
 import threading
 from typing import Any
 
+import torch
+
 from agentkd.agents.feeding import open_source
 from agentkd.agents.work import check_limits, count_parameters, encode_knowledge, encode_trace, sizes
 from agentkd.artifacts.own_code import codes_of, let_run
@@ -17,7 +19,7 @@ from agentkd.errors import AgentKDError, DatasetError, InfeasibleArchitectureErr
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.sharing import ARCHITECTURE, MAX_ARCHITECTURE_BYTES
-from agentkd.knowledge.weights import encode_weights, load_weights, read_metadata
+from agentkd.knowledge.weights import WeightsMetadata, encode_weights, load_weights, read_metadata
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
 from agentkd.task import (
@@ -194,18 +196,37 @@ def _training(task: Training, result: TaskResult, state: tensors.Tensors, store:
     hearsay.check_latency(task, result)
     hearsay.check_classes(task, result)
     hearsay.check_history(task, result)
+    _check_other_heads(task, state, store)
     each = _steps_per_epoch(task)
     trace = tensors.decode(store.get(result.trace)) if result.trace and each else None
     if trace is not None and each:
         hearsay.check_trace(task, result, trace, each)
     num_steps = each * result.epochs if each else None
-    weights = encode_weights(task.architecture, state, _classes(task, store.get(result.weights)))
+    classes = _classes(task, store.get(result.weights))
+    before = read_metadata(store.get(task.initial_weights)) if task.initial_weights else WeightsMetadata()
+    weights = encode_weights(task.architecture, state, classes, before.heads_with(task.architecture, classes))
     settled = hearsay.history_by(task, result, digest_of_state(state), is_measured=is_measured).replace(
         exchange=hearsay.exchange_of(task, result.exchange, num_steps),
         images_per_s=hearsay.pace((num_steps or 0) * task.recipe.batch_size, result.seconds),
     )
     stored = {"weights": store.put(weights), "trace": store.put(encode_trace(trace["loss"])) if trace else NO_DIGEST}
     return settled.replace(**stored)
+
+
+def _check_other_heads(task: Training, state: tensors.Tensors, store: Store) -> None:
+    """Checks that the heads that did not learn are what they were.
+
+    Raises:
+        ResultError: one is not.
+    """
+    if not (task.architecture.heads and task.initial_weights):
+        return
+    with torch.device("meta"):
+        resting = tuple(f"{name}." for name in build(task.architecture).resting)
+    before = tensors.decode(store.get(task.initial_weights))
+    changed = [name for name, value in before.items() if name.startswith(resting) and not torch.equal(value, state[name])]
+    if changed:
+        raise ResultError(f"its {changed[0]} is another than before, and is of a head that does not learn in this task")
 
 
 def _steps_per_epoch(task: Training) -> int:
@@ -225,7 +246,7 @@ def _classes(task: Training, stored: bytes) -> tuple[str, ...]:
     Raises:
         ContractError: they say others, or another order.
     """
-    said = read_metadata(stored).classes
+    said = read_metadata(stored).classes_of(task.architecture)
     try:
         known = open_source(task.data).classes
     except DatasetError as error:

@@ -132,13 +132,15 @@ class Members:
             peer.liveness = beat(peer.liveness, time.monotonic(), progress=event.progress, is_busy=event.is_busy)
 
     def find_lost(self) -> Iterator[AgentLostError]:
-        """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once.
+        """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.
 
         Raises:
             LaunchError: agents keep ending before they join.
         """
         now = time.monotonic()
         for name, peer in list(self._peers.items()):
+            if self._peers.get(name) is not peer:
+                continue
             exit_code = peer.process.poll() if peer.process else None
             if exit_code is not None:
                 reason = f"its process ended with exit code {exit_code}"

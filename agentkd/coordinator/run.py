@@ -224,7 +224,7 @@ def describe_result(step: PlannedTask, result: TaskResult) -> str:
     missing = ", ".join(result.uncounted_operations)
     uncounted = f"; MACs do not count {missing}" if missing else ""
     size = f"{result.num_parameters_deploy:,} parameters" + (f", {result.latency_ms:.3g} ms" if result.latency_ms else "")
-    return head + f"mIoU {100 * result.miou:.2f} %{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
+    return head + f"{result.measure.text(result)}{pruned}, {size}, {result.seconds:.0f} s{uncounted}"
 
 
 def _recorded_results(journal: Journal, folder: RunFolder) -> dict[TaskKey, TaskResult]:

@@ -91,7 +91,7 @@ class Underway:
             p = doing.progress
             if p is None:
                 return Activity(member.name, device, doing.label)
-            return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.miou)
+            return Activity(member.name, device, doing.label, p.step, p.steps, p.loss, p.judged_by)
         if member.condition is Condition.TEACHING:
             return Activity(member.name, device, f"teaches {', '.join(students)}" if students else "ready to teach")
         return Activity(member.name, device, member.condition + (" to teach" if member.bench is Bench.TEACHING else ""))

@@ -17,7 +17,7 @@ class Activity:
     step: int = 0
     steps: int = 0
     loss: float | None = None
-    miou: float | None = None
+    score: float | None = None  # mIoU, or accuracy
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a piece of knowledge means, so that teacher and student agree before a step is taken."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError
@@ -61,3 +61,15 @@ def agree_on_classes(theirs: Sequence[str], ours: Sequence[str]) -> None:
         how = "the same in another order" if sorted(theirs) == sorted(ours) else "others"
         hint = f"they are {how}; say which class is which: class_map={{OURS: THEIRS, ...}}"
         raise ContractError("classes", ", ".join(theirs), ", ".join(ours), hint=hint)
+
+
+def agreed(said: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The classes that several networks tell apart, whoever of them knows; empty if none does.
+
+    Raises:
+        ContractError: two know others.
+    """
+    known = [tuple(classes) for classes in said if classes]
+    for theirs in known[1:]:
+        agree_on_classes(theirs, known[0])
+    return next(iter(known), ())

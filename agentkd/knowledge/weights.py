@@ -1,12 +1,12 @@
 """Weights as a kind of knowledge: how they are stored, and how a network takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, Architecture
+from agentkd.architecture import MAX_CLASS_NAME, MAX_CLASSES, MAX_HEADS, Architecture
 from agentkd.canonical import FrozenData
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
@@ -14,19 +14,32 @@ from agentkd.knowledge.tensors import Buffer
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.families import weights_since
 
+ClassNames = Annotated[tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...], Field(max_length=MAX_CLASSES)]
+
 
 class WeightsMetadata(FrozenData):
     """What stored weights say of themselves, and what it means if they do not; what others may add is passed over.
 
     Args:
         architecture: of the network; its normalization is that of the images on which they learned.
-        classes: names, in the order of the logits; empty if nobody knows.
+        classes: names, in the order of the logits; empty if nobody knows. Of a network with several heads those of the one that
+            learned last.
+        heads: those of each head that has learned.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     architecture: Architecture | None = None
-    classes: tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...] = Field(default=(), max_length=MAX_CLASSES)
+    classes: ClassNames = ()
+    heads: dict[str, ClassNames] = Field(default_factory=dict, max_length=MAX_HEADS)
+
+    def classes_of(self, architecture: Architecture) -> tuple[str, ...]:
+        """Those that a network tells apart with these weights, by the head that it has in use; empty if nobody knows."""
+        return self.heads.get(architecture.head, ()) if architecture.heads else self.classes
+
+    def heads_with(self, architecture: Architecture, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """What each head tells apart once that in use has learned these classes; nothing of a network without heads."""
+        return {**self.heads, architecture.head: tuple(classes)} if architecture.heads else {}
 
 
 def load_weights(network: SegmentationNetwork, data: Buffer, architecture: Architecture) -> None:
@@ -93,17 +106,26 @@ def inherit_weights(network: SegmentationNetwork, data: Buffer) -> int:
     return len(matching)
 
 
-def encode_weights(architecture: Architecture, state: dict[str, Tensor], classes: Sequence[str] = ()) -> bytes:
+def encode_weights(
+    architecture: Architecture,
+    state: dict[str, Tensor],
+    classes: Sequence[str] = (),
+    heads: Mapping[str, Sequence[str]] | None = None,
+) -> bytes:
     """Weights as they are stored: their metadata say which architecture they belong to, and which classes they tell apart.
 
     Args:
         architecture: its normalization is that of the images on which they learned.
         state: the tensors.
         classes: names, in the order of the logits; empty if nobody knows.
+        heads: those of each head that has learned; not given, of the one in use alone.
     """
     metadata: dict[str, Any] = {"kind": "weights", "architecture": architecture.canonical()}
     if classes:
         metadata["classes"] = list(classes)
+    if architecture.heads:
+        known = {architecture.head: classes} if heads is None else heads
+        metadata["heads"] = {name: list(listed) for name, listed in sorted(known.items()) if listed}
     return tensors.encode(state, metadata)
 
 

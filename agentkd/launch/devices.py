@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from agentkd.errors import ConfigError
 
@@ -25,7 +26,8 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
     """The slots that a ``--devices`` text asks for.
 
     ``auto`` takes every CUDA device or, without one, a CPU slot a core; ``cpu:N`` is N slots; ``cuda:N`` is device N.
-    CPU slots share the cores and have one thread each at least: more agents with fewer threads are faster than the reverse.
+    CPU slots have one thread each: more agents with fewer threads are faster than the reverse. CUDA devices share the cores
+    evenly. A device that is named several times has so many slots, which share its cores; one slot alone has half of them.
 
     Raises:
         ConfigError: not a device list, or a device that is not there.
@@ -58,8 +60,12 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
             there = f"there are {found} (cuda:0 to cuda:{found - 1})" if found else "there is no CUDA device on this machine"
             raise ConfigError(f"devices {text!r}: {item.strip()} is not there; {there}")
         else:
-            slots.append(Slot(f"cuda:{number or 0}", threads=max(1, cores // max(1, found) // 2)))
-    return tuple(slots)
+            slots.append(Slot(f"cuda:{number or 0}", threads=1))
+    together = Counter(slot.device for slot in slots)
+    return tuple(
+        replace(slot, threads=max(1, cores // found // max(2, together[slot.device]))) if slot.device != "cpu" else slot
+        for slot in slots
+    )
 
 
 def count_cores() -> int:

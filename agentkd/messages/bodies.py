@@ -34,6 +34,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
 from agentkd.recipe import AS_WRITTEN, ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
+from agentkd.task.judging import Judged
 from agentkd.visible import shortened, visible
 
 MAX_VIEWS = 4096
@@ -248,8 +249,8 @@ class TaskRequest(Body):
         return self
 
 
-class TaskProgressEvent(Body):
-    """Agent to coordinator: how far the task is; ``miou`` after a validation."""
+class TaskProgressEvent(Judged, Body):
+    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier."""
 
     task: TaskKeyField
     attempt: Count
@@ -257,6 +258,7 @@ class TaskProgressEvent(Body):
     steps: Count
     loss: Annotated[float, Field(strict=True)]
     miou: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    accuracy: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
 
 
 class TaskReply(Body):
@@ -327,6 +329,9 @@ class KnowledgeRequest(Body):
 
     ``classes`` are what the asker calls the classes, in order: those of its data, or empty if a mapping is known to it.
 
+    ``head`` says which head of a network with several is asked; if it is empty, the one whose classes are the asker's, or else
+    the one that it teaches with.
+
     With a ``step`` students teach each other: ``weights`` is the digest of the other's task, and what it said in that step is
     wanted. It is handed over once it is said; the reply names the weights that said it.
     """
@@ -343,6 +348,7 @@ class KnowledgeRequest(Body):
     payloads: tuple[Payload, ...] = Field(default=(), max_length=16)
     step: Count | None = None
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
+    head: Name = ""
 
 
 class KnowledgeReply(Body):

@@ -24,6 +24,7 @@ from agentkd.task import (
     Mutual,
     Pack,
     Partner,
+    Rehearsal,
     Task,
     TeacherReference,
     Train,
@@ -116,6 +117,16 @@ def task_vectors() -> list[TaskVector]:
             "train_revision",
             Train(architecture=network.replace(family="pidnet_s", revision=2), data=data),
             "a second revision of a family: the field revision is there, and otherwise left out",
+        ),
+        TaskVector(
+            "train_heads",
+            Train(
+                architecture=network.with_heads({"fire": 3, "roads": 2}, "roads"),
+                data=data,
+                initial_weights=DIGEST,
+                rehearsals=(Rehearsal(head="fire", data=data),),
+            ),
+            "a head for each task: heads, head and rehearsals are there, and otherwise left out",
         ),
         TaskVector("distill", Distill(**work, teachers=(teacher,), distillation=Distillation()), "one teacher, no route"),
         TaskVector(

@@ -200,6 +200,8 @@ class CnnI2IBiSeNet(SegmentationNetwork):
     In training the outputs also hold ``aux16_logits``, ``aux8_logits``, ``i2i_logits`` [N,K,h,w] and ``picture`` [N,3,h,w].
     """
 
+    head_modules = ("head", "aux16", "aux8", "i2i.segment", "i2i.paint")
+
     def __init__(self, num_classes: int, s: BiSeNetSettings) -> None:
         super().__init__()
         planes = s.context_planes

@@ -57,11 +57,15 @@ class SegmentationNetwork(nn.Module):
     ``forward(images [N,3,H,W])`` returns a dict whose ``"logits"`` are ``[N,K,h,w]`` at the network's own stride; in training
     mode it holds what the family's loss needs besides. Any H, W from 32 on; no padding by the caller.
 
-    ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's.
+    ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's, ``head_modules`` those
+    whose shape depends on K: there is one for each head of a network with several, see ``heads``. ``resting`` are those of heads
+    that are not in use.
     """
 
     training_only: tuple[str, ...] = ()
     adversary: str = ""
+    head_modules: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
 
     @property
     def tap_root(self) -> nn.Module:
@@ -74,7 +78,7 @@ class SegmentationNetwork(nn.Module):
 
     def deploy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that inference needs, by name."""
-        dropped = (*self.training_only, *([self.adversary] if self.adversary else []))
+        dropped = (*self.training_only, *self.resting, *([self.adversary] if self.adversary else []))
         prefixes = tuple(f"{name}." for name in dropped)
         return ((name, p) for name, p in self.named_parameters() if not name.startswith(prefixes))
 

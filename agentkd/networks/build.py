@@ -10,6 +10,7 @@ from agentkd.architecture import Architecture
 from agentkd.errors import ConfigError, Problem
 from agentkd.networks import families
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
+from agentkd.networks.heads import with_heads
 
 
 class OwnNetwork(SegmentationNetwork):
@@ -19,6 +20,7 @@ class OwnNetwork(SegmentationNetwork):
         super().__init__()
         self.network = network
         self.training_only = tuple(f"network.{name}" for name in getattr(network, "training_only", ()))
+        self.head_modules = tuple(f"network.{name}" for name in getattr(network, "head_modules", ()))
 
     @property
     def tap_root(self) -> nn.Module:
@@ -35,7 +37,10 @@ class OwnNetwork(SegmentationNetwork):
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Trainable parameters: all (the paper's convention), without discriminator, and what inference needs."""
+    """Trainable parameters: all (the paper's convention), without discriminator, and what inference needs.
+
+    All heads count in the first two, in the last the one in use.
+    """
 
     total: int
     network: int
@@ -52,12 +57,13 @@ def build(architecture: Architecture, *, seed: int | None = None) -> Segmentatio
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return _construct(resolved)
+        return with_heads(resolved, _construct) if resolved.heads else _construct(resolved)
 
 
 def count_parameters(network: SegmentationNetwork) -> ParameterCounts:
     """The three counts of a network, built on any device (``meta`` is enough)."""
-    sizes = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    resting = tuple(f"{name}." for name in network.resting)
+    sizes = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad or name.startswith(resting)}
     adversary = f"{network.adversary}." if network.adversary else None
     without = sum(n for name, n in sizes.items() if not (adversary and name.startswith(adversary)))
     deploy = sum(p.numel() for _, p in network.deploy_parameters() if p.requires_grad)

@@ -199,7 +199,7 @@ def complete(architecture: Architecture) -> Architecture:
     else:
         resolved = resolve(family, num_classes, settings)
     check_revision(architecture, resolved.revision)
-    return resolved
+    return resolved.with_heads(architecture.heads, architecture.head) if architecture.heads else resolved
 
 
 def check_revision(architecture: Architecture, built: int) -> None:

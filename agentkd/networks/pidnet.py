@@ -177,6 +177,7 @@ class PIDNet(SegmentationNetwork):
     """PIDNet of any size. Outputs: ``logits``; in training also ``p_logits`` [N,K,h,w] and ``boundary`` [N,1,h,w]."""
 
     training_only = ("seghead_p", "seghead_d")
+    head_modules = ("seghead_p", "final_layer")
 
     def __init__(self, num_classes: int, s: PIDNetSettings) -> None:
         super().__init__()

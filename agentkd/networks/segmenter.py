@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agentkd.architecture import Architecture
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, must_be
 from agentkd.networks.blocks import SegmentationNetwork, resize
 from agentkd.networks.families import is_own
 from agentkd.networks.trying import Tried, try_network
@@ -45,6 +45,10 @@ class Segmenter(nn.Module):
         raw: bool = False,
         multiple: int | None = None,
     ) -> None:
+        must_be(network, nn.Module, "the network", "a torch.nn.Module")
+        must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
+        if multiple is not None and (not isinstance(multiple, int) or multiple < 1):
+            raise ConfigError(f"multiple is {multiple!r}; expected a whole number from 1 on")
         super().__init__()
         self.network, self.architecture, self.classes, self.raw = network, architecture, classes, raw
         self.multiple = smallest_multiple(architecture) if multiple is None else multiple

@@ -57,6 +57,8 @@ class Up(nn.Module):
 class UNet(SegmentationNetwork):
     """Encoder, decoder and skips; ``logits`` at full resolution, or at half of it with a ``stem_stride`` of 2."""
 
+    head_modules = ("head",)
+
     def __init__(self, num_classes: int, s: UNetSettings) -> None:
         super().__init__()
         widths = s.widths
@@ -108,6 +110,7 @@ class UNetPP(SegmentationNetwork):
                 self.nodes[f"{level}_{column}"] = Block(up.outputs + sides, widths[level], s)
         columns = range(1, s.depth + 1) if s.deep_supervision else [s.depth]
         self.heads = nn.ModuleDict({str(column): conv(widths[0], num_classes, 1, bias=True) for column in columns})
+        self.head_modules = tuple(f"heads.{column}" for column in columns)
         kaiming_init(self)
 
     def forward(self, images: Tensor) -> Outputs:

@@ -12,7 +12,7 @@ from agentkd.task import Distill, Train
 
 
 def costs_of(experiment: Experiment) -> tuple[Count, ...]:
-    """What the objective counts besides mIoU; nothing if it is mIoU alone."""
+    """What the objective counts besides the score; nothing if it is that alone."""
     search = experiment.search
     return (search.costs or (experiment.select.count,)) if search.objective in ("scalarized", "pareto") else ()
 
@@ -28,7 +28,7 @@ def measures_latency(experiment: Experiment) -> bool:
 
 
 def scores_of(experiment: Experiment, trial: Candidate, baseline: Candidate, *, violation: float) -> tuple[float, ...]:
-    """What the sampler is told of a trial; nothing if it is mIoU. Costs are relative to the baseline's.
+    """What the sampler is told of a trial; nothing if it is its score alone. Costs are relative to the baseline's.
 
     Args:
         experiment: whose search it is.
@@ -41,12 +41,16 @@ def scores_of(experiment: Experiment, trial: Candidate, baseline: Candidate, *, 
         cost, whole = trial.costs(count), baseline.costs(count)
         relative.append(cost / whole if cost and whole else 1 + max(violation, 0.0))
     if experiment.search.objective == "scalarized":
-        return (trial.miou - experiment.search.cost_weight * statistics.fmean(relative),)
-    return (trial.miou, *relative) if relative else ()
+        return (_score(trial) - experiment.search.cost_weight * statistics.fmean(relative),)
+    return (_score(trial), *relative) if relative else ()
+
+
+def _score(trial: Candidate) -> float:
+    return trial.measure.must_be_of(trial)
 
 
 def front_counts(experiment: Experiment) -> tuple[Count, ...]:
-    """What the set that goes on to round 1 trades mIoU against."""
+    """What the set that goes on to round 1 trades the score against."""
     return costs_of(experiment) if experiment.search.objective == "pareto" else ("deploy", "macs")
 
 

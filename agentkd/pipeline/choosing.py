@@ -5,6 +5,7 @@ A user's own rule never runs in a plan: the plan asks, the answer is recorded, a
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from agentkd import canonical
 from agentkd.experiment import RoundConfig
@@ -12,6 +13,7 @@ from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.stages import Entrant
 from agentkd.search.selection import Candidate, Choice, choose, is_kept, rank, slack, with_measurements
 from agentkd.search.settings import Select
+from agentkd.task.judging import gained, measure_of
 
 Answers = Mapping[Digest, tuple[TaskKey, ...]]
 
@@ -34,7 +36,12 @@ class Question:
     @property
     def key(self) -> Digest:
         """Under which the answer is recorded."""
-        return canonical.digest(asdict(self))
+        return canonical.digest(asdict(self, dict_factory=_without_no_accuracy))
+
+
+def _without_no_accuracy(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of what is no classifier there was nothing to say when the first answers were recorded."""
+    return {name: value for name, value in fields if (name, value) != ("accuracy", None)}
 
 
 @dataclass(frozen=True)
@@ -88,20 +95,21 @@ class Chooser:
 
     def weigh(self, student: Entrant, taught: Entrant) -> Weighed | None:
         """What becomes of a lesson; ``None`` while the user's rule has not said."""
-        gained = taught.candidate.miou - student.candidate.miou
-        text, allowed, rule = f"{100 * gained:+.2f} points", slack(self.select), self.select.own_rule
+        gain = gained(student.candidate, taught.candidate)
+        text, allowed, rule = f"{100 * gain:+.2f} points", slack(self.select), self.select.own_rule
         if rule:
             taken = self._ask(rule, [student.candidate, taught.candidate])
             return Weighed(taught.key in taken, f"{text}; {rule} decided") if taken else None
         kept = is_kept(student.candidate, taught.candidate, self.select)
-        if gained < 0 and allowed:
+        if gain < 0 and allowed:
             text += f", {'within' if kept else 'more than'} the {100 * allowed:.2f} that do not count"
         return Weighed(kept, text)
 
     def lead(self, entrants: Sequence[Entrant], config: RoundConfig) -> Entrant:
-        """The one that teaches where one does: the most of what is counted, or the best mIoU."""
+        """The one that teaches where one does: the most of what is counted, or the best score."""
         if config.teachers == "largest":
-            return max(entrants, key=lambda e: (e.candidate.costs(self.select.count), e.result.miou, e.key))
+            score = measure_of(e.result for e in entrants).must_be_of
+            return max(entrants, key=lambda e: (e.candidate.costs(self.select.count), score(e.result), e.key))
         return best_of(entrants)
 
     def teachers_of(self, student: Entrant, entrants: Sequence[Entrant], lead: Entrant, config: RoundConfig) -> list[Entrant]:
@@ -139,6 +147,6 @@ class Chooser:
 
 
 def best_of(entrants: Iterable[Entrant]) -> Entrant:
-    """The entrant with the best mIoU; of equals the smaller."""
+    """The entrant with the best score; of equals the smaller."""
     by_key = {entrant.key: entrant for entrant in entrants}
     return by_key[rank(e.candidate for e in by_key.values())[0].task]

@@ -32,7 +32,7 @@ def again(entrant: Entrant, number: int) -> Train | Distill:
 
 def confirmed(entrant: Entrant, repeated: Sequence[Entrant]) -> Entrant | None:
     """A candidate that counts what the other seeds say; ``None`` if with none of them a training was completed."""
-    scores = tuple(one.result.miou for one in repeated if one.result.status is Status.COMPLETED)
+    scores = tuple(one.result.judged_by for one in repeated if one.result.status is Status.COMPLETED)
     return replace(entrant, scores=scores) if scores else None
 
 

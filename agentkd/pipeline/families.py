@@ -165,7 +165,7 @@ class FamilyPlan:
     def _search(
         self, results: Results, found: FamilyOutlook, baseline: Entrant, asked: Mapping[int, tuple[int, ...]]
     ) -> list[Entrant] | None:
-        """Asks for trials as far as the order allows; once the study is over all that was finished, best mIoU first."""
+        """Asks for trials as far as the order allows; once the study is over all that was finished, the best first."""
         entrants: dict[int, Entrant] = {}
         while (seen := self._visible(found, asked)) is not None:
             number = len(found.trials)
@@ -398,8 +398,8 @@ class FamilyPlan:
             number=number,
             values=values,
             outcome=OUTCOMES[result.status],
-            miou=result.miou,
-            miou_by_epoch=tuple(epoch.miou for epoch in result.history),
+            judged_by=result.judged_by,
+            judged_by_epoch=tuple(epoch.judged_by for epoch in result.history),
             violation=violation,
             scores=aims.scores_of(self.experiment, entrant.candidate, baseline.candidate, violation=violation),
         )

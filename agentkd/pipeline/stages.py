@@ -70,7 +70,8 @@ class Entrant:
 
     Args:
         before: whose weights it started from; ``None`` if it was initialized.
-        scores: mIoU of trainings with other seeds, by which it was confirmed: its mean counts in a choice, not its own score.
+        scores: of trainings with other seeds (mIoU, or accuracy), by which it was confirmed: the mean counts in a choice, not its
+            own score.
     """
 
     family: str
@@ -94,10 +95,11 @@ class Entrant:
     @property
     def candidate(self) -> Candidate:
         """As selection sees it."""
-        result = self.result
+        result, mean = self.result, statistics.fmean(self.scores) if self.scores else None
+        is_classifier = result.accuracy is not None
         return Candidate(
             task=self.key,
-            miou=statistics.fmean(self.scores) if self.scores else result.miou,
+            miou=result.miou if mean is None or is_classifier else mean,
             total_parameters=result.num_parameters_total,
             deploy_parameters=result.num_parameters_deploy,
             num_macs=result.num_macs,
@@ -105,6 +107,7 @@ class Entrant:
             class_iou=result.class_iou,
             latency_ms=result.latency_ms,
             scores=self.scores,
+            accuracy=mean if mean is not None and is_classifier else result.accuracy,
         )
 
     @property

@@ -8,9 +8,10 @@ from typing import Any
 from agentkd.artifacts.own_code import Listing
 from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult, TaskResult
+from agentkd.task.judging import Measure, gained, measure_of
 
 # Seconds, memory and who did it may differ; these may not.
-COMPARED = ("status", "weights", "trace", "predictions", "knowledge", "miou", "class_iou", "competence")
+COMPARED = ("status", "weights", "trace", "predictions", "knowledge", "miou", "accuracy", "class_iou", "competence")
 
 
 class Outcome(StrEnum):
@@ -39,7 +40,7 @@ class Verdict:
 
     Args:
         reason: why it was not executed, or why it may differ.
-        epochs: (epoch, recorded mIoU, new mIoU) of the validated epochs.
+        epochs: (epoch, recorded score, new score) of the validated epochs.
         classes: (recorded IoU, new IoU) of each class.
         environment: what of the environment differs, as (name, then, now).
         code: digests of the own code that ran then, and now.
@@ -56,15 +57,21 @@ class Verdict:
     code: tuple[tuple[Digest, ...], tuple[Digest, ...]] = ((), ())
 
     @property
+    def measure(self) -> Measure:
+        """By which score the two are compared."""
+        return measure_of([self.then, self.now] if self.now else [self.then])
+
+    @property
     def difference(self) -> float:
-        """New mIoU less the recorded."""
-        return self.now.miou - self.then.miou if self.now else 0.0
+        """New score less the recorded."""
+        return gained(self.then, self.now) if self.now else 0.0
 
     @property
     def epochs(self) -> list[tuple[int, float | None, float | None]]:
-        """Validated epochs with both mIoU."""
-        now = {epoch.epoch: epoch.miou for epoch in self.now.history} if self.now else {}
-        listed = [(epoch.epoch, epoch.miou, now.get(epoch.epoch)) for epoch in self.then.history]
+        """Validated epochs with both scores."""
+        score = self.measure.of
+        now = {epoch.epoch: score(epoch) for epoch in self.now.history} if self.now else {}
+        listed = [(epoch.epoch, score(epoch), now.get(epoch.epoch)) for epoch in self.then.history]
         return [row for row in listed if row[1] is not None or row[2] is not None]
 
     def as_data(self) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def judge(
         label: what it was for.
         then: what is recorded.
         now: what came out.
-        tolerance: the largest difference in mIoU that another environment may make.
+        tolerance: the largest difference in score (mIoU, or accuracy) that another environment may make.
         losses: of each step, recorded and new.
         is_swapped: something was replaced, so that a difference is what was asked for.
     """
@@ -169,7 +176,7 @@ def judge(
     if is_swapped:
         outcome, reason = Outcome.SWAPPED, "no difference at all" if same else ""
     elif not same:
-        is_near = then.status is now.status and abs(now.miou - then.miou) <= tolerance
+        is_near = then.status is now.status and abs(gained(then, now)) <= tolerance
         outcome = Outcome.TOLERATED if environment and is_near else Outcome.DIVERGED
         names = ", ".join(f"{name} was {old or 'unknown'} and is {new or 'unknown'}" for name, old, new in environment)
         reason = f"another environment: {names}" if names else "in the same environment, so something is not deterministic"

@@ -9,6 +9,7 @@ from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.own_code import Listing
 from agentkd.networks.families import title
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate, Taught
+from agentkd.task.judging import Measure
 from agentkd.visible import visible
 
 
@@ -27,6 +28,8 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         for other in history.by_task.values()
         if isinstance(other.task, Evaluate) and other.task.initial_weights == result.weights
     ]
+    measure = result.measure
+    what = "classification of whole images" if measure is Measure.ACCURACY else "semantic segmentation"
     lines = [
         f"# {title(task.architecture.family)}, {record.label or task.kind}",
         "",
@@ -34,8 +37,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "",
         "## What it is",
         "",
-        f"A network for semantic segmentation into {task.architecture.num_classes} classes"
-        + (f": {', '.join(classes)}." if classes else "."),
+        f"A network for {what} into {task.architecture.num_classes} classes" + (f": {', '.join(classes)}." if classes else "."),
         f"Images are RGB in [0, 1], then normalized: {task.architecture.normalization}.",
         "",
         *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
@@ -52,8 +54,8 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         *_code(record, code),
         "## How well it does",
         "",
-        f"Validation mIoU {100 * result.miou:.2f} % (split `{task.data.validation}`).",
-        *(f"Test mIoU {100 * test.miou:.2f} %." for test in tests),
+        f"Validation {measure.text(result)} (split `{task.data.validation}`).",
+        *(f"Test {test.measure.text(test)}." for test in tests),
         "",
         *_ious(tests[0].class_iou if tests else result.class_iou, classes),
         "",

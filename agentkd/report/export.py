@@ -47,6 +47,8 @@ def _to_tensorboard(folder: RunFolder, out: Path) -> int:
                 writer.add_scalar("loss/epoch", epoch.loss, epoch.epoch)
                 if epoch.miou is not None:
                     writer.add_scalar("miou/validation", epoch.miou, epoch.epoch)
+                if epoch.accuracy is not None:
+                    writer.add_scalar("accuracy/validation", epoch.accuracy, epoch.epoch)
             writer.add_text("task", "\n\n".join(f"{name}: {value}" for name, value in _parameters(record).items()))
     return len(trainings)
 
@@ -70,7 +72,9 @@ def _to_mlflow(folder: RunFolder, out: Path) -> int:
         run = client.create_run(experiment, run_name=_name(record))
         at = run.info.start_time
         metrics = [Metric("loss", epoch.loss, at, epoch.epoch) for epoch in record.result.history]
-        metrics += [Metric("miou", e.miou, at, e.epoch) for e in record.result.history if e.miou is not None]
+        for name in ("miou", "accuracy"):
+            scores = ((epoch.epoch, getattr(epoch, name)) for epoch in record.result.history)
+            metrics += [Metric(name, score, at, epoch) for epoch, score in scores if score is not None]
         parameters = [Param(key, value) for key, value in _parameters(record).items()]
         for start in range(0, max(len(metrics), 1), 900):
             client.log_batch(run.info.run_id, metrics[start : start + 900])

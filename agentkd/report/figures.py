@@ -20,8 +20,10 @@ from agentkd.names import TaskKey
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, Entrant, RoundLesson
+from agentkd.report.texts import measure_shown
 from agentkd.search.study import TrialOutcome
 from agentkd.task import TaskResult
+from agentkd.task.judging import Measure, gained
 
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # labels are words, also those with a dollar
@@ -40,20 +42,20 @@ def family_colors(outlook: Outlook) -> dict[str, str]:
 
 
 def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes:
-    """MIoU against deploy parameters: trials faint, what represents a family after each stage strong, the front as a line."""
+    """Score against deploy parameters: trials faint, what represents a family after each stage strong, the front as a line."""
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    colors = family_colors(outlook)
+    colors, measure = family_colors(outlook), measure_shown(outlook)
     for family, trials in outlook.trials.items():
         completed = [
             results[key]
             for trial, key in zip(trials, outlook.trial_keys[family], strict=True)
             if trial.outcome is TrialOutcome.COMPLETED
         ]
-        axes.scatter(*_points(completed), s=22, color=colors[family], alpha=0.35, linewidths=0)
+        axes.scatter(*_points(completed, measure), s=22, color=colors[family], alpha=0.35, linewidths=0)
     for row in outlook.rows:
         axes.scatter(
-            *_points([row.entrant.result]),
+            *_points([row.entrant.result], measure),
             s=150 if row.stage is TABLE_STAGES[-1] else 60,
             color=colors[row.family],
             marker=MARKERS[row.stage],
@@ -61,9 +63,9 @@ def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes
             linewidths=0.6,
             zorder=3,
         )
-    front = _front(results.values())
+    front = _front(results.values(), measure)
     if front:
-        axes.step(*_points(front), where="post", color="black", linewidth=1, linestyle="--", zorder=2)
+        axes.step(*_points(front, measure), where="post", color="black", linewidth=1, linestyle="--", zorder=2)
     handles: list[Artist] = [Patch(color=colors[family], label=title(family)) for family in outlook.trials]
     handles += [
         axes.scatter([], [], marker=marker, color="white", edgecolors="black", s=60, label=stage.value)
@@ -71,7 +73,7 @@ def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes
     ]
     handles.append(axes.plot([], [], color="black", linestyle="--", linewidth=1, label="Pareto front")[0])
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    axes.set(xlabel="parameters that inference needs (deploy)", ylabel="mIoU on the validation split, %")
+    axes.set(xlabel="parameters that inference needs (deploy)", ylabel=f"{measure} on the validation split, %")
     if any(result.num_parameters_deploy > 0 for result in results.values()):  # a logarithm of nothing cannot be drawn
         axes.set_xscale("log")
     axes.grid(alpha=0.3)
@@ -79,24 +81,26 @@ def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> bytes
 
 
 def search_figure(outlook: Outlook) -> bytes:
-    """A panel for each study: every trial's mIoU, the best so far, and the trials that were pruned, infeasible or failed."""
+    """A panel for each study: every trial's score, the best so far, and the trials that were pruned, infeasible or failed."""
     families = list(outlook.trials)
     figure, panels = _panels(len(families))
-    colors = family_colors(outlook)
+    colors, measure = family_colors(outlook), measure_shown(outlook)
     for family, axes in zip(families, panels, strict=False):
         trials = outlook.trials[family]
         completed = [t for t in trials if t.outcome is TrialOutcome.COMPLETED]
-        axes.plot([t.number for t in completed], [100 * t.miou for t in completed], "o", color=colors[family], label="completed")
-        best = np.maximum.accumulate([t.miou for t in completed]) if completed else np.array([])
+        axes.plot(
+            [t.number for t in completed], [100 * t.judged_by for t in completed], "o", color=colors[family], label="completed"
+        )
+        best = np.maximum.accumulate([t.judged_by for t in completed]) if completed else np.array([])
         axes.step([t.number for t in completed], 100 * best, where="post", color="black", linewidth=1, label="best so far")
         pruned = [t for t in trials if t.outcome is TrialOutcome.PRUNED]
-        axes.plot([t.number for t in pruned], [100 * t.miou for t in pruned], "v", color="gray", label="pruned")
+        axes.plot([t.number for t in pruned], [100 * t.judged_by for t in pruned], "v", color="gray", label="pruned")
         rest = [t.number for t in trials if t.outcome in (TrialOutcome.INFEASIBLE, TrialOutcome.FAILED)]
         axes.plot(rest, [0] * len(rest), "x", color="gray", label="infeasible or failed")
         axes.set_title(title(family), fontsize=10)
-        axes.set(xlabel="trial", ylabel="mIoU, %")
+        axes.set(xlabel="trial", ylabel=f"{measure}, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(-3, 100 * max([0.1, *(t.miou for t in trials)]) * 1.15)
+        axes.set_ylim(-3, 100 * max([0.1, *(t.judged_by for t in trials)]) * 1.15)
         axes.grid(alpha=0.3)
     if families:
         panels[0].legend(fontsize=7, frameon=False)
@@ -104,9 +108,10 @@ def search_figure(outlook: Outlook) -> bytes:
 
 
 def curves_figure(outlook: Outlook) -> bytes:
-    """A panel for each family: validation mIoU after each epoch, of the network that represents each stage."""
+    """A panel for each family: validation score after each epoch, of the network that represents each stage."""
     families = list(outlook.trials)
     figure, panels = _panels(len(families))
+    measure = measure_shown(outlook)
     line_colors = dict(zip(TABLE_STAGES, ("black", *COLORS), strict=False))
     for family, axes in zip(families, panels, strict=False):
         drawn: set[TaskKey] = set()
@@ -114,11 +119,12 @@ def curves_figure(outlook: Outlook) -> bytes:
             if row.family != family or row.entrant.key in drawn:
                 continue
             drawn.add(row.entrant.key)
-            points = [(epoch.epoch, 100 * epoch.miou) for epoch in row.entrant.result.history if epoch.miou is not None]
+            scores = [(epoch.epoch, measure.of(epoch)) for epoch in row.entrant.result.history]
+            points = [(epoch, 100 * score) for epoch, score in scores if score is not None]
             color, line = line_colors[row.stage], LINES[row.stage]
             axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=".", label=row.stage.value)
         axes.set_title(title(family), fontsize=10)
-        axes.set(xlabel="epoch", ylabel="mIoU, %")
+        axes.set(xlabel="epoch", ylabel=f"{measure}, %")
         axes.grid(alpha=0.3)
         if drawn:
             axes.legend(fontsize=7, frameon=False)
@@ -238,7 +244,7 @@ def _draw_lesson(
         axes.text(right, y, "failed", ha="center", va="center", fontsize=8, color="dimgray")
         return
     _draw_node(axes, right, y, lesson.taught, colors)
-    gain = 100 * (lesson.taught.result.miou - lesson.student.result.miou)
+    gain = 100 * gained(lesson.student.result, lesson.taught.result)
     verdict = "kept" if lesson.is_kept else "not kept"
     axes.text(
         right + 0.27,
@@ -255,7 +261,7 @@ def _draw_node(axes: Axes, x: float, y: float, entrant: Entrant, colors: dict[st
     red, green, blue = to_rgb(colors[entrant.family])
     fill = tuple(0.8 + 0.2 * part for part in (red, green, blue))
     result = entrant.result
-    name = f"{title(entrant.family).split(' (')[0]}\n{100 * result.miou:.1f} %, {result.num_parameters_deploy / 1e6:.2f}M"
+    name = f"{title(entrant.family).split(' (')[0]}\n{100 * result.judged_by:.1f} %, {result.num_parameters_deploy / 1e6:.2f}M"
     box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": colors[entrant.family]}
     axes.text(x, y, name, ha="center", va="center", fontsize=7, bbox=box, zorder=4)
 
@@ -270,16 +276,17 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _points(results: Sequence[TaskResult]) -> tuple[list[int], list[float]]:
-    return [r.num_parameters_deploy for r in results], [100 * r.miou for r in results]
+def _points(results: Sequence[TaskResult], measure: Measure) -> tuple[list[int], list[float]]:
+    return [r.num_parameters_deploy for r in results], [100 * measure.must_be_of(r) for r in results]
 
 
-def _front(results: Iterable[TaskResult]) -> list[TaskResult]:
-    """Of all trained networks those that none smaller beats in mIoU, smallest first."""
+def _front(results: Iterable[TaskResult], measure: Measure) -> list[TaskResult]:
+    """Of all trained networks those that none smaller beats in score, smallest first."""
+    score = measure.must_be_of
     kept: list[TaskResult] = []
     trained = [result for result in results if result.weights]
-    for result in sorted(trained, key=lambda r: (r.num_parameters_deploy, -r.miou)):
-        if not kept or result.miou > kept[-1].miou:
+    for result in sorted(trained, key=lambda r: (r.num_parameters_deploy, -score(r))):
+        if not kept or score(result) > score(kept[-1]):
             kept.append(result)
     return kept
 

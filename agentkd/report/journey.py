@@ -1,4 +1,4 @@
-"""The figure of what KD-NAS is for: each family's way from its published network to its final one, in size and in test mIoU."""
+"""The figure of what KD-NAS is for: each family's way from its published network to its final one, in size and in test score."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 
 def journey_figure(outlook: Outlook) -> bytes | None:
-    """Test mIoU against total parameters, an arrow from stage to stage; ``None`` before all was looked at on a test split."""
+    """Test mIoU (or accuracy) against total parameters, an arrow a stage; ``None`` before all was looked at on a test split."""
     found = headline(outlook)
     if found is None:
         return None
@@ -29,7 +29,7 @@ def journey_figure(outlook: Outlook) -> bytes | None:
         points: list[Point] = []
         for row in outlook.rows:
             if row.family == family and row.entrant.key in outlook.tested:
-                points.append(_point(row.entrant, outlook))
+                points.append(_point(row.entrant, outlook, found))
                 axes.plot(
                     *points[-1], MARKERS[row.stage], color=color, markersize=7, markeredgecolor="black", markeredgewidth=0.5
                 )
@@ -45,26 +45,27 @@ def journey_figure(outlook: Outlook) -> bytes | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.14, 0.2)
-    axes.set(xlabel="total parameters (fewer to the left)", ylabel="mIoU on the test split, %")
+    axes.set(xlabel="total parameters (fewer to the left)", ylabel=f"{found.measure} on the test split, %")
     marks = [
         Line2D([], [], linestyle="", marker=MARKERS[stage], color="white", markeredgecolor="black", label=stage.traits.title)
         for stage in TABLE_STAGES
     ]
-    axes.legend(handles=marks, loc="lower right", frameon=False, fontsize=9)
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     axes.grid(alpha=0.3)
     size = f"{100 * abs(found.saved):.0f} % {'fewer' if found.saved >= 0 else 'more'} parameters"
-    axes.set_title(f"{size}, {100 * found.gain:+.1f} points of mIoU", fontsize=13, loc="left")
+    axes.set_title(f"{size}, {100 * found.gain:+.1f} points of {found.measure}", fontsize=13, loc="left")
     return as_png(figure)
 
 
-def _point(entrant: Entrant, outlook: Outlook) -> Point:
-    return float(max(1, entrant.result.num_parameters_total)), 100 * outlook.tested[entrant.key].result.miou
+def _point(entrant: Entrant, outlook: Outlook, found: Headline) -> Point:
+    score = found.measure.must_be_of(outlook.tested[entrant.key].result)
+    return float(max(1, entrant.result.num_parameters_total)), 100 * score
 
 
 def _draw_headline(axes: Axes, found: Headline, outlook: Outlook) -> None:
     """Rings around the two that the headline compares, each with its name."""
     for entrant, name, below in ((found.baseline, "best baseline", -36), (found.winner, "winner", 18)):
-        x, y = _point(entrant, outlook)
+        x, y = _point(entrant, outlook, found)
         axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6)
         text = f"{name}\n{short_count(entrant.result.num_parameters_total)}, {y:.1f} %"
         axes.annotate(text, (x, y), xytext=(0, below), textcoords="offset points", ha="center", fontsize=9.5, weight="bold")

@@ -14,6 +14,7 @@ from rich.text import Text
 from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
 from agentkd.pipeline.stages import TABLE_STAGES
+from agentkd.report.texts import measure_shown
 from agentkd.search.study import TrialOutcome
 from agentkd.visible import visible_line
 
@@ -100,7 +101,7 @@ def status_line(snapshot: Snapshot) -> str:
     """Counts and times on one line."""
     left = f"about {clock(snapshot.left_s)} left" if snapshot.left_s is not None else "time left unknown yet"
     best = snapshot.outlook.winner
-    champion = f"; best {title(best.family)} {100 * best.result.miou:.2f} %" if best else ""
+    champion = f"; best {title(best.family)} {100 * best.result.judged_by:.2f} %" if best else ""
     return f"{snapshot.num_recorded} of about {snapshot.num_expected} tasks, {clock(snapshot.elapsed_s)} so far, {left}{champion}"
 
 
@@ -124,13 +125,14 @@ def _stages(snapshot: Snapshot) -> Table:
     table.add_column("trials", justify="right")
     table.add_column("taught by", overflow="fold")
     shown = {(row.family, row.stage): row for row in snapshot.outlook.rows}
+    score = measure_shown(snapshot.outlook).must_be_of
     for family, trials in snapshot.outlook.trials.items():
         cells = []
         for stage in TABLE_STAGES:
             row = shown.get((family, stage))
-            cells.append(f"{100 * row.entrant.result.miou:.2f} %" if row else "-")
+            cells.append(f"{100 * score(row.entrant.result):.2f} %" if row else "-")
         finished = [trial for trial in trials if trial.outcome is not TrialOutcome.RUNNING]
-        best = max((trial.miou for trial in finished), default=0.0)
+        best = max((trial.judged_by for trial in finished), default=0.0)
         searched = f"{len(finished)}/{len(trials)}" + (f" best {100 * best:.1f}" if best else "")
         taught = ", ".join(
             " + ".join(teacher.label for teacher in lesson.teachers)
@@ -143,10 +145,10 @@ def _stages(snapshot: Snapshot) -> Table:
 
 def _agents(activities: tuple[Activity, ...]) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
-    for name in ("agent", "device", "doing", "step", "loss", "mIoU"):
+    for name in ("agent", "device", "doing", "step", "loss", "score"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=4 if name == "doing" else 1)
     for a in activities:
         step = f"{a.step}/{a.steps}" if a.steps else ""
         loss = f"{a.loss:.3f}" if a.loss is not None else ""
-        table.add_row(a.agent, a.device, a.doing, step, loss, f"{100 * a.miou:.1f} %" if a.miou is not None else "")
+        table.add_row(a.agent, a.device, a.doing, step, loss, f"{100 * a.score:.1f} %" if a.score is not None else "")
     return table

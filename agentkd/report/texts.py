@@ -1,7 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and which score of a run is shown."""
 
 import statistics
 from collections.abc import Sequence
+
+from agentkd.pipeline.plan import Outlook
+from agentkd.task.judging import Measure, measure_of
 
 
 def short_count(count: int) -> str:
@@ -16,6 +19,11 @@ def short_count(count: int) -> str:
             value = count / size
             return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}{suffix}"
     return str(count)
+
+
+def measure_shown(outlook: Outlook) -> Measure:
+    """By which score a run's networks are shown beside each other: accuracy if all are classifiers, else mIoU."""
+    return measure_of(row.entrant.result for one in (outlook, *outlook.repeats) for row in one.rows)
 
 
 def spread(values: Sequence[float], *, sign: bool = False) -> str:

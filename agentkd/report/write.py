@@ -32,7 +32,7 @@ from agentkd.report.descent import descent_figure
 from agentkd.report.headline import headline_text, teaching_text
 from agentkd.report.journey import journey_figure
 from agentkd.report.paper import PAPER_TABLE
-from agentkd.report.texts import short_count
+from agentkd.report.texts import measure_shown, short_count
 from agentkd.task import TaskResult
 from agentkd.visible import visible
 
@@ -182,7 +182,13 @@ def _render_page(
         teaching=teaching_text(outlook),
         choices=_choices(outlook),
         tested=outlook.tested,
+        measure=measure_shown(outlook),
+        percent=_percent,
     )
+
+
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{100 * score:.2f} %"
 
 
 def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:

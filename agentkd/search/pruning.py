@@ -16,7 +16,7 @@ def prune_bounds(
     epochs: int,
     validates: Callable[[int], bool] = lambda epoch: True,
 ) -> tuple[float, ...]:
-    """Per epoch, the mIoU under which a trial is to stop if that is its best so far.
+    """Per epoch, the score under which a trial is to stop if that is its best so far.
 
     Args:
         seen: the trials whose results the trial may see.
@@ -46,7 +46,7 @@ def _median(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tupl
     completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
     if pruning is None or len(completed) < pruning.startup_trials:
         return ()
-    best_so_far = [_running_best(trial.miou_by_epoch) for trial in completed]
+    best_so_far = [_running_best(trial.judged_by_epoch) for trial in completed]
     bounds = []
     for epoch in range(epochs):
         reached = [curve[min(epoch, len(curve) - 1)] for curve in best_so_far if curve]
@@ -60,7 +60,7 @@ def _halving(seen: Sequence[Trial], halving: Halving, epochs: int, validates: Ca
     As ``optuna.pruners.SuccessiveHalvingPruner`` decides, whose rule only depends on the trials that came to the rung before:
     of n of them and the trial itself the best (n + 1) // factor go on, one at least.
     """
-    curves = [_running_best(t.miou_by_epoch) for t in seen if t.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED)]
+    curves = [_running_best(t.judged_by_epoch) for t in seen if t.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED)]
     bounds = [0.0] * epochs
     for rung in rungs(halving, epochs, validates):
         reached = sorted((curve[rung - 1] for curve in curves if len(curve) >= rung), reverse=True)

@@ -1,4 +1,4 @@
-"""Which of the networks found go on: the set that trades mIoU against cost, and the one that a rule takes, with reasons."""
+"""Which of the networks found go on: the set that trades score against cost, and the one that a rule takes, with reasons."""
 
 import math
 import statistics
@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from agentkd.names import TaskKey
 from agentkd.search.settings import Count, Select
+from agentkd.task.judging import Judged, Measure, measure_of
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Judged):
     """A trained network as selection sees it.
 
     Args:
         task: the key of the task that made it.
         miou: on the validation split, in [0, 1]; ``class_iou`` likewise for each class, ``None`` where none was to be seen.
+        accuracy: likewise, of a classifier of whole images; ``None`` of any other. Candidates are compared by it if all have one.
         latency_ms: of one image; 0 where nobody measured it.
-        scores: mIoU of the trainings with other seeds, if it was confirmed by some: then ``miou`` is their mean.
+        scores: of the trainings with other seeds, if it was confirmed by some: then ``accuracy`` is their mean, or ``miou`` where
+            there is none.
     """
 
     task: TaskKey
@@ -29,6 +32,7 @@ class Candidate:
     class_iou: tuple[float | None, ...] = ()
     latency_ms: float = 0.0
     scores: tuple[float, ...] = ()
+    accuracy: float | None = None
 
     def costs(self, count: Count) -> float:
         """What it costs, in what is counted."""
@@ -47,7 +51,7 @@ class Candidate:
             return ""
         deviation = f" ± {_points(statistics.stdev(self.scores))}" if len(self.scores) > 1 else ""
         seeds = f"{len(self.scores)} other seed{'s' if len(self.scores) > 1 else ''}"
-        return f"mean {_points(self.miou)}{deviation} % over {seeds}"
+        return f"mean {_points(statistics.fmean(self.scores))}{deviation} % over {seeds}"
 
     @property
     def latency_text(self) -> str:
@@ -73,15 +77,17 @@ class Choice:
 
 
 def pareto_set(candidates: Iterable[Candidate], counts: Sequence[Count] = ("deploy", "macs")) -> list[Candidate]:
-    """The candidates that no other beats in mIoU without costing more in something of what is counted; best mIoU first."""
+    """The candidates that no other beats in score without costing more in something of what is counted; best score first."""
     ranked = rank(candidates)
-    return [a for a in ranked if not any(_dominates(b, a, counts) for b in ranked)]
+    measure = measure_of(ranked)
+    return [a for a in ranked if not any(_dominates(b, a, counts, measure) for b in ranked)]
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Best mIoU first; of equals the smaller, then the earlier key, so that the order is total."""
+    """Best score first, by what ``measure_of`` says of them; of equals the smaller, then the earlier key: the order is total."""
     unique = {candidate.task: candidate for candidate in candidates}.values()
-    return sorted(unique, key=lambda c: (-c.miou, c.deploy_parameters, c.num_macs, c.task))
+    measure = measure_of(unique)
+    return sorted(unique, key=lambda c: (-measure.must_be_of(c), c.deploy_parameters, c.num_macs, c.task))
 
 
 def choose(candidates: Iterable[Candidate], select: Select) -> Choice:
@@ -98,55 +104,57 @@ def with_measurements(choice: Choice, candidates: Iterable[Candidate]) -> Choice
 
 def is_kept(student: Candidate, taught: Candidate, select: Select) -> bool:
     """Whether a student goes on as it was taught: it is of the same size, so a loss within that of lessons does not count."""
-    return taught.miou >= student.miou - slack(select)
+    score = measure_of([student, taught]).must_be_of
+    return score(taught) >= score(student) - slack(select)
 
 
 def slack(select: Select) -> float:
-    """How much mIoU a lesson may lose and is kept."""
+    """How much of its score a lesson may lose and is kept."""
     return select.lesson_tolerance if select.rule == "smallest_within" else 0.0
 
 
 def _best(ranked: Sequence[Candidate], select: Select) -> Choice:
-    best = ranked[0]
-    reasons = {c.task: f"{_points(best.miou - c.miou)} points behind the best" for c in ranked}
-    reasons |= {c.task: "as good, and no smaller" for c in ranked if c.miou == best.miou}
-    return Choice(best.task, reasons | {best.task: "the best mIoU"})
+    best, measure, behind = ranked[0], measure_of(ranked), _behind_best(ranked)
+    reasons = {c.task: f"{_points(behind[c.task])} points behind the best" for c in ranked}
+    reasons |= {c.task: "as good, and no smaller" for c in ranked if not behind[c.task]}
+    return Choice(best.task, reasons | {best.task: f"the best {measure}"})
 
 
 def _smallest_within(ranked: Sequence[Candidate], select: Select) -> Choice:
-    """The fewest of what is counted among those within ``tolerance`` of the best mIoU; of equally small ones the best."""
-    best, count = ranked[0], select.count
-    within = [c for c in ranked if c.miou >= best.miou - select.tolerance]
+    """The fewest of what is counted among those within ``tolerance`` of the best score; of equally small ones the best."""
+    best, count, measure, lost = ranked[0], select.count, measure_of(ranked), _behind_best(ranked)
+    within = [c for c in ranked if measure.must_be_of(c) >= measure.must_be_of(best) - select.tolerance]
     chosen = min(within, key=lambda c: c.costs(count))  # the first, thus the best, of equals
     allowed = f"{_points(select.tolerance)} points"
-    reasons = {c.task: f"{_points(best.miou - c.miou)} points behind the best, more than the {allowed} allowed" for c in ranked}
+    reasons = {c.task: f"{_points(lost[c.task])} points behind the best, more than the {allowed} allowed" for c in ranked}
     for c in within:
         times = _ratio(c, chosen, count)
         is_larger = c.costs(count) > chosen.costs(count)
         reasons[c.task] = (
-            f"{times:.2f} times the {_named(count)} of the one chosen" if is_larger else "as small, with no better mIoU"
+            f"{times:.2f} times the {_named(count)} of the one chosen" if is_larger else f"as small, with no better {measure}"
         )
-    behind = f"{_points(best.miou - chosen.miou)} points behind the best" if chosen is not best else "the best mIoU itself"
-    reasons[chosen.task] = f"the fewest {_named(count)} within {allowed} of the best mIoU ({behind})"
+    behind = f"{_points(lost[chosen.task])} points behind the best" if chosen is not best else f"the best {measure} itself"
+    reasons[chosen.task] = f"the fewest {_named(count)} within {allowed} of the best {measure} ({behind})"
     return Choice(chosen.task, reasons)
 
 
 def _pareto_knee(ranked: Sequence[Candidate], select: Select) -> Choice:
-    """The knee of mIoU over what is counted: farthest above the line from the front's smallest to its best.
+    """The knee of the score over what is counted: farthest above the line from the front's smallest to its best.
 
     Costs are compared as logarithms, both axes scaled to [0, 1] between the two ends. Source: Das, "On characterizing the 'knee'
     of the Pareto curve based on Normal-Boundary Intersection", 1999.
     """
-    count = select.count
-    front = [c for c in ranked if not any(o.miou >= c.miou and o.costs(count) < c.costs(count) for o in ranked)]
+    count, measure = select.count, measure_of(ranked)
+    score = measure.must_be_of
+    front = [c for c in ranked if not any(score(o) >= score(c) and o.costs(count) < c.costs(count) for o in ranked)]
     best, smallest = front[0], min(front, key=lambda c: c.costs(count))
     width = math.log(_ratio(best, smallest, count))
-    height = best.miou - smallest.miou
+    height = score(best) - score(smallest)
 
     def above(c: Candidate) -> float:
         if not width or not height:
             return 0.0
-        return (c.miou - smallest.miou) / height - math.log(_ratio(c, smallest, count)) / width
+        return (score(c) - score(smallest)) / height - math.log(_ratio(c, smallest, count)) / width
 
     chosen = max(front, key=above)
     reasons = {c.task: f"another is as good with fewer {_named(count)}" for c in ranked}
@@ -154,7 +162,7 @@ def _pareto_knee(ranked: Sequence[Candidate], select: Select) -> Choice:
     ends = (
         "the farthest above the line from the smallest to the best"
         if above(chosen)
-        else "the front has no bend, so the best mIoU"
+        else f"the front has no bend, so the best {measure}"
     )
     return Choice(chosen.task, reasons | {chosen.task: f"the knee of the front: {ends}"})
 
@@ -166,10 +174,17 @@ RULES: dict[str, Callable[[Sequence[Candidate], Select], Choice]] = {
 }
 
 
-def _dominates(a: Candidate, b: Candidate, counts: Sequence[Count]) -> bool:
+def _behind_best(ranked: Sequence[Candidate]) -> dict[TaskKey, float]:
+    """By task, how far its score is behind the first one's."""
+    measure = measure_of(ranked)
+    return {c.task: measure.must_be_of(ranked[0]) - measure.must_be_of(c) for c in ranked}
+
+
+def _dominates(a: Candidate, b: Candidate, counts: Sequence[Count], measure: Measure) -> bool:
     costs = [(a.costs(count), b.costs(count)) for count in counts]
-    no_worse = a.miou >= b.miou and all(ours <= theirs for ours, theirs in costs)
-    return no_worse and (a.miou > b.miou or any(ours < theirs for ours, theirs in costs))
+    ours, theirs = measure.must_be_of(a), measure.must_be_of(b)
+    no_worse = ours >= theirs and all(own <= other for own, other in costs)
+    return no_worse and (ours > theirs or any(own < other for own, other in costs))
 
 
 def _ratio(a: Candidate, b: Candidate, count: Count) -> float:

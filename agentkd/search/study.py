@@ -43,23 +43,24 @@ class Trial:
     """A trial as the search sees it.
 
     Args:
-        miou_by_epoch: validation mIoU after each epoch, ``None`` where it was not validated.
+        judged_by: its validation score: mIoU, or the accuracy of a classifier.
+        judged_by_epoch: the same after each epoch, ``None`` where it was not validated.
         violation: by how much the constraint is broken (fraction above the limit); at most 0 if it is kept.
-        scores: what is looked for, the first of which is to go up and all others down; empty where that is mIoU alone.
+        scores: what is looked for, the first of which is to go up and all others down; empty where that is ``judged_by`` alone.
     """
 
     number: int
     values: Values
     outcome: TrialOutcome
-    miou: float = 0.0
-    miou_by_epoch: tuple[float | None, ...] = ()
+    judged_by: float = 0.0
+    judged_by_epoch: tuple[float | None, ...] = ()
     violation: float = 0.0
     scores: tuple[float, ...] = ()
 
     @property
     def objectives(self) -> tuple[float, ...]:
         """What the sampler is told."""
-        return self.scores or (self.miou,)
+        return self.scores or (self.judged_by,)
 
     def is_as_good_as(self, other: "Trial") -> bool:
         """Whether it is not behind in anything that is looked for."""
@@ -213,7 +214,7 @@ def _frozen(space: Space, trial: Trial) -> FrozenTrial:
         values=list(trial.objectives) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         params=inside,
         distributions={name: distribution(space[name]) for name in inside},
-        intermediate_values={epoch: value for epoch, value in enumerate(trial.miou_by_epoch) if value is not None},
+        intermediate_values={epoch: value for epoch, value in enumerate(trial.judged_by_epoch) if value is not None},
         user_attrs={"number": trial.number, "outcome": trial.outcome.value},
         constraints={"size": trial.violation} if state is TrialState.COMPLETE else None,
     )

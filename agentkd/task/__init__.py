@@ -4,7 +4,7 @@ The digest of the inputs is the task's identity, its ``key``: resume, deduplicat
 such as the stage or the agent that did the work are not inputs, so the same work asked for twice is the same task.
 """
 
-from agentkd.task.inputs import Consolidation, DataSource, Partner, ScoreName, TeacherReference
+from agentkd.task.inputs import Consolidation, DataSource, Partner, Rehearsal, ScoreName, TeacherReference
 from agentkd.task.kinds import (
     KINDS,
     AnyTask,
@@ -49,6 +49,7 @@ __all__ = [
     "Mutual",
     "Pack",
     "Partner",
+    "Rehearsal",
     "ScoreName",
     "Status",
     "Task",

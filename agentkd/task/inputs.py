@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import Architecture, HeadName
 from agentkd.canonical import FrozenData
 from agentkd.code.source import Named
 from agentkd.names import NO_DIGEST, Digest
@@ -78,6 +78,20 @@ class Consolidation(FrozenData):
     importance: Digest = Field(min_length=1)
     strength: float = Field(default=1.0, ge=0)
     decay: float = Field(default=0.9, ge=0, le=1)
+
+
+class Rehearsal(FrozenData):
+    """What another head of a network said before the lesson, and is to say after it.
+
+    Args:
+        head: whose answers are kept; it does not learn.
+        data: on whose training images; those of the lesson itself if there are none.
+        strength: factor of what is lost of them, see ``agentkd.agents.rehearsing``.
+    """
+
+    head: HeadName
+    data: DataSource | None = None
+    strength: float = Field(default=1.0, gt=0)
 
 
 class Partner(FrozenData):

@@ -9,19 +9,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from agentkd.architecture import MAX_HEADS
 from agentkd.canonical import digest
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.objectives import LOGITS, Tap
 from agentkd.recipe import AS_WRITTEN, Distillation, Recipe, ViewSettings
-from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, ScoreName, TeacherReference
+from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, Rehearsal, ScoreName, TeacherReference
 from agentkd.task.rules import AgentLabel, Offer, Rules
 from agentkd.task.work import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
 
 MAX_TEACHERS = 64
 # Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
 LATER: dict[str, frozenset[str]] = {
-    "train": frozenset({"measures_latency"}),
-    "distill": frozenset({"measures_latency", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below"}),
+    "train": frozenset({"measures_latency", "rehearsals"}),
+    "distill": frozenset(
+        {"measures_latency", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below", "rehearsals"}
+    ),
 }
 
 Weights = Annotated[Digest, Field(min_length=1)]
@@ -62,6 +65,28 @@ class _Limited(_Training):
     max_num_macs: int = Field(default=0, ge=0)
     prune_below: tuple[float, ...] = ()
     measures_latency: bool = False
+    rehearsals: tuple[Rehearsal, ...] = Field(default=(), max_length=MAX_HEADS)
+
+    @model_validator(mode="after")
+    def _check_rehearsals(self) -> Self:
+        named = [one.head for one in self.rehearsals]
+        wrong = next((name for name in named if name not in self.architecture.heads or name == self.architecture.head), None)
+        if wrong is not None:
+            others = ", ".join(sorted(self.architecture.heads.keys() - {self.architecture.head})) or "none"
+            raise ValueError(f"{wrong} is rehearsed, which is none of the other heads of this network; there are {others}")
+        if len(set(named)) < len(named):
+            raise ValueError("a head is rehearsed twice; join the data on which it is")
+        if named and not self.initial_weights:
+            raise ValueError("there are no initial_weights, so no head has said anything yet that could be kept")
+        return self
+
+    def _codes(self) -> Iterator[Digest]:
+        yield from super()._codes()
+        yield from (one.data.code for one in self.rehearsals if one.data)
+
+    def _sources(self) -> Iterator[DataSource]:
+        yield from super()._sources()
+        yield from (one.data for one in self.rehearsals if one.data)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -86,8 +111,9 @@ class Train(_Limited):
         pretrained: digest of weights of which matching tensors are inherited at initialization.
         max_deploy_parameters: reject before training if the deploy form is larger; 0 means no limit.
         max_num_macs: the same for the multiply-accumulates of one image.
-        prune_below: per epoch, the validation mIoU under which a trial is stopped; empty means never.
+        prune_below: per epoch, the validation score (``judged_by``) under which a trial is stopped; empty means never.
         measures_latency: whether the result is to say how long the network takes for an image.
+        rehearsals: what other heads of the network are to go on saying.
         consolidation: what is not to be forgotten while this is learned.
     """
 
@@ -103,7 +129,7 @@ class Distill(_Limited):
     """Learning from teachers, which serve what the objectives need from processes of their own.
 
     Args:
-        pretrained: as of a training; so are ``max_deploy_parameters``, ``max_num_macs``, ``prune_below``, ``measures_latency``.
+        pretrained: as of a training; so are all limits, ``measures_latency`` and ``rehearsals``.
         teachers: whose weights teach, each once; they are told apart by ``share``, or by one kind of route.
         consolidation: what is not to be forgotten while this is learned.
     """
@@ -172,7 +198,7 @@ class Distill(_Limited):
         d, r = self.distillation, self.recipe
         asked = [payload.canonical() for payload in d.payloads]
         how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
-        how += [teacher.architecture.code] if teacher.architecture and teacher.architecture.code else []
+        how += [part for part in (teacher.architecture.code, teacher.architecture.head) if part] if teacher.architecture else []
         classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
         return digest([teacher.weights, classes, self.data.canonical(), asked, how])
 
@@ -325,7 +351,8 @@ class Average(Work):
     def _check_teachers(self) -> Self:
         if any(teacher.route or teacher.class_order for teacher in self.teachers):
             raise ValueError("weights are averaged by shares alone; leave class_order and routes out")
-        other = next((t for t in self.teachers if t.architecture is None or t.architecture != self.architecture), None)
+        whole = self.architecture.whole
+        other = next((t for t in self.teachers if t.architecture is None or t.architecture.whole != whole), None)
         if other is not None:
             raise ValueError(f"weights {other.weights[:12]} are not known to be of this architecture; only like is averaged")
         return self

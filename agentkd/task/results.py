@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from agentkd.canonical import FrozenData
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.task.inputs import ENERGY, ScoreName
+from agentkd.task.judging import Judged
 from agentkd.task.rules import Decision
 from agentkd.task.showing import rows, summary
 from agentkd.visible import html_table
@@ -26,7 +27,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class EpochResult(FrozenData):
+class EpochResult(Judged, FrozenData):
     """One epoch of a training: mean loss, the scores where the epoch was validated, and the digest of its weights."""
 
     epoch: Count
@@ -35,11 +36,6 @@ class EpochResult(FrozenData):
     accuracy: Score | None = None
     seconds: Amount
     weights: Digest = Field(default=NO_DIGEST, pattern=r"^([0-9a-f]{64})?$")
-
-    @property
-    def judged_by(self) -> float | None:
-        """What is compared: a classifier's accuracy, else mIoU."""
-        return self.miou if self.accuracy is None else self.accuracy
 
 
 class ExchangeSummary(FrozenData):
@@ -65,7 +61,7 @@ class ExchangeSummary(FrozenData):
     kept_s: Amount = 0.0
 
 
-class Competence(FrozenData):
+class Competence(Judged, FrozenData):
     """What a network knows about data.
 
     Args:
@@ -95,13 +91,8 @@ class Competence(FrozenData):
     score: ScoreName = ENERGY
     accuracy: Score | None = None
 
-    @property
-    def judged_by(self) -> float | None:
-        """What is compared: a classifier's accuracy, else mIoU."""
-        return self.miou if self.accuracy is None else self.accuracy
 
-
-class TaskResult(FrozenData):
+class TaskResult(Judged, FrozenData):
     """Outputs of one unit of work. Times and memory differ between machines; weights and mIoU do not on the same one.
 
     Args:
@@ -161,7 +152,7 @@ class TaskResult(FrozenData):
     @property
     def judged_by(self) -> float:
         """What is compared: a classifier's accuracy, else mIoU."""
-        return self.miou if self.accuracy is None else self.accuracy
+        return self.measure.must_be_of(self)
 
     @property
     def artifacts(self) -> tuple[Digest, ...]:

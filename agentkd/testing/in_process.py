@@ -148,16 +148,17 @@ class Soloist:
             return TaskResult(status=Status.FAILED, error_code=told.code, error_text=told.text)
 
     def _hooks(self, key: TaskKey) -> Hooks:
-        miou: float | None = None
+        last: EpochResult | None = None
 
         def on_step(step: int, steps: int, loss: float) -> None:
             if self._is_closing:
                 raise TaskCancelledError(key)
-            self._progress[key] = TaskProgressEvent(task=key, attempt=1, step=step, steps=steps, loss=loss, miou=miou)
+            scores = {"miou": last.miou, "accuracy": last.accuracy} if last else {}
+            self._progress[key] = TaskProgressEvent(task=key, attempt=1, step=step, steps=steps, loss=loss, **scores)
 
         def on_epoch(result: EpochResult) -> None:
-            nonlocal miou
-            miou = result.miou if result.miou is not None else miou
+            nonlocal last
+            last = result if result.miou is not None else last
 
         return Hooks(on_step=on_step, on_epoch=on_epoch)
 

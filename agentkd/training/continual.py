@@ -17,16 +17,18 @@ from agentkd.training.checkpoint import State
 def importance(network: nn.Module, images: Iterable[Tensor], *, seed: int) -> State:
     """The diagonal of the Fisher information of a network's parameters, divided by its mean, so that it has no unit.
 
-    Labels are drawn, from ``seed``, from the network's own predictions, so none are needed.
+    Labels are drawn, from ``seed``, from the network's own predictions, so none are needed. What takes no gradient, such as a
+    head that is not in use, does not matter.
 
     Args:
         network: in evaluation mode.
         images: [1,3,H,W] each.
         seed: root of what is drawn.
     """
-    parameters = dict(network.named_parameters())
-    device = next(iter(parameters.values())).device
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    every = dict(network.named_parameters())
+    parameters = {name: value for name, value in every.items() if value.requires_grad}
+    device = next(iter(every.values())).device
+    total = {name: torch.zeros_like(value) for name, value in every.items()}
     random = torch.Generator().manual_seed(seeding.derive("importance", seed))
     for image in images:
         logits = network(image.to(device))["logits"].float()
@@ -43,6 +45,15 @@ def importance(network: nn.Module, images: Iterable[Tensor], *, seed: int) -> St
 def accumulate(before: Mapping[str, Tensor], new: Mapping[str, Tensor], decay: float) -> State:
     """Online importance: F <- decay F + F_new."""
     return {name: decay * before[name] + value if name in before else value for name, value in new.items()}
+
+
+def divergence(target: Tensor, logits: Tensor) -> Tensor:
+    """Mean over pixels of KL(target || logits), in nats, at the network's own stride: zero where both say the same.
+
+    Shapes: both [N,K,h,w].
+    """
+    ours, theirs = logits.float().log_softmax(dim=1), target.float().log_softmax(dim=1)
+    return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1).mean()
 
 
 def elastic_penalty(

@@ -83,7 +83,10 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result of a training, besides network and data. ``penalty`` is added to the loss."""
+    """Everything that decides the result of a training, besides network and data. ``penalty`` is added to the loss.
+
+    So are the terms that ``rehearse`` has for a step and its batch.
+    """
 
     recipe: Recipe
     loss: TrainingLoss
@@ -92,6 +95,7 @@ class Plan:
     prune_below: tuple[float, ...] = ()
     teaching: Teaching = field(default_factory=Untaught)
     penalty: Callable[[], Tensor] | None = None
+    rehearse: Callable[[int, Batch], Terms] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,8 @@ def _step(
 
         def all_terms(hard: Terms, outputs: Outputs) -> Terms:
             terms = teaching.terms(hard, outputs, knowledge, batch, step / total_steps)
-            return terms | {"penalty": plan.penalty()} if plan.penalty else terms
+            terms = terms | {"penalty": plan.penalty()} if plan.penalty else terms
+            return terms | plan.rehearse(step, batch) if plan.rehearse else terms
 
         with precision():
             terms = all_terms(hard, outputs)
@@ -274,13 +279,13 @@ def _end_epoch(
     progress.history.append(result)
     progress.loss_sum = 0.0
     hooks.on_epoch(result)
-    mious = [past.miou for past in progress.history if past.miou is not None]
-    return scores is not None and is_below(plan.prune_below, epoch, max(mious))
+    judged = [past.judged_by for past in progress.history if past.judged_by is not None]
+    return scores is not None and is_below(plan.prune_below, epoch, max(judged))
 
 
-def is_below(bounds: Sequence[float], epoch: int, best_miou: float) -> bool:
-    """Whether a training is stopped after a validated epoch, from 1, with the best mIoU so far: the bounds are of each epoch."""
-    return epoch <= len(bounds) and best_miou < bounds[epoch - 1]
+def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
+    """Whether a training is stopped after a validated epoch, from 1, with the best score so far: the bounds are of each epoch."""
+    return epoch <= len(bounds) and best < bounds[epoch - 1]
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from agentkd.task.judging import Judged
 from agentkd.training.batches import Batch
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Judged):
     """Result of an evaluation.
 
     Args:
@@ -32,7 +33,7 @@ class Scores:
     @property
     def judged_by(self) -> float:
         """What is compared: a classifier's accuracy, else mIoU."""
-        return self.miou if self.accuracy is None else self.accuracy
+        return self.measure.must_be_of(self)
 
 
 class SegmentationMetrics:

@@ -21,6 +21,10 @@ def tapped(network: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[str,
     """
     with listening(network, taps) as heard:
         outputs = dict(network(images))
+    silent = next((name for name in taps if TAP + name not in heard), None)
+    if silent is not None:
+        hint = "in this mode, with this head, the network does not use that module"
+        raise ContractError("tap", "modules that have looked at the images", silent, hint=hint)
     return outputs | heard
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "agentkd"
+PREDICT = Path(__file__).parents[2] / "predict" / "agentkd_predict"
 
 # Top row first. A unit imports only rows below its own; units in one row are independent.
 LAYERS = [
@@ -53,6 +54,7 @@ OWNERS = {
     "mlflow": {"report"},
     "setproctitle": {"launch"},
     "isal": {"exchange"},
+    "agentkd_predict": {"cli"},
     "onnx": {"deploy"},
     "onnxruntime": {"deploy"},
     "numpy": {"agents", "artifacts", "datasets", "deploy", "exchange", "report", "seeding", "testing"},
@@ -164,3 +166,42 @@ def test_the_page_about_the_house_has_the_floors_in_their_order() -> None:
     units = [unit for line in table.splitlines()[2:] if line for unit in re.findall(r"`(\w+)`", line.split("|")[2])]
     rows = [ROW_OF[unit] for unit in units]
     assert rows == sorted(rows) and sorted(units) == sorted(ROW_OF)
+
+
+# What predicts is a distribution of its own, without agentkd and torch. What its extras need is imported by these modules
+# alone, which are imported when a file needs them.
+PREDICT_MAY = {"numpy", "onnxruntime", "PIL", "rich", "typer", "agentkd_predict"}
+OF_EXTRAS = {"rasterio": {"rasters.py", "maps.py"}, "av": {"videos.py"}}
+
+
+@pytest.mark.parametrize("path", sorted(PREDICT.glob("*.py")), ids=lambda p: p.name)
+def test_what_predicts_needs_neither_agentkd_nor_torch(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in FORBIDDEN and top not in {"agentkd", "torch"}, f"{path.name} imports {top}"
+        if top not in sys.stdlib_module_names and top not in PREDICT_MAY:
+            assert path.name in OF_EXTRAS.get(top, set()), f"{path.name} must not import {top}"
+
+
+@pytest.mark.parametrize("path", sorted(PREDICT.glob("*.py")), ids=lambda p: p.name)
+def test_modules_that_need_an_extra_are_imported_when_a_file_needs_them(path: Path) -> None:
+    needing = {name.removesuffix(".py") for names in OF_EXTRAS.values() for name in names}
+    if path.stem in needing:
+        return
+    at_once = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    assert not {str(node.module).split(".")[-1] for node in at_once} & needing
+
+
+def test_what_predicts_has_no_module_of_more_than_300_lines_and_no_circle_of_imports() -> None:
+    paths = {path.stem: path for path in PREDICT.glob("*.py")}
+    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in paths.values()) <= 300
+    needs = {
+        name: {part.split(".")[1] for part in imports(path) if part.startswith("agentkd_predict.")} & set(paths)
+        for name, path in paths.items()
+        if name != "__init__"
+    }
+    lazy = {("sources", "rasters"), ("products", "maps")}
+    while needs:
+        free = {name for name, used in needs.items() if not {one for one in used if one in needs and (name, one) not in lazy}}
+        assert free, f"these import each other: {sorted(needs)}"
+        needs = {name: used for name, used in needs.items() if name not in free}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import agents_of
+from experiments import agents_of, environment
 from sides import wait_until
 
 from agentkd.artifacts.run_folder import RunFolder
@@ -20,7 +20,7 @@ from agentkd.exchange.keys import new_key_pair, save_key_pair
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
+from agentkd.launch.local import PRELOADED, Contact, Fork, LocalLauncher, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.launch.trimming import KEPT_BYTES, MAX_LOG_BYTES, trim
 
@@ -36,6 +36,19 @@ agent = start(LocalLauncher(RunFolder(Path({place!r}))), RunFolder(Path({place!r
 until_there(agent)
 print(agent.pid, agent.server.own_pid, flush=True)
 time.sleep(60)
+"""
+
+NOBODY_ASKS = """
+import importlib, sys, torch, torch.utils._triton
+
+def refuse(*given, **named):
+    raise AssertionError("a process that has asked for a CUDA device leaves its forks none")
+
+for name in ("is_available", "device_count", "current_device", "get_device_properties", "init", "_lazy_init"):
+    setattr(torch.cuda, name, refuse)
+torch.utils._triton.has_triton = refuse  # it asks, where there is a triton
+for module in sys.argv[1:]:
+    importlib.import_module(module)
 """
 
 
@@ -235,3 +248,15 @@ def test_a_log_that_cannot_be_written_is_a_storage_error(launcher: LocalLauncher
     (tmp_path / "run" / "logs").write_text("a file where a folder should be")
     with pytest.raises(StorageError, match="logs"):
         start(launcher, RunFolder(tmp_path / "run"), "agent-0")
+
+
+def test_what_a_fork_server_imports_leaves_cuda_devices_to_its_forks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY_ASKS, *PRELOADED],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

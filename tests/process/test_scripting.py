@@ -41,7 +41,7 @@ def test_weights_from_files_are_taken_averaged_assessed_and_tapped(tmp_path: Pat
         ours = community.agent("ours", "unet", weights=tmp_path / "ours.safetensors", **NETWORK)
         assert ours.architecture == network, "the file says how many classes it has"
         plain = community.agent("plain", "unet", weights=tmp_path / "plain.safetensors", num_classes=5, **NETWORK)
-        with pytest.raises(agentkd.ConfigError, match="not of this architecture"):
+        with pytest.raises(agentkd.ConfigError, match=r"tensors belong to this network.*right settings"):
             community.agent("wrong", "unet", weights=tmp_path / "plain.safetensors", num_classes=5, base=16, depth=2)
 
         competence = ours.assess(data)

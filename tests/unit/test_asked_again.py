@@ -71,3 +71,20 @@ def test_a_file_that_is_called_like_a_digest_is_a_file(tmp_path: Path, monkeypat
         with pytest.raises(ConfigError, match="nothing here begins with 'beef4321'"):
             community.agent("b", "unet", weights="beef4321", **SMALL)
     assert agentkd.load_network("beef1234").classes == ("a", "b", "c")
+
+
+def test_a_network_with_heads_is_asked_for_again_by_the_same_ones(tmp_path: Path) -> None:
+    with Community(devices="cpu:1", record=tmp_path / "run") as community:
+        several = community.agent("a", "unet", heads={"fire": 5, "roads": 2}, **SMALL)
+        assert community.agent("a", "unet", heads={"roads": 2, "fire": 5}, **SMALL) is several
+        assert community.agent("a", "unet", **SMALL) is several
+        with pytest.raises(ConfigError, match=r"heads .*'roads': 2.*, not .*'roads': 3"):
+            community.agent("a", "unet", heads={"fire": 5, "roads": 3}, **SMALL)
+        one = community.agent("b", "unet", num_classes=5, **SMALL)
+        with pytest.raises(ConfigError, match=r"heads 'none', not .*fire"):
+            community.agent("b", "unet", heads={"fire": 5}, **SMALL)
+        assert several.num_classes == 5 and several.head("roads").num_classes == 2 and one.num_classes == 5
+        lesson = several.head("fire").train(DATA, epochs=1, batch_size=2)
+        assert "lesson" not in repr(several.head("roads")) and "has learned nothing" in repr(several.head("roads"))
+        assert lesson.label in repr(several) and lesson.label in repr(several.head("fire"))
+        lesson.result()

@@ -1,5 +1,6 @@
 """The experiment file: all problems at once, with their paths, before anything starts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from agentkd.cli.app import read_settings
 from agentkd.config import apply_override, demo_file, dump_experiment, launch_settings, load_experiment
 from agentkd.errors import ConfigError
 from agentkd.experiment import build_recipe
+from agentkd.launch.devices import parse_devices
 from agentkd.search.settings import SearchConfig
 
 GOOD = {
@@ -87,14 +89,29 @@ def test_a_recipe_is_published_then_experiment_then_family_then_stage(tmp_path) 
     assert (recipe.optimizer, recipe.batch_size, recipe.learning_rate, recipe.epochs) == ("adamw", 8, 0.25, 7)
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "camvid_cpu"])
+@pytest.mark.parametrize("name", ["demo", "paper", "camvid_cpu", "camvid_gpu"])
 def test_the_examples_are_valid_but_for_data_that_one_may_not_have(examples, name) -> None:
     try:
         experiment = load_experiment(examples / f"{name}.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
     except ConfigError as error:
         pytest.fail(str(error))
     every = ["pidnet_s", "pidnet_m", "pidnet_l", "unet", "cnn_i2i_bisenet"]
-    assert list(experiment.families) == ([f for f in every if f not in ("pidnet_m", "pidnet_l")] if name == "demo" else every)
+    assert list(experiment.families) == (["pidnet_s", "unet"] if name == "demo" else every)
+
+
+def test_the_experiment_for_a_gpu_keeps_the_papers_proportion_and_says_how_much_it_is(examples) -> None:
+    gpu = load_experiment(examples / "camvid_gpu.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
+    epochs = (gpu.baseline.epochs, gpu.search.epochs, gpu.round1.epochs, gpu.round2.epochs)
+    assert [round(120 * one / epochs[0]) for one in epochs] == [120, 50, 50, 50]
+    assert gpu.control and gpu.seeds == 3
+    assert all(build_recipe(gpu, family).precision == "bfloat16" for family in gpu.families)
+    assert [slot.device for slot in parse_devices(gpu.launch.devices, cores=16, cuda_count=1)] == ["cuda:0"] * 3
+    whole_batches = 305 // build_recipe(gpu, "unet").batch_size * build_recipe(gpu, "unet").batch_size
+    lessons = 2 * (gpu.round1.students * gpu.round1.epochs + gpu.round2.epochs)
+    of_a_seed = sum(gpu.baseline.epochs + gpu.trials(family) * gpu.search.epochs + lessons for family in gpu.families)
+    of_a_seed -= 2 * gpu.round2.epochs  # the family that teaches the others learns from nobody
+    said = re.search(r"At most ([0-9,]+) images", (examples / "camvid_gpu.yaml").read_text())
+    assert round(gpu.seeds * of_a_seed * whole_batches, -3) == int(said[1].replace(",", ""))
 
 
 def test_the_papers_experiment_has_the_papers_numbers(examples) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,28 @@ def test_a_trial_at_its_bound_goes_on_and_one_without_a_bound_too() -> None:
 def test_a_trial_is_not_stopped_where_it_was_not_validated() -> None:
     result, _ = trained(2, 2, 2, validate_every=2, prune_below=(0.9, 0.9, 0.9))
     assert (result.status, len(result.history)) == (Status.PRUNED, 2)
+
+
+class Classifier(Scripted):
+    """The same of four whole images."""
+
+    def forward(self, images: Tensor) -> Outputs:
+        outputs = super().forward(images)["logits"]
+        return {"logits": outputs if self.training else outputs[0, :, 0].T[:, :, None, None]}
+
+
+class WholeImages(OneStepAnEpoch):
+    def validation_batches(self) -> Iterator[Batch]:
+        yield Batch(torch.zeros(4, 3, 1, 4), torch.tensor([0, 0, 1, 1])[:, None, None].expand(4, 1, 4))
+
+
+@pytest.mark.parametrize(("bound", "status"), [(0.7, Status.COMPLETED), (0.8, Status.PRUNED)])
+def test_a_classifier_is_stopped_by_its_accuracy(bound: float, status: Status) -> None:
+    plan = Plan(Recipe(epochs=2, batch_size=2), minus_the_weight, LossSettings(2, 255), seed=1, prune_below=(bound,))
+    plan = replace(plan, recipe=plan.recipe.replace(optimizer="sgd", momentum=0, learning_rate=1, schedule="constant"))
+    result = train(Classifier((1, 1)), WholeImages(), plan, device=torch.device("cpu"))
+    assert (result.scores.accuracy, result.scores.miou) == (0.75, pytest.approx(MIOU[1])) and MIOU[1] < 0.7
+    assert result.status is status
 
 
 def test_steps_and_epochs_are_told_as_they_end() -> None:

@@ -90,7 +90,7 @@ def test_bounds_are_medians_of_the_best_so_far() -> None:
     assert prune_bounds(seen, Pruning(startup_trials=4, warmup_epochs=0), 2) == ()
     assert prune_bounds(seen, None, 2) == ()
     silent = trial(9, 0.3)
-    assert silent.miou_by_epoch == () and prune_bounds([*seen, silent], Pruning(startup_trials=3, warmup_epochs=0), 1) == (0.2,)
+    assert silent.judged_by_epoch == () and prune_bounds([*seen, silent], Pruning(startup_trials=3, warmup_epochs=0), 1) == (0.2,)
     assert prune_bounds([*seen, trial(3, 0.9)], Pruning(startup_trials=3, warmup_epochs=0), 2) == (0.2, 0.4), (
         "of those with a curve"
     )

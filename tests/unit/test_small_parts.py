@@ -18,6 +18,9 @@ def test_devices_are_placed_as_asked() -> None:
     assert parse_devices("cpu:2", cores=2, cuda_count=0) == (Slot("cpu", 1), Slot("cpu", 1))
     assert parse_devices("auto", cores=2, cuda_count=0) == (Slot("cpu", 1), Slot("cpu", 1))
     assert parse_devices("auto", cores=16, cuda_count=2) == (Slot("cuda:0", 4), Slot("cuda:1", 4))
+    assert parse_devices("cuda:0,cuda:0,cuda:0", cores=16, cuda_count=1) == (Slot("cuda:0", 5),) * 3, "no more threads than cores"
+    crowded = parse_devices("cuda:0,cuda:1,cuda:1,cuda:1,cuda:1", cores=8, cuda_count=2)
+    assert crowded == (Slot("cuda:0", 2), *[Slot("cuda:1", 1)] * 4)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_headline_compares_the_winner_with_the_baseline_that_does_best_on_th
     outlook = finished()
     found = headline(outlook)
     assert found and found.saved == 0.75 and found.gain == pytest.approx(0.01)
-    assert found.winner == outlook.winner and found.baseline_miou == BEST_BASELINE
+    assert found.winner == outlook.winner and found.baseline_score == BEST_BASELINE
     text = "with 250 parameters, 61.00 %, against"
     assert text in headline_text(outlook) and headline_text(outlook).endswith(": 75.0 % fewer parameters, +1.00 points.")
     assert headline_text(outlook) in markdown_table(outlook)
