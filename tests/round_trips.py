@@ -1,6 +1,6 @@
 """Exports random members of every family's search space and says how well each form agrees with the network; ends with 1 if not.
 
-Run with: python tests/round_trips.py 50 [FAMILY ...]
+Run with: python tests/round_trips.py 50 [FAMILY ...] [--first NUMBER]
 """
 
 import argparse
@@ -42,11 +42,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("members", type=int)
     parser.add_argument("families", nargs="*", default=list(FAMILIES))
+    parser.add_argument("--first", type=int, default=0, help="number of the first member, to try others than before")
     asked = parser.parse_args()
     images, is_right = pictures(), True
     for family in asked.families:
         least = dict.fromkeys(("folded", "program", "onnx"), 1.0)
-        for number in range(asked.members):
+        for number in range(asked.first, asked.first + asked.members):
             architecture = member(family, number)
             try:
                 agreed = round_trip(architecture, images)

@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ Classes = Annotated[int | None, typer.Option(min=2, help="Number of classes K of
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family of such a file.")
 ]
+Head = Annotated[str, typer.Option(help="Of a network with several heads; not given, the one that learned last.")]
 AllowCode = Annotated[
     bool,
     typer.Option("--allow-code", help="Run own code that the run keeps, of the network and its data. It can do what you can."),
@@ -51,6 +52,7 @@ def export(
     family: Family = "",
     classes: Classes = None,
     settings: Settings = None,
+    head: Head = "",
     allow_code: AllowCode = False,
     to: Annotated[
         str, typer.Option(help="tensorboard (event files) or mlflow (mlflow.db): writes a run's trainings there instead.")
@@ -71,10 +73,8 @@ def export(
     precision = "int8" if int8 else "float16" if fp16 else "float32"
     check_request(kind, precision)
     chosen = read_settings(settings)
-    with found(model, run=run, data=data, family=family, num_classes=classes, settings=chosen, allow_code=allow_code) as (
-        origin,
-        images,
-    ):
+    told: dict[str, Any] = {"family": family, "num_classes": classes, "settings": chosen, "head": head}
+    with found(model, run=run, data=data, allow_code=allow_code, **told) as (origin, images):
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", origin.segmenter.architecture.family.rpartition(":")[2])
         bits = "" if precision == "float32" else f"-{precision}"
         place = out or Path(f"{name}-{origin.weights[:12]}-{kind}{bits}")
@@ -100,6 +100,7 @@ def cost(
     family: Family = "",
     classes: Classes = None,
     settings: Settings = None,
+    head: Head = "",
     allow_code: AllowCode = False,
     output_format: Format = "text",
 ) -> None:
@@ -108,20 +109,21 @@ def cost(
     from agentkd.deploy.loading import load_network
     from agentkd.deploy.origin import found
     from agentkd.networks.build import build
-    from agentkd.networks.families import FAMILIES, resolve
+    from agentkd.networks.families import FAMILIES, is_own, resolve
     from agentkd.networks.segmenter import Segmenter
 
     width, height = _size(size)
     chosen = read_settings(settings)
-    if model in FAMILIES and not Path(model).exists():
-        if family or run:
-            raise ConfigError(f"{model} is a family; leave out {'--family' if family else '--run'}")
+    if (model in FAMILIES or is_own(model)) and not Path(model).exists():
+        if wrong := [name for name, given in (("--family", family), ("--run", run), ("--head", head)) if given]:
+            raise ConfigError(f"{model} is a family; leave out {wrong[0]}")
         architecture = resolve(model, classes or 5, chosen)
         segmenter = Segmenter(build(architecture, seed=0), architecture).eval()
     elif run is None and Path(model).is_file() and not model.lower().endswith(".zip"):
-        segmenter = load_network(model, family=family, num_classes=classes, allow_code=allow_code, **chosen)
+        segmenter = load_network(model, family=family, num_classes=classes, head=head, allow_code=allow_code, **chosen)
     else:
-        with found(model, run=run, family=family, num_classes=classes, settings=chosen, allow_code=allow_code) as (origin, _):
+        told: dict[str, Any] = {"family": family, "num_classes": classes, "settings": chosen, "head": head}
+        with found(model, run=run, allow_code=allow_code, **told) as (origin, _):
             segmenter = origin.segmenter
     measured = costs(segmenter, height, width, runs=runs, threads=threads)
     if output_format == "json":

@@ -97,7 +97,7 @@ def export_network(
         agreement, remarks = _WRITERS[kind](origin, evidence, file, metadata)
         if agreement is not None:
             problem = agreement.problem(TOLERANCES[precision])
-            remarks += _of_evidence(evidence, agreement)
+            remarks += _of_evidence(evidence, agreement) + _of_heads(origin)
             if problem and not allow_loss:
                 what = f"{origin.named} in {precision} is not the network that it was made of"
                 advice = "nothing was written; --allow-loss writes it and says so in its card"
@@ -121,6 +121,14 @@ def _metadata(origin: Origin, precision: str) -> dict[str, Any]:
         "lineage": list(origin.lineage),
         "precision": precision,
     }
+
+
+def _of_heads(origin: Origin) -> tuple[str, ...]:
+    architecture = origin.segmenter.architecture
+    others = [f"`{name}`" for name in sorted(architecture.heads) if name != architecture.head]
+    if not others:
+        return ()
+    return (f"Of the network's heads it has `{architecture.head}` alone, and not {', '.join(others)}; --head names another.",)
 
 
 def _of_evidence(evidence: Evidence, agreement: Agreement) -> tuple[str, ...]:
@@ -201,8 +209,8 @@ def _fitting(evidence: Evidence, multiple: int) -> Evidence:
 
 
 def _write_safetensors(origin: Origin, evidence: Evidence, file: Path, metadata: dict[str, Any]) -> tuple[None, tuple[str, ...]]:
-    segmenter = origin.segmenter
-    file.write_bytes(encode_weights(segmenter.architecture, dict(segmenter.network.state_dict()), origin.classes))
+    segmenter, state = origin.segmenter, dict(origin.segmenter.network.state_dict())
+    file.write_bytes(encode_weights(segmenter.architecture, state, origin.classes, origin.heads or None))
     return None, ("Everything that the network learned with is in it, so that it trains on.",)
 
 

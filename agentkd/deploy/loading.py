@@ -44,12 +44,23 @@ class Given:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the caller says of weights; see ``load_network``."""
+
+    family: str = ""
+    num_classes: int | None = None
+    head: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
 def load_network(
     weights: str | Path,
     *,
     run: str | Path | RunFolder | None = None,
     family: str = "",
     num_classes: int | None = None,
+    head: str = "",
     raw: bool = False,
     allow_code: bool = False,
     **settings: Setting,
@@ -63,12 +74,14 @@ def load_network(
         run: the run folder, or the bundle, in which a digest is looked for, and the code of an own network.
         family: of a file that does not say it, as others write them; ``num_classes`` and the settings too.
         num_classes: see there.
+        head: which of a network's several heads is used; not given, the one that it was stored with, which learned last.
         raw: whether it returns logits, where it is not told otherwise.
         allow_code: whether code of an own network is run that is kept with the run and is not the same as here.
         settings: of the family, see there.
 
     Raises:
-        ConfigError: there are no such weights, they are damaged, not finite or of another network, or code would have to run.
+        ConfigError: there are no such weights, they are damaged, not finite or of another network, it has no such head, or code
+            would have to run.
         ContractError: they were learned in another revision of the family, or on images of another scale.
         ArtifactError: the run folder or the bundle is none, or damaged.
 
@@ -78,18 +91,28 @@ def load_network(
         probabilities = network(torch.from_numpy(photo).permute(2, 0, 1))  # [1,K,H,W] of uint8 [H,W,3]
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
+    must_be(head, str, "head", "the name of one of its heads")
+    told = Told(family, num_classes, head, settings)
+    return load(weights, run, told, allow_code=allow_code, raw=raw)[0]
+
+
+def load(
+    weights: str | Path, run: str | Path | RunFolder | None, told: "Told", *, allow_code: bool, raw: bool = False
+) -> tuple[Segmenter, WeightsMetadata]:
+    """As ``load_network``, with what the weights say of themselves."""
     with opened_run(run) as folder:
         given = _given(weights, folder)
-        said = given.said.architecture
-        architecture = _agreed(given, family, num_classes, settings) if said else _told(given, family, num_classes, settings)
+        architecture = _agreed(given, told) if given.said.architecture else _told(given, told)
         if architecture.code:
             _must_run(architecture, folder, allow_code=allow_code)
         resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings, code=architecture.code)
         if architecture.revision > resolved.revision:
             families.check_revision(architecture, resolved.revision)
+        if architecture.heads:
+            resolved = resolved.with_heads(architecture.heads, architecture.head)
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
-    return Segmenter(network, resolved, given.said.classes, raw=raw).eval()
+    return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval(), given.said
 
 
 @contextlib.contextmanager
@@ -109,7 +132,7 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
     name = str(weights)
     is_digest = may_be_digest(weights)
     if is_digest and folder is None:
-        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER")
+        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER, or --run FOLDER")
     if not is_digest or folder is None:
         file = Path(weights)
         said = what_a_file_says(file)
@@ -124,35 +147,43 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
         raise ConfigError(f"{digest} are no weights: {error}") from error
 
 
-def _agreed(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
-    """The architecture that weights say, with which what else is said must agree.
+def _agreed(given: Given, told: Told) -> Architecture:
+    """The architecture that weights say, with the head in use that is wanted. What else is said must agree.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or there is no such head.
     """
     architecture = given.said.architecture
     assert architecture is not None
-    known = families.all_settings(architecture)
-    wrong = [(name, known.get(name), value) for name, value in settings.items() if known.get(name) != value]
-    if family not in ("", architecture.family):
-        wrong.append(("family", architecture.family, family))
-    if num_classes not in (None, architecture.num_classes):
-        wrong.append(("num_classes", architecture.num_classes, num_classes))
+    if told.head and told.head not in architecture.heads:
+        known = ", ".join(sorted(architecture.heads))
+        text = f"its heads are {known}" if known else "it has a single one, without a name; leave head out"
+        raise ConfigError(f"{given.name}: the network has no head {told.head!r}; {text}")
+    architecture = architecture.under(told.head or architecture.head)
+    found = families.all_settings(architecture)
+    wrong = [(name, found.get(name), value) for name, value in told.settings.items() if found.get(name) != value]
+    if told.family not in ("", architecture.family):
+        wrong.append(("family", architecture.family, told.family))
+    if told.num_classes not in (None, architecture.num_classes):
+        wrong.append(("num_classes", architecture.num_classes, told.num_classes))
     if wrong:
-        told = "; ".join(f"{name} is {found!r}, not {value!r}" for name, found, value in wrong)
-        raise ConfigError(f"{given.name} say themselves what they are: {told}")
+        differ = "; ".join(f"{name} is {its!r}, not {value!r}" for name, its, value in wrong)
+        raise ConfigError(f"{given.name} say themselves what they are: {differ}")
     return architecture
 
 
-def _told(given: Given, family: str, num_classes: int | None, settings: dict[str, Setting]) -> Architecture:
+def _told(given: Given, told: Told) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:
         ConfigError: it was not told, or cannot be.
     """
-    if not family or num_classes is None:
-        raise ConfigError(f"{given.name} do not say of which network they are; give family=... and num_classes=...")
-    return families.resolve(family, num_classes, settings)
+    if not told.family or told.num_classes is None:
+        advice = "give family=... and num_classes=..., or --family and --classes, with settings where they differ"
+        raise ConfigError(f"{given.name} do not say of which network they are; {advice}")
+    if told.head:
+        raise ConfigError(f"{given.name} say of no heads, so that {told.head!r} names none of theirs; leave head out")
+    return families.resolve(told.family, told.num_classes, dict(told.settings))
 
 
 def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_code: bool) -> None:
@@ -169,9 +200,9 @@ def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_cod
     which = f"{architecture.family} of code {architecture.code[:12]}"
     what = f"{which} is another than here" if here else f"{which} is not here"
     if folder is None or architecture.code not in folder.store:
-        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER")
+        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER, or --run FOLDER")
     if not allow_code:
-        raise ConfigError(f"{what}; the run keeps it, and allow_code=True runs it: it can do what you can")
+        raise ConfigError(f"{what}; the run keeps it, and allow_code=True, or --allow-code, runs it: it can do what you can")
     let_run([architecture.code], folder.store)
 
 

@@ -127,6 +127,7 @@ def _made_from(origin: Origin) -> list[str]:
     task = record.task
     lines = [
         f"Task `{task.key}` ({record.label or task.kind}).",
+        *_of_a_head(origin),
         "",
         f"Data `{task.data.spec}`, content `{task.data.content_digest}`, split `{task.data.train}`. What licence the data are "
         "under is not recorded; see where they come from.",
@@ -144,6 +145,16 @@ def _made_from(origin: Origin) -> list[str]:
     if isinstance(task, Taught):
         lines += ["", *_table(_flat(task.distillation.canonical()), "distillation", "value")]
     return lines
+
+
+def _of_a_head(origin: Origin) -> list[str]:
+    architecture = origin.segmenter.architecture
+    if not architecture.heads:
+        return []
+    since = (
+        "" if origin.is_as_recorded else " Since then the trunk has learned with other heads, which changes what this one says."
+    )
+    return ["", f"It taught the head `{architecture.head}`, one of {', '.join(sorted(architecture.heads))}.{since}"]
 
 
 def _flat(plain: Mapping[str, Any], before: str = "") -> dict[str, str]:
@@ -171,7 +182,12 @@ def _scores(origin: Origin) -> list[str]:
             f"{result.num_macs:,} multiply-accumulates for an image of its data.",
             "",
         ]
-    return [*lines, "These are of the network in float32, as the run recorded them. The file is compared with it below.", ""]
+    when = "" if origin.is_as_recorded else f" Those of {record.task.data.validation} are of the head as it was then."
+    return [
+        *lines,
+        f"These are of the network in float32, as the run recorded them.{when} The file is compared with it below.",
+        "",
+    ]
 
 
 def _percent(values: Sequence[float | None], number: int) -> str:
@@ -227,8 +243,9 @@ def _loading(origin: Origin, file: File) -> list[str]:
 
 def _reproducing(origin: Origin, file: File) -> list[str]:
     lines = []
-    if origin.record:
-        lines.append(f"agentkd replay RUN --task {origin.record.task.key[:16]}")
+    maker = origin.ancestry.record if origin.ancestry else origin.record
+    if maker:
+        lines.append(f"agentkd replay RUN --task {maker.task.key[:16]}")
     return [f"With agentkd {__version__}:", "", "```", *lines, file.command, "```"]
 
 

@@ -2,17 +2,17 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from agentkd.architecture import Setting
+from agentkd.architecture import Architecture, Setting
 from agentkd.artifacts.history import History, read_history
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.lineage import Ancestor, trace_back
 from agentkd.artifacts.listings import DATA
-from agentkd.artifacts.naming import may_be_digest
+from agentkd.artifacts.naming import MIN_PREFIX, may_be_digest
 from agentkd.artifacts.own_code import let_run
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.data_places import NotedData, bases, found_here
@@ -23,8 +23,9 @@ from agentkd.datasets.opening import Opened, open_again
 from agentkd.datasets.samples import Color
 from agentkd.deploy import evidence
 from agentkd.deploy.evidence import Evidence
-from agentkd.deploy.loading import load_network, opened_run
+from agentkd.deploy.loading import Told, load, opened_run
 from agentkd.errors import ConfigError, DatasetError
+from agentkd.knowledge.weights import WeightsMetadata
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.segmenter import Segmenter
 from agentkd.task import Evaluate, TaskResult
@@ -39,10 +40,12 @@ class Origin:
         weights: its digest, or that of the file.
         classes: names, in the order of the logits.
         colors: of the classes.
-        record: of the task that made it, if a run has one.
+        record: of the task in which it learned last, if a run has one; of a network with several heads, in which the one in use
+            did. ``is_as_recorded`` says whether its trunk has learned since.
         ancestry: what led to it.
         tests: results on other splits, by the split's name.
         named: as it was given.
+        heads: classes of each head that has learned, of a network with several.
     """
 
     segmenter: Segmenter
@@ -53,6 +56,12 @@ class Origin:
     record: Record | None = None
     ancestry: Ancestor | None = None
     tests: tuple[tuple[str, TaskResult], ...] = ()
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_as_recorded(self) -> bool:
+        """Whether the record's figures are of these weights."""
+        return self.record is not None and self.record.result.weights == self.weights
 
     @property
     def lineage(self) -> tuple[str, ...]:
@@ -70,6 +79,7 @@ def found(
     family: str = "",
     num_classes: int | None = None,
     settings: dict[str, Setting] | None = None,
+    head: str = "",
     allow_code: bool = False,
 ) -> Iterator[tuple[Origin, Evidence]]:
     """The network that is meant and the images to look at it with, for as long as the context lasts.
@@ -81,22 +91,25 @@ def found(
         family: of a file that does not say it; ``num_classes`` and ``settings`` too.
         num_classes: see there.
         settings: see there.
+        head: of a network with several; not given, the one that learned last.
         allow_code: whether own code is run that is kept with the run, of the network and of its data.
 
     Raises:
-        ConfigError: there is no such network, or it is not known which is meant; as ``load_network``.
+        ConfigError: there is no such network, it is not known which is meant, or its head has not learned; as ``load_network``.
         ArtifactError: as ``load_network``.
         ContractError: as ``load_network``.
     """
+    _must_be_something(model)
     is_run = not may_be_digest(model) and _is_run(Path(model))
     if is_run and run is not None:
         raise ConfigError(f"{model} is a run, and --run names another; give one of them, or a digest with --run")
     with opened_run(Path(model) if is_run else run) as folder:
         history = read_history(folder) if folder else None
         weights = _winner(folder, history, model) if is_run and folder and history else model
-        told: dict[str, Any] = {"family": family, "num_classes": num_classes, "allow_code": allow_code} | (settings or {})
-        segmenter = load_network(weights, run=folder, **told)
+        segmenter, said = load(weights, folder, Told(family, num_classes, head, settings or {}), allow_code=allow_code)
+        _must_have_learned(segmenter, said, model)
         origin = _of_run(segmenter, weights, model, folder, history) if folder and history else _of_file(segmenter, model)
+        origin = replace(origin, heads=said.heads)
         count = segmenter.architecture.num_classes
         dataset: Opened | None = None
         if data:
@@ -110,6 +123,31 @@ def found(
 
 def _is_run(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def _must_be_something(model: str) -> None:
+    """Says what may be given, where it is neither there nor may be a digest.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if may_be_digest(model) or Path(model).exists():
+        return
+    short = f"; of a digest give at least {MIN_PREFIX} characters" if re.fullmatch("[0-9a-f]+", model) else ""
+    raise ConfigError(f"there is no run, bundle or file of weights {model[:200]!r}{short}")
+
+
+def _must_have_learned(segmenter: Segmenter, said: WeightsMetadata, model: str) -> None:
+    """Checks that what leaves has learned something.
+
+    Raises:
+        ConfigError: the head in use has not, of a network with several.
+    """
+    architecture = segmenter.architecture
+    if not architecture.heads or said.heads.get(architecture.head):
+        return
+    learned = ", ".join(sorted(name for name, classes in said.heads.items() if classes)) or "none"
+    raise ConfigError(f"{model}: its head {architecture.head!r} has not learned yet; heads that have: {learned}; see --head")
 
 
 def _winner(folder: RunFolder, history: History, model: str) -> Digest:
@@ -139,7 +177,9 @@ def _of_run(segmenter: Segmenter, weights: str, model: str, folder: RunFolder, h
     if not may_be_digest(weights):
         return _of_file(segmenter, model)
     digest = history.find_artifact(weights, folder.store)
-    record = history.maker(digest)
+    maker = history.maker(digest)
+    ancestry = trace_back(digest, history) if maker else None
+    record = _teaching(ancestry, segmenter.architecture) if ancestry else None
     with Journal(folder.journal, read_only=True) as journal:
         noted: NotedData | None = journal.get_meta(DATA, NotedData)
     classes = segmenter.classes
@@ -149,7 +189,9 @@ def _of_run(segmenter: Segmenter, weights: str, model: str, folder: RunFolder, h
     looks = [
         other
         for other in history.by_task.values()
-        if isinstance(other.task, Evaluate) and other.task.initial_weights == digest and other.result.class_iou
+        if isinstance(other.task, Evaluate)
+        and (other.task.initial_weights, other.task.architecture.head) == (digest, segmenter.architecture.head)
+        and other.result.class_iou
     ]
     return Origin(
         segmenter,
@@ -158,9 +200,20 @@ def _of_run(segmenter: Segmenter, weights: str, model: str, folder: RunFolder, h
         colors,
         model,
         record,
-        trace_back(digest, history) if record else None,
+        ancestry,
         tuple((look.task.data.validation, look.result) for look in looks),
     )
+
+
+def _teaching(ancestry: Ancestor, architecture: Architecture) -> Record | None:
+    """The last task in which the head in use learned; of a network without heads the one that made it."""
+    if not architecture.heads:
+        return ancestry.record
+    for step in ancestry.walk():
+        learned = step.record.task.architecture if step.record else None
+        if learned and learned.head == architecture.head and learned.whole == architecture.whole:
+            return step.record
+    return None
 
 
 def _of_file(segmenter: Segmenter, model: str) -> Origin:

@@ -72,7 +72,8 @@ def in_int8(
         def judged(kinds: Sequence[str], in_float: Sequence[str]) -> Quantized:
             made = attempts.make(kinds, exclude=in_float)
             agreement = reference.compare(Session(made.SerializeToString()))
-            return Quantized(made, agreement, tuple(in_float), len(attempts.layers), tuple(kinds))
+            there = tuple(kind for kind in kinds if kind in attempts.kinds)
+            return Quantized(made, agreement, tuple(in_float), len(attempts.layers), there)
 
         best = judged(KINDS, ())
         if not best.agreement.problem(tolerance):
@@ -119,6 +120,7 @@ class _Attempts:
         for number, node in enumerate(prepared.graph.node):
             node.name = node.name or f"{node.op_type.lower()}_{number}"
         onnx.save_model(prepared, self._prepared)
+        self.kinds = {node.op_type for node in prepared.graph.node}
         self.layers = [node.name for node in prepared.graph.node if node.op_type == CONVOLUTION]
         self._never = _last_enlargement(prepared)
         self.make(KINDS)

@@ -12,11 +12,13 @@ import pytest
 import torch
 import yaml
 from lively_networks import SCENES, lively, pictures, recorded, scenes
+from PIL import Image
 from torch import nn
 from wrong_things import typed
 
 import agentkd
-from agentkd.artifacts.journal import Journal
+import agentkd_predict
+from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.deploy import costing
 from agentkd.deploy import export as exporting
@@ -29,11 +31,14 @@ from agentkd.deploy.onnx_files import Session, as_onnx
 from agentkd.deploy.origin import Origin, found
 from agentkd.deploy.quantizing import in_int8
 from agentkd.errors import ConfigError, ContractError, StorageError
-from agentkd.names import Digest
+from agentkd.knowledge.weights import encode_weights
+from agentkd.names import AgentName, Digest
 from agentkd.networks.build import OwnNetwork
 from agentkd.networks.families import resolve
+from agentkd.networks.heads import using
 from agentkd.networks.segmenter import Segmenter
-from agentkd.task import DataSource
+from agentkd.task import DataSource, Status, TaskResult, Train
+from agentkd_predict.cli import run as predicts
 
 TINY = {"base": 8, "depth": 2, "convs": 1}
 SMALL: dict[str, dict[str, Any]] = {
@@ -340,3 +345,117 @@ def test_activation_memory_is_what_is_alive_at_once(monkeypatch: pytest.MonkeyPa
     assert 3 * map_bytes <= small <= 8 * map_bytes
     monkeypatch.setattr(costing._Alive, "_remove", lambda self, name, size: self._known.discard(name))
     assert activation_bytes(resolve("unet", 3, TINY), 64, 64) > 1.5 * small, "what is dead was counted before"
+
+
+def test_what_is_exported_from_a_run_is_applied_by_agentkd_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    segmenter = lively(resolve("unet", 5, TINY))
+    _, record = recorded(tmp_path / "run", segmenter)
+    assert typed(["export", record.result.weights[:8], "out", "--run", "run"]) == 0
+    network = agentkd_predict.Network(tmp_path / "out" / "network.onnx")
+    assert network.classes == scenes().classes and network.about.colors == scenes().colors
+    pixels = np.random.default_rng(1).integers(0, 256, (33, 51, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for name, image in {"odd": pixels, "one": pixels[:1, :1], "narrow": pixels[:, :5]}.items():
+        Image.fromarray(image).save(tmp_path / "photos" / f"{name}.png")
+        with torch.no_grad():
+            expected = segmenter(torch.from_numpy(image.copy()).permute(2, 0, 1))[0].numpy()
+        assert np.allclose(network.probabilities(image), expected, atol=1e-4)
+    assert predicts(["out/network.onnx", "photos", "--out", "masks", "--tile", "0"], "agentkd predict") == 0
+    told = json.loads((tmp_path / "masks" / "summary.json").read_text())
+    assert told["network"]["weights"] == record.result.weights and len(told["images"]) == 3 and not told["failed"]
+    mask = np.asarray(Image.open(tmp_path / "masks" / "masks" / "odd.png"))
+    with torch.no_grad():
+        expected = segmenter(torch.from_numpy(pixels).permute(2, 0, 1))[0].argmax(dim=0).numpy()
+    assert (mask == expected).mean() > 0.999
+
+
+def two_heads(place: Path) -> tuple[RunFolder, list[Record]]:
+    """A run in which the head ``fire`` learned scenes and then ``roads`` of the same trunk two classes; ``more`` has not."""
+    architecture = resolve("unet", 5, TINY).with_heads({"fire": 5, "roads": 2, "more": 3}, "fire")
+    learned = {"fire": scenes().classes}
+    folder, made = RunFolder(place), list[Record]()
+    for seed, head in enumerate(("fire", "roads")):
+        under, before = architecture.under(head), made[-1].result.weights if made else ""
+        learned |= {} if head == "fire" else {head: ("Road", "Other")}
+        state = dict(lively(under, seed=seed).network.state_dict())
+        weights = folder.store.put(encode_weights(under, state, learned[head], learned))
+        task = Train(
+            architecture=under,
+            data=DataSource(spec=SCENES, content_digest=scenes().digest),
+            seed=seed,
+            initial_weights=Digest(before),
+        )
+        ious = (0.25 + seed / 2,) * under.num_classes
+        result = TaskResult(status=Status.COMPLETED, weights=weights, miou=0.25 + seed / 2, class_iou=ious)
+        made.append(Record(task, result, AgentName("agent-1"), 1, f"lesson of {head}"))
+        with Journal(folder.journal) as journal:
+            journal.commit(made[-1])
+    return folder, made
+
+
+def test_of_a_network_with_several_heads_one_leaves_and_it_is_said_which(tmp_path: Path) -> None:
+    folder, (first, last) = two_heads(tmp_path / "run")
+    digest = last.result.weights
+    with found(digest, run=folder.place) as (origin, _):
+        assert (origin.segmenter.architecture.head, origin.classes, origin.record) == ("roads", ("Road", "Other"), last)
+    with found(digest, run=folder.place, head="fire") as (origin, images):
+        assert (origin.classes, origin.record, origin.is_as_recorded) == (scenes().classes, first, False)
+        assert origin.colors == scenes().colors and len(images.labels) == 4
+        made = export_network(origin, images, tmp_path / "torch", kind="torch")
+        again = export_network(origin, images, tmp_path / "all", kind="safetensors")
+    said = " ".join((tmp_path / "torch" / "README.md").read_text().split())
+    for words in ("has `fire` alone, and not `more`, `roads`", "25.00 %", "head as it was then", f"--task {last.task.key[:16]}"):
+        assert words in said
+    image, network = torch.rand(1, 3, 40, 40), lively(last.task.architecture, seed=1)
+    with torch.no_grad(), using(network.network, "fire"):
+        expected = network(image)
+        assert torch.allclose(torch.export.load(made.file).module()(image), expected, atol=1e-4)
+        assert torch.allclose(agentkd.load_network(again.file)(image), expected, atol=1e-5)
+    names = [name for name, _ in torch.export.load(made.file).named_parameters()]
+    assert any("fire" in name for name in names) and not any("roads" in name or "more" in name for name in names)
+    assert agentkd.load_network(again.file, head="roads").classes == ("Road", "Other"), "what the others tell apart is lost"
+    for head, words in (
+        ("sea", "no head 'sea'; its heads are fire, more, roads"),
+        ("more", "has not learned yet; .*fire, roads"),
+    ):
+        with pytest.raises(ConfigError, match=words), found(digest, run=folder.place, head=head):
+            pass
+    (tmp_path / "w.safetensors").write_bytes(
+        encode_weights(resolve("unet", 5, TINY), dict(lively(resolve("unet", 5, TINY)).network.state_dict()))
+    )
+    with pytest.raises(ConfigError, match="no head 'fire'; it has a single one"):
+        agentkd.load_network(tmp_path / "w.safetensors", head="fire")
+
+
+def test_what_is_named_wrongly_is_told_what_could_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model, words in (
+        ("runs/nowhere", "no run, bundle or file of weights 'runs/nowhere'"),
+        ("abc", "of a digest give at least 4 characters"),
+        ("abcd", "--run FOLDER"),
+    ):
+        for command in ("export", "cost"):
+            assert typed([command, model]) == 2
+            assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_classifier_leaves_as_it_is(evidence: Evidence, tmp_path: Path) -> None:
+    """One answer for a whole image is that of each of its pixels."""
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.conv(images)).relu().mean(dim=(2, 3)))
+
+    torch.manual_seed(2)
+    segmenter = Segmenter(OwnNetwork(Classifier()).eval(), resolve("unet", 5, TINY), multiple=1)
+    origin = Origin(segmenter, Digest("ab" * 32), scenes().classes, scenes().colors, "weights")
+    made = export_network(origin, replace(evidence, labels=()), tmp_path / "out")
+    found_now = Session(made.file.read_bytes())(np.random.default_rng(0).random((1, 3, 40, 37), dtype=np.float32))
+    assert found_now.shape == (1, 5, 40, 37) and np.ptp(found_now, axis=(2, 3)).max() < 1e-6
