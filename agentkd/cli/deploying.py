@@ -3,7 +3,10 @@
 import json
 import re
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +15,7 @@ import typer
 from agentkd.cli.app import Format, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
+from agentkd.code.running import EndedBySignal
 from agentkd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +78,7 @@ def export(
     check_request(kind, precision)
     chosen = read_settings(settings)
     told: dict[str, Any] = {"family": family, "num_classes": classes, "settings": chosen, "head": head}
-    with found(model, run=run, data=data, allow_code=allow_code, **told) as (origin, images):
+    with _ending_in_order(), found(model, run=run, data=data, allow_code=allow_code, **told) as (origin, images):
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", origin.segmenter.architecture.family.rpartition(":")[2])
         bits = "" if precision == "float32" else f"-{precision}"
         place = out or Path(f"{name}-{origin.weights[:12]}-{kind}{bits}")
@@ -107,7 +111,7 @@ def cost(
     """Say what a network costs: parameters, multiply-accumulates, memory, and time as it is, folded, as ONNX and in int8."""
     from agentkd.deploy.costing import costs
     from agentkd.deploy.loading import load_network
-    from agentkd.deploy.origin import found
+    from agentkd.deploy.origin import found, must_be_there
     from agentkd.networks.build import build
     from agentkd.networks.families import FAMILIES, is_own, resolve
     from agentkd.networks.segmenter import Segmenter
@@ -120,6 +124,7 @@ def cost(
         architecture = resolve(model, classes or 5, chosen)
         segmenter = Segmenter(build(architecture, seed=0), architecture).eval()
     elif run is None and Path(model).is_file() and not model.lower().endswith(".zip"):
+        must_be_there(model)
         segmenter = load_network(model, family=family, num_classes=classes, head=head, allow_code=allow_code, **chosen)
     else:
         told: dict[str, Any] = {"family": family, "num_classes": classes, "settings": chosen, "head": head}
@@ -146,6 +151,20 @@ def _print_costs(measured: "Costs") -> None:
         say(f"{form:<15} {one.median_ms:.1f} ms median, {one.p90_ms:.1f} ms p90{energy} ({times})")
     if len(measured.latency) < 3:
         say("ONNX is not measured without its packages: pip install 'agentkd[export]'")
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """A request to end (SIGTERM) lets what is half-written be removed."""
+
+    def end(number: int, frame: object) -> None:
+        raise EndedBySignal(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _size(text: str) -> tuple[int, int]:

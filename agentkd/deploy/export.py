@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import tempfile
 from collections.abc import Iterator
@@ -187,8 +188,12 @@ def _write_torch(origin: Origin, evidence: Evidence, file: Path, metadata: dict[
     agreement = Reference(origin.segmenter, usable).compare(runs)
     metadata["checks"] = agreement.as_data()
     program.example_inputs = None  # or they would be most of the file
+    written = io.BytesIO()  # torch ends the process where it cannot go on writing to a file
     with quietly():
-        torch.export.save(program, file, extra_files={"agentkd.json": json.dumps(metadata, ensure_ascii=False, sort_keys=True)})
+        torch.export.save(
+            program, written, extra_files={"agentkd.json": json.dumps(metadata, ensure_ascii=False, sort_keys=True)}
+        )
+    file.write_bytes(written.getbuffer())
     return agreement, ()
 
 

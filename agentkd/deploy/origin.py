@@ -30,6 +30,8 @@ from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.segmenter import Segmenter
 from agentkd.task import Evaluate, TaskResult
 
+EXPORTED = {".onnx": "an ONNX file", ".pt2": "a program of torch.export"}
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -99,7 +101,7 @@ def found(
         ArtifactError: as ``load_network``.
         ContractError: as ``load_network``.
     """
-    _must_be_something(model)
+    must_be_there(model)
     is_run = not may_be_digest(model) and _is_run(Path(model))
     if is_run and run is not None:
         raise ConfigError(f"{model} is a run, and --run names another; give one of them, or a digest with --run")
@@ -125,13 +127,16 @@ def _is_run(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
-def _must_be_something(model: str) -> None:
+def must_be_there(model: str) -> None:
     """Says what may be given, where it is neither there nor may be a digest.
 
     Raises:
         ConfigError: it is not.
     """
     if may_be_digest(model) or Path(model).exists():
+        kind = Path(model).suffix.lower()
+        if kind in EXPORTED and Path(model).is_file():
+            raise ConfigError(f"{model} is {EXPORTED[kind]}, and no weights; name what it was made from: its card says which")
         return
     short = f"; of a digest give at least {MIN_PREFIX} characters" if re.fullmatch("[0-9a-f]+", model) else ""
     raise ConfigError(f"there is no run, bundle or file of weights {model[:200]!r}{short}")

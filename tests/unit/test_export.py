@@ -1,6 +1,8 @@
 """What is exported is what the network was, says what it is, and is not there if it is not."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.deploy import costing
 from agentkd.deploy import export as exporting
-from agentkd.deploy.agreement import Agreement, Reference, Tolerance
+from agentkd.deploy.agreement import Agreement, Reference, Tolerance, as_floats
 from agentkd.deploy.costing import activation_bytes
 from agentkd.deploy.evidence import Evidence, given
 from agentkd.deploy.export import export_network
@@ -151,6 +153,9 @@ def test_a_comparison_sees_one_pixel_and_one_number(origin: Origin, evidence: Ev
     exact, near = reference.compare(says), reference.compare(one_pixel)
     assert (exact.agreement, exact.largest_difference, exact.miou) == (1.0, 0.0, exact.miou_before)
     height, width = evidence.images[0].shape[:2]
+    first = iter([one_pixel, *[says] * 3])
+    assert reference.compare(lambda images: next(first)(images)).largest_difference > 0.01
+    assert as_floats(np.full((1, 1, 3), 255, dtype=np.uint8)).max() == 1.0
     assert near.agreement == pytest.approx(1 - 1 / (height * width)) and near.largest_difference > 0.01
     with pytest.raises(ContractError, match="NaN"):
         reference.compare(lambda images: says(images) * np.nan)
@@ -199,6 +204,8 @@ def test_fewer_bits_are_smaller_and_measured(precision: str, origin: Origin, evi
     scales = {one.name: list(one.dims) for one in model.graph.initializer if one.name.endswith("_scale")}
     if precision == "int8":
         assert any(dims and dims[0] > 1 for dims in scales.values()), "weights have one scale for all channels"
+        last = next(node for node in reversed(model.graph.node) if node.op_type == "Resize")
+        assert not last.input[0].endswith("DequantizeLinear_Output"), "the logits are enlarged in eight bits"
         assert "In int8 are" in (tmp_path / precision / "README.md").read_text()
 
 
@@ -246,8 +253,21 @@ def test_what_fails_leaves_nothing_and_what_is_there_is_not_touched(
     monkeypatch.setattr(exporting, "model_card", full)
     with pytest.raises(StorageError, match="the disk is full"):
         export_network(origin, evidence, tmp_path / "out", kind="safetensors")
+    for kind, write in exporting._WRITERS.items():  # a file system that is always full
+        with pytest.raises(OSError, match="No space left on device"):
+            write(origin, evidence, Path("/dev/full"), {"precision": "float32", "kind": kind})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.jpg"]
+
+
+def test_who_is_asked_to_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "w.safetensors"
+    segmenter = lively(resolve("unet", 5, TINY))
+    weights.write_bytes(encode_weights(segmenter.architecture, dict(segmenter.network.state_dict())))
+    monkeypatch.setattr(exporting, "model_card", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert typed(["export", str(weights), str(tmp_path / "out"), "--format", "safetensors"]) == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"] and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_package_that_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,10 +452,14 @@ def test_what_is_named_wrongly_is_told_what_could_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("made.onnx", "made.PT2"):
+        (tmp_path / name).write_bytes(b"PK")
     for model, words in (
         ("runs/nowhere", "no run, bundle or file of weights 'runs/nowhere'"),
         ("abc", "of a digest give at least 4 characters"),
         ("abcd", "--run FOLDER"),
+        ("made.onnx", "made.onnx is an ONNX file, and no weights"),
+        ("made.PT2", "made.PT2 is a program of torch.export, and no weights"),
     ):
         for command in ("export", "cost"):
             assert typed([command, model]) == 2

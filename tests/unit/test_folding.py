@@ -103,6 +103,24 @@ def test_only_a_normalization_that_alone_sees_a_convolution_becomes_a_part_of_it
         assert torch.allclose(network(images)["logits"], expected, atol=1e-5)
 
 
+def test_a_convolution_that_is_an_answer_itself_stays_as_it_is() -> None:
+    class Answering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = conv(), nn.BatchNorm2d(6)
+            nn.init.uniform_(self.norm.running_var, 0.1, 3)
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            raw = self.conv(images)
+            return {"logits": self.norm(raw), "raw": raw}
+
+    network = OwnNetwork(Answering()).eval()
+    images = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = network(images)["raw"]
+        assert fold_normalizations(network, images) == 0 and torch.equal(network(images)["raw"], expected)
+
+
 def test_weights_that_two_convolutions_share_stay_as_they_are() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
