@@ -1,6 +1,6 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import looking, predicting, records, running, spaces
+from agentkd.cli import deploying, looking, predicting, records, running, spaces
 from agentkd.cli.app import app, main
 from agentkd.cli.data import data_app
 from agentkd.cli.keys import keys_app
@@ -20,7 +20,8 @@ for command in (
     records.bundle,
     records.unbundle,
     records.gc,
-    records.export,
+    deploying.export,
+    deploying.cost,
     running.community,
     running.agent,
     looking.networks,

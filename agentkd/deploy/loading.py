@@ -44,6 +44,16 @@ class Given:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the caller says of weights; see ``load_network``."""
+
+    family: str = ""
+    num_classes: int | None = None
+    head: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
 def load_network(
     weights: str | Path,
     *,
@@ -83,14 +93,27 @@ def load_network(
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
     must_be(head, str, "head", "the name of one of the network's heads")
-    with _opened(run) as folder:
+    told = Told(family, num_classes, head, settings)
+    return load(weights, run, told, allow_code=allow_code, raw=raw)[0]
+
+
+def load(
+    weights: str | Path,
+    run: str | Path | RunFolder | None,
+    told: Told,
+    *,
+    allow_code: bool,
+    raw: bool = False,
+    is_last_meant: bool = False,
+) -> tuple[Segmenter, WeightsMetadata]:
+    """As ``load_network``, with what weights say of themselves; if ``is_last_meant``, the head that learned last is not named."""
+    with opened_run(run) as folder:
         given = _given(weights, folder)
         said = given.said.architecture
         if said:
-            said = _under(given, said, head)
-            architecture = _agreed(given, said, family, num_classes, settings)
+            architecture = _agreed(given, _under(given, said, told.head, is_last_meant=is_last_meant), told)
         else:
-            architecture = _told(given, family, num_classes, head, settings)
+            architecture = _told(given, told)
         if architecture.code:
             _must_run(architecture, folder, allow_code=allow_code)
         resolved = families.resolve(architecture.family, architecture.num_classes, architecture.settings, code=architecture.code)
@@ -100,11 +123,11 @@ def load_network(
             resolved = resolved.with_heads(architecture.heads, architecture.head)
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
-    return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval()
+    return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval(), given.said
 
 
 @contextlib.contextmanager
-def _opened(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
+def opened_run(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
     """The run folder, or that of a bundle, verified and unpacked for as long as it is read."""
     if run is None or isinstance(run, RunFolder):
         yield run.must_exist() if run else None
@@ -120,7 +143,7 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
     name = str(weights)
     is_digest = may_be_digest(weights)
     if is_digest and folder is None:
-        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER")
+        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER, or --run FOLDER")
     if not is_digest or folder is None:
         file = Path(weights)
         said = what_a_file_says(file)
@@ -135,7 +158,7 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
         raise ConfigError(f"{digest} are no weights: {error}") from error
 
 
-def _under(given: Given, architecture: Architecture, head: str) -> Architecture:
+def _under(given: Given, architecture: Architecture, head: str, *, is_last_meant: bool) -> Architecture:
     """The architecture that weights say, with the head in use that is meant.
 
     Raises:
@@ -149,6 +172,7 @@ def _under(given: Given, architecture: Architecture, head: str) -> Architecture:
     there = "; ".join(f"{name} ({', '.join(learned.get(name, ())) or 'has learned nothing'})" for name in sorted(heads))
     if head and head not in heads:
         raise ConfigError(f"{given.name} have no head {head!r}; there are {there}")
+    head = head or (architecture.head if is_last_meant else "")
     if not head and len(heads) > 1:
         raise ConfigError(f"{given.name} have several heads; say which is meant, such as head={min(heads)!r}: {there}")
     chosen = head or min(heads)
@@ -157,37 +181,38 @@ def _under(given: Given, architecture: Architecture, head: str) -> Architecture:
     return architecture.under(chosen)
 
 
-def _agreed(
-    given: Given, architecture: Architecture, family: str, num_classes: int | None, settings: dict[str, Setting]
-) -> Architecture:
+def _agreed(given: Given, architecture: Architecture, told: Told) -> Architecture:
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or there is no such head.
     """
-    known = families.all_settings(architecture)
-    wrong = [(name, known.get(name), value) for name, value in settings.items() if known.get(name) != value]
-    if family not in ("", architecture.family):
-        wrong.append(("family", architecture.family, family))
-    if num_classes not in (None, architecture.num_classes):
-        wrong.append(("num_classes", architecture.num_classes, num_classes))
+    found = families.all_settings(architecture)
+    wrong = [(name, found.get(name), value) for name, value in told.settings.items() if found.get(name) != value]
+    if told.family not in ("", architecture.family):
+        wrong.append(("family", architecture.family, told.family))
+    if told.num_classes not in (None, architecture.num_classes):
+        wrong.append(("num_classes", architecture.num_classes, told.num_classes))
     if wrong:
-        told = "; ".join(f"{name} is {found!r}, not {value!r}" for name, found, value in wrong)
-        raise ConfigError(f"{given.name} say themselves what they are: {told}")
+        differ = "; ".join(f"{name} is {its!r}, not {value!r}" for name, its, value in wrong)
+        raise ConfigError(f"{given.name} say themselves what they are: {differ}")
     return architecture
 
 
-def _told(given: Given, family: str, num_classes: int | None, head: str, settings: dict[str, Setting]) -> Architecture:
+def _told(given: Given, told: Told) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:
         ConfigError: it was not told, or cannot be.
     """
-    if head:
-        raise ConfigError(f"{given.name} do not say of which network they are, so it is not known whether it has a head {head!r}")
-    if not family or num_classes is None:
-        raise ConfigError(f"{given.name} do not say of which network they are; give family=... and num_classes=...")
-    return families.resolve(family, num_classes, settings)
+    if told.head:
+        raise ConfigError(
+            f"{given.name} do not say of which network they are, so it is not known whether it has a head {told.head!r}"
+        )
+    if not told.family or told.num_classes is None:
+        advice = "give family=... and num_classes=..., or --family and --classes, with settings where they differ"
+        raise ConfigError(f"{given.name} do not say of which network they are; {advice}")
+    return families.resolve(told.family, told.num_classes, dict(told.settings))
 
 
 def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_code: bool) -> None:
@@ -204,9 +229,9 @@ def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_cod
     which = f"{architecture.family} of code {architecture.code[:12]}"
     what = f"{which} is another than here" if here else f"{which} is not here"
     if folder is None or architecture.code not in folder.store:
-        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER")
+        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER, or --run FOLDER")
     if not allow_code:
-        raise ConfigError(f"{what}; the run keeps it, and allow_code=True runs it: it can do what you can")
+        raise ConfigError(f"{what}; the run keeps it, and allow_code=True, or --allow-code, runs it: it can do what you can")
     let_run([architecture.code], folder.store)
 
 
