@@ -8,10 +8,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 WORKERS ?= auto
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export AGENTKD_DATA ?= $(abspath ../shared/data)
+export AGENTKD_LABELME ?= /usr/share/doc/labelme-examples/examples
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -78,7 +79,11 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starting.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/deploy.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicting.py
+
+exports: $(READY)  ## Export random members of every family's space and compare each form with the network (MEMBERS=50), hours
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/round_trips.py $(or $(MEMBERS),50)
 
 spaces: $(READY)  ## Write docs/reference/spaces.md anew from the search spaces, a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -c "from agentkd.report.spaces import page; print(page(), end='')" > docs/reference/spaces.md.new

@@ -18,7 +18,8 @@ MAX_CHANNELS = 16
 MAX_CHANNEL_NAME = 100
 FIRST_REVISION, MAX_REVISION = 1, 1_000_000
 NumClasses = Annotated[int, Field(ge=2, le=MAX_CLASSES)]
-HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+HEAD_NAME = r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$"  # it stands in the names of tensors
+HeadName = Annotated[str, Field(pattern=HEAD_NAME)]
 Setting = bool | int | float | str
 Deviation = Annotated[float, Field(gt=0)]
 ChannelName = Annotated[str, Field(min_length=1, max_length=MAX_CHANNEL_NAME)]
@@ -155,12 +156,6 @@ def as_images(said: Images) -> Normalization:
     if isinstance(said, str) or not isinstance(said, Sequence) or not all(isinstance(name, str) for name in said):
         raise ValueError("expected how many channels they have, or what these are called, in order")
     return usual_normalization(said)
-
-
-class NamedHeads(FrozenData):
-    """The heads of a network by name, each with how many classes it tells apart."""
-
-    heads: dict[HeadName, NumClasses] = Field(min_length=1, max_length=MAX_HEADS)
 
 
 class Architecture(Named):

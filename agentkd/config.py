@@ -20,13 +20,13 @@ from agentkd.experiment import BaselineConfig, DataConfig, Experiment, FamilyCon
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import MAX_YAML, decode_text, read_file, read_yaml
-from agentkd.recipe import Distillation, Recipe
+from agentkd.recipe import WEIGHTS, WORD, Distillation, Recipe
 from agentkd.search.settings import CHOICES, HALVING, MEDIAN, RANGE, Halving, Pruning, SearchConfig, Select
 
 Data = TypeVar("Data", bound=FrozenData)
 Place = tuple[str, ...]
 Fault = tuple[Place, Problem]
-ADDED = (RANGE, CHOICES, MEDIAN, HALVING, "[key]")
+ADDED = (RANGE, CHOICES, MEDIAN, HALVING, WORD, WEIGHTS, "[key]")
 
 
 PARTS: tuple[type[FrozenData], ...] = (

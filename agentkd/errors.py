@@ -30,8 +30,9 @@ The tree (a test compares it with the classes below)::
        `- InfeasibleArchitectureError
 
 The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below.
-A command that looks for something (``verify``, ``replay``, ``doctor``, ``protocol check``) ends with 1 if it found it. 70 is a
-fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has gone.
+A command that looks for something (``verify``, ``replay``, ``doctor``, ``data check``, ``protocol check``) ends with 1 if it
+found it. 70 is a fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has
+gone.
 
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
@@ -140,14 +141,30 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ContractError(AgentKDError):
-    """Teacher and student disagree on what a piece of knowledge means."""
+    """Two sides, mostly a teacher and a student, disagree on what a piece of knowledge means.
+
+    Args:
+        field: on what.
+        teacher: what the one side has.
+        student: what the other has, or expects.
+        hint: what to do.
+        sides: who they are, where it is not a teacher and a student: ``("the weights have", "the network has")``.
+    """
 
     exit_code = 11
     code = "contract"
 
-    def __init__(self, field: str, teacher: object, student: object, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        field: str,
+        teacher: object,
+        student: object,
+        *,
+        hint: str = "",
+        sides: tuple[str, str] = ("teacher has", "student expects"),
+    ) -> None:
         self.field, self.teacher, self.student = field, teacher, student
-        text = f"contract field {field!r} differs: teacher has {teacher!r}, student expects {student!r}"
+        text = f"contract field {field!r} differs: {sides[0]} {teacher!r}, {sides[1]} {student!r}"
         super().__init__(f"{text}; {hint}" if hint else text)
 
 

@@ -32,6 +32,9 @@ NOBODY = AgentName("")
 SHARED = "shared:"
 """What a specification of shared data begins with; behind it stands the digest of their file."""
 
+TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+"""What a tensor of a network may be called, so that its weights can be handed over."""
+
 _SHARED_DATA = re.compile(rf"(?:^|[:|]){SHARED}([0-9a-f]{{64}})(?=\||$)")
 
 

@@ -1,7 +1,9 @@
 """Distillation objectives as data: what of a teacher's output a student is drawn to, and how strongly.
 
 An objective has two halves. The teacher's half is a *payload*: a reduction of the teacher's output that travels. The student's
-half is the loss; both are computed in ``agentkd.knowledge``. A tap is the dotted name of a module: ``spp``, ``layer3.1``.
+half is the loss; both are computed in ``agentkd.knowledge``. A tap is the dotted name of a module: ``spp``, ``layer3.1``;
+or a place that is called the same in all families: ``bottleneck``, the deepest features, or ``penultimate``, what the last head
+looks at.
 """
 
 import math

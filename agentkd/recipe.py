@@ -1,9 +1,21 @@
 """How a network is trained, and how it is taught: hyperparameters as data."""
 
+import difflib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from agentkd.canonical import FrozenData, Proviso
 from agentkd.names import Digest
@@ -22,6 +34,7 @@ from agentkd.objectives import (
 )
 
 MAX_EPOCHS, MAX_STEPS = 100_000, 10**9
+MAX_CLASSES = 255
 # What is read with this context stays as it was written: a record's, and another agent's, are known by a digest of that.
 AS_WRITTEN = {"as_written": True}
 
@@ -29,7 +42,45 @@ AS_WRITTEN = {"as_written": True}
 CONDITIONS = {
     "momentum": Proviso("optimizer is sgd", ("optimizer",), lambda recipe: bool(recipe["optimizer"] == "sgd")),
     "power": Proviso("schedule is polynomial", ("schedule",), lambda recipe: bool(recipe["schedule"] == "polynomial")),
+    "sampler_temperature": Proviso("sampler is rare_class", ("sampler",), lambda recipe: bool(recipe["sampler"] == "rare_class")),
 }
+# Fields that recipes have got since there are records: at their defaults they are left out of the canonical form.
+LATER = ("class_weights", "sampler", "sampler_temperature")
+
+
+def _one_of(*known: str) -> BeforeValidator:
+    """Refuses a word that is none of these, and names the one that is nearly so."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value not in known:
+            like = difflib.get_close_matches(value.strip().lower(), known, n=1)
+            raise ValueError(
+                f"{value[:80]!r} is not known; " + (f"did you mean {like[0]!r}?" if like else f"known: {', '.join(known)}")
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+WEIGHTINGS = ("none", "inverse", "effective")
+LOSS_CHOICES = ("family", "cross_entropy", "ohem")
+SAMPLERS = ("uniform", "rare_class")
+WORD, WEIGHTS = "<word>", "<weights>"
+
+
+def _weighting(value: object) -> str | None:
+    return WORD if isinstance(value, str) else WEIGHTS if isinstance(value, list | tuple) else None
+
+
+ClassWeights = Annotated[
+    Annotated[Literal["none", "inverse", "effective"], _one_of(*WEIGHTINGS), Tag(WORD)]
+    | Annotated[tuple[Annotated[float, Field(ge=0, strict=True)], ...], Field(max_length=MAX_CLASSES), Tag(WEIGHTS)],
+    Discriminator(
+        _weighting,
+        custom_error_type="class_weights",
+        custom_error_message="expected none, inverse, effective, or a list with a number for each class",
+    ),
+]
 
 
 class _WrittenInOneWay(FrozenData):
@@ -107,9 +158,17 @@ class Recipe(_WrittenInOneWay):
         warmup_steps: steps of linear increase from zero at the start.
         clip_norm: largest gradient norm; 0 turns clipping off.
         precision: ``float32``, or ``bfloat16`` autocast.
-        loss: ``family`` is the family's own training loss, ``cross_entropy`` the plain one on the main output.
+        loss: ``family`` is the family's own training loss, ``cross_entropy`` the plain one on the main output, ``ohem`` the
+            family's own with every cross-entropy, those of auxiliary heads too, over the hard pixels alone (online hard example
+            mining, Shrivastava et al. 2016), see ``agentkd.training.losses``.
         validate_every: epochs between validations; the last epoch is always validated.
         keep: weights handed on: of the ``best`` validated epoch or the ``last``.
+        class_weights: what a pixel counts in every cross-entropy with labels, by its class: ``none``; ``inverse`` to how many
+            labelled pixels of the training split the class has; to their ``effective`` number; or a list, a number for each
+            class. See ``agentkd.datasets.balance``.
+        sampler: which training images a step sees: ``uniform``, each once in a pass, or by ``rare_class``: a class is drawn, the
+            rarer the more often, and then an image that has it. See ``agentkd.datasets.order``.
+        sampler_temperature: the smaller, the more often the rarest class is drawn.
     """
 
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
@@ -124,10 +183,30 @@ class Recipe(_WrittenInOneWay):
     warmup_steps: int = Field(default=0, ge=0, le=MAX_STEPS)
     clip_norm: float = Field(default=0.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    loss: Literal["family", "cross_entropy"] = "family"
+    loss: Annotated[Literal["family", "cross_entropy", "ohem"], _one_of(*LOSS_CHOICES)] = "family"
     validate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
     keep: Literal["best", "last"] = "best"
     views: ViewSettings = ViewSettings()
+    class_weights: ClassWeights = "none"
+    sampler: Annotated[Literal["uniform", "rare_class"], _one_of(*SAMPLERS)] = "uniform"
+    sampler_temperature: float = Field(default=0.01, ge=1e-4, le=100)
+
+    @field_validator("class_weights")
+    @classmethod
+    def _check_class_weights(cls, value: ClassWeights) -> ClassWeights:
+        if isinstance(value, str):
+            return value
+        if len(value) < 2:
+            raise ValueError(f"{len(value)} of the classes have a weight; give one for each, two at least")
+        if not any(value):
+            raise ValueError("every class weighs 0, so no pixel counts; give one of them more")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        usual = type(self).model_fields
+        return {name: value for name, value in plain.items() if name not in LATER or value != usual[name].default}
 
     def _plainest(self) -> Iterator[tuple[str, Any]]:
         """What ``training.optimization`` and ``training.loop`` look at, and no more."""

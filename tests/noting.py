@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from agentkd.architecture import IMAGENET, Normalization, numbered, usual_normalization
+from agentkd.architecture import IMAGENET, Architecture, Normalization, numbered, usual_normalization
 from agentkd.community.futures import Lesson
 from agentkd.recipe import Recipe
 from agentkd.task import DataSource, Status, Task, TaskResult
@@ -47,6 +47,9 @@ class Recording:
         if digest == "k":
             return encode_architecture(self.tasks[-1].architecture)
         return tensors.encode({})
+
+    def must_be_of(self, architecture: Architecture, weights: str) -> None:
+        """All are."""
 
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         lessons = []

@@ -51,6 +51,8 @@ class SlowNet(TinyNet):
 class Classifier(nn.Module):
     """One answer for a whole image."""
 
+    head_modules = ("head",)
+
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -83,3 +85,19 @@ class Misnamed(TinyNet):
     """Names a module that it does not have."""
 
     head_modules = ("classifier",)
+
+
+class Hyphens(TinyNet):
+    """A tensor of it has a name that none has that is handed over."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__(num_classes, width)
+        self.more = nn.ModuleDict({"a-b": nn.Conv2d(3, 3, 1)})
+
+
+class Endless(TinyNet):
+    """A tensor of it has a name that is too long."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__(num_classes, width)
+        self.more = nn.ModuleDict({"x" * 200: nn.Conv2d(3, 3, 1)})

@@ -64,5 +64,17 @@ def misnamed(num_classes: int, width: int = 12) -> "nn.Module":
     return Misnamed(num_classes, width)
 
 
+def hyphens(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import Hyphens
+
+    return Hyphens(num_classes, width)
+
+
+def endless(num_classes: int, width: int = 12) -> "nn.Module":
+    from tiny_modules import Endless
+
+    return Endless(num_classes, width)
+
+
 for _builder in (tiny, other, broken, picky, slow, classifier, headed):
     _builder.normalization = "imagenet"

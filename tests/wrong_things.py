@@ -34,6 +34,7 @@ class WrongThings:
         self.experiments = [*self._experiments(), str(self.place / "run"), *self.any_path]
         self.weights = [*self._weights(), str(self.place / "run"), str(self.place / "bundle.zip"), *self.any_path]
         self.bundles = [*(one for one in self.runs if one.endswith(".zip")), str(self.place / "run"), *self.any_path]
+        self.datasets = [*self._datasets(), *self.any_path]
         self.keys = [*self._keys(), str(self.place / "bundle.zip"), *self.any_path]
         self.key_folders = [*self._key_folders(), str(self.place / "run"), *self.any_path]
 
@@ -63,6 +64,49 @@ class WrongThings:
             place / ("n" * 300),
         ]
         return [*map(str, [place / "new", place / "new" / "er.zip", place / "ö\n#.zip", *wrong, place / Path("deep/" * 900)]), ""]
+
+    def _datasets(self) -> Iterator[str]:
+        """Two images, of which one is broken; descriptions that are wrong; and what might be a specification."""
+        png = bytes.fromhex(
+            "89504e470d0a1a0a0000000d494844520000000100000001080000000"
+            "03a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
+        )
+        for name, described in {
+            "data": "name: d\nclasses: [a, b]\n",
+            "typo": "name: d\nclases: [a, b]\n",
+            "none": "",
+            "list": "[1]",
+        }.items():
+            for part in ("images/train/a.png", "masks/train/a.png", "masks/train/b.png"):
+                self.write(f"{name}/{part}", png)
+            self.write(f"{name}/images/train/b.png", png[:40])
+            description = self.write(f"{name}/dataset.yaml", described)
+            yield str(Path(description).parent)
+            yield f"folder:path={Path(description).parent}"
+        yield from (description, str(self.place / "nothing"), f"camvid:path={self.place}", "~nobody/x", "folder:path=~nobody/x")
+        yield from ("generated:seed=1,size=16x16,train=2,validation=1,test=1", "generated:size=x", "generated:train=99999999999")
+        yield from (
+            "",
+            " ",
+            "x",
+            ":",
+            "folder:",
+            "folder:path=",
+            "few:x:generated:",
+            "only:x:generated:seed=1",
+            "joined:",
+            "a\0b",
+        )
+        yield from (
+            "json:loads",
+            "nowhere:x",
+            "shared:ffff",
+            "unlabelled:",
+            "n" * 5000,
+            "folder:path=" + "n" * 5000,
+            "\udcff",
+            "\x1b[2J",
+        )
 
     def _paths(self) -> Iterator[str]:
         for name, content in {

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from agentkd.architecture import Normalization
+from agentkd.datasets.balance import class_weights
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.opening import Opened, open_again
-from agentkd.datasets.order import ViewKey, step_views, steps_per_epoch, whole_at_once
+from agentkd.datasets.order import RareClasses, ViewKey, rare_classes, step_views, steps_per_epoch, whole_at_once
 from agentkd.datasets.samples import Dataset, split_indices
 from agentkd.datasets.views import View, make_view, whole_view
 from agentkd.errors import ContractError, DatasetError
 from agentkd.knowledge.contracts import agree_on_channels
 from agentkd.recipe import ViewSettings
-from agentkd.task import DataSource, Training
+from agentkd.task import DataSource, Taught, Training
 from agentkd.training.batches import Batch
 
 _shared: list[SharedSamples] = []  # of this process: none until it is said where
@@ -54,6 +55,20 @@ def evaluation_images(source: DataSource, normalization: Normalization) -> Itera
         yield torch.from_numpy(whole_view(dataset, index, normalization).image)[None]
 
 
+def class_weights_of(task: Training) -> tuple[float, ...]:
+    """What a pixel of each class counts in a task: by those of its training split; empty if all count the same.
+
+    Raises:
+        DatasetError: the data cannot be read, or do not go with what the recipe says.
+    """
+    recipe = task.recipe
+    if recipe.class_weights == "none" or (isinstance(task, Taught) and task.distillation.hard_loss == "none"):
+        return ()
+    dataset = open_source(task.data)
+    counts = dataset.class_pixels(split_indices(dataset, task.data.train)).sum(axis=0).tolist()
+    return class_weights(recipe.class_weights, counts, name=dataset.name)
+
+
 class DatasetFeed:
     """The batches of one task."""
 
@@ -67,12 +82,29 @@ class DatasetFeed:
         if len(self._train) < task.recipe.batch_size:
             text = f"split {task.data.train!r} has {len(self._train)} samples"
             raise DatasetError(self.dataset.name, text, f"at least one batch of {task.recipe.batch_size}")
+        self.class_weights = class_weights_of(task)
+        self._rare = self._rare_classes() if task.recipe.sampler == "rare_class" else None
 
     def views(self, step: int) -> tuple[ViewKey, ...]:
         """The views of a training step."""
+        if self._rare is not None:
+            return self._rare.step_views(
+                self._recipe.batch_size, view_seed=self._view_seed, step=step, epoch_steps=self.steps_per_epoch
+            )
         return step_views(
             self._train, self._recipe.batch_size, view_seed=self._view_seed, step=step, epoch_steps=self.steps_per_epoch
         )
+
+    def _rare_classes(self) -> RareClasses:
+        """By what images are drawn.
+
+        Raises:
+            DatasetError: no class has a pixel.
+        """
+        pixels = self.dataset.class_pixels(self._train)
+        if not pixels.any():
+            raise DatasetError(self.dataset.name, "no pixel of the training split is labelled", "labels, or sampler: uniform")
+        return rare_classes(self._train, pixels, self._recipe.sampler_temperature)
 
     def training_batch(self, step: int) -> Batch:
         """The batch of a training step."""

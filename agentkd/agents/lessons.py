@@ -44,11 +44,16 @@ RANKS = {"logits": 4, "features": 4, "attention": 3, "similarity": 4}
 
 @dataclass(frozen=True)
 class Blend:
-    """Eq. 1 and beyond: alpha times the hard loss, (1 - alpha) times soft targets, and what other objectives add."""
+    """Eq. 1 and beyond: alpha times the hard loss, (1 - alpha) times soft targets, and what other objectives add.
+
+    Args:
+        class_weights: what a pixel of each class counts in the hard loss, and nowhere else; empty if all count the same.
+    """
 
     distillation: Distillation
     dataset: Opened
     teachers: tuple[TeacherReference, ...]
+    class_weights: tuple[float, ...] = ()
 
     def terms(self, hard: Terms, outputs: Outputs, knowledge: Knowledge, batch: Batch, progress: float) -> Terms:
         """The weighted terms; their sum is the loss."""
@@ -66,7 +71,8 @@ class Blend:
         if d.hard_loss == "none":
             hard = {name: term for name, term in hard.items() if name == "discriminator"}
         if d.hard_loss == "cross_entropy":
-            hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, self.dataset.ignore_index)}
+            ignored = self.dataset.ignore_index
+            hard = {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, ignored, self.class_weights)}
         weighted = {name: term if name == "discriminator" else d.alpha * term for name, term in hard.items()}
         for index, objective in enumerate(d.objectives):
             factor = (1 - d.alpha) * objective.weight if isinstance(objective, SoftTargets) else objective.weight
@@ -187,7 +193,7 @@ def must_have_architecture(teacher: TeacherReference) -> Architecture:
 
 def blend(task: Taught, feed: DatasetFeed) -> Blend:
     """How a task's loss is put together."""
-    return Blend(task.distillation, feed.dataset, task.taught_by)
+    return Blend(task.distillation, feed.dataset, task.taught_by, feed.class_weights)
 
 
 def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, step: int) -> KnowledgeRequest:

@@ -30,8 +30,10 @@ class Rehearsing:
 
     def __init__(self, task: Limited, network: SegmentationNetwork, before: SegmentationNetwork) -> None:
         self._network, self._before = network, before.requires_grad_(requires_grad=False)
+        plain = task.recipe.replace(class_weights="none", sampler="uniform")  # no labels are looked at
         self._feeds: list[tuple[Rehearsal, DatasetFeed | None]] = [
-            (one, DatasetFeed(task.replace(data=one.data, rehearsals=())) if one.data else None) for one in task.rehearsals
+            (one, DatasetFeed(task.replace(data=one.data, rehearsals=(), recipe=plain)) if one.data else None)
+            for one in task.rehearsals
         ]
 
     def __call__(self, step: int, batch: Batch) -> Terms:

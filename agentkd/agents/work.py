@@ -31,6 +31,7 @@ from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
     WeightsMetadata,
     agree_on_images,
+    agree_on_learned,
     agree_on_network,
     encode_weights,
     inherit_weights,
@@ -188,13 +189,14 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
     student: nn.Module = network
     if lesson and isinstance(task, Distill) and task.distillation.student_taps:
         student = _pupil(task, network, feed, lesson)
-    family_loss = (
-        families.loss_name(task.architecture.family, task.architecture.code) if task.recipe.loss == "family" else "cross_entropy"
-    )
+    is_plain = task.recipe.loss == "cross_entropy"
+    loss = "cross_entropy" if is_plain else families.loss_name(task.architecture.family, task.architecture.code)
     plan = Plan(
         recipe=task.recipe,
-        loss=LOSSES[family_loss],
-        labels=LossSettings(task.architecture.num_classes, feed.dataset.ignore_index),
+        loss=LOSSES[loss],
+        labels=LossSettings(
+            task.architecture.num_classes, feed.dataset.ignore_index, feed.class_weights, mines_all=task.recipe.loss == "ohem"
+        ),
         seed=task.seed,
         prune_below=task.prune_below if isinstance(task, Limited) else (),
         teaching=lesson or Untaught(),
@@ -221,6 +223,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
         latency_ms=latency,
+        class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
         **_training_fields(trained),
@@ -373,6 +376,8 @@ def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResul
         tensors.match(state, expected)
         agree_on_network(read_metadata(data), task.architecture)
     said = [read_metadata(data) for data in stored]
+    for one in said[1:]:
+        agree_on_learned(one, said[0])
     under = {head: task.architecture.under(head) for head in task.architecture.heads or [""]}
     each = {head: agreed(one.classes_of(network) for one in said) for head, network in under.items()}
     shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)

@@ -8,7 +8,7 @@ from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.own_code import Listing
 from agentkd.names import Digest, TaskKey
-from agentkd.task import Taught, Training
+from agentkd.task import Limited, Task, Taught, Training
 
 MAX_GENERATIONS = 100
 """How many are shown of a lineage; programs can walk through all."""
@@ -108,7 +108,11 @@ def describe(ancestor: Ancestor) -> list[str]:
         return [*lines, "as above"]
     settings = ", ".join(f"{name}={value}" for name, value in task.architecture.settings.items())
     lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}"[:160])
+    if task.architecture.heads:
+        heads = ", ".join(f"{name} of {count}" for name, count in sorted(task.architecture.heads.items()))
+        lines.append(f"head {task.architecture.head} of {heads}")
     lines.append(f"data {task.data.spec} ({task.data.content_digest[:12]})")
+    lines += rehearsed(task)
     if isinstance(task, Taught):
         lines.append("objectives " + ", ".join(objective.kind for objective in task.distillation.objectives))
     if result.exchange:
@@ -118,6 +122,15 @@ def describe(ancestor: Ancestor) -> list[str]:
     if result.epochs:
         lines.append(f"{result.epochs} epochs, {result.measure.text(result)}, {result.seconds:.0f} s by {record.agent}")
     return lines
+
+
+def rehearsed(task: Task) -> list[str]:
+    """What other heads were kept at while one learned, a line for each."""
+    told = []
+    for one in task.rehearsals if isinstance(task, Limited) else ():
+        where = f"data {one.data.spec} ({one.data.content_digest[:12]})" if one.data else "the images of the lesson"
+        told.append(f"head {one.head} rehearsed on {where}, strength {one.strength:g}")
+    return told
 
 
 def as_data(ancestor: Ancestor, generations: int = MAX_GENERATIONS) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from agentkd import __version__
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest
-from agentkd.checks import data, fitting, pretrained, room, searching, spaces
+from agentkd.checks import balance, data, fitting, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Read, look_through, open_data, read_experiment
@@ -36,6 +36,7 @@ CHECKS: tuple[tuple[Check, frozenset[str], bool], ...] = (
     (data.check_notices, frozenset(), False),
     (data.check_labels, frozenset({"data"}), False),
     (data.check_roles, frozenset(), False),
+    (balance.check_balance, frozenset({"recipe", "round1", "round2", "search", "data"}), False),
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"}), True),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"}), True),
     (fitting.check_taps, frozenset(), True),

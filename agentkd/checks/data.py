@@ -1,6 +1,6 @@
 """Is there something to be learned from the data, and to be judged by?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.plan import RunPlan
@@ -64,18 +64,34 @@ def check_classes(
                 present[split] = [name for label, name in enumerate(dataset.classes) if label in labels]
     except (DatasetError, ConfigError) as error:
         return [Concern(place, str(error))]
+    listed = [split for split, _ in splits]
+    known = {"needs_labels": needs_labels, "judges_labels": dataset.judges_labels}
+    return judge_classes(dataset.classes, listed, present, dataset.spec, place=place, **known)
+
+
+def judge_classes(
+    classes: Sequence[str],
+    splits: Sequence[str],
+    present: Mapping[str, Sequence[str]],
+    spec: str,
+    *,
+    needs_labels: bool = True,
+    judges_labels: bool = False,
+    place: str = "data.dataset",
+) -> list[Concern]:
+    """The same, once it is known which classes have pixels in each split; ``spec`` may say that only one is meant to."""
     found = []
-    for at, split in enumerate(dict.fromkeys(split for split, _ in splits)):
+    for at, split in enumerate(dict.fromkeys(splits)):
         if split not in present:
             continue
         names, is_train = present[split], at == 0
         if not names and (needs_labels if is_train else at == 1):
-            found.append(Concern(place, f"no pixel of split {split!r} is labelled; expected pixels of {some(dataset.classes)}"))
+            found.append(Concern(place, f"no pixel of split {split!r} is labelled; expected pixels of {some(classes)}"))
         elif is_train and len(names) == 1 and needs_labels:
             text = f"in split {split!r} only one class has pixels, {names[0]!r}; expected two classes or more"
-            found.append(Concern(place, text, is_error=ONE_CLASS not in dataset.spec))
-        elif not dataset.judges_labels:
-            absent = [name for name in dataset.classes if name not in names]
-            if absent and ONE_CLASS not in dataset.spec and names:
+            found.append(Concern(place, text, is_error=ONE_CLASS not in spec))
+        elif not judges_labels:
+            absent = [name for name in classes if name not in names]
+            if absent and ONE_CLASS not in spec and names:
                 found.append(warning(place, f"no pixel of split {split!r} is {some([repr(name) for name in absent])}"))
     return found

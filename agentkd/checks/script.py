@@ -2,6 +2,7 @@
 
 import logging
 
+from agentkd.checks.balance import classes_in, fit_balance
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.data import check_classes
 from agentkd.checks.fitting import fit_batch, fit_views
@@ -50,6 +51,8 @@ class DataChecks:
             self._seen.add(key)
         found = fit_batch(recipe.batch_size, len(train), "batch_size", split=TRAIN)
         found += fit_views(recipe, sizes_of(data, train), "views", split=TRAIN)
+        used = recipe if needs_labels else recipe.replace(class_weights="none")
+        found += fit_balance(used, data.classes, classes_in(data, train), {name: name for name in ("class_weights", "sampler")})
         _tell(found)
         raise_errors(found, source=name)
 

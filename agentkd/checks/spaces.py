@@ -102,7 +102,7 @@ def _refused(plan: RunPlan, searching: list[str], name: str, values: dict[str, A
             try:
                 build_recipe(plan.experiment, family, **{name: value})
             except ValidationError as error:
-                said = [item["msg"] for item in error.errors() if item["loc"][:1] == (name,)]
+                said = [item["msg"].removeprefix("Value error, ") for item in error.errors() if item["loc"][:1] == (name,)]
                 why.setdefault("; ".join(said), []).append(family)
         for text, of in why.items():
             if text:

@@ -1,7 +1,8 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import looking, predicting, records, running, spaces
+from agentkd.cli import deploying, looking, predicting, records, running, spaces
 from agentkd.cli.app import app, main
+from agentkd.cli.data import data_app
 from agentkd.cli.keys import keys_app
 from agentkd.cli.protocol import protocol_app
 
@@ -19,7 +20,8 @@ for command in (
     records.bundle,
     records.unbundle,
     records.gc,
-    records.export,
+    deploying.export,
+    deploying.cost,
     running.community,
     running.agent,
     looking.networks,
@@ -30,5 +32,6 @@ for command in (
     app.command("import" if command is records.unbundle else None)(command)
 HANDED_OVER = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 app.command(context_settings=HANDED_OVER)(predicting.predict)
+app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(protocol_app, name="protocol")

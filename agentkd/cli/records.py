@@ -232,18 +232,6 @@ def unbundle(
     say(f"next: agentkd replay {place}")
 
 
-def export(
-    run: Run,
-    out: Annotated[Path, typer.Argument(parser=path, metavar="OUT", help="Folder to write to.")],
-    to: Annotated[str, typer.Option(help="tensorboard (event files) or mlflow (a local store, mlflow.db).")] = "tensorboard",
-) -> None:
-    """Write every training of a run for TensorBoard or MLflow. The records stay as they are; it can be done again."""
-    from agentkd.report.export import export as write_out
-
-    with _opened(run) as folder:
-        say(f"{out}: {write_out(folder, out, to)} trainings")
-
-
 def gc(
     run: Annotated[Path, typer.Argument(parser=path, metavar="RUN", help="Run folder.")],
     apply: Annotated[bool, typer.Option("--apply", help="Remove what nothing refers to; without it it is only listed.")] = False,

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentkd.architecture import Images, Normalization, Setting, as_images
+from agentkd.architecture import Architecture, Images, Normalization, Setting, as_images
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.naming import may_be_digest
 from agentkd.artifacts.recordings import RecordingReport
@@ -19,7 +19,7 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import DIGEST
 from agentkd.checks.script import DataChecks
 from agentkd.code.taking import take
-from agentkd.community.asked import Asked
+from agentkd.community.asked import Asked, counted_classes, counted_heads
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.heads import SeveralHeads
@@ -37,6 +37,7 @@ from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.networks import families
 from agentkd.recipe import Recipe
 from agentkd.task import KINDS, Competence, DataSource, ScoreName, Task
+from agentkd.task.judging import shared_measure
 from agentkd.visible import visible_line
 
 if TYPE_CHECKING:
@@ -146,7 +147,10 @@ class Community:
         family = _name_of(family)
         if heads is not None and num_classes is not None:
             raise ConfigError(f"{name}: heads say how many classes each of them tells apart; leave num_classes out")
-        stored, known, known_heads, shown = NO_DIGEST, num_classes, heads, _images(images, name)
+        heads = None if heads is None else counted_heads(heads, name)
+        num_classes = counted_classes(num_classes, name)
+        stored, known, known_heads = NO_DIGEST, num_classes, heads
+        shown = _images(images, name)
         if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
@@ -163,9 +167,10 @@ class Community:
             there, first = self._handles[name]
             asked.must_be_as(first, name, there=there.known_architecture)
             return there
-        self._take_name(name)
+        heads_of = handle.heads.values() if isinstance(handle, SeveralHeads) else ()
+        self._take_names(name, *(one.name for one in heads_of))
         if stored:
-            handle.start_from(stored)
+            handle.begin_with(stored)
         self._handles[name] = (handle, asked)
         return handle
 
@@ -192,8 +197,8 @@ class Community:
     ) -> list[tuple[AgentHandle, Competence]]:
         """Every network, or head, of this community that has learned, with its competence on a split, the most competent first.
 
-        They are ordered by the known fraction times the network's own validation mIoU (of a classifier its accuracy), which needs
-        no labels of the data.
+        They are ordered by the known fraction times the network's own validation mIoU (its accuracy, if all are classifiers),
+        which needs no labels of the data.
 
         Args:
             data: what is looked at.
@@ -203,7 +208,8 @@ class Community:
         """
         able = [one for handle, _ in self._handles.values() for one in handle.views()]
         found = [(handle, handle.assess(data, split, score=score, tap=tap)) for handle in able]
-        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score)
+        measure = shared_measure([handle.measure for handle in able])
+        return sorted(found, key=lambda pair: -(pair[1].known_fraction or 0.0) * pair[0].score_by(measure))
 
     def shared_data(self, digest: str) -> Opened:
         """Data that somebody shared, by the digest of their file, which is in the record, or its first characters.
@@ -239,6 +245,17 @@ class Community:
         must_be(digest, str, "the digest of an artifact", "text")
         return self._folder.store.get(Digest(digest) if DIGEST.fullmatch(digest) else self.find_artifact(digest))
 
+    def must_be_of(self, architecture: Architecture, weights: Digest) -> None:
+        """Nothing, if stored weights are of an architecture.
+
+        Raises:
+            ConfigError: they are not, and in what.
+            ArtifactError: they are not there, or damaged.
+        """
+        from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
+
+        importing.must_be_of(architecture, self._folder.store.get(weights), which=f"weights {weights[:12]}")
+
     def __repr__(self) -> str:
         networks = ", ".join(self._handles) or "none yet"
         state = "open" if self._works.is_open else "closed"
@@ -269,7 +286,7 @@ class Community:
         must_be(public_key, str, "public_key", "the 40 characters that agentkd keys new prints")
         must_be(may, (tuple, list), "may", "kinds of knowledge")
         crew = self._works.agents
-        self._take_name(name)
+        self._take_names(name)
         return Guest(crew, AgentName(name), PublicKey(public_key), may)
 
     @property
@@ -333,10 +350,16 @@ class Community:
             self._opened[data, code] = open_again(data, code)
         return self._opened[data, code]
 
-    def _take_name(self, name: str) -> None:
-        if name in self._names:
-            raise ConfigError(f"the name {name!r} is taken in this community")
-        self._names.add(name)
+    def _take_names(self, *names: str) -> None:
+        """Takes the names of a network and of its heads, or none of them."""
+        taken = next((name for name in names if name in self._names), None)
+        if taken is not None:
+            where, _, head = taken.rpartition(".")
+            several = where in self._handles and head in self._handles[where][0].architecture.heads
+            whose = f": it is that of head {head} of {where}" if several else ""
+            hint = "" if taken == names[0] else f", and {names[0]} would have a head of that name; give one of them another"
+            raise ConfigError(f"the name {taken!r} is taken in this community{whose}{hint}")
+        self._names.update(names)
 
 
 def _images(said: Images | None, name: str) -> Normalization | None:

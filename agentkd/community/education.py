@@ -9,12 +9,13 @@ from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.heads import OneHead, SeveralHeads
 from agentkd.community.rules import Decision, Offer, Role, Rules
-from agentkd.community.teachers import TeacherLike, refuse_no_list
+from agentkd.community.teachers import TeacherLike, must_be_different, refuse_no_list
 from agentkd.community.works import Data
 from agentkd.datasets.opening import JOINED, Opened
-from agentkd.errors import ConfigError, must_be
+from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.objectives import Features, Objective, Pairwise, SoftTargets
 from agentkd.task import Competence, TeacherReference
+from agentkd.task.judging import Measure, shared_measure
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Educated:
             (``my_rules:careful``). Its source is collected as it is when it is needed; it runs in the agent.
 
     Raises:
-        ConfigError: the rule is none of a file that can be collected.
+        ConfigError: the rule is none of a file that can be collected, or a head is named that has learned nothing.
+        ContractError: data are named that have other classes than the network, or the head.
     """
 
     def __init__(
@@ -66,11 +68,18 @@ class Educated:
         if self._network is not None:
             by_head = learned if isinstance(learned, Mapping) else {self._network.by_data(learned).architecture.head: learned}
             for head, data in by_head.items():
-                self._take_in(self._network.head(head), _specs(data))
+                view, specs = self._network.head(head), _specs(data)
+                if not view.has_learned:
+                    raise ConfigError(
+                        f"{view.name} has learned nothing yet, so it knows no data; train it first, or leave it out"
+                    )
+                _must_know(view, specs)
+                self._take_in(view, specs)
         elif isinstance(learned, Mapping):
             raise ConfigError(f"{agent.name}: data by head are for a network with several heads; give data")
         else:
             self._learned = _specs(learned)
+            _must_know(agent, self._learned)
 
     def _take_in(self, view: OneHead, learned: list[str]) -> "Educated":
         """A head that has a memory from now on."""
@@ -89,16 +98,26 @@ class Educated:
         """The agent's name."""
         return self.agent.name
 
-    def assess(self, data: Data) -> Offer:
+    @property
+    def measure(self) -> Measure:
+        """Which score it is judged by, if nobody else is there. Waits."""
+        return self.agent.measure
+
+    def assess(self, data: Data, measure: Measure | None = None) -> Offer:
         """What it says of itself about data; labels are not looked at.
 
         Pixels alone can deceive: a network may be sure of itself where everything is strange. So what is known counts as far as
         the classes that it sees there are as frequent as in what it learned. Of data of other classes nothing is known.
+
+        Args:
+            data: what is looked at.
+            measure: which score it says of itself; its own if it is not given.
         """
+        by = measure or self.measure
         how: dict[str, Any] = {"score": self.rules.score, "tap": self.rules.tap}
         nothing = Offer(self.name, 0.0, 0.0)
         if self._network:
-            offers = (one.assess(data) for one in self._for(data))
+            offers = (one.assess(data, by) for one in self._for(data))
             return replace(max(offers, key=_at_home, default=nothing), name=self.name)
         if self.agent.classes not in ((), self.agent.community.classes(data)):
             return nothing
@@ -106,12 +125,12 @@ class Educated:
         at_home = self.agent.assess(_joined(self.learned), split="validation", **how)
         overlap = sum(min(pair) for pair in zip(there.predicted, at_home.predicted, strict=True))
         known = min((there.known_fraction or 0.0) * overlap, 1.0)  # shares add up to nearly 1
-        return Offer(self.name, known, self._score(at_home))
+        return Offer(self.name, known, self._score(at_home, by))
 
-    def _score(self, at_home: Competence) -> float:
+    def _score(self, at_home: Competence, measure: Measure) -> float:
         """How well it does in what it knows. A head is looked at now, if labels are there: others move its trunk."""
-        now = at_home.judged_by if isinstance(self.agent, OneHead) else None
-        return self.agent.score if now is None else now
+        now = measure.of(at_home) if isinstance(self.agent, OneHead) else None
+        return self.agent.score_by(measure) if now is None else now
 
     def _for(self, data: Data) -> "list[Educated]":
         """The heads for the classes of data."""
@@ -192,8 +211,15 @@ class Educated:
     def _become(self, network: SeveralHeads, best: "Educated", data: Data) -> Lesson:
         """Takes the best one's weights, with all heads, and what it knows."""
         taught_by = best.speaking(data).agent.architecture.head
+        theirs_all = {one.architecture.head for one in best.agent.network.views()}
+        lost = ", ".join(one.name for one in network.views() if one.architecture.head not in theirs_all)
+        if lost:
+            text = f"with policy weights all its heads would be those of {best.name}, and {lost} would lose what it has learned"
+            raise ConfigError(f"{self.name}: {text}; choose another policy")
         lesson = network.average([best.agent])
         theirs = {head: list(one.learned) for head, one in best._heads.items()}
+        if not theirs:
+            theirs[taught_by] = list(best.learned)
         theirs.setdefault(taught_by, []).extend(_specs(data))
         self._heads.clear()
         for head, specs in theirs.items():
@@ -269,12 +295,16 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
         recipe: fields of ``Recipe`` for those who learn.
 
     Raises:
+        ConfigError: a network is given twice.
         TrainingError: a lesson failed; the others are finished first.
     """
     refuse_no_list("agents", agents)
     for agent in agents:
         must_be(agent, Educated, "an agent", "an agentkd.Educated")
-    offers = {agent.name: agent.assess(data) for agent in agents}
+    why = "give it once, with what each of its heads knows: Educated(agent, {HEAD: DATA, ...})"
+    must_be_different([agent.agent for agent in agents], "an education cycle", why)
+    measure = shared_measure([agent.measure for agent in agents])
+    offers = {agent.name: agent.assess(data, measure) for agent in agents}
     named = {agent.name: agent for agent in agents}
     taught: dict[str, tuple[str, ...]] = {}
     decisions, lessons = {}, []
@@ -294,6 +324,19 @@ def education_cycle(agents: Sequence[Educated], data: Data, **recipe: Any) -> di
     for lesson in lessons:
         lesson.result()
     return decisions
+
+
+def _must_know(agent: AgentHandle, specs: Sequence[str]) -> None:
+    """Nothing, if a network, or head, may have learned these data.
+
+    Raises:
+        ContractError: their classes are others than its own.
+    """
+    for spec in specs:
+        theirs = agent.community.classes(spec) if spec else ()
+        if theirs and agent.classes and theirs != agent.classes:
+            sides = (f"{agent.name} has", f"{spec[:60]} has")
+            raise ContractError("classes", ", ".join(agent.classes), ", ".join(theirs), sides=sides)
 
 
 def _at_home(offer: Offer) -> tuple[float, float]:

@@ -75,11 +75,12 @@ class TransferGraph(FrozenData):
             options: as of ``AgentHandle.distill``.
 
         Raises:
-            ConfigError: an edge names a network that is not there.
+            ConfigError: an edge names a network that is not there, or two names are of the same one.
         """
         missing = sorted({name for edge in self.edges for name in (edge.teacher, edge.student)} - networks.keys())
         if missing:
             raise ConfigError(f"the graph names {', '.join(missing)}; there are {', '.join(networks)}")
+        self._must_be_different(networks)
         lessons = {}
         for student in self.students:
             edges = [edge for edge in self.edges if edge.student == student]
@@ -91,3 +92,15 @@ class TransferGraph(FrozenData):
                 **options,
             )
         return lessons
+
+    def _must_be_different(self, networks: Mapping[str, AgentHandle]) -> None:
+        """Nothing, if no two names are of the same network, or the same head of one.
+
+        Raises:
+            ConfigError: two are: it would be taught by itself.
+        """
+        named: dict[int, str] = {}
+        for name in dict.fromkeys(name for edge in self.edges for name in (edge.teacher, edge.student)):
+            first = named.setdefault(id(networks[name]), name)
+            if first != name:
+                raise ConfigError(f"the graph names {first} and {name}, and both are {networks[name].name}; give each its own")

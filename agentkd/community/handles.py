@@ -1,18 +1,27 @@
 """Handles to the networks of a community: what a script says to them becomes tasks."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentkd import seeding
 from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
 from agentkd.community.holding import Held
-from agentkd.community.teachers import Route, TeacherLike, as_teachers, class_order, refuse_no_list, routes_of
+from agentkd.community.teachers import (
+    Route,
+    TeacherLike,
+    as_teachers,
+    class_order,
+    must_be_different,
+    refuse_no_list,
+    routes_of,
+)
 from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.names import NO_DIGEST
 from agentkd.networks import families
+from agentkd.networks.likeness import differences_told
 from agentkd.objectives import Objective, SoftTargets
 from agentkd.recipe import Distillation, Recipe
 from agentkd.task import (
@@ -26,9 +35,6 @@ from agentkd.task import (
     TeacherReference,
     Train,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class AgentHandle(Held):
@@ -46,6 +52,11 @@ class AgentHandle(Held):
         """
         several = f'community.agent(..., heads={{"{name}": NUMBER_OF_CLASSES, ...}})'
         raise ConfigError(f"{self.name} has one head alone, without a name; for several: {several}")
+
+    @property
+    def network(self) -> "AgentHandle":
+        """The whole network: itself, or that whose head it is."""
+        return self
 
     def by_data(self, data: Data) -> "AgentHandle":
         """Who of this network learns these data, and looks at them: itself, or the head that tells their classes apart."""
@@ -178,6 +189,8 @@ class AgentHandle(Held):
         inputs = self.inputs(data, recipe, needs_labels=hard_loss != "none")
         classes = self.community.classes(data)
         listed = [one.speaking(classes, class_map) if isinstance(one, AgentHandle) else one for one in listed]
+        why = "a network teaches a lesson by one head: name it once, and give it a share"
+        must_be_different(listed, f"{self.name}.distill", why)
         routes = routes_of(listed, data, route, self.community.num_parts(data))
         references = [
             reference.replace(class_order=class_order(classes, teacher.classes, class_map), **where)
@@ -209,17 +222,7 @@ class AgentHandle(Held):
             ConfigError: nothing is listed, none has met data, or there is not a share for each.
             ContractError: their classes differ.
         """
-        references = as_teachers(others, shares)
-        home = next((other._home for other in (self, *others) if other._home), None)
-        if not references or home is None:
-            raise ConfigError("an average needs networks, one of which has learned from data")
-        classes = {other.classes for other in others if other.classes}
-        if len(classes) > 1:
-            raise ContractError("classes", *(", ".join(names) for names in sorted(classes)[:2]))
-        self._architecture = self._architecture or others[0].architecture
-        fields = {"architecture": self.architecture, "data": home, "teachers": tuple(references)}
-        task = checked(Average, fields, source=f"{self.name}.average")
-        return self._learn(task, next(iter(classes), ()))
+        return self._take_mean(others, shares, "average")
 
     def ema(self, other: "AgentHandle", decay: float = 0.99) -> Lesson:
         """Moves to an exponential moving average: decay times the own weights, the rest of another network's (mean teacher).
@@ -232,7 +235,44 @@ class AgentHandle(Held):
         must_be(decay, (int, float), "decay", "a number above 0 and below 1")
         if not 0 < decay < 1:
             raise ConfigError(f"decay is {decay}; it must be above 0 and below 1")
-        return self.average([self, other], shares=[decay, 1 - decay])
+        return self._take_mean([self, other], [decay, 1 - decay], "ema")
+
+    def _take_mean(self, others: Sequence["AgentHandle"], shares: Sequence[float], what: str) -> Lesson:
+        references = as_teachers(others, shares)
+        self._must_be_like(others, what)
+        headed = next((other for other in others if other.architecture.heads), None)
+        if headed is not None:
+            raise ConfigError(f"{self.name}.{what}: {headed.name} has several heads, and {self.name} one alone; give it heads=")
+        home = next((other._home for other in (self, *others) if other._home), None)
+        if home is None:
+            raise ConfigError(f"{self.name}.{what} needs networks, one of which has learned from data")
+        classes = {other._classes: other.name for other in others if other._classes}
+        if len(classes) > 1:
+            (one, first), (other, second) = sorted(classes.items())[:2]
+            raise ContractError("classes", ", ".join(one), ", ".join(other), sides=(f"{first} has", f"{second} has"))
+        self._architecture = self._architecture or others[0].architecture
+        fields = {"architecture": self.architecture, "data": home, "teachers": tuple(references)}
+        task = checked(Average, fields, source=f"{self.name}.{what}")
+        return self._learn(task, next(iter(classes), ()))
+
+    def _must_be_like(self, others: Sequence["AgentHandle"], what: str) -> None:
+        """Nothing, if these are networks of the same architecture, each named once.
+
+        Raises:
+            ConfigError: they are not, and in what.
+        """
+        if not others:
+            raise ConfigError(f"{self.name}.{what} needs networks, one of which has learned from data")
+        why = "weights are averaged as a whole: name each network once, and give it a share"
+        must_be_different(others, f"{self.name}.{what}", why)
+        guest = next((one for one in others if not isinstance(one, AgentHandle)), None)
+        if guest is not None:
+            raise ConfigError(f"{self.name}.{what}: {guest.name} is a guest; what is averaged are networks of this community")
+        ours = self._architecture or others[0].architecture
+        for other in others:
+            if told := differences_told(other.architecture, ours):
+                text = f"networks of one architecture alone are averaged; {other.name} differs: {told}"
+                raise ConfigError(f"{self.name}.{what}: {text}")
 
     def inputs(self, data: Data, recipe: dict[str, Any], *, needs_labels: bool = True) -> dict[str, Any]:
         """What every task of learning from this data begins with; waits for the newest weights.
@@ -244,7 +284,8 @@ class AgentHandle(Held):
         self._renew_code()
         found, classes = self.architecture.num_classes, self.community.classes(data)
         if found < len(classes):
-            raise ContractError("num_classes", found, len(classes), hint=f"{self.name} cannot tell all classes of the data apart")
+            hint = f"{self.name} cannot tell all classes of the data apart"
+            raise ContractError("num_classes", found, len(classes), hint=hint, sides=("the network has", "the data have"))
         usual = families.default_recipe(self.architecture.family)
         chosen = checked(Recipe, usual | recipe, source=self.name)
         self.community.must_be_learnable(data, chosen, needs_labels=needs_labels, name=self.name)
@@ -270,10 +311,14 @@ class AgentHandle(Held):
 
     def take_up(self, lesson: Lesson, task: Task, classes: tuple[str, ...]) -> None:
         """A lesson that this network is in now: its result will be the newest weights."""
-        before = self._learned, self._home, self.classes
+        before = self.stands()
+        self.course.go_on(lesson, lambda: self.stand(before))
+        self._learned, self._home, self.classes, self._is_mean = lesson, task.data, classes, isinstance(task, Average)
 
-        def restore() -> None:
-            self._learned, self._home, self.classes = before
+    def stands(self) -> tuple[Any, ...]:
+        """What ``stand`` restores."""
+        return self._learned, self._home, self.classes, self._is_mean
 
-        self.course.go_on(lesson, restore)
-        self._learned, self._home, self.classes = lesson, task.data, classes
+    def stand(self, before: tuple[Any, ...]) -> None:
+        """Goes back to where it stood."""
+        self._learned, self._home, self.classes, self._is_mean = before

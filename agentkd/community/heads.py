@@ -5,12 +5,12 @@ What is done with data is done by the head that tells their classes apart; who i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentkd.architecture import Architecture, Normalization, Setting
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
-from agentkd.community.teachers import as_teachers
+from agentkd.community.teachers import as_teachers, refuse_no_list
 from agentkd.community.works import Commons, Data
 from agentkd.config import checked
 from agentkd.datasets.opening import Views
@@ -18,6 +18,18 @@ from agentkd.errors import ConfigError, ContractError, must_be
 from agentkd.knowledge.contracts import agreed
 from agentkd.names import Digest
 from agentkd.task import Average, Competence, DataSource, TaskResult, TeacherReference
+from agentkd.task.judging import Measure, shared_measure
+
+if TYPE_CHECKING:
+    from agentkd.knowledge.weights import WeightsMetadata
+
+OF_EACH_HEAD = {
+    "miou": "an mIoU",
+    "score": "a score",
+    "classes": "classes of its own",
+    "num_classes": "a number of classes",
+    "home": "data that it knows",
+}
 
 
 class OneHead(AgentHandle):
@@ -51,9 +63,19 @@ class OneHead(AgentHandle):
         return bool(self.classes or self._learned)
 
     @property
-    def home(self) -> DataSource | None:
-        """The data that it knows."""
-        return self._home
+    def network(self) -> "SeveralHeads":
+        """The network whose head it is."""
+        return self.whole
+
+    @property
+    def miou(self) -> float:
+        """Validation mIoU of its last lesson; 0 before any. Waits. The trunk may have changed since: ``evaluate`` looks now."""
+        return super().miou
+
+    @property
+    def score(self) -> float:
+        """By which networks are compared, of its last lesson, as ``miou``."""
+        return super().score
 
     def head(self, name: str) -> AgentHandle:
         """Another head of the same network."""
@@ -84,23 +106,15 @@ class OneHead(AgentHandle):
         self.course.noted[name] = weights
         return lesson
 
-    def average(self, others: Sequence[AgentHandle], shares: Sequence[float] = ()) -> Lesson:
-        """The mean of whole networks: weights are handed over with all heads."""
-        return self.whole.average(others, shares)
+    def _take_mean(self, others: Sequence[AgentHandle], shares: Sequence[float], what: str) -> Lesson:
+        """Of whole networks: weights are handed over with all heads."""
+        return self.whole._take_mean(others, shares, what)
 
     def take_over(self, lesson: Lesson, of: "Sequence[OneHead]") -> None:
-        """What this head is once the whole network has taken the mean of others: it knows what they know."""
-        self._learned = lesson
-        self.classes = agreed(one.classes for one in of)
+        """What this head is once the whole network has taken the mean of others: it knows what they all know, or nothing."""
+        self._learned, self._is_mean = (lesson, True) if any(one.has_learned for one in of) else (None, False)
+        self._classes = agreed(one.classes for one in of)
         self._home = next((one.home for one in of if one.home), None)
-
-    def stands(self) -> tuple[Any, ...]:
-        """What ``stand`` restores."""
-        return self._learned, self._home, self.classes
-
-    def stand(self, before: tuple[Any, ...]) -> None:
-        """Goes back to where it stood."""
-        self._learned, self._home, self.classes = before
 
     def _renew_code(self) -> None:
         self.whole._renew_code()
@@ -156,7 +170,7 @@ class SeveralHeads(AgentHandle):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{self.name} has a score for each head: {self._example('.miou')}")
+        raise self._of_each_head("miou")
 
     @property
     def score(self) -> float:
@@ -165,7 +179,49 @@ class SeveralHeads(AgentHandle):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{self.name} has a score for each head: {self._example('.score')}")
+        raise self._of_each_head("score")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Each head has its own.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise self._of_each_head("classes")
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        raise self._of_each_head("classes")
+
+    @property
+    def num_classes(self) -> int:
+        """Each head has its own.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise self._of_each_head("num_classes")
+
+    @property
+    def home(self) -> DataSource | None:
+        """Each head has its own.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise self._of_each_head("home")
+
+    @property
+    def measure(self) -> Measure:
+        """Which score networks are compared by: accuracy if all of its heads that have learned are classifiers."""
+        return shared_measure([one.measure for one in self.views()])
+
+    def _of_each_head(self, what: str) -> ConfigError:
+        return ConfigError(f"{self.name} has {OF_EACH_HEAD[what]} for each head: {self._example(f'.{what}')}")
+
+    def _classes_shown(self) -> dict[str, str]:
+        return {"heads": "; ".join(f"{name} ({self._told(one)})" for name, one in self.heads.items())}
 
     def head(self, name: str) -> OneHead:
         """One of its heads.
@@ -173,7 +229,7 @@ class SeveralHeads(AgentHandle):
         Raises:
             ConfigError: it has no such head.
         """
-        if name not in self.heads:
+        if not isinstance(name, str) or name not in self.heads:
             raise ConfigError(f"{self.name} has no head {name!r}; it has {', '.join(self.heads)}")
         return self.heads[name]
 
@@ -196,7 +252,8 @@ class SeveralHeads(AgentHandle):
         if not fitting:
             theirs = "; ".join(f"{name}: {self._told(one)}" for name, one in self.heads.items())
             hint = f"say which head is meant: {self._example('')}"
-            raise ContractError("heads", theirs, ", ".join(classes), hint=hint)
+            sides = (f"{self.name} has", "the data have")
+            raise ContractError("heads", theirs, ", ".join(classes), hint=hint, sides=sides)
         return self._only(fitting, classes)
 
     def fitting(self, classes: Sequence[str]) -> list[OneHead]:
@@ -217,7 +274,8 @@ class SeveralHeads(AgentHandle):
         fitting = [one for one in learned if (set(one.classes) >= wanted if wanted else one.classes == tuple(classes))]
         if not fitting:
             theirs = "; ".join(f"{one.architecture.head}: {', '.join(one.classes)}" for one in learned) or "none has learned yet"
-            raise ContractError("heads", theirs, ", ".join(classes), hint=f"say which head teaches: {self._example('')}")
+            hint = f"say which head teaches: {self._example('')}"
+            raise ContractError("heads", theirs, ", ".join(classes), hint=hint, sides=(f"{self.name} has", "the data have"))
         return self._only(fitting, classes)
 
     def _only(self, fitting: Sequence[OneHead], classes: Sequence[str]) -> OneHead:
@@ -234,13 +292,10 @@ class SeveralHeads(AgentHandle):
     def _example(self, rest: str) -> str:
         return f'{self.name}.head("{next(iter(self.heads))}"){rest}'
 
-    def start_from(self, weights: str) -> None:
-        """Takes stored weights of this architecture, by digest or its beginning, with the classes that each head tells apart."""
-        must_be(weights, str, "weights", "their digest")
-        digest = self.community.find_artifact(weights)
-        self.course.begin_with(digest)
+    def take_stored(self, said: "WeightsMetadata") -> None:
+        """Takes from what stored weights say of themselves which classes each head tells apart."""
         for one in self.heads.values():
-            one.take_stored(digest)
+            one.take_stored(said)
 
     def become(self, architecture: Architecture) -> None:
         """Nothing.
@@ -253,6 +308,11 @@ class SeveralHeads(AgentHandle):
     def settle(self, data: Data) -> None:
         """Says what data the head that tells their classes apart is at home in."""
         self.by_data(data).settle(data)
+
+    def _packing(self, data: Data | None, what: str) -> dict[str, Any]:
+        if data is None:
+            raise ConfigError(f"{self.name} has data that it knows for each head: {self._example(f'.share_{what}()')}")
+        return self.by_data(data)._packing(data, what)
 
     def as_teacher(self) -> TeacherReference:
         """The whole network, as it is averaged. To teach, one of its heads is chosen by the student's classes."""
@@ -297,20 +357,26 @@ class SeveralHeads(AgentHandle):
         """Takes the mean, by shares, of the weights of networks of the same architecture: of the trunk and of all heads.
 
         Raises:
-            ConfigError: nothing is listed, one has no heads, none has met data, or there is not a share for each.
-            ContractError: the classes of a head differ.
+            ConfigError: nothing is listed, one is named twice, one has other heads, none has met data, or there is not a share
+                for each.
+            ContractError: the classes of a head differ, or not all of them have learned with it.
         """
-        wholes = [one.whole if isinstance(one, OneHead) else one for one in others]
-        networks = [one for one in wholes if isinstance(one, SeveralHeads)]
+        return self._take_mean(others, shares, "average")
+
+    def _take_mean(self, others: Sequence[AgentHandle], shares: Sequence[float], what: str) -> Lesson:
+        refuse_no_list("networks", others)
+        wholes = [one.network if isinstance(one, AgentHandle) else one for one in others]
         references = as_teachers(wholes, shares)
+        self._must_be_like(others, what)
+        networks = [one for one in wholes if isinstance(one, SeveralHeads)]
         home = next((one.home for whole in (self, *networks) for one in whole.heads.values() if one.home), None)
-        if len(networks) < len(wholes) or not networks or home is None:
-            raise ConfigError("an average of networks with several heads needs networks with the same, one of which has learned")
+        if home is None:
+            raise ConfigError(f"{self.name}.{what} needs networks with the same heads, one of which has learned from data")
         fields = {"architecture": self.architecture, "data": home, "teachers": tuple(references)}
-        task = checked(Average, fields, source=f"{self.name}.average")
+        task = checked(Average, fields, source=f"{self.name}.{what}")
         known = {name: [whole.heads[name] for whole in networks] for name in self.heads}
         for listed in known.values():
-            agreed(one.classes for one in listed)
+            _agree_on_a_head(listed)
         lesson = self._ask_for(task)
         before = {name: one.stands() for name, one in self.heads.items()}
 
@@ -322,3 +388,17 @@ class SeveralHeads(AgentHandle):
         for name, listed in known.items():
             self.heads[name].take_over(lesson, listed)
         return lesson
+
+
+def _agree_on_a_head(listed: Sequence[OneHead]) -> None:
+    """Checks that the mean of a head of several networks is something.
+
+    Raises:
+        ContractError: they tell other classes apart, or one has learned and another has not.
+    """
+    agreed(one.classes for one in listed)
+    learned = [one.name for one in listed if one.has_learned]
+    strange = [one.name for one in listed if not one.has_learned]
+    if learned and strange:
+        hint = "the mean of what was learned and of what was not is nothing that anybody learned; leave one of them out"
+        raise ContractError("heads", learned[0], strange[0], hint=hint, sides=("who has learned is", "who has not is"))

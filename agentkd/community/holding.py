@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentkd import seeding
-from agentkd.architecture import Architecture, NamedHeads, Normalization, Setting
+from agentkd.architecture import Architecture, Normalization, Setting
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.teachers import refuse_no_list
 from agentkd.community.works import Commons, Data
@@ -30,11 +30,14 @@ from agentkd.task import (
     TeacherReference,
 )
 from agentkd.task.inputs import ENERGY
+from agentkd.task.judging import Measure
 from agentkd.task.rules import Decision, Offer, Rules
 from agentkd.visible import html_table, visible_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from agentkd.knowledge.weights import WeightsMetadata
 
 
 @dataclass
@@ -96,9 +99,24 @@ class Held:
         self._seed = seeding.derive(community.seed, name)
         self._learned: Lesson | None = None
         self._home: DataSource | None = None
-        self.classes: tuple[str, ...] = ()
+        self._is_mean = False  # its weights are a mean, which nobody has looked at yet
+        self._classes: tuple[str, ...] = ()
         self._architecture = self._resolved(num_classes, heads) if num_classes or heads is not None else None
         self._keeps_code = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that it tells apart, in the order of its logits; empty if nobody knows."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        self._classes = tuple(names)
+
+    @property
+    def home(self) -> DataSource | None:
+        """The data that it knows: those that it learned last, or those of ``settle``."""
+        return self._home
 
     @property
     def architecture(self) -> Architecture:
@@ -134,15 +152,35 @@ class Held:
 
     @property
     def miou(self) -> float:
-        """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits."""
-        newest = self._newest()
+        """Validation mIoU of the newest weights on the data they were trained with; 0 before any training. Waits.
+
+        Weights that are a mean are looked at for this.
+        """
+        newest = self._measured()
         return newest.miou if newest else 0.0
 
     @property
     def score(self) -> float:
-        """By which networks are compared: a classifier's validation accuracy, else mIoU; 0 before any training. Waits."""
+        """By which networks are compared: a classifier's validation accuracy, else mIoU, as ``miou``. Waits."""
+        return self.score_by(self.measure)
+
+    @property
+    def measure(self) -> Measure:
+        """Which score that is. Waits."""
+        newest = self._measured()
+        return newest.measure if newest else Measure.MIOU
+
+    def score_by(self, measure: Measure) -> float:
+        """The score of that name: where classifiers are compared with others, each by its mIoU. Waits, as ``miou``."""
+        newest = self._measured()
+        return measure.must_be_of(newest) if newest else 0.0
+
+    def _measured(self) -> TaskResult | None:
+        """What the newest weights are worth on the data that they are at home in."""
         newest = self._newest()
-        return newest.judged_by if newest else 0.0
+        if newest is None or self._home is None or not self._is_mean:
+            return newest
+        return self._ask_for(Evaluate(architecture=self.architecture, data=self._home, initial_weights=self.weights)).result()
 
     def _newest(self) -> TaskResult | None:
         """What came of the last lesson, but for those that failed and were said to have. Waits."""
@@ -155,13 +193,16 @@ class Held:
 
     def _shown(self) -> dict[str, str]:
         """What it is and how it stands, without waiting."""
-        architecture, lesson, initial = self._architecture, self._newest_lesson, self.course.initial
-        known = ", ".join(self.classes) or (str(architecture.num_classes) if architecture else "those of its first data")
+        lesson, initial = self._newest_lesson, self.course.initial
         begun = f"begins with {initial[:12]}" if initial else "has learned nothing yet"
         settings = ", ".join(f"{name}={value}" for name, value in self._settings.items())
-        rows = {"family": self._family, "settings": settings, "classes": known}
+        rows = {"family": self._family, "settings": settings, **self._classes_shown()}
         rows["state"] = f"{lesson.label}: {lesson.state}" if lesson else begun
         return {name: value for name, value in rows.items() if value}
+
+    def _classes_shown(self) -> dict[str, str]:
+        known = self._architecture
+        return {"classes": ", ".join(self._classes) or (str(known.num_classes) if known else "those of its first data")}
 
     def __repr__(self) -> str:
         return visible_line(f"<network {self.name}: {', '.join(self._shown().values())}>")
@@ -173,20 +214,34 @@ class Held:
         """Takes stored weights of this architecture, by digest or its beginning, as its own, with the classes they tell apart.
 
         Raises:
+            ConfigError: they are of another architecture, and in what. The network is as it was.
             ArtifactError: they are not there, or damaged.
         """
         must_be(weights, str, "weights", "their digest")
         digest = self.community.find_artifact(weights)
-        self.take_stored(digest)
-        self.course.begin_with(digest)
+        said = self._said_by(digest)
+        if self._architecture is None and said.architecture is not None:
+            wanted = self._resolved(said.architecture.num_classes)
+        else:
+            wanted = self.architecture
+        self.community.must_be_of(wanted, digest)
+        self._architecture = wanted
+        self.begin_with(digest)
 
-    def take_stored(self, weights: Digest) -> None:
-        """Takes from stored weights which classes they tell apart."""
+    def begin_with(self, weights: Digest) -> None:
+        """Takes stored weights that are known to be of this architecture, with the classes they tell apart."""
+        self.take_stored(self._said_by(weights))
+        self.course.begin_with(weights)
+
+    def take_stored(self, said: "WeightsMetadata") -> None:
+        """Takes from what stored weights say of themselves which classes they tell apart."""
+        self._classes = said.classes_of(self.architecture) if self._architecture else said.classes
+        self._learned = None
+
+    def _said_by(self, weights: Digest) -> "WeightsMetadata":
         from agentkd.knowledge.weights import read_metadata  # needs torch, which a script that only plans does not
 
-        said = read_metadata(self.community.artifact(weights))
-        self.classes = said.classes_of(self.architecture) if self._architecture else said.classes
-        self._learned = None
+        return read_metadata(self.community.artifact(weights))
 
     def become(self, architecture: Architecture) -> None:
         """Takes another architecture, to be learned from the beginning; the weights until now stay in the record.
@@ -195,8 +250,14 @@ class Held:
 
         Args:
             architecture: as data; from ``share_architecture`` or a guest's ``obtain_architecture``, say.
+
+        Raises:
+            ConfigError: it is none, or has several heads.
         """
         must_be(architecture, Architecture, "the architecture", "an agentkd.Architecture")
+        if architecture.heads:
+            heads = ", ".join(architecture.heads)
+            raise ConfigError(f"{self.name} has one head alone, and cannot become a network with {heads}; give a new one heads=")
         self._keeps_code = bool(architecture.code)
         self._family, self._settings = architecture.family, dict(architecture.settings)
         self._images = architecture.normalization
@@ -360,5 +421,5 @@ class Held:
         """The network as data, of an own family by its code as it is now."""
         if heads is None:
             return families.resolve(self._family, num_classes or 0, self._settings, images=self._images)
-        counts = checked(NamedHeads, {"heads": heads}, source=self.name).heads
-        return families.resolve(self._family, max(counts.values()), self._settings, images=self._images).with_heads(counts, head)
+        resolved = families.resolve(self._family, max(heads.values()), self._settings, images=self._images)
+        return resolved.with_heads(heads, head)

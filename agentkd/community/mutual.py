@@ -6,7 +6,7 @@ from typing import Any
 from agentkd.code.taking import take
 from agentkd.community.futures import Lesson
 from agentkd.community.handles import AgentHandle
-from agentkd.community.teachers import refuse_no_list
+from agentkd.community.teachers import must_be_different, refuse_no_list
 from agentkd.community.works import Data
 from agentkd.config import checked
 from agentkd.errors import ConfigError
@@ -39,7 +39,8 @@ def mutual(
         A future for each student, in their order.
 
     Raises:
-        ConfigError: there are fewer than two students, or not as many agents, or the recipes do not go together.
+        ConfigError: there are fewer than two students, two are of one network, there are not as many agents, or the recipes do
+            not go together.
 
     Source: Zhang et al., "Deep Mutual Learning", CVPR 2018.
     """
@@ -49,6 +50,8 @@ def mutual(
     community = students[0].community if students else None
     if community is None or len(set(students)) < 2 or any(student.community is not community for student in students):
         raise ConfigError("mutual teaching needs two or more different networks of one community")
+    why = "of two lessons at the same time one would be lost; let its heads learn one after the other"
+    must_be_different(students, "mutual teaching", why)
     if community.num_learners is not None and community.num_learners < len(students):
         raise ConfigError(
             f"{len(students)} students that teach each other need as many agents, and there are {community.num_learners}; "

@@ -51,6 +51,28 @@ def as_teachers(listed: Sequence[TeacherLike], shares: Sequence[float]) -> list[
     return [teacher.as_teacher().replace(share=float(share)) for teacher, share in given]
 
 
+def must_be_different(listed: Sequence[object], what: str, why: str) -> None:
+    """Nothing, if no two of these are one network. Two heads of one are: they have a trunk, and newest weights, in common.
+
+    Args:
+        listed: networks, or heads of networks.
+        what: is to be done with them.
+        why: one network is not taken for two.
+
+    Raises:
+        ConfigError: two are.
+    """
+    refuse_no_list("networks", listed)
+    seen: dict[int, object] = {}
+    for one in listed:
+        network = getattr(one, "network", one)
+        if id(network) in seen:
+            first, again = (getattr(each, "name", repr(each)) for each in (seen[id(network)], one))
+            told = f"{first} is named twice" if first == again else f"{first} and {again} are of one network"
+            raise ConfigError(f"{what}: {told}; {why}")
+        seen[id(network)] = one
+
+
 def routes_of(
     teachers: Sequence[TeacherLike], data: Data, route: Route | Sequence[Sequence[int]], num_parts: int
 ) -> list[dict[str, Any]]:

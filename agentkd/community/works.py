@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from agentkd.architecture import Normalization
+from agentkd.architecture import Architecture, Normalization
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.community.futures import Lesson
 from agentkd.coordinator.crew import Crew
@@ -112,6 +112,15 @@ class Commons(Protocol):
 
     def artifact(self, digest: Digest) -> bytes:
         """Stored bytes by their digest."""
+        ...
+
+    def must_be_of(self, architecture: Architecture, weights: Digest) -> None:
+        """Nothing, if stored weights are of an architecture.
+
+        Raises:
+            ConfigError: they are not, and in what.
+            ArtifactError: they are not there, or damaged.
+        """
         ...
 
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:

@@ -3,15 +3,20 @@
 import re
 from pathlib import Path
 
+import torch
+
 from agentkd.architecture import RGB, Architecture, Normalization, Setting
 from agentkd.artifacts.store import Store
-from agentkd.errors import AgentKDError, ConfigError, StorageError
+from agentkd.errors import AgentKDError, ConfigError, ContractError, StorageError
+from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_classes
 from agentkd.knowledge.weights import WeightsMetadata, agree_on_network, encode_weights, load_weights, read_metadata
 from agentkd.names import Digest
 from agentkd.networks import families
+from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 from agentkd.networks.checkpoints import read_checkpoint
+from agentkd.networks.likeness import differences_told
 from agentkd.networks.weights import LEAST_SHARE, ImportReport, import_weights
 from agentkd.plain import must_be_file, must_be_writable_as_file
 
@@ -29,6 +34,7 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
         ConfigError: no such file or digest, or weights of another architecture.
     """
     network, said = build(architecture, seed=0), what_they_say(weights, store)
+    which = f"weights {str(weights)[:12] if DIGEST.fullmatch(str(weights)) else weights}"
     try:
         if DIGEST.fullmatch(str(weights)):
             known = Digest(str(weights))
@@ -40,12 +46,41 @@ def stored_weights(weights: str | Path, architecture: Architecture, store: Store
             given = read_checkpoint(Path(weights))
             report = import_weights(network, given, channels=architecture.channels, source=f"weights {weights}")
             if report.missing or report.reshaped:
-                raise ConfigError(f"weights {weights} are not of this architecture: {report}")
+                raise ConfigError(f"{which} are not of this architecture: {report}")
     except ConfigError:
         raise
     except AgentKDError as error:
-        raise ConfigError(f"weights {weights}: {error}") from error
+        raise ConfigError(_told(which, error, said.architecture, architecture)) from error
     return store.put(encode_weights(architecture, dict(network.state_dict()), said.classes_of(architecture), said.heads))
+
+
+def must_be_of(architecture: Architecture, stored: bytes, *, which: str) -> None:
+    """Checks that stored weights are of an architecture: by what they say of themselves, and by their tensors.
+
+    Of an own network they may have been learned by other code, as long as its tensors are the same.
+
+    Raises:
+        ConfigError: they are not, and in what, or they are damaged.
+    """
+    try:
+        said = read_metadata(stored)
+        if said.architecture and (told := differences_told(said.architecture, architecture)):
+            raise ConfigError(f"{which} are of another network: {told}")
+        with torch.device("meta"):
+            expected = dict(build(architecture).state_dict())
+        tensors.match(tensors.decode(stored), expected)
+        agree_on_network(said, architecture)
+    except ConfigError:
+        raise
+    except AgentKDError as error:
+        raise ConfigError(f"{which}: {error}") from error
+
+
+def _told(which: str, error: AgentKDError, said: Architecture | None, architecture: Architecture) -> str:
+    """Why weights were not taken: in what their network differs, where they say it and that is why."""
+    is_told = isinstance(error, ContractError) and error.field in ("revision", "normalization")
+    told = differences_told(said, architecture) if said and isinstance(error, ContractError) and not is_told else ""
+    return f"{which} are of another network: {told}" if told else f"{which}: {error}"
 
 
 def bring(
@@ -77,7 +112,7 @@ def bring(
         ContractError: what the file says of itself contradicts that.
         StorageError: ``out`` cannot be written.
     """
-    tensors, said = read_checkpoint(file), what_a_file_says(file)
+    given, said = read_checkpoint(file), what_a_file_says(file)
     if said.architecture and said.architecture.family != family:
         raise ConfigError(f"{file} says that it is of {said.architecture.family}, not of {family}")
     known = said.architecture.num_classes if said.architecture else USUAL_CLASSES
@@ -89,8 +124,8 @@ def bring(
         )
     agree_on_network(_for_channels_of(said, architecture), architecture)
     network = build(architecture, seed=0)
-    report = import_weights(network, tensors, channels=architecture.channels, source=file, least_share=least_share)
-    kept = said.classes if not report.reshaped else ()
+    report = import_weights(network, given, channels=architecture.channels, source=file, least_share=least_share)
+    kept = said.classes if _has_head(report, network) else ()
     if names:
         agree_on_classes(kept, names)
     try:
@@ -110,6 +145,12 @@ def _for_channels_of(said: WeightsMetadata, architecture: Architecture) -> Weigh
     except ValueError:  # which the contract is broken by, and says
         return said
     return said.replace(architecture=said.architecture.replace(normalization=images))
+
+
+def _has_head(report: ImportReport, network: SegmentationNetwork) -> bool:
+    """Whether what tells classes apart was loaded: all of the network's head, or, if it does not say what that is, all of it."""
+    places = tuple(f"{place}." for place in network.head_modules) or ("",)
+    return not report.reshaped and not any(name.startswith(places) for name in report.missing)
 
 
 def num_classes_of(weights: str | Path, store: Store) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from agentkd.agents.feeding import open_source
+from agentkd.agents.feeding import class_weights_of, open_source
 from agentkd.agents.work import check_limits, count_parameters, encode_knowledge, encode_trace, sizes
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.store import Store
@@ -40,7 +40,7 @@ from agentkd.training.checkpoint import digest_of_state
 
 MAX_COUNTED = 1000
 MAX_HEADER_BYTES, MAX_OTHER_BYTES = 16 * 1024**2, 2 * 1024**3
-OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "latency_ms", "trace", "exchange")
+OF_TRAINING = ("best_epoch", "epochs", "history", "images_per_s", "latency_ms", "trace", "exchange", "class_weights")
 OF_SCORES = ("miou", "class_iou", "one_class_miou", "accuracy")
 OF_ANY = {"environment", "seconds", "peak_memory_bytes", "error_code", "error_text", "num_macs", "uncounted_operations"}
 OF_ANY |= {"num_parameters_total", "num_parameters_network", "num_parameters_deploy"}
@@ -207,6 +207,7 @@ def _training(task: Training, result: TaskResult, state: tensors.Tensors, store:
     weights = encode_weights(task.architecture, state, classes, before.heads_with(task.architecture, classes))
     settled = hearsay.history_by(task, result, digest_of_state(state), is_measured=is_measured).replace(
         exchange=hearsay.exchange_of(task, result.exchange, num_steps),
+        class_weights=_class_weights(task),
         images_per_s=hearsay.pace((num_steps or 0) * task.recipe.batch_size, result.seconds),
     )
     stored = {"weights": store.put(weights), "trace": store.put(encode_trace(trace["loss"])) if trace else NO_DIGEST}
@@ -238,6 +239,15 @@ def _steps_per_epoch(task: Training) -> int:
         log.warning("the steps of a guest's training were not counted: %s", error)
         return 0
     return steps_per_epoch(count, recipe.batch_size, recipe.steps_per_epoch)
+
+
+def _class_weights(task: Training) -> tuple[float, ...]:
+    """As they are here, whatever a guest says; without the data none."""
+    try:
+        return class_weights_of(task)
+    except DatasetError as error:
+        log.warning("the class weights of a guest's training were not made again: %s", error)
+        return ()
 
 
 def _classes(task: Training, stored: bytes) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import AgentLostError, LaunchError
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair, save_key_pair
-from agentkd.exchange.liveness import Liveness, beat, heard, verdict
+from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
@@ -24,6 +24,8 @@ from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
 START_TIMEOUT_S = 120.0
 MAX_FAILED_STARTS = 3
 LEAVE_GRACE_S = 2.0
+TURN_S = 1.0
+"""What there may be between two looks at the agents; whatever is more, this process was stopped or busy, and not they."""
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Members:
         self._names: dict[PublicKey, AgentName] = {}  # whose a key is; under the lock
         self._lock = threading.Lock()
         self._failed_starts = 0
+        self._looked_at = time.monotonic()
 
     def launch(self, name: AgentName, slot: Slot) -> None:
         """Starts an agent with a fresh key, admitted before the process exists."""
@@ -138,6 +141,7 @@ class Members:
             LaunchError: agents keep ending before they join.
         """
         now = time.monotonic()
+        self._excuse(now)
         for name, peer in list(self._peers.items()):
             if self._peers.get(name) is not peer:
                 continue
@@ -150,6 +154,16 @@ class Members:
                 reason = "did not join in time" if peer.process and now - peer.started_at > START_TIMEOUT_S else ""
             if reason:
                 yield self.drop(name, reason, exit_code)
+
+    def _excuse(self, now: float) -> None:
+        """Who could not be heard here meanwhile was not silent."""
+        absent_s, self._looked_at = now - self._looked_at - TURN_S, now
+        if absent_s <= 0:
+            return
+        for peer in self._peers.values():
+            peer.started_at = min(now, peer.started_at + absent_s)
+            if peer.liveness is not None:
+                peer.liveness = excused(peer.liveness, now, absent_s=absent_s)
 
     def end(self) -> None:
         """Asks all agents to leave, and leaves none behind."""

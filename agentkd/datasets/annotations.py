@@ -50,17 +50,27 @@ class Names:
 
 
 class Parsed(Generic[Content]):
-    """Files parsed once each, by whichever thread comes first."""
+    """Files parsed once each, by whichever thread comes first; one that cannot be is not read again for each image."""
 
     def __init__(self, parse: Callable[[Path], Content]) -> None:
-        self._parse, self._lock, self._known = parse, threading.Lock(), dict[Path, Content]()
+        self._parse, self._lock, self._known = parse, threading.Lock(), dict[Path, Content | DatasetError]()
 
     def __call__(self, path: Path) -> Content:
-        """The content of a file."""
+        """The content of a file.
+
+        Raises:
+            DatasetError: it is not as it should be.
+        """
         with self._lock:
             if path not in self._known:
-                self._known[path] = self._parse(path)
-            return self._known[path]
+                try:
+                    self._known[path] = self._parse(path)
+                except DatasetError as error:
+                    self._known[path] = error
+            found = self._known[path]
+        if isinstance(found, DatasetError):
+            raise DatasetError(found.place, found.found, found.expected)
+        return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agentkd.datasets.balance import Counts
 from agentkd.datasets.samples import Sample
 from agentkd.names import Digest
 
@@ -27,6 +28,7 @@ SPARE_BYTES = 1024**3
 UNUSED_S = 600.0
 HEADER = struct.Struct("<8sIIII")
 MAGIC = b"agentkd2"
+COUNTS_MAGIC = b"agentkdc"
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,19 @@ class SharedSamples:
         with contextlib.suppress(OSError):  # a full disk is nobody's trouble here
             if self._is_safe and _is_plain(made) and self._reserve(HEADER.size + len(made.name.encode()) + _size_of(made), data):
                 _save(file, made)
+        return made
+
+    def counts(self, data: Digest, name: str, num_rows: int, count: Callable[[], Counts]) -> Counts:
+        """The pixels of each class in so many samples of those data, from their file if there is one; else as ``count`` says."""
+        file = self._place / data / f"{name}.counts"
+        with contextlib.suppress(OSError):
+            if self._may_use() and (found := _load_counts(file, num_rows)) is not None:
+                self._note_use(data)
+                return found
+        made = count()
+        with contextlib.suppress(OSError):
+            if self._is_safe and self._reserve(len(COUNTS_MAGIC) + made.nbytes, data):
+                _write(file, COUNTS_MAGIC, np.ascontiguousarray(made, dtype="<i8").data)
         return made
 
     def _may_use(self) -> bool:
@@ -173,17 +188,34 @@ def _load(file: Path) -> Sample | None:
     return Sample(image=image, label=label, name=data[HEADER.size : at].decode())
 
 
+def _load_counts(file: Path, num_rows: int) -> Counts | None:
+    """The counts in a file; ``None`` if there is none, or not a whole one of so many rows."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    size = len(data) - len(COUNTS_MAGIC)
+    if not data.startswith(COUNTS_MAGIC) or not num_rows or size <= 0 or size % (8 * num_rows):
+        return None
+    return np.frombuffer(data, "<i8", offset=len(COUNTS_MAGIC)).astype(np.int64).reshape(num_rows, -1)
+
+
 def _save(file: Path, sample: Sample) -> None:
     """Writes a sample that others see whole or not at all."""
     height, width, channels = sample.image.shape
     name = sample.name.encode()
+    head = HEADER.pack(MAGIC, height, width, channels, len(name)) + name
+    _write(file, head, np.ascontiguousarray(sample.image).data, np.ascontiguousarray(sample.label).data)
+
+
+def _write(file: Path, *parts: bytes | memoryview) -> None:
+    """Writes a file that others see whole or not at all."""
     part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as out:
-            out.write(HEADER.pack(MAGIC, height, width, channels, len(name)) + name)
-            out.write(np.ascontiguousarray(sample.image).data)
-            out.write(np.ascontiguousarray(sample.label).data)
+            for data in parts:
+                out.write(data)
         part.replace(file)
     except OSError:
         part.unlink(missing_ok=True)

@@ -95,5 +95,6 @@ def merged(problems: Mapping[int, DatasetError]) -> DatasetError:
     if len(problems) == 1:
         return first
     places = [error.place for _, error in sorted(problems.items())][1:]
-    expected = f"{first.expected}; {len(places):,} more refused: {some(places)}".removeprefix("; ")
+    advice = "agentkd data check names all"
+    expected = f"{first.expected}; {len(places):,} more refused: {some(places)}; {advice}".removeprefix("; ")
     return DatasetError(first.place, first.found, expected)

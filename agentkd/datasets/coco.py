@@ -47,6 +47,13 @@ class CocoReader:
                         annotation, f"holds an outline of {listed.file_name} that is none", "lists x1, y1, x2, y2, ..."
                     )
                 outlines = [points_of(list(zip(flat[::2], flat[1::2], strict=True)), annotation) for flat in segmentation]
+                short = next((outline for outline in outlines if len(outline) < 3), None)
+                if short is not None:
+                    raise DatasetError(
+                        annotation,
+                        f"holds an outline of {len(short)} corners in {listed.file_name}, as {name}",
+                        "three or more: a point or a line has no area, and two corners are a box to some programs",
+                    )
                 fill(label, outlines, number)
             else:
                 label[_runs(segmentation, size, annotation)] = number

@@ -12,6 +12,7 @@ from pathlib import Path
 from agentkd.architecture import RGB
 from agentkd.datasets.description import Description
 from agentkd.datasets.finding import Pair
+from agentkd.datasets.manner import Refuse, at_once
 from agentkd.datasets.pictures import orientation_in
 from agentkd.datasets.samples import Size
 from agentkd.errors import DatasetError, check_descriptors
@@ -36,20 +37,38 @@ READING = (
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def hash_files(place: Path, files: Sequence[str], *, is_turned: bool) -> dict[str, bytes]:
+def hash_files(place: Path, files: Sequence[str], *, is_turned: bool, refuse: Refuse = at_once) -> dict[str, bytes]:
     """What names each file's content: its SHA-256, and after it how it is turned by its orientation tag, if it is.
+
+    Args:
+        place: below which the files are.
+        files: their names.
+        is_turned: whether orientation tags are followed.
+        refuse: what is done with one that cannot be read, which is left out then.
 
     Raises:
         DatasetError: one cannot be read.
     """
     root = str(place)
 
-    def hash_some(at: int) -> list[bytes]:
-        return [_hash(f"{root}/{file}", is_turned) for file in files[at : at + AT_A_TIME]]
+    def hash_one(file: str) -> bytes | DatasetError:
+        try:
+            return _hash(f"{root}/{file}", is_turned)
+        except DatasetError as error:
+            return error
 
+    def hash_some(at: int) -> list[bytes | DatasetError]:
+        return [hash_one(file) for file in files[at : at + AT_A_TIME]]
+
+    hashes: dict[str, bytes] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        found = [digest for part in pool.map(hash_some, range(0, len(files), AT_A_TIME)) for digest in part]
-    return dict(zip(files, found, strict=True))
+        found = (digest for part in pool.map(hash_some, range(0, len(files), AT_A_TIME)) for digest in part)
+        for file, digest in zip(files, found, strict=True):
+            if isinstance(digest, DatasetError):
+                refuse(digest)
+            else:
+                hashes[file] = digest
+    return hashes
 
 
 def content_digest(

@@ -1,6 +1,7 @@
 """Datasets made of others: without labels, with fewer images or classes, or several joined. They add nothing of their own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,11 @@ class _Derived:
     def files(self) -> dict[str, str]:
         """The files of the one that it is made of, with what marks their content."""
         return getattr(self._of, "files", {})
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders in which its files are."""
+        return getattr(self._of, "places", ())
 
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample."""
@@ -178,6 +184,11 @@ class JoinedDataset(_Derived):
         """The files of each of them, with what marks their content."""
         named = ((at, getattr(part, "files", {})) for at, part in enumerate(self._parts))
         return {f"part {at}: {file}": mark for at, files in named for file, mark in files.items()}
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders in which the files of any of them are."""
+        return tuple(place for part in self._parts for place in getattr(part, "places", ()))
 
     def size_of(self, index: int) -> Size:
         """(height, width) of a sample of one of them."""

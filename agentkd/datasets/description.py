@@ -45,6 +45,28 @@ ABOUT = frozenset(
 )
 """Keys that tell people something, and decide nothing. ``num_classes`` is held against the list of classes."""
 
+# What other programs call what has another name here; a word that is merely like it would mislead.
+CALLED_OTHERWISE = {
+    "annotations": "layout.masks",
+    "background_class": "background",
+    "class_names": "classes",
+    "ignore": "ignore_index",
+    "ignore_label": "ignore_index",
+    "image": "layout.images",
+    "images": "layout.images",
+    "label_names": "classes",
+    "labels": "classes",
+    "mask": "layout.masks",
+    "masks": "layout.masks",
+    "names": "classes",
+    "nc": "num_classes",
+    "num_labels": "num_classes",
+    "type": "format",
+    "val": "splits",
+    "train": "splits",
+    "test": "splits",
+}
+
 PIXELS = ("index-mask", "color-mask", "binary-mask", "threshold-mask")
 Format = Literal["index-mask", "color-mask", "binary-mask", "threshold-mask", "labelme", "coco", "run-lengths", "segments"]
 Part = Literal["red", "green", "blue", "alpha", "rgb"]
@@ -110,7 +132,8 @@ class Description(FrozenData):
         background: the class of what no annotation covers, or ``ignored``.
         release: the release file of Segments.ai that says what instances are.
         group_separator: a file's group (video, clip) is what stands before the last one in its stem; none if it is empty.
-        splits: stems of each split, or a file with one a line; or names of the splits to use. By default the folders found.
+        splits: stems of each split, or a file with one a line, or a pattern of such files; or names of the splits to use. By
+            default the folders found.
         ignored_files: patterns of files that are none of the dataset's.
         duplicates: whether the same bytes may be in two splits.
     """
@@ -353,7 +376,9 @@ def _problem(error: dict[str, Any]) -> str:
         kind = Layout if where.startswith("layout.") else Description
         known = sorted(kind.model_fields) + (sorted(ABOUT) if kind is Description else [])
         key = where.rpartition(".")[2]
-        like = difflib.get_close_matches(key, known, n=1)
+        plain = key.lower().replace("-", "_")
+        meant = "" if kind is Layout else CALLED_OTHERWISE.get(plain, "")
+        like = [meant] if meant else difflib.get_close_matches(plain, known, n=1)
         return f"unknown key {where!r}; " + (
             f"did you mean {like[0]!r}?" if like else f"known: {', '.join(sorted(kind.model_fields))}"
         )

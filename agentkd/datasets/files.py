@@ -4,8 +4,9 @@ Nothing is inferred silently: the description names classes, colors, ignored val
 fit is an error that names the file, what was found and what was expected. What is doubtful but not wrong is in ``notices``.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,17 @@ from agentkd.datasets.contents import content_digest, find_twins, hash_files, im
 from agentkd.datasets.description import DESCRIPTION, PIXELS, Description, Layout, read_description
 from agentkd.datasets.finding import Pair, Pairing, find_pairs
 from agentkd.datasets.labelme import LabelmeReader
+from agentkd.datasets.manner import STRICT, Manner, evenly
 from agentkd.datasets.masks import PixelMasks, Reader
 from agentkd.datasets.meaning import as_colors
 from agentkd.datasets.pictures import ORIENTATION, image_size, open_image
+from agentkd.datasets.reading import read_through
 from agentkd.datasets.run_lengths import RunLengthReader
 from agentkd.datasets.samples import Color, Pixels, Sample, Size, resize_pixels
 from agentkd.datasets.segments import SegmentsReader
 from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, some
 from agentkd.errors import DatasetError
 
-CHECKING_THREADS = 4
 MARK_BYTES = 8
 
 # The format in dataset.yaml, and who reads it; below, whether one file may label many images.
@@ -42,14 +44,30 @@ READERS: dict[str, Callable[[Description, Path], Reader]] = {
 OF_MANY_IMAGES = ("coco", "run-lengths")
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A sample that was looked at, and its pixels of each label, 0 to 255."""
+
+    sample: Sample
+    counts: NDArray[np.int64]
+
+
 class FileDataset:
     """A ``Dataset`` of image files and files that label them.
 
     ``notices`` is what was seen that may be meant or not: when it was opened, and, after ``check``, in the files.
+    ``left_over`` are files that it does not use; ``whole`` its splits, also if only some images of each are taken.
     """
 
     def __init__(
-        self, description: Description, pairing: Pairing, *, place: Path, size: Size | None = None, holdout: str = ""
+        self,
+        description: Description,
+        pairing: Pairing,
+        *,
+        place: Path,
+        size: Size | None = None,
+        holdout: str = "",
+        manner: Manner = STRICT,
     ) -> None:
         self.name, self.place = description.name, place
         self.classes, self.ignore_index = description.classes, description.ignore_index
@@ -58,12 +76,18 @@ class FileDataset:
         self._description, self._pairs, self._size = description, pairing.pairs, size
         self._is_turned = description.orientation == "shown"
         self._reader = READERS[description.format](description, place)
-        self.splits, told = self._split(holdout)
-        hashes = hash_files(place, [*self._listed()], is_turned=self._is_turned)
+        self.format, self.left_over = description.format, tuple(pairing.left_over)
+        self.whole, told = self._split(holdout)
+        self.splits = {split: evenly(indices, manner.at_most) for split, indices in self.whole.items()}
+        hashes = hash_files(place, [*self._listed()], is_turned=self._is_turned, refuse=manner.refuse)
+        if manner.goes_on:
+            self.splits = {split: tuple(filter(self._is_among(hashes), indices)) for split, indices in self.splits.items()}
         self._marks = b"".join(hashes[file][:MARK_BYTES] for file in self._listed())
-        self.digest = content_digest(description, pairing.pairs, hashes, size, told)
+        used = [self._pairs[index] for index in self._indices()]
+        self.digest = content_digest(description, used, hashes, size, told)
         self._twins = find_twins(pairing.pairs, hashes, self.splits)
-        self._hashes = tuple(image_hash(pair, hashes) for pair in pairing.pairs)
+        self._hashes = {index: image_hash(self._pairs[index], hashes) for index in self._indices()}
+        self._turned: dict[str, int] = {}
         self._labels: dict[int, bytes] = {}
         self._sizes: dict[int, Size] = {}
         self._whole: set[int] = set()
@@ -115,28 +139,40 @@ class FileDataset:
         """
         census = Census(self.name, self.classes, self.ignore_index)
         problems: dict[int, DatasetError] = {}
-        turned: dict[str, int] = {}
-
-        def look(index: int) -> "NDArray[np.int64] | None":
-            try:
-                sample, orientation = self._read_both(index)
-            except DatasetError as error:
-                problems[index] = error
-                return None
-            if orientation != 1:
-                turned[self._pairs[index].image] = orientation
-            height, width = sample.label.shape
-            self._sizes[index] = (height, width)
-            return count_labels(sample.label)
-
         split_of = {index: split for split, indices in self.splits.items() for index in indices}
-        with ThreadPoolExecutor(CHECKING_THREADS) as pool:
-            for index, counts in enumerate(pool.map(look, range(len(self._pairs)))):
-                if counts is not None:
-                    self._labels[index] = np.packbits(counts > 0).tobytes()
-                    census.add(split_of[index], self._pairs[index].name, counts)
+        for index, found in read_through(self.look, self._indices()):
+            if isinstance(found, Looked):
+                census.add(split_of[index], found.sample.name, found.counts)
+            elif isinstance(found, DatasetError):
+                problems[index] = found
         if problems:
             raise merged(problems)
+        self.judge(census)
+
+    def look(self, index: int) -> Looked:
+        """A sample, of which is kept what ``judge`` has to say of its files, which labels it has, and its size.
+
+        Raises:
+            DatasetError: it is not as described.
+        """
+        sample, orientation = self._read_both(index)
+        if orientation != 1:
+            self._turned[self._pairs[index].image] = orientation
+        height, width = sample.label.shape
+        counts = count_labels(sample.label)
+        self._sizes[index], self._labels[index] = (height, width), np.packbits(counts > 0).tobytes()
+        return Looked(sample, counts)
+
+    def judge(self, census: Census) -> None:
+        """Says in ``notices`` what was seen of the samples that were looked at.
+
+        Args:
+            census: of them.
+
+        Raises:
+            DatasetError: too few classes have pixels.
+        """
+        turned = self._turned
         said = census.judge(self._hint(census))
         if turned:
             said.append(
@@ -144,6 +180,25 @@ class FileDataset:
                 "masks were drawn on them as they lie in the file, write orientation: stored"
             )
         self.notices = tuple(dict.fromkeys([*self.notices, *said, *self._of_masks(turned), *self._of_annotations()]))
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folder in which its files are."""
+        return (self.place,)
+
+    @property
+    def twins(self) -> list[tuple[Path, str, Path, str]]:
+        """Images that are in two splits, byte for byte: file and split of one, and of the other."""
+        return [(self.place / a.image, one, self.place / b.image, other) for (one, a), (other, b) in self._twins]
+
+    @property
+    def allows_twins(self) -> bool:
+        """Whether the description says that they may be."""
+        return self._description.duplicates == "allowed"
+
+    def image_of(self, index: int) -> Path:
+        """The file of an image."""
+        return self.place / self._pairs[index].image
 
     def check_splits(self) -> None:
         """That what is tested has not been learned.
@@ -158,8 +213,17 @@ class FileDataset:
     def _listed(self) -> dict[str, None]:
         """Every file once, in order."""
         release = self._description.release
-        files = (file for pair in self._pairs for file in (*pair.images, pair.mask))
+        used = (self._pairs[index] for index in self._indices())
+        files = (file for pair in used for file in (*pair.images, pair.mask))
         return dict.fromkeys([*files, *([release] if release else [])])
+
+    def _indices(self) -> list[int]:
+        """Every sample once, in the order of their pairs."""
+        return sorted(index for indices in self.splits.values() for index in indices)
+
+    def _is_among(self, hashes: Mapping[str, bytes]) -> Callable[[int], bool]:
+        """Whether the files of a sample could be read."""
+        return lambda index: all(file in hashes for file in (*self._pairs[index].images, self._pairs[index].mask))
 
     def _read_both(self, index: int) -> tuple[Sample, int]:
         """A sample, and the orientation tag by which its image was turned."""
@@ -214,14 +278,14 @@ class FileDataset:
     def _shared(self) -> list[str]:
         """Names and groups that are in several splits: perhaps the same thing twice."""
         said = []
-        names = in_several(self.splits, lambda index: self._pairs[index].name)
+        names = in_several(self.whole, lambda index: self._pairs[index].name)
         if names:
             where = " and ".join(next(iter(names.values())))
             said.append(
                 f"{self.place}: {len(names):,} names are in more than one split, {some([*names])} in {where}: "
                 "are these other images?"
             )
-        groups = in_several(self.splits, self.group)
+        groups = in_several(self.whole, self.group)
         groups = {group: where for group, where in groups.items() if group not in names}
         if groups:
             where = " and ".join(next(iter(groups.values())))
@@ -234,7 +298,8 @@ class FileDataset:
     def _of_masks(self, turned: Mapping[str, int]) -> list[str]:
         """What is to be said of all masks that are pictures; ``turned`` are the tags of images that were turned."""
         said, seen = [], self._reader.seen
-        tags = {pair.mask: (seen.turned.get(self.place / pair.mask, 1), turned.get(pair.image, 1)) for pair in self._pairs}
+        used = [self._pairs[index] for index in self._indices()]
+        tags = {pair.mask: (seen.turned.get(self.place / pair.mask, 1), turned.get(pair.image, 1)) for pair in used}
         otherwise = [
             f"{mask} (tag {ours}, its image {theirs})" for mask, (ours, theirs) in tags.items() if ours not in (1, theirs)
         ]
@@ -243,7 +308,7 @@ class FileDataset:
                 f"{self.name}: {len(otherwise):,} masks are turned as their own orientation tags say, and their images are not "
                 f"or otherwise: {some(otherwise)}; if masks lie in their files as images do, write orientation: stored"
             )
-        cut = [pair.mask for pair in self._pairs if self.place / pair.mask in seen.perhaps_cut]
+        cut = [pair.mask for pair in used if self.place / pair.mask in seen.perhaps_cut]
         if cut:
             said.append(
                 f"{self.name}: {len(cut):,} masks are JPEG 2000 without loss by what they say, and taken as they are: "
@@ -252,10 +317,16 @@ class FileDataset:
         return said
 
     def _of_annotations(self) -> list[str]:
-        images: dict[str, list[Path]] = {}
-        for pair in self._pairs:
-            images.setdefault(pair.mask, []).append(self.place / pair.image)
-        return [text for mask, labelled in images.items() for text in self._reader.notices(self.place / mask, labelled)]
+        used = dict.fromkeys(self._pairs[index].mask for index in self._indices())
+        images: dict[str, list[Path]] = {mask: [] for mask in used}
+        for pair in self._pairs:  # also those of which nothing else is looked at: they are there
+            if pair.mask in images:
+                images[pair.mask].append(self.place / pair.image)
+        said: list[str] = []
+        for mask, labelled in images.items():
+            with contextlib.suppress(DatasetError):  # which was told of the image
+                said += self._reader.notices(self.place / mask, labelled)
+        return said
 
     def _hint(self, census: Census) -> str:
         """What to write, if what is "not labelled" here looks like a class."""
@@ -267,22 +338,22 @@ class FileDataset:
         return text + (", or format: binary-mask" if len(self.classes) == 2 else "")
 
 
-def open_folder(place: Path, *, size: Size | None = None, holdout: str = "") -> FileDataset:
+def open_folder(place: Path, *, size: Size | None = None, holdout: str = "", manner: Manner = STRICT) -> FileDataset:
     """A dataset in the folder layout.
 
     Raises:
         DatasetError: no or a wrong description, an image without mask, a split that is listed but not there.
     """
     description = read_description(place)
-    pairing = find_pairs(place, description, needs_stem=description.format not in OF_MANY_IMAGES)
-    return FileDataset(description, pairing, place=place, size=size, holdout=holdout)
+    pairing = find_pairs(place, description, needs_stem=description.format not in OF_MANY_IMAGES, refuse=manner.refuse)
+    return FileDataset(description, pairing, place=place, size=size, holdout=holdout, manner=manner)
 
 
 CAMVID_CLASSES = ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist")
 CAMVID_VOID = 11
 
 
-def open_camvid(place: Path, *, size: Size | None = None, holdout: str = "") -> FileDataset:
+def open_camvid(place: Path, *, size: Size | None = None, holdout: str = "", manner: Manner = STRICT) -> FileDataset:
     """CamVid in SegNet's form: ``{train,val,test}`` and ``{train,val,test}annot``, 11 classes, value 11 is void."""
     if not (place / "train").is_dir():
         raise DatasetError(place, "no folder train", "CamVid with train, trainannot, val, valannot, test, testannot")
@@ -293,7 +364,8 @@ def open_camvid(place: Path, *, size: Size | None = None, holdout: str = "") -> 
         layout=Layout(images=("{split}/{stem}.png",), masks=("{split}annot/{stem}.png",)),
         splits=tuple(split for split in ("train", "val", "test") if (place / split).is_dir()),
     )
-    return FileDataset(description, find_pairs(place, description), place=place, size=size, holdout=holdout)
+    pairing = find_pairs(place, description, refuse=manner.refuse)
+    return FileDataset(description, pairing, place=place, size=size, holdout=holdout, manner=manner)
 
 
 def spread_colors(count: int) -> tuple[Color, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agentkd.datasets.description import DESCRIPTION, Description
 from agentkd.datasets.listing import is_image, list_files
+from agentkd.datasets.manner import Refuse, at_once
 from agentkd.datasets.patterns import Parts, Pattern, composed
 from agentkd.datasets.splits import TRAIN
 from agentkd.datasets.text import read_text
@@ -46,13 +47,14 @@ class Pairing:
     idle: list[str] = field(default_factory=list)
 
 
-def find_pairs(place: Path, description: Description, *, needs_stem: bool = True) -> Pairing:
+def find_pairs(place: Path, description: Description, *, needs_stem: bool = True, refuse: Refuse = at_once) -> Pairing:
     """Every image with what labels it.
 
     Args:
         place: the folder.
         description: of it.
         needs_stem: whether each image has a file of its own that labels it; if not, one may do so for many.
+        refuse: what is done with an image or a mask that has no partner, or several; it is left out then.
 
     Raises:
         DatasetError: no images; an image that nothing labels; two files where one is meant; a split that is not there.
@@ -68,7 +70,7 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
     ignored = [Pattern(text, f"{place / DESCRIPTION}: ignored_files") for text in description.ignored_files]
     left_over: list[str] = []
     idle = dict.fromkeys(description.ignored_files)
-    for file in list_files(place):
+    for file in list_files(place, refuse):
         name = composed(file)
         matched = [pattern for pattern in ignored if pattern.match(name)]
         for pattern in matched:
@@ -76,12 +78,12 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
         if file != DESCRIPTION and not matched:
             _sort(place, file, name, images, masks, left_over)
     images.gather(place, channels)
-    chosen = _choose(place, description, images)
-    pairs, used = _pair(place, chosen, images, masks, left_over)
+    chosen = _choose(place, description, images, refuse)
+    pairs, used = _pair(place, chosen, images, masks, left_over, refuse)
     left_over += [file for file in images.files() if file not in used]
     left_over += [file for file in masks.files() if file not in used]
-    if not pairs:
-        raise DatasetError(place, "no images found", _advice(description, sorted(left_over)))
+    if not chosen:
+        refuse(DatasetError(place, "no images found", _advice(description, sorted(left_over))))
     return Pairing(pairs, _worth_saying(left_over, used), [*idle])
 
 
@@ -125,7 +127,9 @@ class _Side:
             return
         images: dict[Parts, dict[str, str]] = {}
         for parts, file in self.found.items():
-            images.setdefault(replace(parts, channel=""), {})[parts.channel] = _one(place, file, f"channel {parts.channel}")
+            images.setdefault(replace(parts, channel=""), {})[parts.channel] = _one(
+                place, file, f"channel {parts.channel}", at_once
+            )
         for parts, files in images.items():
             lacking = [channel for channel in map(composed, channels) if channel not in files]
             if lacking:
@@ -159,55 +163,78 @@ def _sort(place: Path, file: str, name: str, images: _Side, masks: _Side, left_o
         left_over.append(file)
 
 
-def _one(place: Path, found: str | list[str], what: str) -> str:
+def _one(place: Path, found: str | list[str], what: str, refuse: Refuse) -> str:
+    """The only one; nothing if there are several."""
     if isinstance(found, str):
         return found
     others = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
-    raise DatasetError(
-        place / found[0], f"and {place / found[1]}{others} are both {what}", "one of them; list the other in ignored_files"
-    )
+    text = f"and {place / found[1]}{others} are both {what}"
+    refuse(DatasetError(place / found[0], text, "one of them; list the other in ignored_files"))
+    return ""
 
 
-def _choose(place: Path, description: Description, images: _Side) -> list[tuple[str, Parts]]:
+def _choose(place: Path, description: Description, images: _Side, refuse: Refuse) -> list[tuple[str, Parts]]:
     """(split, parts of the image) of everything that is used, split by split."""
     if isinstance(description.splits, dict) and description.splits:
-        return [item for split, listed in description.splits.items() for item in _listed(place, split, listed, images)]
+        return [item for split, listed in description.splits.items() for item in _listed(place, split, listed, images, refuse)]
     by_split: dict[str, list[Parts]] = {}
     for parts in images.found:
         by_split.setdefault(parts.split if images.has_split else TRAIN, []).append(parts)
     missing = [name for name in description.splits if composed(name) not in by_split]
-    if missing:
-        raise DatasetError(
-            place, f"split {missing[0]!r} is listed, and has no images", f"files like {' or '.join(description.layout.images)}"
-        )
+    for name in missing:
+        text = f"split {name!r} is listed, and has no images"
+        refuse(DatasetError(place, text, f"files like {' or '.join(description.layout.images)}"))
     order: Iterable[str] = map(composed, description.splits) if description.splits else sorted(by_split)
-    return [(split, parts) for split in order for parts in by_split[split]]
+    return [(split, parts) for split in order for parts in by_split.get(split, ())]
 
 
-def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side) -> Iterator[tuple[str, Parts]]:
+def _listed(place: Path, split: str, listed: Sequence[str] | str, images: _Side, refuse: Refuse) -> Iterator[tuple[str, Parts]]:
     found: dict[str, list[Parts]] = {}
     for parts, files in images.found.items():
         if not images.has_split or parts.split == composed(split):
             for name in _names(parts, composed(files if isinstance(files, str) else files[0])):
                 found.setdefault(name, []).append(parts)
     if isinstance(listed, str):
-        lines = [composed(line.strip()) for line in read_text(place / listed).splitlines()]
+        try:
+            lines = [composed(line.strip()) for file in _lists(place, listed) for line in read_text(file).splitlines()]
+        except DatasetError as error:
+            refuse(error)
+            return
         listed = tuple(line if line in found else line.split()[0] for line in lines if line)
     missing = [stem for stem in listed if composed(stem) not in found]
-    if missing:
-        text = f"split {split!r} lists {missing[0]!r} and {len(missing) - 1} more that are not there"
-        raise DatasetError(place, text, images.patterns[0].text.replace("{split}", split))
+    for stem in missing:  # of which the first is the end, if one fault is
+        others = len(missing) - 1 if refuse is at_once else 0
+        rest = f" and {others} more that are not there" if others else ", which is not there"
+        refuse(DatasetError(place, f"split {split!r} lists {stem!r}{rest}", images.patterns[0].text.replace("{split}", split)))
     seen: set[Parts] = set()
     for stem in map(composed, listed):
+        if stem not in found:
+            continue
         if len(found[stem]) > 1:
-            files = [_one(place, images.found[parts], "the same image") for parts in found[stem]]
-            raise DatasetError(
-                place, f"split {split!r} lists {stem!r}, which is {files[0]} and {files[1]}", "the folder before the stem as well"
-            )
+            files = [_one(place, images.found[parts], "the same image", refuse) for parts in found[stem]]
+            text = f"split {split!r} lists {stem!r}, which is {files[0]} and {files[1]}"
+            refuse(DatasetError(place, text, "the folder before the stem as well"))
+            continue
         if found[stem][0] in seen:
-            raise DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once")
+            refuse(DatasetError(place, f"split {split!r} lists {stem!r} twice", "each image once"))
+            continue
         seen.add(found[stem][0])
         yield split, found[stem][0]
+
+
+def _lists(place: Path, text: str) -> list[Path]:
+    """The file of this name that lists images, or those that match it as a pattern, in the order of their names.
+
+    Raises:
+        DatasetError: none does.
+    """
+    if (place / text).exists() or not any(sign in text for sign in "*{"):
+        return [place / text]
+    pattern = Pattern(text, f"{place / DESCRIPTION}: splits")
+    files = [place / file for file in list_files(place) if pattern.match(composed(file))]
+    if not files:
+        raise DatasetError(place / DESCRIPTION, f"splits: {text!r} matches no file", "one or more, each with an image a line")
+    return files
 
 
 def _names(parts: Parts, file: str) -> set[str]:
@@ -216,7 +243,7 @@ def _names(parts: Parts, file: str) -> set[str]:
 
 
 def _pair(
-    place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _Side, left_over: list[str]
+    place: Path, chosen: list[tuple[str, Parts]], images: _Side, masks: _Side, left_over: list[str], refuse: Refuse
 ) -> tuple[list[Pair], set[str]]:
     num_stars = min(images.num_stars, masks.num_stars)
     has_split = images.has_split and masks.has_split
@@ -233,22 +260,37 @@ def _pair(
     missing: list[tuple[str, Parts, str]] = []
     owner: dict[str, str] = {}
     for split, parts in chosen:
-        image = _one(place, images.found[parts], "images of one name")
-        mask = by_shared.get(shared(parts))
-        if mask is None:
+        image = _one(place, images.found[parts], "images of one name", refuse)
+        several = by_shared.get(shared(parts))
+        if several is None and image:
             missing.append((split, parts, image))
+        mask = _one(place, several, f"masks of {image}", refuse) if several is not None and image else ""
+        if not mask:
             continue
-        mask = _one(place, mask, f"masks of {image}")
         if masks.has_stem and owner.setdefault(mask, image) != image:
-            raise DatasetError(
-                place / mask,
-                f"would be the mask of {owner[mask]} and of {image}",
-                "a mask for each; name in layout.masks what tells them apart",
-            )
+            text = f"would be the mask of {owner[mask]} and of {image}"
+            refuse(DatasetError(place / mask, text, "a mask for each; name in layout.masks what tells them apart"))
+            continue
         pairs.append(Pair(image, mask, split, parts.stem, "/".join(filter(None, parts.stars)), images.further.get(image, ())))
-    if missing:
-        raise _no_mask(place, missing, pairs, masks, left_over)
-    return pairs, {file for pair in pairs for file in (*pair.images, pair.mask)}
+    for error in _faults_of_missing(place, missing, pairs, masks, left_over, at_once=refuse is at_once):
+        refuse(error)
+    paired = {file for pair in pairs for file in (*pair.images, pair.mask)}
+    return pairs, paired | {image for _, _, image in missing}
+
+
+def _faults_of_missing(
+    place: Path, missing: list[tuple[str, Parts, str]], pairs: list[Pair], masks: _Side, left_over: list[str], *, at_once: bool
+) -> Iterator[DatasetError]:
+    """What is said of images without masks: one fault of all, or one of each, but one of all of a split that has no masks."""
+    if at_once:
+        groups = [missing] if missing else []
+    else:
+        labelled = {pair.split for pair in pairs}
+        alone = dict.fromkeys(split for split, _, _ in missing if split not in labelled)
+        groups = [[one for one in missing if one[0] == split] for split in alone]
+        groups += [[one] for one in missing if one[0] in labelled]
+    for group in groups:
+        yield _no_mask(place, group, pairs, masks, left_over)
 
 
 def _no_mask(

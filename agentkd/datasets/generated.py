@@ -25,18 +25,31 @@ BEYOND_COLORS = ("nir", "swir")
 # Near infrared: leaves reflect it, ash does not, flames emit it, and smoke lets most of it through. Short-wave infrared: flames
 # outshine all else, and smoke is not there. Of each class, in its order.
 REFLECTED = {"nir": (0.12, 0.30, 0.58, 0.80, 0.40), "swir": (0.42, 0.38, 0.26, 0.97, 0.30)}
+EVERY_SCENE = 1.0
 
 
 class GeneratedScenes:
-    """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``."""
+    """A ``Dataset`` of generated scenes with splits ``train``, ``validation`` and ``test``.
+
+    Args:
+        num_channels: of the images, see ``channels_made``.
+        fires: share of the scenes that burn; in the others there is neither fire nor smoke.
+    """
 
     def __init__(
-        self, *, seed: int, size: Size, counts: Mapping[str, int], light: str = "day", num_channels: int = len(RGB)
+        self,
+        *,
+        seed: int,
+        size: Size,
+        counts: Mapping[str, int],
+        light: str = "day",
+        num_channels: int = len(RGB),
+        fires: float = EVERY_SCENE,
     ) -> None:
         self.name = "generated"
         self.channels = channels_made(num_channels)
         self.classes, self.colors, self.ignore_index = CLASSES, COLORS, IGNORE_INDEX
-        self.seed, self.size, self.light = seed, size, light
+        self.seed, self.size, self.light, self.fires = seed, size, light, fires
         self.splits = {
             split: tuple(range(position * SPLIT_STRIDE, position * SPLIT_STRIDE + count))
             for position, (split, count) in enumerate(counts.items())
@@ -51,11 +64,12 @@ class GeneratedScenes:
             }
             | ({"light": light} if light != "day" else {})
             | ({"channels": list(self.channels)} if self.channels != RGB else {})
+            | ({"fires": fires} if fires != EVERY_SCENE else {})
         )
 
     def sample(self, index: int) -> Sample:
         """The scene under an index."""
-        return make_scene(self.seed, index, self.size, self.light, self.channels)
+        return make_scene(self.seed, index, self.size, self.light, self.channels, self.fires)
 
     def size_of(self, index: int) -> Size:
         """(height, width) of every scene."""
@@ -67,11 +81,12 @@ class GeneratedScenes:
 
     def fingerprint(self, index: int) -> bytes:
         """What makes a scene what it is."""
-        return repr((self.seed, index, self.size, self.light, len(self.channels))).encode()
+        own = (self.seed, index, self.size, self.light, len(self.channels))
+        return repr(own if burns(self.seed, index, self.fires) else (*own, "does not burn")).encode()
 
     def labels_of(self, index: int) -> NDArray[np.bool_]:
-        """Every class: which of them have pixels in a scene is not looked at."""
-        return np.arange(256) < len(self.classes)
+        """Every class that the scene may have: which of them have pixels is not looked at."""
+        return np.arange(256) < (len(self.classes) if burns(self.seed, index, self.fires) else FIRE)
 
     def check(self) -> None:
         """Nothing can be missing."""
@@ -88,7 +103,14 @@ def channels_made(count: int) -> tuple[str, ...]:
     return (*named, *(f"band{number}" for number in range(len(named) + 1, count + 1)))[:count]
 
 
-def make_scene(seed: int, index: int, size: Size, light: str = "day", channels: Sequence[str] = RGB) -> Sample:
+def burns(seed: int, index: int, fires: float) -> bool:
+    """Whether a scene burns, of which that share does. What burns among few does among more."""
+    return fires >= EVERY_SCENE or float(seeding.generator("burns", GENERATOR_VERSION, seed, index).random()) < fires
+
+
+def make_scene(
+    seed: int, index: int, size: Size, light: str = "day", channels: Sequence[str] = RGB, fires: float = EVERY_SCENE
+) -> Sample:
     """One scene: ``image [H,W,C]`` and ``label [H,W]``. The light changes the colors alone, and channels neither each other."""
     random = seeding.generator("scene", GENERATOR_VERSION, seed, index)
     relief = noise(random, size, cells=3, octaves=4)
@@ -105,7 +127,7 @@ def make_scene(seed: int, index: int, size: Size, light: str = "day", channels: 
     half = _ramp(scar, burn_level - rim, 0.02) * (1 - _ramp(scar, burn_level + rim, 0.02))
     image = _blend(image, _singed(plants), 0.85 * half)
 
-    heat = _front(random, size, scar, burn_level)
+    heat = _front(random, size, scar, burn_level) * np.float32(burns(seed, index, fires))
     label[heat > 0.5] = FIRE
     image = _blend(image, _flames(random, size), np.clip(heat * 1.6, 0, 1))
 

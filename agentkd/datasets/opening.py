@@ -1,6 +1,7 @@
 """Datasets by name: ``kind:key=value,key=value`` or a user's ``package.module:name``."""
 
 import logging
+import math
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,11 @@ from agentkd.architecture import MAX_CHANNELS, RGB, Normalization
 from agentkd.code.loading import load
 from agentkd.code.taking import take
 from agentkd.datasets import files
+from agentkd.datasets.balance import Counts
 from agentkd.datasets.caching import OwnMemory, SharedSamples
 from agentkd.datasets.derived import FewImages, JoinedDataset, OnlyClasses, Unlabelled
 from agentkd.datasets.generated import LIGHTS, SPLIT_STRIDE, GeneratedScenes
+from agentkd.datasets.manner import STRICT, Manner
 from agentkd.datasets.options import find_path, read_options
 from agentkd.datasets.order import ViewKey
 from agentkd.datasets.outline import Outline
@@ -27,6 +30,7 @@ from agentkd.datasets.samples import (
     Size,
     channels_of,
     check_splits,
+    count_classes,
     fingerprint,
     images_of,
     labels_of,
@@ -71,6 +75,7 @@ class Opened:
         self.spec, self._dataset, self.code, self.is_checked = spec, dataset, code, False
         self._kept = OwnMemory()
         self._shared: SharedSamples | None = None
+        self._counted: dict[tuple[int, ...], Counts] = {}
 
     @property
     def name(self) -> str:
@@ -123,7 +128,12 @@ class Opened:
     def _read(self, index: int) -> Sample:
         if self._shared is None:
             return self._dataset.sample(index)
-        return self._shared.sample(canonical.digest([self.spec, self.digest, __version__]), index, self._dataset.sample)
+        return self._shared.sample(self._key, index, self._dataset.sample)
+
+    @property
+    def _key(self) -> Digest:
+        """By which agents of a host share what they have read of it."""
+        return canonical.digest([self.spec, self.digest, __version__])
 
     def group(self, index: int) -> str:
         """The video or clip that a sample comes from."""
@@ -190,6 +200,22 @@ class Opened:
             found |= labels_of(self._dataset, index)
         return frozenset(np.flatnonzero(found).tolist())
 
+    def class_pixels(self, indices: tuple[int, ...]) -> Counts:
+        """Pixels of each class in each of these samples, [N,K]; all are read once, for every agent of the host.
+
+        Raises:
+            DatasetError: a sample cannot be read, or is none.
+            ConfigError: an own dataset raises something.
+        """
+        if indices not in self._counted:
+            if self._shared is None or self.code:
+                self._counted[indices] = count_classes(self, indices)
+            else:
+                name = canonical.digest(list(indices))
+                counts = self._shared.counts(self._key, name, len(indices), lambda: count_classes(self, indices))
+                self._counted[indices] = counts
+        return self._counted[indices]
+
     def fingerprint(self, index: int) -> bytes:
         """What two samples have in common only if they are one image."""
         return fingerprint(self._dataset, index)
@@ -227,7 +253,7 @@ def open_dataset(spec: str) -> Opened:
     kind       options                                        meaning
     ========== ============================================== =============================================
     generated  seed, size=WxH, train, validation, test,       generated burnt-area scenes, counts per split
-               light, channels
+               light, channels, fires
     folder     path, size=WxH, holdout                        the folder layout with dataset.yaml
     camvid     path, size=WxH, holdout                        CamVid as SegNet arranged it
     shared     the digest of their file                       data that an agent has shared, see ``AgentHandle.share_data``
@@ -236,7 +262,7 @@ def open_dataset(spec: str) -> Opened:
     Of any of them ``unlabelled:SPEC`` hides the training labels, ``few:16:SPEC`` has only so many training images,
     ``only:CLASS+CLASS:SPEC`` ignores all other classes, and ``joined:SPEC|SPEC`` puts several together. ``light`` is
     ``day``, ``dusk``, ``haze`` or ``infrared``; ``channels`` of generated images are 1 to 16, red, green and blue if 3, with near
-    infrared if 4.
+    infrared if 4; ``fires=0.1`` is the share of the scenes that burn, where all do by default.
 
     What is doubtful in the data but no error is logged as a warning, and is in ``notices``.
 
@@ -276,6 +302,22 @@ def open_again(spec: str, code: Digest) -> Opened:
     return Opened(spec, _open(spec, code), code if own_names(spec) else NO_DIGEST)
 
 
+def open_in(manner: Manner, spec: str) -> Dataset:
+    """The dataset of a specification as it is, for who looks at it and not for who learns: nothing is logged or kept in memory.
+
+    Args:
+        manner: what is done with faults of single files, and how many images are taken. Only of files at once, not of what is
+            made of other datasets.
+        spec: of it.
+
+    Raises:
+        DatasetError: the specification is wrong, or there is nothing to look at.
+        ConfigError: own code cannot be collected, or fails.
+    """
+    names = own_names(spec)
+    return _open(spec, take(*names) if names else NO_DIGEST, manner)
+
+
 def _say(notices: Iterable[str]) -> None:
     for text in notices:
         log.warning("%s", visible_line(text))
@@ -305,7 +347,7 @@ def _own_names(spec: str) -> Iterator[str]:
         yield spec
 
 
-def _open(spec: str, code: Digest) -> Dataset:
+def _open(spec: str, code: Digest, manner: Manner = STRICT) -> Dataset:
     kind, _, rest = spec.partition(":")
     if kind == "unlabelled":
         return Unlabelled(_open(rest, code))
@@ -334,7 +376,7 @@ def _open(spec: str, code: Digest) -> Dataset:
         return open_shared(named[0])
     if kind in KINDS:
         options = read_options(kind, rest)
-        return _open_generated(options) if kind == "generated" else _open_files(kind, options)
+        return _open_generated(options) if kind == "generated" else _open_files(kind, options, manner)
     if own_names(spec):
         return _open_own(spec, code)
     raise DatasetError(spec, "is not a dataset", EXAMPLES)
@@ -357,15 +399,28 @@ def _open_generated(options: dict[str, str]) -> Dataset:
     channels = number("channels", len(RGB))
     if not 1 <= channels <= MAX_CHANNELS:
         raise DatasetError("generated", f"channels={options['channels'][:40]} cannot be made", f"1 to {MAX_CHANNELS}")
-    return GeneratedScenes(seed=number("seed", 0), size=size, counts=counts, light=light, num_channels=channels)
+    seed, fires = number("seed", 0), _share(options)
+    return GeneratedScenes(seed=seed, size=size, counts=counts, light=light, num_channels=channels, fires=fires)
 
 
-def _open_files(kind: str, options: dict[str, str]) -> Dataset:
+def _share(options: dict[str, str]) -> float:
+    """Which share of generated scenes burns."""
+    told = options.get("fires", "1")
+    try:
+        fires = float(told)
+    except ValueError:
+        fires = math.nan
+    if not 0 <= fires <= 1:
+        raise DatasetError("generated", f"fires={told[:80]!r} is not a share of the scenes", "a number from 0 to 1, such as 0.1")
+    return fires
+
+
+def _open_files(kind: str, options: dict[str, str], manner: Manner) -> Dataset:
     if "path" not in options:
         raise DatasetError(kind, "needs path=DIR", EXAMPLES)
     size = read_size(options["size"], kind) if "size" in options else None
     reader = files.open_folder if kind == "folder" else files.open_camvid
-    return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""))
+    return reader(find_path(options["path"]), size=size, holdout=options.get("holdout", ""), manner=manner)
 
 
 def _open_own(name: str, code: Digest) -> Dataset:

@@ -16,7 +16,7 @@ def read_options(kind: str, text: str) -> dict[str, str]:
     Raises:
         DatasetError: one that it does not have, or twice, or without a value.
     """
-    known = {"generated": {"seed", "size", "train", "validation", "test", "light", "channels"}}.get(
+    known = {"generated": {"seed", "size", "train", "validation", "test", "light", "channels", "fires"}}.get(
         kind, {"path", "size", "holdout"}
     )
     options: dict[str, str] = {}
@@ -54,8 +54,15 @@ def looking_below(folder: str) -> Iterator[None]:
 
 
 def find_path(text: str) -> Path:
-    """A data folder: as given, or below the folder that AGENTKD_DATA names."""
-    path = Path(text).expanduser()
+    """A data folder: as given, or below the folder that AGENTKD_DATA names.
+
+    Raises:
+        DatasetError: it is in the home of somebody who has none.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise DatasetError(text, "nobody of that name has a home here", f"./{text} for a folder of that name") from None
     below = os.environ.get(DATA_FOLDER_VARIABLE)
     if not path.is_absolute() and not path.exists() and below:
         return Path(below) / path

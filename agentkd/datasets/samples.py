@@ -136,7 +136,7 @@ def size_of(dataset: Dataset, index: int) -> Size:
     known = getattr(dataset, "size_of", None)
     if known is not None:
         return known(index)
-    height, width = _read(dataset, index).label.shape
+    height, width = read_sample(dataset, index).label.shape
     return height, width
 
 
@@ -145,7 +145,23 @@ def labels_of(dataset: Dataset, index: int) -> NDArray[np.bool_]:
     known = getattr(dataset, "labels_of", None)
     if known is not None:
         return known(index)
-    return np.bincount(_read(dataset, index).label.ravel(), minlength=256) > 0
+    return np.bincount(read_sample(dataset, index).label.ravel(), minlength=256) > 0
+
+
+def count_classes(dataset: Dataset, indices: Sequence[int]) -> NDArray[np.int64]:
+    """Pixels of each class in each of these samples, [N,K]. What is not labelled, or of no class, is not counted.
+
+    Raises:
+        ConfigError: a sample of a user's own dataset raises something.
+        DatasetError: a sample is none.
+    """
+    num_classes = len(dataset.classes)
+    counts = np.zeros((len(indices), num_classes), dtype=np.int64)
+    for row, index in enumerate(indices):
+        counts[row] = np.bincount(read_sample(dataset, index).label.ravel(), minlength=256)[:num_classes]
+    if dataset.ignore_index < num_classes:
+        counts[:, dataset.ignore_index] = 0
+    return counts
 
 
 def fingerprint(dataset: Dataset, index: int) -> bytes:
@@ -153,11 +169,11 @@ def fingerprint(dataset: Dataset, index: int) -> bytes:
     known = getattr(dataset, "fingerprint", None)
     if known is not None:
         return known(index)
-    image = np.ascontiguousarray(_read(dataset, index).image)
+    image = np.ascontiguousarray(read_sample(dataset, index).image)
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
 
 
-def _read(dataset: Dataset, index: int) -> Sample:
+def read_sample(dataset: Dataset, index: int) -> Sample:
     """A sample of a dataset that may be a user's own.
 
     Raises:

@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from agentkd.datasets.annotations import Names, Parsed, read_json
+from agentkd.datasets.coco import find_image
 from agentkd.datasets.description import Description
 from agentkd.datasets.masks import Seen, open_mask
 from agentkd.datasets.patterns import composed
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.errors import DatasetError
+from agentkd.visible import visible
+
+Sets = dict[str, dict[int, str]]
 
 
 class SegmentsReader:
@@ -31,9 +35,7 @@ class SegmentsReader:
         pixels = np.asarray(mask).astype(np.uint32)
         numbers = pixels[:, :, 0] | pixels[:, :, 1] << 8 | pixels[:, :, 2] << 16
         release = self._release
-        instances = self._releases(release).get(composed(image.name))
-        if instances is None:
-            raise DatasetError(image, f"is not listed in {release}", "a release that holds it")
+        instances = _chosen(find_image(self._releases(release), image, release), annotation, release)
         label = self._names.empty(size)
         for number in np.unique(numbers).tolist():
             if number:
@@ -49,16 +51,35 @@ class SegmentsReader:
         return []
 
 
-def _parse(path: Path) -> dict[str, dict[int, str]]:
-    """The classes' names of each image's instances."""
+def _chosen(sets: Sets, annotation: Path, release: Path) -> dict[int, str]:
+    """The instances of the set of labels that a bitmap is of: ``STEM_label_SET.png``; of the only one, whatever it is called.
+
+    Raises:
+        DatasetError: there are several, and the file's name says none of them.
+    """
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    named = [name for name in sets if composed(annotation.stem).endswith(f"_label_{name}")]
+    if not named:
+        text = f"says nothing of which set of labels it is, and {release} has {', '.join(sets) or 'none'} for its image"
+        raise DatasetError(annotation, text, "a name that ends in _label_ and the set, as Segments.ai exports it")
+    return sets[max(named, key=len)]
+
+
+def _parse(path: Path) -> dict[str, Sets]:
+    """The classes' names of each image's instances, by sets of labels."""
     try:
         dataset = read_json(path)["dataset"]
         names = {item["id"]: str(item["name"]) for item in dataset["task_attributes"]["categories"]}
-        listed: dict[str, dict[int, str]] = {}
+        listed: dict[str, Sets] = {}
         for sample in dataset["samples"]:
-            for labelled in (sample.get("labels") or {}).values():
+            name, sets = composed(str(sample["name"])), Sets()
+            for chosen, labelled in (sample.get("labels") or {}).items():
                 found = (labelled or {}).get("attributes", {}).get("annotations", [])
-                listed[composed(sample["name"])] = {int(item["id"]): names[item["category_id"]] for item in found}
+                if labelled:
+                    sets[composed(str(chosen))] = {int(item["id"]): names[item["category_id"]] for item in found}
+            if listed.setdefault(name, sets) is not sets:
+                raise DatasetError(path, f"lists {visible(name)} twice", "each image once")
         return listed
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(path, f"is not as Segments.ai has it: {error!r} is missing or wrong", "a release file") from None

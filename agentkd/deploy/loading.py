@@ -45,12 +45,24 @@ class Given:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the caller says of weights; see ``load_network``."""
+
+    family: str = ""
+    num_classes: int | None = None
+    head: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    images: Normalization | None = None
+
+
 def load_network(
     weights: str | Path,
     *,
     run: str | Path | RunFolder | None = None,
     family: str = "",
     num_classes: int | None = None,
+    head: str = "",
     images: Images | None = None,
     raw: bool = False,
     allow_code: bool = False,
@@ -65,13 +77,16 @@ def load_network(
         run: the run folder, or the bundle, in which a digest is looked for, and the code of an own network.
         family: of a file that does not say it, as others write them; ``num_classes`` and the settings too.
         num_classes: see there.
+        head: which one answers, of a network with a head for each task; its classes are then those of the module. It need not
+            be said where there is one alone.
         images: that it takes, see ``Community.agent``; those that the weights say, or RGB, if it is not given.
         raw: whether it returns logits, where it is not told otherwise.
         allow_code: whether code of an own network is run that is kept with the run and is not the same as here.
         settings: of the family, see there.
 
     Raises:
-        ConfigError: there are no such weights, they are damaged, not finite or of another network, or code would have to run.
+        ConfigError: there are no such weights, they are damaged, not finite or of another network, code would have to run, or
+            there are several heads and none is named, or one that has learned nothing.
         ContractError: they were learned in another revision of the family, or on images of another scale.
         ArtifactError: the run folder or the bundle is none, or damaged.
 
@@ -81,14 +96,28 @@ def load_network(
         probabilities = network(torch.from_numpy(photo).permute(2, 0, 1))  # [1,K,H,W] of uint8 [H,W,3]
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
-    with _opened(run) as folder:
+    must_be(head, str, "head", "the name of one of the network's heads")
+    told = Told(family, num_classes, head, settings, _images(images))
+    return load(weights, run, told, allow_code=allow_code, raw=raw)[0]
+
+
+def load(
+    weights: str | Path,
+    run: str | Path | RunFolder | None,
+    told: Told,
+    *,
+    allow_code: bool,
+    raw: bool = False,
+    is_last_meant: bool = False,
+) -> tuple[Segmenter, WeightsMetadata]:
+    """As ``load_network``, with what weights say of themselves; if ``is_last_meant``, the head that learned last is not named."""
+    with opened_run(run) as folder:
         given = _given(weights, folder)
         said = given.said.architecture
-        shown = _images(images)
         if said:
-            architecture = _agreed(given, family, num_classes, settings, shown)
+            architecture = _agreed(given, _under(given, said, told.head, is_last_meant=is_last_meant), told)
         else:
-            architecture = _told(given, family, num_classes, settings, shown)
+            architecture = _told(given, told)
         if architecture.code:
             _must_run(architecture, folder, allow_code=allow_code)
         resolved = families.resolve(
@@ -100,9 +129,11 @@ def load_network(
         )
         if architecture.revision > resolved.revision:
             families.check_revision(architecture, resolved.revision)
+        if architecture.heads:
+            resolved = resolved.with_heads(architecture.heads, architecture.head)
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
-    return Segmenter(network, resolved, given.said.classes, raw=raw).eval()
+    return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval(), given.said
 
 
 def _images(said: Images | None) -> Normalization | None:
@@ -113,7 +144,7 @@ def _images(said: Images | None) -> Normalization | None:
 
 
 @contextlib.contextmanager
-def _opened(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
+def opened_run(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]:
     """The run folder, or that of a bundle, verified and unpacked for as long as it is read."""
     if run is None or isinstance(run, RunFolder):
         yield run.must_exist() if run else None
@@ -129,7 +160,7 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
     name = str(weights)
     is_digest = may_be_digest(weights)
     if is_digest and folder is None:
-        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER")
+        raise ConfigError(f"weights {name}: a digest is looked for in a run; give it: run=FOLDER, or --run FOLDER")
     if not is_digest or folder is None:
         file = Path(weights)
         said = what_a_file_says(file)
@@ -144,41 +175,63 @@ def _given(weights: str | Path, folder: RunFolder | None) -> Given:
         raise ConfigError(f"{digest} are no weights: {error}") from error
 
 
-def _agreed(
-    given: Given, family: str, num_classes: int | None, settings: dict[str, Setting], images: Normalization | None
-) -> Architecture:
+def _under(given: Given, architecture: Architecture, head: str, *, is_last_meant: bool) -> Architecture:
+    """The architecture that weights say, with the head in use that is meant.
+
+    Raises:
+        ConfigError: it has no such head, several of which none is named, or that one has learned nothing.
+    """
+    heads, learned = architecture.heads, given.said.heads
+    if not heads:
+        if head:
+            raise ConfigError(f"{given.name} are of a network with one head alone, without a name; leave out head={head!r}")
+        return architecture
+    there = "; ".join(f"{name} ({', '.join(learned.get(name, ())) or 'has learned nothing'})" for name in sorted(heads))
+    if head and head not in heads:
+        raise ConfigError(f"{given.name} have no head {head!r}; there are {there}")
+    head = head or (architecture.head if is_last_meant else "")
+    if not head and len(heads) > 1:
+        raise ConfigError(f"{given.name} have several heads; say which is meant, such as head={min(heads)!r}: {there}")
+    chosen = head or min(heads)
+    if learned and chosen not in learned:
+        raise ConfigError(f"{given.name}: head {chosen!r} has learned nothing; there are {there}")
+    return architecture.under(chosen)
+
+
+def _agreed(given: Given, architecture: Architecture, told: Told) -> Architecture:
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or there is no such head.
     """
-    architecture = given.said.architecture
-    assert architecture is not None
-    known = families.all_settings(architecture)
-    wrong = [(name, known.get(name), value) for name, value in settings.items() if known.get(name) != value]
-    if family not in ("", architecture.family):
-        wrong.append(("family", architecture.family, family))
-    if num_classes not in (None, architecture.num_classes):
-        wrong.append(("num_classes", architecture.num_classes, num_classes))
-    if images and not are_same_channels(images.channels, architecture.channels):
-        wrong.append(("images", ",".join(architecture.channels), ",".join(images.channels)))
+    found = families.all_settings(architecture)
+    wrong = [(name, found.get(name), value) for name, value in told.settings.items() if found.get(name) != value]
+    if told.family not in ("", architecture.family):
+        wrong.append(("family", architecture.family, told.family))
+    if told.num_classes not in (None, architecture.num_classes):
+        wrong.append(("num_classes", architecture.num_classes, told.num_classes))
+    if told.images and not are_same_channels(told.images.channels, architecture.channels):
+        wrong.append(("images", ",".join(architecture.channels), ",".join(told.images.channels)))
     if wrong:
-        told = "; ".join(f"{name} is {found!r}, not {value!r}" for name, found, value in wrong)
-        raise ConfigError(f"{given.name} say themselves what they are: {told}")
+        differ = "; ".join(f"{name} is {its!r}, not {value!r}" for name, its, value in wrong)
+        raise ConfigError(f"{given.name} say themselves what they are: {differ}")
     return architecture
 
 
-def _told(
-    given: Given, family: str, num_classes: int | None, settings: dict[str, Setting], images: Normalization | None
-) -> Architecture:
+def _told(given: Given, told: Told) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:
         ConfigError: it was not told, or cannot be.
     """
-    if not family or num_classes is None:
-        raise ConfigError(f"{given.name} do not say of which network they are; give family=... and num_classes=...")
-    return families.resolve(family, num_classes, settings, images=images)
+    if told.head:
+        raise ConfigError(
+            f"{given.name} do not say of which network they are, so it is not known whether it has a head {told.head!r}"
+        )
+    if not told.family or told.num_classes is None:
+        advice = "give family=... and num_classes=..., or --family and --classes, with settings where they differ"
+        raise ConfigError(f"{given.name} do not say of which network they are; {advice}")
+    return families.resolve(told.family, told.num_classes, dict(told.settings), images=told.images)
 
 
 def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_code: bool) -> None:
@@ -195,9 +248,9 @@ def _must_run(architecture: Architecture, folder: RunFolder | None, *, allow_cod
     which = f"{architecture.family} of code {architecture.code[:12]}"
     what = f"{which} is another than here" if here else f"{which} is not here"
     if folder is None or architecture.code not in folder.store:
-        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER")
+        raise ConfigError(f"{what}; give the run that keeps it: run=FOLDER, or --run FOLDER")
     if not allow_code:
-        raise ConfigError(f"{what}; the run keeps it, and allow_code=True runs it: it can do what you can")
+        raise ConfigError(f"{what}; the run keeps it, and allow_code=True, or --allow-code, runs it: it can do what you can")
     let_run([architecture.code], folder.store)
 
 

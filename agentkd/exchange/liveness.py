@@ -31,6 +31,11 @@ def beat(state: Liveness, now: float, *, progress: int, is_busy: bool) -> Livene
     return Liveness(heard_at=now, moved_at=now if moved else state.moved_at, progress=progress)
 
 
+def excused(state: Liveness, now: float, *, absent_s: float) -> Liveness:
+    """After some time in which nobody listened, which says nothing about who may have spoken."""
+    return replace(state, heard_at=min(now, state.heard_at + absent_s), moved_at=min(now, state.moved_at + absent_s))
+
+
 def verdict(state: Liveness, now: float, *, lease_s: float, hang_s: float) -> str:
     """Why the agent counts as lost, or an empty text."""
     if now - state.heard_at > lease_s:

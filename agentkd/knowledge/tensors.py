@@ -5,7 +5,6 @@ Decoding has limits of its own besides those of the format: header size, number 
 
 import json
 import math
-import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from agentkd import canonical
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
+from agentkd.names import TENSOR_NAME
 from agentkd.plain import read_json
 
 MAX_HEADER_BYTES = 1024 * 1024
@@ -23,7 +23,7 @@ MAX_TENSORS = 16_384
 MAX_RANK = 8
 MAX_SIZE = 2**48
 METADATA_KEY = "agentkd"
-NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+WEIGHTS_AND_NETWORK = ("the weights have", "the network has")
 ALIGNMENT = 8
 # In the order in which the format's own writer sorts tensors: wide types first, then by name.
 DTYPES = {
@@ -141,11 +141,13 @@ def match(tensors: Tensors, expected: Tensors) -> None:
     """
     if tensors.keys() != expected.keys():
         extra, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
-        raise ContractError("tensor names", extra[:3], missing[:3], hint="are these weights of another architecture?")
+        hint = "are these weights of another architecture?"
+        raise ContractError("tensor names", extra[:3], missing[:3], hint=hint, sides=WEIGHTS_AND_NETWORK)
     for name, wanted in expected.items():
         value = tensors[name]
         if value.shape != wanted.shape or value.dtype != wanted.dtype:
-            raise ContractError(name, (tuple(value.shape), value.dtype), (tuple(wanted.shape), wanted.dtype))
+            said, expects = ((tuple(one.shape), one.dtype) for one in (value, wanted))
+            raise ContractError(name, said, expects, sides=WEIGHTS_AND_NETWORK)
 
 
 def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
@@ -155,7 +157,7 @@ def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
     if len(entries) > MAX_TENSORS:
         _refuse(f"{len(entries)} tensors; at most {MAX_TENSORS} are allowed")
     for name, info in entries.items():
-        if not NAME.fullmatch(name):
+        if not TENSOR_NAME.fullmatch(name):
             _refuse(f"tensor name {name[:50]!r} is not allowed")
         is_described = isinstance(info, dict) and info.keys() == {"dtype", "shape", "data_offsets"}
         if not is_described or not isinstance(info["dtype"], str) or info["dtype"] not in RANKS:

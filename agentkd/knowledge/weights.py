@@ -15,6 +15,7 @@ from agentkd.knowledge.tensors import Buffer
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.families import is_own, weights_since
 
+LEARNED = ("those that have learned are", "in the other network")
 ClassNames = Annotated[tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...], Field(max_length=MAX_CLASSES)]
 
 
@@ -87,6 +88,17 @@ def agree_on_images(weights: WeightsMetadata, architecture: Architecture) -> Non
         if is_own(architecture.family):
             hint = f"the builder of {architecture.family} declared another when they were made; let it declare that again"
         raise ContractError("normalization", str(learned_on), str(shown), hint=hint)
+
+
+def agree_on_learned(theirs: WeightsMetadata, ours: WeightsMetadata) -> None:
+    """Checks that the same heads of two networks have learned: the mean of others is nothing that anybody learned.
+
+    Raises:
+        ContractError: one has a head that has learned, and the other's has not.
+    """
+    if theirs.heads.keys() != ours.heads.keys():
+        one, other = (", ".join(sorted(said.heads)) or "none" for said in (theirs, ours))
+        raise ContractError("heads", one, other, hint="leave one of them out", sides=LEARNED)
 
 
 def load_as_learned(network: SegmentationNetwork, data: Buffer, architecture: Architecture) -> None:

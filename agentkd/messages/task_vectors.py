@@ -99,6 +99,11 @@ def task_vectors() -> list[TaskVector]:
             "every field",
         ),
         TaskVector(
+            "train_balanced",
+            Train(**work, recipe=Recipe(loss="ohem", class_weights=(0.5, 2, 0.5), sampler="rare_class", sampler_temperature=0.1)),
+            "weights of classes, which are numbers whatever they are written as, hard pixels and a sampler: otherwise left out",
+        ),
+        TaskVector(
             "train_numbers",
             Train(
                 architecture=Architecture(family="unet", num_classes=3, settings=settings),

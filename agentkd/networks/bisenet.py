@@ -23,6 +23,7 @@ from agentkd.networks.blocks import (
     normal_init,
     resize,
 )
+from agentkd.networks.open_sizes import first_of, is_open
 from agentkd.networks.settings import RESNET_WIDTHS, BiSeNetSettings
 from agentkd.networks.widths import round_width
 
@@ -128,8 +129,17 @@ class Upscale(nn.Module):
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         if self.mode == "transpose":
-            return self.tail(self.conv(x, output_size=list(size)))
+            return self.tail(self._transposed(x, size))
         return self.tail(self.conv(resize(x, size, self.mode)))
+
+    def _transposed(self, x: Tensor, size: torch.Size) -> Tensor:
+        assert isinstance(self.conv, nn.ConvTranspose2d)
+        if not is_open():
+            return self.conv(x, output_size=list(size))
+        # How much is added at the end must be known while sizes are open: as much as can be, and the rest is cut off.
+        stride, more = self.conv.stride, self.conv.stride[0] - 1
+        largest = F.conv_transpose2d(x, self.conv.weight, self.conv.bias, stride, 1, more)
+        return first_of(largest, size)
 
 
 class I2IBranch(nn.Module):
@@ -233,6 +243,7 @@ class CnnI2IBiSeNet(SegmentationNetwork):
         if self.discriminator:
             normal_init(self.discriminator)
         self.adversary = "discriminator" if s.discriminator else ""
+        self.places = {"bottleneck": "refine32", "penultimate": "fuse"}
         self.training_only = ("aux16", "aux8", *self._tail_after_last_tap())
 
     def _tail_after_last_tap(self) -> tuple[str, ...]:

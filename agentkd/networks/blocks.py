@@ -1,14 +1,16 @@
 """Building blocks that more than one family uses: activation, normalization, convolution, resizing, initialization."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentkd.networks.open_sizes import are_equal, instance_normalized, is_open, reflected
 from agentkd.networks.settings import Padding
 
 MIN_CHANNELS_PER_GROUP = 8
@@ -58,18 +60,25 @@ class SegmentationNetwork(nn.Module):
 
     ``training_only`` names the submodules that inference does not need, ``adversary`` the discriminator's, ``head_modules`` those
     whose shape depends on K: there is one for each head of a network with several, see ``heads``. ``resting`` are those of heads
-    that are not in use.
+    that are not in use. ``places`` names modules by what they are to every family, see ``agentkd.objectives``.
     """
 
     training_only: tuple[str, ...] = ()
     adversary: str = ""
     head_modules: tuple[str, ...] = ()
     resting: tuple[str, ...] = ()
+    places: Mapping[str, str] = MappingProxyType({})
 
     @property
     def tap_root(self) -> nn.Module:
         """The module whose submodules can be tapped by name."""
         return self
+
+    @property
+    def tappable(self) -> dict[str, nn.Module]:
+        """What can be tapped: every submodule by its dotted name, and the places that are known of it."""
+        named = {name: module for name, module in self.tap_root.named_modules() if name}
+        return {place: named[name] for place, name in self.places.items() if name in named} | named
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """How the parameters are optimized; one group unless a family says otherwise."""
@@ -109,6 +118,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalization that leaves a 1x1 map, which has no variance, unnormalized."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_open():
+            return instance_normalized(input, self.weight, self.bias, self.eps)
         if input.shape[-2:].numel() > 1:
             return super().forward(input)
         return input * self.weight[:, None, None] + self.bias[:, None, None]
@@ -125,6 +136,8 @@ class BorderedConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         border = self.dilation[0] * (self.kernel_size[0] // 2)
+        if self.padding_mode == "reflect" and is_open():
+            return F.conv2d(reflected(input, border), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         if self.padding_mode != "reflect" or min(input.shape[-2:]) > border:
             return super().forward(input)
         return F.conv2d(input, self.weight, self.bias, self.stride, border, self.dilation, self.groups)
@@ -186,7 +199,7 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int, stride: int = 1, *, s:
 
 def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear") -> Tensor:
     """``x`` at exactly ``size``; the one up-sampling rule of the library is ``align_corners=False``."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    if are_equal(x.shape[-2:], size):
         return x
     if mode == "nearest":
         return F.interpolate(x, size=tuple(size), mode="nearest")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from agentkd.architecture import Architecture
 from agentkd.errors import ConfigError, Problem
+from agentkd.names import TENSOR_NAME
 from agentkd.networks import families
 from agentkd.networks.blocks import Outputs, SegmentationNetwork
 from agentkd.networks.families import CHANNELS_PARAMETER
@@ -22,6 +23,7 @@ class OwnNetwork(SegmentationNetwork):
         self.network = network
         self.training_only = tuple(f"network.{name}" for name in getattr(network, "training_only", ()))
         self.head_modules = tuple(f"network.{name}" for name in getattr(network, "head_modules", ()))
+        self.places = dict(getattr(network, "places", {}))
 
     @property
     def tap_root(self) -> nn.Module:
@@ -58,7 +60,36 @@ def build(architecture: Architecture, *, seed: int | None = None) -> Segmentatio
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return with_heads(resolved, _construct) if resolved.heads else _construct(resolved)
+        network = with_heads(resolved, _construct) if resolved.heads else _construct(resolved)
+    if families.is_own(resolved.family):
+        _check_names(resolved.family, network)
+    return network
+
+
+def _check_listed(family: str, attribute: str, said: object) -> None:
+    """Checks that an attribute of an own network lists submodules.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not isinstance(said, tuple | list) or not all(isinstance(name, str) and name for name in said):
+        text = f'{family}: {attribute} is {said!r}; expected the names of submodules in a tuple, such as ("classifier",)'
+        raise ConfigError([Problem("family", text)])
+
+
+def _check_names(family: str, network: SegmentationNetwork) -> None:
+    """Checks that a network's weights can be handed over.
+
+    Raises:
+        ConfigError: a tensor's name is none that knowledge can have.
+    """
+    strange = next((name for name in network.state_dict() if not TENSOR_NAME.fullmatch(name)), None)
+    if strange is not None:
+        text = (
+            f"{family}: a tensor is called {strange[:100]!r}, so its weights could not be handed over; call its module "
+            "otherwise, by letters, digits and _, and 200 characters at most with all modules that it is in"
+        )
+        raise ConfigError([Problem("family", text)])
 
 
 def count_parameters(network: SegmentationNetwork) -> ParameterCounts:
@@ -85,6 +116,8 @@ def _construct(architecture: Architecture) -> SegmentationNetwork:
         if not isinstance(network, nn.Module):
             found = type(network).__name__
             raise ConfigError([Problem("family", f"{architecture.family} returned {found}; expected a torch.nn.Module")])
+        for attribute in ("training_only", "head_modules"):
+            _check_listed(architecture.family, attribute, getattr(network, attribute, ()))
         return network if isinstance(network, SegmentationNetwork) else OwnNetwork(network)
     row = families.FAMILIES[architecture.family]
     module_name, _, attribute = row.builder.partition(":")

@@ -42,6 +42,13 @@ class Heads(nn.Module):
                 module.eval()
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            text = f"a module of head_modules is used by calling it alone, as there is one for each head; {name!r} of it was used"
+            raise AttributeError(text) from None
+
     @property
     def _now(self) -> nn.Module:
         module = self._modules[self.head]
@@ -100,14 +107,36 @@ def _check_places(architecture: Architecture, network: SegmentationNetwork, made
             'returns have an attribute head_modules = ("classifier",), the names of all whose shape depends on num_classes'
         )
         raise ConfigError([Problem("heads", text)])
-    known = dict(network.named_modules())
-    lacking = [place for place in places if place not in known]
-    inside = [one for one in places for other in places if one.startswith(f"{other}.")]
-    if lacking or inside:
-        wrong, why = (lacking or inside)[0], "it has no such module" if lacking else "it is within another"
-        raise ConfigError([Problem("heads", f"{family}: head_modules names {wrong}, but {why}")])
+    known = dict(network.named_modules(remove_duplicate=False))
+    reasons: dict[str, str] = {}
+    for number, place in enumerate(places):
+        before = places[:number]
+        within = next((other for other in places if place.startswith(f"{other}.")), None)
+        same = next((other for other in before if known.get(other) is known.get(place)), None)
+        if place not in known:
+            reasons[place] = "it has no such module"
+        elif within is not None:
+            reasons[place] = f"it is within another, {within}"
+        elif place in before:
+            reasons[place] = "it is named twice"
+        elif same is not None:
+            reasons[place] = f"it is the same module as {same}; let the network have it under one name"
+    for place, why in reasons.items():
+        raise ConfigError([Problem("heads", f"{family}: head_modules names {place}, but {why}")])
+    _check_ties(family, network)
     for other in made.values():
         _check_trunks(architecture, network, other)
+
+
+def _check_ties(family: str, network: SegmentationNetwork) -> None:
+    """Whether nothing of a head is of the trunk too: it would learn and not learn."""
+    prefixes = tuple(f"{place}." for place in network.head_modules)
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    trunk = {id(value): name for name, value in tensors if not name.startswith(prefixes)}
+    tied = next(((name, trunk[id(value)]) for name, value in tensors if name.startswith(prefixes) and id(value) in trunk), None)
+    if tied:
+        text = f"{family}: {tied[0]} of its head is {tied[1]} of its trunk too, so no head could stay as it is; name both modules"
+        raise ConfigError([Problem("heads", f"{text} in head_modules, or give each weights of its own")])
 
 
 def _check_trunks(architecture: Architecture, one: SegmentationNetwork, other: SegmentationNetwork) -> None:
@@ -115,7 +144,10 @@ def _check_trunks(architecture: Architecture, one: SegmentationNetwork, other: S
     shapes, others = _trunk_shapes(one), _trunk_shapes(other)
     strange = [name for name in (*shapes, *others) if shapes.get(name) != others.get(name)]
     if strange:
-        text = f"{architecture.family}: {strange[0]} depends on num_classes too; name its module in head_modules"
+        parent = strange[0].rpartition(".")[0]
+        is_bare = one.get_submodule(parent) is one.tap_root if parent in dict(one.named_modules()) else False
+        what = "put it into a module, and name that in head_modules" if is_bare else "name its module in head_modules"
+        text = f"{architecture.family}: {strange[0]} depends on num_classes too; {what}"
         raise ConfigError([Problem("heads", text)])
 
 

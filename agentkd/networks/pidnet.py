@@ -232,6 +232,7 @@ class PIDNet(SegmentationNetwork):
         self.seghead_p = Head(side, s.head_planes, num_classes, s)
         self.seghead_d = Head(side, c, 1, s)
         self.final_layer = Head(end, s.head_planes, num_classes, s, dropout=s.dropout)
+        self.places = {"bottleneck": "spp", "penultimate": "dfm"}
         kaiming_init(self)
 
     def forward(self, images: Tensor) -> Outputs:

@@ -73,7 +73,8 @@ class Segmenter(nn.Module):
     def extra_repr(self) -> str:
         """What it is, in the module's ``repr``."""
         told = ", ".join(self.classes) or f"{self.architecture.num_classes} classes"
-        return f"family={self.architecture.family}, classes=({told}), multiple={self.multiple}, raw={self.raw}"
+        head = f", head={self.architecture.head}" if self.architecture.head else ""
+        return f"family={self.architecture.family}{head}, classes=({told}), multiple={self.multiple}, raw={self.raw}"
 
     def _normalized(self, images: Tensor) -> Tensor:
         pixels = images.to(self.mean.dtype).contiguous()

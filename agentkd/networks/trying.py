@@ -50,7 +50,7 @@ class Tried:
     @property
     def modules(self) -> frozenset[str]:
         """The names by which its modules can be tapped."""
-        return frozenset(name for name, _ in self.network.tap_root.named_modules() if name)
+        return frozenset(self.network.tappable)
 
     def passes(self, count: int, height: int, width: int, *, is_training: bool) -> Passed:
         """What so many images of a size make of it.

@@ -71,6 +71,7 @@ class UNet(SegmentationNetwork):
             self.ups.append(up)
             self.decoder.append(Block(up.outputs + (widths[level] if s.skip == "concat" else 0), widths[level], s))
         self.head = conv(widths[0], num_classes, 1, bias=True)
+        self.places = {"bottleneck": f"encoder.{s.depth}", "penultimate": f"decoder.{s.depth - 1}"}
         kaiming_init(self)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -111,6 +112,7 @@ class UNetPP(SegmentationNetwork):
         columns = range(1, s.depth + 1) if s.deep_supervision else [s.depth]
         self.heads = nn.ModuleDict({str(column): conv(widths[0], num_classes, 1, bias=True) for column in columns})
         self.head_modules = tuple(f"heads.{column}" for column in columns)
+        self.places = {"bottleneck": f"nodes.{s.depth}_0", "penultimate": f"nodes.0_{s.depth}"}
         kaiming_init(self)
 
     def forward(self, images: Tensor) -> Outputs:

@@ -61,7 +61,7 @@ def _prefixed(proviso: Proviso, prefix: str) -> Proviso:
 
 def _with_family_loss(proviso: Proviso | None) -> Proviso:
     def holds(values: Mapping[str, Any]) -> bool:
-        return values[LOSS] == "family" and (proviso is None or proviso.holds(values))
+        return values[LOSS] != "cross_entropy" and (proviso is None or proviso.holds(values))
 
-    texts = ["loss is family", *([proviso.text] if proviso else [])]
+    texts = ["loss is not cross_entropy", *([proviso.text] if proviso else [])]
     return Proviso(" and ".join(texts), (LOSS, *(proviso.names if proviso else ())), holds)

@@ -11,7 +11,10 @@ from agentkd.task import EpochResult, TaskResult
 from agentkd.task.judging import Measure, gained, measure_of
 
 # Seconds, memory and who did it may differ; these may not.
-COMPARED = ("status", "weights", "trace", "predictions", "knowledge", "miou", "accuracy", "class_iou", "competence")
+COMPARED = (
+    *("status", "weights", "trace", "predictions", "knowledge", "miou", "accuracy", "class_iou", "competence"),
+    "class_weights",
+)
 
 
 class Outcome(StrEnum):

@@ -1,12 +1,12 @@
 """Model cards: what a network is, what it was made from, how well it does, and what it is not for (Mitchell et al. 2019)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentkd.architecture import RGB, Architecture
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
-from agentkd.artifacts.lineage import trace_back
+from agentkd.artifacts.lineage import rehearsed, trace_back
 from agentkd.artifacts.own_code import Listing
 from agentkd.networks.families import title
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate, Taught
@@ -14,7 +14,13 @@ from agentkd.task.judging import Measure
 from agentkd.visible import visible
 
 
-def card(record: Record, history: History, classes: tuple[str, ...] = (), code: Sequence[Listing] = ()) -> str:
+def card(
+    record: Record,
+    history: History,
+    classes: tuple[str, ...] = (),
+    code: Sequence[Listing] = (),
+    heads: Mapping[str, tuple[str, ...]] | None = None,
+) -> str:
     """A model card in Markdown for the network that a task made.
 
     Args:
@@ -22,13 +28,16 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         history: of the run.
         classes: what they are called, if that is known.
         code: the own code of the run.
+        heads: of a network with several: what the classes of each that has learned are called.
     """
     task, result = record.task, record.result
-    tests = [
-        other.result
+    looks = [
+        other
         for other in history.by_task.values()
         if isinstance(other.task, Evaluate) and other.task.initial_weights == result.weights
     ]
+    tests = [look.result for look in looks if look.task.architecture.head == task.architecture.head]
+    others = [look for look in looks if look.task.architecture.head != task.architecture.head]
     measure = result.measure
     what = "classification of whole images" if measure is Measure.ACCURACY else "semantic segmentation"
     lines = [
@@ -39,6 +48,7 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "## What it is",
         "",
         f"A network for {what} into {task.architecture.num_classes} classes" + (f": {', '.join(classes)}." if classes else "."),
+        *_heads(record, heads or {}),
         f"Images are {_channels(task.architecture)} in [0, 1], then normalized: {task.architecture.normalization}.",
         "",
         *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
@@ -50,13 +60,20 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
         "",
         f"Data `{task.data.spec}`, content `{task.data.content_digest}`, split `{task.data.train}`.",
         "",
+        *(f"* {line}" for line in rehearsed(task)),
         *_origin(record, history),
         "",
         *_code(record, code),
         "## How well it does",
         "",
-        f"Validation {measure.text(result)} (split `{task.data.validation}`).",
+        f"Validation {measure.text(result)} (split `{task.data.validation}`)."
+        if result.class_iou
+        else "Nobody looked when it was made.",
         *(f"Test {test.measure.text(test)}." for test in tests),
+        *(
+            f"Test of head {look.task.architecture.head}: {look.result.measure.text(look.result)} on `{look.task.data.spec}`."
+            for look in others
+        ),
         "",
         *_ious(tests[0].class_iou if tests else result.class_iou, classes),
         "",
@@ -72,6 +89,19 @@ def card(record: Record, history: History, classes: tuple[str, ...] = (), code: 
 def _channels(architecture: Architecture) -> str:
     is_rgb = architecture.channels == RGB
     return "RGB" if is_rgb else f"{architecture.num_channels} channels ({', '.join(architecture.channels)})"
+
+
+def _heads(record: Record, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The heads of a network that has several."""
+    task = record.task
+    if not task.architecture.heads:
+        return []
+    rows = {
+        name: ", ".join(known.get(name, ())) or f"has learned nothing that is known, room for {count}"
+        for name, count in sorted(task.architecture.heads.items())
+    }
+    said = f"It has a head for each task; what is told of it here is of head {task.architecture.head}."
+    return [said, "", *_table(rows, "head", "classes"), ""]
 
 
 def _code(record: Record, code: Sequence[Listing]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which files of a run go into a bundle, and what is written besides."""
 
+import contextlib
 import json
 import re
 import tempfile
@@ -22,7 +23,7 @@ from agentkd.artifacts.verification import LEFT_OUT
 from agentkd.coordinator import data_places, own_parts
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened, open_again, own_names
-from agentkd.errors import ConfigError, DatasetError
+from agentkd.errors import AgentKDError, ConfigError, DatasetError
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.pipeline.own import OwnParts
 from agentkd.report import crate
@@ -74,14 +75,29 @@ def write_bundle(folder: RunFolder, out: Path, artifacts: str = "all", license_t
         if data is not None:
             files["croissant.json"] = _json(crate.croissant(data))
         known = data or journal.get_meta(DATA, data_places.NotedData)
-        classes = known.classes if known else ()
         code = listed((record.task for record in history.by_task.values()), folder.store)
         for record in finals:
-            files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes, code).encode()
+            classes, heads = _told_apart(record, folder, known)
+            files[f"cards/{record.result.weights[:12]}.md"] = card(record, history, classes, code, heads).encode()
         sizes = {name: len(body) if isinstance(body, bytes) else body.stat().st_size for name, body in files.items()}
         files["ro-crate-metadata.json"] = _json(crate.crate(folder.place.name, history, sizes, last, license_text))
         carried = tuple(one for one in code if one.digest in kept)
         return replace(write_zip(files, out), num_left_out=len(held - kept), code=carried)
+
+
+def _told_apart(
+    record: Record, folder: RunFolder, known: Opened | data_places.NotedData | None
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The classes of a network, and those of each of its heads: as its weights say, or of the run's data if it learned those."""
+    from agentkd.knowledge.weights import WeightsMetadata, read_metadata  # needs torch, which not all that is packed does
+
+    weights, network = record.result.weights, record.task.architecture
+    said = WeightsMetadata()
+    with contextlib.suppress(AgentKDError):  # they are not here any more, or nothing that can be read: the card goes without
+        said = read_metadata(folder.store.get(weights))
+    digest = known.digest if isinstance(known, Opened) else known.content_digest if known else NO_DIGEST
+    its_own = known.classes if known is not None and digest == record.task.data.content_digest else ()
+    return said.classes_of(network) or its_own, {name: tuple(classes) for name, classes in said.heads.items()}
 
 
 def final_networks(folder: RunFolder, history: History) -> list[Record]:

@@ -13,7 +13,7 @@ from agentkd.errors import ConfigError, Problem
 from agentkd.networks import families
 from agentkd.recipe import CONDITIONS, Recipe
 from agentkd.search.settings import RECIPE_SPACE
-from agentkd.search.space import Parameter, Range
+from agentkd.search.space import Choices, Parameter, Range
 
 CLASSES, SIDE = 5, 512
 HEAD = """# The search spaces
@@ -21,10 +21,10 @@ HEAD = """# The search spaces
 Made by `make spaces`; what is written here by hand is lost. Of one family, with other classes or in JSON: `agentkd space FAMILY`.
 
 *Range* is what `families.FAMILY.settings` takes, *searched* what a study chooses among unless `families.FAMILY.space` says
-otherwise. A dimension whose condition does not hold is not searched. Of several values that build one network, such as `bilinear`
-and `bilinear_1x1` where skips are added, one stands in its digest, and it is counted once. Each study begins with the published
-network. Parameters and multiply-accumulates (MACs) of a dimension are those of the published network with another value there:
-parameters in deployment, and MACs of one image.
+otherwise; *no; such as* is what `search.recipe_space` may have besides. A dimension whose condition does not hold is not
+searched. Of several values that build one network, such as `bilinear` and `bilinear_1x1` where skips are added, one stands in
+its digest, and it is counted once. Each study begins with the published network. Parameters and multiply-accumulates (MACs) of a
+dimension are those of the published network with another value there: parameters in deployment, and MACs of one image.
 """
 
 
@@ -104,7 +104,7 @@ def describe(
         channels=images.channels,
         num_networks=count_networks(family),
         dimensions=tuple(rows),
-        recipe=tuple(_recipe_row(family, name, parameter) for name, parameter in RECIPE_SPACE.items()),
+        recipe=tuple(_recipe_row(family, name, parameter) for name, parameter in (RECIPE_SPACE | OFFERED).items()),
         recipe_source=row.recipe_source,
         corners=corners,
     )
@@ -144,7 +144,7 @@ def _row(family: str, name: str) -> DimensionRow:
     row = families.FAMILIES[family]
     dimension = row.space[name]
     published = families.all_settings(families.resolve(family, CLASSES))[name]
-    texts = ["`loss: family`"] if dimension.is_for_loss else []
+    texts = ["`loss` is not `cross_entropy`"] if dimension.is_for_loss else []
     texts += [dimension.when.text] if dimension.when else []
     return DimensionRow(
         name=name,
@@ -157,15 +157,15 @@ def _row(family: str, name: str) -> DimensionRow:
 
 
 def _recipe_row(family: str, name: str, parameter: Parameter) -> DimensionRow:
+    values = _searched(parameter)
     given = families.default_recipe(family)
     condition = CONDITIONS.get(name)
-    is_idle = condition is not None and all(n in given for n in condition.names) and not condition.holds(given)
+    usual = {field: info.default for field, info in Recipe.model_fields.items()} | given
+    is_idle = condition is not None and not condition.holds(usual)
     schema = Recipe.model_json_schema()["properties"][name]
     return DimensionRow(
         name=name,
-        searched=f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
-        if isinstance(parameter, Range)
-        else _listed(parameter.values),
+        searched=values if name in RECIPE_SPACE else f"no; such as {values}",
         published="not used" if is_idle else _shown(given.get(name, schema.get("default", ""))),
         legal=_legal(schema),
         effect=RECIPE_EFFECTS[name],
@@ -173,11 +173,28 @@ def _recipe_row(family: str, name: str, parameter: Parameter) -> DimensionRow:
     )
 
 
+def _searched(parameter: Parameter) -> str:
+    if isinstance(parameter, Range):
+        return f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
+    return _listed(parameter.values)
+
+
+# What a search may choose among too, but does not unless a file says so.
+OFFERED: dict[str, Parameter] = {
+    "loss": Choices(values=("family", "ohem")),
+    "class_weights": Choices(values=("none", "inverse", "effective")),
+    "sampler": Choices(values=("uniform", "rare_class")),
+    "sampler_temperature": Range(low=0.01, high=1.0, log=True),
+}
 RECIPE_EFFECTS = {
     "learning_rate": "of the first step, after the warm-up",
     "weight_decay": "pull of the weights towards zero",
     "momentum": "how long a gradient goes on to count",
     "batch_size": "images in a step",
+    "loss": "cross-entropies over hard pixels alone, or as the family has them",
+    "class_weights": "what a pixel counts, by its class",
+    "sampler": "which images are seen, and how often",
+    "sampler_temperature": "the smaller, the more often the rarest class is drawn",
 }
 
 
@@ -187,6 +204,12 @@ def _legal(schema: dict[str, object]) -> str:
         values = schema["enum"]
         assert isinstance(values, list)
         return _listed(values)
+    if "oneOf" in schema:
+        kinds = schema["oneOf"]
+        assert isinstance(kinds, list)
+        return ", or ".join(_legal(kind) for kind in kinds)
+    if schema.get("type") == "array":
+        return "a number for each class"
     if schema.get("type") == "boolean":
         return "true, false"
     bounds = [

@@ -33,6 +33,7 @@ from agentkd.report.headline import headline_text, teaching_text
 from agentkd.report.journey import journey_figure
 from agentkd.report.paper import PAPER_TABLE
 from agentkd.report.texts import measure_shown, short_count
+from agentkd.report.whole import write_whole
 from agentkd.task import TaskResult
 from agentkd.visible import visible
 
@@ -94,10 +95,10 @@ def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
     try:
         place.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _write(place / name, text.encode())
+            write_whole(place / name, text.encode())
         for name, png in pictures.items():
             if png:
-                _write(place / f"{name}.png", png)
+                write_whole(place / f"{name}.png", png)
     except OSError as error:
         raise StorageError.of(place, error) from error
     return WrittenReport(place / "report.html", outlook)
@@ -134,20 +135,6 @@ def _drawn_and_written(
 def _lineage(outlook: Outlook, history: History) -> bytes | None:
     """Where the winner comes from."""
     return descent_figure(trace_back(outlook.winner.key, history)) if outlook.winner else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A file appears whole or not at all; a link in its place is replaced, and what it leads to stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except FileExistsError:
-        raise
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _shown(value: object) -> object:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentkd.architecture import Setting
 from agentkd.canonical import FrozenData, Proviso
@@ -33,6 +33,20 @@ class Choices(FrozenData):
     """One of the listed values."""
 
     values: tuple[Setting, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _are_words_or_numbers(cls, value: Any) -> Any:
+        """A sampler, and the storage of a study, tell values apart by whether they are equal."""
+        wrong = (
+            next((one for one in value if isinstance(one, list | tuple | dict)), None)
+            if isinstance(value, list | tuple)
+            else None
+        )
+        if wrong is not None:
+            text = f"{str(wrong)[:80]} is none of the values that can be searched: words, numbers, true and false"
+            raise ValueError(f"{text}; say it where it is not searched, such as recipe, or leave it out")
+        return value
 
 
 Parameter = Range | Choices

@@ -1,6 +1,6 @@
 """By what networks are compared: a score with a name. The one place that says which of the scores that is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -42,8 +42,12 @@ def measure_of(scored: Iterable[Scored]) -> Measure:
         >>> str(measure_of([of_classifier])), str(measure_of([of_classifier, TaskResult(status=Status.COMPLETED, miou=0.5)]))
         ('accuracy', 'mIoU')
     """
-    known = [one.accuracy is not None for one in scored]
-    return Measure.ACCURACY if known and all(known) else Measure.MIOU
+    return shared_measure([Measure.MIOU if one.accuracy is None else Measure.ACCURACY for one in scored])
+
+
+def shared_measure(measures: Sequence[Measure]) -> Measure:
+    """By what all of those are compared that are each judged by these: accuracy if all are, else mIoU."""
+    return Measure.ACCURACY if measures and set(measures) == {Measure.ACCURACY} else Measure.MIOU
 
 
 def gained(before: Scored, after: Scored) -> float:

@@ -19,6 +19,8 @@ from agentkd.task.rules import AgentLabel, Offer, Rules
 from agentkd.task.work import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
 
 MAX_TEACHERS = 64
+# The fields of a recipe that say which views each step sees.
+DECIDE_WHAT_IS_SEEN = ("epochs", "batch_size", "steps_per_epoch", "sampler", "sampler_temperature", "views")
 # Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
 LATER: dict[str, frozenset[str]] = {
     "train": frozenset({"measures_latency", "rehearsals"}),
@@ -205,6 +207,8 @@ class Distill(_Limited):
         d, r = self.distillation, self.recipe
         asked = [payload.canonical() for payload in d.payloads]
         how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
+        if r.sampler != "uniform":
+            how += [r.sampler, r.sampler_temperature]
         how += [part for part in (teacher.architecture.code, teacher.architecture.head) if part] if teacher.architecture else []
         classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
         return digest([teacher.weights, classes, self.data.canonical(), asked, how])
@@ -228,8 +232,10 @@ class Mutual(_Training):
         everyone = (self._as_partner, *self.partners)
         if len({partner.digest for partner in everyone}) < len(everyone):
             raise ValueError("students that teach each other must differ in architecture, weights or seed")
-        if len({(p.recipe.epochs, p.recipe.batch_size, p.recipe.steps_per_epoch, p.recipe.views) for p in everyone}) > 1:
-            raise ValueError("students that teach each other need equal epochs, batch_size, steps_per_epoch and views")
+        shown = {tuple(getattr(partner.recipe, name) for name in DECIDE_WHAT_IS_SEEN) for partner in everyone}
+        if len(shown) > 1:
+            *names, last = DECIDE_WHAT_IS_SEEN
+            raise ValueError(f"students that teach each other need equal {', '.join(names)} and {last}")
         if any(partner.architecture.num_classes != self.architecture.num_classes for partner in self.partners):
             raise ValueError("students that teach each other need the same classes")
         for partner in self.partners:

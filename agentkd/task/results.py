@@ -107,6 +107,7 @@ class TaskResult(Judged, FrozenData):
         trace: digest of the loss of every step; only of a training.
         latency_ms: what the network takes for one image of the dataset, measured where it was trained; 0, and left out, unless
             the task asks for it.
+        class_weights: what a pixel of each class counted where the recipe weighs classes; empty, and left out, elsewhere.
         environment: what else decides bits: device, threads, instruction set, library versions.
     """
 
@@ -124,6 +125,7 @@ class TaskResult(Judged, FrozenData):
     num_parameters_deploy: Count = 0
     num_macs: Count = 0
     latency_ms: Amount = 0.0
+    class_weights: tuple[Amount, ...] = ()
     uncounted_operations: tuple[str, ...] = ()
     seconds: Amount = 0.0
     images_per_s: Amount = 0.0
@@ -145,9 +147,9 @@ class TaskResult(Judged, FrozenData):
         return html_table("result", rows(self))
 
     @model_serializer(mode="wrap")
-    def _leave_out_latency(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_what_is_rare(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
-        return {name: value for name, value in plain.items() if value or name != "latency_ms"}
+        return {name: value for name, value in plain.items() if value or name not in ("latency_ms", "class_weights")}
 
     @property
     def judged_by(self) -> float:

@@ -72,7 +72,7 @@ class Offer:
 
     Args:
         known_fraction: how much of the data it knows, in [0, 1].
-        miou: how well it does in its own validation: mIoU, or the accuracy of a classifier.
+        miou: how well it does in its own validation: mIoU, or the accuracy where all are classifiers.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, revalidate_instances="always")

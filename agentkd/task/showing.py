@@ -36,6 +36,7 @@ def rows(result: "TaskResult") -> dict[str, str]:
         "knowledge": result.knowledge,
         "parameters": f"{result.num_parameters_deploy:,} when deployed" if result.num_parameters_deploy else "",
         "MACs": f"{result.num_macs:,}" if result.num_macs else "",
+        "class weights": ", ".join(f"{weight:.3g}" for weight in result.class_weights),
         "error": f"{result.error_code}: {result.error_text}" if result.error_code else "",
     }
     return {name: value for name, value in found.items() if value}

@@ -158,6 +158,8 @@ def _check_evaluation(architecture: Architecture, network: SegmentationNetwork, 
     )
     missing = [one for one in other.training_only if one not in dict(other.named_modules())]
     claim(not missing, f"{name}: training_only names {', '.join(missing)}, which it does not have")
+    lacking = [f"{place}: {one}" for place, one in other.places.items() if one not in dict(other.tap_root.named_modules())]
+    claim(not lacking, f"{name}: places names {', '.join(lacking)}, which it does not have")
     needed = {key for key, _ in other.deploy_parameters()}
     for key, parameter in other.named_parameters():
         if key not in needed:

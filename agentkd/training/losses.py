@@ -1,6 +1,12 @@
 """Training losses by name. A loss maps (network, outputs, batch) to named terms whose sum is minimized.
 
-All are means over valid pixels, computed in float32, zero (not NaN) where no pixel is valid.
+All are means over valid pixels, computed in float32, zero (not NaN) where no pixel is valid. Weights of classes are those of a
+weighted mean, the weighted sum over the sum of the weights, in every cross-entropy with labels; pixels of a class that weighs 0
+are as if they were not labelled there. Dice, which is a mean over classes as it is, boundaries, painted pictures and the
+discriminator take none.
+
+Where ``mines_all`` is set every cross-entropy is over hard pixels alone: as published for PIDNet (0.9, one pixel in 48) and
+CNN-I2I BiSeNet (0.7, one in 16, which has it so by itself); the others have BiSeNet's.
 """
 
 from collections.abc import Callable
@@ -19,20 +25,73 @@ TrainingLoss = Callable[[nn.Module, Outputs, Batch, "LossSettings"], Terms]
 
 BOUNDARY_CONFIDENCE = 0.8
 BOUNDARY_WIDTH = 2
+Weights = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What every loss needs to know about the labels."""
+    """What every loss needs to know about the labels, and about the pixels that it looks at.
+
+    Args:
+        class_weights: what a pixel of each class counts; empty if all count the same.
+        mines_all: whether every cross-entropy is over hard pixels alone, not only those that a family's loss has so.
+    """
 
     num_classes: int
     ignore_index: int
+    class_weights: Weights = ()
+    mines_all: bool = False
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+@dataclass(frozen=True)
+class Mining:
+    """Which pixels are hard: those whose true class has a probability below ``threshold``, at least one in ``one_in``."""
+
+    threshold: float
+    one_in: int
+
+
+# Of the published code of PIDNet (131,072 pixels of six crops of 1024x1024) and of BiSeNet.
+PIDNET_MINING, BISENET_MINING = Mining(0.9, 48), Mining(0.7, 16)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, class_weights: Weights = ()) -> Tensor:
     """Mean cross-entropy over valid pixels; ``logits [N,K,h,w]`` are resized to ``labels [N,H,W]``."""
     per_pixel, valid = pixel_cross_entropy(logits, labels, ignore_index)
+    if class_weights:
+        return _weighted_mean(per_pixel, pixel_weights(labels, valid, class_weights))
     return per_pixel.sum() / valid.sum().clamp(min=1)
+
+
+def pixel_weights(labels: Tensor, valid: Tensor, class_weights: Weights) -> Tensor:
+    """What each pixel counts, of the shape of ``labels``; ignored ones nothing."""
+    weights = torch.tensor(class_weights, device=labels.device)
+    return weights[labels.where(valid, torch.zeros_like(labels))] * valid
+
+
+def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Zero where nothing counts."""
+    total = weights.sum()
+    return (losses * weights).sum() / total.where(total > 0, torch.ones_like(total))
+
+
+def any_cross_entropy(logits: Tensor, labels: Tensor, settings: LossSettings, mining: Mining = BISENET_MINING) -> Tensor:
+    """The cross-entropy of a head that is over all pixels by itself, or over hard ones if all are to be."""
+    if settings.mines_all:
+        return mined_cross_entropy(logits, labels, settings, mining)
+    return cross_entropy(logits, labels, settings.ignore_index, settings.class_weights)
+
+
+def mined_cross_entropy(logits: Tensor, labels: Tensor, settings: LossSettings, mining: Mining) -> Tensor:
+    """The cross-entropy of a head over the hard pixels, by whatever measure of hardness a family has."""
+    return ohem_cross_entropy(
+        logits,
+        labels,
+        settings.ignore_index,
+        threshold=mining.threshold,
+        min_kept=labels.numel() // mining.one_in,
+        class_weights=settings.class_weights,
+    )
 
 
 def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -42,20 +101,25 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> tu
     return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none"), valid
 
 
-def ohem_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, *, threshold: float, min_kept: int) -> Tensor:
+def ohem_cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int, *, threshold: float, min_kept: int, class_weights: Weights = ()
+) -> Tensor:
     """Cross-entropy over the hard pixels only (online hard example mining, Shrivastava et al. 2016).
 
     Kept are pixels whose true class has a probability below ``threshold``, or the ``min_kept`` hardest if these are more.
-    No valid pixel gives zero; ties are kept together.
+    No valid pixel gives zero; ties are kept together. How hard a pixel is does not depend on the weight of its class.
     """
     per_pixel, valid = pixel_cross_entropy(logits, labels, ignore_index)
-    losses = per_pixel[valid]
+    weights = pixel_weights(labels, valid, class_weights) if class_weights else None
+    counted = valid if weights is None else weights > 0
+    losses = per_pixel[counted]
     if losses.numel() == 0:
-        return per_pixel.sum()
+        return losses.sum()
     kept = min(max(min_kept, 1), losses.numel())
     hardest = losses.topk(kept).values[-1]
     bound = torch.minimum(hardest, -torch.log(torch.tensor(threshold, device=losses.device)))
-    return losses[losses >= bound].mean()
+    is_hard = losses >= bound
+    return losses[is_hard].mean() if weights is None else _weighted_mean(losses[is_hard], weights[counted][is_hard])
 
 
 def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -97,7 +161,7 @@ def upsample(x: Tensor, labels: Tensor) -> Tensor:
 
 def plain_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
     """Cross-entropy of the main output."""
-    return {"cross_entropy": cross_entropy(outputs["logits"], batch.labels, settings.ignore_index)}
+    return {"cross_entropy": any_cross_entropy(outputs["logits"], batch.labels, settings)}
 
 
 def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
@@ -105,7 +169,7 @@ def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Loss
     heads = outputs.get("deep_logits", outputs["logits"][None])
     ignore = settings.ignore_index
     return {
-        "cross_entropy": torch.stack([cross_entropy(head, batch.labels, ignore) for head in heads]).mean(),
+        "cross_entropy": torch.stack([any_cross_entropy(head, batch.labels, settings) for head in heads]).mean(),
         "dice": torch.stack([soft_dice(head, batch.labels, ignore) for head in heads]).mean(),
     }
 
@@ -113,18 +177,17 @@ def dice_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: Loss
 def pidnet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
     """PIDNet's four terms (Xu et al. 2023, Eq. 4): P head, main with OHEM, boundary, main on confident boundaries with OHEM.
 
-    ``min_kept`` is published as 131,072 pixels of the six crops of 1024x1024 that a device has, one in 48, and scaled to the
-    pixels of this batch.
+    The least number of hard pixels is published as 131,072 of the six crops of 1024x1024 that a device has, one in 48, and scaled
+    to the pixels of this batch. Weights of classes are in all three cross-entropies, as in the published code.
     """
-    labels, ignore = batch.labels, settings.ignore_index
-    kept = labels.numel() // 48
+    labels, ignore, mining = batch.labels, settings.ignore_index, PIDNET_MINING
     confident = torch.sigmoid(upsample(outputs["boundary"].float(), labels))[:, 0] > BOUNDARY_CONFIDENCE
     on_boundary = labels.where(confident, torch.full_like(labels, ignore))
     return {
-        "p_head": 0.4 * cross_entropy(outputs["p_logits"], labels, ignore),
-        "main": ohem_cross_entropy(outputs["logits"], labels, ignore, threshold=0.9, min_kept=kept),
+        "p_head": 0.4 * any_cross_entropy(outputs["p_logits"], labels, settings, mining),
+        "main": mined_cross_entropy(outputs["logits"], labels, settings, mining),
         "boundary": 20 * balanced_boundary(outputs["boundary"], labels),
-        "main_on_boundary": ohem_cross_entropy(outputs["logits"], on_boundary, ignore, threshold=0.9, min_kept=kept),
+        "main_on_boundary": mined_cross_entropy(outputs["logits"], on_boundary, settings, mining),
     }
 
 
@@ -136,11 +199,11 @@ def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: L
     as a constant, so one backward pass gives both their gradients. Without a discriminator (a setting of the search) the
     picture is compared with the painted labels directly (L1).
     """
-    ignore, size = settings.ignore_index, outputs["logits"].shape[-2:]
+    size = outputs["logits"].shape[-2:]
     small = F.interpolate(batch.labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
     def ohem(name: str) -> Tensor:
-        return ohem_cross_entropy(outputs[name], small, ignore, threshold=0.7, min_kept=small.numel() // 16)
+        return mined_cross_entropy(outputs[name], small, settings, BISENET_MINING)
 
     terms = {
         "main": 0.7 * ohem("logits"),

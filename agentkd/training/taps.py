@@ -35,8 +35,7 @@ def listening(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Ten
     Raises:
         ContractError: as ``tapped``.
     """
-    root = getattr(network, "tap_root", network)
-    modules = dict(root.named_modules())
+    modules: dict[str, nn.Module] = getattr(network, "tappable", None) or dict(network.named_modules())
     heard: dict[str, Tensor] = {}
     handles = []
     try:

@@ -11,6 +11,18 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}  
 IGNORED = 255
 FIELDS = {"kind", "architecture", "data", "recipe", "seed", "view_seed", "initial_weights", "pretrained", "prune_below"}
 FIELDS |= {"max_deploy_parameters", "max_num_macs", "consolidation", "teachers", "distillation"}
+OF_RECIPE = {
+    "epochs",
+    "batch_size",
+    "steps_per_epoch",
+    "optimizer",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "power",
+}
+OF_RECIPE |= {"warmup_steps", "clip_norm", "precision", "loss", "validate_every", "keep", "views"}
 
 
 def sha256(data: bytes) -> str:
@@ -105,8 +117,10 @@ def must_be_known(task: dict) -> None:
         strange = "soft targets as the one objective, without a gate"
     elif len(teachers) > 1 or any(teacher.get("class_order") for teacher in teachers) or objective.get("standardize"):
         strange = "one teacher of the same classes, by its logits as they are"
-    elif recipe["precision"] != "float32" or task.keys() - FIELDS:
+    elif recipe["precision"] != "float32" or task.keys() - FIELDS or recipe.keys() - OF_RECIPE:
         strange = "float32, and no fields of later versions"
+    elif recipe["loss"] not in ("family", "cross_entropy"):
+        strange = "cross-entropy over all pixels"
     if strange:
         raise Refusal("config", f"this agent knows {strange}")
 

@@ -128,7 +128,9 @@ def predict(
     model: Annotated[
         Path,
         typer.Argument(
-            parser=as_path, metavar="MODEL", help="ONNX file of a network; --classes and the like say what it does not."
+            parser=as_path,
+            metavar="MODEL",
+            help="ONNX file of agentkd export; of another network --classes and the like say what it does not.",
         ),
     ],
     inputs: Annotated[list[Path], typer.Argument(parser=as_path, metavar="INPUT...", help="Images, videos, GeoTIFFs, folders.")],

@@ -70,7 +70,7 @@ def about(path: Path, found: Mapping[str, str], foreign: Foreign) -> About:
         names = ", ".join(sorted(found)[:5]) or "none"
         raise NetworkError(
             path,
-            f"does not say what its classes are: it has no metadata of agentkd (what it has: {names})",
+            f"does not say what its classes are: it is not a file of agentkd export (its metadata: {names})",
             "say so with --classes road,car,sky, and --mean, --std, --multiple, --logits if it needs them",
         )
     return _of_user(foreign)

@@ -28,7 +28,7 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
 FLOATS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SUM_TOLERANCE = 0.05
 FATAL = 4
-ADVICE = "give an ONNX file of a network that takes images [N,3,H,W]"
+ADVICE = "give the ONNX file that agentkd export writes, or another of a network that takes images [N,3,H,W]"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 Size = tuple[int, int]
 

@@ -45,7 +45,7 @@ OWNERS = {
     "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},
     "rasterio": {"datasets"},
-    "yaml": {"config", "plain"},
+    "yaml": {"config", "deploy", "plain"},
     "sqlite3": {"artifacts"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
@@ -56,7 +56,9 @@ OWNERS = {
     "setproctitle": {"launch"},
     "isal": {"exchange"},
     "agentkd_predict": {"cli"},
-    "numpy": {"agents", "artifacts", "datasets", "exchange", "report", "seeding", "testing"},
+    "onnx": {"deploy"},
+    "onnxruntime": {"deploy"},
+    "numpy": {"agents", "artifacts", "datasets", "deploy", "exchange", "report", "seeding", "testing"},
 }
 EVERYWHERE = {"pydantic"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}

@@ -36,6 +36,7 @@ BROKEN = {
     "hidden": "its weights must say all that it is",
     "needs_helper": r"what is in training_only \(network\.helper\) must not be needed",
     "no_helper": r"training_only names network\.helpers, which it does not have",
+    "no_place": r"places names penultimate: helpers, which it does not have",
     "wrong_space": "the search space has depth = 1, which must be legal",
     "wrong_member": r"'width': 0.* (must|is)",
 }

@@ -1,5 +1,7 @@
 """Families as users bring them: some that keep to the contract, and some that break it in one place."""
 
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -145,6 +147,14 @@ class NoHelper(Plain):
 
 def no_helper(num_classes: int) -> nn.Module:
     return NoHelper(num_classes)
+
+
+class NoPlace(Plain):
+    places = MappingProxyType({"penultimate": "helpers"})
+
+
+def no_place(num_classes: int) -> nn.Module:
+    return NoPlace(num_classes)
 
 
 def wrong_loss(num_classes: int) -> nn.Module:

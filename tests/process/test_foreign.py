@@ -114,6 +114,7 @@ def test_every_command_refuses_a_journal_that_runs_something(honest: RunFolder, 
         ("lineage", "abcd", "--run", folder.place),
         ("diff", folder.place, honest.place),
         ("bundle", folder.place, tmp_path / "made.zip"),
+        ("export", folder.place, tmp_path / "exported", "--to", "tensorboard"),
         ("export", folder.place, tmp_path / "exported"),
         ("gc", folder.place),
     ):
@@ -133,6 +134,7 @@ def test_a_bundle_that_does_harm_is_refused_by_every_command_and_leaves_nothing(
         ("replay", tmp_path / "evil.zip"),
         ("lineage", "abcd", "--run", tmp_path / "evil.zip"),
         ("diff", tmp_path / "evil.zip", tmp_path / "sound.zip"),
+        ("export", tmp_path / "evil.zip", tmp_path / "out", "--to", "tensorboard"),
         ("export", tmp_path / "evil.zip", tmp_path / "out"),
     ):
         done = agentkd(*words, timeout_s=SOON_S)

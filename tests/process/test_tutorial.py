@@ -48,6 +48,8 @@ def test_a_network_of_ones_own_goes_all_the_way_as_the_page_says(tmp_path: Path)
         "('Burnt', 'Half-Burnt', 'Non-Burnt', 'Fire', 'Smoke') (1, 5, 75, 101) 1.0",
         "trained on",
     ]
+    assert "of the pixels are of the same class" in told[5] and "1 done, 0 failed" in told[6]
+    assert (tmp_path / "out" / "README.md").is_file() and (tmp_path / "predicted" / "masks" / "photo.png").is_file()
     records = read_history(RunFolder(tmp_path / "runs" / "own")).by_task.values()
     of_own = [record for record in records if record.task.architecture.family == OWN]
     assert len({record.task.architecture.settings["width"] for record in of_own}) > 1, "it is searched"

@@ -142,6 +142,8 @@ SIZE = [HEIGHT, WIDTH]
         (lambda data: data["categories"][0].update(name="x"), "something is annotated as 'x'"),
         (_segmentation([]), "annotates a fire in a.png with a box alone"),
         (_segmentation([[1, 2, 3]]), "holds an outline of a.png that is none"),
+        (_segmentation([FLAT, [1, 1, 9, 9]]), "holds an outline of 2 corners in a.png, as fire; expected three"),
+        (_segmentation([[]]), "holds an outline of 0 corners in a.png, as fire"),
         (_segmentation("x"), "no outline, and no run lengths of 32x24"),
         (_segmentation({"size": [WIDTH, HEIGHT], "counts": [768]}), "no run lengths of 32x24"),
         (_segmentation({"size": SIZE, "counts": [1, 2]}), "run lengths of 3 pixels for 32x24"),
@@ -195,6 +197,31 @@ def test_run_lengths_of_any_area_are_read(tmp_path: Path) -> None:
         for form in (counts, rle_text(counts)):
             data = coco(tmp_path, _segmentation({"size": SIZE, "counts": form}))
             assert np.array_equal(data.sample(0).label == 1, area_now)
+
+
+def test_several_outlines_are_one_area_in_which_one_makes_no_hole(tmp_path: Path) -> None:
+    inner = [6.0, 6.0, 8.0, 6.0, 8.0, 8.0, 6.0, 8.0]
+    label = coco(tmp_path, _segmentation([FLAT, inner, [20.0, 16.0, 24.0, 16.0, 24.0, 20.0]])).sample(0).label
+    assert (label[BOX] == 1).all() and label[17, 23] == 1
+
+
+def test_run_lengths_have_holes(tmp_path: Path) -> None:
+    area = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    area[BOX], area[6:8, 6:8] = True, False
+    for form in (run_counts(area), rle_text(run_counts(area))):
+        label = coco(tmp_path, _segmentation({"size": SIZE, "counts": form})).sample(0).label
+        assert np.array_equal(label == 1, area)
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_annotations_cover_each_other_in_the_order_of_the_file_crowds_too(tmp_path: Path, crowd: int) -> None:
+    area = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    area[:, 8:20] = True
+    second = {"image_id": 7, "category_id": 2, "iscrowd": crowd, "segmentation": {"size": SIZE, "counts": run_counts(area)}}
+    label = coco(tmp_path, _append("annotations", second)).sample(0).label
+    assert label[5, 5] == 1 and label[5, 10] == 2 and label[20, 10] == 2
+    label = coco(tmp_path, lambda data: data["annotations"].insert(0, second)).sample(0).label
+    assert label[5, 5] == 1 and label[5, 10] == 1 and label[20, 10] == 2
 
 
 # Run lengths in CSV.
@@ -259,3 +286,42 @@ def test_an_edited_release_is_another_dataset(tmp_path: Path) -> None:
     after = open_dataset(f"folder:path={tmp_path}")
     assert after.digest != before and np.array_equal(np.unique(after.sample(0).label), [0, 255])
     assert (after.sample(0).label[OTHER_BOX] == 0).all()
+
+
+def _instances(root: Path, change: Callable[[dict[str, Any]], object]) -> Opened:
+    from data_layouts import DOCUMENTED, LAYOUTS
+
+    name = "Segments.ai, instances"
+    LAYOUTS[name](root)
+    (root / "dataset.yaml").write_text(DOCUMENTED[name])
+    release = json.loads((root / "fires-v1.json").read_text())
+    change(release["dataset"])
+    (root / "fires-v1.json").write_text(json.dumps(release))
+    return open_dataset(f"folder:path={root}")
+
+
+def _two_sets(name: str) -> Callable[[dict[str, Any]], object]:
+    """A second set of labels, after the first one, in which the classes are the other way round."""
+    other = {"attributes": {"annotations": [{"id": 3, "category_id": 2}, {"id": 70000, "category_id": 1}]}}
+    return lambda dataset: [sample["labels"].update({name: other}) for sample in dataset["samples"]]
+
+
+def test_of_several_sets_of_labels_a_bitmap_is_read_by_the_one_in_its_name(tmp_path: Path) -> None:
+    label = _instances(tmp_path, _two_sets("predictions")).sample(0).label
+    assert (label[BOX] == 0).all() and (label[OTHER_BOX] == 1).all()
+    for path in tmp_path.glob("*_label_ground-truth.png"):
+        path.rename(path.with_name(path.name.replace("ground-truth", "mine")))
+    text = (tmp_path / "dataset.yaml").read_text().replace("ground-truth", "mine")
+    (tmp_path / "dataset.yaml").write_text(text)
+    with pytest.raises(DatasetError, match=r"_label_mine.png: says nothing of which set .* has ground-truth, predictions for"):
+        open_dataset(f"folder:path={tmp_path}").sample(0)
+
+
+def test_images_of_a_release_are_found_by_the_end_of_their_path_and_listed_once(tmp_path: Path) -> None:
+    data = _instances(tmp_path, lambda dataset: dataset["samples"][0].update(name="day/clip1_0001.jpg"))
+    with pytest.raises(DatasetError, match=r"clip1_0001.jpg: is not listed in"):
+        data.sample(0)
+    (tmp_path / "again").mkdir()
+    twice = _instances(tmp_path / "again", lambda dataset: dataset["samples"].append(dataset["samples"][0]))
+    with pytest.raises(DatasetError, match=r"lists clip1_0001\.jpg twice"):
+        twice.sample(0)

@@ -83,7 +83,7 @@ def test_a_network_with_heads_is_asked_for_again_by_the_same_ones(tmp_path: Path
         one = community.agent("b", "unet", num_classes=5, **SMALL)
         with pytest.raises(ConfigError, match=r"heads 'none', not .*fire"):
             community.agent("b", "unet", heads={"fire": 5}, **SMALL)
-        assert several.num_classes == 5 and several.head("roads").num_classes == 2 and one.num_classes == 5
+        assert several.head("fire").num_classes == 5 and several.head("roads").num_classes == 2 and one.num_classes == 5
         lesson = several.head("fire").train(DATA, epochs=1, batch_size=2)
         assert "lesson" not in repr(several.head("roads")) and "has learned nothing" in repr(several.head("roads"))
         assert lesson.label in repr(several) and lesson.label in repr(several.head("fire"))

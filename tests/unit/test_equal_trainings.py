@@ -141,14 +141,15 @@ def test_a_record_of_before_and_what_another_agent_says_keep_their_keys(other: d
 
 
 def test_a_condition_says_when_a_field_is_kept() -> None:
-    odd = {"momentum": 0.123, "power": 0.123}
+    odd = {"momentum": 0.123, "power": 0.123, "sampler_temperature": 0.123}
     assert odd.keys() == CONDITIONS.keys()
     for optimizer in ("sgd", "adamw"):
         for schedule in ("polynomial", "cosine", "constant"):
-            fields = {"optimizer": optimizer, "schedule": schedule}
-            recipe = Recipe.model_validate(fields | odd)
-            for name, condition in CONDITIONS.items():
-                assert (getattr(recipe, name) == 0.123) == condition.holds(fields) and set(condition.names) <= fields.keys()
+            for sampler in ("uniform", "rare_class"):
+                fields = {"optimizer": optimizer, "schedule": schedule, "sampler": sampler}
+                recipe = Recipe.model_validate(fields | odd)
+                for name, condition in CONDITIONS.items():
+                    assert (getattr(recipe, name) == 0.123) == condition.holds(fields) and set(condition.names) <= fields.keys()
 
 
 def test_a_budget_that_no_codec_looks_at_is_in_no_digest() -> None:

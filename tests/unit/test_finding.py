@@ -351,6 +351,25 @@ def test_each_file_is_looked_at_once_by_each_pattern(tmp_path: Path, monkeypatch
     plain = Pattern.match
     monkeypatch.setattr(Pattern, "match", lambda pattern, name: matched.append(name) or plain(pattern, name))
     listed: list[Path] = []
-    monkeypatch.setattr(finding, "list_files", lambda place: listed.append(place) or list_files(place))
+    monkeypatch.setattr(finding, "list_files", lambda place, refuse: listed.append(place) or list_files(place))
     assert len(find(tmp_path).pairs) == 60
     assert len(listed) == 1 and len(matched) == 2 * 120
+
+
+def test_a_split_may_be_listed_in_several_files(tmp_path: Path) -> None:
+    lay(tmp_path, *(f"{kind}/{stem}.png" for stem in "abcd" for kind in ("i", "m")))
+    (tmp_path / "lists").mkdir()
+    for name, text in {"train_day": "b\n", "train_night": "a\nc\n", "val": "d\n", "train_{dusk}": "d\n"}.items():
+        (tmp_path / "lists" / f"{name}.txt").write_text(text)
+
+    def stems(train: str) -> list[str]:
+        found = find(tmp_path, "i/{stem}.png", "m/{stem}.png", splits={"train": train, "val": "lists/val.txt"})
+        return [pair.stem for pair in found.pairs if pair.split == "train"]
+
+    assert stems("lists/train_{day,night}.txt") == ["b", "a", "c"]
+    assert stems("lists/train_{dusk}.txt") == ["d"]  # a file of that very name
+    with pytest.raises(DatasetError, match=r"dataset.yaml: splits: 'lists/\*_x.txt' matches no file"):
+        stems("lists/*_x.txt")
+    (tmp_path / "lists" / "train_night.txt").write_text("a\nb\n")
+    with pytest.raises(DatasetError, match="split 'train' lists 'b' twice"):
+        stems("lists/train_{day,night}.txt")

@@ -111,7 +111,7 @@ def test_what_has_no_heads_is_what_it_was() -> None:
     assert digests[0] == "71cbb5a3f56608c3b9e64ccf0e297004b3042a93582d5fb9b51774c57d367562" and len(set(digests)) == 3
 
 
-@given(st.permutations([("fire", 5), ("roads", 2), ("a-b_1", 3), ("training", 5)]), st.sampled_from(["fire", "training"]))
+@given(st.permutations([("fire", 5), ("roads", 2), ("a_1", 3), ("training", 5)]), st.sampled_from(["fire", "training"]))
 @settings(max_examples=8, deadline=None)
 def test_the_order_in_which_heads_are_named_makes_no_difference(order: list[tuple[str, int]], used: str) -> None:
     trunk = resolve("unet", 5, {"base": 8, "depth": 1})
@@ -129,6 +129,7 @@ def test_the_order_in_which_heads_are_named_makes_no_difference(order: list[tupl
         ({"heads": {"a": 2}, "head": "a", "num_classes": 3}, "a of 2"),
         ({"head": "a", "num_classes": 2}, "names none"),
         ({"heads": {"a.b": 2}, "head": "a.b", "num_classes": 2}, "pattern"),
+        ({"heads": {"a-b": 2}, "head": "a-b", "num_classes": 2}, "pattern"),
         ({"heads": {"a": 1}, "head": "a", "num_classes": 2}, "greater than or equal to 2"),
         ({"heads": {str(number): 2 for number in range(17)}, "head": "1", "num_classes": 2}, "at most 16"),
     ],
@@ -336,3 +337,42 @@ def test_a_teacher_answers_each_student_with_the_head_for_its_classes(at: Surrou
         asked(roads)
     with pytest.raises(ContractError, match="classes"):
         asked(data, classes=("a", "b", "c", "d", "e"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("twice", "names network.head, but it is named twice"),
+        ("within", r"names network.head.0, but it is within another, network\.head"),
+        ("aliased", r"names network\.again, but it is the same module as network\.head"),
+        ("half_aliased", r"network\.again\.\w+ of its head is|network\.head\.\w+ of its head is network\.again"),
+        ("tied", r"network\.head\.0\.weight of its head is network\.mid\.weight of its trunk too"),
+        ("scaled", "network.scale depends on num_classes too; put it into a module, and name that in head_modules"),
+        ("text", r"head_modules is 'head'; expected the names of submodules in a tuple, such as \(\"classifier\",\)"),
+        ("numbered", r"head_modules is \(1,\)"),
+        ("rooted", r"head_modules is \('',\)"),
+        ("auxiliary", "training_only is 'head'"),
+    ],
+)
+@pytest.mark.parametrize("heads", [HEADS, {"one": 3, "other": 3}])
+def test_own_networks_whose_head_is_not_what_they_say_are_refused(name: str, told: str, heads: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(resolve("misheaded:make", 5, {"how": name}).with_heads(heads))
+
+
+def test_a_head_that_is_used_otherwise_than_by_calling_it_says_so() -> None:
+    built = build(resolve("misheaded:make", 5, {"how": "reached_into"}).with_heads(HEADS))
+    with pytest.raises(
+        AttributeError, match="is used by calling it alone, as there is one for each head; 'weight' of it was used"
+    ):
+        built(torch.rand(1, 3, 32, 32))
+
+
+def test_who_learns_is_not_who_answers_for_a_while(at: Surroundings) -> None:
+    """What another head is asked in the midst of a lesson leaves that head in evaluation mode, whatever the network is put in."""
+    built = build(network("unet")).train()
+    with using(built, "roads"):
+        built.train()
+        assert built(torch.rand(1, 3, 32, 32))["logits"].shape[1] == 2
+        assert built.head.get_submodule("fire").training and not built.head.get_submodule("roads").training
+    assert not built.eval().head.get_submodule("fire").training

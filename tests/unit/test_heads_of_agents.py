@@ -10,10 +10,12 @@ from two_kinds import Roads
 
 import agentkd
 from agentkd import Educated, Rules, education_cycle
+from agentkd.artifacts.journal import Journal
 from agentkd.community.heads import OneHead, SeveralHeads
 from agentkd.community.rules import Role
 from agentkd.errors import ConfigError, ContractError, TrainingError
 from agentkd.recipe import ViewSettings
+from agentkd.task import Distill
 from agentkd.testing import Community
 
 SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
@@ -173,12 +175,12 @@ def test_heads_that_cannot_be_are_refused_before_anything_starts(community: Comm
 
 def test_networks_with_heads_are_averaged_as_a_whole(community: Community) -> None:
     a, b = learned(community, epochs=1), agent(community, "b")
-    b.average([a, a.head("fire")], shares=[1, 3]).result()
+    b.average([a.head("roads")]).result()
     assert {name: one.classes for name, one in b.heads.items()} == {name: one.classes for name, one in a.heads.items()}
     assert b.evaluate(ROADS).miou == pytest.approx(a.evaluate(ROADS).miou, abs=1e-3)
     plain = community.agent("p", FAMILY)
     plain.train(SPEC, epochs=1, **RECIPE).result()
-    with pytest.raises(ConfigError, match="with several heads"):
+    with pytest.raises(ConfigError, match="p differs: heads none, not fire: 5 and roads: 2"):
         b.average([plain])
 
 
@@ -215,3 +217,71 @@ def test_the_example_of_two_heads_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(agentkd, "Community", Community)
     found = load_example("knowledge/heads").main(record=str(tmp_path / "run"), epochs=2)
     assert set(found.values()) <= {"both.day", "both.infrared"} and len(found) == 2
+
+
+def test_an_agent_claims_no_data_that_its_network_has_not_learned(community: Community) -> None:
+    a = agent(community)
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    with pytest.raises(ConfigError, match=r"a\.roads has learned nothing yet, so it knows no data"):
+        Educated(a, {"roads": ROADS})
+    for one, data in ((a, {"fire": ROADS}), (a.head("fire"), ROADS), (a, {"fire": f"joined:{SPEC}|{ROADS}"})):
+        with pytest.raises(ContractError, match=r"a\.fire has 'Burnt.*two_kinds:Roads has 'Ground, Road'"):
+            Educated(one, data)
+    plain = community.agent("p", "tiny_networks:tiny")
+    plain.train(ROADS, epochs=1, **RECIPE).result()
+    with pytest.raises(ContractError, match="p has 'Ground, Road'"):
+        Educated(plain, SPEC)
+
+
+def test_in_a_cycle_each_network_is_one_agent(community: Community) -> None:
+    a = agent(community)
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    whole = Educated(a, {"fire": SPEC})
+    for others in ([whole, whole], [whole, Educated(a.head("fire"), SPEC)]):
+        with pytest.raises(ConfigError, match=r"an education cycle: a .*; give it once, with what each of its heads knows"):
+            education_cycle(others, SPEC, epochs=1, **RECIPE)
+
+
+def test_weights_are_not_taken_from_who_lacks_what_a_head_has_learned(community: Community) -> None:
+    a, b = agent(community), agent(community, "b")
+    a.train(SPEC, epochs=1, **RECIPE).result()
+    b.train(ROADS, epochs=1, **RECIPE).result()
+    student, teacher = Educated(a, {"fire": SPEC}, Rules(policy="weights")), Educated(b, {"roads": ROADS})
+    before = a.weights
+    with pytest.raises(ConfigError, match=r"heads would be those of b, and a\.fire would lose what it has learned"):
+        student.learn(ROADS, [teacher], epochs=1, **RECIPE)
+    assert (a.weights, a.head("fire").has_learned, student.learned) == (before, True, [SPEC])
+    b.train(SPEC, epochs=1, **RECIPE).result()
+    student.learn(ROADS, [Educated(b, {"roads": ROADS, "fire": OTHER})], epochs=1, **RECIPE).result()
+    assert student.learned == [ROADS, OTHER] and a.evaluate(ROADS).miou == b.evaluate(ROADS).miou
+
+
+def test_with_a_map_the_head_teaches_that_tells_all_apart_that_is_named(community: Community) -> None:
+    a = learned(community, epochs=1)
+    wanted = {"Ground": "Burnt", "Road": "Fire"}
+    assert a.speaking(Roads.classes, wanted) is a.head("fire"), "it has more classes than are named"
+    assert a.speaking(Roads.classes, {"Ground": "Road", "Road": "Road"}) is a.head("roads")
+    for missing in ({"Ground": "Burnt", "Road": "Road"}, {"Ground": "Sky", "Road": "Road"}):
+        with pytest.raises(ContractError, match="say which head teaches"):
+            a.speaking(Roads.classes, missing)
+
+
+def test_a_head_says_how_well_it_does_now_not_before_its_trunk_moved(community: Community) -> None:
+    a = learned(community, epochs=2)
+    fire, now = a.head("fire"), a.evaluate(SPEC, "validation").miou
+    assert now != fire.score, "the trunk has moved since"
+    assert Educated(fire, SPEC).assess(SPEC).miou == Educated(a, {"fire": SPEC}).assess(SPEC).miou == now
+
+
+@pytest.mark.parametrize("protection", ["replay", "lwf"])
+def test_a_head_that_learns_on_has_the_others_rehearsed_and_not_itself(protection: Any, community: Community) -> None:
+    a, teacher = learned(community, epochs=1), community.agent("t", "tiny_networks:tiny")
+    teacher.train(OTHER, epochs=1, **RECIPE).result()
+    student = Educated(a, {"fire": SPEC, "roads": ROADS}, Rules(protection=protection))
+    lesson = student.learn(OTHER, [Educated(teacher, OTHER)], epochs=1, **RECIPE)
+    assert lesson.result().weights == a.weights and student.learned == [SPEC, OTHER, ROADS]
+    with Journal(community._folder.journal, read_only=True) as journal:
+        task = next(record.task for record in journal.records() if record.result.weights == a.weights)
+    assert isinstance(task, Distill)
+    ((head, data),) = [(one.head, one.data) for one in task.rehearsals]
+    assert head == "roads" and (data.spec == ROADS if data else protection == "lwf")

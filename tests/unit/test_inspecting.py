@@ -666,3 +666,14 @@ def test_weights_are_recorded_with_their_architecture_and_classes_whatever_a_gue
     ):
         assert inspect(task, result.replace(weights=store.put(tensors.encode(state, said))), store, share=share) == result
     assert read_metadata(store.get(result.weights)).classes == open_dataset(SPEC).classes
+
+
+def test_weights_of_classes_are_recorded_as_they_are_here_whatever_a_guest_says(done: Any) -> None:
+    store, results = done
+    task, result = results[Train]
+    assert inspect(task, result.replace(class_weights=(1.0, 2.0)), store).class_weights == ()
+    weighed = task.replace(recipe=task.recipe.replace(class_weights="inverse"))
+    honest = execute(weighed, Surroundings(store, torch.device("cpu")))
+    assert len(honest.class_weights) == NETWORK.num_classes
+    for said in ((), (1.0,) * NETWORK.num_classes, honest.class_weights):
+        assert inspect(weighed, honest.replace(class_weights=said), store).class_weights == honest.class_weights

@@ -149,3 +149,11 @@ def test_a_trial_of_a_classifier_that_is_pruned_by_its_accuracy_is_believed_and_
     check_history(task, ended(miou=0.9, accuracy=0.4))
     with pytest.raises(ResultError, match="never pruned"):
         check_history(task, ended(miou=0.4, accuracy=0.9))
+
+
+def test_what_something_brought_is_told_by_a_score_that_was_there_before_and_after() -> None:
+    one, other = (TaskResult(status=Status.COMPLETED, miou=miou) for miou in (0.25, 0.75))
+    whole = TaskResult(status=Status.COMPLETED, miou=0.5, accuracy=0.9)
+    assert gained(one, other) == 0.5
+    assert gained(one, whole) == 0.25 and gained(whole, one) == -0.25, "an accuracy is no mIoU"
+    assert gained(whole.replace(accuracy=0.5), whole) == pytest.approx(0.4)

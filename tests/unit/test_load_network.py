@@ -13,8 +13,9 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code.loading import provide, provided
 from agentkd.code.source import SourceCode
+from agentkd.coordinator.importing import bring
 from agentkd.errors import AgentKDError, ArtifactError, ConfigError, ContractError
-from agentkd.knowledge.weights import encode_weights
+from agentkd.knowledge.weights import encode_weights, read_metadata
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.report.packing import write_bundle
@@ -174,3 +175,71 @@ def test_code_that_is_another_than_here_runs_only_where_that_is_allowed(
     file = folder.store.path(made.result.weights)
     with pytest.raises(AgentKDError, match="give the run that keeps it"):
         agentkd.load_network(file)
+
+
+def headed(learned: dict[str, tuple[str, ...]]) -> bytes:
+    """Weights of a network with heads, of which these have learned; ``day`` did so last."""
+    architecture = resolve("unet", 3, SMALL).with_heads({"day": 3, "roads": 2}, "day")
+    return encode_weights(architecture, state(architecture), learned.get("day", ()), learned)
+
+
+def test_of_several_heads_the_one_that_is_named_answers_with_its_classes(folder: RunFolder, tmp_path: Path) -> None:
+    stored = headed({"day": CLASSES, "roads": ("Ground", "Road")})
+    (tmp_path / "ours.safetensors").write_bytes(stored)
+    record(folder, resolve("unet", 3, SMALL))
+    digest = folder.store.put(stored)
+    image = torch.rand(1, 3, 40, 56)
+    for weights, run in ((digest, folder), (tmp_path / "ours.safetensors", None)):
+        for head, classes in (("day", CLASSES), ("roads", ("Ground", "Road"))):
+            network = agentkd.load_network(weights, run=run, head=head)
+            assert (network.classes, network.architecture.head) == (classes, head) and f"head={head}" in repr(network)
+            assert network(image).shape == (1, len(classes), 40, 56)
+            plain = build(network.architecture, seed=1).eval()
+            with torch.no_grad():
+                expected = plain((image - network.mean) / network.deviation)["logits"]
+                assert torch.allclose(network(image, raw=True), expected, atol=1e-5)
+        there = r"day \(Burnt, Fire, Smoke\); roads \(Ground, Road\)"
+        with pytest.raises(ConfigError, match=rf"have several heads; say which is meant, such as head='day': {there}"):
+            agentkd.load_network(weights, run=run)
+        with pytest.raises(ConfigError, match=rf"have no head 'sky'; there are {there}"):
+            agentkd.load_network(weights, run=run, head="sky")
+        with pytest.raises(ConfigError, match="num_classes is 2, not 3"):
+            agentkd.load_network(weights, run=run, head="roads", num_classes=3)
+    with pytest.raises(ConfigError, match=r"head: \['day'\] is list"):
+        agentkd.load_network(digest, run=folder, head=["day"])  # type: ignore[arg-type]
+
+
+def test_a_head_that_learned_nothing_does_not_answer_and_who_has_no_heads_is_asked_for_none(tmp_path: Path) -> None:
+    (tmp_path / "one.safetensors").write_bytes(headed({"day": CLASSES}))
+    with pytest.raises(ConfigError, match=r"head 'roads' has learned nothing; there are day \(Burnt, Fire, Smoke\); roads \(has"):
+        agentkd.load_network(tmp_path / "one.safetensors", head="roads")
+    assert agentkd.load_network(tmp_path / "one.safetensors", head="day").classes == CLASSES
+    (tmp_path / "unknown.safetensors").write_bytes(headed({}))
+    assert agentkd.load_network(tmp_path / "unknown.safetensors", head="roads").classes == (), "nobody knows"
+    architecture = resolve("unet", 3, SMALL)
+    (tmp_path / "plain.safetensors").write_bytes(encode_weights(architecture, state(architecture), CLASSES))
+    with pytest.raises(ConfigError, match="of a network with one head alone, without a name; leave out head='day'"):
+        agentkd.load_network(tmp_path / "plain.safetensors", head="day")
+    save_file(state(architecture), tmp_path / "theirs.safetensors")
+    with pytest.raises(ConfigError, match="not known whether it has a head 'day'"):
+        agentkd.load_network(tmp_path / "theirs.safetensors", family="unet", num_classes=3, head="day", **SMALL)
+
+
+def test_the_one_head_of_a_network_need_not_be_named(tmp_path: Path) -> None:
+    architecture = resolve("unet", 3, SMALL).with_heads({"only": 3})
+    (tmp_path / "only.safetensors").write_bytes(encode_weights(architecture, state(architecture), CLASSES))
+    for head in ("", "only"):
+        network = agentkd.load_network(tmp_path / "only.safetensors", head=head)
+        assert (network.architecture, network.classes) == (architecture, CLASSES)
+
+
+def test_classes_are_kept_with_the_head_that_tells_them_apart_alone(tmp_path: Path) -> None:
+    """The trunk of a network with several heads is taken, and nothing says that what is initialized anew knows classes."""
+    (tmp_path / "headed.safetensors").write_bytes(headed({"day": CLASSES}))
+    report = bring(tmp_path / "headed.safetensors", tmp_path / "trunk.safetensors", "unet", settings=SMALL)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+    assert read_metadata((tmp_path / "trunk.safetensors").read_bytes()).classes == ()
+    architecture = resolve("unet", 3, SMALL)
+    (tmp_path / "plain.safetensors").write_bytes(encode_weights(architecture, state(architecture), CLASSES))
+    bring(tmp_path / "plain.safetensors", tmp_path / "again.safetensors", "unet", settings=SMALL)
+    assert read_metadata((tmp_path / "again.safetensors").read_bytes()).classes == CLASSES

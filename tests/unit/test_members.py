@@ -3,20 +3,25 @@
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.members import Members
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.local import Contact
 from agentkd.launch.settings import LaunchConfig
-from agentkd.messages.bodies import AdmittedPeer
+from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest
 
 
 class Process:
-    """A process that has ended."""
+    """A process that has ended, or not."""
 
-    def poll(self) -> int:
-        return -9
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+
+    def poll(self) -> int | None:
+        return self.exit_code
 
     def kill(self) -> None:
         pass
@@ -26,8 +31,11 @@ class Process:
 
 
 class Starting:
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+
     def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> Process:
-        return Process()
+        return Process(self.exit_code)
 
 
 class Silent:
@@ -40,14 +48,74 @@ class Silent:
         pass
 
 
-def test_an_agent_dismissed_while_another_is_given_up_is_not_given_up_again(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+def members_of(place: Path, *names: str, exit_code: int | None = None, **config: float) -> Members:
+    folder = RunFolder(place / "run")
     folder.keys.mkdir(parents=True)
-    members = Members(folder, Starting(), Contact("", "", "tcp", 1.0, 1.0), cast(Post, Silent()), LaunchConfig())
-    for name in ("ann", "ben", "cho"):
-        members.launch(name, Slot("cpu", 1))
+    contact = Contact("", "", "tcp", 1.0, 1.0)
+    made = Members(folder, Starting(exit_code), contact, cast(Post, Silent()), LaunchConfig(**config))
+    for name in names:
+        made.launch(name, Slot("cpu", 1))
+    return made
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("agentkd.coordinator.members.time.monotonic", lambda: self.now)
+
+    def turns(self, members: Members, seconds: float, every_s: float = 0.5) -> list[str]:
+        """Who is given up while there are turns at that rate."""
+        lost = []
+        until = self.now + seconds
+        while self.now < until:
+            self.now += every_s
+            lost += [error.agent for error in members.find_lost()]
+        return lost
+
+
+def test_an_agent_dismissed_while_another_is_given_up_is_not_given_up_again(tmp_path: Path) -> None:
+    members = members_of(tmp_path, "ann", "ben", "cho", exit_code=-9)
     lost = []
     for error in members.find_lost():
         lost.append(error.agent)
         members.dismiss("ben")
     assert lost == ["ann", "cho"]
+
+
+@pytest.mark.parametrize("absent_s", [21.0, 3600.0])
+def test_who_could_not_be_heard_because_nobody_listened_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent_s: float
+) -> None:
+    clock = Clock(monkeypatch)
+    members = members_of(tmp_path, "ann", "ben", lease_s=20.0, hang_s=40.0)
+    members.joined("ann", HelloRequest())
+    assert clock.turns(members, 5) == []
+    clock.now += absent_s
+    assert clock.turns(members, 10) == [], "the lease of 20 s is not over: it was heard 5 s before and not in the 10 s since"
+    members.note_message("ann")
+    assert clock.turns(members, 19) == []
+
+
+def test_who_is_silent_while_somebody_listens_is_given_up_also_if_each_turn_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    members = members_of(tmp_path, "ann", lease_s=20.0)
+    members.joined("ann", HelloRequest())
+    assert clock.turns(members, 19) == [] and clock.turns(members, 2) == ["ann"]
+    members.launch("ben", Slot("cpu", 1))
+    members.joined("ben", HelloRequest())
+    assert clock.turns(members, 190, every_s=10) == [] and clock.turns(members, 30, every_s=10) == ["ben"]
+
+
+def test_who_hangs_is_not_excused_by_what_others_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    members = members_of(tmp_path, "ann", lease_s=20.0, hang_s=40.0)
+    members.joined("ann", HelloRequest())
+    clock.turns(members, 1)
+    clock.now += 600
+    for _ in range(38):
+        members.note_heartbeat("ann", HeartbeatEvent(progress=0, is_busy=True))
+        assert clock.turns(members, 1) == []
+    members.note_heartbeat("ann", HeartbeatEvent(progress=0, is_busy=True))
+    assert clock.turns(members, 4) == ["ann"]

@@ -29,7 +29,7 @@ def test_what_is_no_network_is_told_as_what_it_is(tmp_path: Path, name: str) -> 
     content, words = NOT_NETWORKS[name]
     path = tmp_path / "n.onnx"
     path.write_bytes(content)
-    with pytest.raises(NetworkError, match=f"n.onnx: {words}.*an ONNX file of a network"):
+    with pytest.raises(NetworkError, match=f"n.onnx: {words}.*the ONNX file that agentkd export writes"):
         Network(path)
 
 

@@ -117,10 +117,14 @@ def parts_of(envelope: bytes) -> tuple[int, dict[str, Any], dict[str, Any]]:
     return envelope[6], msgpack.unpackb(envelope[10:at]), msgpack.unpackb(envelope[at:])
 
 
+LEFT_OUT_OF_RECIPES = {"class_weights", "sampler", "sampler_temperature"}
+
+
 def canonical_of(task: dict[str, Any]) -> str:
     """The key of a task, as ``run-folder.md`` has it, from the task as it stands in a message."""
     schema = json.loads((PROTOCOLS / "schema" / "messages.schema.json").read_text())["$defs"]
-    recipe = {name: field["default"] for name, field in schema["Recipe"]["properties"].items()}
+    fields = schema["Recipe"]["properties"]
+    recipe = {name: field["default"] for name, field in fields.items() if name not in LEFT_OUT_OF_RECIPES}
     always = {"recipe": recipe} | ALWAYS
     kept = {name: value for name, value in task.items() if name in always or value not in (None, "", 0, [], {}, False)}
     if task["kind"] == "features":

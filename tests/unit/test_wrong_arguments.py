@@ -119,6 +119,15 @@ POOLS: dict[str, Any] = {
     "bundle.artifacts": [*TEXTS, "all", "winners", "records"],
     "import.file": "bundles",
     "export.to": [*TEXTS, "tensorboard"],
+    "export.model": "runs",
+    "export.kind": [*TEXTS, "tflite", "safetensors"],  # the others take long, and are tried elsewhere
+    "export.data": [*TEXTS, "generated:size=16x16,train=1,validation=1,test=1", "folder:path=nowhere", "x:y"],
+    "export.settings": [*TEXTS, "base=8", "nothing=1"],
+    "cost.model": [*TEXTS, "resnet", "nowhere:x", "0" * 64],
+    "cost.settings": [*TEXTS, "base=8", "nothing=1"],
+    "cost.size": [*TEXTS, "32x", "0x0", "99999x1", "32x32"],
+    "cost.runs": NUMBERS,
+    "cost.threads": NUMBERS,
     "agent.key": "keys",
     "agent.coordinator_key": PUBLIC_KEYS,
     "agent.join": ENDPOINTS,
@@ -143,6 +152,9 @@ POOLS: dict[str, Any] = {
     "check.endpoint": ENDPOINTS,
     "check.key": "keys",
     "check.agent_key": PUBLIC_KEYS,
+    "check.dataset": "datasets",
+    "check.sample": NUMBERS,
+    "check.most": NUMBERS,
     "write.folder": "outs",
 }
 # Commands that would start agents, or wait for one, if all fitted: of these arguments one at least is surely wrong.
@@ -159,7 +171,7 @@ FINDING = {
     "verify": ("FAIL", '"is_sound": false'),
     "doctor": ("FAIL", '"is_ok": false'),
     "replay": ("diverged",),
-    "check": ("FAIL",),
+    "check": ("FAIL", '"is_sound": false'),
 }
 SQLITES_OWN = ("-shm", "-wal")  # which whoever reads a journal has beside it
 WRITES_IN_RUN = {"report", "gc", "community", "agent"}
@@ -319,10 +331,10 @@ def test_whatever_is_typed_ends_in_order(name: str, things: WrongThings, quiet: 
         arguments, given_, named = line
         status, out, err = run(arguments, monkeypatch)
         said = f"\n\n--- agentkd {arguments!r}\nexit {status}\n{out[-2000:]}\n{err[-3000:]}"
-        written_here = {"runs", *(one.split("/")[0] for one in named if not one.startswith("/"))}
+        written_here = {"runs", "data-check", *(one.split("/")[0] for one in named if not one.startswith("/"))}
         temporary = [one for one in (quiet / "temporary").iterdir() if not one.name.startswith(TORCHS_OWN)]
         left = [*temporary, *(one for one in (quiet / "here").iterdir() if one.name not in written_here)]
-        for one in [*left, quiet / "here" / "runs"]:
+        for one in [*left, quiet / "here" / "runs", quiet / "here" / "data-check"]:
             shutil.rmtree(one, ignore_errors=True)
         after = state(things.place)
         changed = [path for path in after.keys() | whole.keys() if after.get(path) != whole.get(path)]

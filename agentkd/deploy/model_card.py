@@ -1,0 +1,273 @@
+"""The README.md beside an exported network, in the form that Hugging Face reads: what it is, how good, how to use it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from agentkd import __version__
+from agentkd.architecture import RGB, Architecture
+from agentkd.deploy.origin import Origin
+from agentkd.networks.families import title
+from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate, TaskResult, Taught, Training
+from agentkd.visible import visible
+
+LIMITS = (
+    "It was measured on the images named above alone. On images that are unlike them it can be wrong and sure of itself. Nothing "
+    "that depends on people's safety may rest on it without a person who looks."
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """What was exported.
+
+    Args:
+        name: of the file.
+        kind: ``onnx``, ``torch`` or ``safetensors``.
+        metadata: what it says of itself.
+        remarks: what else is to be said, in sentences.
+        command: by which it was made.
+    """
+
+    name: str
+    kind: str
+    metadata: Mapping[str, Any]
+    remarks: tuple[str, ...]
+    command: str
+
+
+def model_card(origin: Origin, file: File) -> str:
+    """The card of an exported network, in Markdown with a head in YAML."""
+    lines = [
+        "---",
+        yaml.safe_dump(_head(origin, file), sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {_name(origin)}",
+        "",
+        *_what_it_is(origin, file),
+        "## What it was made from",
+        "",
+        *_made_from(origin),
+        "",
+        "## How well it does",
+        "",
+        *_scores(origin),
+        "## How the file was checked",
+        "",
+        *_checked(file),
+        "",
+        "## How to load it",
+        "",
+        *_loading(origin, file),
+        "",
+        "## How to reproduce it",
+        "",
+        *_reproducing(origin, file),
+        "",
+        "## What it is not for",
+        "",
+        LIMITS,
+        "",
+    ]
+    return visible("\n".join(lines))
+
+
+def _name(origin: Origin) -> str:
+    label = origin.record.label if origin.record else ""
+    return f"{title(origin.segmenter.architecture.family)}, {label or origin.weights[:12]}"
+
+
+def _head(origin: Origin, file: File) -> dict[str, Any]:
+    library = {"onnx": "onnx", "torch": "pytorch", "safetensors": "agentkd"}[file.kind]
+    head: dict[str, Any] = {
+        "library_name": library,
+        "pipeline_tag": "image-segmentation",
+        "tags": ["agentkd", "semantic-segmentation", "knowledge-distillation", origin.segmenter.architecture.family],
+    }
+    record = origin.record
+    if record is None:
+        return head
+    head["datasets"] = [record.task.data.spec]
+    head["metrics"] = ["mean_iou"]
+    results = [_result(record.task.data.spec, record.task.data.validation, record.result)] if record.result.class_iou else []
+    results += [_result(record.task.data.spec, split, result) for split, result in origin.tests]
+    head["model-index"] = [{"name": _name(origin), "results": results}]
+    return head
+
+
+def _result(dataset: str, split: str, result: TaskResult) -> dict[str, Any]:
+    return {
+        "task": {"type": "image-segmentation"},
+        "dataset": {"name": dataset, "type": dataset, "split": split},
+        "metrics": [{"type": "mean_iou", "value": round(result.miou, 6)}],
+    }
+
+
+def _channels(architecture: Architecture) -> str:
+    is_rgb = architecture.channels == RGB
+    return "RGB" if is_rgb else f"of {architecture.num_channels} channels ({', '.join(architecture.channels)})"
+
+
+def _what_it_is(origin: Origin, file: File) -> list[str]:
+    architecture = origin.segmenter.architecture
+    normalization = "" if file.kind == "safetensors" else " Normalization, enlarging to full size and softmax are inside."
+    return [
+        f"A network for semantic segmentation into {architecture.num_classes} classes: {', '.join(origin.classes)}.",
+        f"Images are {_channels(architecture)} in [0, 1]; "
+        f"the network sees them normalized: {architecture.normalization}.{normalization}",
+        "",
+        f"`{file.name}`, precision {file.metadata['precision']}. Weights `{origin.weights}`. Family `{architecture.family}` "
+        f"of revision {architecture.revision}, architecture `{architecture.digest}`.",
+        "",
+        *_table({name: str(value) for name, value in architecture.settings.items()}, "setting", "value"),
+        "",
+    ]
+
+
+def _made_from(origin: Origin) -> list[str]:
+    record = origin.record
+    if record is None:
+        return ["A file of weights that says nothing of data or teachers."]
+    task = record.task
+    lines = [
+        f"Task `{task.key}` ({record.label or task.kind}).",
+        *_of_a_head(origin),
+        "",
+        f"Data `{task.data.spec}`, content `{task.data.content_digest}`, split `{task.data.train}`. What licence the data are "
+        "under is not recorded; see where they come from.",
+        "",
+    ]
+    before = [step for step in origin.ancestry.ancestors if origin.ancestry] if origin.ancestry else []
+    for step in before:
+        made = step.record.label if step.record and step.record.label else "from outside the run"
+        known = f"code {step.name}" if step.relation in (RUNS_CODE, TAUGHT_BY_CODE) else made
+        lines.append(f"* {step.relation} `{step.name}` ({known})")
+    if not before:
+        lines.append("It learned from labels alone, without a teacher.")
+    if isinstance(task, Training):
+        lines += ["", f"Seed {task.seed}.", "", *_table(_flat(task.recipe.canonical()), "recipe", "value")]
+    if isinstance(task, Taught):
+        lines += ["", *_table(_flat(task.distillation.canonical()), "distillation", "value")]
+    return lines
+
+
+def _of_a_head(origin: Origin) -> list[str]:
+    architecture = origin.segmenter.architecture
+    if not architecture.heads:
+        return []
+    since = (
+        "" if origin.is_as_recorded else " Since then the trunk has learned with other heads, which changes what this one says."
+    )
+    return ["", f"It taught the head `{architecture.head}`, one of {', '.join(sorted(architecture.heads))}.{since}"]
+
+
+def _flat(plain: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in plain.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": str(value)}
+    return found
+
+
+def _scores(origin: Origin) -> list[str]:
+    record = origin.record
+    if record is None:
+        return ["Nothing is recorded of that.", ""]
+    looks = [] if isinstance(record.task, Evaluate) else [(f"{record.task.data.validation} (chosen by it)", record.result)]
+    looks += [(split, result) for split, result in origin.tests]
+    rows = {"mIoU": [f"{100 * result.miou:.2f} %" for _, result in looks]}
+    for number, name in enumerate(origin.classes):
+        rows[name] = [_percent(result.class_iou, number) for _, result in looks]
+    head = "| IoU | " + " | ".join(split for split, _ in looks) + " |"
+    lines = [head, "|---" * (len(looks) + 1) + "|", *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()), ""]
+    result = record.result
+    if result.num_parameters_deploy:
+        lines += [
+            f"{result.num_parameters_deploy:,} parameters at inference, {result.num_parameters_total:,} while it learned; "
+            f"{result.num_macs:,} multiply-accumulates for an image of its data.",
+            "",
+        ]
+    when = "" if origin.is_as_recorded else f" Those of {record.task.data.validation} are of the head as it was then."
+    return [
+        *lines,
+        f"These are of the network in float32, as the run recorded them.{when} The file is compared with it below.",
+        "",
+    ]
+
+
+def _percent(values: Sequence[float | None], number: int) -> str:
+    value = values[number] if number < len(values) else None
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _checked(file: File) -> list[str]:
+    checks = file.metadata.get("checks")
+    if not checks:
+        return ["It holds the weights themselves.", *file.remarks]
+    rows = {
+        "images": f"{checks['on']}",
+        "largest difference of a probability": f"{checks['largest_difference']:g}",
+        "pixels of the same class": f"{100 * checks['agreement']:.4f} %",
+    }
+    if checks.get("miou") is not None:
+        rows["mIoU of the network on them"] = f"{100 * checks['miou_before']:.2f} %"
+        rows["mIoU of this file on them"] = f"{100 * checks['miou']:.2f} %"
+    return [*_table(rows, "compared with the network", "value"), *(line for remark in file.remarks for line in ("", remark))]
+
+
+def _named_head(origin: Origin) -> str:
+    architecture = origin.segmenter.architecture
+    return f', head="{architecture.head}"' if len(architecture.heads) > 1 else ""
+
+
+def _reading(architecture: Architecture) -> list[str]:
+    if architecture.channels == RGB:
+        return ['image = numpy.asarray(Image.open("photo.jpg").convert("RGB"), dtype=numpy.float32) / 255']
+    return [f'image = numpy.load("image.npy")  # float32 [H,W,{architecture.num_channels}] in [0, 1]']
+
+
+def _loading(origin: Origin, file: File) -> list[str]:
+    count, is_rgb = origin.segmenter.architecture.num_channels, origin.segmenter.architecture.channels == RGB
+    if file.kind == "onnx":
+        code = [
+            "import numpy, onnxruntime",
+            *(["from PIL import Image"] if is_rgb else []),
+            "",
+            f'session = onnxruntime.InferenceSession("{file.name}")',
+            *_reading(origin.segmenter.architecture),
+            'probabilities = session.run(["probabilities"], {"images": image.transpose(2, 0, 1)[None]})[0]  # [1,K,H,W]',
+        ]
+        also = f"Or, for images of any size: `agentkd predict {file.name} photos/ --out out`." if is_rgb else ""
+    elif file.kind == "torch":
+        code = [
+            "import torch",
+            "",
+            f'network = torch.export.load("{file.name}").module()',
+            f"probabilities = network(images)  # float32 [N,{count},H,W] in [0, 1] to [N,K,H,W]",
+        ]
+        multiple = int(file.metadata["multiple"])
+        also = "Height and width are 32 or more" + (f" and multiples of {multiple}." if multiple > 1 else ".")
+    else:
+        code = [
+            "import agentkd",
+            "",
+            f'network = agentkd.load_network("{file.name}"{_named_head(origin)})',
+            f"probabilities = network(images)  # uint8, or floats in [0, 1], [N,{count},H,W] to [N,K,H,W]",
+        ]
+        also = "It is an nn.Module that trains on, without what training alone needed before."
+    return ["```python", *code, "```", "", also]
+
+
+def _reproducing(origin: Origin, file: File) -> list[str]:
+    lines = []
+    maker = origin.ancestry.record if origin.ancestry else origin.record
+    if maker:
+        lines.append(f"agentkd replay RUN --task {maker.task.key[:16]}")
+    return [f"With agentkd {__version__}:", "", "```", *lines, file.command, "```"]
+
+
+def _table(rows: Mapping[str, str], name: str, value: str) -> list[str]:
+    shown = {left: str(right).replace("|", "\\|") for left, right in rows.items()}
+    return [f"| {name} | {value} |", "|---|---|", *(f"| {left} | {right} |" for left, right in shown.items())]
