@@ -17,8 +17,8 @@ from agentkd.task import DataSource, Status, TaskResult, Train
 SCENES = "generated:seed=5,size=96x64,train=4,validation=4,test=2"
 
 
-def scenes() -> Opened:
-    return open_dataset(SCENES)
+def scenes(num_channels: int = 3) -> Opened:
+    return open_dataset(SCENES if num_channels == 3 else f"{SCENES},channels={num_channels}")
 
 
 def pictures(count: int, height: int, width: int) -> torch.Tensor:
@@ -32,7 +32,7 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
 def lively(architecture: Architecture, *, seed: int = 0, classes: tuple[str, ...] = ()) -> Segmenter:
     """A network whose normalizations have statistics of scenes, not those that they begin with."""
     segmenter = Segmenter(build(architecture, seed=seed), architecture, classes)
-    data = scenes()
+    data = scenes(architecture.num_channels)
     images = torch.stack([torch.from_numpy(data.sample(index).image.copy()) for index in data.splits["train"]])
     pixels = (images.permute(0, 3, 1, 2) / 255 - segmenter.mean) / segmenter.deviation
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -26,13 +26,13 @@ from agentkd.deploy import costing
 from agentkd.deploy import export as exporting
 from agentkd.deploy.agreement import Agreement, Reference, Tolerance, as_floats
 from agentkd.deploy.costing import activation_bytes
-from agentkd.deploy.evidence import Evidence, given
+from agentkd.deploy.evidence import Evidence, generated, given, of_dataset
 from agentkd.deploy.export import export_network
 from agentkd.deploy.inference import Inference
 from agentkd.deploy.onnx_files import Session, as_onnx
 from agentkd.deploy.origin import Origin, found
 from agentkd.deploy.quantizing import in_int8
-from agentkd.errors import ConfigError, ContractError, StorageError
+from agentkd.errors import ConfigError, ContractError, DatasetError, StorageError
 from agentkd.knowledge.weights import encode_weights
 from agentkd.names import AgentName, Digest
 from agentkd.networks.build import OwnNetwork
@@ -62,7 +62,7 @@ def origin() -> Origin:
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
-    return given(SCENES, 5)[1]
+    return given(SCENES, resolve("unet", 5, TINY))[1]
 
 
 @pytest.mark.parametrize("family", sorted(SMALL))
@@ -485,3 +485,23 @@ def test_a_classifier_leaves_as_it_is(evidence: Evidence, tmp_path: Path) -> Non
     made = export_network(origin, replace(evidence, labels=()), tmp_path / "out")
     found_now = Session(made.file.read_bytes())(np.random.default_rng(0).random((1, 3, 40, 37), dtype=np.float32))
     assert found_now.shape == (1, 5, 40, 37) and np.ptp(found_now, axis=(2, 3)).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_network_of_four_channels_leaves_with_them(tmp_path: Path, kind: str) -> None:
+    segmenter = lively(resolve("unet", 5, TINY, images=scenes(4).normalization), seed=1)
+    origin = Origin(segmenter, Digest("ab" * 32), scenes().classes, scenes().colors, "weights")
+    made = export_network(origin, generated(segmenter.architecture, "no data"), tmp_path / "out", kind=kind)
+    assert made.agreement is not None and made.agreement.agreement >= 0.9999
+    image = torch.rand(1, 4, 48, 64)
+    with torch.no_grad():
+        expected = segmenter(image)
+    if kind == "torch":
+        found = torch.export.load(made.file).module()(image)
+    else:
+        found = torch.from_numpy(Session(made.file.read_bytes())(image.numpy()))
+    assert torch.allclose(found, expected, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "of 4 channels (red, green, blue, nir)" in card and "agentkd predict network" not in card
+    with pytest.raises(DatasetError, match=r"red, green, blue.*the network takes red, green, blue, nir"):
+        of_dataset(scenes(), segmenter.architecture, train="train", validation="validation")
