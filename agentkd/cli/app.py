@@ -5,7 +5,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from agentkd.architecture import Normalization
 from agentkd.cli.ending import run_to_the_end, say
 from agentkd.cli.typed import images, output_format
 from agentkd.errors import ConfigError
@@ -15,7 +14,7 @@ Overrides = Annotated[
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
 ImageChannels = Annotated[
-    Normalization | None,
+    Any,
     typer.Option(
         parser=images, metavar="C|A,B,...", help="How many channels images have, or what these are called; RGB if not said."
     ),

@@ -15,7 +15,6 @@ import typer
 from agentkd.cli.app import Format, read_settings
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
-from agentkd.code.running import EndedBySignal
 from agentkd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -156,6 +155,7 @@ def _print_costs(measured: "Costs") -> None:
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
     """A request to end (SIGTERM) lets what is half-written be removed."""
+    from agentkd.code.running import EndedBySignal
 
     def end(number: int, frame: object) -> None:
         raise EndedBySignal(128 + number)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from agentkd.architecture import IMAGENET
 from agentkd.cli.app import Format, ImageChannels
 from agentkd.cli.ending import say
 
@@ -17,6 +16,7 @@ def space(
     output_format: Format = "text",
 ) -> None:
     """Show what a search chooses among: each dimension, its range, effect and condition, the corners' costs, the size."""
+    from agentkd.architecture import IMAGENET
     from agentkd.report.spaces import as_markdown, describe
 
     described = describe(family, classes, images=channels or IMAGENET)

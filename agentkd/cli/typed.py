@@ -5,11 +5,14 @@ Each raises ``typer.BadParameter``, which ends with 2 and names the option.
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from agentkd.architecture import MAX_CHANNELS, Normalization, numbered, usual_normalization
 from agentkd.names import PUBLIC_KEY_FORM, PublicKey
+
+if TYPE_CHECKING:
+    from agentkd.architecture import Normalization
 
 FORMATS = ("text", "json")
 MAX_KEY_NAME = 100
@@ -72,8 +75,10 @@ def key_name(text: str) -> str:
     return text
 
 
-def images(text: str) -> Normalization:
+def images(text: str) -> "Normalization":
     """What images a network takes: how many channels they have, or what these are called, in order."""
+    from agentkd.architecture import MAX_CHANNELS, numbered, usual_normalization
+
     names = tuple(name.strip() for name in text.split(","))
     try:
         return usual_normalization(numbered(min(int(text), MAX_CHANNELS + 1)) if text.isdecimal() else names)

@@ -46,7 +46,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Told:
+class Stated:
     """What the caller says of weights; see ``load_network``."""
 
     family: str = ""
@@ -97,14 +97,14 @@ def load_network(
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
     must_be(head, str, "head", "the name of one of the network's heads")
-    told = Told(family, num_classes, head, settings, _images(images))
+    told = Stated(family, num_classes, head, settings, _images(images))
     return load(weights, run, told, allow_code=allow_code, raw=raw)[0]
 
 
 def load(
     weights: str | Path,
     run: str | Path | RunFolder | None,
-    told: Told,
+    told: Stated,
     *,
     allow_code: bool,
     raw: bool = False,
@@ -198,7 +198,7 @@ def _under(given: Given, architecture: Architecture, head: str, *, is_last_meant
     return architecture.under(chosen)
 
 
-def _agreed(given: Given, architecture: Architecture, told: Told) -> Architecture:
+def _agreed(given: Given, architecture: Architecture, told: Stated) -> Architecture:
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
@@ -218,7 +218,7 @@ def _agreed(given: Given, architecture: Architecture, told: Told) -> Architectur
     return architecture
 
 
-def _told(given: Given, told: Told) -> Architecture:
+def _told(given: Given, told: Stated) -> Architecture:
     """The architecture of weights that say none.
 
     Raises:

@@ -23,7 +23,7 @@ from agentkd.datasets.opening import Opened, open_again
 from agentkd.datasets.samples import Color
 from agentkd.deploy import evidence
 from agentkd.deploy.evidence import Evidence
-from agentkd.deploy.loading import Told, load, opened_run
+from agentkd.deploy.loading import Stated, load, opened_run
 from agentkd.errors import ConfigError, DatasetError
 from agentkd.knowledge.weights import WeightsMetadata
 from agentkd.names import NO_DIGEST, Digest
@@ -109,7 +109,7 @@ def found(
         history = read_history(folder) if folder else None
         weights = _winner(folder, history, model) if is_run and folder and history else model
         segmenter, said = load(
-            weights, folder, Told(family, num_classes, head, settings or {}), allow_code=allow_code, is_last_meant=True
+            weights, folder, Stated(family, num_classes, head, settings or {}), allow_code=allow_code, is_last_meant=True
         )
         _must_have_learned(segmenter, said, model)
         origin = _of_run(segmenter, weights, model, folder, history) if folder and history else _of_file(segmenter, model)
