@@ -32,7 +32,7 @@ def test_help_answers_and_teaches() -> None:
 def test_networks_prints_the_counts_as_json() -> None:
     rows = json.loads(agentkd("networks", "--classes", 2, "--format", "json").stdout)
     assert {row["family"]: row["total"] for row in rows}.items() >= COUNTS_K2.items()
-    assert set(rows[0]) == {"family", "num_classes", "settings", "total", "network", "deploy"}
+    assert set(rows[0]) == {"family", "num_classes", "channels", "settings", "total", "network", "deploy"}
     given = ["--family", "pidnet_s", "--set", "ppm_planes=16", "--set", "head_planes=16", "--format", "json"]
     assert [json.loads(agentkd("networks", "--classes", k, *given).stdout)[0]["total"] for k in (2, 5)] == [6_942_117, 6_942_219]
 
