@@ -71,9 +71,14 @@ class Normalization(FrozenData):
     @model_validator(mode="before")
     @classmethod
     def _call_them(cls, said: Any) -> Any:
-        if isinstance(said, Mapping) and not said.get("channels") and hasattr(said.get("mean"), "__len__"):
-            return {**said, "channels": numbered(min(len(said["mean"]), MAX_CHANNELS))}
-        return said
+        if not isinstance(said, Mapping):
+            return said
+        plain = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+        }  # read strictly from here on
+        if not plain.get("channels") and hasattr(plain.get("mean"), "__len__"):
+            plain["channels"] = numbered(min(len(plain["mean"]), MAX_CHANNELS))
+        return plain
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from noting import Recording
+from pydantic import ValidationError
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -431,6 +432,24 @@ def test_the_list_of_networks_counts_with_the_channels_that_are_typed() -> None:
     said = [CliRunner().invoke(app, ["networks", "--family", "unet", *more]).output for more in ([], ["--channels", "4"])]
     rgb, four = (int(text.split()[-3].replace(",", "")) for text in said)
     assert four - rgb == families.resolve("unet", 5).settings["base"] * 9  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "normalization", [UNIT, IMAGENET, *(usual_normalization(numbered(count)) for count in (1, 2, 4, 16))], ids=str
+)
+def test_images_of_any_channels_are_read_as_strictly_as_messages_are(normalization: Normalization) -> None:
+    said = normalization.model_dump_json()
+    assert Normalization.model_validate_json(said, strict=True) == normalization
+    architecture = Architecture(family="unet", num_classes=2, normalization=normalization)
+    assert Architecture.model_validate_json(architecture.model_dump_json(), strict=True) == architecture
+    for wrong in (
+        '{"mean": "abc", "deviation": [1, 1, 1]}',
+        '{"mean": ["0", 0, 0], "deviation": [1, 1, 1]}',
+        "[]",
+        '{"mean": {}}',
+    ):
+        with pytest.raises(ValidationError):
+            Normalization.model_validate_json(wrong, strict=True)
 
 
 def test_a_segmenter_of_gray_images_is_the_network_with_both_ends() -> None:
