@@ -287,6 +287,7 @@ def test_a_rule_of_the_protocol_can_be_judged_otherwise_than_the_others(monkeypa
 
 CODES = ("artifact", "exchange", "dataset", "contract", "protocol", "internal", "storage")
 WAIT_S, NUM_STEPS = 60.0, 6
+ROUNDING_S = 1e-9
 
 
 class History(RuleBasedStateMachine):
@@ -406,7 +407,7 @@ class History(RuleBasedStateMachine):
             while self.is_waiting:
                 self.now += 0.5
                 self.handle(Tick())
-                assert self.now - self.since <= WAIT_S + 0.5
+                assert self.now - self.since <= WAIT_S + 0.5 + ROUNDING_S
             assert isinstance(self.end, GiveUp) and set(self.end.missing).isdisjoint(self.answered)
 
 

@@ -8,6 +8,7 @@ import pytest
 from structures import structure
 from typer.testing import CliRunner
 
+from agentkd.architecture import IMAGENET, Normalization
 from agentkd.cli import app
 from agentkd.errors import ConfigError
 from agentkd.networks.build import count_architecture
@@ -47,7 +48,7 @@ def test_the_page_says_what_is_measured() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_page_has_the_costs_of_published_networks(family: str) -> None:
     described = describe(family, is_measured=False)
-    published = described.replace(corners=(spaces._corner(family, spaces.CLASSES, "published", {}),))
+    published = described.replace(corners=(spaces._corner(family, spaces.CLASSES, IMAGENET, "published", {}),))
     (line,) = [line for line in as_markdown(published).splitlines() if line.startswith("| published ")]
     assert line in section(family).splitlines()
 
@@ -80,8 +81,8 @@ def test_without_a_discriminator_there_is_one_network_and_not_nine() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs without the measuring."""
 
-    def corner(family: str, num_classes: int, name: str, settings: dict[str, object]) -> Corner:
-        counts = count_architecture(resolve(family, num_classes, settings))
+    def corner(family: str, num_classes: int, images: Normalization, name: str, settings: dict[str, object]) -> Corner:
+        counts = count_architecture(resolve(family, num_classes, settings, images=images))
         return Corner(name=name, settings=settings, total=counts.total, deploy=counts.deploy, macs=2 * counts.deploy)
 
     monkeypatch.setattr(spaces, "_corner", corner)

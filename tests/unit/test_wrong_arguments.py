@@ -123,6 +123,7 @@ POOLS: dict[str, Any] = {
     "export.kind": [*TEXTS, "tflite", "safetensors"],  # the others take long, and are tried elsewhere
     "export.data": [*TEXTS, "generated:size=16x16,train=1,validation=1,test=1", "folder:path=nowhere", "x:y"],
     "export.settings": [*TEXTS, "base=8", "nothing=1"],
+    "*.head": [*TEXTS, "day", "a.b"],
     "cost.model": [*TEXTS, "resnet", "nowhere:x", "0" * 64],
     "cost.settings": [*TEXTS, "base=8", "nothing=1"],
     "cost.size": [*TEXTS, "32x", "0x0", "99999x1", "32x32"],

@@ -35,7 +35,8 @@ HURRIED = settings(
 STARTING = {"run_experiment", "Community"}
 # Of what is public, what is not called with values: kinds of errors, enumerations of results, interfaces.
 NOT_CALLED = {"errors", "objectives", "testing", "__version__", "Watcher", "Silent", "AgentHandle", "Lesson"}
-FOR_US = {"take_up", "inputs"}  # of a network, for other modules of ours
+# Of a network or a community, for other modules of ours.
+FOR_US = {"take_up", "inputs", "stand", "take_stored", "must_be_of"}
 SLOW_S = 10
 
 
