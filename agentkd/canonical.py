@@ -13,6 +13,7 @@ from io import BufferedIOBase
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticSerializationError
 
 from agentkd.names import Digest
 
@@ -25,6 +26,16 @@ class FrozenData(BaseModel):
     def canonical(self) -> Any:
         """The value as plain JSON data."""
         return self.model_dump(mode="json")
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic's, but what ends a program (Ctrl-C, a signal) is not taken for an error of a serializer."""
+        try:
+            return super().model_dump(**options)
+        except PydanticSerializationError as error:
+            cause = error.__cause__
+            if cause is None or isinstance(cause, Exception):
+                raise
+            raise cause from None
 
     @property
     def digest(self) -> Digest:
