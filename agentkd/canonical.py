@@ -13,7 +13,6 @@ from io import BufferedIOBase
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import PydanticSerializationError
 
 from agentkd.names import Digest
 
@@ -31,7 +30,7 @@ class FrozenData(BaseModel):
         """As pydantic's, but what ends a program (Ctrl-C, a signal) is not taken for an error of a serializer."""
         try:
             return super().model_dump(**options)
-        except PydanticSerializationError as error:
+        except ValueError as error:  # pydantic's own is one, whatever it was made of
             cause = error.__cause__
             if cause is None or isinstance(cause, Exception):
                 raise
