@@ -19,8 +19,8 @@ from agentkd.datasets.manner import Manner, evenly
 from agentkd.datasets.opening import open_in
 from agentkd.datasets.options import find_path
 from agentkd.datasets.reading import read_through
-from agentkd.datasets.samples import Dataset, Size, check_splits
-from agentkd.datasets.splits import TEST, TRAIN, VALIDATION, in_several, some
+from agentkd.datasets.samples import Dataset, Size, channels_of, check_splits
+from agentkd.datasets.splits import TEST, TRAIN, VALIDATION, in_several, several_told, some
 from agentkd.datasets.survey import Survey, reader_of
 from agentkd.errors import ConfigError, DatasetError
 
@@ -79,7 +79,7 @@ def look_at_dataset(
             raise ConfigError(f"--out {out} is within {place}, the data's own folder, in which nothing is written; give another")
     whole = getattr(dataset, "whole", dataset.splits)
     chosen = {split: evenly(indices, sample) for split, indices in dataset.splits.items()}
-    survey = Survey(Census(dataset.name, dataset.classes, dataset.ignore_index))
+    survey = Survey(Census(dataset.name, dataset.classes, dataset.ignore_index), channels_of(dataset))
     twins: list[PairFound] = []
     alike: list[PairFound] = []
     is_complete = False
@@ -95,7 +95,7 @@ def look_at_dataset(
     warnings += _of_splits(dataset)
     groups = in_several(whole, dataset.group) if len(whole) > 1 else {}
     if groups and not isinstance(dataset, FileDataset):
-        warnings.append(f"{dataset.name}: {len(groups):,} groups are in more than one split: {some([*groups])}")
+        warnings.append(f"{dataset.name}: {several_told(groups)}")
     if alike:
         warnings.append(_said_of_alike(dataset, alike))
     warnings += _rare(survey)

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from agentkd.datasets.samples import Color, Dataset, Pixels, Sample
+from agentkd.datasets.samples import Color, Dataset, Pixels, Sample, as_rgb, channels_of
 
 WIDTH, HEIGHT = 300, 225
 COLUMNS, GAP, LINE = 2, 12, 22
@@ -42,7 +42,7 @@ def contact_sheet(title: str, dataset: Dataset, samples: Sequence[tuple[str, Sam
         row, column = divmod(at, COLUMNS)
         left, top = GAP + column * (cell_width + GAP), GAP + LINE + row * (cell_height + GAP)
         draw.text((left, top + 3), _shortened(caption, MAX_CAPTION), fill=INK, font=_font())
-        sheet.paste(_fitted(sample.image, Image.Resampling.BOX), (left, top + LINE))
+        sheet.paste(_fitted(as_rgb(sample.image, channels_of(dataset)), Image.Resampling.BOX), (left, top + LINE))
         sheet.paste(_fitted(_colored(sample.label, dataset), Image.Resampling.NEAREST), (left + WIDTH + 2, top + LINE))
     sheet.paste(legend, (GAP, height - legend.height - GAP))
     buffer = io.BytesIO()

@@ -28,7 +28,7 @@ from agentkd.datasets.reading import read_through
 from agentkd.datasets.run_lengths import RunLengthReader
 from agentkd.datasets.samples import Color, Pixels, Sample, Size, resize_pixels
 from agentkd.datasets.segments import SegmentsReader
-from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, some
+from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, several_told, some
 from agentkd.errors import DatasetError
 
 MARK_BYTES = 8
@@ -290,7 +290,7 @@ class FileDataset:
         if groups:
             where = " and ".join(next(iter(groups.values())))
             said.append(
-                f"{self.place}: {len(groups):,} groups are in more than one split, {some([*groups])} in {where}: "
+                f"{self.place}: {several_told(groups)} in {where}: "
                 "frames of one video look alike; if these are none, write group_separator: ''"
             )
         return said

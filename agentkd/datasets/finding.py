@@ -77,7 +77,7 @@ def find_pairs(place: Path, description: Description, *, needs_stem: bool = True
             idle.pop(pattern.text, None)
         if file != DESCRIPTION and not matched:
             _sort(place, file, name, images, masks, left_over)
-    images.gather(place, channels)
+    images.gather(place, channels, refuse)
     chosen = _choose(place, description, images, refuse)
     pairs, used = _pair(place, chosen, images, masks, left_over, refuse)
     left_over += [file for file in images.files() if file not in used]
@@ -117,26 +117,26 @@ class _Side:
         else:
             self.found[parts] = [*([before] if isinstance(before, str) else before), file]
 
-    def gather(self, place: Path, channels: Sequence[str]) -> None:
+    def gather(self, place: Path, channels: Sequence[str], refuse: Refuse) -> None:
         """Puts the files of an image that has one for each channel together: the first stands for all.
 
-        Raises:
-            DatasetError: an image lacks one, or has two for one channel.
+        An image that lacks one, or has two for one channel, is refused and left out.
         """
         if not self.has_channel:
             return
         images: dict[Parts, dict[str, str]] = {}
         for parts, file in self.found.items():
-            images.setdefault(replace(parts, channel=""), {})[parts.channel] = _one(
-                place, file, f"channel {parts.channel}", at_once
-            )
+            one = _one(place, file, f"channel {parts.channel}", refuse)
+            images.setdefault(replace(parts, channel=""), {})[parts.channel] = one
+        ordered: dict[Parts, list[str]] = {}
         for parts, files in images.items():
             lacking = [channel for channel in map(composed, channels) if channel not in files]
             if lacking:
-                expected = self.patterns[0].fill(replace(parts, channel=lacking[0]))
-                some = next(iter(files.values()))
-                raise DatasetError(place / some, f"there is no file of channel {lacking[0]} of this image", f"{place / expected}")
-        ordered = {parts: [files[composed(channel)] for channel in channels] for parts, files in images.items()}
+                expected, some = self.patterns[0].fill(replace(parts, channel=lacking[0])), next(iter(files.values()))
+                text = f"there is no file of channel {lacking[0]} of this image"
+                refuse(DatasetError(place / some, text, f"{place / expected}"))
+            elif all(files.values()):
+                ordered[parts] = [files[composed(channel)] for channel in channels]
         self.found = {parts: files[0] for parts, files in ordered.items()}
         self.further = {files[0]: tuple(files[1:]) for files in ordered.values()}
 

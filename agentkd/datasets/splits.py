@@ -93,6 +93,12 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
+def several_told(groups: Mapping[str, object]) -> str:
+    """That groups are in more than one split, and which."""
+    count = "1 group is" if len(groups) == 1 else f"{len(groups):,} groups are"
+    return f"{count} in more than one split: {some([*groups])}"
+
+
 def _choose_groups(members: dict[str, list[int]], request: str, name: str) -> set[str]:
     try:
         fraction = float(request)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkd.architecture import RGB
 from agentkd.datasets.census import Census, count_labels
 from agentkd.datasets.files import FileDataset, Looked
 from agentkd.datasets.likeness import Looks
-from agentkd.datasets.samples import Dataset, Size, read_sample
+from agentkd.datasets.samples import Dataset, Size, as_rgb, read_sample
 
 NUM_PICTURES = 8
 
@@ -25,6 +26,7 @@ class Survey:
 
     Args:
         census: pixels of each label, by splits.
+        channels: what those of the images are called.
         with_class: by splits, in how many images each label has pixels.
         sizes: how many images have each size.
         looks: what images look like.
@@ -33,6 +35,7 @@ class Survey:
     """
 
     census: Census
+    channels: tuple[str, ...] = RGB
     with_class: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     sizes: Counter[Size] = field(default_factory=Counter)
     looks: Looks = field(default_factory=Looks)
@@ -48,7 +51,7 @@ class Survey:
         self.with_class[split] = self.with_class.get(split, np.zeros(256, dtype=np.int64)) + (counts > 0)
         height, width = sample.label.shape
         self.sizes[height, width] += 1
-        self.looks.add(index, sample.image)
+        self.looks.add(index, as_rgb(sample.image, self.channels))
         self.names[index] = sample.name
         if not is_file:
             self._compare(index, split, hashlib.sha256(np.ascontiguousarray(sample.image).tobytes()).digest())

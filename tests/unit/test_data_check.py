@@ -17,10 +17,11 @@ from agentkd.checks.findings import Findings
 from agentkd.cli import app
 from agentkd.cli.ending import run_to_the_end
 from agentkd.config import open_data
-from agentkd.datasets.contact_sheet import CHECKER, GRAYS, HEIGHT, WIDTH, contact_sheet
+from agentkd.datasets.contact_sheet import CHECKER, GAP, GRAYS, HEIGHT, LINE, WIDTH, contact_sheet
 from agentkd.datasets.likeness import Looks
 from agentkd.datasets.manner import STRICT
 from agentkd.datasets.opening import open_dataset, open_in
+from agentkd.datasets.samples import as_rgb, channels_of
 from agentkd.errors import ConfigError, DatasetError
 
 SIZE = (48, 64)
@@ -447,3 +448,35 @@ def test_data_that_are_opened_to_learn_from_are_as_strict_as_before(laid: Laid) 
 def test_where_it_may_write_is_looked_at_before_anything_is_read(laid: Laid) -> None:
     with pytest.raises(ConfigError, match="the data's own folder"):
         laid.look(out=laid.root / "x", progress=lambda done, count: pytest.fail("it was read"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16])
+def test_images_of_any_channels_are_looked_at_and_shown_as_they_are_to_people(count: int, tmp_path: Path) -> None:
+    spec = f"generated:seed=1,size=32x32,train=4,validation=2,test=2,channels={count}"
+    look = look_at_dataset(spec)
+    assert look.findings.is_sound and look.findings.num_read == 8
+    sample = look.dataset.sample(0)
+    sheet = np.asarray(Image.open(io.BytesIO(contact_sheet("t", look.dataset, [("one", sample)]))).convert("RGB"))
+    shown = as_rgb(sample.image, channels_of(look.dataset))  # enlarged with hard edges, seven times
+    left, top = GAP + (WIDTH - 225) // 2, GAP + LINE + LINE
+    assert np.array_equal(sheet[top + 2, left + 2], shown[0, 0]) and np.array_equal(sheet[top + 222, left + 222], shown[-1, -1])
+
+
+def test_an_image_that_lacks_a_channel_is_named_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    for folder in ("images/train", "masks/train"):
+        (place / folder).mkdir(parents=True)
+    for stem in ("a", "b", "c", "d"):
+        for channel in ("red", "nir"):
+            Image.fromarray(np.full((8, 8), 90, dtype=np.uint8)).save(place / "images/train" / f"{stem}_{channel}.png")
+        Image.fromarray(np.tile(np.arange(2, dtype=np.uint8), (8, 4))).save(place / "masks/train" / f"{stem}.png")
+    (place / "dataset.yaml").write_text(
+        "name: d\nformat: index-mask\nclasses: [x, y]\nchannels: [red, nir]\n"
+        'layout: {images: "images/{split}/{stem}_{channel}.png", masks: "masks/{split}/{stem}.png"}\n'
+    )
+    for lost in ("b_nir.png", "d_red.png"):
+        (place / "images/train" / lost).unlink()
+    findings = look_at_dataset(str(place)).findings
+    said = " ".join(findings.problems)
+    assert "no file of channel nir of this image" in said and "b_nir.png" in said and "d_red.png" in said
+    assert findings.num_read == 2

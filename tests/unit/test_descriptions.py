@@ -224,7 +224,7 @@ def test_the_same_name_and_the_same_group_in_two_splits_are_counted(tmp_path: Pa
     assert len(same) == 1 and "2 names are in more than one split, 2, 3 in train and validation" in same[0]
     groups = folder(tmp_path / "g", {"train": ["clip_1", "other_1"], "val": ["clip_2"]})
     (said,) = open_dataset(groups).notices
-    assert "1 groups are in more than one split, clip in train and validation" in said and "group_separator: ''" in said
+    assert "1 group is in more than one split: clip in train and validation" in said and "group_separator: ''" in said
     described(tmp_path / "g", group_separator="")
     assert open_dataset(groups).notices == ()
     assert open_dataset(groups).group(0) == "clip_1"
