@@ -3,6 +3,7 @@
 What a family's settings mean and which values are legal is known to ``agentkd.networks``; here they are plain data.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from agentkd.canonical import FrozenData
 from agentkd.code.source import Named
+from agentkd.errors import ConfigError
 
 MAX_CLASSES = 1000
 MAX_CLASS_NAME = 200
@@ -148,14 +150,23 @@ Images = int | Sequence[str] | Normalization
 """How a script says what images a network takes: how many channels they have, or what these are called, or all of it."""
 
 
-def as_images(said: Images) -> Normalization:
+def as_images(said: Images, *, whose: str = "") -> Normalization:
     """The channels and the scale that a script said.
 
+    Args:
+        said: how many channels images have, or what these are called, or all of it.
+        whose: what an error begins with.
+
     Raises:
-        ValueError: there are no such channels.
+        ConfigError: there are no such channels.
     """
-    if isinstance(said, Normalization):
-        return said
+    try:
+        return said if isinstance(said, Normalization) else _as_usual(said)
+    except ValueError as error:
+        raise ConfigError(f"{f'{whose}: ' if whose else ''}images={reprlib.repr(said)}: {error}") from None
+
+
+def _as_usual(said: int | Sequence[str]) -> Normalization:
     if isinstance(said, int) and not isinstance(said, bool):
         return usual_normalization(numbered(said))
     if isinstance(said, str) or not isinstance(said, Sequence) or not all(isinstance(name, str) for name in said):
@@ -212,6 +223,11 @@ class Architecture(Named):
     def channels(self) -> tuple[str, ...]:
         """What the channels of its images are called, in their order."""
         return self.normalization.channels
+
+    @property
+    def images_told(self) -> str:
+        """What its images are, for people."""
+        return "RGB" if self.channels == RGB else f"of {self.num_channels} channels ({', '.join(self.channels)})"
 
     @property
     def num_channels(self) -> int:

@@ -4,7 +4,6 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
-import reprlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,7 +149,8 @@ class Community:
         heads = None if heads is None else counted_heads(heads, name)
         num_classes = counted_classes(num_classes, name)
         stored, known, known_heads = NO_DIGEST, num_classes, heads
-        shown = _images(images, name)
+        wanted = None if images is None else as_images(images, whose=name)
+        shown = wanted
         if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
@@ -162,7 +162,7 @@ class Community:
         handle = self._handle(name, family, known, known_heads, settings, shown)
         if weights:
             stored = importing.stored_weights(weights, handle.architecture, self._folder.store)
-        asked = Asked(family, num_classes, settings, stored, heads, _images(images, name))
+        asked = Asked(family, num_classes, settings, stored, heads, wanted)
         if name in self._handles:
             there, first = self._handles[name]
             asked.must_be_as(first, name, there=there.known_architecture)
@@ -360,18 +360,6 @@ class Community:
             hint = "" if taken == names[0] else f", and {names[0]} would have a head of that name; give one of them another"
             raise ConfigError(f"the name {taken!r} is taken in this community{whose}{hint}")
         self._names.update(names)
-
-
-def _images(said: Images | None, name: str) -> Normalization | None:
-    """The images that are said, as data.
-
-    Raises:
-        ConfigError: there are no such images.
-    """
-    try:
-        return None if said is None else as_images(said)
-    except ValueError as error:
-        raise ConfigError(f"{name}: images={reprlib.repr(said)}: {error}") from None
 
 
 def _name_of(family: object) -> str:

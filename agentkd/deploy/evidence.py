@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agentkd.architecture import Architecture, are_same_channels
+from agentkd.datasets.manner import evenly
 from agentkd.datasets.opening import Opened, open_silently
 from agentkd.datasets.samples import IGNORE_INDEX, Pixels, Sample, split_indices
 from agentkd.errors import ConfigError, DatasetError
@@ -52,8 +53,8 @@ def of_dataset(
     if not are_same_channels(dataset.channels, network.channels):
         takes = f"the network takes {', '.join(network.channels)}"
         raise DatasetError(dataset.name, f"its images have the channels {', '.join(dataset.channels)}", takes)
-    compared = [dataset.sample(index) for index in _spread(split_indices(dataset, validation), limit)]
-    calibration = [dataset.sample(index) for index in _spread(split_indices(dataset, train), MAX_CALIBRATED)]
+    compared = [dataset.sample(index) for index in evenly(split_indices(dataset, validation), limit)]
+    calibration = [dataset.sample(index) for index in evenly(split_indices(dataset, train), MAX_CALIBRATED)]
     has_labels = is_real and len(dataset.classes) == network.num_classes
     return Evidence(
         f"{len(compared)} images of the split {validation!r} of {dataset.spec}",
@@ -93,10 +94,3 @@ def given(spec: str, network: Architecture) -> tuple[Opened, Evidence]:
 
 def _is_labelled(samples: list[Sample], ignore_index: int) -> bool:
     return any((sample.label != ignore_index).any() for sample in samples)
-
-
-def _spread(indices: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """At most so many, evenly over all: neighbors of a video are nearly the same."""
-    if len(indices) <= most:
-        return indices
-    return tuple(indices[number * len(indices) // most] for number in range(most))

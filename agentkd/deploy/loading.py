@@ -1,7 +1,6 @@
 """A network out of a run or a file, as a module that takes images."""
 
 import contextlib
-import reprlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def load_network(
     """
     must_be(weights, (str, Path), "weights", "a digest, or a file")
     must_be(head, str, "head", "the name of one of the network's heads")
-    told = Stated(family, num_classes, head, settings, _images(images))
+    told = Stated(family, num_classes, head, settings, None if images is None else as_images(images))
     return load(weights, run, told, allow_code=allow_code, raw=raw)[0]
 
 
@@ -134,13 +133,6 @@ def load(
         network = build(resolved, seed=0)
         _fill(network, given, resolved)
     return Segmenter(network, resolved, given.said.classes_of(resolved), raw=raw).eval(), given.said
-
-
-def _images(said: Images | None) -> Normalization | None:
-    try:
-        return None if said is None else as_images(said)
-    except ValueError as error:
-        raise ConfigError(f"images={reprlib.repr(said)}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -202,7 +194,7 @@ def _agreed(given: Given, architecture: Architecture, told: Stated) -> Architect
     """The architecture that weights say, with which what else is said must agree.
 
     Raises:
-        ConfigError: it does not, or there is no such head.
+        ConfigError: it does not.
     """
     found = families.all_settings(architecture)
     wrong = [(name, found.get(name), value) for name, value in told.settings.items() if found.get(name) != value]

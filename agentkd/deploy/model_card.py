@@ -106,17 +106,12 @@ def _result(dataset: str, split: str, result: TaskResult) -> dict[str, Any]:
     }
 
 
-def _channels(architecture: Architecture) -> str:
-    is_rgb = architecture.channels == RGB
-    return "RGB" if is_rgb else f"of {architecture.num_channels} channels ({', '.join(architecture.channels)})"
-
-
 def _what_it_is(origin: Origin, file: File) -> list[str]:
     architecture = origin.segmenter.architecture
     normalization = "" if file.kind == "safetensors" else " Normalization, enlarging to full size and softmax are inside."
     return [
         f"A network for semantic segmentation into {architecture.num_classes} classes: {', '.join(origin.classes)}.",
-        f"Images are {_channels(architecture)} in [0, 1]; "
+        f"Images are {architecture.images_told} in [0, 1]; "
         f"the network sees them normalized: {architecture.normalization}.{normalization}",
         "",
         f"`{file.name}`, precision {file.metadata['precision']}. Weights `{origin.weights}`. Family `{architecture.family}` "

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkd.architecture import RGB, Architecture
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import rehearsed, trace_back
@@ -49,7 +48,7 @@ def card(
         "",
         f"A network for {what} into {task.architecture.num_classes} classes" + (f": {', '.join(classes)}." if classes else "."),
         *_heads(record, heads or {}),
-        f"Images are {_channels(task.architecture)} in [0, 1], then normalized: {task.architecture.normalization}.",
+        f"Images are {task.architecture.images_told} in [0, 1], then normalized: {task.architecture.normalization}.",
         "",
         *_table({name: str(value) for name, value in task.architecture.settings.items()}, "setting"),
         "",
@@ -84,11 +83,6 @@ def card(
         "",
     ]
     return visible("\n".join(lines))
-
-
-def _channels(architecture: Architecture) -> str:
-    is_rgb = architecture.channels == RGB
-    return "RGB" if is_rgb else f"{architecture.num_channels} channels ({', '.join(architecture.channels)})"
 
 
 def _heads(record: Record, known: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -115,7 +115,7 @@ def test_names_count_where_both_have_them() -> None:
 
 @pytest.mark.parametrize("said", [0, 17, True, "red", ["a", "a"], [1, 2], [""], 2.0])
 def test_a_script_says_images_that_there_are(said: object) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ConfigError, match=r"images=.*expected"):
         as_images(said)  # type: ignore[arg-type]
 
 
@@ -210,9 +210,10 @@ def test_of_a_colorless_image_the_same_comes_as_before(family: str, count: int) 
     other = build(small(family, usual_normalization(numbered(count))), seed=0)
     report = import_weights(other, tensors, channels=numbered(count))
     assert set(report.reshaped) <= {name for name in tensors if name.startswith("discriminator")}
-    gray = torch.rand(1, 1, 64, 64, dtype=torch.float64)
+    gray = torch.rand(1, 1, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected, found = (one.double().eval()(gray.expand(-1, c, -1, -1))["logits"] for one, c in ((rgb, 3), (other, count)))
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+    largest = float(expected.abs().max())  # sums of large terms may be small, and what was rounded are the weights
+    assert float((found - expected).abs().max()) <= 1e-6 * largest
 
 
 def test_weights_that_say_their_channels_go_nowhere_else(tmp_path: Path) -> None:
