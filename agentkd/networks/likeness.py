@@ -1,10 +1,10 @@
 """In what two networks differ, said in words. Torch-free.
 
-Not looked at: an own family's code, a family's revision, the scale of images. What differences in these mean is known where
-weights are loaded.
+Not looked at: an own family's code, a family's revision, the scale of images (but their channels). What differences in these
+mean is known where weights are loaded.
 """
 
-from agentkd.architecture import Architecture
+from agentkd.architecture import Architecture, are_same_channels
 from agentkd.networks import families
 
 
@@ -23,6 +23,8 @@ def differences(one: Architecture, other: Architecture) -> dict[str, tuple[str, 
         found["heads"] = (_told(one), _told(other))
     else:
         found["num_classes"] = (one.num_classes, other.num_classes)
+    if not are_same_channels(one.channels, other.channels):
+        found["channels"] = (", ".join(one.channels), ", ".join(other.channels))
     if one.family == other.family:
         ours, theirs = families.all_settings(one), families.all_settings(other)
         found |= {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}

@@ -460,3 +460,16 @@ def test_a_segmenter_of_gray_images_is_the_network_with_both_ends() -> None:
     found = Segmenter(network, architecture).eval()(images, raw=True)
     logits = network.eval()((images / 255 - 0.449) / 0.226)["logits"]
     assert torch.allclose(found, F.interpolate(logits, size=(40, 40), mode="bilinear", align_corners=False), atol=1e-5)
+
+
+def test_networks_of_other_channels_are_not_averaged_nor_begun_with(tmp_path: Path) -> None:
+    data = "generated:seed=7,size=32x32,train=4,validation=2,test=2"
+    with Community(devices="cpu:1", record=tmp_path / "run") as community:
+        rgb, four = (community.agent(name, "unet", base=8, depth=2) for name in ("rgb", "four"))
+        rgb.train(data, epochs=1, batch_size=2).result()
+        four.train(f"{data},channels=4", epochs=1, batch_size=2).result()
+        told = r"channels red, green, blue, nir, not red, green, blue"
+        for take in (lambda: rgb.average([rgb, four]), lambda: rgb.ema(four), lambda: rgb.start_from(four.weights)):
+            with pytest.raises(ConfigError, match=told):
+                take()
+        assert rgb.architecture.channels == RGB and rgb.evaluate(data).miou >= 0
