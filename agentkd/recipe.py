@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -34,7 +34,7 @@ from agentkd.objectives import (
 )
 
 MAX_EPOCHS, MAX_STEPS = 100_000, 10**9
-MAX_CLASSES = 255
+MAX_CLASS_WEIGHTS = 255
 # What is read with this context stays as it was written: a record's, and another agent's, are known by a digest of that.
 AS_WRITTEN = {"as_written": True}
 
@@ -48,8 +48,9 @@ CONDITIONS = {
 LATER = ("class_weights", "sampler", "sampler_temperature")
 
 
-def _one_of(*known: str) -> BeforeValidator:
-    """Refuses a word that is none of these, and names the one that is nearly so."""
+def _word_of(words: Any) -> BeforeValidator:
+    """Refuses a word that is none of a ``Literal``, and names the one that is nearly so."""
+    known = get_args(words)
 
     def check(value: object) -> object:
         if isinstance(value, str) and value not in known:
@@ -62,9 +63,9 @@ def _one_of(*known: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-WEIGHTINGS = ("none", "inverse", "effective")
-LOSS_CHOICES = ("family", "cross_entropy", "ohem")
-SAMPLERS = ("uniform", "rare_class")
+Weighting = Literal["none", "inverse", "effective"]
+LossChoice = Literal["family", "cross_entropy", "ohem"]
+Sampler = Literal["uniform", "rare_class"]
 WORD, WEIGHTS = "<word>", "<weights>"
 
 
@@ -73,8 +74,8 @@ def _weighting(value: object) -> str | None:
 
 
 ClassWeights = Annotated[
-    Annotated[Literal["none", "inverse", "effective"], _one_of(*WEIGHTINGS), Tag(WORD)]
-    | Annotated[tuple[Annotated[float, Field(ge=0, strict=True)], ...], Field(max_length=MAX_CLASSES), Tag(WEIGHTS)],
+    Annotated[Weighting, _word_of(Weighting), Tag(WORD)]
+    | Annotated[tuple[Annotated[float, Field(ge=0, strict=True)], ...], Field(max_length=MAX_CLASS_WEIGHTS), Tag(WEIGHTS)],
     Discriminator(
         _weighting,
         custom_error_type="class_weights",
@@ -183,12 +184,12 @@ class Recipe(_WrittenInOneWay):
     warmup_steps: int = Field(default=0, ge=0, le=MAX_STEPS)
     clip_norm: float = Field(default=0.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    loss: Annotated[Literal["family", "cross_entropy", "ohem"], _one_of(*LOSS_CHOICES)] = "family"
+    loss: Annotated[LossChoice, _word_of(LossChoice)] = "family"
     validate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
     keep: Literal["best", "last"] = "best"
     views: ViewSettings = ViewSettings()
     class_weights: ClassWeights = "none"
-    sampler: Annotated[Literal["uniform", "rare_class"], _one_of(*SAMPLERS)] = "uniform"
+    sampler: Annotated[Sampler, _word_of(Sampler)] = "uniform"
     sampler_temperature: float = Field(default=0.01, ge=1e-4, le=100)
 
     @field_validator("class_weights")
