@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
@@ -55,17 +56,21 @@ def nothing_is_left_behind(keeper: Keeper) -> Iterator[None]:
     for process in alive:
         process.kill()
     assert not alive, f"processes left behind: {alive}"
-    running = [name for name in threads_of_ours().items() if name not in threads.items()]
-    assert not running, f"threads left behind: {running}"
+    assert not (still := after_a_while(lambda: threads_of_ours() - threads)), f"threads left behind: {still}"
+    assert not (still := after_a_while(lambda: sockets() - held - keeper.sockets)), f"left open: {still}"
+
+
+def after_a_while(left: Callable[[], set[Any]]) -> set[Any]:
+    """What is left once nothing is, or the grace is over: what was told to end needs its turn on a busy machine."""
     deadline = time.monotonic() + GRACE_S
-    while (still := sockets() - held - keeper.sockets) and time.monotonic() < deadline:
+    while (still := left()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not still, f"left open: {still}"
+    return still
 
 
-def threads_of_ours() -> dict[int | None, str]:
-    """Name of each thread that the library or ZeroMQ has started here."""
-    return {t.ident: t.name for t in threading.enumerate() if t.name.startswith(("agentkd", "zmq"))}
+def threads_of_ours() -> set[tuple[int | None, str]]:
+    """Each thread that the library or ZeroMQ has started here, with its name."""
+    return {(t.ident, t.name) for t in threading.enumerate() if t.name.startswith(("agentkd", "zmq"))}
 
 
 def sockets() -> set[int]:

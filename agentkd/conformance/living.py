@@ -30,6 +30,7 @@ CREDIT_BYTES = 16_384
 HEARTBEATS = 3
 REFUSALS = 2
 SLOW, LATE_S, SWIFT = 4, 0.1, 5  # how much longer than told heartbeats may be apart, and how much shorter
+QUIET = 4  # which part of the time for a deed must pass without a word until an agent counts as gone: it may just be slow
 NOWHERE = 999_999  # the number of a message that was never said
 GREETING = HelloRequest(agent=NOBODY, capabilities=("stream",), window_bytes=CREDIT_BYTES)
 DIALS = "the agent dials: nothing to be checked"
@@ -283,7 +284,8 @@ def _gone(probe: Probe) -> str:
     if not any(isinstance(message.body, LeftEvent) for message in probe.said):
         return "it has not said that it leaves"
     probe.patience_s = 0.0
-    deadline, quiet_s = time.monotonic() + probe.waits.deed_s, probe.waits.silence_s + probe.pace_s
+    deadline = time.monotonic() + probe.waits.deed_s
+    quiet_s = max(probe.waits.silence_s + probe.pace_s, probe.waits.deed_s / QUIET)
     while True:
         probe.forget()
         probe.say(PingRequest(text="still there?"))
