@@ -409,6 +409,7 @@ class InfeasibleArchitectureError(SearchError):
 
     code = "infeasible"
 
-    def __init__(self, constraint: str, value: int, limit: int) -> None:
+    def __init__(self, constraint: str, value: float, limit: float) -> None:
         self.constraint, self.value, self.limit = constraint, value, limit
-        super().__init__(f"{constraint} is {value:,}, above the limit of {limit:,}")
+        said, allowed = (f"{one:,}" if isinstance(one, int) else f"{one:,.4g}" for one in (value, limit))
+        super().__init__(f"{constraint} is {said}, above the limit of {allowed}")

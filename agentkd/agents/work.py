@@ -118,6 +118,10 @@ def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResul
     try:
         if isinstance(task, Limited):
             check_limits(task, size)
+            if task.measures_latency:
+                size = size | {"latency_ms": _latency_ms(task, at)}
+                is_begun = at.checkpoint is not None and at.checkpoint.exists()
+                check_limits(task, {} if is_begun else size)  # it was fast enough when it was begun
     except InfeasibleArchitectureError as error:
         return TaskResult(
             status=Status.INFEASIBLE, error_code=error.code, error_text=str(error), environment=environment(at.device), **size
@@ -146,6 +150,7 @@ def check_limits(task: Limited, size: Mapping[str, Any]) -> None:
     for name, field, limit in (
         ("deploy parameters", "num_parameters_deploy", task.max_deploy_parameters),
         ("MACs", "num_macs", task.max_num_macs),
+        ("the latency in ms", "latency_ms", task.max_latency_ms),
     ):
         value = size.get(field, 0)
         if limit and value > limit:
@@ -213,7 +218,6 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
     )
-    latency = _latency_ms(task, network, at) if isinstance(task, Limited) and task.measures_latency else 0.0
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
     classes, known = feed.dataset.classes, _said_by(task.initial_weights, at)
     return TaskResult(
@@ -222,7 +226,6 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
         environment=environment(at.device),
-        latency_ms=latency,
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
@@ -435,8 +438,9 @@ def _cost_fields(task: Task) -> dict[str, Any]:
     return {"num_macs": cost.num_macs, "uncounted_operations": cost.uncounted_operations}
 
 
-def _latency_ms(task: Task, network: SegmentationNetwork, at: Surroundings) -> float:
-    """Of a network as it has been trained, for one whole image of the dataset."""
+def _latency_ms(task: Limited, at: Surroundings) -> float:
+    """Of the network, which takes as long before it is trained as after, for one whole image of the dataset."""
+    network = build(task.architecture, seed=task.seed).to(at.device)
     return measure_latency_ms(network, *_image_size(task), at.device, num_channels=task.architecture.num_channels)
 
 

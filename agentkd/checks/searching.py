@@ -17,6 +17,7 @@ def check_latency(plan: RunPlan) -> list[Concern]:
         return []  # another check says so
     if len(kinds) < 2:
         return []
-    place = "search.costs" if "latency" in costs_of(plan.experiment) else "select.count"
+    is_cost, is_limit = "latency" in costs_of(plan.experiment), plan.experiment.search.max_latency_ratio > 0
+    place = "search.costs" if is_cost else "search.max_latency_ratio" if is_limit else "select.count"
     text = f"agents on {' and '.join(kinds)} measure latency, and what one kind of device takes says nothing of another"
     return [warning(place, f"{text}; name devices of one kind in launch.devices, or count macs")]

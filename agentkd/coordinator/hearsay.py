@@ -39,6 +39,7 @@ AGREES_WITHIN = 0.01  # of a share, or of the largest number of a tensor: other 
 LARGEST_LOSS = torch.finfo(torch.float32).max
 ROUNDING = 1e-3  # below zero, of losses that are sums of divergences
 MAX_SECONDS, MAX_MEMORY_BYTES = 10 * 366 * 86_400.0, 2**46
+MAX_LATENCY_MS = 1000 * MAX_SECONDS
 MAX_PACE = 1e7  # images a second
 MAX_SURROUNDINGS, MAX_NAME, MAX_VALUE = 32, 64, 256
 MAX_ASKINGS = 4  # of one question: a teacher may be busy, lack the data, or be replaced
@@ -259,7 +260,7 @@ def check_latency(task: Training, result: TaskResult) -> None:
         ResultError: it is not, or no network takes so long.
     """
     wants = isinstance(task, Limited) and task.measures_latency
-    if wants != bool(result.latency_ms) or result.latency_ms > 1000 * MAX_SECONDS:
+    if wants != bool(result.latency_ms) or result.latency_ms > MAX_LATENCY_MS:
         asked = "asks for one" if wants else "does not ask for one"
         raise ResultError(f"it says a latency of {result.latency_ms:g} ms, and its task {asked}")
 

@@ -68,10 +68,12 @@ def inspect(task: Task, result: TaskResult, store: Store, *, share: float = 1.0)
         with _measuring:
             let_run(codes_of(task), store)  # what this coordinator's own user has named, or a visitor with access to the folder
             size = _sizes(task)
-            too_large = _why_infeasible(task, size)
+            took = _told_too_slow(task, result)
+            too_large = _why_infeasible(task, size | took)
             _check_status(task, result.status, is_infeasible=bool(too_large))
             if too_large:
-                return _nothing_else(result).replace(error_code=InfeasibleArchitectureError.code, error_text=too_large, **size)
+                bare = _nothing_else(result.replace(latency_ms=0.0) if took else result)
+                return bare.replace(error_code=InfeasibleArchitectureError.code, error_text=too_large, **size, **took)
             said = hearsay.bounded(_only_what_is_made(task, result)).replace(**size)
             made = _check_artifacts(task, said, store)
             is_drawn = isinstance(task, Average | Pack | Decide) or _lot.random() < share
@@ -137,6 +139,12 @@ def _why_infeasible(task: Task, size: dict[str, Any]) -> str:
     except InfeasibleArchitectureError as error:
         return str(error)
     return ""
+
+
+def _told_too_slow(task: Task, result: TaskResult) -> dict[str, float]:
+    """The latency by which it says that it broke a limit, and did not begin: a guest's word, since nobody here has its device."""
+    limit = task.max_latency_ms if isinstance(task, Limited) and result.status is Status.INFEASIBLE else 0.0
+    return {"latency_ms": result.latency_ms} if 0 < limit < result.latency_ms <= hearsay.MAX_LATENCY_MS else {}
 
 
 def _check_status(task: Task, status: Status, *, is_infeasible: bool) -> None:

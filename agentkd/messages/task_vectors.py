@@ -149,6 +149,11 @@ def task_vectors() -> list[TaskVector]:
             "a lesson within limits, as a search has it tried; measures_latency is left out where it is false",
         ),
         TaskVector(
+            "train_timed",
+            Train(**work, measures_latency=True, max_latency_ms=2.5),
+            "a limit on latency, which is a number: max_latency_ms is left out where it is 0",
+        ),
+        TaskVector(
             "distill_routed",
             Distill(
                 **work,

@@ -23,8 +23,8 @@ def num_costs(experiment: Experiment) -> int:
 
 
 def measures_latency(experiment: Experiment) -> bool:
-    """Whether a choice or an objective looks at how long networks take, so that tasks are to say it."""
-    return "latency" in (experiment.select.count, *costs_of(experiment))
+    """Whether a choice, an objective or a limit looks at how long networks take, so that tasks are to say it."""
+    return experiment.search.max_latency_ratio > 0 or "latency" in (experiment.select.count, *costs_of(experiment))
 
 
 def scores_of(experiment: Experiment, trial: Candidate, baseline: Candidate, *, violation: float) -> tuple[float, ...]:
@@ -32,7 +32,7 @@ def scores_of(experiment: Experiment, trial: Candidate, baseline: Candidate, *, 
 
     Args:
         experiment: whose search it is.
-        trial: as it came out; what is too large was not trained, so that its latency is not known.
+        trial: as it came out; the latency of what is too large is not known.
         baseline: of the family.
         violation: by how much the trial is over its limits, which stands for what is not known.
     """

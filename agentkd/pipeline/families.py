@@ -361,6 +361,7 @@ class FamilyPlan:
         limits = {
             "max_deploy_parameters": int(search.max_deploy_ratio * baseline.result.num_parameters_deploy),
             "max_num_macs": int(search.max_macs_ratio * baseline.result.num_macs),
+            "max_latency_ms": search.max_latency_ratio * baseline.result.latency_ms,
             "prune_below": prune_bounds(seen, pruning, search.epochs, alone.recipe.validates),
         }
         task = task if is_published else task.replace(**limits)
@@ -387,14 +388,13 @@ class FamilyPlan:
         if entrant is None:
             return Trial(number, values, TrialOutcome.RUNNING)
         result = entrant.result
-        excess = [
-            value / limit - 1
-            for value, limit in (
-                (result.num_parameters_deploy, task.max_deploy_parameters),
-                (result.num_macs, task.max_num_macs),
-            )
-            if limit
+        limits: list[tuple[float, float]] = [
+            (result.num_parameters_deploy, task.max_deploy_parameters),
+            (result.num_macs, task.max_num_macs),
         ]
+        if result.status is Status.INFEASIBLE:  # what was trained was fast enough, whatever it took when it was gone on with
+            limits.append((result.latency_ms, task.max_latency_ms))
+        excess = [value / limit - 1 for value, limit in limits if limit]
         violation = max(excess, default=0.0)
         return Trial(
             number=number,

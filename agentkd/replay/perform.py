@@ -32,11 +32,12 @@ from agentkd.networks import families
 from agentkd.replay.data import Lacking, look_for_data
 from agentkd.replay.swaps import Swap, swapped
 from agentkd.replay.verdicts import Outcome, ReplayReport, Verdict, judge
-from agentkd.task import Status, Task, TaskResult
+from agentkd.task import Limited, Status, Task, TaskResult
 from agentkd.visible import visible_line
 
 NO_LIMIT = 2.0**30
 DECIDED = "that it failed is a recorded decision: {}"
+TOO_SLOW = "that it was too slow is what a device of then took: {}"
 
 
 class TeachersFrom(StrEnum):
@@ -177,17 +178,27 @@ def _choose(history: History, beginnings: Sequence[str]) -> list[Record]:
 
 
 def _wanted(chosen: Iterable[Record], history: History, options: ReplayOptions) -> dict[TaskKey, Task]:
-    """What is to be executed, by the key of the recorded task; what failed is taken as it was decided then."""
+    """What is to be executed, by the key of the recorded task; what failed, or was too slow, is taken as it was decided then."""
     wanted: dict[TaskKey, Task] = {}
     for record in chosen:
         task: Task | None = record.task
         for swap in options.swaps:
             task = swapped(task, swap, history) if task else None
-        if task and record.result.status is not Status.FAILED:
-            wanted[record.task.key] = task
+        if task and not _was_decided(record.result):
+            wanted[record.task.key] = _to_repeat(task)
     if not wanted and options.swaps:
         raise ConfigError(f"no lesson among the chosen tasks has what --swap {', '.join(map(str, options.swaps))} replaces")
     return wanted
+
+
+def _was_decided(result: TaskResult) -> bool:
+    """Whether something else than the inputs has ended the task: a fault, or the time that the device of then took."""
+    return result.status is Status.FAILED or (result.status is Status.INFEASIBLE and result.latency_ms > 0)
+
+
+def _to_repeat(task: Task) -> Task:
+    """The task without a limit that another measurement may find broken; it does the same to the bit."""
+    return task.as_decided() if isinstance(task, Limited) else task
 
 
 def _check_recordings(source: RunFolder, tasks: Iterable[Task], teaching: TeachersFrom) -> int:
@@ -326,14 +337,15 @@ def _verdict(
 ) -> Verdict | None:
     key, then = record.task.key, record.result
     label = record.label or str(record.task.kind)
-    if key in lacking.reasons:
-        return Verdict(key, label, Outcome.ELSEWHERE, then, reason=lacking.reasons[key])
+    if absent := lacking.reasons.get(_to_repeat(record.task).key):
+        return Verdict(key, label, Outcome.ELSEWHERE, then, reason=absent)
     if key not in wanted:
         if options.swaps:
             return None
-        return Verdict(key, label, Outcome.KEPT, then, reason=DECIDED.format(then.error_code or then.status))
+        reason = TOO_SLOW.format(then.error_text) if then.latency_ms else DECIDED.format(then.error_code or then.status)
+        return Verdict(key, label, Outcome.KEPT, then, reason=reason)
     now = done[wanted[key].key].result
-    is_swapped = wanted[key] != record.task
+    is_swapped = wanted[key] != _to_repeat(record.task)
     if now.status is Status.FAILED:
         return Verdict(key, label, Outcome.FAILED, then, now, f"{now.error_code}: {now.error_text}")
     losses = _losses(source, then), _losses(out, now)

@@ -168,7 +168,8 @@ class SearchConfig(FrozenData):
             every time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that
             the run can be gone on with and replayed. No agent waits for a slow trial then.
         lag: so many trials of one study run side by side.
-        max_deploy_ratio: limit on parameters, relative to the baseline's; 0 for none. Likewise ``max_macs_ratio``.
+        max_deploy_ratio: limit on parameters, relative to the baseline's; 0 for none. Likewise ``max_macs_ratio``, and
+            ``max_latency_ratio``: what the agent that is to train a network measures before it does.
         candidates: size of the set that goes on to round 1, at most.
         recipe_space: training hyperparameters that are searched beside the architecture.
     """
@@ -190,6 +191,7 @@ class SearchConfig(FrozenData):
     max_infeasible: int = Field(default=200, ge=1, le=MAX_TRIALS)
     max_deploy_ratio: float = Field(default=1.0, ge=0)
     max_macs_ratio: float = Field(default=0.0, ge=0)
+    max_latency_ratio: float = Field(default=0.0, ge=0)
     candidates: int = Field(default=4, ge=1, le=MAX_TRIALS)
     pruning: AnyPruning | None = Pruning()
     recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))

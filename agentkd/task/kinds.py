@@ -23,9 +23,12 @@ MAX_TEACHERS = 64
 DECIDE_WHAT_IS_SEEN = ("epochs", "batch_size", "steps_per_epoch", "sampler", "sampler_temperature", "views")
 # Fields that a kind has got since it was first said in a message: where they say nothing they are left out there too.
 LATER: dict[str, frozenset[str]] = {
-    "train": frozenset({"measures_latency", "rehearsals"}),
+    "train": frozenset({"measures_latency", "max_latency_ms", "rehearsals"}),
     "distill": frozenset(
-        {"measures_latency", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below", "rehearsals"}
+        {
+            *("measures_latency", "max_latency_ms", "pretrained", "max_deploy_parameters", "max_num_macs", "prune_below"),
+            "rehearsals",
+        }
     ),
 }
 
@@ -72,7 +75,14 @@ class _Limited(_Training):
     max_num_macs: int = Field(default=0, ge=0)
     prune_below: tuple[float, ...] = ()
     measures_latency: bool = False
+    max_latency_ms: float = Field(default=0.0, ge=0)
     rehearsals: tuple[Rehearsal, ...] = Field(default=(), max_length=MAX_HEADS)
+
+    @model_validator(mode="after")
+    def _check_latency(self) -> Self:
+        if self.max_latency_ms and not self.measures_latency:
+            raise ValueError("max_latency_ms is a limit on what is not measured; set measures_latency, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_rehearsals(self) -> Self:
@@ -100,6 +110,10 @@ class _Limited(_Training):
         plain: dict[str, Any] = handler(self)
         return {name: value for name, value in plain.items() if value or name not in LATER[self.kind]}
 
+    def as_decided(self) -> Self:
+        """Without the limit on what a device took: whether that was kept is recorded, and would be measured otherwise now."""
+        return self.replace(max_latency_ms=0.0)
+
     @property
     def with_or_without_teachers(self) -> dict[str, Any]:
         """The fields that a training and a lesson have in common."""
@@ -120,6 +134,7 @@ class Train(_Limited):
         max_num_macs: the same for the multiply-accumulates of one image.
         prune_below: per epoch, the validation score (``judged_by``) under which a trial is stopped; empty means never.
         measures_latency: whether the result is to say how long the network takes for an image.
+        max_latency_ms: reject before training if it takes longer than so many milliseconds, measured then; 0 means no limit.
         rehearsals: what other heads of the network are to go on saying.
         consolidation: what is not to be forgotten while this is learned.
     """

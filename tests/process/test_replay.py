@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from experiments import (
+    EXPERIMENT,
     RECORDING,
     SPEC,
     agentkd,
@@ -322,6 +323,18 @@ def test_every_kind_of_task_is_repeated_also_students_that_teach_each_other(tmp_
     students = [key for key, r in read_history(RunFolder(tmp_path / "run")).by_task.items() if isinstance(r.task, Mutual)]
     with pytest.raises(library.ConfigError, match="need as many agents"):
         perform(RunFolder(tmp_path / "run"), RunFolder(tmp_path / "one"), ReplayOptions(tasks=(students[0],), devices="cpu:1"))
+
+
+@pytest.mark.parametrize(("ratio", "outcomes"), [(1e-6, {"kept as recorded", "bit-identical"}), (1e6, {"bit-identical"})])
+def test_what_was_decided_by_milliseconds_is_not_decided_again(tmp_path: Path, ratio: float, outcomes: set[str]) -> None:
+    search = EXPERIMENT["search"] | {"epochs": 1, "trials": 2, "lag": 1, "max_infeasible": 2, "max_latency_ratio": ratio}
+    changes = {"families": EXPERIMENT["families"][:1], "search": search, "launch": RECORDING | {"devices": "cpu:1"}}
+    done = agentkd("run", write_experiment(tmp_path, **changes), "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    report = replay(tmp_path / "run", "--out", tmp_path / "replay")
+    assert {task["outcome"] for task in report["tasks"]} == outcomes and report["is_confirmed"]
+    slow = [task["reason"] for task in report["tasks"] if task["outcome"] == "kept as recorded"]
+    assert len(slow) == (2 if ratio < 1 else 0) and all("too slow" in reason and "latency in ms is" in reason for reason in slow)
 
 
 def test_a_bundle_of_records_alone_says_what_it_lacks(run: Path, tmp_path: Path) -> None:

@@ -299,6 +299,23 @@ def test_latency_is_measured_where_a_choice_counts_it_and_nowhere_else() -> None
     assert all(step.task.measures_latency for step in trial_steps(with_latency(**aimed)).values())
 
 
+def test_what_is_too_slow_for_its_baseline_is_told_the_sampler_by_how_much() -> None:
+    told: dict[int, TaskResult] = {}
+
+    def outcome(step: PlannedTask) -> TaskResult:
+        is_slow = number_of(step) == 1
+        over = {"status": Status.INFEASIBLE, "latency_ms": 30.0} if is_slow else {"latency_ms": 10.0}
+        if step.stage is Stage.SEARCH:
+            assert step.task.max_latency_ms == (20.0 if number_of(step) else 0.0)
+        return told.setdefault(number_of(step), invented(step, 0.5)).model_copy(update=over)
+
+    outlooks = list(play(planner(**searching(max_latency_ratio=2.0, max_deploy_ratio=0)), outcome))
+    assert all(step.task.measures_latency for outlook in outlooks for step in outlook.steps if step.stage is not Stage.TEST)
+    trials = {trial.number: trial for trial in outlooks[-1].trials[FAMILY]}
+    assert (trials[1].outcome, trials[1].violation) == (TrialOutcome.INFEASIBLE, 0.5)
+    assert trials[2].outcome is TrialOutcome.COMPLETED and trials[2].violation <= 0
+
+
 def test_the_fastest_within_the_tolerance_goes_on_by_what_is_recorded() -> None:
     outlook = with_latency()[-1]
     row = next(row for row in outlook.rows if row.stage is Stage.SEARCH)
@@ -324,9 +341,9 @@ def test_a_task_says_what_it_has_got_since_only_where_it_says_something(kind: ty
     objective = "distilled_miou" if kind is Distill else "miou"
     task = trial_steps(list(play(planner(**searching(objective=objective, max_deploy_ratio=0)))))["trial 1"].task
     assert isinstance(task, kind) and not task.measures_latency
-    new = {"measures_latency"} | ({"pretrained", "max_num_macs", "prune_below"} if kind is Distill else set())
+    new = {"measures_latency", "max_latency_ms"} | ({"pretrained", "max_num_macs", "prune_below"} if kind is Distill else set())
     assert not new & task.model_dump(mode="json").keys()
-    measured = task.replace(measures_latency=True, pretrained="d" * 64, max_num_macs=3, prune_below=(0.5,))
+    measured = task.replace(measures_latency=True, max_latency_ms=2.5, pretrained="d" * 64, max_num_macs=3, prune_below=(0.5,))
     assert new <= measured.model_dump(mode="json").keys() and measured.key != task.key
     assert read_task(measured.canonical()) == measured
 
@@ -430,6 +447,8 @@ def test_latency_on_several_kinds_of_devices_is_doubtful(monkeypatch: pytest.Mon
     assert found(**mixed, **counted) == ["select.count"] and not found(**equal, **counted) and not found(**mixed)
     search = EXPERIMENT["search"] | {"objective": "scalarized", "costs": ["latency"]}
     assert found(**mixed, search=search) == ["search.costs"]
+    limited = EXPERIMENT["search"] | {"max_latency_ratio": 1.5}
+    assert found(**mixed, search=limited) == ["search.max_latency_ratio"]
     assert searching_checks.check_latency in {check for check, _, _ in CHECKS}
 
 

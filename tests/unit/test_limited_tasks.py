@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from experiments import SPEC
+from pydantic import ValidationError
 
 from agentkd.agents.lessons import DirectLesson
 from agentkd.agents.work import Surroundings, execute
@@ -18,6 +19,7 @@ from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, Status, TaskResult, TeacherReference, Train
+from agentkd.training.loop import Hooks
 
 CPU = torch.device("cpu")
 NETWORK, TEACHER, CHILD = (resolve("tiny_networks:tiny", 5, {"width": width}) for width in (8, 12, 10))
@@ -92,6 +94,56 @@ def test_a_guest_tells_a_latency_where_it_is_asked_for_one_and_nowhere_else(stor
     for task, latency in ((plain, 3.0), (asked, 0.0), (asked, 1e15)):
         with pytest.raises(ResultError, match="it says a latency of"):
             inspect(task, honest.replace(latency_ms=latency), store)
+
+
+@pytest.mark.parametrize("kind", ["train", "distill"])
+def test_what_is_too_slow_ends_before_it_is_trained_and_says_what_it_took(store: Store, kind: str) -> None:
+    heard: list[object] = []
+    task = Train(**WORK, measures_latency=True) if kind == "train" else lesson(store, measures_latency=True)
+    free = done(task, store)
+    slow = done(task.replace(max_latency_ms=1e-6), store, heard)
+    assert (slow.status, slow.epochs, slow.weights) == (Status.INFEASIBLE, 0, "") and slow.latency_ms > 1e-6 and not heard
+    assert "the latency in ms is" in slow.error_text and "above the limit of 1e-06" in slow.error_text
+    fast = done(task.replace(max_latency_ms=1e6), store)
+    assert (fast.weights, fast.trace, fast.miou) == (free.weights, free.trace, free.miou) and 0 < fast.latency_ms < 1e6
+
+
+def test_a_training_that_was_begun_was_fast_enough(store: Store, tmp_path: Path) -> None:
+    task, place = Train(**WORK, measures_latency=True), tmp_path / "checkpoint"
+    whole = execute(task, Surroundings(store, CPU))
+
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == steps // 2:
+            raise KeyboardInterrupt
+
+    limited = task.replace(max_latency_ms=1e6)
+    with pytest.raises(KeyboardInterrupt):
+        execute(limited, Surroundings(store, CPU, checkpoint=place, hooks=Hooks(on_step=stop)))
+    assert place.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agentkd.agents.work.measure_latency_ms", lambda *args, **named: 1e7)
+        with_a_slow_device = execute(limited, Surroundings(store, CPU, checkpoint=place))
+        anew = execute(limited, Surroundings(store, CPU))
+    assert with_a_slow_device.weights == whole.weights and with_a_slow_device.latency_ms == 1e7
+    assert anew.status is Status.INFEASIBLE
+
+
+def test_a_limit_on_what_is_not_measured_is_no_task() -> None:
+    with pytest.raises(ValidationError, match="set measures_latency"):
+        Train(**WORK, max_latency_ms=3.0)
+
+
+def test_a_guest_may_say_that_it_was_too_slow_and_by_how_much(store: Store) -> None:
+    task = Train(**WORK, measures_latency=True, max_latency_ms=5.0)
+    honest = done(task.replace(max_latency_ms=1e-6), store)
+    told = inspect(task, honest.replace(latency_ms=7.5, error_text="\x1b[31mmine"), store)
+    assert (told.status, told.latency_ms) == (Status.INFEASIBLE, 7.5) and told.num_macs == honest.num_macs
+    assert told.error_text == "the latency in ms is 7.5, above the limit of 5"
+    for latency in (5.0, 0.0, 1e15):
+        with pytest.raises(ResultError, match="can only be"):
+            inspect(task, honest.replace(latency_ms=latency), store)
+    with pytest.raises(ResultError, match="can only be"):
+        inspect(task.replace(max_latency_ms=0.0), honest.replace(latency_ms=7.5), store)
 
 
 def test_a_guests_lesson_is_held_to_its_limits(store: Store) -> None:
