@@ -23,9 +23,9 @@ from agentkd.datasets.opening import Opened
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
 from agentkd.experiment import Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
-from agentkd.pipeline.families import Results
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Planner, recorded_revisions
+from agentkd.pipeline.searching import Results
 
 MAX_EARLIER = 1_000
 NOW_AND_THEN = "and was"

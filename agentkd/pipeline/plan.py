@@ -1,6 +1,6 @@
 """The whole of KD-NAS: the families side by side, then round 2 across them, then the test split."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from agentkd.datasets.opening import Opened
@@ -8,8 +8,10 @@ from agentkd.datasets.samples import images_of
 from agentkd.experiment import Experiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.choosing import Answers, Chooser, Question
-from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Results, outcome_of
+from agentkd.pipeline.drafting import Drafts
+from agentkd.pipeline.families import FamilyOutlook, FamilyPlan, Wanted, outcome_of
 from agentkd.pipeline.own import OwnParts
+from agentkd.pipeline.searching import Results
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.selection import Choice
 from agentkd.search.study import Trial
@@ -29,12 +31,12 @@ class Outlook:
         choice: why the winner, and why none of the other families' networks.
         is_finished: nothing is left to be done.
         failure: why the experiment cannot go on, or an empty text.
-        keys: every task that is wanted, or was.
+        wanted: in parts, every task that is wanted, or was; ``keys`` are all of them.
         asks: by study, trials that are asked for now, with the trials whose results they see. To be recorded before the tasks
             are given, and to be told to every later outlook. Empty in strict order. A study is called as its family; for that of
             another seed see ``study_name``.
         questions: what a user's own rules are to be asked. To be answered, recorded, and told to every later outlook.
-        repeats: the same with the other seeds, if there are several. ``steps``, ``keys``, ``asks`` and ``questions`` are of all.
+        repeats: the same with the other seeds, if there are several. ``steps``, ``wanted``, ``asks``, ``questions`` are of all.
     """
 
     steps: tuple[PlannedTask, ...]
@@ -48,11 +50,16 @@ class Outlook:
     choice: Choice | None = None
     is_finished: bool = False
     failure: str = ""
-    keys: frozenset[TaskKey] = frozenset()
+    wanted: tuple[Set[TaskKey], ...] = ()
     asks: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
     questions: tuple[Question, ...] = ()
     seed: int = 0
     repeats: "tuple[Outlook, ...]" = ()
+
+    @property
+    def keys(self) -> frozenset[TaskKey]:
+        """Every task that is wanted, or was."""
+        return frozenset().union(*self.wanted)
 
     @property
     def studies(self) -> dict[str, tuple[str, tuple[TaskKey, ...]]]:
@@ -99,14 +106,16 @@ class Planner:
         given, known = pretrained or {}, revisions or {}
         self.families = {
             family: FamilyPlan(
-                experiment,
-                family,
-                len(dataset.classes),
-                images_of(dataset),
-                self.source,
-                given.get(family, NO_DIGEST),
-                self.own,
-                known.get(family),
+                Drafts(
+                    experiment,
+                    family,
+                    len(dataset.classes),
+                    images_of(dataset),
+                    self.source,
+                    given.get(family, NO_DIGEST),
+                    self.own,
+                    known.get(family),
+                )
             )
             for family in experiment.families
         }
@@ -122,7 +131,7 @@ class Planner:
             ConfigError: this version of agentkd builds another revision of a family.
         """
         for plan in self.families.values():
-            plan.check_revision()
+            plan.drafts.check_revision()
 
     def outlook(self, results: Results, asked: Asked | None = None, answers: Answers | None = None) -> Outlook:
         """What is to be done next.
@@ -148,7 +157,7 @@ class Planner:
             steps=tuple(step for one in every for step in one.steps),
             is_finished=all(one.is_finished for one in every),
             failure=next((one.failure for one in every if one.failure), ""),
-            keys=frozenset().union(*(one.keys for one in every)),
+            wanted=tuple(keys for one in every for keys in one.wanted),
             asks={study: asks for one in every for study, asks in one.asks.items()},
             questions=tuple(question for one in every for question in one.questions),
             repeats=tuple(repeats),
@@ -159,30 +168,32 @@ class Planner:
         chooser = Chooser(self.experiment.select, self.own.rules, answers)
         found = {family: plan.outlook(results, chooser, known.get(family)) for family, plan in self.families.items()}
         winners = {family: outlook.winner for family, outlook in found.items() if outlook.winner is not None}
-        final = self._round2(results, found, winners, chooser) if len(winners) == len(found) else {}
+        across = {family: Wanted() for family in found}
+        final = self._round2(results, across, winners, chooser) if len(winners) == len(found) else {}
         chosen = chooser.choose(final.values()) if final else None
-        tested = self._test(results, found, final) if chosen else {}
-        steps = [step for outlook in found.values() for step in outlook.steps]
+        tested = self._test(results, found, across, final) if chosen else {}
+        every: list[Wanted] = [one for family, outlook in found.items() for one in (outlook, across[family])]
+        steps = {step.key: step for one in every for step in one.steps}
         return Outlook(
-            steps=tuple(steps),
-            rows=tuple(row for outlook in found.values() for row in outlook.rows),
-            lessons=tuple(lesson for outlook in found.values() for lesson in outlook.lessons),
-            trials={family: tuple(outlook.trials) for family, outlook in found.items()},
-            trial_keys={family: tuple(outlook.trial_keys) for family, outlook in found.items()},
+            steps=tuple(steps.values()),
+            rows=tuple(row for one in every for row in one.rows),
+            lessons=tuple(lesson for one in every for lesson in one.lessons),
+            trials={family: outlook.trials for family, outlook in found.items()},
+            trial_keys={family: outlook.trial_keys for family, outlook in found.items()},
             tests={family: tested[entrant.key] for family, entrant in final.items() if entrant.key in tested},
             tested=tested,
             winner=chosen.entrant if chosen else None,
             choice=chosen.choice if chosen else None,
             is_finished=bool(tested) and not steps,
             failure=next((outlook.failure for outlook in found.values() if outlook.failure), ""),
-            keys=frozenset(key for outlook in found.values() for key in outlook.keys),
+            wanted=tuple(one.keys for one in every),
             asks={family: outlook.asks for family, outlook in found.items() if outlook.asks},
             questions=tuple(chooser.questions),
             seed=self.experiment.seed,
         )
 
     def _round2(
-        self, results: Results, found: dict[str, FamilyOutlook], winners: dict[str, Entrant], chooser: Chooser
+        self, results: Results, across: dict[str, Wanted], winners: dict[str, Entrant], chooser: Chooser
     ) -> dict[str, Entrant]:
         """Across families: what each goes on as, or nothing while lessons are still to be given."""
         config = self.experiment.round2
@@ -195,23 +206,26 @@ class Planner:
                 continue
             teachers = chooser.teachers_of(student, entrants, lead, config)
             plan = self.families[family]
-            lesson = plan.teach(student, teachers, Stage.ROUND2, config, results, found[family], chooser)
+            lesson = plan.teach(student, teachers, Stage.ROUND2, config, results, across[family], chooser)
             if lesson is not None:
-                found[family].lessons.append(lesson)
+                across[family].lessons.append(lesson)
                 final[family] = outcome_of(lesson)
         if len(final) < len(winners):
             return {}
         for family, entrant in final.items():
-            found[family].rows.append(Standing(family, Stage.ROUND2, entrant))
+            across[family].rows.append(Standing(family, Stage.ROUND2, entrant))
         return final
 
-    def _test(self, results: Results, found: dict[str, FamilyOutlook], final: dict[str, Entrant]) -> dict[TaskKey, Tested]:
+    def _test(
+        self, results: Results, found: dict[str, FamilyOutlook], across: dict[str, Wanted], final: dict[str, Entrant]
+    ) -> dict[TaskKey, Tested]:
         """The test split is looked at when nothing is left to be chosen: by the final networks, and by all that are compared."""
         wanted = list(final.values())
         if self.experiment.test_every_stage and self.test_split != self.source.validation:
-            for outlook in found.values():
-                wanted += [row.entrant for row in outlook.rows]
-                wanted += [entrant for lesson in outlook.lessons for entrant in (lesson.taught, lesson.alone) if entrant]
+            for family, outlook in found.items():
+                wanted += [row.entrant for row in (*outlook.rows, *across[family].rows)]
+                lessons = (*outlook.lessons, *across[family].lessons)
+                wanted += [entrant for lesson in lessons for entrant in (lesson.taught, lesson.alone) if entrant]
         tested = {}
         for entrant in {entrant.key: entrant for entrant in wanted}.values():
             task = Evaluate(
@@ -220,12 +234,12 @@ class Planner:
                 initial_weights=entrant.result.weights,
             )
             key = task.key
-            found[entrant.family].keys.add(key)
+            across[entrant.family].keys.add(key)
             if key in results:
                 tested[entrant.key] = Tested(entrant.family, key, task, results[key])
-            elif all(step.key != key for step in found[entrant.family].steps):
+            else:
                 label = f"{entrant.label} on {self.test_split}"
-                found[entrant.family].steps.append(PlannedTask(key, task, entrant.family, Stage.TEST, label))
+                across[entrant.family].want(PlannedTask(key, task, entrant.family, Stage.TEST, label))
         return tested
 
 

@@ -43,8 +43,10 @@ def rungs(halving: Halving, epochs: int, validates: Callable[[int], bool]) -> li
 
 def _median(seen: Sequence[Trial], pruning: Pruning | None, epochs: int) -> tuple[float, ...]:
     """The median over completed trials of the best so far."""
+    if pruning is None:
+        return ()
     completed = [trial for trial in seen if trial.outcome is TrialOutcome.COMPLETED]
-    if pruning is None or len(completed) < pruning.startup_trials:
+    if len(completed) < pruning.startup_trials:
         return ()
     best_so_far = [_running_best(trial.judged_by_epoch) for trial in completed]
     bounds = []

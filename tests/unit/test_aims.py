@@ -22,10 +22,11 @@ from agentkd.networks.latency import measure_latency_ms
 from agentkd.pipeline.aims import scores_of
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import PlannedTask, Stage
+from agentkd.search.lining import is_exhausted
 from agentkd.search.selection import Candidate, choose, pareto_set
 from agentkd.search.settings import SearchConfig, Select
 from agentkd.search.space import Choices
-from agentkd.search.study import Trial, TrialOutcome, is_exhausted, suggest, write_view
+from agentkd.search.study import Trial, TrialOutcome, suggest, write_view
 from agentkd.task import Distill, Status, TaskResult, Train, read_task
 
 FAMILY = "tiny_networks:tiny"

@@ -12,9 +12,10 @@ from agentkd.coordinator import own_parts
 from agentkd.experiment import build_recipe
 from agentkd.names import Digest, TaskKey
 from agentkd.networks.spaces import EDITION, FIRST_EDITION
-from agentkd.pipeline.families import FamilyPlan, search_space
+from agentkd.pipeline.families import FamilyPlan
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.spaces import search_space
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.space import Choices, ConditionalSpace, Range, Space
 from agentkd.search.study import Trial, TrialOutcome, suggest
@@ -218,7 +219,7 @@ def test_a_setting_that_a_trial_needs_is_that_of_the_file() -> None:
         .outlook({})
         .steps
     ]
-    trained = plan.families["cnn_i2i_bisenet"]._architecture({**settings, "discriminator": True}).settings
+    trained = plan.families["cnn_i2i_bisenet"].drafts.architecture({**settings, "discriminator": True}).settings
     assert trained == wanted[0] and trained["discriminator_width"] == 8
 
 

@@ -2,7 +2,8 @@
 
 import math
 import random
-from types import SimpleNamespace
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from experiments import EXPERIMENT
@@ -14,10 +15,9 @@ from agentkd.pipeline.stages import ROUNDS, TABLE_STAGES, PlannedTask, Stage
 from agentkd.report import figures, live
 from agentkd.report.table import COLUMNS, csv_table, latex_table, markdown_table, table_rows
 from agentkd.report.texts import short_count
-from agentkd.search import study
-from agentkd.search.space import Space, Values
-from agentkd.search.study import Trial, TrialOutcome
-from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, read_task
+from agentkd.search.space import Values
+from agentkd.search.study import Suggester, Trial, TrialOutcome
+from agentkd.task import Distill, EpochResult, Evaluate, Status, TaskResult, Train, read_task
 
 
 def test_every_family_goes_through_every_stage() -> None:
@@ -361,14 +361,49 @@ def test_a_task_that_two_trials_are_is_wanted_once() -> None:
 def test_the_sampler_is_told_of_what_a_trial_sees_and_of_what_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[int, tuple[list[int], list[int]]] = {}
 
-    def suggest(space: Space, seen: list[Trial], pending: list[Trial], *, number: int, **options: int) -> Values:
-        assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
-        told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
-        return study.suggest(space, seen, pending, number=number, **options)
+    class Heard(Suggester):
+        def suggest(self, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int) -> Values:
+            assert all(trial.outcome is TrialOutcome.RUNNING for trial in pending)
+            told[number] = [trial.number for trial in seen], [trial.number for trial in pending]
+            return super().suggest(seen, pending, number=number)
 
-    monkeypatch.setattr("agentkd.pipeline.families.study", SimpleNamespace(**vars(study) | {"suggest": suggest}))
+    monkeypatch.setattr("agentkd.pipeline.searching.Suggester", Heard)
     search_of(invented, trials=5, lag=3, patience=0)
     assert told == {1: ([], [0]), 2: ([], [0, 1]), 3: ([0], [1, 2]), 4: ([0, 1], [2, 3])}
+
+
+@pytest.mark.parametrize("order", ["strict", "as_completed"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seeds": 2, "families": ["tiny_networks:tiny"]},
+        {"search": EXPERIMENT["search"] | {"inherit_weights": True, "confirm": 1, "confirm_seeds": 1}, "control": True},
+        {"search": EXPERIMENT["search"] | {"trials": 5, "lag": 3, "max_macs_ratio": 0.9, "patience": 2}},
+    ],
+    ids=["plain", "seeds", "inherits and confirms", "limits and patience"],
+)
+def test_what_is_known_of_earlier_records_changes_no_outlook(order: str, changes: dict[str, Any]) -> None:
+    """A plan that looks at what came in alone says what one says that sees all records for the first time."""
+    given = changes | {"search": changes.get("search", EXPERIMENT["search"]) | {"order": order}}
+    plan, results, asks = planner(**given), dict[str, TaskResult](), dict[str, dict[int, tuple[int, ...]]]()
+    lot = random.Random(1)
+    for _ in range(200):
+        outlook = plan.outlook(results, asks)
+        assert outlook == planner(**given).outlook(dict(results), asks) and plan.outlook(results, asks) == outlook
+        for study_of, told in outlook.asks.items():
+            asks[study_of] = asks.get(study_of, {}) | told
+        if outlook.is_finished:
+            break
+        step = lot.choice(outlook.steps)
+        is_over = (
+            step.task.max_num_macs and invented(step).num_macs > step.task.max_num_macs if isinstance(step.task, Train) else 0
+        )
+        outcome = {"status": Status.INFEASIBLE} if is_over else {}
+        results[step.key] = invented(step).model_copy(update=outcome)
+    assert outlook.is_finished and outlook.keys == results.keys()
+    fewer = {key: results[key] for key in list(results)[: len(results) // 2]}
+    assert plan.outlook(fewer, asks) == planner(**given).outlook(fewer, asks), "other results, the same plan"
 
 
 def test_the_failure_of_any_family_is_told() -> None:

@@ -1,31 +1,27 @@
 """Suggestions, stopping and selection are pure functions of the history that the order allows."""
 
 import contextlib
+import random
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
 from agentkd import seeding
 from agentkd.errors import SearchError
 from agentkd.names import TaskKey
+from agentkd.search.lining import TrialLine, is_exhausted
 from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.settings import Pruning, SearchConfig
-from agentkd.search.space import Choices, Range, split_values
-from agentkd.search.study import (
-    Trial,
-    TrialOutcome,
-    distribution,
-    is_exhausted,
-    suggest,
-    visible_limit,
-    visible_now,
-    write_view,
-)
+from agentkd.search.space import Choices, ConditionalSpace, Range, split_values
+from agentkd.search.study import Suggester, Trial, TrialOutcome, distribution, suggest, write_view
 
 SPACE = {"architecture.width": Choices(values=(8, 16, 32)), "recipe.learning_rate": Range(low=1e-4, high=1e-1, log=True)}
 
@@ -54,25 +50,89 @@ def test_infeasible_failed_pruned_and_pending_trials_are_learned_from_too() -> N
     assert suggest(SPACE, history, [trial(15, outcome=TrialOutcome.RUNNING)], number=16, seed=1).keys() == SPACE.keys()
 
 
+@pytest.mark.parametrize("num_costs", [0, 1])
+def test_what_was_told_before_changes_no_suggestion(num_costs: int) -> None:
+    """Strict order: more and more is seen, others run meanwhile, and some of what is told fails, is pruned or is too large."""
+    lot, space = random.Random(4), ConditionalSpace(SPACE, {}, {})
+    outcomes = [TrialOutcome.COMPLETED] * 5 + [TrialOutcome.INFEASIBLE, TrialOutcome.FAILED]
+    outcomes += [] if num_costs else [TrialOutcome.PRUNED]  # of several objectives none says when a trial is hopeless
+    known, trials = Suggester(space, seed=3, startup_trials=6, num_costs=num_costs), list[Trial]()
+    limit = 0
+    for number in range(40):
+        limit = max(limit, number - lot.choice([1, 2, 4]))
+        running = [Trial(one.number, one.values, TrialOutcome.RUNNING) for one in trials[limit:]]
+        values = known.suggest(trials[:limit], running, number=number)
+        fresh = suggest(space, trials[:limit], running, number=number, seed=3, startup_trials=6, num_costs=num_costs)
+        assert values == fresh
+        score = lot.random()
+        scores = (score, lot.random()) if num_costs else ()
+        trials.append(Trial(number, values, lot.choice(outcomes), score, (score,), lot.uniform(-1, 0.2), scores))
+    others = [replace(one, judged_by=1 - one.judged_by) for one in trials[:20]]
+    told = {"number": 41, "seed": 3, "startup_trials": 6, "num_costs": num_costs}
+    assert known.suggest(others, [], number=41) == suggest(space, others, [], **told), "another history"
+    assert known.suggest(trials[:9], [], number=41) == suggest(space, trials[:9], [], **told), "less than before"
+
+
 def test_published_values_outside_the_space_do_not_break_the_study() -> None:
     odd = Trial(0, {"architecture.width": 99, "recipe.learning_rate": 5.0}, TrialOutcome.COMPLETED, 0.5)
     assert suggest(SPACE, [odd], [], number=1, seed=1).keys() == SPACE.keys()
 
 
+def limit_of(trials: list[Trial], *, lag: int, num_trials: int) -> int | None:
+    return TrialLine(trials).visible_limit(lag=lag, num_trials=num_trials)
+
+
+def counted_anew(trials: list[Trial], lag: int, num_trials: int) -> int | None:
+    """The same as ``TrialLine.visible_limit``, from its definition."""
+    number = len(trials)
+    for limit in range(max(number - lag, -1), number):
+        prefix = trials[: limit + 1]
+        if any(one.outcome is TrialOutcome.RUNNING for one in prefix):
+            return None
+        if sum(one.outcome is not TrialOutcome.INFEASIBLE for one in prefix) + (number - 1 - limit) < num_trials:
+            return limit
+    return None
+
+
+@given(st.data())
+def test_a_line_that_grows_says_what_is_counted_anew(data: st.DataObject) -> None:
+    lag, num_trials, patience = (data.draw(st.integers(1, 6)) for _ in range(3))
+    ends = {"patience": patience, "max_infeasible": 3}
+    finished = st.sampled_from([outcome for outcome in TrialOutcome if outcome is not TrialOutcome.RUNNING])
+    line, trials = TrialLine(), list[Trial]()
+    for _ in range(data.draw(st.integers(0, 14))):
+        running = [one.number for one in trials if one.outcome is TrialOutcome.RUNNING]
+        if running and data.draw(st.booleans()):
+            number = data.draw(st.sampled_from(running))
+            trials[number] = trial(number, data.draw(st.sampled_from([0.1, 0.2, 0.3])), data.draw(finished))
+            line.settle(trials[number])
+        else:
+            trials.append(trial(len(trials), outcome=TrialOutcome.RUNNING))
+            line.add(trials[-1])
+        limit = counted_anew(trials, lag, num_trials)
+        assert list(line.trials) == trials and line.visible_limit(lag=lag, num_trials=num_trials) == limit
+        if limit is not None:
+            assert line.is_exhausted(limit, **ends) == is_exhausted(trials[: limit + 1], **ends)
+        done = [one for one in trials if one.outcome is not TrialOutcome.RUNNING]
+        assert line.finished() == done and line.is_running == (len(done) < len(trials))
+        counted = sum(one.outcome is not TrialOutcome.INFEASIBLE for one in trials)
+        assert line.has_room(lag=lag, num_trials=num_trials) == (len(trials) - len(done) < lag and counted < num_trials)
+
+
 def test_trial_n_waits_for_the_results_up_to_n_minus_lag() -> None:
     running = [trial(0, outcome=TrialOutcome.RUNNING), trial(1, outcome=TrialOutcome.RUNNING)]
-    assert visible_limit([], 0, lag=2, num_trials=9) == -1
-    assert visible_limit(running[:1], 1, lag=2, num_trials=9) == -1
-    assert visible_limit(running, 2, lag=2, num_trials=9) is None
-    assert visible_limit([trial(0), running[1]], 2, lag=2, num_trials=9) == 0
-    assert visible_limit([trial(0), trial(1)], 2, lag=2, num_trials=9) == 0
+    assert limit_of([], lag=2, num_trials=9) == -1
+    assert limit_of(running[:1], lag=2, num_trials=9) == -1
+    assert limit_of(running, lag=2, num_trials=9) is None
+    assert limit_of([trial(0), running[1]], lag=2, num_trials=9) == 0
+    assert limit_of([trial(0), trial(1)], lag=2, num_trials=9) == 0
 
 
 def test_infeasible_trials_do_not_count_and_are_asked_for_again_in_a_fixed_order() -> None:
     trials = [trial(0), trial(1, outcome=TrialOutcome.INFEASIBLE)]
-    assert visible_limit(trials, 2, lag=2, num_trials=2) == 1
-    assert visible_limit([trial(0), trial(1)], 2, lag=2, num_trials=2) is None
-    assert visible_limit([trial(0), trial(1, outcome=TrialOutcome.RUNNING)], 2, lag=2, num_trials=2) is None
+    assert limit_of(trials, lag=2, num_trials=2) == 1
+    assert limit_of([trial(0), trial(1)], lag=2, num_trials=2) is None
+    assert limit_of([trial(0), trial(1, outcome=TrialOutcome.RUNNING)], lag=2, num_trials=2) is None
 
 
 def test_patience_counts_completed_trials_without_improvement() -> None:
@@ -192,10 +252,11 @@ def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
 
 def test_as_completed_a_trial_sees_what_is_finished_and_no_more_run_side_by_side_than_the_lag() -> None:
     running = trial(1, outcome=TrialOutcome.RUNNING)
-    assert visible_now([trial(0), running], lag=2, num_trials=9) == [trial(0)]
-    assert visible_now([trial(0), running], lag=1, num_trials=9) is None
-    assert visible_now([trial(0), running], lag=2, num_trials=2) is None
-    assert visible_now([trial(0, outcome=TrialOutcome.INFEASIBLE), running], lag=2, num_trials=2) is not None
+    line = TrialLine([trial(0), running])
+    assert line.has_room(lag=2, num_trials=9) and line.finished() == [trial(0)]
+    assert not line.has_room(lag=1, num_trials=9)
+    assert not line.has_room(lag=2, num_trials=2)
+    assert TrialLine([trial(0, outcome=TrialOutcome.INFEASIBLE), running]).has_room(lag=2, num_trials=2)
 
 
 def test_what_is_as_good_in_all_but_one_way_is_beaten() -> None:
