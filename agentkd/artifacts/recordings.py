@@ -206,6 +206,11 @@ class Recordings:
         self._num_dropped = self._num_served = 0
         self._saved_s = self._kept_s = 0.0
 
+    @property
+    def is_any(self) -> bool:
+        """Whether a lesson is recorded at all."""
+        return bool(self._lessons)
+
     def note(self, task: Task, result: TaskResult) -> None:
         """Takes note of a result; one without a recording, or whose pieces are not all there, adds nothing."""
         exchange = result.exchange

@@ -4,34 +4,168 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from agentkd.coordinator.events import Dismiss, Launch, Move, Teach
-from agentkd.coordinator.state import Bench, Condition, Member, State
-from agentkd.names import AgentName, Digest, TaskKey
+from agentkd.coordinator.state import Bench, Condition, Member, Running, State
+from agentkd.names import AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import DataSource, TeacherReference
 
 
-def share_out(state: State) -> list[Move]:
+class Roster:
+    """The members by what a decision asks of them again and again: looked for once a decision, and kept true while it is made.
+
+    Args:
+        state: as it is now; from here on it is changed through the roster's methods alone, until the decision is made.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.learning: list[Member] = []
+        self.started: list[Member] = []  # on the bench of teachers, and not by somebody else
+        self._by_weights: dict[Digest, list[Member]] = {}
+        for member in state.members.values():
+            self._enlist(member)
+        self.lessons = [(key, running) for key, running in state.running.items() if running.teachers]
+        taught = [pair for _, running in self.lessons for pair in running.teachers.items()]
+        holds = {member.name: weights for weights, holders in self._by_weights.items() for member in holders}
+        self._load: Counter[AgentName] = Counter([teacher for weights, teacher in taught if holds.get(teacher) == weights])
+        alone = ((weights, holders[0].name) for weights, holders in self._by_weights.items() if len(holders) == 1)
+        self._sole: dict[TeacherId, AgentName] = dict(alone)
+        self._num_running: Counter[Digest] | None = None
+        self._num_waiting: Counter[Digest] | None = None
+
+    def hears(self, key: TaskKey, running: Running, weights: Digest, teacher: AgentName) -> Move:
+        """From now on a student hears that teacher."""
+        self._count(weights, running.teachers[weights], -1)
+        running.teachers[weights] = teacher
+        self._count(weights, teacher, 1)
+        return Move(running.agent, weights, teacher)
+
+    def begins(self, running: Running) -> None:
+        """A task runs now that waited, with these teachers."""
+        for weights, teacher in running.teachers.items():
+            self._count(weights, teacher, 1)
+
+    def teaches_at(self, teacher: AgentName, weights: TeacherId) -> bool:
+        """Whether that agent teaches these weights, or is about to."""
+        member = self.state.members.get(teacher)
+        return member is not None and member.weights == weights
+
+    def unsettled(self) -> list[tuple[TaskKey, Running]]:
+        """Lessons with a teacher that is gone or has others beside it. To be asked before anybody is told to teach."""
+        sole = self._sole
+        return [one for one in self.lessons if any(sole.get(w) != teacher for w, teacher in one[1].teachers.items())]
+
+    def load(self, teacher: AgentName) -> int:
+        """How many students learn from an agent what it teaches now."""
+        return self._load[teacher]
+
+    def num_holders(self, weights: Digest) -> int:
+        """How many agents teach these weights, or are about to, on the bench of teachers."""
+        return len(self._by_weights.get(weights, ()))
+
+    def held(self) -> list[Digest]:
+        """The weights that somebody on that bench has."""
+        return list(self._by_weights)
+
+    def lacking(self, weights: Digest, data: DataSource) -> Member | None:
+        """One that teaches these weights and does not have these data."""
+        return next(
+            (
+                m
+                for m in self._by_weights.get(weights, ())
+                if not m.is_guest and data not in m.data and m.condition is Condition.TEACHING
+            ),
+            None,
+        )
+
+    def teaching(self, weights: Digest, data: DataSource) -> AgentName | None:
+        """The agent with the fewest students that teaches with these weights about these data. A guest may be sent images."""
+        ready = (m for m in self._by_weights.get(weights, ()) if m.condition is Condition.TEACHING)
+        able = (m.name for m in ready if data in m.data or m.is_guest)
+        return min(able, key=self.load, default=None)
+
+    def num_copies(self, weights: Digest) -> int:
+        """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
+        state = self.state
+        if state.max_copies <= 1 or state.num_slots <= 1:
+            return 1
+        most = min(state.max_copies, state.num_slots)
+        if self._num_running is None:
+            self._num_running = Counter(w for key in state.running for w in state.needed(key))
+        if self._num_running[weights] >= most:
+            return most
+        if self._num_waiting is None:
+            self._num_waiting = Counter(w for key in state.waiting for w in state.needed(key))
+        return max(1, min(most, self._num_running[weights] + self._num_waiting[weights]))
+
+    def teach(self, member: Member, reference: TeacherReference, data: tuple[DataSource, ...]) -> Teach:
+        """Has an agent adopt weights."""
+        if member.weights != reference.weights:
+            self._leave(member)
+            member.weights = reference.weights
+            self._by_weights.setdefault(reference.weights, []).append(member)
+        member.condition, member.data = Condition.ADOPTING, data
+        assert reference.architecture is not None
+        member.has_run_code |= bool(reference.architecture.code or data[-1].code)
+        return Teach(member.name, reference, data[-1])
+
+    def launch(self, bench: Bench, slot: int) -> Launch:
+        """One more agent, whose name no other had."""
+        self.state.num_names += 1
+        name = AgentName(f"agent-{self.state.num_names}")
+        member = self.state.members[name] = Member(name, bench, slot)
+        self._enlist(member)
+        return Launch(name, bench, slot)
+
+    def dismiss(self, member: Member) -> Dismiss:
+        """One agent less."""
+        del self.state.members[member.name]
+        (self.started if member.bench is Bench.TEACHING else self.learning).remove(member)
+        self._leave(member)
+        return Dismiss(member.name)
+
+    def _enlist(self, member: Member) -> None:
+        if member.bench is Bench.LEARNING:
+            self.learning.append(member)
+            return
+        if not member.is_guest:
+            self.started.append(member)
+        if member.weights:
+            self._by_weights.setdefault(member.weights, []).append(member)
+
+    def _leave(self, member: Member) -> None:
+        if not member.weights or member.bench is not Bench.TEACHING:
+            return
+        holders = self._by_weights[member.weights]
+        holders.remove(member)
+        if not holders:
+            del self._by_weights[member.weights]
+
+    def _count(self, weights: TeacherId, teacher: AgentName, change: int) -> None:
+        if self.teaches_at(teacher, weights):
+            self._load[teacher] += change
+
+
+def share_out(roster: Roster) -> list[Move]:
     """Moves students whose teacher is gone to one with the same weights, and evens out the copies of a teacher.
 
     Every move but from a teacher that is gone makes the sum of the squared loads smaller, so there is an end of it.
     """
     moves: list[Move] = []
-    while more := _share_out_once(state):
+    while more := _share_out_once(roster):
         moves += more
     return moves
 
 
-def _share_out_once(state: State) -> list[Move]:
+def _share_out_once(roster: Roster) -> list[Move]:
     moves: list[Move] = []
-    for key, running in state.running.items():
+    state = roster.state
+    for key, running in roster.unsettled():
         task = state.tasks[key]
         for weights in sorted(state.needed(key)):
-            teacher, load = running.teachers[weights], _load(state)
-            other = teaching(state, weights, task.data)
-            member = state.members.get(teacher)
-            is_gone = member is None or member.weights != weights
-            if other is not None and (is_gone or load[other] + 1 < load[teacher]):
-                running.teachers[weights] = other
-                moves.append(Move(running.agent, weights, other))
+            teacher, other = running.teachers[weights], roster.teaching(weights, task.data)
+            is_gone = not roster.teaches_at(teacher, weights)
+            if other is not None and (is_gone or roster.load(other) + 1 < roster.load(teacher)):
+                moves.append(roster.hears(key, running, weights, other))
     return moves
 
 
@@ -50,80 +184,36 @@ def move_back(state: State, teacher: AgentName, weights: Digest) -> list[Move]:
     return [Move(running.agent, weights, teacher) for running in left]
 
 
-def _load(state: State) -> Counter[AgentName]:
-    """How many students each teaching agent has, of the weights that it teaches now."""
-    taught = [pair for running in state.running.values() for pair in running.teachers.items()]
-    weights_of = {member.name: member.weights for member in state.members.values()}
-    return Counter(teacher for weights, teacher in taught if weights_of.get(teacher) == weights)
+def reserve(roster: Roster, reference: TeacherReference, reserved: dict[Digest, int]) -> None:
+    """Notes how many agents are to teach weights that a task needs; none if only a guest can."""
+    is_adoptable = roster.state.is_adoptable(reference)
+    reserved[reference.weights] = roster.num_copies(reference.weights) if is_adoptable else 0
 
 
-def teaching(state: State, weights: Digest, data: DataSource) -> AgentName | None:
-    """The agent with the fewest students that teaches with these weights about these data. A guest may be sent images."""
-    ready = [m for m in state.members.values() if m.weights == weights and m.condition is Condition.TEACHING]
-    able, load = [m.name for m in ready if data in m.data or m.is_guest], _load(state)
-    return min(able, key=lambda name: load[name], default=None)
-
-
-def _num_copies(state: State, weights: Digest) -> int:
-    """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
-    students = sum(weights in state.needed(key) for key in (*state.running, *state.waiting))
-    return max(1, min(state.max_copies, students, state.num_slots))
-
-
-def reserve(state: State, key: TaskKey, reserved: dict[Digest, int]) -> None:
-    """Notes how many agents are to teach each of the weights that a task needs; none if only a guest can."""
-    for reference in state.taught_by(key):
-        reserved[reference.weights] = _num_copies(state, reference.weights) if state.is_adoptable(reference) else 0
-
-
-def have_taught(state: State, key: TaskKey, reserved: Mapping[Digest, int]) -> Iterator[Dismiss | Launch | Teach]:
-    """What must happen so that a task is taught; nothing if it is, or soon will be."""
-    for reference in state.taught_by(key):
-        while (action := _have_one_more_taught(state, reference, state.tasks[key].data, reserved)) is not None:
-            yield action
+def have_taught(
+    roster: Roster, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
+) -> Iterator[Dismiss | Launch | Teach]:
+    """What must happen so that weights are taught about these data; nothing if they are, or soon will be."""
+    while (action := _have_one_more_taught(roster, reference, data, reserved)) is not None:
+        yield action
 
 
 def _have_one_more_taught(
-    state: State, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
+    roster: Roster, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
 ) -> Dismiss | Launch | Teach | None:
-    bench = [m for m in state.members.values() if m.bench is Bench.TEACHING]
-    started = [m for m in bench if not m.is_guest]
-    holders, load = Counter(m.weights for m in bench), _load(state)
-    for member in started:
-        is_lacking = member.weights == reference.weights and data not in member.data
-        if is_lacking and member.condition is Condition.TEACHING:
-            return _teach(member, reference, (*member.data, data))
-    if holders[reference.weights] >= reserved[reference.weights]:
+    state, weights = roster.state, reference.weights
+    if (member := roster.lacking(weights, data)) is not None:
+        return roster.teach(member, reference, (*member.data, data))
+    if roster.num_holders(weights) >= reserved[weights]:
         return None
-    idle = [m for m in started if m.condition is Condition.IDLE]
-    spare = {weights for weights in holders if weights not in reserved or holders[weights] > reserved[weights] > 0}
-    idle += [m for m in started if m.condition is Condition.TEACHING and m.weights in spare and not load[m.name]]
+    idle = [m for m in roster.started if m.condition is Condition.IDLE]
+    spare = {w for w in roster.held() if w not in reserved or roster.num_holders(w) > reserved[w] > 0}
+    idle += [m for m in roster.started if m.condition is Condition.TEACHING and m.weights in spare and not roster.load(m.name)]
     if idle:
-        is_fresh = not idle[0].has_run_code
-        return _teach(idle[0], reference, (data,)) if is_fresh else dismiss(state, idle[0].name)
-    starting = sum(m.condition is Condition.STARTING for m in started)
-    lacking = sum(max(0, number - holders[weights]) for weights, number in reserved.items())
-    if starting < lacking and len(started) < max(sum(reserved.values()), state.num_slots) and state.num_slots:
-        return launch(state, Bench.TEACHING, len(started) % state.num_slots)
+        return roster.dismiss(idle[0]) if idle[0].has_run_code else roster.teach(idle[0], reference, (data,))
+    starting = sum(m.condition is Condition.STARTING for m in roster.started)
+    lacking = sum(max(0, number - roster.num_holders(w)) for w, number in reserved.items())
+    most = max(sum(reserved.values()), state.num_slots)
+    if starting < lacking and len(roster.started) < most and state.num_slots:
+        return roster.launch(Bench.TEACHING, len(roster.started) % state.num_slots)
     return None
-
-
-def _teach(member: Member, reference: TeacherReference, data: tuple[DataSource, ...]) -> Teach:
-    member.condition, member.weights, member.data = Condition.ADOPTING, reference.weights, data
-    assert reference.architecture is not None
-    member.has_run_code |= bool(reference.architecture.code or data[-1].code)
-    return Teach(member.name, reference, data[-1])
-
-
-def launch(state: State, bench: Bench, slot: int) -> Launch:
-    """One more agent, whose name no other had."""
-    state.num_names += 1
-    name = AgentName(f"agent-{state.num_names}")
-    state.members[name] = Member(name, bench, slot)
-    return Launch(name, bench, slot)
-
-
-def dismiss(state: State, agent: AgentName) -> Dismiss:
-    """One agent less."""
-    del state.members[agent]
-    return Dismiss(agent)

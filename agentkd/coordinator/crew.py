@@ -492,4 +492,5 @@ class Crew:
         self.watcher.tell(f"{action.agent} starts {doing.label}{again}")
 
     def _spare(self, tasks: dict[TaskKey, Task]) -> None:
-        self._act(self._dispatcher.spare({key: self.recordings.find(task)[1] for key, task in tasks.items()}))
+        spared = {key: self.recordings.find(task)[1] for key, task in tasks.items()} if self.recordings.is_any else {}
+        self._act(self._dispatcher.spare({key: weights for key, weights in spared.items() if weights}))

@@ -7,7 +7,8 @@ shared fairly, since a teacher mostly waits for its students.
 What always holds is listed, and checked, in ``invariants``; what was decided until now is told, and decided again, by ``story``.
 """
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 from agentkd.coordinator import benches
 from agentkd.coordinator.events import (
@@ -33,7 +34,9 @@ from agentkd.coordinator.invariants import broken
 from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running, State
 from agentkd.coordinator.story import Author, Story
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, TeacherId
-from agentkd.task import Task
+from agentkd.task import Task, TeacherReference
+
+FIRST = 64
 
 
 class Dispatcher:
@@ -206,57 +209,84 @@ class Dispatcher:
     # Decisions.
 
     def _decide(self) -> list[Action]:
-        return benches.share_out(self.state) + self._dismiss() + self._assign() + self._give_up_untaught()
+        roster = benches.Roster(self.state)
+        return [*benches.share_out(roster), *self._dismiss(roster), *self._assign(roster), *self._give_up_untaught()]
 
-    def _dismiss(self) -> list[Action]:
+    def _dismiss(self, roster: benches.Roster) -> list[Action]:
         """Whoever has run own code and has nothing to do is ended, unless students that it learned with may still ask it."""
-        members, asked = self.state.members, set(self.state.ended.values())
-        idle = [m.name for m in members.values() if m.has_run_code and not m.is_guest and m.condition is Condition.IDLE]
-        return [benches.dismiss(self.state, name) for name in idle if name not in asked]
+        bench = [*roster.learning, *roster.started]
+        idle = [m for m in bench if m.has_run_code and not m.is_guest and m.condition is Condition.IDLE]
+        if not idle:
+            return []
+        asked, order = set(self.state.ended.values()), list(self.state.members)
+        return [roster.dismiss(m) for m in sorted(idle, key=lambda m: order.index(m.name)) if m.name not in asked]
 
     def _give_up_untaught(self) -> list[Action]:
         """Gives up who was to learn from weights that nobody teaches, nor can be made to."""
         actions: list[Action] = []
+        if all(times < self.state.max_attempts for times in self.state.unadopted.values()):
+            return actions
         for key in list(self.state.waiting):
             untaught = sorted(self.state.untaught(key))
             actions += self._give_up(key, untaught=untaught[0]) if untaught else []
         return actions
 
-    def _assign(self) -> list[Action]:
-        state = self.state
-        actions: list[Action] = list(self._fill_learning_bench())
+    def _assign(self, roster: benches.Roster) -> list[Action]:
+        actions: list[Action] = list(self._fill_learning_bench(roster))
         reserved: dict[Digest, int] = {}
-        for key in state.running:
-            benches.reserve(state, key, reserved)
-        for key in state.running:
-            actions += benches.have_taught(state, key, reserved)
-        free = [member for member in state.members.values() if member.is_free]
-        most = state.num_slots + sum(m.is_guest and m.bench is Bench.LEARNING for m in state.members.values())
+        actions += self._have_running_taught(roster, reserved)
+        free = [member for member in roster.learning if member.is_free]
+        return actions + self._give_out(roster, free, reserved) if free else actions
+
+    def _have_running_taught(self, roster: benches.Roster, reserved: dict[Digest, int]) -> list[Action]:
+        """Has those taught again who lack a teacher."""
+        state = self.state
+        heard: dict[tuple[Digest, int], tuple[TeacherReference, TaskKey]] = {}
+        for key, running in roster.lessons:
+            task = state.tasks[key]
+            for reference in task.taught_by:
+                if reference.weights in running.teachers:
+                    heard.setdefault((reference.weights, id(task.data)), (reference, key))
+        for reference, _ in heard.values():
+            benches.reserve(roster, reference, reserved)
+        actions: list[Action] = []
+        for reference, key in heard.values():
+            actions += benches.have_taught(roster, reference, state.tasks[key].data, reserved)
+        return actions
+
+    def _give_out(self, roster: benches.Roster, free: list[Member], reserved: dict[Digest, int]) -> list[Action]:
+        """Has tasks done that wait, as far as somebody is free and teachers are there; else prepares those."""
+        state = self.state
+        actions: list[Action] = []
+        most = state.num_slots + sum(member.is_guest for member in roster.learning)
         num_prepared = 0
-        for key, task in list(state.waiting.items()):
+        for key, task in _in_order(state.waiting):
             together = sum(other in state.waiting for other in state.cohorts[key])
             if together > most:
                 continue  # until guests come
             if together > len(free):
                 break  # or others would take the agents of students that must start together, for ever
             if len(state.cohorts[key]) > 1:
-                actions += self._start_together(key, free) if key in state.waiting else []
+                actions += self._start_together(roster, key, free) if key in state.waiting else []
                 continue
             needed = sorted(state.needed(key))
-            asked = [(weights, benches.teaching(state, weights, task.data)) for weights in needed]
+            asked = [(weights, roster.teaching(weights, task.data)) for weights in needed]
             teachers: dict[TeacherId, AgentName] = {weights: teacher for weights, teacher in asked if teacher is not None}
             is_ready = len(teachers) == len(needed)
             if is_ready or (num_prepared < len(free) and state.can_be_taught(key)):
-                benches.reserve(state, key, reserved)
-                actions += benches.have_taught(state, key, reserved)
+                references = state.taught_by(key)
+                for reference in references:
+                    benches.reserve(roster, reference, reserved)
+                for reference in references:
+                    actions += benches.have_taught(roster, reference, task.data, reserved)
                 num_prepared += not is_ready
             agent = state.choose(key, free)
             if is_ready and agent is not None:
                 free.remove(agent)
-                actions.append(self._start(agent, key, teachers))
+                actions.append(self._start(roster, agent, key, teachers))
         return actions
 
-    def _start_together(self, key: TaskKey, free: list[Member]) -> list[Action]:
+    def _start_together(self, roster: benches.Roster, key: TaskKey, free: list[Member]) -> list[Action]:
         """Starts those of a cohort that wait, each with the agents of the others; those that run are told who is new."""
         state = self.state
         cohort = state.cohorts[key]
@@ -271,33 +301,42 @@ class Dispatcher:
         actions: list[Action] = []
         for other, agent in chosen.items():
             partners: dict[TeacherId, AgentName] = {partner: where[partner] for partner in sorted(where) if partner != other}
-            actions.append(self._start(state.members[agent], other, partners))
+            actions.append(self._start(roster, state.members[agent], other, partners))
         for running in [state.running[other] for other in cohort if other in state.running and other not in chosen]:
             for other, agent in chosen.items():
                 running.teachers[other] = agent
                 actions.append(Move(running.agent, other, agent))
         return actions
 
-    def _start(self, member: Member, key: TaskKey, teachers: dict[TeacherId, AgentName]) -> Start:
+    def _start(self, roster: benches.Roster, member: Member, key: TaskKey, teachers: dict[TeacherId, AgentName]) -> Start:
         del self.state.waiting[key]
         attempt = self.state.attempts[key] = self.state.attempts.get(key, 0) + 1
         member.condition, member.task = Condition.BUSY, key
         member.has_run_code |= self.state.tasks[key].runs_code
-        self.state.running[key] = Running(member.name, attempt, teachers)
+        running = self.state.running[key] = Running(member.name, attempt, teachers)
+        roster.begins(running)
         return Start(member.name, key, attempt, tuple(teachers.items()))
 
-    def _fill_learning_bench(self) -> Iterable[Launch]:
+    def _fill_learning_bench(self, roster: benches.Roster) -> Iterable[Launch]:
         state = self.state
         if not (state.waiting or state.running):
             return
-        learning = [m for m in state.members.values() if m.bench is Bench.LEARNING]
+        learning = roster.learning
         taken, wanted = {m.slot for m in learning}, len(state.waiting) + len(state.running)
         if learning and all(m.is_guest for m in learning) and any(state.has_failed_everywhere(key) for key in state.waiting):
             wanted += 1  # for what no guest can do
-        for slot in range(state.num_slots):
+        for slot in range(state.num_slots if len(taken) < wanted else 0):
             if slot not in taken and len(taken) < wanted:
                 taken.add(slot)
-                yield benches.launch(self.state, Bench.LEARNING, slot)
+                yield roster.launch(Bench.LEARNING, slot)
+
+
+def _in_order(waiting: Mapping[TaskKey, Task]) -> Iterator[tuple[TaskKey, Task]]:
+    """What waits, though it becomes less meanwhile. Mostly only the first are looked at, and all may be many."""
+    first = dict(itertools.islice(waiting.items(), FIRST))
+    yield from first.items()
+    if len(first) == FIRST:
+        yield from [(key, task) for key, task in waiting.items() if key not in first]
 
 
 def retell(story: Story) -> Dispatcher:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentkd.names import TaskKey
 from agentkd.search.settings import Count, Select
-from agentkd.task.judging import Judged, Measure, measure_of
+from agentkd.task.judging import Judged, measure_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,12 @@ def pareto_set(candidates: Iterable[Candidate], counts: Sequence[Count] = ("depl
     """The candidates that no other beats in score without costing more in something of what is counted; best score first."""
     ranked = rank(candidates)
     measure = measure_of(ranked)
-    return [a for a in ranked if not any(_dominates(b, a, counts, measure) for b in ranked)]
+    front: list[tuple[Candidate, tuple[float, ...]]] = []
+    for candidate in ranked:
+        point = (-measure.must_be_of(candidate), *(candidate.costs(count) for count in counts))
+        if not any(_dominates(other, point) for _, other in front):  # who beats it is on the front, or beaten from there
+            front = [(one, other) for one, other in front if not _dominates(point, other)] + [(candidate, point)]
+    return [candidate for candidate, _ in front]
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -180,11 +185,9 @@ def _behind_best(ranked: Sequence[Candidate]) -> dict[TaskKey, float]:
     return {c.task: measure.must_be_of(ranked[0]) - measure.must_be_of(c) for c in ranked}
 
 
-def _dominates(a: Candidate, b: Candidate, counts: Sequence[Count], measure: Measure) -> bool:
-    costs = [(a.costs(count), b.costs(count)) for count in counts]
-    ours, theirs = measure.must_be_of(a), measure.must_be_of(b)
-    no_worse = ours >= theirs and all(own <= other for own, other in costs)
-    return no_worse and (ours > theirs or any(own < other for own, other in costs))
+def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether something of a is less, and nothing more."""
+    return a != b and all(ours <= theirs for ours, theirs in zip(a, b, strict=True))
 
 
 def _ratio(a: Candidate, b: Candidate, count: Count) -> float:
