@@ -163,9 +163,7 @@ def settled(
     """Rows of the mask, with those of the image and where it has data, from top to bottom."""
     rows, columns = wanted.tiling.axes(network, source.height, source.width)
     blend, strip = Blend(rows, columns, len(network.classes)), Strip(source)
-    unknown: Floats = np.full(
-        (len(network.classes), rows.longest, columns.longest), 1 / len(network.classes), dtype=np.float32
-    )
+    unknown: Floats = np.full((len(network.classes), rows.longest, columns.longest), 1 / len(network.classes), dtype=np.float32)
     mask: Pixels = np.empty((0, 0), dtype=np.uint8)
     for row, column in order(rows, columns):
         first, last = rows.span(row)
