@@ -110,8 +110,9 @@ def _result(dataset: str, split: str, result: TaskResult) -> dict[str, Any]:
 def _what_it_is(origin: Origin, file: File) -> list[str]:
     architecture = origin.segmenter.architecture
     normalization = "" if file.kind == "safetensors" else " Normalization, enlarging to full size and softmax are inside."
+    classes = html.escape(", ".join(origin.classes), quote=False)
     return [
-        f"A network for semantic segmentation into {architecture.num_classes} classes: {', '.join(html.escape(name, quote=False) for name in origin.classes)}.",
+        f"A network for semantic segmentation into {architecture.num_classes} classes: {classes}.",
         f"Images are {architecture.images_told} in [0, 1]; "
         f"the network sees them normalized: {architecture.normalization}.{normalization}",
         "",
