@@ -3,7 +3,7 @@
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -86,6 +86,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise DatasetError(path, f"holds a JSON {type(data).__name__}", "an object")
     return data
+
+
+def numbered(names: Iterable[tuple[Any, str]], path: Path) -> dict[Any, str]:
+    """Names by their numbers.
+
+    Raises:
+        DatasetError: a number stands for two names.
+    """
+    found: dict[Any, str] = {}
+    for number, name in names:
+        if found.setdefault(number, name) != name:
+            text = f"calls {visible(repr(number))} both {visible(found[number])} and {visible(name)}"
+            raise DatasetError(path, text, "a number of its own for each")
+    return found
 
 
 def points_of(values: object, path: Path) -> list[tuple[float, float]]:

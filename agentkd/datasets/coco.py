@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agentkd.datasets.annotations import Names, Parsed, fill, fill_runs, points_of, read_json
+from agentkd.datasets.annotations import Names, Parsed, fill, fill_runs, numbered, points_of, read_json
 from agentkd.datasets.description import Description
 from agentkd.datasets.masks import Seen, check_size
 from agentkd.datasets.patterns import composed
@@ -86,7 +86,7 @@ def find_image(listed: Mapping[str, Any], image: Path, annotation: Path) -> Any:
 def _parse(path: Path) -> dict[str, _Listed]:
     data = read_json(path)
     try:
-        names = {item["id"]: str(item["name"]) for item in data["categories"]}
+        names = numbered(((item["id"], str(item["name"])) for item in data["categories"]), path)
         by_id = {
             item["id"]: _Listed(str(item["file_name"]), (int(item["height"]), int(item["width"]))) for item in data["images"]
         }

@@ -4,6 +4,7 @@ Whatever is wrong with a file is a ``DatasetError`` that names it; Pillow's own 
 """
 
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from agentkd.datasets.samples import MAX_PIXELS, Size
 from agentkd.datasets.wholeness import check_whole
 from agentkd.errors import DatasetError, check_descriptors
 from agentkd.visible import visible
+
+# Pillow says on the screen that it does not read TIFFs of more than six channels, besides raising it; rasterio does.
+logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: "samples per pixel" not in record.msg)
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
 RAW_MODE, FILE_FORMAT, ORIENTATION, ALPHA = "agentkd raw mode", "agentkd format", "agentkd orientation", "agentkd alpha"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agentkd.datasets.annotations import Names, Parsed, read_json
+from agentkd.datasets.annotations import Names, Parsed, numbered, read_json
 from agentkd.datasets.coco import find_image
 from agentkd.datasets.description import Description
 from agentkd.datasets.masks import Seen, open_mask
@@ -70,14 +70,15 @@ def _parse(path: Path) -> dict[str, Sets]:
     """The classes' names of each image's instances, by sets of labels."""
     try:
         dataset = read_json(path)["dataset"]
-        names = {item["id"]: str(item["name"]) for item in dataset["task_attributes"]["categories"]}
+        names = numbered(((item["id"], str(item["name"])) for item in dataset["task_attributes"]["categories"]), path)
         listed: dict[str, Sets] = {}
         for sample in dataset["samples"]:
             name, sets = composed(str(sample["name"])), Sets()
             for chosen, labelled in (sample.get("labels") or {}).items():
                 found = (labelled or {}).get("attributes", {}).get("annotations", [])
                 if labelled:
-                    sets[composed(str(chosen))] = {int(item["id"]): names[item["category_id"]] for item in found}
+                    instances = ((int(item["id"]), names[item["category_id"]]) for item in found)
+                    sets[composed(str(chosen))] = numbered(instances, path)
             if listed.setdefault(name, sets) is not sets:
                 raise DatasetError(path, f"lists {visible(name)} twice", "each image once")
         return listed

@@ -1,5 +1,6 @@
 """The README.md beside an exported network, in the form that Hugging Face reads: what it is, how good, how to use it."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +110,9 @@ def _result(dataset: str, split: str, result: TaskResult) -> dict[str, Any]:
 def _what_it_is(origin: Origin, file: File) -> list[str]:
     architecture = origin.segmenter.architecture
     normalization = "" if file.kind == "safetensors" else " Normalization, enlarging to full size and softmax are inside."
+    classes = html.escape(", ".join(origin.classes), quote=False)
     return [
-        f"A network for semantic segmentation into {architecture.num_classes} classes: {', '.join(origin.classes)}.",
+        f"A network for semantic segmentation into {architecture.num_classes} classes: {classes}.",
         f"Images are {architecture.images_told} in [0, 1]; "
         f"the network sees them normalized: {architecture.normalization}.{normalization}",
         "",
@@ -172,11 +174,11 @@ def _scores(origin: Origin) -> list[str]:
         return ["Nothing is recorded of that.", ""]
     looks = [] if isinstance(record.task, Evaluate) else [(f"{record.task.data.validation} (chosen by it)", record.result)]
     looks += [(split, result) for split, result in origin.tests]
-    rows = {"mIoU": [f"{100 * result.miou:.2f} %" for _, result in looks]}
+    rows = [("mIoU", [f"{100 * result.miou:.2f} %" for _, result in looks])]
     for number, name in enumerate(origin.classes):
-        rows[name] = [_percent(result.class_iou, number) for _, result in looks]
+        rows.append((_in_table(name), [_percent(result.class_iou, number) for _, result in looks]))
     head = "| IoU | " + " | ".join(split for split, _ in looks) + " |"
-    lines = [head, "|---" * (len(looks) + 1) + "|", *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()), ""]
+    lines = [head, "|---" * (len(looks) + 1) + "|", *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows), ""]
     result = record.result
     if result.num_parameters_deploy:
         lines += [
@@ -264,5 +266,10 @@ def _reproducing(origin: Origin, file: File) -> list[str]:
 
 
 def _table(rows: Mapping[str, str], name: str, value: str) -> list[str]:
-    shown = {left: str(right).replace("|", "\\|") for left, right in rows.items()}
+    shown = {left: _in_table(str(right)) for left, right in rows.items()}
     return [f"| {name} | {value} |", "|---|---|", *(f"| {left} | {right} |" for left, right in shown.items())]
+
+
+def _in_table(text: str) -> str:
+    """A text as a cell of a table, in which nothing is taken for the table's bars or for HTML."""
+    return html.escape(text, quote=False).replace("|", "\\|")

@@ -28,7 +28,7 @@ class Blend:
         self._rows, self._columns = rows, columns
         height, width = (max((last - first for first, last in axis.seams), default=0) for axis in (rows, columns))
         self._below: Floats = np.zeros((num_classes, height, columns.length), dtype=np.float32)
-        self._right: Floats = np.zeros((num_classes, rows.tile, width), dtype=np.float32)
+        self._right: Floats = np.zeros((num_classes, rows.longest, width), dtype=np.float32)
 
     def add(self, row: int, column: int, probabilities: Floats) -> Block:
         """Adds a tile's probabilities ``[K,h,w]``; returns the part of the image that is settled by it."""

@@ -26,7 +26,7 @@ class Tiling:
     """How an image is cut.
 
     Args:
-        tile: the side of a tile in pixels, rounded up to what the network takes; 0: the image is one tile.
+        tile: the side of a tile in pixels, rounded up to the network's grid; 0: the image is one tile.
         overlap: of neighboring tiles in pixels.
     """
 
@@ -40,7 +40,7 @@ class Tiling:
             UsageError: the overlap is more than half a tile.
         """
         side = self.fitting(network)
-        return lay(height, side[0], self.overlap), lay(width, side[1], self.overlap)
+        return lay(height, side[0], self.overlap, network.grid), lay(width, side[1], self.overlap, network.grid)
 
     def fitting(self, network: Network) -> tuple[int, int]:
         """Height and width of a tile as the network takes it; (0, 0) for images that are not cut.
@@ -48,7 +48,8 @@ class Tiling:
         Raises:
             UsageError: the overlap is more than half a tile.
         """
-        side = network.fixed_size or (network.fitting((self.tile, self.tile)) if self.tile else (0, 0))
+        length = -(-self.tile // network.grid) * network.grid
+        side = network.fixed_size or (network.fitting((length, length)) if self.tile else (0, 0))
         if min(side) and not 0 <= self.overlap <= min(side) // 2:
             raise UsageError(f"--overlap {self.overlap}: expected 0 to {min(side) // 2}, half of --tile {min(side)}")
         return side
@@ -162,7 +163,7 @@ def settled(
     """Rows of the mask, with those of the image and where it has data, from top to bottom."""
     rows, columns = wanted.tiling.axes(network, source.height, source.width)
     blend, strip = Blend(rows, columns, len(network.classes)), Strip(source)
-    empty: Floats = np.full((len(network.classes), rows.tile, columns.tile), 1 / len(network.classes), dtype=np.float32)
+    unknown: Floats = np.full((len(network.classes), rows.longest, columns.longest), 1 / len(network.classes), dtype=np.float32)
     mask: Pixels = np.empty((0, 0), dtype=np.uint8)
     for row, column in order(rows, columns):
         first, last = rows.span(row)
@@ -174,7 +175,7 @@ def settled(
         if valid is None or valid[:, left:right].any():
             found = averaged(network, pixels[:, left:right], wanted.views, source.path)
         else:
-            found = empty
+            found = unknown[:, : last - first, : right - left]
         block = blend.add(row, column, found)
         for product in made:
             product.add_block(block)

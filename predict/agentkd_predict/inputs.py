@@ -47,8 +47,9 @@ def find(places: Sequence[Path], out: Path) -> Found:
     have one name, they keep their endings.
 
     Raises:
-        UsageError: a place is not there, or nothing is to be done.
+        UsageError: a place is not there, or is ``out`` itself, or nothing is to be done.
     """
+    _check_apart(places, out)
     listed: list[tuple[Path, Path]] = []
     others: list[Path] = []
     single = [place for place in places if not place.is_dir()]
@@ -69,6 +70,13 @@ def find(places: Sequence[Path], out: Path) -> Found:
         told = ", ".join(map(str, places[:5]))
         raise UsageError(f"{told}: no image and no video is there" + (f", but {len(others)} other files" if others else ""))
     return Found(tuple(Input(path, name) for (path, _), name in zip(kept, _names(kept), strict=True)), tuple(others))
+
+
+def _check_apart(places: Sequence[Path], out: Path) -> None:
+    """That no folder is both: the masks in it would be images of the next time."""
+    for place in places:
+        if place.is_dir() and os.path.realpath(place) == os.path.realpath(out):
+            raise UsageError(f"--out {out}: is the folder with the images; give another, such as {out / 'predicted'}")
 
 
 def _shared(files: Sequence[Path]) -> Path:

@@ -1,6 +1,7 @@
 """A network in an ONNX file, run by ONNX Runtime: pixels in, probabilities out, at any size."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
 FLOATS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SUM_TOLERANCE = 0.05
 FATAL = 4
+MOST_STRIDE = 32
+"""By how much the networks of agentkd, and most others, make images smaller inside."""
 ADVICE = "give the ONNX file that agentkd export writes, or another of a network that takes images [N,3,H,W]"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 Size = tuple[int, int]
@@ -58,6 +61,16 @@ class Network:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.about.classes
+
+    @property
+    def grid(self) -> int:
+        """At multiples of how many pixels tiles begin, so that what is made smaller inside falls on the same places in each.
+
+        1 for a network that takes one size only, and one of which nobody says which sizes it takes: its tiles are all alike.
+        """
+        if self.fixed_size or (self.about.multiple == 1 and not self.about.told):
+            return 1
+        return math.lcm(self.about.multiple, MOST_STRIDE) if self.about.multiple <= MOST_STRIDE else self.about.multiple
 
     def digest(self) -> str:
         """SHA-256 of the file."""

@@ -4,6 +4,7 @@ What is read, and what is refused, is what agentkd's datasets read and refuse; a
 with a file is an ``InputError`` that names it; Pillow's own errors do not leave this module.
 """
 
+import logging
 import struct
 import warnings
 import zlib
@@ -21,6 +22,9 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from agentkd_predict.errors import InputError, no_descriptors, words
 from agentkd_predict.meaning import Meaning, Pixels, as_colors, meaning_of
 from agentkd_predict.wholeness import check_whole
+
+# Pillow says on the screen that it does not read TIFFs of more than six channels, besides raising it; rasterio does.
+logging.getLogger("PIL.TiffImagePlugin").addFilter(lambda record: "samples per pixel" not in record.msg)
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "DIB", "PCX", "AVIF", "TGA")
 ON_ITS_SIDE = (5, 6, 7, 8)

@@ -136,6 +136,10 @@ SIZE = [HEIGHT, WIDTH]
         (lambda data: data.pop("images"), "all.json: is not as COCO has it: KeyError.'images'"),
         (_append("annotations", {"image_id": 8, "category_id": 1, "segmentation": []}), "KeyError.8"),
         (_append("annotations", {"image_id": 7, "category_id": 9, "segmentation": []}), "KeyError.9"),
+        (
+            _append("categories", {"id": 1, "name": "smoke"}),
+            "all.json: calls 1 both fire and smoke; expected a number of its own",
+        ),
         (_append("images", {"id": 8, "file_name": "a.png", "height": 1, "width": 1}), "lists a.png twice"),
         (lambda data: data["images"][0].update(file_name="b.png"), r"a.png: is not listed in .*all.json"),
         (lambda data: data["images"][0].update(height=1), r"all.json: mask is 32x1; expected 32x24"),
@@ -325,3 +329,18 @@ def test_images_of_a_release_are_found_by_the_end_of_their_path_and_listed_once(
     twice = _instances(tmp_path / "again", lambda dataset: dataset["samples"].append(dataset["samples"][0]))
     with pytest.raises(DatasetError, match=r"lists clip1_0001\.jpg twice"):
         twice.sample(0)
+
+
+def test_a_number_of_a_release_stands_for_one_name(tmp_path: Path) -> None:
+    def again(part: str, item: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
+        def change(dataset: dict[str, Any]) -> None:
+            annotations = [sample["labels"]["ground-truth"]["attributes"]["annotations"] for sample in dataset["samples"]]
+            for places in annotations if part == "annotations" else [dataset["task_attributes"]["categories"]]:
+                places.append(item)
+
+        return change
+
+    for part, item in (("categories", {"id": 1, "name": "x"}), ("annotations", {"id": 3, "category_id": 2})):
+        (tmp_path / part).mkdir()
+        with pytest.raises(DatasetError, match=r"fires-v1.json: calls '?[13]'? both .* and "):
+            _instances(tmp_path / part, again(part, item)).sample(0)

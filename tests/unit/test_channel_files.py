@@ -100,6 +100,12 @@ def test_any_number_of_channels_is_read_from_tiff_and_arrays(tmp_path: Path, cou
         assert np.array_equal(data.sample(0).image, BYTES[:, :, :count])
 
 
+def test_pillow_says_nothing_of_channels_that_rasterio_reads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = opened(tmp_path, tiff(np.zeros((24, 32, 16), dtype=np.uint8)), channels=16)
+    assert data.sample(data.splits["train"][0]).image.shape == (24, 32, 16)
+    assert not [record for record in caplog.records if record.name.startswith("PIL")]
+
+
 def test_gray_is_one_channel(tmp_path: Path) -> None:
     gray = opened(tmp_path / "png", lambda place, stem: Image.fromarray(BYTES[:, :, 0]).save(place / f"{stem}.png"), channels=1)
     assert np.array_equal(gray.sample(0).image, BYTES[:, :, :1])

@@ -29,6 +29,7 @@ from agentkd.deploy.costing import activation_bytes
 from agentkd.deploy.evidence import Evidence, generated, given, of_dataset
 from agentkd.deploy.export import export_network
 from agentkd.deploy.inference import Inference
+from agentkd.deploy.model_card import File, model_card
 from agentkd.deploy.onnx_files import Session, as_onnx
 from agentkd.deploy.origin import Origin, found
 from agentkd.deploy.quantizing import in_int8
@@ -115,6 +116,16 @@ def test_a_file_says_what_it_is_and_has_a_card_beside_it(origin: Origin, evidenc
     head = yaml.safe_load(card.split("---")[1])
     assert head["pipeline_tag"] == "image-segmentation" and head["library_name"] == "onnx"
     assert "4 images of the split 'validation'" in card and "agentkd export weights out" in card
+
+
+def test_names_of_classes_are_cells_of_the_card_whatever_they_are(tmp_path: Path) -> None:
+    folder, record = recorded(tmp_path / "run", lively(resolve("unet", 5, TINY)))
+    with found(record.result.weights, run=folder.place) as (origin, _):
+        named = replace(origin, classes=("a|b", "<i>c</i>", "mIoU", "d", "e"))
+    card = model_card(named, File("network.safetensors", "safetensors", {"precision": "float32", "multiple": 1}, (), ""))
+    lines = [line for line in card.splitlines() if line.startswith(("| mIoU |", "| a\\|b |", "| &lt;i&gt;c&lt;/i&gt; |"))]
+    assert len(lines) == 4 and "<i>" not in card
+    assert f"{100 * record.result.miou:.2f} %" in lines[0]
 
 
 def test_a_file_that_is_not_the_network_is_refused_unless_that_is_allowed(

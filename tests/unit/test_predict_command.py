@@ -213,6 +213,20 @@ def test_a_full_disk_ends_it_with_a_sentence_and_no_half_file(
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
+def test_what_is_made_of_images_does_not_come_among_them(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save(tmp_path / "in" / "a.png", scene(9, 9))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for out in (tmp_path / "in", tmp_path / "link"):
+        assert typed(model, tmp_path / "in", "--out", out) == 2
+        assert f"--out {out}: is the folder with the images; give another, such as {out}/predicted" in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]
+    monkeypatch.chdir(tmp_path / "in")
+    assert typed(model, ".", "--out", ".") == 2
+    assert typed(model, image, "--out", tmp_path / "in") == 0
+
+
 def test_a_file_in_place_of_the_folder_and_a_model_that_is_not_there_are_named(
     tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
