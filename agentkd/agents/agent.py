@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import torch
 
+from agentkd import repeatable
 from agentkd.agents.blaming import blame
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.mutual import MutualLesson
@@ -129,6 +130,7 @@ class Agent:
         self.settings = settings
         self.folder = RunFolder(settings.run_folder)
         self.device = _find_device(settings.device)
+        repeatable.prepare(self.device)
         self._work = WaitingWork(lambda put, reply: self.post.send(put.sender, reply, parent_id=put.message.msg_id))
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
         self._asker = Asker()

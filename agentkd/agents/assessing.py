@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentkd import repeatable
 from agentkd.agents.feeding import evaluation_images, open_source, view_images
 from agentkd.architecture import Architecture, Normalization
 from agentkd.datasets.samples import split_indices
@@ -43,7 +44,7 @@ def assess(network: torch.nn.Module, task: Assess, device: torch.device, *, clas
         outputs = judged.look(torch.from_numpy(view.image)[None])
         logits = dense(outputs["logits"]).float()
         strange.append(judged.score(outputs).flatten().cpu())
-        full = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        full = repeatable.bilinear(logits, labels.shape[-2:])
         predicted += torch.bincount(full.argmax(dim=1).flatten().cpu(), minlength=num_classes)
         metrics.update(logits, labels.to(device))
         calibration.update(full.cpu(), labels)
@@ -139,7 +140,7 @@ def _fit(bare: _Judged, home: DataSource) -> Mahalanobis:
         outputs = bare.look(torch.from_numpy(view.image)[None])
         maps, labels = bare.features(outputs), torch.from_numpy(view.label)[None].long()
         size = tuple(maps.shape[-2:])
-        said = F.interpolate(dense(outputs["logits"]).float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+        said = repeatable.bilinear(dense(outputs["logits"]).float(), size).argmax(dim=1)
         if size == (1, 1):
             labels = image_classes(labels, max(len(dataset.classes), 1), dataset.ignore_index)[:, None, None]
         labels = F.interpolate(labels[:, None].float(), size=size, mode="nearest").long()[:, 0]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from agentkd import seeding
+from agentkd import repeatable, seeding
 from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
@@ -181,6 +181,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
+        **repeatable.surroundings(device),
     }
 
 
@@ -346,7 +347,7 @@ def class_maps(task: Evaluate, at: Surroundings) -> bytes:
         for index in split_indices(open_source(task.data), task.data.validation)[:NUM_PICTURES]:
             batch = _whole_batch(task, index)
             logits = network(batch.images.to(at.device))["logits"].float()
-            full = torch.nn.functional.interpolate(logits, size=batch.labels.shape[-2:], mode="bilinear", align_corners=False)
+            full = repeatable.bilinear(logits, batch.labels.shape[-2:])
             maps[f"sample.{index}"] = full.argmax(dim=1)[0].to(torch.uint8).cpu()
     return tensors.encode(maps, {"kind": "predictions"})
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentkd import repeatable
 from agentkd.code.loading import load
 from agentkd.errors import ConfigError
 from agentkd.knowledge import payloads
@@ -321,7 +322,7 @@ HALVES: dict[type, Callable[..., Tensor]] = {
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, ``align_corners=False``, in float32 or wider."""
     x = _wide(dense(x))
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return x if tuple(x.shape[-2:]) == tuple(size) else repeatable.bilinear(x, size)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentkd import repeatable
 from agentkd.objectives import Payload
 from agentkd.training.taps import TAP
 
@@ -38,7 +39,7 @@ def attention(features: Tensor) -> Tensor:
 
 def similarity(features: Tensor, height: int, width: int) -> Tensor:
     """Cosines between all pairs of positions [N,height,width,height*width] of features pooled (mean) to that grid."""
-    pooled = F.adaptive_avg_pool2d(dense(features), (height, width)).flatten(2)
+    pooled = repeatable.mean_pooled(dense(features), (height, width)).flatten(2)
     unit = F.normalize(pooled, dim=1)
     return torch.einsum("ncp,ncq->npq", unit, unit).reshape(len(unit), height, width, height * width)
 

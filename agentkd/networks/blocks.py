@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentkd import repeatable
 from agentkd.networks.open_sizes import are_equal, instance_normalized, is_open, reflected
 from agentkd.networks.settings import Padding
 
@@ -138,8 +139,11 @@ class BorderedConv(nn.Conv2d):
         border = self.dilation[0] * (self.kernel_size[0] // 2)
         if self.padding_mode == "reflect" and is_open():
             return F.conv2d(reflected(input, border), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-        if self.padding_mode != "reflect" or min(input.shape[-2:]) > border:
+        if self.padding_mode != "reflect":
             return super().forward(input)
+        if min(input.shape[-2:]) > border:
+            around = repeatable.reflected(input, border)
+            return F.conv2d(around, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return F.conv2d(input, self.weight, self.bias, self.stride, border, self.dilation, self.groups)
 
 
@@ -203,7 +207,7 @@ def resize(x: Tensor, size: torch.Size | tuple[int, int], mode: str = "bilinear"
         return x
     if mode == "nearest":
         return F.interpolate(x, size=tuple(size), mode="nearest")
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return repeatable.bilinear(x, size)
 
 
 def decayed_apart(modules: Iterable[nn.Module], *, rate: float = 1.0) -> list[ParameterGroup]:

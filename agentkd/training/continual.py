@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agentkd import seeding
+from agentkd import repeatable, seeding
 from agentkd.training.checkpoint import State
 
 
@@ -34,12 +34,17 @@ def importance(network: nn.Module, images: Iterable[Tensor], *, seed: int) -> St
         logits = network(image.to(device))["logits"].float()
         flat = logits.movedim(1, -1).reshape(-1, logits.shape[1])
         drawn = torch.multinomial(flat.softmax(dim=1).cpu(), 1, generator=random).flatten().to(device)
-        gradients = torch.autograd.grad(F.cross_entropy(flat, drawn), list(parameters.values()), allow_unused=True)
+        gradients = torch.autograd.grad(_cross_entropy(flat, drawn), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 total[name] += gradient**2
     mean = sum(float(value.sum()) for value in total.values()) / sum(value.numel() for value in total.values())
     return {name: (value / max(mean, 1e-30)).cpu() for name, value in total.items()}
+
+
+def _cross_entropy(flat: Tensor, drawn: Tensor) -> Tensor:
+    """Mean over pixels, of logits [P,K] and the class [P] of each."""
+    return -repeatable.picked(flat.log_softmax(dim=1), drawn, torch.ones_like(drawn, dtype=torch.bool)).mean()
 
 
 def accumulate(before: Mapping[str, Tensor], new: Mapping[str, Tensor], decay: float) -> State:

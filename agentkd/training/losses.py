@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from agentkd import repeatable
 from agentkd.training.batches import Batch
 
 Outputs = dict[str, Tensor]
@@ -98,7 +99,7 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> tu
     """Cross-entropy of each pixel [N,H,W] (zero where ignored) and the mask of valid pixels."""
     logits = upsample(logits.float(), labels)
     valid = labels != ignore_index
-    return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none"), valid
+    return -repeatable.picked(logits.log_softmax(dim=1), labels, valid), valid
 
 
 def ohem_cross_entropy(
@@ -156,7 +157,7 @@ def upsample(x: Tensor, labels: Tensor) -> Tensor:
     """``x [N,C,h,w]`` at the labels' size, bilinearly, ``align_corners=False``."""
     if x.shape[-2:] == labels.shape[-2:]:
         return x
-    return F.interpolate(x, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return repeatable.bilinear(x, labels.shape[-2:])
 
 
 def plain_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: LossSettings) -> Terms:
@@ -215,7 +216,7 @@ def bisenet_loss(network: nn.Module, outputs: Outputs, batch: Batch, settings: L
     discriminator = getattr(network, "discriminator", None)
     if discriminator is None:
         return terms | {"picture": 0.3 * F.l1_loss(painted, truth)}
-    image = F.interpolate(batch.images.float(), size=size, mode="bilinear", align_corners=False)
+    image = repeatable.bilinear(batch.images.float(), size)
     constants = {name: p.detach() for name, p in discriminator.named_parameters()}
     fooled = functional_call(discriminator, constants, (image, painted))
     on_truth, on_painted = discriminator(image, truth), discriminator(image, painted.detach())

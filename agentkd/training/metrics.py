@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from agentkd import repeatable
 from agentkd.task.judging import Judged
 from agentkd.training.batches import Batch
 
@@ -54,8 +54,9 @@ class SegmentationMetrics:
             self._num_right += int((logits[..., 0, 0].argmax(dim=1) == truth)[is_known].sum())
             self._num_classified += int(is_known.sum())
         if logits.shape[-2:] != labels.shape[-2:]:
-            logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        self.confusion.update(logits.argmax(dim=1), labels)
+            logits = repeatable.bilinear(logits.float(), labels.shape[-2:])
+        with repeatable.counting_alone():
+            self.confusion.update(logits.argmax(dim=1), labels)
 
     def scores(self) -> Scores:
         """The scores of everything added so far."""

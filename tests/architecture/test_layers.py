@@ -30,7 +30,7 @@ LAYERS = [
     {"architecture", "recipe"},
     {"objectives"},
     {"code"},
-    {"errors", "seeding", "logs"},
+    {"errors", "seeding", "logs", "repeatable"},
     {"canonical", "plain"},
     {"names", "visible"},
 ]
@@ -40,7 +40,7 @@ OWNERS = {
     "msgpack": {"messages"},
     "optuna": {"search"},
     "sqlalchemy": {"search"},
-    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "deploy", "testing"},
+    "torch": {"networks", "training", "knowledge", "agents", "coordinator", "community", "deploy", "testing", "repeatable"},
     "torchmetrics": {"training"},
     "safetensors": {"artifacts", "datasets", "training", "networks", "report"},
     "PIL": {"datasets"},
