@@ -1,6 +1,9 @@
 """Commands that run agents: experiments, the demo, communities that stay, a single agent."""
 
+import os
 import signal
+import sys
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,10 +11,11 @@ import typer
 
 from agentkd.cli.app import Devices, Overrides, given_fields, read_settings
 from agentkd.cli.ending import say
-from agentkd.cli.typed import address, device, endpoint, path, public_key
+from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
+HEARD = Path("-")
 
 
 def run(
@@ -84,14 +88,22 @@ def community(
 
 
 def agent(
-    key: Annotated[Path, typer.Option(parser=path, help="This agent's key file; make one with: agentkd keys new NAME.")],
+    key: Annotated[
+        Path,
+        typer.Option(parser=path, help="This agent's key file; make one with: agentkd keys new NAME. - is standard input."),
+    ],
     coordinator_key: Annotated[str, typer.Option(parser=public_key, help="The coordinator's public key (Z85).")],
     join: Annotated[
-        str, typer.Option(parser=endpoint, help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            parser=endpoint,
+            help="The coordinator's endpoint, for example tcp://127.0.0.1:5555; if it is given several times, the nearest.",
+        ),
+    ] = None,
     listen: Annotated[
         list[str] | None, typer.Option(parser=address, help="Where to listen; without --join the coordinator dials here.")
     ] = None,
+    name: Annotated[str, typer.Option(parser=key_name, help="How it is called in lists of processes.")] = "agent",
     run_folder: Annotated[Path, typer.Option(parser=path, help="Where artifacts lie.")] = Path("runs/agent"),
     device: Annotated[str, typer.Option(parser=device, help="cpu or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
@@ -118,6 +130,9 @@ def agent(
         ),
     ] = False,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    tethered: Annotated[
+        bool, typer.Option("--tethered", help="End when standard input does: whoever started this agent is gone, or wants it to.")
+    ] = False,
     checkpoint_every: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
     ] = None,
@@ -132,25 +147,29 @@ def agent(
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
     from agentkd.agents.agent import AgentSettings, run_agent
-    from agentkd.exchange.keys import load_key_pair
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.exchange.keys import hear_key_pair, load_key_pair
     from agentkd.exchange.transports import AUTO
     from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
-    from agentkd.names import PublicKey
+    from agentkd.names import AgentName, PublicKey
 
     if not join and not listen:
         raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
     logs.to_stderr()
+    said = _take_standard_input() if key == HEARD or tethered else None
     run_agent(
         AgentSettings(
-            join=join,
+            join=tuple(filter(None, join or ())),
             coordinator_key=PublicKey(coordinator_key),
-            keys=load_key_pair(key),
+            keys=hear_key_pair(said) if key == HEARD and said is not None else load_key_pair(key),
             device=device,
             threads=threads,
             run_folder=run_folder,
-            bind=tuple(listen or ()),
+            listen=tuple(listen or ()),
             transport=transport or AUTO,
             parent_pid=parent,
+            tether=said.fileno() if tethered and said is not None else -1,
+            images=RunFolder(run_folder).of_agent(AgentName(name)).images if tethered else None,
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             image_cache_gib=IMAGE_CACHE_GIB if image_cache_gib is None else image_cache_gib,
             registry=registry,
@@ -159,6 +178,14 @@ def agent(
             shares_data=share_data,
         )
     )
+
+
+def _take_standard_input() -> FileIO:
+    """What is said to this process, of which nothing that it runs hears anything."""
+    said = os.dup(sys.stdin.fileno())
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    return FileIO(said, "rb")
 
 
 def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path | None, *, is_dry: bool = False) -> None:

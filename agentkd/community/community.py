@@ -293,7 +293,7 @@ class Community:
     def invitation(self) -> str:
         """What a guest needs to know to come, as options of ``agentkd agent``: to paste into a shell, or for ``shlex.split``."""
         contact = self._works.agents.contact
-        return shlex.join(["--join", contact.endpoint, f"--coordinator-key={contact.coordinator_key}"])
+        return shlex.join([*(f"--join={one}" for one in contact.endpoints), f"--coordinator-key={contact.coordinator_key}"])
 
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""

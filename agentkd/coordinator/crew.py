@@ -43,7 +43,7 @@ from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.exchange.quotas import Quotas
 from agentkd.exchange.transports import TCP, find_transport
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Launcher
+from agentkd.launch.launcher import Contact, Launcher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
@@ -139,7 +139,7 @@ class Crew:
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
         how = config.transport, config.checkpoint_every_s, config.image_cache_gib, config.own_folders
-        self._contact = Contact(self._post.endpoint, keys.public, *how)
+        self._contact = Contact(self._post.endpoints, keys.public, *how)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
     def __enter__(self) -> Self:

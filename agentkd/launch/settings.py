@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from agentkd.canonical import FrozenData
 from agentkd.exchange.transports import AUTO, TRANSPORTS, find_transport
 from agentkd.launch.engines import ENGINES, LOCAL, find_engine
+from agentkd.launch.launcher import Asked
 from agentkd.messages.bodies import TEACHER_WAIT_S
 
 CHECKPOINT_EVERY_S = 30.0
@@ -60,3 +61,8 @@ class LaunchConfig(FrozenData):
     max_record_gib: float = Field(default=4.0, gt=0)
     image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def asked(self) -> Asked:
+        """What an engine is asked for."""
+        return Asked()
