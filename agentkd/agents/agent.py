@@ -44,6 +44,7 @@ from agentkd.errors import (
     Rule,
     TaskCancelledError,
 )
+from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
@@ -98,7 +99,8 @@ class AgentSettings:
 
     Args:
         join: the coordinator's endpoints, of which the nearest is dialed; none for an agent that waits to be dialed.
-        listen: where to listen; by default what the transport says.
+        listen: where to listen; by default what the transport says, at ``bind``.
+        bind: see ``agentkd.exchange.addresses.listening``.
         parent_pid: the process it must not outlive; 0 for an agent started by hand.
         tether: descriptor at whose end it ends in good order, for whoever started it is gone or wants it to; -1 for none.
         images: folder for decoded images, which it removes; by default that of the run folder, which whoever started it removes.
@@ -115,6 +117,7 @@ class AgentSettings:
     threads: int
     run_folder: Path
     listen: tuple[str, ...] = ()
+    bind: str = ""
     transport: str = AUTO
     parent_pid: int = 0
     tether: int = -1
@@ -162,7 +165,7 @@ class Agent:
         self.post = Post(
             settings.keys,
             self._sort,
-            bind=settings.listen or transport.bind,
+            bind=settings.listen or listening(transport, settings.bind, towards=settings.join),
             manners=Manners(hello=hello, coordinator_key=settings.coordinator_key, store=self.folder.store.place),
             grants=grants,
             tick=self._tick,

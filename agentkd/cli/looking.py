@@ -133,7 +133,7 @@ def doctor(
     from agentkd.report.doctor import examine, examine_file
 
     findings = examine()
-    of_file = examine_file(file, given_fields(overrides, devices), out) if file else []
+    of_file = examine_file(file, given_fields(overrides, devices=devices), out) if file else []
     if output_format == "json":
         say(json.dumps([finding.as_data() for finding in [*findings, *of_file]], indent=2))
     else:

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, given_fields, read_settings
+from agentkd.cli.app import (
+    Agents,
+    Bind,
+    CpusPerAgent,
+    Devices,
+    Engine,
+    GpusPerAgent,
+    Overrides,
+    given_fields,
+    read_settings,
+)
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
 from agentkd.errors import ConfigError, StorageError
@@ -24,6 +34,11 @@ def run(
         Path | None, typer.Option(parser=path, help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
     ] = None,
     devices: Devices = None,
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool,
@@ -36,18 +51,27 @@ def run(
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
     said.
     """
-    _run(file, overrides, devices, out, is_dry=dry_run)
+    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
 
 
 def demo(
     out: Annotated[Path, typer.Option(parser=path, help="Run folder.")] = Path("runs/demo"),
     devices: Devices = None,
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
-    _run(demo_file(), overrides, devices, out)
+    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    _run(demo_file(), given_fields(overrides, **launch), out)
 
 
 def community(
@@ -55,6 +79,11 @@ def community(
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder for weights and records; it may be new.")
     ],
     devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
     ] = None,
@@ -69,13 +98,16 @@ def community(
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.community.host import Host
     from agentkd.config import launch_settings
-    from agentkd.launch.devices import parse_devices
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
-    slots = () if devices == "none" else parse_devices(devices)
-    host = Host(folder, slots, launch_settings(read_settings(overrides), source="--set"), PlainWatcher(Console(emoji=False)))
+    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    given |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = launch_settings(read_settings(overrides) | said, source="--set")
+    slots = () if devices == "none" else settings.slots
+    host = Host(folder, slots, settings, PlainWatcher(Console(emoji=False)))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
@@ -103,6 +135,7 @@ def agent(
     listen: Annotated[
         list[str] | None, typer.Option(parser=address, help="Where to listen; without --join the coordinator dials here.")
     ] = None,
+    bind: Bind = None,
     name: Annotated[str, typer.Option(parser=key_name, help="How it is called in lists of processes.")] = "agent",
     run_folder: Annotated[Path, typer.Option(parser=path, help="Where artifacts lie.")] = Path("runs/agent"),
     device: Annotated[str, typer.Option(parser=device, help="cpu or cuda:N.")] = "cpu",
@@ -166,6 +199,7 @@ def agent(
             threads=threads,
             run_folder=run_folder,
             listen=tuple(listen or ()),
+            bind=bind or "",
             transport=transport or AUTO,
             parent_pid=parent,
             tether=said.fileno() if tethered and said is not None else -1,
@@ -188,7 +222,7 @@ def _take_standard_input() -> FileIO:
     return FileIO(said, "rb")
 
 
-def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path | None, *, is_dry: bool = False) -> None:
+def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -199,7 +233,7 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
     from agentkd.report.write import write_report
 
     _end_as_by_ctrl_c()
-    foreseen = look_at_file(file, given_fields(overrides, devices), out, in_full=is_dry)
+    foreseen = look_at_file(file, fields, out, in_full=is_dry)
     for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
         say(line)
     for concern in foreseen.warnings:

@@ -69,7 +69,7 @@ class Launcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Demand:
     """What an agent is to have, and how the engine is to get it.
 
     Args:
@@ -85,7 +85,7 @@ class Asked:
     python: str = ""
 
 
-ONE_CORE = Asked()
+ONE_CORE = Demand()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from agentkd.errors import LaunchError, StorageError, check_descriptors
 from agentkd.exchange.keys import KeyPair
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.launcher import ONE_CORE, Asked, environment, tail_of
+from agentkd.launch.launcher import ONE_CORE, Demand, environment, tail_of
 from agentkd.names import AgentName
 
 # By name: imported in the fork server alone. The last one torch imports at the first step of an optimizer, for two seconds.
@@ -49,7 +49,7 @@ class Fork:
 class LocalLauncher:
     """Starts agents as forks of a server, in sessions of their own, so that Ctrl-C reaches the coordinator alone."""
 
-    def __init__(self, folder: RunFolder, asked: Asked = ONE_CORE) -> None:
+    def __init__(self, folder: RunFolder, demand: Demand = ONE_CORE) -> None:
         self._folder = folder
         self._servers: dict[int, ForkServer] = {}
 

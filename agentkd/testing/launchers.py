@@ -66,9 +66,8 @@ def _check_two(launcher: Launcher, meeting: "_Meeting") -> None:
         threads = hello.environment.get("threads")
         claim(threads == str(slot.threads), f"{name} must use {slot.threads} threads; it says that it uses {threads}")
         claim(Capability.LEARN in hello.capabilities, f"{name} must be able to learn; it can {', '.join(hello.capabilities)}")
-        claim(
-            not _written(visitor, meeting.folder), f"the key of {name} must be told to it alone; it stands in a file or an argument"
-        )
+        is_written = _written(visitor, meeting.folder)
+        claim(not is_written, f"the key of {name} must be told to it alone; it stands in a file, an argument or an environment")
         claim(visitor.process.poll() is None, f"{name} runs, so poll() must be None; it is {visitor.process.poll()}")
     with working("kill() must go through"):
         one.process.kill()

@@ -1,7 +1,9 @@
 """The local launcher, and one of a user's own, keep to the published contract, and the contract notices who does not."""
 
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import pytest
 
 from agentkd import launch
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.errors import ConfigError
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.launch.devices import Slot
 from agentkd.launch.engines import ENGINES
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.launcher import Asked, Launcher, Started, end_all
+from agentkd.launch.launcher import Demand, Launcher, Started, end_all
 from agentkd.launch.local import LocalLauncher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.testing import check_launcher
@@ -134,13 +137,60 @@ def test_every_launcher_that_there_is_has_its_row() -> None:
         for member in vars(importlib.import_module(module.name)).values():
             is_written_here = isinstance(member, type) and member.__module__ == module.name and member is not Launcher
             written |= {member} if is_written_here and {"start", "close"} <= vars(member).keys() else set()
-    assert written - {ForkServer} == set(ENGINES.values())
+    made = {kind for engine in ENGINES.values() for kind in engine.__mro__}
+    assert written - {ForkServer} <= made and set(ENGINES.values()) & written
     assert LaunchConfig().engine in ENGINES
 
 
+FAKES = {
+    # Its child is the agent; options it takes, and the polite signal it answers as srun does, by killing.
+    "srun": "import signal, subprocess, sys\n"
+    "words = sys.argv[1:]\n"
+    "while words[0].startswith('-'): words.pop(0)\n"
+    "agent = subprocess.Popen(words)\n"
+    "signal.signal(signal.SIGTERM, lambda *_: agent.kill())\n"
+    "sys.exit(agent.wait() % 256)\n",
+    # What is behind the host is a line for a shell there, in an environment of its own.
+    "ssh": "import os, sys\n"
+    "line = sys.argv[sys.argv.index('--') + 2]\n"
+    "kept = {name: os.environ[name] for name in ('PATH', 'PYTHONPATH', 'HOME') if name in os.environ}\n"
+    "os.execve('/bin/sh', ['sh', '-c', line], kept)\n",
+}
+DEMANDS = {"ssh": Demand(options=("-p2222", "host1", "host2")), "command": Demand(options=("nice", "-n", "1"))}
+
+
+@pytest.fixture
+def faked(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of clusters, as far as an engine sees them, on this machine."""
+    place = tmp_path_factory.mktemp("bin")
+    for name, code in FAKES.items():
+        (place / name).write_text(f"#!{sys.executable}\n{code}")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2]))))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.usefixtures("faked")
 def test_an_engine_keeps_to_the_contract(engine: str, tmp_path: Path) -> None:
-    check_launcher(lambda folder: ENGINES[engine](folder, Asked()), tmp_path)
+    check_launcher(lambda folder: ENGINES[engine](folder, DEMANDS.get(engine, Demand())), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "demand", "text"),
+    [
+        ("command", Demand(), "needs a command, in words"),
+        ("command", Demand(options=("no-such-command",)), "no command 'no-such-command' here"),
+        ("ssh", Demand(options=("-p22",)), "needs hosts"),
+        ("srun", Demand(gpus_per_agent=0.5), "whole GPUs to an agent, not 0.5"),
+    ],
+)
+@pytest.mark.usefixtures("faked")
+def test_an_engine_that_is_asked_for_what_it_has_not_says_so_before_it_starts_anything(
+    engine: str, demand: Demand, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        ENGINES[engine](RunFolder(tmp_path), demand)
 
 
 def test_an_engine_of_a_users_own_keeps_to_it(warm: LocalLauncher, tmp_path: Path) -> None:
