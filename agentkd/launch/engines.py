@@ -7,10 +7,12 @@ from agentkd.errors import ConfigError
 from agentkd.launch.command import CommandLauncher, SrunLauncher, SshLauncher
 from agentkd.launch.launcher import Demand, Launcher
 from agentkd.launch.local import LocalLauncher
+from agentkd.launch.ray import RayLauncher
 
 LOCAL = "local"
 ENGINES: dict[str, Callable[[RunFolder, Demand], Launcher]] = {
     LOCAL: LocalLauncher,
+    "ray": RayLauncher,
     "srun": SrunLauncher,
     "ssh": SshLauncher,
     "command": CommandLauncher,
