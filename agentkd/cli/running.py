@@ -214,6 +214,31 @@ def agent(
     )
 
 
+def visit(
+    key: Annotated[str, typer.Option(help="-, for it is read from standard input.")],
+    coordinator_key: Annotated[str, typer.Option(parser=public_key, help="The doctor's public key (Z85).")],
+    join: Annotated[list[str], typer.Option(parser=endpoint, help="Where the doctor listens.")],
+    name: Annotated[str, typer.Option(parser=key_name, help="How it is called in lists of processes.")] = "visitor",
+    bind: Bind = None,
+    parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    tethered: Annotated[bool, typer.Option("--tethered", help="End when standard input does.")] = False,
+) -> None:
+    """Say what an engine gives: the command that agentkd doctor --engine has the engine start."""
+    from agentkd.exchange.keys import hear_key_pair
+    from agentkd.launch.parent import die_with_parent
+    from agentkd.names import PublicKey
+    from agentkd.report.engines import Visit
+    from agentkd.report.engines import visit as pay_visit
+
+    if key != str(HEARD):
+        raise ConfigError(f"--key {key}: a visitor reads its key from standard input; expected -")
+    if parent:
+        die_with_parent(parent)
+    said = _take_standard_input()
+    keys = hear_key_pair(said)
+    pay_visit(Visit(tuple(join), PublicKey(coordinator_key), keys, bind or "", said if tethered else None))
+
+
 def _take_standard_input() -> FileIO:
     """What is said to this process, of which nothing that it runs hears anything."""
     said = os.dup(sys.stdin.fileno())

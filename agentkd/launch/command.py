@@ -7,10 +7,8 @@ lost while its agent lives on.
 """
 
 import contextlib
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,10 +43,12 @@ class Command:
             self.process.stdin.close()
 
     def kill(self) -> None:
-        """Kills the command and what it has started on this machine. An agent elsewhere ends with its standard input."""
+        """Kills the command; the agent ends with it or with its standard input.
+
+        No more is killed than the command: ``srun`` has a helper that ends the step when ``srun`` is gone.
+        """
         self.end()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def tail(self) -> str:

@@ -106,18 +106,17 @@ class Contact:
     own_folders: bool = False
     bind: str = ""
 
-    def arguments(self, folder: RunFolder, name: AgentName, slot: Slot) -> tuple[str, ...]:
-        """Of ``python -m agentkd``, for an agent that reads its key from standard input."""
-        own = folder.of_agent(name) if self.own_folders else folder
+    def greeting(self, name: AgentName, command: str) -> tuple[str, ...]:
+        """Arguments of ``python -m agentkd`` for a process that reads its key from standard input, and comes."""
         joined = [f"--join={endpoint}" for endpoint in self.endpoints]
         bound = [f"--bind={self.bind}"] if self.bind else []
+        return (command, f"--name={name}", *joined, f"--coordinator-key={self.coordinator_key}", "--key=-", *bound)
+
+    def arguments(self, folder: RunFolder, name: AgentName, slot: Slot) -> tuple[str, ...]:
+        """Those of an agent."""
+        own = folder.of_agent(name) if self.own_folders else folder
         return (
-            "agent",
-            f"--name={name}",
-            *joined,
-            f"--coordinator-key={self.coordinator_key}",
-            "--key=-",
-            *bound,
+            *self.greeting(name, "agent"),
             f"--device={slot.device}",
             f"--threads={slot.threads}",
             f"--run-folder={own.place.absolute()}",

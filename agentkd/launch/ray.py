@@ -2,8 +2,8 @@
 
 Ray places actors and says when one ends; messages and tensors go between agents as ever. The actor starts the agent in its main
 thread, for Linux ends a child with the *thread* that has started it: so it is gone when the actor, its worker, its host or this
-process is. The key goes straight to the actor, in a call, and from there to the agent's standard input: Ray keeps what an actor is
-made with.
+process is. The key goes straight to the actor, in a call, and from there to the agent's standard input: what an actor is made
+with, Ray keeps.
 """
 
 import contextlib

@@ -143,11 +143,11 @@ def test_every_launcher_that_there_is_has_its_row() -> None:
 
 
 FAKES = {
-    # Its child is the agent; options it takes, and the polite signal it answers as srun does, by killing.
-    "srun": "import signal, subprocess, sys\n"
+    # Its child is the agent, which is killed when it is gone itself, and when it is told to end politely, as srun does.
+    "srun": "import ctypes, signal, subprocess, sys\n"
     "words = sys.argv[1:]\n"
     "while words[0].startswith('-'): words.pop(0)\n"
-    "agent = subprocess.Popen(words)\n"
+    "agent = subprocess.Popen(words, preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))\n"
     "signal.signal(signal.SIGTERM, lambda *_: agent.kill())\n"
     "sys.exit(agent.wait() % 256)\n",
     # What is behind the host is a line for a shell there, in an environment of its own.
