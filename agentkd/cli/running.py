@@ -227,7 +227,7 @@ def visit(
     from agentkd.exchange.keys import hear_key_pair
     from agentkd.launch.parent import die_with_parent
     from agentkd.names import PublicKey
-    from agentkd.report.engines import Visit
+    from agentkd.report.engines import VisitSettings
     from agentkd.report.engines import visit as pay_visit
 
     if key != str(HEARD):
@@ -236,7 +236,7 @@ def visit(
         die_with_parent(parent)
     said = _take_standard_input()
     keys = hear_key_pair(said)
-    pay_visit(Visit(tuple(join), PublicKey(coordinator_key), keys, bind or "", said if tethered else None))
+    pay_visit(VisitSettings(tuple(join), PublicKey(coordinator_key), keys, bind or "", said if tethered else None))
 
 
 def _take_standard_input() -> FileIO:

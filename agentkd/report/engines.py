@@ -33,7 +33,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Visit:
+class VisitSettings:
     """How a visitor is started; it ends with its tether, if it has one."""
 
     join: tuple[str, ...]
@@ -44,7 +44,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Found:
+class Sight:
     """One thing that was found of an engine: its name, whether it is as it should be, and what was found in words."""
 
     name: str
@@ -52,7 +52,7 @@ class Found:
     text: str
 
 
-def look_at_engine(launch: LaunchConfig) -> Iterator[Found]:
+def look_at_engine(launch: LaunchConfig) -> Iterator[Sight]:
     """Starts two visitors by an engine, and says what each sees, and whether they reach this process and each other."""
     launch = launch.replace(agents=2)
     try:
@@ -65,7 +65,7 @@ def look_at_engine(launch: LaunchConfig) -> Iterator[Found]:
             welcome = WelcomeReply(agent=AgentName("visitor"), heartbeat_s=1.0, lease_s=COME_WITHIN_S)
             manners = Manners(welcome=lambda key, hello: welcome, coordinator_key=keys.public)
             with Post(keys, heard.put, bind=listening(transport, launch.bind), manners=manners) as post:
-                yield Found("listens", True, ", ".join(post.endpoints))
+                yield Sight("listens", True, ", ".join(post.endpoints))
                 contact, visitors, began = (
                     launch.contact(post.endpoints, keys.public),
                     dict[PublicKey, Started](),
@@ -81,10 +81,10 @@ def look_at_engine(launch: LaunchConfig) -> Iterator[Found]:
                     end_all(list(visitors.values()))
                     launcher.close()
     except AgentKDError as error:
-        yield Found("engine", False, str(error))
+        yield Sight("engine", False, str(error))
 
 
-def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKey, Started], began: float) -> Iterator[Found]:
+def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKey, Started], began: float) -> Iterator[Sight]:
     came: dict[PublicKey, HelloRequest] = {}
     while len(came) < len(visitors):
         for key, one in visitors.items():
@@ -92,7 +92,7 @@ def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKe
                 what = f"ended with {code}" if code is not None else f"did not come within {COME_WITHIN_S:.0f} s"
                 where = "it dials " + ", ".join(post.endpoints)
                 hint = "; --bind names an address that other hosts reach" if all(map(is_local, post.endpoints)) else ""
-                yield Found(one.name, False, f"{what}; {where}{hint}. It said: {one.tail() or 'nothing'}")
+                yield Sight(one.name, False, f"{what}; {where}{hint}. It said: {one.tail() or 'nothing'}")
                 return
         delivery = _next(heard)
         if delivery and isinstance(hello := delivery.message.body, HelloRequest) and delivery.sender not in came:
@@ -100,11 +100,11 @@ def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKe
             told = ", ".join(f"{name} {value}" for name, value in hello.environment.items())
             where = ", ".join(endpoint for endpoint in hello.endpoints if endpoint.startswith("tcp"))
             text = f"came after {time.monotonic() - began:.1f} s; {told}; listens at {where}"
-            yield Found(visitors[delivery.sender].name, True, text)
+            yield Sight(visitors[delivery.sender].name, True, text)
     gpus = [hello.environment.get("GPUs", "") for hello in came.values()]
     hosts = [hello.environment.get("host", "") for hello in came.values()]
     if gpus[0] not in ("", "none") and gpus[0] == gpus[1] and hosts[0] == hosts[1]:
-        yield Found("devices", False, f"both see the same GPUs, {gpus[0]}, on {hosts[0]}: the engine must give each its own")
+        yield Sight("devices", False, f"both see the same GPUs, {gpus[0]}, on {hosts[0]}: the engine must give each its own")
     peers = [
         AdmittedPeer(agent=visitors[key].name, endpoints=hello.endpoints, public_key=key, may=EVERYTHING)
         for key, hello in came.items()
@@ -117,12 +117,12 @@ def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKe
         delivery = _next(heard)
         if delivery and isinstance(left := delivery.message.body, LeftEvent):
             told_by.add(delivery.sender)
-            yield Found(visitors[delivery.sender].name, left.reason.startswith("reached"), left.reason)
+            yield Sight(visitors[delivery.sender].name, left.reason.startswith("reached"), left.reason)
     for key in came.keys() - told_by:
-        yield Found(visitors[key].name, False, "did not say whether it reaches the other")
+        yield Sight(visitors[key].name, False, "did not say whether it reaches the other")
 
 
-def visit(settings: Visit) -> None:
+def visit(settings: VisitSettings) -> None:
     """What runs on the other side: greets, dials the other visitor when it is named, says what came of it, and ends."""
     heard: queue.Queue[Delivery] = queue.Queue()
     is_over = threading.Event()
