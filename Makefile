@@ -9,10 +9,11 @@ WORKERS ?= auto
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export AGENTKD_DATA ?= $(abspath ../shared/data)
 export AGENTKD_LABELME ?= /usr/share/doc/labelme-examples/examples
+export AGENTKD_LAUNCHING ?= $(abspath ../shared/launching)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports engines
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -50,6 +51,15 @@ validators:
 chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
+
+engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run agents through them
+	@command -v slurmctld >/dev/null || { apt-get update -qq && \
+	apt-get install -qq -y --no-install-recommends slurmctld slurmd slurm-client munge iproute2 >/dev/null; } \
+	|| echo "SLURM could not be installed: its tests are skipped"
+	@test -x .engines/.ready || { $(PYTHON) -m venv .engines && .engines/bin/python -m pip install --quiet --disable-pip-version-check \
+	-c constraints.txt torch && .engines/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e predict \
+	-e '.[dev,ray]' && install -m 755 /dev/null .engines/.ready; }
+	OMP_NUM_THREADS=1 .engines/bin/python -m pytest -q -m engines tests/process/test_engines.py
 
 mutants: $(READY)  ## Change the code a little, many times, and say what no unit test notices (MINUTES=20, SEED=1)
 	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
@@ -94,4 +104,4 @@ docs: $(READY)  ## Check that the documents' examples run and their links lead s
 	$(PYTEST) tests/unit/test_documents.py agentkd predict/agentkd_predict
 
 clean:  ## Remove what was built, but no runs
-	rm -rf $(VENV) .validators build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .validators .engines build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -153,7 +153,7 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
         for number, pair in enumerate(keys):
             crew.invite(AdmittedPeer(agent=f"light-{number}", public_key=pair.public, may=EVERYTHING))
         contact = crew.contact
-        arguments = (theirs, keys, contact.endpoint, contact.coordinator_key, task_s)
+        arguments = (theirs, keys, contact.endpoints[0], contact.coordinator_key, task_s)
         generator = multiprocessing.Process(target=generate, args=arguments, daemon=True)
         generator.start()
         began = time.monotonic()

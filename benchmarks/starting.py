@@ -18,15 +18,17 @@ from pathlib import Path
 import psutil
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
-from agentkd.launch.settings import CHECKPOINT_EVERY_S
+from agentkd.launch.launcher import Contact, end_all
+from agentkd.launch.local import Fork, LocalLauncher
+from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import HelloRequest
 
 MEBIBYTE = 1 << 20
+SLOT = Slot("cpu", 1)
 
 
 class Yard:
@@ -34,15 +36,15 @@ class Yard:
 
     def __init__(self, folder: RunFolder, post: Post, inbox: "queue.Queue[Delivery]") -> None:
         self.folder, self.post, self.inbox = folder, post, inbox
-        self.contact = Contact(post.endpoint, post.keys.public, AUTO, CHECKPOINT_EVERY_S)
+        self.contact = Contact(post.endpoints, post.keys.public, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB)
         self._count = 0
 
-    def key_file(self) -> Path:
+    def admitted(self) -> tuple[str, tuple[str, ...], KeyPair]:
+        """Name, arguments and key of one more agent."""
         self._count += 1
-        pair, place = new_key_pair(), self.folder.keys / f"agent-{self._count}-0.json"
-        save_key_pair(place, pair)
+        pair, name = new_key_pair(), f"agent-{self._count}"
         self.post.allow([pair.public])
-        return place
+        return name, self.contact.arguments(self.folder, name, SLOT), pair
 
     def greet(self, how_many: int) -> None:
         while how_many:
@@ -51,9 +53,9 @@ class Yard:
 
 def fork(yard: Yard, launcher: LocalLauncher, how_many: int) -> tuple[float, float]:
     """Seconds until all are there, and MiB that the last of them has for itself."""
-    keys = [yard.key_file() for _ in range(how_many)]
+    admitted = [yard.admitted() for _ in range(how_many)]
     started = time.perf_counter()
-    agents: list[Fork] = [launcher.start(key.stem, Slot("cpu", 1), key, yard.contact) for key in keys]
+    agents: list[Fork] = [launcher.start(name, SLOT, arguments, pair) for name, arguments, pair in admitted]
     yard.greet(how_many)
     seconds = time.perf_counter() - started
     memory = psutil.Process(agents[-1].pid).memory_full_info().uss / MEBIBYTE
@@ -63,11 +65,14 @@ def fork(yard: Yard, launcher: LocalLauncher, how_many: int) -> tuple[float, flo
 
 def spawn(yard: Yard, how_many: int) -> tuple[float, float]:
     """The same with an interpreter for each."""
-    keys = [yard.key_file() for _ in range(how_many)]
-    command = [sys.executable, "-m", "agentkd", "agent", "--join", yard.contact.endpoint]
-    command += ["--coordinator-key", yard.contact.coordinator_key, "--run-folder", str(yard.folder.place), "--key"]
+    admitted = [yard.admitted() for _ in range(how_many)]
+    command = [sys.executable, "-m", "agentkd"]
     started = time.perf_counter()
-    agents = [subprocess.Popen([*command, str(key)], stderr=subprocess.DEVNULL) for key in keys]
+    agents = []
+    for _, arguments, pair in admitted:
+        agents.append(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+        agents[-1].stdin.write(pair.line())
+        agents[-1].stdin.close()
     yard.greet(how_many)
     seconds = time.perf_counter() - started
     memory = psutil.Process(agents[-1].pid).memory_full_info().uss / MEBIBYTE

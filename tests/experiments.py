@@ -83,7 +83,7 @@ def agents_of(pid: int) -> dict[str, psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                named = re.search(r"keys/(agent-\d+)-", " ".join(child.cmdline()))
+                named = re.search(r"--name=(agent-\d+) ", " ".join(child.cmdline()))
                 if named:
                     found[named[1]] = child
     return found

@@ -18,8 +18,8 @@ class KeptForkServer(ForkServer):
     keeper: "Keeper"
     num_started = 0
 
-    def start(self, arguments: list[str], log: Path) -> int:
-        self.num_started = super().start(arguments, log)
+    def start(self, arguments: list[str], log: Path, *, said: str = "") -> int:
+        self.num_started = super().start(arguments, log, said=said)
         return self.num_started
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
 from agentkd.artifacts.own_code import codes_of, let_run
 from agentkd.artifacts.recordings import GIB
-from agentkd.artifacts.run_folder import RunFolder
+from agentkd.artifacts.run_folder import RunFolder, drop_images
 from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
 from agentkd.code.running import EndedBySignal
@@ -45,6 +45,7 @@ from agentkd.errors import (
     Rule,
     TaskCancelledError,
 )
+from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
@@ -88,6 +89,7 @@ from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
 PROGRESS_EVERY_S = 0.5
+END_WITHIN_S = 4.0
 
 log = logging.getLogger(__name__)
 
@@ -97,24 +99,30 @@ class AgentSettings:
     """How an agent is started.
 
     Args:
-        join: the coordinator's endpoint; empty for an agent that waits to be dialed.
-        bind: where to listen; by default what the transport says.
+        join: the coordinator's endpoints, of which the nearest is dialed; none for an agent that waits to be dialed.
+        listen: where to listen; by default what the transport says, at ``bind``.
+        bind: see ``agentkd.exchange.addresses.listening``.
         parent_pid: the process it must not outlive; 0 for an agent started by hand.
+        tether: descriptor at whose end it ends in good order, for whoever started it is gone or wants it to; -1 for none.
+        images: folder for decoded images, which it removes; by default that of the run folder, which whoever started it removes.
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
         allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
         shares_data: whether it packs data that lie on its host for the coordinator to have. Without it such tasks are refused.
     """
 
-    join: str
+    join: tuple[str, ...]
     coordinator_key: PublicKey
     keys: KeyPair
     device: str
     threads: int
     run_folder: Path
-    bind: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
+    bind: str = ""
     transport: str = AUTO
     parent_pid: int = 0
+    tether: int = -1
+    images: Path | None = None
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     image_cache_gib: float = IMAGE_CACHE_GIB
     registry: Path | None = None
@@ -149,7 +157,7 @@ class Agent:
         )
         self._coordinator = AdmittedPeer(
             agent=AgentName("coordinator"),
-            endpoints=(settings.join,) if settings.join else (),
+            endpoints=settings.join,
             public_key=settings.coordinator_key,
             may=EVERYTHING,
         )
@@ -159,7 +167,7 @@ class Agent:
         self.post = Post(
             settings.keys,
             self._sort,
-            bind=settings.bind or transport.bind,
+            bind=settings.listen or listening(transport, settings.bind, towards=settings.join),
             manners=Manners(hello=hello, coordinator_key=settings.coordinator_key, store=self.folder.store.place),
             grants=grants,
             tick=self._tick,
@@ -174,6 +182,7 @@ class Agent:
         """Joins the community and works until told to leave."""
         if self.settings.registry:
             Registry(self.settings.registry).entries()  # a damaged one is said now, not when somebody is refused
+        log.info("public key %s, listening at %s", self.settings.keys.public, ", ".join(self.post.endpoints))
         with contextlib.closing(self._audit), self.post, contextlib.closing(self.carrier):
             self.post.connect(self._coordinator)
             if self.settings.join and not self._joined.wait(JOIN_TIMEOUT_S):
@@ -418,19 +427,34 @@ def run_agent(settings: AgentSettings) -> None:
         die_with_parent(settings.parent_pid)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
+    if settings.tether >= 0:
+        threading.Thread(target=_end_with, args=(settings.tether,), name="agentkd-tether", daemon=True).start()
     barring.close()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
-        share_samples(SharedSamples(folder.images, int(settings.image_cache_gib * GIB)))
+        share_samples(SharedSamples(settings.images or folder.images, int(settings.image_cache_gib * GIB)))
     try:
         Agent(settings).serve()
     finally:
-        if not settings.parent_pid:  # else whoever started it removes them, when all of its agents have ended
+        if settings.images is not None:
+            drop_images(settings.images)
+        elif not settings.parent_pid:  # else whoever started it removes them, when all of its agents have ended
             folder.drop_images()
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise EndedBySignal(0)
+
+
+def _end_with(tether: int) -> None:
+    """Ends this process in good order when a descriptor has come to its end, or else soon after."""
+    with contextlib.suppress(OSError):
+        while os.read(tether, 1 << 12):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(END_WITHIN_S)
+    log.error("whoever started this agent is gone, and its work does not stop; ending")
+    os._exit(LaunchError.exit_code)
 
 
 def _fell() -> None:

@@ -79,12 +79,7 @@ class RunFolder:
     def drop_images(self) -> None:
         """Removes decoded images, which can be made again, and nothing else that lies beside them."""
         for images in (self.images, *self.agents.glob(f"*/{self.images.name}")):
-            for data in images.glob("*"):
-                if NAME_OF_DATA.fullmatch(data.name) and not data.is_symlink():
-                    shutil.rmtree(data, ignore_errors=True)
-            with contextlib.suppress(OSError):  # something else lies there
-                (images / "used").unlink(missing_ok=True)
-                images.rmdir()
+            drop_images(images)
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
@@ -227,3 +222,13 @@ class RunLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         os.close(self._descriptor)
+
+
+def drop_images(images: Path) -> None:
+    """Removes a folder of decoded images, which can be made again; what else lies there stays."""
+    for data in images.glob("*"):
+        if NAME_OF_DATA.fullmatch(data.name) and not data.is_symlink():
+            shutil.rmtree(data, ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else lies there
+        (images / "used").unlink(missing_ok=True)
+        images.rmdir()

@@ -12,7 +12,7 @@ from agentkd import __version__
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest
-from agentkd.checks import balance, data, fitting, pretrained, room, searching, spaces
+from agentkd.checks import balance, data, fitting, launching, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Read, look_through, open_data, read_experiment
@@ -44,6 +44,7 @@ CHECKS: tuple[tuple[Check, frozenset[str], bool], ...] = (
     (spaces.check_recipe_spaces, frozenset(), False),
     (spaces.check_architecture_spaces, frozenset(), True),
     (spaces.check_built_spaces, frozenset({"recipe", "round1", "round2"}), True),
+    (launching.check_launch, frozenset({"launch"}), False),
     (searching.check_latency, frozenset({"search", "select", "launch"}), False),
     (room.check_memory, frozenset({"recipe", "round1", "round2", "launch"}), True),
     (room.check_disk, frozenset({"launch"}), True),
@@ -137,7 +138,7 @@ def describe(plan: RunPlan) -> list[str]:
     listed = ", ".join(_counted(count, what) for what, count in tasks.items())
     lines.append(f"tasks    at most {sum(tasks.values()):,}: {listed}")
     try:
-        slots = parse_devices(experiment.launch.devices)
+        slots = experiment.launch.slots
         learners = f"{len(slots)} that learn" if len(slots) > 1 else "1 that learns"
         lines.append(f"agents   {learners} ({some([slot.device for slot in slots])}), as many teachers as they need")
     except ConfigError as error:

@@ -18,7 +18,8 @@ from agentkd.datasets.order import whole_at_once
 from agentkd.datasets.samples import Size
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION
 from agentkd.errors import ConfigError
-from agentkd.launch.devices import cuda_memory_bytes, parse_devices
+from agentkd.launch.devices import cuda_memory_bytes
+from agentkd.launch.engines import LOCAL
 from agentkd.pipeline.stages import Stage
 
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ class Disk:
 
 def check_memory(plan: RunPlan) -> list[Concern]:
     """Whether each device has the memory for what is learned there."""
-    found = []
+    found: list[Concern] = []
+    if plan.experiment.launch.engine != LOCAL:
+        return found  # its devices are not known here
     try:
-        slots = parse_devices(plan.experiment.launch.devices)
+        slots = plan.experiment.launch.slots
     except ConfigError as error:
         return [Concern("launch.devices", str(error))]
     needed = sorted(memory(plan), key=lambda one: one.likely)
@@ -169,7 +172,7 @@ def disk(plan: RunPlan) -> Disk | None:
     lessons = int(experiment.launch.max_record_gib * 2**30) if experiment.launch.record_lessons else 0
     place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.is_dir())
     try:
-        slots = len(parse_devices(experiment.launch.devices))
+        slots = len(experiment.launch.slots)
         free = shutil.disk_usage(place).free
     except (ConfigError, OSError):
         return None

@@ -3,7 +3,6 @@
 from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.plan import RunPlan
 from agentkd.errors import ConfigError
-from agentkd.launch.devices import parse_devices
 from agentkd.pipeline.aims import costs_of, measures_latency
 
 
@@ -12,7 +11,7 @@ def check_latency(plan: RunPlan) -> list[Concern]:
     if not measures_latency(plan.experiment):
         return []
     try:
-        kinds = sorted({slot.device.partition(":")[0] for slot in parse_devices(plan.experiment.launch.devices)})
+        kinds = sorted({slot.device.partition(":")[0] for slot in plan.experiment.launch.slots})
     except ConfigError:
         return []  # another check says so
     if len(kinds) < 2:

@@ -30,6 +30,7 @@ for command in (
     looking.doctor,
 ):
     app.command("import" if command is records.unbundle else None)(command)
+app.command(hidden=True)(running.visit)
 HANDED_OVER = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 app.command(context_settings=HANDED_OVER)(predicting.predict)
 app.add_typer(data_app, name="data")

@@ -13,6 +13,11 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
 Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
+Engine = Annotated[str | None, typer.Option(help="What starts agents: local, ray, srun, ssh or command.")]
+Agents = Annotated[int | None, typer.Option(min=1, help="How many learn at a time, where --devices does not say it.")]
+GpusPerAgent = Annotated[float | None, typer.Option(min=0, help="0.5 for two agents on a GPU.")]
+CpusPerAgent = Annotated[int | None, typer.Option(min=1, help="Cores of an agent.")]
+Bind = Annotated[str | None, typer.Option(help="Where to listen for other hosts: an address or interface of this one.")]
 ImageChannels = Annotated[
     Any,
     typer.Option(
@@ -42,9 +47,9 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def given_fields(overrides: list[str] | None, devices: str | None) -> list[str]:
-    """Everything that an option sets in an experiment file."""
-    return [*(overrides or []), *([f"launch.devices={devices}"] if devices is not None else [])]
+def given_fields(overrides: list[str] | None, **launch: str | float | None) -> list[str]:
+    """Everything that an option sets in an experiment file: fields, and those of ``launch`` by their names."""
+    return [*(overrides or []), *(f"launch.{name}={value}" for name, value in launch.items() if value is not None)]
 
 
 app = typer.Typer(

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from agentkd.cli.app import Devices, Format, ImageChannels, Overrides, given_fields, read_settings
+from agentkd.cli.app import (
+    Bind,
+    CpusPerAgent,
+    Devices,
+    Engine,
+    Format,
+    GpusPerAgent,
+    ImageChannels,
+    Overrides,
+    given_fields,
+    read_settings,
+)
 from agentkd.cli.ending import say
 from agentkd.cli.typed import path
 from agentkd.errors import ConfigError
@@ -123,17 +134,26 @@ def doctor(
     ] = None,
     out: Annotated[Path | None, typer.Option(parser=path, help="Its run folder; by default runs/NAME.")] = None,
     devices: Devices = None,
+    engine: Engine = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Overrides = None,
     output_format: Format = "text",
 ) -> None:
     """Check this machine: Python, packages, devices, sockets, disk; and an experiment, if one is given. Starts nothing.
 
+    With --engine it looks at that engine instead, and starts two processes through it: how long that takes, which devices each
+    sees, whether they reach this machine and each other. --set options=[...] says what the engine is told besides.
+
     Ends with 1 if the machine lacks something, with 2 if something is wrong with the experiment.
     """
-    from agentkd.report.doctor import examine, examine_file
+    from agentkd.report.doctor import examine, examine_engine, examine_file
 
-    findings = examine()
-    of_file = examine_file(file, given_fields(overrides, devices), out) if file else []
+    given = {"engine": engine, "gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent, "bind": bind}
+    of_engine = {name: value for name, value in given.items() if value is not None}
+    findings = examine_engine(read_settings(overrides) | of_engine) if engine else examine()
+    of_file = examine_file(file, given_fields(overrides, devices=devices), out) if file else []
     if output_format == "json":
         say(json.dumps([finding.as_data() for finding in [*findings, *of_file]], indent=2))
     else:

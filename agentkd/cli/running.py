@@ -1,17 +1,31 @@
 """Commands that run agents: experiments, the demo, communities that stay, a single agent."""
 
+import os
 import signal
+import sys
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agentkd.cli.app import Devices, Overrides, given_fields, read_settings
+from agentkd.cli.app import (
+    Agents,
+    Bind,
+    CpusPerAgent,
+    Devices,
+    Engine,
+    GpusPerAgent,
+    Overrides,
+    given_fields,
+    read_settings,
+)
 from agentkd.cli.ending import say
-from agentkd.cli.typed import address, device, endpoint, path, public_key
+from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
+HEARD = Path("-")
 
 
 def run(
@@ -20,6 +34,11 @@ def run(
         Path | None, typer.Option(parser=path, help="Run folder; by default runs/NAME. An existing run goes on where it stopped.")
     ] = None,
     devices: Devices = None,
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool,
@@ -32,18 +51,27 @@ def run(
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
     said.
     """
-    _run(file, overrides, devices, out, is_dry=dry_run)
+    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
 
 
 def demo(
     out: Annotated[Path, typer.Option(parser=path, help="Run folder.")] = Path("runs/demo"),
     devices: Devices = None,
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
-    _run(demo_file(), overrides, devices, out)
+    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    _run(demo_file(), given_fields(overrides, **launch), out)
 
 
 def community(
@@ -51,6 +79,11 @@ def community(
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder for weights and records; it may be new.")
     ],
     devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    engine: Engine = None,
+    agents: Agents = None,
+    gpus_per_agent: GpusPerAgent = None,
+    cpus_per_agent: CpusPerAgent = None,
+    bind: Bind = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
     ] = None,
@@ -65,13 +98,16 @@ def community(
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.community.host import Host
     from agentkd.config import launch_settings
-    from agentkd.launch.devices import parse_devices
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
-    slots = () if devices == "none" else parse_devices(devices)
-    host = Host(folder, slots, launch_settings(read_settings(overrides), source="--set"), PlainWatcher(Console(emoji=False)))
+    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    given |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = launch_settings(read_settings(overrides) | said, source="--set")
+    slots = () if devices == "none" else settings.slots
+    host = Host(folder, slots, settings, PlainWatcher(Console(emoji=False)))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')
@@ -84,14 +120,23 @@ def community(
 
 
 def agent(
-    key: Annotated[Path, typer.Option(parser=path, help="This agent's key file; make one with: agentkd keys new NAME.")],
+    key: Annotated[
+        Path,
+        typer.Option(parser=path, help="This agent's key file; make one with: agentkd keys new NAME. - is standard input."),
+    ],
     coordinator_key: Annotated[str, typer.Option(parser=public_key, help="The coordinator's public key (Z85).")],
     join: Annotated[
-        str, typer.Option(parser=endpoint, help="The coordinator's endpoint, for example tcp://127.0.0.1:5555.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            parser=endpoint,
+            help="The coordinator's endpoint, for example tcp://127.0.0.1:5555; if it is given several times, the nearest.",
+        ),
+    ] = None,
     listen: Annotated[
         list[str] | None, typer.Option(parser=address, help="Where to listen; without --join the coordinator dials here.")
     ] = None,
+    bind: Bind = None,
+    name: Annotated[str, typer.Option(parser=key_name, help="How it is called in lists of processes.")] = "agent",
     run_folder: Annotated[Path, typer.Option(parser=path, help="Where artifacts lie.")] = Path("runs/agent"),
     device: Annotated[str, typer.Option(parser=device, help="cpu or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
@@ -118,6 +163,9 @@ def agent(
         ),
     ] = False,
     parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    tethered: Annotated[
+        bool, typer.Option("--tethered", help="End when standard input does: whoever started this agent is gone, or wants it to.")
+    ] = False,
     checkpoint_every: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints; as in an experiment's launch if it is not given.")
     ] = None,
@@ -132,25 +180,30 @@ def agent(
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
     from agentkd.agents.agent import AgentSettings, run_agent
-    from agentkd.exchange.keys import load_key_pair
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.exchange.keys import hear_key_pair, load_key_pair
     from agentkd.exchange.transports import AUTO
     from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
-    from agentkd.names import PublicKey
+    from agentkd.names import AgentName, PublicKey
 
     if not join and not listen:
         raise ConfigError("an agent needs --join ENDPOINT to dial its coordinator, or --listen ADDRESS to be dialed")
     logs.to_stderr()
+    said = _take_standard_input() if key == HEARD or tethered else None
     run_agent(
         AgentSettings(
-            join=join,
+            join=tuple(filter(None, join or ())),
             coordinator_key=PublicKey(coordinator_key),
-            keys=load_key_pair(key),
+            keys=hear_key_pair(said) if key == HEARD and said is not None else load_key_pair(key),
             device=device,
             threads=threads,
             run_folder=run_folder,
-            bind=tuple(listen or ()),
+            listen=tuple(listen or ()),
+            bind=bind or "",
             transport=transport or AUTO,
             parent_pid=parent,
+            tether=said.fileno() if tethered and said is not None else -1,
+            images=RunFolder(run_folder).of_agent(AgentName(name)).images if tethered else None,
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             image_cache_gib=IMAGE_CACHE_GIB if image_cache_gib is None else image_cache_gib,
             registry=registry,
@@ -161,7 +214,40 @@ def agent(
     )
 
 
-def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path | None, *, is_dry: bool = False) -> None:
+def visit(
+    key: Annotated[str, typer.Option(help="-, for it is read from standard input.")],
+    coordinator_key: Annotated[str, typer.Option(parser=public_key, help="The doctor's public key (Z85).")],
+    join: Annotated[list[str], typer.Option(parser=endpoint, help="Where the doctor listens.")],
+    name: Annotated[str, typer.Option(parser=key_name, help="How it is called in lists of processes.")] = "visitor",
+    bind: Bind = None,
+    parent: Annotated[int, typer.Option(help="Process that this one must not outlive; 0 for none.")] = 0,
+    tethered: Annotated[bool, typer.Option("--tethered", help="End when standard input does.")] = False,
+) -> None:
+    """Say what an engine gives: the command that agentkd doctor --engine has the engine start."""
+    from agentkd.exchange.keys import hear_key_pair
+    from agentkd.launch.parent import die_with_parent
+    from agentkd.names import PublicKey
+    from agentkd.report.engines import VisitSettings
+    from agentkd.report.engines import visit as pay_visit
+
+    if key != str(HEARD):
+        raise ConfigError(f"--key {key}: a visitor reads its key from standard input; expected -")
+    if parent:
+        die_with_parent(parent)
+    said = _take_standard_input()
+    keys = hear_key_pair(said)
+    pay_visit(VisitSettings(tuple(join), PublicKey(coordinator_key), keys, bind or "", said if tethered else None))
+
+
+def _take_standard_input() -> FileIO:
+    """What is said to this process, of which nothing that it runs hears anything."""
+    said = os.dup(sys.stdin.fileno())
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    return FileIO(said, "rb")
+
+
+def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -172,7 +258,7 @@ def _run(file: Path, overrides: list[str] | None, devices: str | None, out: Path
     from agentkd.report.write import write_report
 
     _end_as_by_ctrl_c()
-    foreseen = look_at_file(file, given_fields(overrides, devices), out, in_full=is_dry)
+    foreseen = look_at_file(file, fields, out, in_full=is_dry)
     for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
         say(line)
     for concern in foreseen.warnings:

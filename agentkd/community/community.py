@@ -31,7 +31,6 @@ from agentkd.coordinator.watching import Silent, Watcher
 from agentkd.datasets.opening import Opened, open_again, own_names
 from agentkd.errors import ChannelClosedError, ConfigError, must_be
 from agentkd.exchange.grants import EVERYTHING
-from agentkd.launch.devices import parse_devices
 from agentkd.names import NO_DIGEST, SHARED, AgentName, Digest, PublicKey
 from agentkd.networks import families
 from agentkd.recipe import Recipe
@@ -74,9 +73,11 @@ class Community:
         **launch: Any,
     ) -> None:
         must_be(seed, int, "seed", "an integer")
-        slots = () if devices == "none" else parse_devices(devices)
+        must_be(devices, str, "devices", "text, such as auto, cpu:2 or cuda:0,cuda:1")
+        settings = launch_settings(launch | {"devices": devices})
+        slots = () if devices == "none" else settings.slots
         folder = RunFolder(record).must_be_for_a_run()
-        self._begin(folder, seed, Host(folder, slots, launch_settings(launch), watcher or Silent()))
+        self._begin(folder, seed, Host(folder, slots, settings, watcher or Silent()))
 
     @classmethod
     def connect(cls, run: str | Path, seed: int = 1) -> Self:
@@ -293,7 +294,7 @@ class Community:
     def invitation(self) -> str:
         """What a guest needs to know to come, as options of ``agentkd agent``: to paste into a shell, or for ``shlex.split``."""
         contact = self._works.agents.contact
-        return shlex.join(["--join", contact.endpoint, f"--coordinator-key={contact.coordinator_key}"])
+        return shlex.join([*(f"--join={one}" for one in contact.endpoints), f"--coordinator-key={contact.coordinator_key}"])
 
     def source(self, data: Data) -> DataSource:
         """A dataset by specification and content."""

@@ -76,7 +76,7 @@ class _Invitation:
 
     def __init__(self, folder: RunFolder, crew: Crew, num_learners: int | None) -> None:
         self._path, contact = folder.contact, crew.contact
-        told = {"endpoint": contact.endpoint, "coordinator_key": contact.coordinator_key}
+        told = {"endpoints": contact.endpoints, "coordinator_key": contact.coordinator_key}
         self._text = json.dumps(told | {"num_learners": num_learners, "pid": os.getpid()}, indent=2)
 
     def __enter__(self) -> None:

@@ -164,7 +164,7 @@ def _read_contact(folder: RunFolder) -> tuple[PeerAddress, int | None]:
     """Where the process that keeps a community is, and how many agents can learn there at once, unless that is up to guests."""
     try:
         contact = json.loads(folder.contact.read_text(encoding="utf-8"))
-        host = PeerAddress(agent=AgentName("host"), endpoints=(contact["endpoint"],), public_key=contact["coordinator_key"])
+        host = PeerAddress(agent=AgentName("host"), endpoints=tuple(contact["endpoints"]), public_key=contact["coordinator_key"])
         found = host, contact.get("num_learners")
     except (OSError, ValueError, KeyError, TypeError):
         found = None

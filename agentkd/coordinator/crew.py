@@ -33,6 +33,7 @@ from agentkd.errors import (
     Rule,
     StorageError,
 )
+from agentkd.exchange.addresses import is_local, listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
 from agentkd.exchange.grants import TASKS, Grants, Registry
@@ -41,9 +42,9 @@ from agentkd.exchange.liveness import HEARTBEAT_S
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.exchange.quotas import Quotas
-from agentkd.exchange.transports import TCP, find_transport
+from agentkd.exchange.transports import find_transport
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Launcher
+from agentkd.launch.launcher import Contact, Launcher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
@@ -122,7 +123,7 @@ class Crew:
         self._requests = Requests(config.lease_s)
         self._asker, self._on_order = Asker(), on_order
         keys, transport = new_key_pair(), find_transport(config.transport)
-        bind = tuple(f"tcp://127.0.0.1:{config.port or '*'}" if address == TCP else address for address in transport.bind)
+        bind = listening(transport, config.bind, port=config.port)
         self._post = Post(
             keys,
             self._sort,
@@ -138,12 +139,14 @@ class Crew:
         self._handing_over = HandingOver(folder, self._post, self._carrier)
         self._collector = Collector(self._post, self._carrier, self._asker, folder.store, self._inbox.put)
         self._config, self._is_forgiving = config, is_forgiving
-        how = config.transport, config.checkpoint_every_s, config.image_cache_gib, config.own_folders
-        self._contact = Contact(self._post.endpoint, keys.public, *how)
+        self._contact = config.contact(self._post.endpoints, keys.public)
         self._members = Members(folder, launcher, self._contact, self._post, config)
 
     def __enter__(self) -> Self:
         self._post.start()
+        distant = [endpoint for endpoint in self._post.endpoints if not is_local(endpoint)]
+        if distant:
+            self.watcher.tell(f"listening at {', '.join(distant)}: whoever is on that network can knock; known keys are let in")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

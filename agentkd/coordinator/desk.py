@@ -293,5 +293,5 @@ def desk_with_agents(
         is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
         on_order: as of ``Crew``.
     """
-    launcher = find_engine(launch.engine)(folder)
+    launcher = find_engine(launch.engine)(folder, launch.demand)
     return Desk(folder, lambda: Crew(folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order))

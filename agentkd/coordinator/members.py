@@ -3,7 +3,6 @@
 A *guest* was started by somebody else and admitted by its key. It may leave and come back; it is never killed.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import AgentLostError, LaunchError
 from agentkd.exchange.grants import EVERYTHING
-from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
+from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
 from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
@@ -31,7 +30,7 @@ TURN_S = 1.0
 @dataclass
 class _Peer:
     identity: AdmittedPeer
-    process: AgentProcess | None
+    process: Started | None
     started_at: float
     device: str = ""
     endpoints: tuple[str, ...] = ()
@@ -53,10 +52,8 @@ class Members:
     def launch(self, name: AgentName, slot: Slot) -> None:
         """Starts an agent with a fresh key, admitted before the process exists."""
         keys = new_key_pair()
-        key_file = self._folder.keys / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
-        save_key_pair(key_file, keys)
         identity = self.admit(AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING))
-        process = self._launcher.start(name, slot, key_file, self._contact)
+        process = self._launcher.start(name, slot, self._contact.arguments(self._folder, name, slot), keys)
         self._peers[name] = _Peer(identity, process, time.monotonic(), slot.device)
 
     def admit(self, identity: AdmittedPeer) -> AdmittedPeer:
@@ -187,7 +184,7 @@ class Members:
         if name in self._peers:
             self._forget(name).kill()
 
-    def _forget(self, name: AgentName) -> AgentProcess:
+    def _forget(self, name: AgentName) -> Started:
         peer = self._peers.pop(name)
         assert peer.process is not None
         self._post.forget(peer.identity.public_key)
@@ -204,7 +201,7 @@ class Members:
             self._post.disconnect(peer.identity.public_key)
             return AgentLostError(name, seen_s, None, reason)
         peer.process.kill()
-        tail = self._forget(name).stderr_tail()
+        tail = self._forget(name).tail()
         if peer.liveness is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
@@ -214,5 +211,5 @@ class Members:
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else reason)
 
-    def _processes(self) -> list[AgentProcess]:
+    def _processes(self) -> list[Started]:
         return [peer.process for peer in self._peers.values() if peer.process is not None]

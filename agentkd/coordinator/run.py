@@ -22,7 +22,6 @@ from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.experiment import Experiment
-from agentkd.launch.devices import parse_devices
 from agentkd.names import TaskKey
 from agentkd.pipeline import aims
 from agentkd.pipeline.choosing import Answers
@@ -64,7 +63,7 @@ def run_experiment(
     for concern in foreseen.warnings:
         log.warning("%s", concern.problem)
     own = foreseen.must_be_sound().own
-    slots = parse_devices(experiment.launch.devices)
+    slots = experiment.launch.slots
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         results = _recorded_results(desk.journal, folder)
         generation, said = generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results)

@@ -5,6 +5,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import zmq
 
@@ -26,6 +27,10 @@ class KeyPair:
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public!r})"
 
+    def line(self) -> str:
+        """Both halves as one line of JSON, as in a key file: for the standard input of whoever is to have them."""
+        return json.dumps(asdict(self)) + "\n"
+
 
 def default_key_folder() -> Path:
     """Where the commands keep keys unless told otherwise: ``$AGENTKD_KEYS`` or ``~/.config/agentkd/keys``."""
@@ -44,7 +49,7 @@ def save_key_pair(path: Path, pair: KeyPair) -> None:
     Raises:
         StorageError: the file exists already or cannot be written.
     """
-    write_private(path, json.dumps(asdict(pair)))
+    write_private(path, pair.line().rstrip())
 
 
 def load_key_pair(path: Path) -> KeyPair:
@@ -56,10 +61,7 @@ def load_key_pair(path: Path) -> KeyPair:
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
-        found = read_json(read_file(path, max_bytes=MAX_KEY_FILE))
-        pair = KeyPair(PublicKey(found["public"]), found["secret"])
-        if pair.public != zmq.curve_public(pair.secret.encode()).decode():
-            raise ValueError("its two halves do not belong together")
+        return _read_pair(read_file(path, max_bytes=MAX_KEY_FILE))
     except ConfigError:
         raise
     except OSError as error:
@@ -67,6 +69,28 @@ def load_key_pair(path: Path) -> KeyPair:
         raise ConfigError(f"key file {path} cannot be read: {error.strerror or error}; {NEW_KEY}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not a key file: {error}; {NEW_KEY}") from error
+
+
+def hear_key_pair(said: BinaryIO) -> KeyPair:
+    """Reads a pair as ``KeyPair.line`` writes it, and no octet more.
+
+    Args:
+        said: unbuffered, so that what follows is left to whoever reads on.
+
+    Raises:
+        ConfigError: something else was said.
+    """
+    try:
+        return _read_pair(said.readline(MAX_KEY_FILE))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"standard input does not say a key: {error}; expected what a key file holds, in one line") from None
+
+
+def _read_pair(text: bytes) -> KeyPair:
+    found = read_json(text)
+    pair = KeyPair(PublicKey(found["public"]), found["secret"])
+    if pair.public != zmq.curve_public(pair.secret.encode()).decode():
+        raise ValueError("its two halves do not belong together")
     return pair
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import assert_never
 
 from agentkd.errors import ChannelClosedError, ProtocolError, RemoteProtocolError, Rule
+from agentkd.exchange.addresses import nearest, same_way
 from agentkd.exchange.channel import Channel, Frames
-from agentkd.exchange.doors import is_listened_at
 from agentkd.exchange.grants import EVERYTHING, Grants
 from agentkd.exchange.hosts import host_name
 from agentkd.exchange.keys import KeyPair
@@ -201,7 +201,7 @@ class Post:
 
     def connect(self, address: PeerAddress) -> None:
         """Dials a peer and greets it. One without an endpoint is expected to dial itself. ``send`` may follow at once."""
-        endpoint = _nearest(address.endpoints)
+        endpoint = nearest(address.endpoints)
         if endpoint:
             self._soon(lambda: self._sessions.dial(address.public_key, endpoint, time.monotonic()))
 
@@ -351,10 +351,9 @@ class Post:
     def _open_bulk_lane(self, key: PublicKey) -> None:
         peer = self._greeted[key]
         if peer.dialed and isinstance(peer.greeting, WelcomeReply) and not self.channel.has_dialed(key, bulk=True):
-            scheme = peer.dialed.partition("://")[0]
-            same = [endpoint for endpoint in peer.greeting.bulk_endpoints if endpoint.partition("://")[0] == scheme]
-            if same:
-                self.channel.connect(key, same[0], bulk=True)
+            endpoint = same_way(peer.dialed, peer.greeting.bulk_endpoints)
+            if endpoint:
+                self.channel.connect(key, endpoint, bulk=True)
 
     # How this post introduces itself.
 
@@ -385,12 +384,3 @@ class Post:
             "bulk_endpoints": self.channel.bulk_endpoints,
         }
         return (made or WelcomeReply(agent=self._name_of(key), heartbeat_s=self._tick_s, lease_s=0.0)).model_copy(update=mine)
-
-
-def _nearest(endpoints: tuple[str, ...]) -> str:
-    """The endpoint with the shortest way: memory, then a socket file that is here, then tcp."""
-    for endpoint in endpoints:
-        scheme, _, place = endpoint.partition("://")
-        if scheme == "memory" or (scheme == "ipc" and is_listened_at(Path(place))):
-            return endpoint
-    return next((endpoint for endpoint in endpoints if endpoint.startswith("tcp://")), "")

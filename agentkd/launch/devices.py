@@ -68,6 +68,29 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
     )
 
 
+def share_devices(agents: int, gpus_per_agent: float, threads: int, *, cuda_count: int | None = None) -> tuple[Slot, ...]:
+    """Slots on this machine for so many agents, evenly on its CUDA devices if each is to have some of one, else on the CPU.
+
+    Raises:
+        ConfigError: they do not fit, or one is to have several devices.
+
+    Example:
+        >>> share_devices(3, 0.5, 1, cuda_count=2)[-1]
+        Slot(device='cuda:0', threads=1)
+    """
+    if not gpus_per_agent:
+        return (Slot("cpu", threads),) * agents
+    found = count_cuda_devices() if cuda_count is None else cuda_count
+    if gpus_per_agent > 1:
+        raise ConfigError(f"launch.gpus_per_agent: an agent works on one device, not on {gpus_per_agent:g}")
+    room = found * int(1 / gpus_per_agent + 1e-9)
+    if agents > room:
+        raise ConfigError(
+            f"launch.agents: {agents} with {gpus_per_agent:g} GPUs each do not fit on {found} CUDA devices; {room} do"
+        )
+    return tuple(Slot(f"cuda:{number % found}", threads) for number in range(agents))
+
+
 def count_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,14 +4,23 @@ from collections.abc import Callable
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ConfigError
-from agentkd.launch.local import Launcher, LocalLauncher
+from agentkd.launch.command import CommandLauncher, SrunLauncher, SshLauncher
+from agentkd.launch.launcher import Demand, Launcher
+from agentkd.launch.local import LocalLauncher
+from agentkd.launch.ray import RayLauncher
 
 LOCAL = "local"
-ENGINES: dict[str, Callable[[RunFolder], Launcher]] = {LOCAL: LocalLauncher}
+ENGINES: dict[str, Callable[[RunFolder, Demand], Launcher]] = {
+    LOCAL: LocalLauncher,
+    "ray": RayLauncher,
+    "srun": SrunLauncher,
+    "ssh": SshLauncher,
+    "command": CommandLauncher,
+}
 
 
-def find_engine(name: str) -> Callable[[RunFolder], Launcher]:
-    """What makes a launcher for a run folder.
+def find_engine(name: str) -> Callable[[RunFolder, Demand], Launcher]:
+    """What makes a launcher for a run folder and what agents are to have. Nothing is started before its first agent.
 
     Raises:
         ConfigError: there is no such engine.

@@ -4,7 +4,8 @@ A fork server is a Python process that is told its parent and modules: it import
 from its standard input, a socket. Nothing of the folder where it is started is on its path but what ``PYTHONPATH`` puts there:
 a user's ``random.py`` or ``token.py`` is none of its business. Each command and each answer is one line of JSON:
 
-    {"start": 1, "arguments": ["agent", ...], "log": "..."}    a fork goes on as ``python -m agentkd agent ...``
+    {"start": 1, "arguments": ["agent", ...], "log": "...", "said": "..."}
+                                                               a fork goes on as ``python -m agentkd agent ...``, told that
     {"signal": 9, "to": 1}                                     for a fork that has not ended
     {"started": 1, "pid": 4711}                                answer
     {"ended": 1, "exit_code": -9}                              answer
@@ -105,10 +106,13 @@ class ForkServer:
         """The operating system's number of the server: the parent of its forks."""
         return self._process.pid
 
-    def start(self, arguments: list[str], log: Path) -> int:
-        """Has ``python -m agentkd ARGUMENTS`` go on in a fork that writes to ``log``. Returns its number here, at once."""
+    def start(self, arguments: list[str], log: Path, *, said: str = "") -> int:
+        """Has ``python -m agentkd ARGUMENTS`` go on in a fork that writes to ``log``. Returns its number here, at once.
+
+        Its standard input says what is ``said``, 64 KiB at most, and ends.
+        """
         number = next(self._numbers)
-        self._lines.send(start=number, arguments=arguments, log=str(log))
+        self._lines.send(start=number, arguments=arguments, log=str(log), said=said)
         return number
 
     def pid(self, number: int) -> int:
@@ -175,13 +179,13 @@ class _Forks:
             for command in commands:
                 if "start" not in command:
                     self._signal(command["to"], command["signal"])
-                elif self._fork(command["start"], command["log"]):
+                elif self._fork(command["start"], command["log"], command["said"]):
                     return list(command["arguments"])
             for log in self._logs.values():
                 trim(log)
             self._reap()
 
-    def _fork(self, number: int, log: str) -> bool:
+    def _fork(self, number: int, log: str, said: str) -> bool:
         """Whether this is the fork."""
         try:
             pid = os.fork()
@@ -195,11 +199,13 @@ class _Forks:
             return False
         os.setsid()
         self._stream.detach()
-        null, output = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        for source, target in ((null, 0), (output, 1), (output, 2)):
+        heard, saying = os.pipe()
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(saying, said.encode())  # a pipe takes it at once
+        for source, target in ((heard, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
-        os.close(null)
-        os.close(output)
+        for done in (heard, saying, output):
+            os.close(done)
         return True
 
     def _signal(self, number: int, what: int) -> None:

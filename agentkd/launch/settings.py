@@ -5,11 +5,18 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from agentkd.canonical import FrozenData
+from agentkd.errors import ConfigError
+from agentkd.exchange.addresses import AUTO as NEAREST
+from agentkd.exchange.addresses import is_local
 from agentkd.exchange.transports import AUTO, TRANSPORTS, find_transport
+from agentkd.launch.devices import Slot, parse_devices, share_devices
 from agentkd.launch.engines import ENGINES, LOCAL, find_engine
+from agentkd.launch.launcher import Contact, Demand
 from agentkd.messages.bodies import TEACHER_WAIT_S
+from agentkd.names import PublicKey
 
 CHECKPOINT_EVERY_S = 30.0
+MAX_AGENTS = 100_000
 IMAGE_CACHE_GIB = 4.0
 
 
@@ -31,7 +38,14 @@ class LaunchConfig(FrozenData):
     """How agents are started, watched and connected. Nothing here changes results.
 
     Args:
-        engine: what starts agents: ``local`` (processes on this machine).
+        engine: what starts agents: ``local`` (processes on this machine), ``ray``, ``srun`` (SLURM), ``ssh``, or ``command`` (any
+            other that starts a process). See docs/how-to/many-machines.md.
+        agents: how many learn at a time; 0 for as many as ``devices`` says, which only ``local`` can.
+        gpus_per_agent: of the engine's GPUs; a fraction where several agents share one.
+        cpus_per_agent: cores of an agent, which are its threads.
+        options: what the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command.
+        python: that agents run with on their hosts; empty for the one that runs this.
+        bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
@@ -47,6 +61,12 @@ class LaunchConfig(FrozenData):
 
     engine: EngineName = LOCAL
     devices: str = "auto"
+    agents: int = Field(default=0, ge=0, le=MAX_AGENTS)
+    gpus_per_agent: float = Field(default=0.0, ge=0, le=64)
+    cpus_per_agent: int = Field(default=1, ge=1, le=1024)
+    options: tuple[str, ...] = ()
+    python: str = ""
+    bind: str = ""
     transport: TransportName = AUTO
     port: int = Field(default=0, ge=0, le=65535)
     lease_s: float = Field(default=20.0, gt=1)
@@ -60,3 +80,37 @@ class LaunchConfig(FrozenData):
     max_record_gib: float = Field(default=4.0, gt=0)
     image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def demand(self) -> Demand:
+        """What an engine is asked for."""
+        return Demand(self.gpus_per_agent, self.cpus_per_agent, self.options, self.python)
+
+    def contact(self, endpoints: tuple[str, ...], coordinator_key: PublicKey) -> Contact:
+        """What agents are told of a coordinator that listens at these endpoints."""
+        return Contact(
+            endpoints=endpoints,
+            coordinator_key=coordinator_key,
+            transport=self.transport,
+            checkpoint_every_s=self.checkpoint_every_s,
+            image_cache_gib=self.image_cache_gib,
+            own_folders=self.own_folders,
+            bind="" if all(map(is_local, endpoints)) else NEAREST,
+        )
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Room for each agent that learns: devices of this machine, or what the engine is to give.
+
+        Raises:
+            ConfigError: it is not said how many there are to be, or they do not fit.
+        """
+        if self.engine == LOCAL:
+            return (
+                share_devices(self.agents, self.gpus_per_agent, self.cpus_per_agent)
+                if self.agents
+                else parse_devices(self.devices)
+            )
+        if not self.agents:
+            raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
+        return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents

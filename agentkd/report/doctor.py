@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from agentkd.checks.before import describe, look_at_file
+from agentkd.config import launch_settings
 from agentkd.errors import AgentKDError, ConfigError
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
 from agentkd.messages.bodies import PeerAddress
 from agentkd.names import AgentName
+from agentkd.report.engines import look_at_engine
 from agentkd.report.places import look_at_places
 
 PACKAGES = ("torch", "pyzmq", "msgpack", "optuna", "numpy", "safetensors", "pydantic", "torchmetrics")
@@ -49,6 +51,16 @@ def examine() -> list[Check]:
     """Looks at everything a run needs."""
     places = [Check(*found) for found in look_at_places(Path.cwd())]
     return [_python(), *(_package(name) for name in PACKAGES), _devices(), _disk(), *places, _sockets()]
+
+
+def examine_engine(launch: dict[str, Any]) -> list[Check]:
+    """Looks at what an engine gives, by settings as of ``launch``, which need not say how many agents there are to be.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    settings = launch_settings(launch, source="--set")
+    return [Check(found.name, found.is_ok, found.text) for found in look_at_engine(settings)]
 
 
 def examine_file(file: Path, overrides: Sequence[str] = (), out: Path | None = None) -> list[Check]:

@@ -3,17 +3,17 @@
 import queue
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.exchange.grants import EVERYTHING, Grants
-from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import AgentProcess, Contact, Launcher, end_all
+from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import AdmittedPeer, Capability, HeartbeatEvent, HelloRequest, LeftEvent, WelcomeReply
 from agentkd.names import AgentName, PublicKey
@@ -32,10 +32,10 @@ POLL_S = 0.02
 def check_launcher(make: Callable[[RunFolder], Launcher], folder: str | Path) -> None:
     """Checks that a launcher starts agents and leaves none behind: ``check_launcher(MyLauncher, tmp_path)``. Takes half a minute.
 
-    An agent that it starts joins by itself, with its own key, on the device and with the threads of its slot, and so does another
-    beside it; one that is killed has ended and its key file is gone when that returns, and the other works on; one that is asked
-    to end says so and ends with code 0; of one that cannot run there is an exit code, and text why; closed, it has left none
-    behind; and it can start agents again.
+    An agent that it starts joins by itself, with the key that it is told, on the device and with the threads of its slot, and so
+    does another beside it; the key stands in no file and no argument; one that is killed has ended when that returns, and the
+    other works on; one that is to end says so and ends with code 0; of one that cannot run there is an exit code, and text why;
+    closed, it has left none behind; and it can start agents again.
 
     Args:
         make: the launcher for a run folder.
@@ -66,29 +66,29 @@ def _check_two(launcher: Launcher, meeting: "_Meeting") -> None:
         threads = hello.environment.get("threads")
         claim(threads == str(slot.threads), f"{name} must use {slot.threads} threads; it says that it uses {threads}")
         claim(Capability.LEARN in hello.capabilities, f"{name} must be able to learn; it can {', '.join(hello.capabilities)}")
+        is_written = _written(visitor, meeting.folder)
+        claim(not is_written, f"the key of {name} must be told to it alone; it stands in a file, an argument or an environment")
         claim(visitor.process.poll() is None, f"{name} runs, so poll() must be None; it is {visitor.process.poll()}")
     with working("kill() must go through"):
         one.process.kill()
     code = one.process.poll()
     claim(code not in (None, 0), f"an agent that is killed must have ended when kill() returns; poll() is {code}")
-    claim(not one.key_file.exists(), f"the key of an agent that is killed must be gone when kill() returns: {one.key_file}")
     claim(meeting.is_there(other), "when one agent is killed the others must work on; they fell silent")
     claim(not meeting.is_there(one), "an agent that is killed must be gone; it still says that it is there")
     with working("kill() of an agent that has ended must go through"):
         one.process.kill()
-    with working("ask_to_end() must go through"):
-        other.process.ask_to_end()
-    _must_end(other, "that is asked to end", expected=0)
-    claim(meeting.has_left(other), "an agent that is asked to end must say that it leaves")
+    with working("end() must go through"):
+        other.process.end()
+    _must_end(other, "that is to end", expected=0)
+    claim(meeting.has_left(other), "an agent that is to end must say that it leaves")
     end_all([other.process])
-    claim(not other.key_file.exists(), "the key of an agent that has ended must be gone after kill()")
 
 
 def _check_failure(launcher: Launcher, meeting: "_Meeting") -> None:
     lost = meeting.start(launcher, NAMES[2], NOWHERE)
     _must_end(lost, f"on a device that is not there ({NOWHERE.device})")
-    tail = lost.process.stderr_tail()
-    claim(NOWHERE.device in tail, f"stderr_tail() must hold what the agent said last, of {NOWHERE.device}; it is {tail[-200:]!r}")
+    tail = lost.process.tail()
+    claim(NOWHERE.device in tail, f"tail() must hold what the agent said last, of {NOWHERE.device}; it is {tail[-200:]!r}")
     lost.process.kill()
 
 
@@ -112,20 +112,31 @@ def _must_end(visitor: "_Visitor", which: str, expected: int | None = None) -> N
     claim(fits, f"the exit code of an agent {which} must be {'none of success' if expected is None else expected}; it is {code}")
 
 
+def _written(visitor: "_Visitor", folder: RunFolder) -> bool:
+    """Whether a secret key stands where others may read it: in the run folder, or in what processes of this host were told."""
+    secret = visitor.secret.encode()
+    told = (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ"))
+    for place in (*told, *(file for file in folder.place.rglob("*") if file.is_file())):
+        with suppress(OSError):  # it is gone, or somebody else's
+            if secret in place.read_bytes():
+                return True
+    return False
+
+
 @dataclass
 class _Visitor:
     name: AgentName
     slot: Slot
     key: PublicKey
-    key_file: Path
-    process: AgentProcess
+    secret: str
+    process: Started
 
 
 class _Meeting:
     """Where agents come to: a coordinator's post that hears them and gives them nothing to do."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder, keys = folder, new_key_pair()
+        self.folder, keys = folder, new_key_pair()
         self._heard: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._greetings: dict[PublicKey, HelloRequest] = {}
         self._beats: dict[PublicKey, float] = {}
@@ -149,28 +160,23 @@ class _Meeting:
 
     def start(self, launcher: Launcher, name: AgentName, slot: Slot) -> _Visitor:
         """Has an agent started, with a new key that is admitted."""
-        keys, key_file = new_key_pair(), self._folder.keys / f"{name}.json"
-        save_key_pair(key_file, keys)
+        keys = new_key_pair()
         self.post.admit([AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING)])
         started = time.monotonic()
         with working(f"start() of {name} must go through"):
-            process = launcher.start(
-                name,
-                slot,
-                key_file,
-                Contact(self.post.endpoint, self._coordinator_key, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB),
-            )
+            contact = Contact(self.post.endpoints, self._coordinator_key, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB)
+            process = launcher.start(name, slot, contact.arguments(self.folder, name, slot), keys)
         waited = time.monotonic() - started
         claim(waited < START_WITHIN_S, f"start() must not wait for the agent to be there; it took {waited:.0f} s")
-        return _Visitor(name, slot, keys.public, key_file, process)
+        return _Visitor(name, slot, keys.public, keys.secret, process)
 
     def greeting(self, visitor: _Visitor) -> HelloRequest:
         """What an agent says when it comes."""
         deadline = time.monotonic() + JOIN_WITHIN_S
         while visitor.key not in self._greetings:
             code = visitor.process.poll()
-            claim(code is None, f"{visitor.name} ended with {code} before it joined: {visitor.process.stderr_tail()}")
-            claim(time.monotonic() < deadline, f"{visitor.name} must join with the key of its key file; nobody came with it")
+            claim(code is None, f"{visitor.name} ended with {code} before it joined: {visitor.process.tail()}")
+            claim(time.monotonic() < deadline, f"{visitor.name} must join with the key that it is told; nobody came with it")
             self._listen()
         return self._greetings[visitor.key]
 

@@ -54,6 +54,7 @@ OWNERS = {
     "tensorboardX": {"report"},
     "mlflow": {"report"},
     "setproctitle": {"launch"},
+    "ray": {"launch"},
     "isal": {"exchange"},
     "agentkd_predict": {"cli"},
     "onnx": {"deploy"},

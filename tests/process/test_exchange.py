@@ -23,13 +23,14 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code import loading
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
-from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact, Fork, LocalLauncher, end_all
+from agentkd.launch.launcher import Contact, end_all
+from agentkd.launch.local import Fork, LocalLauncher
 from agentkd.messages.bodies import (
     AdmittedPeer,
     Body,
@@ -60,7 +61,7 @@ from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
 pytestmark = pytest.mark.process
-CPU = torch.device("cpu")
+CPU, SLOT = torch.device("cpu"), Slot("cpu", 1)
 RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
 TEACHER_NET = resolve("tiny_networks:other", 5, {"width": 16})
 STUDENT_NET = resolve("tiny_networks:tiny", 5, {"width": 8})
@@ -82,12 +83,12 @@ class Hand:
     def start(self, *names: str) -> None:
         for name in names:
             pair = new_key_pair()
-            key_file = self.folder.keys / f"{name}.json"
-            save_key_pair(key_file, pair)
             self.post.allow([pair.public])
             self.keys[name] = pair.public
-            contact = Contact(self.post.endpoint, self.post.keys.public, self.transport, checkpoint_every_s=30, image_cache_gib=1)
-            self.agents[name] = self.launcher.start(name, Slot("cpu", 1), key_file, contact)
+            contact = Contact(
+                self.post.endpoints, self.post.keys.public, self.transport, checkpoint_every_s=30, image_cache_gib=1
+            )
+            self.agents[name] = self.launcher.start(name, SLOT, contact.arguments(self.folder, name, SLOT), pair)
         for _ in names:
             delivery = self.wait_for(HelloRequest)
             name = next(n for n, key in self.keys.items() if key == delivery.sender)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import select
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from experiments import EXPERIMENT, agents_of, command, environment, table_of, w
 from live_agent import NETWORK, LiveAgent, start_agent
 from sides import wait_until
 
-from agentkd.exchange.keys import load_key_pair
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeReply, KnowledgeRequest, PingReply, PingRequest, Way
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -224,9 +224,11 @@ class Training:
     def endpoints(self) -> dict[str, str]:
         """Every port that the coordinator and its agent listen at, with the public key that is there."""
         coordinator, agent = self.processes()
-        line = agent.cmdline()
-        (file,) = (self.run / "keys").glob("agent-*.json")
-        keys = {coordinator: line[line.index("--coordinator-key") + 1], agent: load_key_pair(file).public}
+        (of_coordinator,) = [word.partition("=")[2] for word in agent.cmdline() if word.startswith("--coordinator-key=")]
+        (log,) = (self.run / "logs").glob("agent-*.log")
+        said = re.search(r"public key (\S{40}), listening", log.read_text())
+        assert said
+        keys = {coordinator: of_coordinator, agent: said[1]}
         return {
             f"tcp://127.0.0.1:{found.laddr.port}": key
             for process, key in keys.items()

@@ -16,17 +16,18 @@ from sides import wait_until
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import LaunchError, StorageError
-from agentkd.exchange.keys import new_key_pair, save_key_pair
+from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.transports import AUTO
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
-from agentkd.launch.local import PRELOADED, Contact, Fork, LocalLauncher, end_all
+from agentkd.launch.launcher import Contact, end_all
+from agentkd.launch.local import PRELOADED, Fork, LocalLauncher
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.launch.trimming import KEPT_BYTES, MAX_LOG_BYTES, trim
 
 pytestmark = pytest.mark.process
 
-NOBODY = Contact("tcp://127.0.0.1:9", new_key_pair().public, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB)
+NOBODY = Contact(("tcp://127.0.0.1:9",), new_key_pair().public, AUTO, CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB)
 ALONE = """
 import sys, time
 from pathlib import Path
@@ -83,15 +84,14 @@ def test_a_users_own_files_named_like_pythons_are_no_part_of_an_agent(
 
 
 def start(launcher: LocalLauncher, folder: RunFolder, name: str, threads: int = 1) -> Fork:
-    key_file = folder.keys / f"{name}-0.json"
-    save_key_pair(key_file, new_key_pair())
-    return launcher.start(name, Slot("cpu", threads), key_file, NOBODY)
+    slot = Slot("cpu", threads)
+    return launcher.start(name, slot, NOBODY.arguments(folder, name, slot), new_key_pair())
 
 
 def until_there(*agents: Fork) -> None:
     """Waits until they run as agents of their own name."""
     deadline = time.monotonic() + 60
-    while not all(agent.pid and agent.key_file.name in " ".join(psutil.Process(agent.pid).cmdline()) for agent in agents):
+    while not all(agent.pid and f"--name={agent.name} " in " ".join(psutil.Process(agent.pid).cmdline()) for agent in agents):
         assert time.monotonic() < deadline and all(agent.poll() is None for agent in agents)
         time.sleep(0.01)
 
@@ -117,7 +117,6 @@ def test_a_signal_reaches_its_fork_alone_and_one_that_has_ended_gets_none(launch
     until_there(one, other)
     one.kill()
     assert one.poll() == -signal.SIGKILL and other.poll() is None
-    assert not one.key_file.exists() and other.key_file.exists()
     one.kill()
     end_all([one, other])
     assert other.poll() in (0, -signal.SIGTERM)  # as it had begun to listen for the signal, or not yet
@@ -202,9 +201,9 @@ def test_a_log_is_kept_short_whatever_writes_to_it_and_says_so(tmp_path: Path) -
     log = tmp_path / "a.log"
     folders = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     server = ForkServer(("noisy_module",), os.environ | {"PYTHONPATH": folders}, tmp_path / "server.log")
-    agent = Fork("agent-0", Slot("cpu", 1), log, tmp_path / "k", server, server.start([], log))
+    agent = Fork("agent-0", log, server, server.start([], log))
     try:
-        wait_until(lambda: agent.stderr_tail().endswith("the last word"), timeout_s=60)
+        wait_until(lambda: agent.tail().endswith("the last word"), timeout_s=60)
         assert log.stat().st_size < 2 * KEPT_BYTES
         assert re.match(rb"\[agentkd: [\d,]+ bytes were left out here; a log has at most 8,388,608\]\n", log.read_bytes()[:200])
     finally:
@@ -228,19 +227,18 @@ def test_a_log_is_cut_only_when_it_is_too_long_and_never_through_a_link(tmp_path
 
 def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     server = ForkServer(("no_such_module",), dict(os.environ), tmp_path / "server.log")
-    agent = Fork("agent-0", Slot("cpu", 1), tmp_path / "a.log", tmp_path / "k", server, server.start([], tmp_path / "a.log"))
+    agent = Fork("agent-0", tmp_path / "a.log", server, server.start([], tmp_path / "a.log"))
     wait_until(lambda: agent.poll() is not None, timeout_s=60)
-    assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.stderr_tail()
+    assert agent.poll() == 1 and "No module named 'no_such_module'" in agent.tail()
     server.close()
 
 
-def test_a_server_that_cannot_be_started_is_a_launch_error_and_its_key_is_gone(
+def test_a_server_that_cannot_be_started_is_a_launch_error(
     launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(LaunchError, match=r"cannot start agent agent-0: .*/no/such/python"):
         start(launcher, RunFolder(tmp_path / "run"), "agent-0")
-    assert not list((tmp_path / "run" / "keys").iterdir())
 
 
 def test_a_log_that_cannot_be_written_is_a_storage_error(launcher: LocalLauncher, tmp_path: Path) -> None:

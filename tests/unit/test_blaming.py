@@ -52,7 +52,7 @@ class Goal:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
     settings = AgentSettings(
-        "", FRIEND, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", bind=("memory://*",), allows_code=True
+        (), FRIEND, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", listen=("memory://*",), allows_code=True
     )
     made = Agent(settings)
     made.post.start()

@@ -15,7 +15,7 @@ from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
 from agentkd.community.mutual import mutual
 from agentkd.errors import ChannelClosedError, ConfigError, ContractError, TrainingError
-from agentkd.launch.local import Contact
+from agentkd.launch.launcher import Contact
 from agentkd.messages.bodies import TaskProgressEvent
 from agentkd.task import Status, TaskResult
 
@@ -63,8 +63,10 @@ def test_an_evaluation_names_the_split(community: Recording) -> None:
 
 def test_an_invitation_can_be_pasted_whatever_the_key(tmp_path) -> None:
     community, key = Community(devices="cpu:1", record=tmp_path), "-$(k)!&" + "k" * 33
-    community._works = SimpleNamespace(agents=SimpleNamespace(contact=Contact("tcp://127.0.0.1:5555", key, "auto", 30, 1)))
-    assert shlex.split(community.invitation) == ["--join", "tcp://127.0.0.1:5555", f"--coordinator-key={key}"]
+    community._works = SimpleNamespace(
+        agents=SimpleNamespace(contact=Contact(("ipc:///a b", "tcp://127.0.0.1:5555"), key, "auto", 30, 1))
+    )
+    assert shlex.split(community.invitation) == ["--join=ipc:///a b", "--join=tcp://127.0.0.1:5555", f"--coordinator-key={key}"]
 
 
 def test_a_closed_community_says_so(tmp_path) -> None:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import RemoteProtocolError, Rule
 from agentkd.exchange.grants import EVERYTHING, Grants
-from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
+from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.post import Delivery, Manners, Post
 from agentkd.exchange.quotas import Quotas
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
     AdmittedPeer,
@@ -63,15 +62,15 @@ Behavior = Callable[["ScriptedAgent", Delivery], None]
 class ScriptedAgent:
     """An agent's I/O thread without a work thread: it says hello and that it is idle, and does what the test says."""
 
-    def __init__(self, key_file: Path, contact: Contact, behavior: Behavior) -> None:
-        self.behavior, self.coordinator = behavior, contact.coordinator_key
+    def __init__(self, keys: KeyPair, endpoint: str, coordinator: str, behavior: Behavior) -> None:
+        self.behavior, self.coordinator = behavior, coordinator
         self.heard: list[Body] = []
         self.has_ended = False
-        peer = AdmittedPeer(agent="coordinator", endpoints=(contact.endpoint,), public_key=self.coordinator, may=EVERYTHING)
+        peer = AdmittedPeer(agent="coordinator", endpoints=(endpoint,), public_key=self.coordinator, may=EVERYTHING)
         grants = Grants(None)
         grants.admit([peer])
         self.post = Post(
-            load_key_pair(key_file),
+            keys,
             self._deliver,
             manners=Manners(hello=HelloRequest(capabilities=("learn",), window_bytes=1), coordinator_key=self.coordinator),
             grants=grants,
@@ -96,14 +95,14 @@ class ScriptedAgent:
     def poll(self) -> int | None:
         return 0 if self.has_ended else None
 
-    def ask_to_end(self) -> None:
+    def end(self) -> None:
         if not self.has_ended:
             self.has_ended = True
             self.post.close()
 
-    kill = ask_to_end
+    kill = end
 
-    def stderr_tail(self) -> str:
+    def tail(self) -> str:
         return ""
 
 
@@ -114,8 +113,9 @@ class ScriptedLauncher:
         self.behavior = behavior
         self.agents: list[ScriptedAgent] = []
 
-    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> ScriptedAgent:
-        self.agents.append(ScriptedAgent(key_file, contact, self.behavior))
+    def start(self, name: str, slot: Slot, arguments: Sequence[str], key: KeyPair) -> ScriptedAgent:
+        told = dict(word.removeprefix("--").split("=", 1) for word in arguments if "=" in word)
+        self.agents.append(ScriptedAgent(key, told["join"], told["coordinator-key"], self.behavior))
         return self.agents[-1]
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ def test_what_teachers_say_is_recorded_by_agents_of_ours_alone(tmp_path: Path) -
         assert finish(crew, TASK).result == GOOD and recorded(launcher.agents[0]) == [True]
     config = LaunchConfig(transport="tcp", record_lessons=True)
     with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(work)) as crew:
-        guest = admitted(crew, tmp_path, "guest", work)
+        guest = admitted(crew, "guest", work)
         assert finish(crew, TASK).result == GOOD and recorded(guest) == [False]
         guest.kill()
 
@@ -220,11 +220,11 @@ def test_an_answer_about_something_else_is_a_failure_of_what_was_asked(
 
     config = LaunchConfig(transport="tcp", max_attempts=2)
     with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(digress)) as crew:
-        guests = [admitted(crew, tmp_path, "astray", digress)]
+        guests = [admitted(crew, "astray", digress)]
         began = time.monotonic()
         failed = finish(crew, TASK)
         assert time.monotonic() - began < config.lease_s, "nobody waits for an answer that has come"
-        guests.append(admitted(crew, tmp_path, "well", answer))
+        guests.append(admitted(crew, "well", answer))
         while len(crew.activities()) < len(guests):
             crew.turn()
         done = finish(crew, TASK.replace(seed=7))
@@ -286,7 +286,7 @@ def test_what_an_agent_says_about_the_task_of_another_changes_nothing_of_it(tmp_
             agent.say(ErrorReply(code="internal", text="it was me", **about))
 
     with Crew(RunFolder(tmp_path / "run"), (), LaunchConfig(transport="tcp"), Silent(), ScriptedLauncher(meddle)) as crew:
-        guests = [admitted(crew, tmp_path, name, meddle) for name in ("one", "two")]
+        guests = [admitted(crew, name, meddle) for name in ("one", "two")]
         crew.want([(task.key, task, "a task") for task in (TASK, other)])
         wait_for_turns(crew, lambda: all(len(guest.heard) > 1 for guest in guests))
         received = crew.counters.messages_received
@@ -340,12 +340,11 @@ def test_a_task_whose_teacher_is_refused_when_it_is_read_fails_with_the_reason(t
     assert finished.result.status is Status.FAILED and "no such architecture" in finished.result.error_text
 
 
-def admitted(crew: Crew, folder: Path, name: str, behavior: Behavior) -> ScriptedAgent:
+def admitted(crew: Crew, name: str, behavior: Behavior) -> ScriptedAgent:
     """A guest that has been invited and comes."""
     keys = new_key_pair()
-    save_key_pair(folder / f"{name}.json", keys)
     crew.invite(AdmittedPeer(agent=name, public_key=keys.public))
-    return ScriptedAgent(folder / f"{name}.json", crew.contact, behavior)
+    return ScriptedAgent(keys, crew.contact.endpoints[0], crew.contact.coordinator_key, behavior)
 
 
 @pytest.fixture
@@ -370,9 +369,9 @@ def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code:
 
     config = LaunchConfig(transport="tcp", max_attempts=2)
     with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(fail)) as crew:
-        guests = [admitted(crew, tmp_path, "ill", fail)]
+        guests = [admitted(crew, "ill", fail)]
         failed = finish(crew, TASK)
-        guests.append(admitted(crew, tmp_path, "well", work))
+        guests.append(admitted(crew, "well", work))
         while len(crew.activities()) < len(guests):
             crew.turn()
         done = finish(crew, TASK.replace(seed=7))
@@ -396,10 +395,10 @@ def test_a_task_of_a_kind_that_a_guest_does_not_know_is_given_to_another(tmp_pat
 
     config = LaunchConfig(transport="tcp", max_attempts=2)
     with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(older)) as crew:
-        guests = [admitted(crew, tmp_path, "older", older)]
+        guests = [admitted(crew, "older", older)]
         while len(crew.activities()) < 1:
             crew.turn()
-        guests.append(admitted(crew, tmp_path, "newer", work))
+        guests.append(admitted(crew, "newer", work))
         while len(crew.activities()) < len(guests):
             crew.turn()
         done = finish(crew, TASK)
@@ -434,9 +433,8 @@ def test_a_guest_is_handed_what_its_task_needs_and_else_only_what_it_may_fetch(t
 
     def come(name: str, may: tuple[str, ...], seed: int) -> list[str]:
         keys = new_key_pair()
-        save_key_pair(tmp_path / f"{name}.json", keys)
         crew.invite(AdmittedPeer(agent=name, public_key=keys.public, may=may))
-        guest = ScriptedAgent(tmp_path / f"{name}.json", crew.contact, ask)
+        guest = ScriptedAgent(keys, crew.contact.endpoints[0], crew.contact.coordinator_key, ask)
         assert finish(crew, task.replace(seed=seed)).result == GOOD
         guest.say(asked[0])  # once its task is done, nothing is its to have
         answers: list[Body] = []
@@ -518,7 +516,7 @@ def test_what_a_guest_says_waits_within_limits_and_what_our_agents_say_always(tm
 
     config = LaunchConfig(transport="tcp")
     with Crew(RunFolder(tmp_path / "run"), (Slot("cpu", 1),), config, Silent(), ScriptedLauncher(chatter)) as crew:
-        guest = admitted(crew, tmp_path, "guest", chatter)
+        guest = admitted(crew, "guest", chatter)
         wait_until(lambda: crew.counters.refused.get(Rule.LIMIT, 0) >= 1000 - MAX_WAITING - 5)
         assert crew._inbox.qsize() <= MAX_WAITING + 5, "and what the crew itself puts there"
         crew.want([(TASK.key, TASK, "the task")])

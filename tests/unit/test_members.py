@@ -1,5 +1,6 @@
 """Agents that end while others are being given up."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -7,9 +8,10 @@ import pytest
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.members import Members
+from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
-from agentkd.launch.local import Contact
+from agentkd.launch.launcher import Contact
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest
 
@@ -26,7 +28,7 @@ class Process:
     def kill(self) -> None:
         pass
 
-    def stderr_tail(self) -> str:
+    def tail(self) -> str:
         return ""
 
 
@@ -34,7 +36,7 @@ class Starting:
     def __init__(self, exit_code: int | None) -> None:
         self.exit_code = exit_code
 
-    def start(self, name: str, slot: Slot, key_file: Path, contact: Contact) -> Process:
+    def start(self, name: str, slot: Slot, arguments: Sequence[str], key: KeyPair) -> Process:
         return Process(self.exit_code)
 
 
@@ -50,8 +52,7 @@ class Silent:
 
 def members_of(place: Path, *names: str, exit_code: int | None = None, **config: float) -> Members:
     folder = RunFolder(place / "run")
-    folder.keys.mkdir(parents=True)
-    contact = Contact("", "", "tcp", 1.0, 1.0)
+    contact = Contact((), "", "tcp", 1.0, 1.0)
     made = Members(folder, Starting(exit_code), contact, cast(Post, Silent()), LaunchConfig(**config))
     for name in names:
         made.launch(name, Slot("cpu", 1))

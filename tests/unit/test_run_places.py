@@ -103,7 +103,7 @@ def _command(*arguments: str) -> Callable[[RunFolder], None]:
 
 def _settings(folder: RunFolder) -> AgentSettings:
     keys = new_key_pair()
-    return AgentSettings("tcp://127.0.0.1:1", keys.public, keys, "cpu", 1, folder.place)
+    return AgentSettings(("tcp://127.0.0.1:1",), keys.public, keys, "cpu", 1, folder.place)
 
 
 USES: dict[str, Callable[[RunFolder], object]] = READERS | {

@@ -389,7 +389,7 @@ def test_a_teacher_has_the_data_that_it_is_to_teach_about(agent: ServingAgent, s
 def test_an_agent_packs_data_of_its_host_only_if_its_owner_says_so(spec: str, tmp_path: Path, shares_data: bool) -> None:
     coordinator = new_key_pair()
     settings = AgentSettings(
-        "", coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", shares_data=shares_data
+        (), coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", shares_data=shares_data
     )
     made = Agent(settings)
     said: list[Any] = []

@@ -82,6 +82,6 @@ def test_an_agent_knows_its_coordinator_before_it_listens(tmp_path: Path, monkey
         raise InterruptedError
 
     monkeypatch.setattr(agent, "Post", listen)
-    settings = agent.AgentSettings("", coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path)
+    settings = agent.AgentSettings((), coordinator.public, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path)
     with pytest.raises(InterruptedError):
         agent.Agent(settings)

@@ -41,7 +41,7 @@ FOR_THE_POST = {"PingRequest", *(name for name in MESSAGES if name.startswith("S
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
     settings = AgentSettings(
-        "", FRIEND, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", bind=("memory://*",)
+        (), FRIEND, new_key_pair(), device="cpu", threads=1, run_folder=tmp_path / "run", listen=("memory://*",)
     )
     made = Agent(settings)
     made.post.start()

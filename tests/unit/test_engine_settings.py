@@ -1,0 +1,81 @@
+"""What ``launch`` asks of engines, and how an agent is told its key."""
+
+import io
+import json
+import os
+
+import pytest
+
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.config import launch_settings
+from agentkd.errors import ConfigError
+from agentkd.exchange.keys import hear_key_pair, new_key_pair
+from agentkd.launch.command import SrunLauncher, SshLauncher
+from agentkd.launch.devices import Slot, share_devices
+from agentkd.launch.launcher import Contact, Demand
+
+
+def test_agents_here_share_devices_evenly_and_those_of_an_engine_have_what_it_gives() -> None:
+    assert [slot.device for slot in share_devices(3, 0.5, 2, cuda_count=2)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert launch_settings({"agents": 2, "cpus_per_agent": 3}).slots == (Slot("cpu", 3),) * 2
+    assert launch_settings({"engine": "srun", "agents": 2, "gpus_per_agent": 1}).slots == (Slot("cuda:0", 1),) * 2
+    assert launch_settings({"engine": "ray", "agents": 1}).slots == (Slot("cpu", 1),)
+
+
+@pytest.mark.parametrize(
+    ("agents", "gpus", "text"),
+    [(5, 0.5, r"5 with 0.5 GPUs each do not fit on 2 CUDA devices; 4 do"), (1, 2.0, "one device, not on 2")],
+)
+def test_what_does_not_fit_on_this_machine_is_refused(agents: int, gpus: float, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        share_devices(agents, gpus, 1, cuda_count=2)
+
+
+def test_an_engine_elsewhere_must_be_told_how_many_agents() -> None:
+    with pytest.raises(ConfigError, match=r"launch\.agents: how many"):
+        _ = launch_settings({"engine": "ray"}).slots
+
+
+def test_a_key_is_one_line_and_what_follows_is_left() -> None:
+    keys = new_key_pair()
+    told = io.BytesIO(keys.line().encode() + b"more")
+    assert hear_key_pair(told) == keys and told.read() == b"more"
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"\n", b"{}\n", b"[1]\n", b"x" * 2**17, json.dumps({"public": "a", "secret": "b"}).encode()]
+)
+def test_what_is_no_key_is_told_and_not_repeated(said: bytes) -> None:
+    with pytest.raises(ConfigError, match="standard input does not say a key"):
+        hear_key_pair(io.BytesIO(said))
+
+
+def test_an_agent_is_told_all_endpoints_and_no_secret(tmp_path) -> None:
+    keys = new_key_pair()
+    contact = Contact(("ipc:///a", "tcp://10.0.0.1:5"), keys.public, "auto", 30, 1, bind="auto")
+    words = contact.arguments(RunFolder(tmp_path), "agent-1", Slot("cpu", 2))
+    assert {"--join=ipc:///a", "--join=tcp://10.0.0.1:5", "--bind=auto", "--key=-", "--threads=2", "--name=agent-1"} <= set(words)
+    assert f"--coordinator-key={keys.public}" in words and keys.secret not in " ".join(words)
+
+
+def with_commands(place, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    for name in names:
+        (place / name).write_text("#!/bin/sh\n")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_step_says_exactly_what_it_takes_and_what_a_user_says_comes_behind(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_commands(tmp_path, monkeypatch, "srun")
+    launcher = SrunLauncher(RunFolder(tmp_path), Demand(gpus_per_agent=2, options=("--mem=4G",)))
+    words = launcher._prefix(0, Slot("cuda:0", 4))
+    assert words[:2] == ["srun", "--exact"] and words[-2:] == ["--gpus=2", "--mem=4G"]
+    assert "--mem=0" in words and "--cpus-per-task=4" in words
+
+
+def test_hosts_take_turns_and_the_line_for_a_shell_there_is_quoted(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_commands(tmp_path, monkeypatch, "ssh")
+    launcher = SshLauncher(RunFolder(tmp_path), Demand(options=("one", "-p2222", "ann@two")))
+    assert [launcher._prefix(number, Slot("cpu", 1))[-1] for number in range(3)] == ["one", "ann@two", "one"]
+    assert "-p2222" in launcher._prefix(0, Slot("cpu", 1))
+    assert launcher._quoted(["agentkd", "--coordinator-key=-$(k)!&'"]) == ["agentkd '--coordinator-key=-$(k)!&'\"'\"''"]
