@@ -112,7 +112,7 @@ def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Dige
 def _unfinished(folder: RunFolder) -> set[Digest]:
     """What unfinished lessons have stored already."""
     lists = folder.checkpoints.glob("*.lesson.jsonl")
-    return {told.piece for path in lists for told in recordings.read_list(path)}
+    return {told.piece for path in lists for told in recordings.read_list(path).told}
 
 
 def _sparable(folder: RunFolder, what: str, price: str, digests: Iterable[Digest]) -> Sparable:

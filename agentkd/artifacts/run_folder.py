@@ -88,8 +88,9 @@ class RunFolder:
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
-        self.checkpoint(key).unlink(missing_ok=True)
-        self.lesson(key).unlink(missing_ok=True)
+        for left in self.checkpoints.glob(f"{key}.*"):
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
         shutil.rmtree(self._all_said(key), ignore_errors=True)
         for place in self.agents.glob("*"):
             RunFolder(place).clear(key)

@@ -20,6 +20,7 @@ from agentkd.config import dump_experiment
 from agentkd.coordinator import choices, own_parts
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
+from agentkd.durable import write_whole
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
 from agentkd.experiment import Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
@@ -230,7 +231,7 @@ def _write(now: Generation, folder: RunFolder, journal: Journal, more: dict[str,
         values[own_parts.META] = now.own.canonical()
     journal.adopt(values | noted_places(folder.place), journal.asks() if asks is None else asks)
     try:
-        folder.experiment.write_text(dump_experiment(now.experiment), encoding="utf-8")
+        write_whole(folder.experiment, dump_experiment(now.experiment).encode())
     except OSError as error:
         raise StorageError.of(folder.experiment, error) from error
 

@@ -274,7 +274,7 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     def failing(folder: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agentkd.artifacts.store._sync_folder", failing)
+    monkeypatch.setattr("agentkd.artifacts.store.sync_folder", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         Store(tmp_path).put(b"knowledge")
     assert not list(tmp_path.rglob("*.part"))
@@ -306,7 +306,7 @@ def test_what_is_stored_is_on_the_disk_before_it_has_its_name_and_so_is_the_name
     monkeypatch.setattr("os.fsync", remember)
     store = Store(tmp_path)
     digest = store.put(b"knowledge")
-    assert synced == [(".part", 9), ("", 1)], "the bytes without a name, then the folder with it"
+    assert synced == [("", 0), (".part", 9), ("", 1)], "where the folder is, the bytes without a name, then the folder with it"
     synced.clear()
     store.path(digest).unlink()
     with store.incoming(digest) as part:
@@ -325,7 +325,8 @@ def test_what_a_killed_coordinator_left_is_swept_and_nothing_else(tmp_path, monk
         path.write_bytes(b"x")
 
     def killed(descriptor: int) -> None:
-        raise KeyboardInterrupt
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".part":
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
