@@ -5,8 +5,11 @@ A file system may write a name to the disk before what stands under it, and a po
 
 import contextlib
 import errno
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 NOT_THERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY)
 """What a system says that cannot do something, rather than one that has failed at it."""
@@ -43,6 +46,14 @@ def put_in_place(whole: Path, path: Path) -> None:
     sync_file(whole)
     whole.replace(path)
     sync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Removes a file that nobody needs any more. One that cannot be removed now is none's failure: the next start sweeps it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s is left for the next start to remove: %s", path, error.strerror)
 
 
 def write_whole(path: Path, data: bytes) -> None:

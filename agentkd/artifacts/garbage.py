@@ -84,6 +84,7 @@ def find_garbage(folder: RunFolder) -> Garbage:
         _sparable(folder, "class maps of evaluations", "the report shows no pictures", pictures),
         _sparable(folder, "losses of every step", "a divergence is located to the epoch, not to the step", traces),
     )
+    unreferenced = tuple(dict.fromkeys((*unreferenced, *folder.leftovers())))
     return Garbage(unreferenced, taught if taught.files else None, tuple(one for one in others if one.files))
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from agentkd import canonical
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
+from agentkd.durable import discard
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
 from agentkd.plain import read_json
@@ -307,4 +308,4 @@ class Recordings:
         for piece in [piece for piece in pieces if not self._uses[piece]]:
             del self._uses[piece]
             self.size_bytes -= pieces[piece]
-            self._store.path(piece).unlink(missing_ok=True)
+            discard(self._store.path(piece))

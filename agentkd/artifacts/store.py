@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agentkd import canonical
-from agentkd.durable import make_folder, sync_folder
+from agentkd.durable import discard, make_folder, sync_folder
 from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
 from agentkd.names import Digest
 
@@ -83,7 +83,7 @@ class Store:
 
     def remove(self, digest: Digest) -> None:
         """Forgets an artifact to which nothing refers; nothing if there is none."""
-        self.path(digest).unlink(missing_ok=True)
+        discard(self.path(digest))
 
     def get(self, digest: Digest, *, max_bytes: int | None = None) -> bytes:
         """The bytes under a digest, checked.

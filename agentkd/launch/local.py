@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.durable import discard
 from agentkd.errors import LaunchError, StorageError, check_descriptors
 from agentkd.launch.devices import Slot
 from agentkd.launch.fork_server import ForkServer
@@ -73,7 +74,7 @@ class Fork:
         """Ends the process at once and forgets its key."""
         self.server.send_signal(self.number, signal.SIGKILL)
         self.server.wait(self.number)
-        self.key_file.unlink(missing_ok=True)
+        discard(self.key_file)
 
     def stderr_tail(self) -> str:
         """The end of what it wrote to standard error, or the server did that should have started it."""
@@ -129,7 +130,7 @@ class LocalLauncher:
             log.touch()
             server = self._server(slot.threads)
         except OSError as error:
-            key_file.unlink(missing_ok=True)
+            discard(key_file)
             check_descriptors(f"what agent {name} needs", error)
             if error.filename and Path(error.filename).is_relative_to(log.parent):
                 raise StorageError.of(Path(error.filename), error) from error
