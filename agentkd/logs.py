@@ -17,6 +17,15 @@ class VisibleFormatter(logging.Formatter):
         return visible(super().format(record)).replace("\n", "\n    ")
 
 
+class _File(logging.FileHandler):
+    """A file of lines, of which those are missing for which there was no room: why the disk is full is said elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing, if the disk takes no more; a line that is wrong in itself is told as ever."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def to_stderr(level: int = logging.WARNING) -> None:
     """Send this process's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -33,7 +42,7 @@ def show_all() -> None:
 def to_file(path: Path, level: int = logging.INFO) -> None:
     """Send this process's log lines to a file as well, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(VisibleFormatter(LINE_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)

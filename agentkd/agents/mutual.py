@@ -22,6 +22,7 @@ from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
+from agentkd.durable import make_folder, sync_file, sync_folder
 from agentkd.errors import (
     ArtifactNotFoundError,
     ContractError,
@@ -84,6 +85,7 @@ class MutualLesson:
     ) -> None:
         self._on_served, self._classes = on_served, feed.dataset.classes
         self._task, self._key, self._folder = task, task.key, folder
+        self._unsynced: list[Path] = []
         self._post, self._carrier, self._inbox = post, carrier, inbox
         self.terms, self._distillation = blend(task, feed).terms, task.distillation
         self._partners = {partner.key: partner.architecture.num_classes for partner in task.partner_tasks()}
@@ -110,7 +112,19 @@ class MutualLesson:
         return tuple({LOGITS.name: self._understand(self._heard.pop(key), key)} for key in self._partners)
 
     def secure(self) -> None:
-        """What was said lies in its file before it is handed over."""
+        """What was said lies in its file before it is handed over; here it is made to stay."""
+        try:
+            for place in self._unsynced:
+                sync_file(place)
+            for folder in {place.parent for place in self._unsynced}:
+                sync_folder(folder)
+        except OSError as error:
+            raise StorageError.of(self._folder.said(self._key, self._step), error) from error
+        self._unsynced.clear()
+
+    def can_resume(self, step: int) -> bool:
+        """What the others said is asked of them again; they keep it until all have ended."""
+        return True
 
     def peek(self, step: int) -> Knowledge:
         """Nothing is known before the student has spoken."""
@@ -142,9 +156,10 @@ class MutualLesson:
         place = self._folder.said(self._key, self._step)
         part = place.with_suffix(".part")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(place.parent)
             part.write_bytes(data)
             part.replace(place)
+            self._unsynced.append(place)
         except OSError as error:
             raise StorageError.of(place, error) from error
         self._answer_pending()

@@ -5,20 +5,22 @@ and starts again goes on with the recording too. No checkpoint is ahead of the l
 task's result has been committed: whenever a student is killed, what it will not ask again is listed.
 """
 
-import json
-import os
+import logging
 import queue
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
+from agentkd.durable import sync_file, sync_folder, write_whole
 from agentkd.errors import StorageError
-from agentkd.names import Digest
+from agentkd.names import Digest, TeacherId
+
+log = logging.getLogger(__name__)
 
 MAX_PENDING = 64
 POLL_S = 0.5
@@ -34,6 +36,8 @@ class Recorder:
 
     def __init__(self, index: Path, store: Store) -> None:
         self._index, self._store = index, store
+        self._is_new = not index.is_file()
+        self._mend()
         self._told = {(told.weights, told.step) for told in self._stored()}
         self._pending: queue.Queue[tuple[Told, bytes] | threading.Event | None] = queue.Queue(MAX_PENDING)
         self._failure: StorageError | None = None
@@ -51,6 +55,10 @@ class Recorder:
             self._raise()
             self._told.add((told.weights, told.step))
             self._put((told, data))
+
+    def covers(self, teachers: Iterable[TeacherId], step: int) -> bool:
+        """Whether all that these teachers told before a step is kept; so it is where a recording begins only now."""
+        return self._is_new or all((teacher, before) in self._told for teacher in teachers for before in range(step))
 
     def secure(self) -> None:
         """Waits until what was taken is stored and listed, durably.
@@ -86,7 +94,28 @@ class Recorder:
 
     def _stored(self) -> list[Told]:
         """What is listed and stored. After a power cut a listed piece may be missing; then it was not told."""
-        return [told for told in recordings.read_list(self._index) if told.piece in self._store]
+        return [told for told in recordings.read_list(self._index).told if told.piece in self._store]
+
+    def _mend(self) -> None:
+        """Leaves whole lines in the list, and sets a damaged one aside as it was."""
+        if self._is_new:
+            return
+        try:
+            data, listed = self._index.read_bytes(), recordings.read_list(self._index)
+            whole = b"".join(map(recordings.line, listed.told))
+            if listed.damaged:
+                aside = self._index.with_name(f"{self._index.name}.damaged")
+                write_whole(aside, data)
+                log.warning(
+                    "%s is damaged in %d lines, whose steps are asked again; as it was it is %s",
+                    self._index,
+                    listed.damaged,
+                    aside,
+                )
+            if whole != data:
+                write_whole(self._index, whole)
+        except OSError as error:
+            raise StorageError.of(self._index, error) from error
 
     def _put(self, item: tuple[Told, bytes] | threading.Event | None) -> None:
         started = time.monotonic()
@@ -122,12 +151,12 @@ class Recorder:
         piece = self._store.put(data) if data else told.piece
         self._index.parent.mkdir(parents=True, exist_ok=True)
         with self._index.open("ab") as file:
-            file.write(json.dumps(asdict(told) | {"piece": piece}).encode() + b"\n")
+            file.write(recordings.line(replace(told, piece=piece)))
 
     def _sync(self) -> None:
         if self._index.is_file():
-            with self._index.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(self._index)
+            sync_folder(self._index.parent)
 
 
 def recorded(records: Iterable[Digest], store: Store) -> dict[Digest, Told]:

@@ -123,6 +123,10 @@ class RemoteLesson:
         if self._recorder:
             self._recorder.secure()
 
+    def can_resume(self, step: int) -> bool:
+        """Whether all that was told before a step is kept, if it is to be recorded."""
+        return self._recorder is None or self._recorder.covers(self._references, step)
+
     def peek(self, step: int) -> Knowledge:
         """The payloads of a step, which can still be heard afterwards."""
         self._want(step, is_peek=True)

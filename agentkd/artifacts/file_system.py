@@ -4,16 +4,13 @@ It is tried before anything starts, since what lacks one of them (NFS without it
 fail in the middle, or not at all until it matters.
 """
 
-import errno
 import fcntl
 import os
 import tempfile
 from pathlib import Path
 
+from agentkd.durable import NOT_THERE
 from agentkd.errors import ArtifactError, StorageError
-
-NOT_THERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY)
-"""What a system says that cannot do something, rather than one that has failed at it."""
 
 
 def shortcomings(place: Path) -> list[str]:

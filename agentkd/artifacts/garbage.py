@@ -84,6 +84,7 @@ def find_garbage(folder: RunFolder) -> Garbage:
         _sparable(folder, "class maps of evaluations", "the report shows no pictures", pictures),
         _sparable(folder, "losses of every step", "a divergence is located to the epoch, not to the step", traces),
     )
+    unreferenced = tuple(dict.fromkeys((*unreferenced, *folder.leftovers())))
     return Garbage(unreferenced, taught if taught.files else None, tuple(one for one in others if one.files))
 
 
@@ -112,7 +113,7 @@ def _told(folder: RunFolder, records: Iterable[Record]) -> dict[Digest, set[Dige
 def _unfinished(folder: RunFolder) -> set[Digest]:
     """What unfinished lessons have stored already."""
     lists = folder.checkpoints.glob("*.lesson.jsonl")
-    return {told.piece for path in lists for told in recordings.read_list(path)}
+    return {told.piece for path in lists for told in recordings.read_list(path).told}
 
 
 def _sparable(folder: RunFolder, what: str, price: str, digests: Iterable[Digest]) -> Sparable:

@@ -238,17 +238,41 @@ class Journal:
         """All records in the order in which they were committed.
 
         Raises:
-            ArtifactError: one cannot be read.
+            ArtifactError: one cannot be read, or is not as it was committed.
         """
-        for row in self.rows():
+        for row in self._chained():
             try:
                 record = row.record
             except ValueError as error:
                 raise self._gate.refused(f"has a record {row.number} that is none ({first_line(error)})") from error
             yield record
 
+    def must_be_whole(self) -> "Journal":
+        """This journal, if every record is as it was committed: its digest that of its content and of the record before.
+
+        Raises:
+            ArtifactError: one is not.
+        """
+        for _ in self._chained():
+            pass
+        return self
+
+    def _chained(self) -> Iterator[Row]:
+        previous, sitting, provenance = NO_RECORD, 0, ""
+        for row in self.rows():
+            if row.sitting != sitting:
+                sitting, provenance = row.sitting, _text(self.sitting(row.sitting))
+            is_filed = row.task == TaskKey(canonical.digest_bytes(row.inputs.encode()))
+            if row.digest != row.expected_digest(previous, provenance) or not is_filed:
+                text = (
+                    f"has a record {row.number} that was changed: its digest is not that of its content and of the record before"
+                )
+                raise self._gate.refused(text)
+            previous = row.digest
+            yield row
+
     def rows(self) -> Iterator[Row]:
-        """The same as they stand."""
+        """The records as they stand."""
         columns = "number, task, inputs, outputs, circumstances, sitting, digest"
         kinds = (int, str, str, str, str, int, str)
         return (Row(*row) for row in self._ordered(f"SELECT {columns} FROM records ORDER BY number", 1, *kinds))

@@ -4,9 +4,10 @@ A recording is an artifact that lists the pieces of a lesson by digest; the piec
 knows which lessons are recorded, what they take, what they saved, and which are dropped first when there are too many.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from agentkd import canonical
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes
+from agentkd.durable import discard
 from agentkd.errors import ArtifactError
 from agentkd.names import Digest
 from agentkd.plain import read_json
@@ -153,22 +156,46 @@ def _columns(data: bytes) -> "dict[str, np.ndarray[tuple[int, ...], np.dtype[Any
     return columns
 
 
-def read_list(path: Path) -> list[Told]:
-    """What stands in the list of an unfinished lesson; a last line that was not written whole does not count, and is cut off.
+@dataclass(frozen=True)
+class Listed:
+    """What stands in the list of an unfinished lesson.
+
+    Args:
+        told: of the lines that are whole.
+        damaged: how many lines are not. A last line that has no end was being written, and is none.
+    """
+
+    told: tuple[Told, ...]
+    damaged: int
+
+
+def line(told: Told) -> bytes:
+    """A line of the list of an unfinished lesson. It names its own digest."""
+    return json.dumps(asdict(told) | {"digest": canonical.digest(asdict(told))}).encode() + b"\n"
+
+
+def read_list(path: Path) -> Listed:
+    """What stands in the list of an unfinished lesson; nothing if there is none.
 
     Raises:
-        ArtifactError: another line is none.
+        OSError: it cannot be read.
     """
     if not path.is_file():
-        return []
-    whole, _, rest = path.read_bytes().rpartition(b"\n")
-    if rest:
-        path.write_bytes(whole + b"\n" if whole else b"")
+        return Listed((), 0)
+    *whole, rest = path.read_bytes().split(b"\n")
+    read = [_read_line(text) for text in whole]
+    unique = {(told.weights, told.step): told for told in read if told is not None}
+    return Listed(tuple(unique.values()), read.count(None) + (b"\0" in rest))
+
+
+def _read_line(text: bytes) -> Told | None:
     try:
-        unique = {(told.weights, told.step): told for told in (Told(**read_json(line)) for line in whole.splitlines())}
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is no list of what was recorded ({error}); remove it") from error
-    return list(unique.values())
+        fields = read_json(text)
+        digest = fields.pop("digest")
+        told = Told(**fields)
+        return told if digest == canonical.digest(fields) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _is_whole(rows: Iterable[Told], num_teachers: int) -> bool:
@@ -286,4 +313,4 @@ class Recordings:
         for piece in [piece for piece in pieces if not self._uses[piece]]:
             del self._uses[piece]
             self.size_bytes -= pieces[piece]
-            self._store.path(piece).unlink(missing_ok=True)
+            discard(self._store.path(piece))

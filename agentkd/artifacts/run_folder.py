@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ from agentkd.artifacts.run_places import (
     strange_places,
 )
 from agentkd.artifacts.store import Store
+from agentkd.durable import discard
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import AgentName, TaskKey
 
@@ -71,10 +73,29 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Removes what an interrupted coordinator left: keys of agents that are gone, half-written files, decoded images."""
-        left = {self.keys: "*.json", self.visitors: "*", self.checkpoints: "*.part", self.store.place: "*/*.part"}
-        for stale in (path for place, pattern in left.items() for path in place.glob(pattern)):
-            stale.unlink(missing_ok=True)
+        for stale in self.leftovers():
+            discard(stale)
+        for trial in self.place.glob(".agentkd-*"):  # how it was tried what the file system can do
+            shutil.rmtree(trial, ignore_errors=True)
         self.drop_images()
+
+    def leftovers(self) -> Iterator[Path]:
+        """Files that only a process could use that has ended, if nobody works in the folder; in agents' own folders too."""
+        for place, pattern in ((place, pattern) for place, patterns in self._passing().items() for pattern in patterns):
+            inner = place.relative_to(self.place)
+            for found in (place.glob(pattern), self.agents.glob(f"*/{inner}/{pattern}")):
+                yield from (path for path in found if path.is_symlink() or not path.is_dir())
+
+    def _passing(self) -> dict[Path, tuple[str, ...]]:
+        """By folder, how files of a process are called that are not there for long, of ours and of libraries."""
+        return {
+            self.place: (".*.part", "tmp*.part"),
+            self.keys: ("*.json", "*.part"),
+            self.visitors: ("*",),
+            self.checkpoints: ("*.part", "*/*.part", ".tmp*"),
+            self.store.place: ("*/*.part",),
+            self.report: (".*.part",),
+        }
 
     def drop_images(self) -> None:
         """Removes decoded images, which can be made again, and nothing else that lies beside them."""
@@ -83,8 +104,9 @@ class RunFolder:
 
     def clear(self, key: TaskKey) -> None:
         """Removes what lies here of a task that has ended."""
-        self.checkpoint(key).unlink(missing_ok=True)
-        self.lesson(key).unlink(missing_ok=True)
+        for left in self.checkpoints.glob(f"{key}.*"):
+            if not left.is_dir():
+                discard(left)
         shutil.rmtree(self._all_said(key), ignore_errors=True)
         for place in self.agents.glob("*"):
             RunFolder(place).clear(key)
@@ -211,13 +233,20 @@ class RunLock:
         except AgentKDError:
             os.close(self._descriptor)
             raise
-        except BlockingIOError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                os.close(self._descriptor)
+                raise StorageError.of(self.path, error) from error
             owner = os.read(self._descriptor, 100).decode(errors="replace").strip()
             os.close(self._descriptor)
             who = f"another coordinator (process {owner or 'unknown'})"
             raise ArtifactError(f"{self.path.parent} is in use by {who}; wait until it ends, or choose another folder") from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StorageError.of(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,5 +1,6 @@
 """Bytes by digest: a file's name is its SHA-256, so a retry is harmless and damage is noticed."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agentkd import canonical
-from agentkd.artifacts.file_system import NOT_THERE
+from agentkd.durable import discard, make_folder, sync_folder
 from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
 from agentkd.names import Digest
 
@@ -65,23 +66,24 @@ class Store:
             return digest
         temporary = ""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what failed first is the reason; what is left is swept
+                if temporary:
+                    Path(temporary).unlink(missing_ok=True)
             raise StorageError.of(path, error) from error
         return digest
 
     def remove(self, digest: Digest) -> None:
         """Forgets an artifact to which nothing refers; nothing if there is none."""
-        self.path(digest).unlink(missing_ok=True)
+        discard(self.path(digest))
 
     def get(self, digest: Digest, *, max_bytes: int | None = None) -> bytes:
         """The bytes under a digest, checked.
@@ -125,7 +127,7 @@ class Incoming:
 
     def __enter__(self) -> "Incoming":
         try:
-            self._part.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._part.parent)
             self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             found = os.fstat(self._descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -178,15 +180,4 @@ class Incoming:
             self._part.unlink()
             raise ArtifactCorruptError(self._part, self._digest, actual)
         self._part.replace(self._path)
-        _sync_folder(self._path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in NOT_THERE:  # a folder cannot be synced everywhere where its files can
-            raise
-    finally:
-        os.close(descriptor)
+        sync_folder(self._path.parent)

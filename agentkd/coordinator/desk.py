@@ -146,6 +146,7 @@ class Desk(Generic[Crewed]):
             with ExitStack() as held:
                 held.enter_context(RunLock(self.folder))
                 self.journal = held.enter_context(Journal(self.folder.journal))
+                self.journal.must_be_whole()
                 self._held = held.pop_all()
                 look_in(self.folder.store.place)
         except BaseException as error:  # whatever it was: somebody may have handed in an order already

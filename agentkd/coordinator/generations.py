@@ -20,6 +20,7 @@ from agentkd.config import dump_experiment
 from agentkd.coordinator import choices, own_parts
 from agentkd.coordinator.data_places import NotedData, changed_files, note_data, noted_places
 from agentkd.datasets.opening import Opened
+from agentkd.durable import write_whole
 from agentkd.errors import AgentKDError, ConfigError, Problem, StorageError
 from agentkd.experiment import Experiment, RecordedExperiment
 from agentkd.names import NO_DIGEST, Digest, TaskKey
@@ -127,6 +128,8 @@ def adopt(
     if not changed:
         if journal.get_meta(DATA) is None:
             journal.set_meta(DATA, data.canonical())
+        if not (folder.experiment.is_file() and folder.experiment.stat().st_size):  # writing it failed after the journal was told
+            _write_file(now, folder)
         return now, []
     if _has_another_file(before, now) and results and not _have_in_common(before, now, results):
         problems = [Problem(one.path, one.text.replace(NOW_AND_THEN, "but this run was begun with", 1)) for one in changed]
@@ -229,8 +232,12 @@ def _write(now: Generation, folder: RunFolder, journal: Journal, more: dict[str,
     if now.own.codes or more:
         values[own_parts.META] = now.own.canonical()
     journal.adopt(values | noted_places(folder.place), journal.asks() if asks is None else asks)
+    _write_file(now, folder)
+
+
+def _write_file(now: Generation, folder: RunFolder) -> None:
     try:
-        folder.experiment.write_text(dump_experiment(now.experiment), encoding="utf-8")
+        write_whole(folder.experiment, dump_experiment(now.experiment).encode())
     except OSError as error:
         raise StorageError.of(folder.experiment, error) from error
 

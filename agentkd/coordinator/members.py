@@ -47,6 +47,7 @@ class Members:
         self._names: dict[PublicKey, AgentName] = {}  # whose a key is; under the lock
         self._lock = threading.Lock()
         self._failed_starts = 0
+        self._has_failed_start = False
         self._looked_at = time.monotonic()
 
     def launch(self, name: AgentName, slot: Slot) -> None:
@@ -139,6 +140,7 @@ class Members:
         """
         now = time.monotonic()
         self._excuse(now)
+        self._has_failed_start = False
         for name, peer in list(self._peers.items()):
             if self._peers.get(name) is not peer:
                 continue
@@ -203,7 +205,8 @@ class Members:
         peer.process.kill()
         tail = self._forget(name).tail()
         if peer.liveness is None:
-            self._failed_starts += 1
+            self._failed_starts += not self._has_failed_start  # what ends several at once, as their server's end, is one failure
+            self._has_failed_start = True
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise LaunchError(
                     f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row", exit_code=exit_code, stderr_tail=tail

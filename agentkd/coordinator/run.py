@@ -20,6 +20,7 @@ from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.generations import Generation
 from agentkd.coordinator.watching import Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
+from agentkd.durable import discard
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
 from agentkd.experiment import Experiment
 from agentkd.names import TaskKey
@@ -129,7 +130,7 @@ def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner
                 write_view(folder.study, name, space, trials, num_costs=aims.num_costs(experiment))
     except SearchError as error:
         log.warning("%s", error)
-        folder.study.unlink(missing_ok=True)
+        discard(folder.study)
 
 
 class _Coordinator:

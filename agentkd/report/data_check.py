@@ -7,8 +7,8 @@ from pathlib import Path
 from agentkd.checks.dataset import Look
 from agentkd.checks.findings import Findings, PairFound
 from agentkd.datasets.contact_sheet import contact_sheet
+from agentkd.durable import write_whole
 from agentkd.errors import ConfigError, DatasetError, StorageError
-from agentkd.report.whole import write_whole
 from agentkd.visible import visible_line
 
 SHEET = "samples.png"

@@ -22,6 +22,7 @@ from agentkd.artifacts.run_folder import RunFolder, beside
 from agentkd.artifacts.run_places import WRITTEN, must_lead_somewhere
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
+from agentkd.durable import write_whole
 from agentkd.errors import StorageError
 from agentkd.experiment import Experiment
 from agentkd.networks.families import title
@@ -33,7 +34,6 @@ from agentkd.report.headline import headline_text, teaching_text
 from agentkd.report.journey import journey_figure
 from agentkd.report.paper import PAPER_TABLE
 from agentkd.report.texts import measure_shown, short_count
-from agentkd.report.whole import write_whole
 from agentkd.task import TaskResult
 from agentkd.visible import visible
 

@@ -109,6 +109,10 @@ class SeatedTeaching:
     def secure(self) -> None:
         """Nothing is recorded."""
 
+    def can_resume(self, step: int) -> bool:
+        """What was said stays on the table."""
+        return True
+
     def peek(self, step: int) -> Knowledge:
         """Nothing is known before the student has spoken."""
         return ()

@@ -1,12 +1,15 @@
 """The state of an unfinished training as one safetensors file: network, optimizers, best weights so far, and where it stands.
 
 Together with the recipe and the seeds this is everything: a training that resumes from it gives the same bits as one that
-was never interrupted. Written to a temporary name and renamed, so a half-written checkpoint is never seen.
+was never interrupted. It is written to a temporary name, synced and renamed, so a half-written checkpoint is never seen; it
+holds its own digest, and the one before it is kept, so a damaged one is never resumed from and costs no more than is between two.
 """
 
 import contextlib
 import json
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import canonical
-from agentkd.errors import ArtifactError, StorageError, check_descriptors
+from agentkd.durable import make_folder, put_in_place, sync_file
+from agentkd.errors import StorageError, check_descriptors
 from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult
+
+log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -74,55 +80,103 @@ def save_checkpoint(
             for slot, value in slots.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer/{kind}/{index}/{slot}"] = value.cpu().contiguous()
-    metadata = {
-        "task": task,
-        "progress": json.dumps(
-            {
-                "step": progress.step,
-                "seconds": progress.seconds,
-                "loss_sum": progress.loss_sum,
-                "history": [epoch.canonical() for epoch in progress.history],
-                "best_miou": progress.best_score,
-                "best_epoch": progress.best_epoch,
-            }
-        ),
+    told = {
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "loss_sum": progress.loss_sum,
+        "history": [epoch.canonical() for epoch in progress.history],
+        "best_miou": progress.best_score,
+        "best_epoch": progress.best_epoch,
     }
+    metadata = {"task": task, "progress": json.dumps(told)}
+    metadata["digest"] = _digest(tensors, metadata)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
+        sync_file(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(before(path))
+        put_in_place(temporary, path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageError.of(path, error) from error
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], *, task: TaskKey) -> Progress | None:
-    """Restores the state in place and says where it stands; ``None`` if there is no checkpoint of this task.
+def before(path: Path) -> Path:
+    """Where the checkpoint before the last lies."""
+    return path.with_suffix(".before")
+
+
+def load_checkpoint(
+    path: Path,
+    network: nn.Module,
+    optimizers: dict[str, Optimizer],
+    *,
+    task: TaskKey,
+    can_resume: Callable[[int], bool] = lambda step: True,
+) -> Progress | None:
+    """Restores the state in place and says where it stands; ``None`` if there is no sound checkpoint of this task.
+
+    A damaged one is set aside with a warning, and the one before it is looked at.
+
+    Args:
+        path: where the last one lies.
+        network: the one that is trained.
+        optimizers: its optimizers by kind.
+        task: whose checkpoint it must be.
+        can_resume: whether all else that a training needs that goes on after so many steps is there.
 
     Raises:
-        ArtifactError: the file is damaged.
+        StorageError: a damaged one cannot be set aside.
         DescriptorsError: no file can be opened now.
     """
-    if not path.is_file():
+    for place in (path, before(path)):
+        read = _read(place)
+        if read is None or read[1]["task"] != task:
+            continue
+        tensors, metadata = read
+        told = json.loads(metadata["progress"])
+        if not can_resume(told["step"]):
+            log.warning("checkpoint %s is not used: what was told before step %d is not there as a whole", place, told["step"])
+            continue
+        network.load_state_dict(_below(tensors, "network/"))
+        for kind, optimizer in optimizers.items():
+            _restore_optimizer(optimizer, _below(tensors, f"optimizer/{kind}/"))
+        told["best_score"] = told.pop("best_miou")
+        told["history"] = [EpochResult.model_validate(epoch) for epoch in told["history"]]
+        return Progress(**told, best=_below(tensors, "best/"), losses=tensors["losses"].tolist())
+    return None
+
+
+def _read(place: Path) -> tuple[State, dict[str, str]] | None:
+    """What stands in a checkpoint; ``None`` if there is none, or a damaged one, which is then elsewhere."""
+    if not place.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(place, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        check_descriptors(path, error)
-        raise ArtifactError(f"checkpoint {path} is damaged ({error}); remove it to start this task again") from error
-    if metadata.get("task") != task:
-        return None
-    network.load_state_dict(_below(tensors, "network/"))
-    for kind, optimizer in optimizers.items():
-        _restore_optimizer(optimizer, _below(tensors, f"optimizer/{kind}/"))
-    told = json.loads(metadata["progress"])
-    told["best_score"] = told.pop("best_miou")
-    told["history"] = [EpochResult.model_validate(epoch) for epoch in told["history"]]
-    return Progress(**told, best=_below(tensors, "best/"), losses=tensors["losses"].tolist())
+    except (OSError, SafetensorError, ValueError) as error:
+        check_descriptors(place, error)
+        reason = str(error)
+    else:
+        digest = metadata.pop("digest", "")
+        if digest == _digest(tensors, metadata):
+            return tensors, metadata
+        reason = "it does not have the digest that it names" if digest else "it names no digest"
+    aside = place.with_name(f"{place.name}.damaged")
+    try:
+        place.replace(aside)
+    except OSError as error:
+        raise StorageError.of(place, error) from error
+    log.warning("checkpoint %s is damaged (%s); it is set aside as %s, and the task goes on from before it", place, reason, aside)
+    return None
+
+
+def _digest(tensors: State, metadata: dict[str, str]) -> str:
+    return canonical.digest([metadata, digest_of_state(tensors)])
 
 
 def _below(tensors: State, prefix: str) -> State:

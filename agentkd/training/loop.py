@@ -54,6 +54,10 @@ class Teaching(Protocol):
         """Waits until what a training that resumes here needs of the steps so far is on disk."""
         ...
 
+    def can_resume(self, step: int) -> bool:
+        """Whether what a training needs of the steps before this one, if it goes on here, is there."""
+        ...
+
 
 class Untaught:
     """Nobody teaches."""
@@ -71,6 +75,10 @@ class Untaught:
 
     def secure(self) -> None:
         """Nothing was said."""
+
+    def can_resume(self, step: int) -> bool:
+        """Nothing is needed."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,9 @@ def train(
     recipe = plan.recipe
     network.to(device).train()
     optimizers = build_optimizers(cast(TrainableNetwork, network).parameter_groups(), recipe)
-    progress = (load_checkpoint(checkpoint, network, optimizers, task=task) if checkpoint else None) or Progress()
+    can_resume = plan.teaching.can_resume
+    found = load_checkpoint(checkpoint, network, optimizers, task=task, can_resume=can_resume) if checkpoint else None
+    progress = found or Progress()
     per_epoch = feed.steps_per_epoch
     total_steps = recipe.epochs * per_epoch
     status = Status.COMPLETED

@@ -31,7 +31,7 @@ LAYERS = [
     {"objectives"},
     {"code"},
     {"errors", "seeding", "logs", "repeatable"},
-    {"canonical", "plain"},
+    {"canonical", "durable", "plain"},
     {"names", "visible"},
 ]
 

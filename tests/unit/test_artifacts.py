@@ -1,7 +1,10 @@
 """Stored bytes, records and the lock: nothing half-written, nothing twice, damage noticed."""
 
 import contextlib
+import errno
+import logging
 import os
+import random
 import re
 import sqlite3
 import subprocess
@@ -12,12 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentkd import canonical
+from agentkd import canonical, logs
 from agentkd.architecture import Architecture
-from agentkd.artifacts.garbage import remove
+from agentkd.artifacts.garbage import find_garbage, remove
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
+from agentkd.coordinator.desk import Desk
 from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
 from agentkd.task import DataSource, Status, TaskResult, Train
 
@@ -274,7 +278,7 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     def failing(folder: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agentkd.artifacts.store._sync_folder", failing)
+    monkeypatch.setattr("agentkd.artifacts.store.sync_folder", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         Store(tmp_path).put(b"knowledge")
     assert not list(tmp_path.rglob("*.part"))
@@ -306,7 +310,7 @@ def test_what_is_stored_is_on_the_disk_before_it_has_its_name_and_so_is_the_name
     monkeypatch.setattr("os.fsync", remember)
     store = Store(tmp_path)
     digest = store.put(b"knowledge")
-    assert synced == [(".part", 9), ("", 1)], "the bytes without a name, then the folder with it"
+    assert synced == [("", 0), (".part", 9), ("", 1)], "where the folder is, the bytes without a name, then the folder with it"
     synced.clear()
     store.path(digest).unlink()
     with store.incoming(digest) as part:
@@ -325,7 +329,8 @@ def test_what_a_killed_coordinator_left_is_swept_and_nothing_else(tmp_path, monk
         path.write_bytes(b"x")
 
     def killed(descriptor: int) -> None:
-        raise KeyboardInterrupt
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".part":
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -469,3 +474,137 @@ def test_a_record_keeps_the_time_at_which_it_was_first_committed(tmp_path) -> No
 def test_what_goes_by_itself_while_a_folder_is_swept_is_no_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: [folder / "gone"])
     RunFolder(tmp_path).sweep()
+
+
+CHANGES = [
+    ("outputs", '"miou":0.5', '"miou":0.9'),
+    ("circumstances", "agent-1", "agent-2"),
+    ("inputs", '"seed":1', '"seed":7'),
+]
+
+
+@pytest.mark.parametrize(("column", "old", "new"), CHANGES)
+def test_whoever_reads_records_refuses_one_that_was_changed(tmp_path: Path, column: str, old: str, new: str) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.begin_sitting({"commit": "one"})
+        journal.commit(record(1), record(2))
+        assert [one.task.seed for one in journal.must_be_whole().records()] == [1, 2]
+    with sqlite3.connect(path) as connection:
+        text = connection.execute(f"SELECT {column} FROM records WHERE number = 1").fetchone()[0]
+        assert old in text
+        connection.execute(f"UPDATE records SET {column} = ? WHERE number = 1", (text.replace(old, new),))
+    connection.close()
+    with Journal(path, read_only=True) as journal:
+        with pytest.raises(ArtifactError, match="record 1 that was changed"):
+            list(journal.records())
+        with pytest.raises(ArtifactError, match="record 1 that was changed"):
+            journal.must_be_whole()
+    with pytest.raises(ArtifactError, match="record 1 that was changed"), Desk(RunFolder(tmp_path), NoHands):
+        pass
+
+
+class NoHands:
+    """Nobody, for a desk that must not begin."""
+
+    def __init__(self) -> None:
+        raise AssertionError
+
+
+def test_a_bit_that_flips_in_a_journal_is_refused_or_changes_no_record(tmp_path: Path) -> None:
+    path, flips = tmp_path / "journal.sqlite", random.Random(3)
+    with Journal(path) as journal:
+        journal.begin_sitting({"commit": "one"})
+        journal.commit(*(record(seed) for seed in range(6)))
+        journal.note_asks({"study": {1: (0,), 2: (0, 1)}})
+        sound = list(journal.records())
+    whole = path.read_bytes()
+    for _ in range(400):
+        place = flips.randrange(len(whole) * 8)
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        for read_only in (True, False):
+            try:
+                with Journal(path, read_only=read_only) as journal:
+                    found = list(journal.must_be_whole().records())
+                    journal.asks()
+                    journal.last_sitting()
+                    journal.find(sound[0].task.key)
+                    if not read_only:
+                        journal.commit(record(9))
+                assert found == sound, place
+            except (ArtifactError, StorageError):
+                pass
+            for left in tmp_path.glob("journal.sqlite-*"):
+                left.unlink()
+
+
+def test_what_a_process_left_is_swept_and_listed_as_garbage_wherever_it_lies(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with Journal(folder.journal) as journal:
+        journal.commit(record(1))
+    key = "ab" * 32
+    kept = [folder.checkpoint(key), folder.lesson(key), folder.said(key, 3), folder.report / "index.html"]
+    own = folder.of_agent("agent-1")
+    left = [folder.checkpoints / ".tmpAbC", folder.checkpoints / f"{key}.71.part", folder.said(key, 3).with_suffix(".part")]
+    left += [
+        folder.keys / "agent-1-71.json",
+        folder.keys / "tmpx.part",
+        own.checkpoints / ".tmpD",
+        own.store.place / "ab" / "tmpy.part",
+    ]
+    left += [folder.report / ".table.csv.71.part", folder.place / ".experiment.yaml.71.part"]
+    for path in (*kept, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    assert set(left) <= set(find_garbage(folder).unreferenced) and not set(kept) & set(find_garbage(folder).unreferenced)
+    folder.sweep()
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_what_cannot_be_removed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, key = RunFolder(tmp_path), "ab" * 32
+    for path in (folder.checkpoint(key), folder.lesson(key), folder.keys / "agent-1.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+    def read_only(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    folder.clear(key)
+    folder.sweep()
+    assert folder.checkpoint(key).exists()
+    monkeypatch.undo()
+    folder.sweep()
+    folder.clear(key)
+    assert not folder.checkpoint(key).exists() and not list(folder.keys.iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_a_typed_error_and_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lock = RunLock(RunFolder(tmp_path))
+    monkeypatch.setattr("agentkd.artifacts.run_folder.os.write", full)
+    with pytest.raises(StorageError, match=r"lock: the disk is full"), lock:
+        pass
+    monkeypatch.undo()
+    assert not lock.is_held
+
+
+def test_a_log_that_cannot_be_written_ends_in_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    logs.to_file(tmp_path / "log")
+    (handler,) = [one for one in root.handlers if one not in before]
+    try:
+        handler.stream.close()  # type: ignore[attr-defined]
+        handler.stream = Path("/dev/full").open("w", encoding="utf-8")  # type: ignore[attr-defined]  # noqa: SIM115
+        logging.getLogger("agentkd").warning("there is no room for this")
+        assert "Traceback" not in capsys.readouterr().err
+    finally:
+        root.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -270,8 +270,8 @@ def test_only_what_nothing_refers_to_is_garbage(finished: RunFolder, tmp_path: P
     assert [path.stem for path in find_garbage(folder).unreferenced] == [stray]
     piece = folder.store.put(b"of a lesson that is not finished")
     folder.checkpoints.mkdir()
-    line = {"weights": "w", "step": 0, "request": "r", "piece": piece, "size_bytes": 1, "teacher_s": 0.1}
-    folder.lesson("ab" * 32).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    told = recordings.Told(weights="w", step=0, request="r", piece=piece, size_bytes=1, teacher_s=0.1)
+    folder.lesson("ab" * 32).write_bytes(recordings.line(told))
     assert [path.stem for path in find_garbage(folder).unreferenced] == [stray], "an unfinished lesson still needs its pieces"
 
 

@@ -95,6 +95,18 @@ def plan_of(folder: RunFolder) -> tuple[str, bool]:
     return _check_plan(folder, read_history(folder))
 
 
+def test_an_experiment_file_that_was_not_written_or_is_empty_is_written_at_the_next_start(work: Path) -> None:
+    folder = RunFolder(work / "run")
+    carry_out(experiment(), folder, most=1)
+    whole = folder.experiment.read_bytes()
+    folder.experiment.unlink()
+    carry_out(experiment(), folder, most=1)
+    assert folder.experiment.read_bytes() == whole
+    folder.experiment.write_bytes(b"")
+    carry_out(experiment(), folder, most=1)
+    assert folder.experiment.read_bytes() == whole
+
+
 def test_a_run_that_is_gone_on_with_as_it_was_is_said_nothing_of(work: Path) -> None:
     folder = RunFolder(work / "run")
     carry_out(experiment(), folder, most=2)

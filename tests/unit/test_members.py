@@ -8,6 +8,7 @@ import pytest
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.members import Members
+from agentkd.errors import LaunchError
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
@@ -120,3 +121,13 @@ def test_who_hangs_is_not_excused_by_what_others_took(tmp_path: Path, monkeypatc
         assert clock.turns(members, 1) == []
     members.note_heartbeat("ann", HeartbeatEvent(progress=0, is_busy=True))
     assert clock.turns(members, 4) == ["ann"]
+
+
+def test_one_end_of_what_starts_four_agents_is_one_failed_start(tmp_path: Path) -> None:
+    members = members_of(tmp_path, "ann", "ben", "cho", "dan", exit_code=-9)
+    assert [error.agent for error in members.find_lost()] == ["ann", "ben", "cho", "dan"]
+    members.launch("eve", Slot("cpu", 1))
+    assert [error.agent for error in members.find_lost()] == ["eve"]
+    members.launch("fay", Slot("cpu", 1))
+    with pytest.raises(LaunchError, match="3 starts failed in a row"):
+        list(members.find_lost())

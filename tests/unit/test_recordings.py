@@ -158,7 +158,7 @@ def test_a_piece_that_is_listed_and_not_stored_is_told_again_or_is_a_hole(tmp_pa
         before.keep(told(step), b"piece %d" % step)
     before.close()
     for step in (0, 2):
-        store.path(recordings.read_list(index)[step].piece).unlink()
+        store.path(recordings.read_list(index).told[step].piece).unlink()
     again = Recorder(index, store)
     again.keep(told(2), b"piece 2")
     rows = recordings.decode(store.get(again.finish()))
@@ -377,7 +377,7 @@ def test_the_list_of_a_lesson_makes_its_folder_and_nothing_told_leaves_none(tmp_
     for step in range(2):
         recorder.keep(told(step), b"piece %d" % step)
     recorder.secure()
-    assert [row.step for row in recordings.read_list(index)] == [0, 1]
+    assert [row.step for row in recordings.read_list(index).told] == [0, 1]
     recorder.close()
 
 
@@ -402,7 +402,7 @@ def test_who_secures_waits_for_as_long_as_somebody_writes_and_no_longer(tmp_path
     recorder = Recorder(tmp_path / "lesson.jsonl", Store(tmp_path / "store"))
     recorder.keep(told(0), b"piece")
     recorder.secure()
-    assert [row.step for row in recordings.read_list(tmp_path / "lesson.jsonl")] == [0]
+    assert [row.step for row in recordings.read_list(tmp_path / "lesson.jsonl").told] == [0]
     recorder.close()
     with pytest.raises(StorageError, match="the thread that writes it has ended"):
         recorder.secure()
@@ -469,3 +469,36 @@ def test_of_two_recordings_of_a_lesson_the_longer_one_is_taken_whichever_came_fi
             known.note(tasks[n], results[n])
         assert results[1].exchange
         assert known.find(tasks[1]) == ((results[1].exchange.record,), frozenset({TEACHER.weights}))
+
+
+DAMAGES = {
+    "a bit of a digest": lambda data: data.replace(b'"piece": "', b'"piece": "', 1).replace(b'"step": 2', b'"step": 3', 1),
+    "a line that is none": lambda data: b"{}\n" + data.partition(b"\n")[2],
+    "NULs": lambda data: bytes(len(data)),
+    "truncated": lambda data: data[: len(data) // 3],
+    "empty": lambda data: b"",
+    "garbage": lambda data: b"\xff\n" * 40,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_list_of_a_lesson_costs_steps_and_neither_the_weights_nor_the_recording(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    room = Classroom(tmp_path / "run")
+    index = room.folder.lesson(room.task.key)
+    whole = room.attempt(RunFolder(tmp_path / "whole"), Recorder(tmp_path / "whole.jsonl", room.folder.store))
+
+    def kill(step: int) -> None:
+        if step == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        room.attempt(room.folder, Recorder(index, room.folder.store), kill)
+    index.write_bytes(damage(index.read_bytes()))
+    steps: list[int] = []
+    again = room.attempt(room.folder, Recorder(index, room.folder.store), steps.append)
+    assert steps == list(range(1, 9)), "what was told before is not listed as a whole"
+    assert again.weights == whole.weights and room.steps_of(again) == list(range(8))
+    room.folder.clear(room.task.key)
+    assert not list(room.folder.checkpoints.iterdir())

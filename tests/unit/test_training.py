@@ -1,6 +1,9 @@
 """The loop: resumes to the bit, prunes, keeps the best, and fails with a type and a reason."""
 
 import math
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from agentkd.agents.work import Surroundings, execute
 from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ArtifactError, ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
+from agentkd.errors import ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.blocks import ParameterGroup
@@ -21,7 +24,7 @@ from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe, ViewSettings
 from agentkd.task import DataSource, EpochResult, Status, Task, Train
 from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.checkpoint import Progress, before, load_checkpoint, save_checkpoint, state_digest
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
@@ -88,11 +91,86 @@ def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
     assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+def interrupted(place: Path, task: Task, step: int) -> Path:
+    """The checkpoint of a training that was stopped at a step, with the one before it."""
+    path = place / "c.safetensors"
+    with pytest.raises(Stop):
+        execute(task, Surroundings(Store(place), CPU, hooks=stop_at(step), checkpoint=path, checkpoint_every_s=0.0))
+    return path
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "NULs": lambda data: bytes(len(data)),
+    "truncated": lambda data: data[: len(data) // 2],
+    "lacks its last byte": lambda data: data[:-1],
+    "weights zeroed": lambda data: data[:-400] + bytes(400),
+    "a bit in the weights": lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
+    "a bit in what it says": lambda data: data.replace(b'\\"step\\": ', b'\\"stdp\\": '),
+    "another step": lambda data: re.sub(rb'(\\"step\\": )\d', rb"\g<1>0", data),
+    "garbage": lambda data: b"\xff" * 100,
+}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["the last", "both"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_task_goes_on_from_the_one_before_or_the_start(
+    tmp_path: Path, damage: Callable[[bytes], bytes], both: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(RECIPE.replace(epochs=2))
+    whole = execute(task, Surroundings(Store(tmp_path / "whole"), CPU))
+    path = interrupted(tmp_path, task, 6)
+    for place in (path, before(path)) if both else (path,):
+        place.write_bytes(damage(place.read_bytes()))
+    steps: list[int] = []
+    hooks = Hooks(on_step=lambda step, *told: steps.append(step))
+    again = execute(task, Surroundings(Store(tmp_path), CPU, checkpoint=path, hooks=hooks))
+    assert steps[0] == (1 if both else 5)
+    assert (again.weights, again.history[-1].miou) == (whole.weights, whole.history[-1].miou)
+    assert f"{path} is damaged" in caplog.text
+    aside = {"c.safetensors.damaged"} | ({"c.before.damaged"} if both else set())
+    assert {file.name for file in tmp_path.glob("*.damaged")} == aside
+
+
+def test_any_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    network, path = nn.Linear(1, 1), tmp_path / "c.safetensors"
+    save_checkpoint(path, network, {}, Progress(step=3, losses=[0.5]), task="t")
+    sound = path.read_bytes()
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    for place in range(len(sound) * 8):
+        data = bytearray(sound)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        assert load_checkpoint(path, network, {}, task="t") is None, place
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_a_checkpoint_is_synced_before_it_has_its_name_and_the_one_before_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix}")
+        fsync(descriptor)
+
+    def note_replace(path: Path, to: Path) -> Path:
+        done.append(f"{path.suffix} becomes {to.suffix}")
+        return replace(path, to)
+
     path = tmp_path / "c.safetensors"
-    path.write_bytes(b"\xff" * 100)
-    with pytest.raises(ArtifactError, match=r"c\.safetensors is damaged"):
-        execute(make_task(), Surroundings(Store(tmp_path), CPU, checkpoint=path))
+    save_checkpoint(path, nn.Linear(1, 1), {}, Progress(step=1), task="t")
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    save_checkpoint(path, nn.Linear(1, 1), {}, Progress(step=2), task="t")
+    moves = [".safetensors becomes .before", ".part becomes .safetensors"]
+    assert [one for one in done if "becomes" in one] == moves
+    assert done.index("sync .part") < done.index(moves[0]) and done[-1] == "sync "
+    monkeypatch.undo()
+    path.unlink()
+    found = load_checkpoint(path, nn.Linear(1, 1), {}, task="t")
+    assert found is not None and found.step == 1, "a kill between the two renames"
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -198,6 +276,9 @@ class Listening:
 
     def secure(self) -> None:
         self._note(f"secure before checkpoint {self._checkpoint.exists()}")
+
+    def can_resume(self, step: int) -> bool:
+        raise AssertionError("there is no checkpoint")
 
 
 def test_teachers_are_heard_outside_autocast_between_forward_pass_and_terms_and_secured_before_a_checkpoint(
