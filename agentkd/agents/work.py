@@ -66,6 +66,7 @@ from agentkd.task import (
     Training,
 )
 from agentkd.training.batches import Batch
+from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
 from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LOSSES, LossSettings
@@ -120,7 +121,7 @@ def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResul
             check_limits(task, size)
             if task.measures_latency:
                 size = size | {"latency_ms": _latency_ms(task, at)}
-                is_begun = at.checkpoint is not None and at.checkpoint.exists()
+                is_begun = at.checkpoint is not None and (at.checkpoint.exists() or before(at.checkpoint).exists())
                 check_limits(task, {} if is_begun else size)  # it was fast enough when it was begun
     except InfeasibleArchitectureError as error:
         return TaskResult(

@@ -50,6 +50,7 @@ class _Known:
     """What is known of the trials by these results, to which some may be added; and by this baseline.
 
     Args:
+        suggested: values by trial.
         entrants: the trials that are finished.
         finished: of the search, once it is over.
     """
@@ -60,6 +61,7 @@ class _Known:
     line: TrialLine = field(default_factory=TrialLine)
     keys: list[TaskKey] = field(default_factory=list)
     running: dict[int, AskedTrial] = field(default_factory=dict)
+    suggested: dict[int, Values] = field(default_factory=dict)
     entrants: dict[int, Entrant] = field(default_factory=dict)
     asks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     finished: list[Entrant] | None = None
@@ -90,7 +92,6 @@ class Search:
         self.drafts = drafts
         self._space: Space | None = None
         self._suggester: Suggester | None = None
-        self._suggested: dict[int, Values] = {}  # pure, but it takes a moment to compute them
         self._known: _Known | None = None
 
     @property
@@ -139,7 +140,7 @@ class Search:
         one = AskedTrial(len(known.keys), task.key, task, parent)
         known.keys.append(one.key)
         known.running[one.number] = one
-        known.line.add(Trial(one.number, self._suggested[one.number], TrialOutcome.RUNNING))
+        known.line.add(Trial(one.number, known.suggested[one.number], TrialOutcome.RUNNING))
         self._settle(known, one)
 
     def _settle(self, known: _Known, one: AskedTrial) -> None:
@@ -151,7 +152,7 @@ class Search:
         entrant = Entrant(family, f"{family} {one.label}", one.key, one.task, result, one.parent)
         del known.running[one.number]
         known.entrants[one.number] = entrant
-        known.line.settle(self._trial(one, entrant, known.baseline))
+        known.line.settle(self._trial(known, one, entrant))
 
     def _finished(self, known: _Known) -> list[Entrant]:
         completed = [known.entrants[t.number] for t in known.line.trials if t.outcome is TrialOutcome.COMPLETED]
@@ -190,15 +191,14 @@ class Search:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         drafts, number, baseline = self.drafts, len(known.keys), known.baseline
         experiment, search = drafts.experiment, drafts.experiment.search
-        if number not in self._suggested:
-            self._suggested[number] = self._suggest(known, seen, number)
-        settings, fields = split_values(self._suggested[number])
+        known.suggested[number] = self._suggest(known, seen, number)
+        settings, fields = split_values(known.suggested[number])
         is_published = number == 0 and search.published_first
         pruning = None if is_published else search.pruning
         given = experiment.families[drafts.family].settings
         alone = drafts.training(drafts.architecture({**given, **settings}), fields, search.epochs)
         if drafts.edition > FIRST_EDITION:
-            self._suggested[number] = self._settled(self._suggested[number], alone)
+            known.suggested[number] = self._settled(known.suggested[number], alone)
         task: Train | Distill = alone
         if search.objective == "distilled_miou":
             task = aims.as_lesson(alone, baseline, aims.distillation_of(experiment).with_code(drafts.own.objective))
@@ -236,7 +236,7 @@ class Search:
         found = {name: known.get(name, value) for name, value in values.items() if name in self.space}
         return {name: value for name, value in found.items() if is_searched(self.space, name, known)}
 
-    def _trial(self, one: AskedTrial, entrant: Entrant, baseline: Entrant) -> Trial:
+    def _trial(self, known: _Known, one: AskedTrial, entrant: Entrant) -> Trial:
         """A trial that has come out."""
         task, result, experiment = one.task, entrant.result, self.drafts.experiment
         limits: list[tuple[float, float]] = [
@@ -248,10 +248,10 @@ class Search:
         violation = max((value / limit - 1 for value, limit in limits if limit), default=0.0)
         return Trial(
             number=one.number,
-            values=self._suggested[one.number],
+            values=known.suggested[one.number],
             outcome=OUTCOMES[result.status],
             judged_by=result.judged_by,
             judged_by_epoch=tuple(epoch.judged_by for epoch in result.history),
             violation=violation,
-            scores=aims.scores_of(experiment, entrant.candidate, baseline.candidate, violation=violation),
+            scores=aims.scores_of(experiment, entrant.candidate, known.baseline.candidate, violation=violation),
         )

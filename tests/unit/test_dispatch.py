@@ -91,6 +91,17 @@ def test_a_teacher_is_prepared_while_a_lesson_that_failed_somewhere_waits_for_an
     dispatcher.check()
 
 
+def test_lessons_that_begin_at_once_are_shared_out_among_the_copies_of_their_teacher() -> None:
+    dispatcher = Dispatcher(2, max_copies=2)
+    dispatcher.handle(Arrived("tim", teaches="w1", learns=False))
+    dispatcher.handle(Arrived("una", teaches="w1", learns=False))
+    for name in ("ann", "bob"):
+        dispatcher.handle(Arrived(name, teaches="", learns=True))
+    actions = dispatcher.want([("a", task(TEACHER)), ("b", task(TEACHER))])
+    assert [action.teachers for action in actions if isinstance(action, Start)] == [(("w1", "tim"),), (("w1", "una"),)]
+    dispatcher.check()
+
+
 def test_no_more_agents_are_started_than_there_is_work() -> None:
     dispatcher = Dispatcher(4)
     assert dispatcher.want([("a", task())]) == [Launch("agent-1", "learning", 0)]

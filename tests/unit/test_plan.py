@@ -402,6 +402,9 @@ def test_what_is_known_of_earlier_records_changes_no_outlook(order: str, changes
         outcome = {"status": Status.INFEASIBLE} if is_over else {}
         results[step.key] = invented(step).model_copy(update=outcome)
     assert outlook.is_finished and outlook.keys == results.keys()
+    others = {key: result.model_copy(update={"miou": 1 - result.miou}) for key, result in results.items()}
+    begun = dict(list(others.items())[: 2 * len(results) // 3])
+    assert plan.outlook(begun, {}) == planner(**given).outlook(begun, {}), "other results, as many as there were"
     fewer = {key: results[key] for key in list(results)[: len(results) // 2]}
     assert plan.outlook(fewer, asks) == planner(**given).outlook(fewer, asks), "other results, the same plan"
 

@@ -67,7 +67,8 @@ def test_what_was_told_before_changes_no_suggestion(num_costs: int) -> None:
         score = lot.random()
         scores = (score, lot.random()) if num_costs else ()
         trials.append(Trial(number, values, lot.choice(outcomes), score, (score,), lot.uniform(-1, 0.2), scores))
-    others = [replace(one, judged_by=1 - one.judged_by) for one in trials[:20]]
+    turned = {"scores": ()} if not num_costs else {"scores": (0.5, 0.5)}
+    others = [replace(one, judged_by=1 - one.judged_by, **turned) for one in trials]
     told = {"number": 41, "seed": 3, "startup_trials": 6, "num_costs": num_costs}
     assert known.suggest(others, [], number=41) == suggest(space, others, [], **told), "another history"
     assert known.suggest(trials[:9], [], number=41) == suggest(space, trials[:9], [], **told), "less than before"
