@@ -117,7 +117,7 @@ def test_more_than_8_bits_need_a_scale(
 def test_a_scale_that_no_value_is_in_is_told(tmp_path: Path, network: Network) -> None:
     image = raster(tmp_path / "a.tif", bands(10, 12).astype(np.uint16) + 1000, **UTM)
     found = predict(network, [image], tmp_path / "out", Wanted(scale=(5000.0, 6000.0)))
-    assert found.done[0].notices == ("all its values lie beyond --scale, so that it is all black or white",)
+    assert found.done[0].notices == ("all its values lie beyond --scale 5000,6000, so that it is all black or white",)
 
 
 def test_bands_that_are_not_told_apart_are_asked_for(tmp_path: Path) -> None:
