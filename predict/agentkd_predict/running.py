@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agentkd_predict import __version__
-from agentkd_predict.errors import InputError, UsageError, writing
+from agentkd_predict.errors import InputError, UsageError
+from agentkd_predict.files import at_work_in
 from agentkd_predict.images import Progress, Wanted, predict_image
 from agentkd_predict.inputs import Input, find
 from agentkd_predict.meaning import of_8_bits
@@ -106,8 +107,17 @@ def predict(
         _check_free(out, found.inputs, wanted)
     outcome = Outcome(others=found.others)
     teller.begin([one.path for one in found.inputs])
+    with at_work_in(out):
+        _all(network, found.inputs, out, wanted, teller, outcome, is_learned=is_learned)
+    return outcome
+
+
+def _all(
+    network: Network, inputs: Sequence[Input], out: Path, wanted: Wanted, teller: Teller, outcome: Outcome, *, is_learned: bool
+) -> None:
+    """Does one after the other, and says in the folder what came of them, however it ends."""
     try:
-        for index, one in enumerate(found.inputs):
+        for index, one in enumerate(inputs):
             try:
                 done = _one(network, one, out, wanted, _progress(teller, index), is_learned=is_learned)
             except InputError as error:
@@ -120,7 +130,6 @@ def predict(
     finally:
         if outcome.done or outcome.failed:
             write_records(out, _about(network, wanted), network.classes, outcome.done, outcome.failed)
-    return outcome
 
 
 def _scaled(network: Network, wanted: Wanted) -> tuple[Wanted, bool]:
@@ -145,8 +154,6 @@ def _one(network: Network, one: Input, out: Path, wanted: Wanted, progress: Prog
     if one.is_video:
         done = _video(network, one, out, wanted, progress)
         return replace(done, notices=(*of_8_bits(network.about.scale), *done.notices))
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
     source = open_source(one.path, wanted.scale, wanted.bands, out, is_learned=is_learned)
     try:
         places = wanted.places(out, one.name, is_map=source.georeference is not None)

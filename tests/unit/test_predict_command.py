@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import agentkd_predict
 from agentkd.cli import predicting
 from agentkd.errors import ConfigError
 from agentkd_predict.cli import run
+from agentkd_predict.files import at_work_in
 from agentkd_predict.inputs import find
 from agentkd_predict.png import PngWriter
 from agentkd_predict.running import predict
@@ -249,6 +251,35 @@ def test_an_interrupted_run_leaves_what_is_whole_and_says_what_that_is(tmp_path:
         predict(agentkd_predict.Network(model), [tmp_path / "in"], tmp_path / "out", teller=Interrupts())
     assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["a.png"]
     assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["images"]) == 1
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from agentkd_predict.files import Files, at_work_in
+out = Path(sys.argv[1])
+with at_work_in(out), Files() as files:
+    for name in ("masks/b/x.png", "probabilities/x.npy", "summary.csv"):
+        files.part(out / name).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path, model: Path) -> None:
+    image, out = save(tmp_path / "a.png", scene(9, 9)), tmp_path / "out"
+    others = [out / "masks" / ".mine.part.png", out / "own" / ".0123456789ab.part.png", out / "masks" / "0123456789ab.part.png"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("kept")
+    with at_work_in(out):  # another run that is alive, whose parts they could be
+        ended = subprocess.run([sys.executable, "-c", DIES, str(out)], check=False, timeout=120)
+        assert ended.returncode == -signal.SIGKILL
+        left = [path for path in out.rglob("*.part*") if path not in others]
+        assert len(left) == 3
+        assert typed(model, image, "--out", out) == 0
+        assert all(path.exists() for path in left)
+    assert typed(model, image, "--out", out, "--overwrite") == 0
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
 def test_names_do_not_act_on_a_terminal(tmp_path: Path, model: Path) -> None:
