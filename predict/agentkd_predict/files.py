@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentkd_predict.errors import writing
+from agentkd_predict.errors import StorageError, writing
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")
 FOLDERS = ("masks", "overlays", "probabilities", "videos")
@@ -25,9 +25,13 @@ class Files:
     def __enter__(self) -> "Files":
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: object) -> None:
         for part in self._parts.values():
             part.unlink(missing_ok=True)
+        if isinstance(error, StorageError):
+            for place, part in self._parts.items():
+                if str(part) == error.place:  # by the name that a user knows
+                    raise StorageError(place, error.reason.replace(part.name, place.name)) from error
 
     def part(self, place: Path) -> Path:
         """Where to write what will be at a place.

@@ -134,8 +134,16 @@ SIZE = [HEIGHT, WIDTH]
     ("change", "told"),
     [
         (lambda data: data.pop("images"), "all.json: is not as COCO has it: KeyError.'images'"),
-        (_append("annotations", {"image_id": 8, "category_id": 1, "segmentation": []}), "KeyError.8"),
-        (_append("annotations", {"image_id": 7, "category_id": 9, "segmentation": []}), "KeyError.9"),
+        (
+            _append("annotations", {"id": 3, "image_id": 8, "category_id": 1, "segmentation": []}),
+            r"all.json: annotation 3 has image_id 8, which is not among its images \(7\); expected each image_id listed",
+        ),
+        (
+            _append("annotations", {"image_id": 7, "category_id": 9, "segmentation": []}),
+            r"all.json: an annotation has category_id 9, which is not among its categories \(1, 2\); expected each category_id "
+            "listed in categories: add it there, or remove the annotation",
+        ),
+        (_append("annotations", {"image_id": [7], "category_id": 1, "segmentation": []}), "is not as COCO has it: TypeError"),
         (
             _append("categories", {"id": 1, "name": "smoke"}),
             "all.json: calls 1 both fire and smoke; expected a number of its own",
