@@ -108,9 +108,10 @@ class RasterSource:
     def _scaled(self, values: NDArray[Any], valid: Valid | None) -> Pixels:
         assert self._scale is not None
         black, white = self._scale
+        is_inside = (values >= black) & (values <= white)
         if valid is not None:
-            values = np.where(valid, values, black)
-        self._is_in_scale |= bool(((values >= black) & (values <= white)).any())
+            is_inside, values = is_inside & valid, np.where(valid, values, black)
+        self._is_in_scale |= bool(is_inside.any())
         if self._kind == np.uint16 and len(values) > 1 and self._scale == FULL_16:
             return (values >> 8).astype(np.uint8)
         return stretched(values, (black, white))

@@ -150,6 +150,7 @@ def test_names_of_one_stem_are_told_apart(tmp_path: Path) -> None:
     names = {one.path.relative_to(tmp_path).as_posix(): one.name for one in find([tmp_path], tmp_path / "out").inputs}
     assert len({name.casefold() for name in names.values()}) == 8
     assert names["p/a.png"] == "p/a.png" and names["p/a.jpg"] == "p/a.jpg" and names["q/b.png"] == "q/b"
+    assert names["q/a.png"] == "q/a.png" and names["q/A.JPG"] == "q/A.JPG", "on some disks q/a and q/A are one file"
     files = [tmp_path / "p" / "a.png", tmp_path / "q" / "a.png", tmp_path / "p" / ".." / "p" / "a.png"]
     assert [one.name for one in find(files, tmp_path / "out").inputs] == ["p/a", "q/a"]
     assert [one.name for one in find(files[:1], tmp_path / "out").inputs] == ["a"]
