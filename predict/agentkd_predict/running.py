@@ -139,6 +139,8 @@ def _scaled(network: Network, wanted: Wanted) -> tuple[Wanted, bool]:
         UsageError: another one is asked for, and not that it be taken all the same.
     """
     learned, asked = network.about.scale, wanted.scale
+    if asked is None and wanted.takes_other_scale:
+        raise UsageError("--other-scale: says nothing without --scale LOW,HIGH; give both, or neither")
     if asked is None:
         return replace(wanted, scale=learned), learned is not None
     if learned is None or asked == learned or wanted.takes_other_scale:

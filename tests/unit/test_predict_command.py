@@ -180,6 +180,7 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["--scales", "nan"], 2, "--scales"),
     (["--scale", "5,5"], 2, "expected LOW,HIGH"),
     (["--scale", "5"], 2, "expected LOW,HIGH"),
+    (["--other-scale"], 2, "--other-scale: says nothing without --scale"),
     (["--bands", "0,1,2"], 2, "--bands"),
     (["--bands", "1,2"], 2, "--bands"),
     (["--classes", "a,b,c"], 2, "says itself what its classes"),
