@@ -27,6 +27,29 @@ def may_be_digest(text: str | Path) -> bool:
     return is_beginning(name) and (len(name) == WHOLE or not Path(name).exists())
 
 
+def must_name_weights(text: str | Path) -> None:
+    """Says what is missing where something is neither a digest, or the first characters of one, nor a file.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    name = str(text)
+    if not name.strip():
+        raise ConfigError(f"weights are given as {name!r}; give a digest, or a file")
+    if may_be_digest(text) or _is_there(Path(text)):
+        return
+    short = re.fullmatch(rf"[0-9a-f]{{1,{MIN_PREFIX - 1}}}", name)
+    advice = f"; of a digest give at least {MIN_PREFIX} characters" if short else ""
+    raise ConfigError(f"no weights file {name[:200]}{advice}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have, or in a folder that may not be looked into
+        return False
+
+
 def only(beginning: str, named: Mapping[str, tuple[Thing, str]]) -> Thing:
     """The one thing of those that are named so.
 

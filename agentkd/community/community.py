@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentkd.architecture import Architecture, Images, Normalization, Setting, as_images
 from agentkd.artifacts.history import read_history
-from agentkd.artifacts.naming import may_be_digest
+from agentkd.artifacts.naming import may_be_digest, must_name_weights
 from agentkd.artifacts.recordings import RecordingReport
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.store import DIGEST
@@ -155,6 +155,7 @@ class Community:
         if weights:
             from agentkd.coordinator import importing  # needs torch, which a script that only plans does not
 
+            must_name_weights(weights)
             weights = self.find_artifact(str(weights)) if may_be_digest(weights) else weights
             said = importing.what_they_say(weights, self._folder.store).architecture
             if said and heads is None and num_classes is None:

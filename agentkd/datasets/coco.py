@@ -14,6 +14,7 @@ from agentkd.datasets.patterns import composed
 from agentkd.datasets.samples import Pixels, Size
 from agentkd.datasets.splits import some
 from agentkd.errors import DatasetError
+from agentkd.visible import visible
 
 
 @dataclass
@@ -91,7 +92,10 @@ def _parse(path: Path) -> dict[str, _Listed]:
             item["id"]: _Listed(str(item["file_name"]), (int(item["height"]), int(item["width"]))) for item in data["images"]
         }
         for item in data["annotations"]:
-            by_id[item["image_id"]].annotations.append((names[item["category_id"]], item["segmentation"]))
+            image, category = item["image_id"], item["category_id"]
+            _must_be_listed("image", image, by_id, item, path)
+            _must_be_listed("category", category, names, item, path)
+            by_id[image].annotations.append((names[category], item["segmentation"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
             path, f"is not as COCO has it: {error!r} is missing or wrong", "images, categories and annotations with segmentation"
@@ -106,6 +110,24 @@ def _parse(path: Path) -> dict[str, _Listed]:
         end = name.rpartition("/")[2]
         ends[end] = None if end in ends else record
     return {end: record for end, record in ends.items() if record} | listed
+
+
+def _must_be_listed(what: str, number: Any, listed: Mapping[Any, object], item: Mapping[str, Any], path: Path) -> None:
+    """That what an annotation belongs to is there.
+
+    Raises:
+        DatasetError: it is not.
+    """
+    if number in listed:
+        return
+    which = f"annotation {item['id']!r}" if "id" in item else "an annotation"
+    several = {"image": "images", "category": "categories"}[what]
+    known = some([*map(repr, listed)]) if listed else "none"
+    raise DatasetError(
+        path,
+        visible(f"{which} has {what}_id {number!r}, which is not among its {several} ({known})"),
+        f"each {what}_id listed in {several}: add it there, or remove the annotation",
+    )
 
 
 def _runs(segmentation: Any, size: Size, path: Path) -> "np.ndarray[Any, np.dtype[np.bool_]]":

@@ -12,6 +12,7 @@ from agentkd.datasets.samples import (
     Dataset,
     Sample,
     Size,
+    ValueScale,
     channels_of,
     check_splits,
     fingerprint,
@@ -19,6 +20,7 @@ from agentkd.datasets.samples import (
     labels_of,
     refuse_twins,
     size_of,
+    value_scale_of,
 )
 from agentkd.errors import DatasetError
 from agentkd.names import Digest
@@ -34,6 +36,7 @@ class _Derived:
         self.ignore_index: int = of.ignore_index
         self.splits: Mapping[str, tuple[int, ...]] = of.splits
         self.channels, self.normalization = channels_of(of), images_of(of)
+        self.value_scale: ValueScale = value_scale_of(of)
 
     def sample(self, index: int) -> Sample:
         """A labelled image."""
@@ -148,6 +151,8 @@ class JoinedDataset(_Derived):
         digest = canonical.digest(["joined", [part.digest for part in parts]])
         super().__init__(" and ".join(part.name for part in parts), first, digest)
         self._parts = tuple(parts)
+        scales = {value_scale_of(part) for part in parts} - {()}
+        self.value_scale = next(iter(scales), ()) if len(scales) < 2 else None
         self._stride = 1 + max(index for part in parts for indices in part.splits.values() for index in indices)
         names = dict.fromkeys(name for part in parts for name in part.splits)
         self.splits = {

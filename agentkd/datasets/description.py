@@ -242,6 +242,14 @@ class Description(FrozenData):
         return Normalization(mean=said.mean, deviation=said.deviation, channels=tuple(self.channels)) if said else None
 
     @property
+    def value_scale(self) -> tuple[Scale, ...]:
+        """What is said of images with more than 8 bits: a pair for all channels, one for each, or nothing."""
+        scale = self.scale
+        if scale is None:
+            return ()
+        return scale if isinstance(scale[0], tuple) else (scale,)
+
+    @property
     def scales(self) -> tuple[Scale | None, ...]:
         """That of each channel."""
         scale = self.scale

@@ -26,7 +26,7 @@ from agentkd.datasets.meaning import as_colors
 from agentkd.datasets.pictures import ORIENTATION, image_size, open_image
 from agentkd.datasets.reading import read_through
 from agentkd.datasets.run_lengths import RunLengthReader
-from agentkd.datasets.samples import Color, Pixels, Sample, Size, resize_pixels
+from agentkd.datasets.samples import Color, Pixels, Sample, Size, ValueScale, resize_pixels
 from agentkd.datasets.segments import SegmentsReader
 from agentkd.datasets.splits import TRAIN, hold_out, in_several, name_splits, several_told, some
 from agentkd.errors import DatasetError
@@ -73,6 +73,7 @@ class FileDataset:
         self.classes, self.ignore_index = description.classes, description.ignore_index
         self.colors = description.colors or spread_colors(len(description.classes))
         self.channels, self.normalization = tuple(description.channels), description.images
+        self.value_scale: ValueScale = description.value_scale
         self._description, self._pairs, self._size = description, pairing.pairs, size
         self._is_turned = description.orientation == "shown"
         self._reader = READERS[description.format](description, place)

@@ -28,6 +28,7 @@ from agentkd.datasets.samples import (
     Dataset,
     Sample,
     Size,
+    ValueScale,
     channels_of,
     check_splits,
     count_classes,
@@ -37,6 +38,7 @@ from agentkd.datasets.samples import (
     problem_of_names,
     read_size,
     size_of,
+    value_scale_of,
 )
 from agentkd.datasets.shared import open_shared
 from agentkd.errors import DatasetError, must_be
@@ -106,6 +108,11 @@ class Opened:
     def normalization(self) -> Normalization:
         """How a network sees its images that does not say otherwise."""
         return images_of(self._dataset)
+
+    @property
+    def value_scale(self) -> ValueScale:
+        """Which values of its files with more than 8 bits became black and white, see ``value_scale_of``."""
+        return value_scale_of(self._dataset)
 
     @property
     def splits(self) -> Mapping[str, tuple[int, ...]]:

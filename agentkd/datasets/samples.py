@@ -20,6 +20,7 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
+ValueScale = tuple[tuple[float, float], ...] | None
 IGNORE_INDEX = 255
 MAX_COMPARED = 20_000
 """Samples of which only reading them tells that they are the same: more than so many are not compared."""
@@ -88,6 +89,17 @@ def images_of(dataset: Dataset) -> Normalization:
         raise DatasetError(
             getattr(dataset, "name", ""), text, f"1 to {MAX_CHANNELS} names, and a mean and deviation of each"
         ) from error
+
+
+def value_scale_of(dataset: Dataset) -> ValueScale:
+    """Which values of its files with more than 8 bits became black and white.
+
+    Returns:
+        A pair for all channels, or one for each; nothing if its files have 8 bits, or it is not made of files; ``None`` where
+        that is not known.
+    """
+    found: ValueScale = getattr(dataset, "value_scale", ())
+    return found
 
 
 def is_blank(name: str) -> bool:

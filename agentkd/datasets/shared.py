@@ -23,7 +23,18 @@ from agentkd import canonical
 from agentkd.architecture import IMAGENET, MAX_CLASS_NAME, MAX_CLASSES, Normalization
 from agentkd.canonical import FrozenData
 from agentkd.datasets.files import spread_colors
-from agentkd.datasets.samples import MAX_PIXELS, Color, Dataset, Sample, Size, channels_of, images_of, size_of, split_indices
+from agentkd.datasets.samples import (
+    MAX_PIXELS,
+    Color,
+    Dataset,
+    Sample,
+    Size,
+    ValueScale,
+    channels_of,
+    images_of,
+    size_of,
+    split_indices,
+)
 from agentkd.errors import DatasetError, check_descriptors
 from agentkd.names import SHARED, Digest
 from agentkd.plain import read_json
@@ -156,6 +167,7 @@ class SharedDataset:
         self.name, self.classes, self.ignore_index = packed.name, packed.classes, packed.ignore_index
         self.colors: tuple[Color, ...] = packed.colors
         self.channels, self.normalization = packed.images.channels, packed.images
+        self.value_scale: ValueScale = None  # they came as levels; of which values is not said
         ends = np.cumsum([0, *packed.splits.values()]).tolist()
         self.splits = {
             name: tuple(range(first, last)) for name, first, last in zip(packed.splits, ends[:-1], ends[1:], strict=True)

@@ -121,7 +121,14 @@ def _metadata(origin: Origin, precision: str) -> dict[str, Any]:
         "weights": origin.weights,
         "lineage": list(origin.lineage),
         "precision": precision,
+        **({"scale": _scale(origin.value_scale)} if origin.value_scale else {}),
     }
+
+
+def _scale(pairs: tuple[tuple[float, float], ...]) -> list[Any]:
+    """As ``scale`` in ``dataset.yaml``: a pair for all channels, or a list of one for each."""
+    found = [list(pair) for pair in pairs]
+    return found[0] if len(found) == 1 else found
 
 
 def _of_heads(origin: Origin) -> tuple[str, ...]:

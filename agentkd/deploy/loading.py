@@ -11,7 +11,7 @@ from torch import Tensor
 from agentkd.architecture import Architecture, Images, Normalization, Setting, are_same_channels, as_images
 from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.history import read_history
-from agentkd.artifacts.naming import may_be_digest
+from agentkd.artifacts.naming import may_be_digest, must_name_weights
 from agentkd.artifacts.own_code import let_run
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code.loading import is_provided
@@ -149,6 +149,7 @@ def opened_run(run: str | Path | RunFolder | None) -> Iterator[RunFolder | None]
 
 
 def _given(weights: str | Path, folder: RunFolder | None) -> Given:
+    must_name_weights(weights)
     name = str(weights)
     is_digest = may_be_digest(weights)
     if is_digest and folder is None:

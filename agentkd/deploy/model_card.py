@@ -9,11 +9,13 @@ import yaml
 
 from agentkd import __version__
 from agentkd.architecture import RGB, Architecture
+from agentkd.datasets.samples import ValueScale
 from agentkd.deploy.origin import Origin
 from agentkd.networks.families import title
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE, Evaluate, TaskResult, Taught, Training
 from agentkd.visible import visible
 
+FULL_16 = (0, 65535)
 LIMITS = (
     "It was measured on the images named above alone. On images that are unlike them it can be wrong and sure of itself. Nothing "
     "that depends on people's safety may rest on it without a person who looks."
@@ -115,6 +117,7 @@ def _what_it_is(origin: Origin, file: File) -> list[str]:
         f"A network for semantic segmentation into {architecture.num_classes} classes: {classes}.",
         f"Images are {architecture.images_told} in [0, 1]; "
         f"the network sees them normalized: {architecture.normalization}.{normalization}",
+        _of_scale(origin.value_scale),
         "",
         f"`{file.name}`, precision {file.metadata['precision']}. Weights `{origin.weights}`. Family `{architecture.family}` "
         f"of revision {architecture.revision}, architecture `{architecture.digest}`.",
@@ -219,7 +222,41 @@ def _named_head(origin: Origin) -> str:
     return f', head="{architecture.head}"' if len(architecture.heads) > 1 else ""
 
 
-def _reading(architecture: Architecture) -> list[str]:
+def _of_scale(scale: ValueScale) -> str:
+    """Which values were black and white when it learned; nothing of images with 8 bits."""
+    if scale is None:
+        return "Which values of images with more than 8 bits it saw as black and white is not known here: its data were not."
+    if not scale:
+        return ""
+    pairs = ", ".join(f"{low:g} to {high:g}" for low, high in scale)
+    told = f"channel by channel the values {pairs}" if len(scale) > 1 else f"the values {pairs}"
+    return (
+        f"It learned from images with more than 8 bits, of which {told} became 0 to 255, and what is beyond them black or white. "
+        "Images are to be made such before they are divided by 255: by another scale it sees other images than it knows."
+    )
+
+
+def _scaled_reading(architecture: Architecture, scale: tuple[tuple[float, float], ...]) -> list[str]:
+    """How images with more than 8 bits are read, to the level as they were when it learned."""
+    if architecture.channels == RGB:
+        read = 'values = rasterio.open("photo.tif").read([1, 2, 3]).transpose(1, 2, 0)  # [H,W,3], as in the file'
+    else:
+        read = f'values = numpy.load("image.npy")  # [H,W,{architecture.num_channels}], as in the files'
+    if architecture.channels == RGB and scale == (FULL_16,):
+        return [read, "image = (values // 256 / 255).astype(numpy.float32)  # the upper 8 of 16 bits"]
+    lows, highs = ([f"{pair[end]!r}" for pair in scale] for end in (0, 1))
+    low, high = (ends[0] if len(ends) == 1 else f"numpy.array([{', '.join(ends)}])" for ends in (lows, highs))
+    return [
+        read,
+        f"low, high = {low}, {high}  # became black and white",
+        "levels = numpy.rint(numpy.clip((values.astype(numpy.float64) - low) / (high - low), 0, 1) * 255)",
+        "image = (levels / 255).astype(numpy.float32)",
+    ]
+
+
+def _reading(architecture: Architecture, scale: ValueScale) -> list[str]:
+    if scale:
+        return _scaled_reading(architecture, scale)
     if architecture.channels == RGB:
         return ['image = numpy.asarray(Image.open("photo.jpg").convert("RGB"), dtype=numpy.float32) / 255']
     return [f'image = numpy.load("image.npy")  # float32 [H,W,{architecture.num_channels}] in [0, 1]']
@@ -227,30 +264,35 @@ def _reading(architecture: Architecture) -> list[str]:
 
 def _loading(origin: Origin, file: File) -> list[str]:
     count, is_rgb = origin.segmenter.architecture.num_channels, origin.segmenter.architecture.channels == RGB
+    reading, scale = _reading(origin.segmenter.architecture, origin.value_scale), origin.value_scale
+    imported = ["import rasterio"] if is_rgb and scale else []
+    batch = [*reading, "images = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())"] if scale else []
     if file.kind == "onnx":
         code = [
             "import numpy, onnxruntime",
-            *(["from PIL import Image"] if is_rgb else []),
+            *(imported or (["from PIL import Image"] if is_rgb else [])),
             "",
             f'session = onnxruntime.InferenceSession("{file.name}")',
-            *_reading(origin.segmenter.architecture),
+            *reading,
             'probabilities = session.run(["probabilities"], {"images": image.transpose(2, 0, 1)[None]})[0]  # [1,K,H,W]',
         ]
         also = f"Or, for images of any size: `agentkd predict {file.name} photos/ --out out`." if is_rgb else ""
     elif file.kind == "torch":
         code = [
-            "import torch",
+            *(["import numpy, torch", *imported] if scale else ["import torch"]),
             "",
             f'network = torch.export.load("{file.name}").module()',
+            *batch,
             f"probabilities = network(images)  # float32 [N,{count},H,W] in [0, 1] to [N,K,H,W]",
         ]
         multiple = int(file.metadata["multiple"])
         also = "Height and width are 32 or more" + (f" and multiples of {multiple}." if multiple > 1 else ".")
     else:
         code = [
-            "import agentkd",
+            *(["import agentkd, numpy, torch", *imported] if scale else ["import agentkd"]),
             "",
             f'network = agentkd.load_network("{file.name}"{_named_head(origin)})',
+            *batch,
             f"probabilities = network(images)  # uint8, or floats in [0, 1], [N,{count},H,W] to [N,K,H,W]",
         ]
         also = "It is an nn.Module that trains on, without what training alone needed before."

@@ -20,7 +20,7 @@ from agentkd.coordinator.generations import present
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.files import spread_colors
 from agentkd.datasets.opening import Opened, open_again
-from agentkd.datasets.samples import Color
+from agentkd.datasets.samples import Color, ValueScale
 from agentkd.deploy import evidence
 from agentkd.deploy.evidence import Evidence
 from agentkd.deploy.loading import Stated, load, opened_run
@@ -48,6 +48,8 @@ class Origin:
         tests: results on other splits, by the split's name.
         named: as it was given.
         heads: classes of each head that has learned, of a network with several.
+        value_scale: which values of images with more than 8 bits were black and white in its data, as
+            ``agentkd.datasets.samples.value_scale_of`` says it; ``None`` where the data are not here.
     """
 
     segmenter: Segmenter
@@ -59,6 +61,7 @@ class Origin:
     ancestry: Ancestor | None = None
     tests: tuple[tuple[str, TaskResult], ...] = ()
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    value_scale: ValueScale = None
 
     @property
     def is_as_recorded(self) -> bool:
@@ -251,7 +254,10 @@ def _of_record(record: Record, folder: RunFolder, network: Architecture, *, allo
 
 
 def _named(origin: Origin, dataset: Opened | None) -> Origin:
-    """With names and colors of the classes, from the data if they are of as many classes, else numbers."""
+    """With what the data say: names and colors of the classes if they are of as many, else numbers; and their scale.
+
+    That is of data with which it learned. Those that a user names beside a run may be others, of another camera.
+    """
     count = origin.segmenter.architecture.num_classes
     fits = dataset is not None and len(dataset.classes) == count
     classes = origin.classes or (dataset.classes if dataset is not None and fits else ())
@@ -259,4 +265,6 @@ def _named(origin: Origin, dataset: Opened | None) -> Origin:
     colors = origin.colors
     if not colors and dataset is not None and fits and tuple(dataset.classes) == tuple(classes):
         colors = dataset.colors
-    return replace(origin, classes=tuple(classes), colors=colors or spread_colors(count))
+    learned = origin.record.task.data.content_digest if origin.record is not None else None
+    scale = dataset.value_scale if dataset is not None and learned in (None, dataset.digest) else None
+    return replace(origin, classes=tuple(classes), colors=colors or spread_colors(count), value_scale=scale)

@@ -104,8 +104,10 @@ Scales = Annotated[
     Any, typer.Option(parser=as_scales, metavar="S,S,...", help="Average over each tile at sizes such as 0.75,1,1.25.")
 ]
 Scale = Annotated[
-    Any, typer.Option(parser=as_range, metavar="LOW,HIGH", help="Black and white, of images with more than 8 bits.")
+    Any,
+    typer.Option(parser=as_range, metavar="LOW,HIGH", help="Black and white, of images with more than 8 bits; MODEL may say it."),
 ]
+OtherScale = Annotated[bool, typer.Option("--other-scale", help="Take --scale though MODEL learned with another.")]
 Bands = Annotated[
     Any, typer.Option(parser=as_bands, metavar="R,G,B", help="Which bands of a raster are red, green, blue, from 1.")
 ]
@@ -143,6 +145,7 @@ def predict(
     upside_down: UpsideDown = False,
     scales: Scales = "1",
     scale: Scale = None,
+    other_scale: OtherScale = False,
     bands: Bands = None,
     overwrite: Overwrite = False,
     classes: Classes = None,
@@ -176,6 +179,7 @@ def predict(
         has_probabilities=probabilities,
         scale=scale,
         bands=bands or (),
+        takes_other_scale=other_scale,
     )
     foreign = Foreign(classes or (), mean or (), std or (), multiple, logits)
     network = Network(model, foreign, device=device, threads=threads)

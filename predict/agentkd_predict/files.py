@@ -1,9 +1,16 @@
 """Files that appear whole or not at all, several of one image together."""
 
+import contextlib
+import os
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
-from agentkd_predict.errors import writing
+from agentkd_predict.errors import StorageError, writing
+
+PART = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")
+FOLDERS = ("masks", "overlays", "probabilities", "videos")
 
 
 class Files:
@@ -18,9 +25,13 @@ class Files:
     def __enter__(self) -> "Files":
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: object) -> None:
         for part in self._parts.values():
             part.unlink(missing_ok=True)
+        if isinstance(error, StorageError):
+            for place, part in self._parts.items():
+                if str(part) == error.place:  # by the name that a user knows
+                    raise StorageError(place, error.reason.replace(part.name, place.name)) from error
 
     def part(self, place: Path) -> Path:
         """Where to write what will be at a place.
@@ -43,6 +54,44 @@ class Files:
             with writing(place):
                 part.replace(place)
             del self._parts[place]
+
+
+@contextlib.contextmanager
+def at_work_in(out: Path) -> Iterator[None]:
+    """A run into a folder, which is made if it is not there. What runs that were killed have left there is removed first.
+
+    Each run holds a lock on the folder, which the system gives back however the run ends. Whoever has it alone knows that no
+    other run is alive, so that the parts there are nobody's; beside a run that is alive nothing is removed.
+
+    Raises:
+        StorageError: there can be no such folder.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(
+            ImportError, OSError
+        ):  # neither locks nor sweeping everywhere, and a run without them is as good
+            import fcntl
+
+            descriptor = os.open(out, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _sweep(out)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def _sweep(out: Path) -> None:
+    """Removes parts among what is written into such a folder, and nothing else."""
+    for place in (out, *(out / name for name in FOLDERS)):
+        for root, folders, names in os.walk(place):
+            if place == out:
+                folders.clear()
+            for name in filter(PART.fullmatch, names):
+                with contextlib.suppress(OSError):
+                    Path(root, name).unlink()
 
 
 def write_whole(place: Path, text: str) -> None:

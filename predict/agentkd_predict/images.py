@@ -64,7 +64,8 @@ class Wanted:
         views: how each tile is looked at.
         has_overlay: whether an overlay is written too.
         has_probabilities: whether probabilities are.
-        scale: the values that become black and white, of images with more than 8 bits.
+        scale: the values that become black and white, of images with more than 8 bits; None: as the network says it learned.
+        takes_other_scale: whether that may be another than the network says.
         bands: of rasters, those that are red, green and blue.
     """
 
@@ -74,6 +75,7 @@ class Wanted:
     has_probabilities: bool = False
     scale: Scale | None = None
     bands: tuple[int, ...] = ()
+    takes_other_scale: bool = False
 
     def places(self, out: Path, name: str, *, is_map: bool) -> dict[str, Path]:
         """The files that are made of an image."""

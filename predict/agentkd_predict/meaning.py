@@ -27,7 +27,10 @@ class Treatment(StrEnum):
 
     COLORS = "its colors"
     SCALED = "`--scale LOW,HIGH` becomes 0 to 255; refused without it"
-    HIGH_BYTES = "the upper 8 bits (of a PPM, the nearest) with `--scale 0,65535`; refused without it"
+    HIGH_BYTES = (
+        "the upper 8 bits (of a PPM, the nearest) with `--scale 0,65535`; with another one TIFF and JPEG 2000 by rasterio; "
+        "refused without it"
+    )
     REFUSED = "refused"
 
 
@@ -103,6 +106,17 @@ def as_colors(image: Image.Image, meaning: Meaning, raw: str, scale: Scale | Non
     return found
 
 
+def of_8_bits(scale: Scale | None) -> tuple[str, ...]:
+    """What is to be known of an image with 8 bits if a network learned from images with more, in which these values were ends."""
+    if scale in (None, FULL_8):
+        return ()
+    black, white = scale or FULL_8
+    return (
+        f"has 8 bits, which are taken as they are; the network learned from images with more, in which {black:g} was black and "
+        f"{white:g} white: it is right if this one was made 0 to 255 in the same way",
+    )
+
+
 def stretched(values: NDArray[Any], scale: Scale) -> Pixels:
     """Values as 0 to 255, of which those of the scale, and beyond it, are black and white."""
     black, white = scale
@@ -119,7 +133,7 @@ def _check_scale(meaning: Meaning, scale: Scale | None, path: Path) -> None:
         text = f"image has {meaning.stored}, to which --scale {scale[0]:g},{scale[1]:g} does not apply" if scale else ""
         raise InputError(path, text, "no --scale, or images with more than 8 bits a channel")
     if meaning.image is Treatment.HIGH_BYTES and scale != FULL_16:
-        expected = "--scale 0,65535, which keeps the upper 8 bits; for any other scale convert the files"
+        expected = "--scale 0,65535, which keeps the upper 8 bits; any other scale for TIFF and JPEG 2000"
         raise InputError(path, f"image has {meaning.stored}", expected)
 
 

@@ -2,6 +2,7 @@
 
 import colorsys
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,10 @@ class Foreign:
 
 @dataclass(frozen=True)
 class About:
-    """What a network's numbers mean."""
+    """What a network's numbers mean.
+
+    ``scale`` are the values of images with more than 8 bits that were black and white when it learned, if it says so.
+    """
 
     classes: tuple[str, ...]
     colors: tuple[Color, ...]
@@ -52,6 +56,7 @@ class About:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     is_logits: bool = False
+    scale: tuple[float, float] | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +122,36 @@ def _exported(path: Path, text: str) -> About:
         raise NetworkError(
             path, f"its metadata {KEY!r}: colors are not one of [red, green, blue] for each class", "export it again"
         )
-    return About(tuple(names), tuple(tuple(color) for color in colors), multiple, told=told)
+    return About(
+        tuple(names), tuple(tuple(color) for color in colors), multiple, scale=_scale(path, told.get("scale")), told=told
+    )
+
+
+def _scale(path: Path, told: Any) -> tuple[float, float] | None:
+    """The values that became black and white: of files, a pair for all channels.
+
+    Raises:
+        NetworkError: it is something else.
+    """
+    if told is None:
+        return None
+    pairs = told if isinstance(told, list) and told and all(isinstance(one, list) for one in told) else [told]
+    if not all(_is_range(pair) for pair in pairs):
+        raise NetworkError(path, f"its metadata {KEY!r}: scale is {told!r}, not [low, high]", "export it again")
+    if any(pair != pairs[0] for pair in pairs):
+        raise NetworkError(
+            path, "learned with another scale in each channel", "only networks on red, green and blue predict on image files"
+        )
+    return float(pairs[0][0]), float(pairs[0][1])
+
+
+def _is_range(pair: Any) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in pair)
+        and pair[0] < pair[1]
+    )
 
 
 def _wrong_names(names: Any) -> str:

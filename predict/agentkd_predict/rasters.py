@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from agentkd_predict.areas import Georeference, ellipsoid_in
 from agentkd_predict.errors import InputError, no_descriptors, words
-from agentkd_predict.meaning import BY_MODE, FULL_16, WIDE_CHANNELS, Pixels, Scale, Valid, stretched
+from agentkd_predict.meaning import BY_MODE, FULL_16, WIDE_CHANNELS, Pixels, Scale, Valid, of_8_bits, stretched
 from agentkd_predict.pictures import Head, damage
 
 DRIVERS = {
@@ -43,8 +43,10 @@ class RasterSource:
         InputError: which of its bands are red, green and blue is not known, or its blocks are too large to be read one by one.
     """
 
-    def __init__(self, path: Path, scale: Scale | None, bands: tuple[int, ...]) -> None:
-        self.path, self._scale, self._is_in_scale = path, scale, False
+    def __init__(
+        self, path: Path, scale: Scale | None, bands: tuple[int, ...], told: tuple[str, ...] = (), *, is_learned: bool = False
+    ) -> None:
+        self.path, self._scale, self._is_in_scale, self._told = path, scale, False, told
         with ExitStack() as opened:
             opened.enter_context(rasterio.Env(**SETTINGS))
             self._raster = opened.enter_context(_open(path))
@@ -56,6 +58,8 @@ class RasterSource:
             self._palette = _palette(self._raster) if self._is_palette() else None
             self._is_negative = self._raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
             self._kind = np.dtype(self._raster.dtypes[self._bands[0] - 1])
+            if is_learned and self._kind == np.uint8:
+                self._told, self._scale = (*told, *of_8_bits(scale)), None
             self._check_kind()
             self.georeference = _georeference(self._raster)
             self._has_gaps = self.georeference is not None and not self._is_full()
@@ -63,9 +67,11 @@ class RasterSource:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Once all rows are read: whether none of their values lay in the scale."""
-        is_beyond = self._scale is not None and self._kind != np.uint8 and not self._is_in_scale
-        return ("all its values lie beyond --scale, so that it is all black or white",) if is_beyond else ()
+        """What is known from the beginning; and once all rows are read: whether none of their values lay in the scale."""
+        if self._scale is None or self._kind == np.uint8 or self._is_in_scale:
+            return self._told
+        black, white = self._scale
+        return (*self._told, f"all its values lie beyond --scale {black:g},{white:g}, so that it is all black or white")
 
     def rows(self, top: int, bottom: int) -> tuple[Pixels, Valid | None]:
         window = Window(0, top, self.width, bottom - top)
@@ -102,9 +108,10 @@ class RasterSource:
     def _scaled(self, values: NDArray[Any], valid: Valid | None) -> Pixels:
         assert self._scale is not None
         black, white = self._scale
+        is_inside = (values >= black) & (values <= white)
         if valid is not None:
-            values = np.where(valid, values, black)
-        self._is_in_scale |= bool(((values >= black) & (values <= white)).any())
+            is_inside, values = is_inside & valid, np.where(valid, values, black)
+        self._is_in_scale |= bool(is_inside.any())
         if self._kind == np.uint16 and len(values) > 1 and self._scale == FULL_16:
             return (values >> 8).astype(np.uint8)
         return stretched(values, (black, white))
@@ -137,13 +144,22 @@ class RasterSource:
             raise InputError(self.path, f"holds {self._kind}", expected)
 
 
-def open_raster(path: Path, scale: Scale | None, bands: tuple[int, ...]) -> RasterSource:
+def open_raster(
+    path: Path, scale: Scale | None, bands: tuple[int, ...], told: tuple[str, ...] = (), *, is_learned: bool = False
+) -> RasterSource:
     """A raster of any size.
+
+    Args:
+        path: of the file.
+        scale: the values that become black and white, of more than 8 bits.
+        bands: those that are red, green and blue, from 1; none: as the file says.
+        told: notices that there are already.
+        is_learned: whether the scale is the network's; then one with 8 bits is taken as it is.
 
     Raises:
         InputError: it cannot be read, or not in strips, or its bands are not known.
     """
-    return RasterSource(path, scale, bands)
+    return RasterSource(path, scale, bands, told, is_learned=is_learned)
 
 
 def lies_on_a_map(path: Path) -> bool:

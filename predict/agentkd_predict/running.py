@@ -1,15 +1,17 @@
 """Many images and videos through one network: what cannot be done is named, and the rest is done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from agentkd_predict import __version__
-from agentkd_predict.errors import InputError, UsageError, writing
+from agentkd_predict.errors import InputError, UsageError
+from agentkd_predict.files import at_work_in
 from agentkd_predict.images import Progress, Wanted, predict_image
 from agentkd_predict.inputs import Input, find
+from agentkd_predict.meaning import of_8_bits
 from agentkd_predict.network import Network
 from agentkd_predict.records import Done, Failed, write_records
 from agentkd_predict.sources import open_source
@@ -85,7 +87,8 @@ def predict(
         teller: hears how far it is.
 
     Raises:
-        UsageError: a place is not there, or files are that would be replaced: then nothing is done.
+        UsageError: a place is not there, or files are that would be replaced, or the scale is not that of the network: then
+            nothing is done.
         NetworkError: what the network computes are no probabilities.
         StorageError: a file cannot be written.
 
@@ -95,6 +98,7 @@ def predict(
         agentkd_predict.predict(network, [Path("photos")], Path("out"))
     """
     wanted, teller = wanted or Wanted(), teller or Quiet()
+    wanted, is_learned = _scaled(network, wanted)
     wanted.tiling.fitting(network)
     if network.fixed_size and wanted.views.scales != (1.0,):
         raise UsageError(f"--scales: {network.path} takes images of one size only")
@@ -103,10 +107,19 @@ def predict(
         _check_free(out, found.inputs, wanted)
     outcome = Outcome(others=found.others)
     teller.begin([one.path for one in found.inputs])
+    with at_work_in(out):
+        _all(network, found.inputs, out, wanted, teller, outcome, is_learned=is_learned)
+    return outcome
+
+
+def _all(
+    network: Network, inputs: Sequence[Input], out: Path, wanted: Wanted, teller: Teller, outcome: Outcome, *, is_learned: bool
+) -> None:
+    """Does one after the other, and says in the folder what came of them, however it ends."""
     try:
-        for index, one in enumerate(found.inputs):
+        for index, one in enumerate(inputs):
             try:
-                done = _one(network, one, out, wanted, _progress(teller, index))
+                done = _one(network, one, out, wanted, _progress(teller, index), is_learned=is_learned)
             except InputError as error:
                 failed = Failed(str(one.path), str(error).removeprefix(f"{one.path}: "))
                 outcome.failed.append(failed)
@@ -117,15 +130,33 @@ def predict(
     finally:
         if outcome.done or outcome.failed:
             write_records(out, _about(network, wanted), network.classes, outcome.done, outcome.failed)
-    return outcome
 
 
-def _one(network: Network, one: Input, out: Path, wanted: Wanted, progress: Progress) -> Done:
+def _scaled(network: Network, wanted: Wanted) -> tuple[Wanted, bool]:
+    """What is wanted, with the scale by which the network learned unless one is asked for, and whether it is that.
+
+    Raises:
+        UsageError: another one is asked for, and not that it be taken all the same.
+    """
+    learned, asked = network.about.scale, wanted.scale
+    if asked is None and wanted.takes_other_scale:
+        raise UsageError("--other-scale: says nothing without --scale LOW,HIGH; give both, or neither")
+    if asked is None:
+        return replace(wanted, scale=learned), learned is not None
+    if learned is None or asked == learned or wanted.takes_other_scale:
+        return wanted, False
+    shown, other = (",".join(f"{value:g}" for value in pair) for pair in (learned, asked))
+    raise UsageError(
+        f"--scale {other}: {network.path} learned with {shown}, and by another it sees other images than it knows; leave it out, "
+        "or add --other-scale if these files hold the same in other numbers"
+    )
+
+
+def _one(network: Network, one: Input, out: Path, wanted: Wanted, progress: Progress, *, is_learned: bool) -> Done:
     if one.is_video:
-        return _video(network, one, out, wanted, progress)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    source = open_source(one.path, wanted.scale, wanted.bands, out)
+        done = _video(network, one, out, wanted, progress)
+        return replace(done, notices=(*of_8_bits(network.about.scale), *done.notices))
+    source = open_source(one.path, wanted.scale, wanted.bands, out, is_learned=is_learned)
     try:
         places = wanted.places(out, one.name, is_map=source.georeference is not None)
         return predict_image(network, source, wanted, places, out, progress)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from agentkd_predict.areas import Georeference
 from agentkd_predict.errors import InputError, writing
-from agentkd_predict.meaning import Pixels, Scale, Valid
+from agentkd_predict.meaning import FULL_16, WIDE_CHANNELS, Pixels, Scale, Treatment, Valid, of_8_bits
 from agentkd_predict.pictures import ON_ITS_SIDE, Head, look, read_picture
 
 MAX_PIXELS = 64_000_000
@@ -115,7 +115,7 @@ class TurnedSource:
         self._file.close()
 
 
-def open_source(path: Path, scale: Scale | None, bands: tuple[int, ...], folder: Path) -> Source:
+def open_source(path: Path, scale: Scale | None, bands: tuple[int, ...], folder: Path, *, is_learned: bool = False) -> Source:
     """The image in a file, as it is shown.
 
     Args:
@@ -123,6 +123,8 @@ def open_source(path: Path, scale: Scale | None, bands: tuple[int, ...], folder:
         scale: the values that become black and white, of images with more than 8 bits.
         bands: of a raster, those that are red, green and blue, from 1; none: as the file says.
         folder: where a large picture is put that must be turned.
+        is_learned: whether the scale is the network's, and not asked for: then an image with 8 bits is taken as it is, with a
+            notice.
 
     Raises:
         InputError: it is no image that can be read here.
@@ -133,7 +135,7 @@ def open_source(path: Path, scale: Scale | None, bands: tuple[int, ...], folder:
         from agentkd_predict.rasters import lies_on_a_map, open_raster
 
         if bands or lies_on_a_map(path):
-            return open_raster(path, scale, bands)
+            return open_raster(path, scale, bands, is_learned=is_learned)
     elif is_raster and bands:
         raise InputError(path, "--bands needs rasterio", f"it to be there: {GEO}")
     head = look(path)
@@ -141,19 +143,32 @@ def open_source(path: Path, scale: Scale | None, bands: tuple[int, ...], folder:
         raise InputError(path, f"is a {head.file_format}, of which --bands says nothing", "a GeoTIFF, or no --bands")
     if is_raster and not _has_rasterio() and _has_geo_tags(path):
         notices = (f"its georeference is left out: {GEO} reads it",)
+    if is_learned and head.meaning.image is Treatment.COLORS:
+        scale, notices = None, (*notices, *of_8_bits(scale))
+    if is_raster and head.meaning is WIDE_CHANNELS and scale not in (None, FULL_16):
+        if _has_rasterio():
+            return _in_strips(path, head, scale, folder)
+        black, white = scale or FULL_16
+        raise InputError(path, f"has 16 bits a channel, and --scale {black:g},{white:g} needs rasterio", f"it to be there: {GEO}")
     if head.height * head.width <= MAX_PIXELS:
         return PictureSource(path, read_picture(path, scale), notices)
-    return _large(path, head, scale, folder)
+    return _large(path, head, scale, folder, notices)
 
 
-def _large(path: Path, head: Head, scale: Scale | None, folder: Path) -> Source:
+def _large(path: Path, head: Head, scale: Scale | None, folder: Path, notices: tuple[str, ...]) -> Source:
     if not _has_rasterio():
         found = f"has {head.width}x{head.height} pixels, and more than {MAX_PIXELS:,} are not decoded at once"
         raise InputError(path, found, f"rasterio, which reads it in strips: {GEO}")
-    from agentkd_predict.rasters import check_strips, open_raster
+    from agentkd_predict.rasters import check_strips
 
     check_strips(path, head, MAX_PIXELS)
-    source = open_raster(path, scale, ())
+    return _in_strips(path, head, scale, folder, notices)
+
+
+def _in_strips(path: Path, head: Head, scale: Scale | None, folder: Path, notices: tuple[str, ...] = ()) -> Source:
+    from agentkd_predict.rasters import open_raster
+
+    source = open_raster(path, scale, (), notices)
     return source if head.orientation == 1 else TurnedSource(source, head.orientation, folder)
 
 

@@ -1,5 +1,7 @@
 """Annotations in text: what they mean, and what is refused in them, by file."""
 
+import base64
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from annotation_layouts import rle_text, run_counts
 from hypothesis import given
 from hypothesis import strategies as st
 from laying import BOX, CORNERS, HEIGHT, OTHER_BOX, WIDTH, picture
+from PIL import Image
 
 from agentkd.datasets.coco import _numbers
 from agentkd.datasets.opening import Opened, open_dataset
@@ -94,6 +97,27 @@ def test_a_shape_without_area_or_class_is_refused(tmp_path: Path, shapes: list[A
         labelme(tmp_path, *shapes).sample(0)
 
 
+def small_mask(height: int, width: int) -> str:
+    written = io.BytesIO()
+    Image.fromarray(np.full((height, width), 255, dtype=np.uint8)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def test_a_mask_lies_at_the_pixel_next_to_its_corner(tmp_path: Path) -> None:
+    label = labelme(tmp_path, shape(kind="mask", points=[[3.6, 2.7], [7, 5]]) | {"mask": small_mask(3, 4)}).sample(0).label
+    expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    expected[3:6, 4:8] = True
+    assert np.array_equal(label == 1, expected)
+
+
+@pytest.mark.parametrize("corner", [(-2, 3), (3, -2), (WIDTH - 3, 3), (3, HEIGHT - 2)])
+def test_a_mask_that_leaves_the_image_on_any_side_is_refused(tmp_path: Path, corner: tuple[int, int]) -> None:
+    left, top = corner
+    drawn = shape(kind="mask", points=[[left, top], [left + 3, top + 2]]) | {"mask": small_mask(3, 4)}
+    with pytest.raises(DatasetError, match=f"a.json: holds a mask of 4x3 at {left},{top}, which leaves the image"):
+        labelme(tmp_path, drawn).sample(0)
+
+
 def test_a_file_for_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"a.json: mask is 32x20; expected 32x24 as a.png"):
         labelme(tmp_path, shape(), height=20).sample(0)
@@ -134,8 +158,16 @@ SIZE = [HEIGHT, WIDTH]
     ("change", "told"),
     [
         (lambda data: data.pop("images"), "all.json: is not as COCO has it: KeyError.'images'"),
-        (_append("annotations", {"image_id": 8, "category_id": 1, "segmentation": []}), "KeyError.8"),
-        (_append("annotations", {"image_id": 7, "category_id": 9, "segmentation": []}), "KeyError.9"),
+        (
+            _append("annotations", {"id": 3, "image_id": 8, "category_id": 1, "segmentation": []}),
+            r"all.json: annotation 3 has image_id 8, which is not among its images \(7\); expected each image_id listed",
+        ),
+        (
+            _append("annotations", {"image_id": 7, "category_id": 9, "segmentation": []}),
+            r"all.json: an annotation has category_id 9, which is not among its categories \(1, 2\); expected each category_id "
+            "listed in categories: add it there, or remove the annotation",
+        ),
+        (_append("annotations", {"image_id": [7], "category_id": 1, "segmentation": []}), "is not as COCO has it: TypeError"),
         (
             _append("categories", {"id": 1, "name": "smoke"}),
             "all.json: calls 1 both fire and smoke; expected a number of its own",
@@ -344,3 +376,14 @@ def test_a_number_of_a_release_stands_for_one_name(tmp_path: Path) -> None:
         (tmp_path / part).mkdir()
         with pytest.raises(DatasetError, match=r"fires-v1.json: calls '?[13]'? both .* and "):
             _instances(tmp_path / part, again(part, item)).sample(0)
+
+
+def test_of_names_that_end_alike_the_longest_that_a_bitmap_has_is_its_set(tmp_path: Path) -> None:
+    name = "mine_label_ground-truth"
+    _instances(tmp_path, _two_sets(name))
+    for path in tmp_path.glob("*_label_ground-truth.png"):
+        path.rename(path.with_name(path.name.replace("ground-truth", name)))
+    text = (tmp_path / "dataset.yaml").read_text().replace("ground-truth", name)
+    (tmp_path / "dataset.yaml").write_text(text)
+    label = open_dataset(f"folder:path={tmp_path}").sample(0).label
+    assert (label[BOX] == 1).all() and (label[OTHER_BOX] == 0).all()

@@ -58,6 +58,9 @@ def test_the_first_characters_of_a_digest_are_enough_wherever_one_is_asked_for(t
             community.shared_data("f" * 64)
         with pytest.raises(ConfigError, match="at least 4 characters"):
             community.artifact("abc")
+        for weights, said in (("c67", "at least 4 characters"), ("absent.pth", "no weights file absent.pth")):
+            with pytest.raises(ConfigError, match=said):
+                community.agent("y", "unet", weights=weights)
 
 
 def test_a_file_that_is_called_like_a_digest_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

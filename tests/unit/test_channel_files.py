@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agentkd.architecture import Normalization
+from agentkd.datasets.bands import is_beyond_pillow
 from agentkd.datasets.opening import Opened, open_dataset
 from agentkd.errors import DatasetError
 
@@ -150,6 +152,31 @@ def test_colors_of_16_bits_are_scaled_too(tmp_path: Path, how: dict[str, str]) -
     assert np.array_equal(data.sample(0).image, scaled(WIDE[:, :, :3], 0, 3000))
     full = opened(tmp_path / "full", tiff(WIDE[:, :, :3], **how), scale=[0, 65535])
     assert np.array_equal(full.sample(0).image, WIDE[:, :, :3] >> 8)
+
+
+def test_the_upper_half_of_16_bits_needs_no_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder(tmp_path, tiff(WIDE[:, :, :3], photometric="RGB"), scale=[0, 65535])
+    image = place / "images" / "train" / "a0.tif"
+    assert [is_beyond_pillow(image, scale) for scale in (None, (0, 65535), (0, 10_000))] == [False, False, True]
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert np.array_equal(open_dataset(f"folder:path={place}").sample(0).image, WIDE[:, :, :3] >> 8)
+
+
+def test_a_file_of_several_pictures_is_refused(tmp_path: Path) -> None:
+    def doubled(place: Path, stem: str) -> None:
+        tiff(BYTES[:, :, :5])(place, stem)
+        path = place / f"{stem}.tif"
+        data = bytearray(path.read_bytes())
+        assert data[:4] == b"II*\0"
+        first = int.from_bytes(data[4:8], "little")
+        end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+        second = len(data) + len(data) % 2
+        page = data[first:end] + bytes(4)  # the same picture once more
+        data[end : end + 4] = second.to_bytes(4, "little")
+        path.write_bytes(bytes(data) + bytes(len(data) % 2) + page)
+
+    with pytest.raises(DatasetError, match=r"a\d.tif: holds 2 pictures; expected one; files of several pages are not read"):
+        opened(tmp_path, doubled, channels=5)
 
 
 # A file for each channel

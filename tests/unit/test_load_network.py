@@ -130,6 +130,14 @@ def test_what_cannot_be_a_network_is_refused_with_the_reason(folder: RunFolder, 
     ):
         with pytest.raises(kind, match=said):
             agentkd.load_network(tmp_path / weights)
+    for weights, said in (
+        ("c67", "no weights file c67; of a digest give at least 4 characters"),
+        ("", "weights are given as ''; give a digest, or a file"),
+        ("x" * 1000, "no weights file x{200}$"),
+    ):
+        for run in (None, folder):
+            with pytest.raises(ConfigError, match=said):
+                agentkd.load_network(weights, run=run)
     with pytest.raises(ConfigError, match="looked for in a run"):
         agentkd.load_network(made.result.weights)
     with pytest.raises(ConfigError, match=f"{trace[:12]}.* no weights"):

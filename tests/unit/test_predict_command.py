@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import agentkd_predict
 from agentkd.cli import predicting
 from agentkd.errors import ConfigError
 from agentkd_predict.cli import run
+from agentkd_predict.files import at_work_in
 from agentkd_predict.inputs import find
 from agentkd_predict.png import PngWriter
 from agentkd_predict.running import predict
@@ -148,6 +150,7 @@ def test_names_of_one_stem_are_told_apart(tmp_path: Path) -> None:
     names = {one.path.relative_to(tmp_path).as_posix(): one.name for one in find([tmp_path], tmp_path / "out").inputs}
     assert len({name.casefold() for name in names.values()}) == 8
     assert names["p/a.png"] == "p/a.png" and names["p/a.jpg"] == "p/a.jpg" and names["q/b.png"] == "q/b"
+    assert names["q/a.png"] == "q/a.png" and names["q/A.JPG"] == "q/A.JPG", "on some disks q/a and q/A are one file"
     files = [tmp_path / "p" / "a.png", tmp_path / "q" / "a.png", tmp_path / "p" / ".." / "p" / "a.png"]
     assert [one.name for one in find(files, tmp_path / "out").inputs] == ["p/a", "q/a"]
     assert [one.name for one in find(files[:1], tmp_path / "out").inputs] == ["a"]
@@ -177,6 +180,7 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["--scales", "nan"], 2, "--scales"),
     (["--scale", "5,5"], 2, "expected LOW,HIGH"),
     (["--scale", "5"], 2, "expected LOW,HIGH"),
+    (["--other-scale"], 2, "--other-scale: says nothing without --scale"),
     (["--bands", "0,1,2"], 2, "--bands"),
     (["--bands", "1,2"], 2, "--bands"),
     (["--classes", "a,b,c"], 2, "says itself what its classes"),
@@ -209,7 +213,10 @@ def test_a_full_disk_ends_it_with_a_sentence_and_no_half_file(
     with monkeypatch.context() as patch:
         patch.setattr(PngWriter, "write", full)
         assert typed(model, image, "--out", tmp_path / "out") == 16
-    assert "the disk is full; free some space" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert (
+        f"cannot write {tmp_path / 'out' / 'masks' / 'a.png'}: the disk is full; free some space" in told and ".part" not in told
+    )
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
@@ -249,6 +256,35 @@ def test_an_interrupted_run_leaves_what_is_whole_and_says_what_that_is(tmp_path:
         predict(agentkd_predict.Network(model), [tmp_path / "in"], tmp_path / "out", teller=Interrupts())
     assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["a.png"]
     assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["images"]) == 1
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from agentkd_predict.files import Files, at_work_in
+out = Path(sys.argv[1])
+with at_work_in(out), Files() as files:
+    for name in ("masks/b/x.png", "probabilities/x.npy", "summary.csv"):
+        files.part(out / name).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path, model: Path) -> None:
+    image, out = save(tmp_path / "a.png", scene(9, 9)), tmp_path / "out"
+    others = [out / "masks" / ".mine.part.png", out / "own" / ".0123456789ab.part.png", out / "masks" / "0123456789ab.part.png"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("kept")
+    with at_work_in(out):  # another run that is alive, whose parts they could be
+        ended = subprocess.run([sys.executable, "-c", DIES, str(out)], check=False, timeout=120)
+        assert ended.returncode == -signal.SIGKILL
+        left = [path for path in out.rglob("*.part*") if path not in others]
+        assert len(left) == 3
+        assert typed(model, image, "--out", out) == 0
+        assert all(path.exists() for path in left)
+    assert typed(model, image, "--out", out, "--overwrite") == 0
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
 def test_names_do_not_act_on_a_terminal(tmp_path: Path, model: Path) -> None:

@@ -89,6 +89,54 @@ def test_values_that_are_no_numbers_have_no_data_on_a_map(tmp_path: Path, networ
     assert gaps[5:9, 7:11].all() and gaps.sum() == 16
 
 
+def test_a_gap_is_where_the_file_says_it_and_where_there_is_no_number(tmp_path: Path, network: Network) -> None:
+    values = bands(40, 50).astype(np.float32)
+    values[:, 5:9, 7:11], values[:, 20:22, 30:33] = np.nan, -1
+    image = raster(tmp_path / "a.tif", values, nodata=-1, **UTM)
+    predict(network, [image], tmp_path / "out", Wanted(scale=(0.0, 255.0)))
+    with rasterio.open(tmp_path / "out" / "masks" / "a.tif") as mask:
+        gaps = mask.read(1) == 255
+    assert gaps[5:9, 7:11].all() and gaps[20:22, 30:33].all() and gaps.sum() == 16 + 6
+
+
+def test_what_stands_in_gaps_is_no_value_of_the_image(tmp_path: Path) -> None:
+    values = np.full((3, 10, 12), 1000, dtype=np.uint16)
+    values[:, :4] = 5500  # which lies in the scale, and would be gray
+    source = open_source(raster(tmp_path / "a.tif", values, nodata=5500, **UTM), (5000.0, 6000.0), (), tmp_path)
+    pixels, valid = source.rows(0, 10)
+    assert valid is not None and not valid[:4].any() and valid[4:].all() and not pixels.any()
+    assert source.notices == ("all its values lie beyond --scale 5000,6000, so that it is all black or white",)
+    source.close()
+
+
+def test_the_overlay_of_a_gap_is_what_stands_there(tmp_path: Path, network: Network) -> None:
+    values = np.minimum(bands(20, 30), 199)
+    values[:, :5] = 200
+    predict(network, [raster(tmp_path / "a.tif", values, nodata=200, **UTM)], tmp_path / "out", Wanted(has_overlay=True))
+    with rasterio.open(tmp_path / "out" / "overlays" / "a.tif") as overlay:
+        assert (overlay.read([1, 2, 3])[:, :5] == 200).all() and (overlay.read(4)[:5] == 0).all()
+
+
+def test_of_16_bits_in_colors_the_upper_8_count(tmp_path: Path) -> None:
+    values = np.arange(3 * 128 * 170, dtype=np.uint32).reshape(3, 128, 170).astype(np.uint16)
+    values[0, 0, :3] = 255, 32_895, 65_280  # nearest levels 1, 128, 254; of the upper bits 0, 128, 255
+    source = open_source(raster(tmp_path / "a.tif", values, **UTM), (0.0, 65535.0), (), tmp_path)
+    assert np.array_equal(source.rows(0, 128)[0], (values >> 8).astype(np.uint8).transpose(1, 2, 0))
+    source.close()
+
+
+def test_a_map_in_which_0_is_white_is_seen_as_it_is_shown(tmp_path: Path) -> None:
+    gray = bands(20, 30)[:1]
+    plain = raster(tmp_path / "plain.tif", gray, photometric="MINISWHITE")
+    found = []
+    for image in (plain, raster(tmp_path / "map.tif", gray, photometric="MINISWHITE", **UTM)):
+        source = open_source(image, None, (), tmp_path)
+        found.append(source.rows(0, 20)[0])
+        assert (source.georeference is None) == (image == plain)
+        source.close()
+    assert np.array_equal(found[1], np.repeat(255 - gray[0][:, :, None], 3, axis=2)) and np.array_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("dtype", "factor", "scale", "words"),
     [
@@ -117,7 +165,7 @@ def test_more_than_8_bits_need_a_scale(
 def test_a_scale_that_no_value_is_in_is_told(tmp_path: Path, network: Network) -> None:
     image = raster(tmp_path / "a.tif", bands(10, 12).astype(np.uint16) + 1000, **UTM)
     found = predict(network, [image], tmp_path / "out", Wanted(scale=(5000.0, 6000.0)))
-    assert found.done[0].notices == ("all its values lie beyond --scale, so that it is all black or white",)
+    assert found.done[0].notices == ("all its values lie beyond --scale 5000,6000, so that it is all black or white",)
 
 
 def test_bands_that_are_not_told_apart_are_asked_for(tmp_path: Path) -> None:
@@ -142,6 +190,23 @@ def test_hectares_are_those_of_the_ellipsoid_where_coordinates_are_degrees() -> 
     north = WGS84[0] * (1 - squared) / (1 - squared * sine**2) ** 1.5
     east = WGS84[0] * math.cos(math.radians(60)) / math.sqrt(1 - squared * sine**2)
     assert small is not None and np.allclose(small, north * east * math.radians(1e-5) ** 2 / 10_000, rtol=1e-5)
+
+
+def test_beyond_the_poles_is_no_ground() -> None:
+    found = Georeference((1.0, 0, -180, 0, -1.0, 92), None, "geographic", math.pi / 180).hectares(184)
+    assert found is not None and not found[:2].any() and not found[-2:].any() and (found[2:-2] > 0).all()
+    assert np.isclose(found.sum() * 360 / 100, 510_065_621.7, rtol=1e-8)
+
+
+def test_degrees_are_those_of_the_systems_own_ellipsoid(tmp_path: Path) -> None:
+    source = open_source(
+        raster(tmp_path / "a.tif", bands(3, 4), crs="EPSG:4267", transform=from_origin(-100, 40, 1e-3, 1e-3)), None, (), tmp_path
+    )
+    assert source.georeference is not None and source.georeference.ellipsoid == pytest.approx((6378206.4, 294.978698), rel=1e-8)
+    clarke = Georeference((1e-3, 0, -100, 0, -1e-3, 40), None, "geographic", math.pi / 180, (6378206.4, 294.9786982))
+    found, expected = source.georeference.hectares(3), clarke.hectares(3)
+    assert found is not None and expected is not None and np.allclose(found, expected, rtol=1e-9)
+    source.close()
 
 
 def test_hectares_of_web_mercator_are_those_on_the_ground() -> None:

@@ -109,6 +109,12 @@ def test_a_network_that_says_nothing_needs_classes_and_logits_a_softmax(tmp_path
     assert np.allclose(Network(path, foreign).probabilities(pixels), expected, atol=1e-4)
 
 
+def test_less_than_nothing_is_no_probability_though_the_sum_is_one(tmp_path: Path) -> None:
+    weights = np.repeat(np.array([2, -1, 0], dtype=np.float32)[:, None, None, None] / 3, 3, axis=1)
+    with pytest.raises(NetworkError, match="holds no probabilities: the least is -1, a sum 1; add --logits"):
+        Network(export(tmp_path / "n.onnx", weights, None, gives="logits"), ABC).probabilities(np.full((4, 5, 3), 255, np.uint8))
+
+
 def test_what_a_network_says_itself_is_not_said_again(tmp_path: Path) -> None:
     path = export(tmp_path / "n.onnx")
     for foreign, option in ((ABC, "--classes"), (Foreign(is_logits=True), "--logits"), (Foreign(multiple=8), "--multiple")):

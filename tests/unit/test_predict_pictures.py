@@ -112,7 +112,6 @@ def both(path: Path, scale: tuple[float, float] | None) -> tuple[np.ndarray | st
 def reason(text: str) -> str:
     """A refusal without what the option is called."""
     text = re.sub(r"scale: \[(\S+), (\S+?)\]( in dataset\.yaml)?", lambda found: f"--scale {found[1]},{found[2]}", text)
-    text = text.replace("any other scale for TIFF and JPEG 2000", "for any other scale convert the files")
     text = text.replace("--scale low,high", "--scale LOW,HIGH").replace("no scale in dataset.yaml", "no --scale")
     return re.sub(r"(\d)\.0\b", r"\1", text)
 
