@@ -1,6 +1,7 @@
 """Agents that do not see the coordinator's folder: weights come from the coordinator, and results are fetched by it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,30 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
+from agentkd.exchange.keys import KeyPair
 from agentkd.knowledge.weights import encode_weights
 from agentkd.launch.devices import Slot
+from agentkd.launch.launcher import Started
 from agentkd.launch.local import LocalLauncher
 from agentkd.launch.settings import LaunchConfig
+from agentkd.names import AgentName
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, Status, TeacherReference, Train
 
 pytestmark = pytest.mark.process
+
+
+class Elsewhere(LocalLauncher):
+    """Agents that are told the same and find another folder, as on another machine."""
+
+    def __init__(self, here: RunFolder, elsewhere: RunFolder) -> None:
+        super().__init__(here)
+        self._here, self._there = (str(folder.place.absolute()) for folder in (here, elsewhere))
+
+    def start(self, name: AgentName, slot: Slot, arguments: Sequence[str], key: KeyPair) -> Started:
+        return super().start(name, slot, [word.replace(self._here, self._there) for word in arguments], key)
 
 
 @pytest.mark.parametrize("transport", ["auto", "tcp"])
@@ -36,7 +51,7 @@ def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     keep_code(task, here.store)
     config = LaunchConfig(transport=transport)
     finished, deadline = [], time.monotonic() + 90
-    with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=LocalLauncher(elsewhere)) as crew:
+    with Crew(here, (Slot("cpu", 1),), config, Silent(), launcher=Elsewhere(here, elsewhere)) as crew:
         crew.want([(task.key, task, "a task elsewhere")])
         while not finished and time.monotonic() < deadline:
             finished += crew.turn()
@@ -60,7 +75,7 @@ def test_a_teacher_elsewhere_is_handed_the_code_that_it_runs(tmp_path: Path, mon
     )
     keep_code(task, here.store)
     finished, deadline = [], time.monotonic() + 90
-    with Crew(here, (Slot("cpu", 1),), LaunchConfig(transport="tcp"), Silent(), launcher=LocalLauncher(elsewhere)) as crew:
+    with Crew(here, (Slot("cpu", 1),), LaunchConfig(transport="tcp"), Silent(), launcher=Elsewhere(here, elsewhere)) as crew:
         crew.want([(task.key, task, "a lesson elsewhere")])
         while not finished and time.monotonic() < deadline:
             finished += crew.turn()

@@ -196,7 +196,8 @@ class Training:
         self.run, self._log = place / "run", place / "output.txt"
         start = with_few_descriptors("run", write_experiment(place, **TRAINING), "--out", self.run)
         with self._log.open("w") as output:
-            self.process = subprocess.Popen(start, stdout=output, stderr=output, env=environment())
+            told = environment(AGENTKD_DEBUG="1")  # an agent says its public key then
+            self.process = subprocess.Popen(start, stdout=output, stderr=output, env=told)
         self.most_memory, self.descriptors = dict[int, int](), list[int]()
 
     def said(self) -> str:

@@ -29,12 +29,14 @@ from experiments import (
 from typer.testing import CliRunner
 
 import agentkd as library
+from agentkd import canonical
 from agentkd.artifacts import recordings
 from agentkd.artifacts.history import read_history
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.cli import app
 from agentkd.errors import ArtifactError
+from agentkd.names import Digest
 from agentkd.replay.perform import ReplayOptions, TeachersFrom
 from agentkd.replay.perform import replay as perform
 from agentkd.replay.swaps import read_swap
@@ -205,6 +207,18 @@ def test_a_run_in_which_agents_were_killed_replays_to_the_same_weights(tmp_path:
     assert "all sound" in here("verify", tmp_path / "run")
 
 
+def chain_anew(file: Path) -> None:
+    """Gives each record the digest that its content and the record before ask for."""
+    digests, previous = list[tuple[str, int]](), Digest("")
+    with Journal(file, read_only=True) as journal:
+        for row in journal.rows():
+            previous = row.expected_digest(previous, canonical.encode(journal.sitting(row.sitting)).decode())
+            digests.append((previous, row.number))
+    with sqlite3.connect(file) as connection:
+        connection.executemany("UPDATE records SET digest = ? WHERE number = ?", digests)
+    connection.close()
+
+
 def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) -> None:
     """A record in which somebody changed the result from the second epoch on, with a chain that fits."""
     forged = tmp_path / "run"
@@ -219,6 +233,8 @@ def test_where_results_diverge_is_told_to_the_step(run: Path, tmp_path: Path) ->
         connection.execute("UPDATE records SET outputs = ? WHERE number = ?", (json.dumps(outputs), row.number))
     connection.close()
     assert "it was changed" in here("verify", forged, code=1)
+    assert "was changed" in here("replay", forged, "--task", row.task, "--allow-code", "--out", tmp_path / "no", code=15)
+    chain_anew(folder.journal)
     report = replay(forged, "--task", row.task, "--out", tmp_path / "replay", code=1)
     (verdict,) = report["tasks"]
     assert verdict["outcome"] == "diverged" and verdict["first_difference"] == {"epoch": 2, "step": 0}

@@ -18,6 +18,7 @@ from agentkd.coordinator import own_parts
 from agentkd.coordinator.run import describe_result
 from agentkd.errors import ConfigError
 from agentkd.launch.devices import Slot
+from agentkd.launch.settings import LaunchConfig
 from agentkd.networks.latency import measure_latency_ms
 from agentkd.pipeline.aims import scores_of
 from agentkd.pipeline.plan import Outlook, Planner
@@ -435,7 +436,8 @@ def concerns(**changes: object) -> dict[str, tuple[str, bool]]:
 
 
 def test_latency_on_several_kinds_of_devices_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching_checks, "parse_devices", lambda text: [Slot(device, 1) for device in text.split(",")])
+    named = property(lambda launch: [Slot(device, 1) for device in launch.devices.split(",")])
+    monkeypatch.setattr(LaunchConfig, "slots", named)
     mixed, equal = ({"launch": {"devices": devices}} for devices in ("cuda:0,cpu", "cuda:0,cuda:1"))
     counted: dict[str, object] = {"select": {"count": "latency"}}
     plan = look_at(experiment(**ONE)).plan
