@@ -7,6 +7,7 @@ have the same bytes, hence the same SHA-256, on every machine.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -15,6 +16,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from agentkd.names import Digest
+
+THROWN = re.compile(r"Error calling function `\w+`: (?P<kind>\w+): (?P<words>.*)", re.DOTALL)
 
 
 class FrozenData(BaseModel):
@@ -31,10 +34,10 @@ class FrozenData(BaseModel):
         try:
             return super().model_dump(**options)
         except ValueError as error:  # pydantic's own is one, whatever it was made of
-            cause = error.__cause__
-            if cause is None or isinstance(cause, Exception):
+            ended = _what_ended(error)
+            if ended is None:
                 raise
-            raise cause from None
+            raise ended from None
 
     @property
     def digest(self) -> Digest:
@@ -48,6 +51,23 @@ class FrozenData(BaseModel):
             ValueError: it cannot be (pydantic's ``ValidationError`` is one).
         """
         return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+
+def _what_ended(error: ValueError) -> BaseException | None:
+    """What ends a program and was thrown while something was written; two serializers deep pydantic keeps its name and words."""
+    cause, told = error.__cause__, THROWN.fullmatch(str(error))
+    if cause is not None or told is None:
+        return None if isinstance(cause, Exception) else cause
+    kind = next((kind for kind in _enders(BaseException) if kind.__name__ == told["kind"]), None)
+    words = told["words"]
+    return kind(int(words) if words.isdecimal() else words) if kind else None
+
+
+def _enders(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """It and all that are made of it, but errors."""
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _enders(one) if not issubclass(one, Exception) else ()
 
 
 @dataclass(frozen=True)
