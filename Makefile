@@ -27,10 +27,10 @@ $(READY): pyproject.toml predict/pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e predict -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## Run all of KD-NAS on generated scenes, about six minutes on two cores
+demo: $(READY)  ## Run all of KD-NAS on generated scenes, six to eight minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY) javascript validators  ## Run every test, about fifteen minutes on two cores
+test: $(READY) javascript validators  ## Run every test, about twenty-five minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
 check: lint types  ## Check style, types, units and layers: some minutes, for between two changes
