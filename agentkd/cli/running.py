@@ -51,8 +51,7 @@ def run(
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
     said.
     """
-    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
-    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
     _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
 
 
@@ -69,8 +68,7 @@ def demo(
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
-    launch: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
-    launch |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
     _run(demo_file(), given_fields(overrides, **launch), out)
 
 
@@ -102,8 +100,7 @@ def community(
 
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
-    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
-    given |= {"gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent}
+    given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
     slots = () if devices == "none" else settings.slots
@@ -245,6 +242,14 @@ def _take_standard_input() -> FileIO:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     return FileIO(said, "rb")
+
+
+def _launch(
+    devices: str | None, engine: str | None, agents: int | None, gpus: float | None, cpus: int | None, bind: str | None
+) -> dict[str, str | float | None]:
+    """Fields of ``launch`` by the options that commands have for them; what was not given is ``None``."""
+    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
+    return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus}
 
 
 def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:

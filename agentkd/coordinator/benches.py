@@ -32,7 +32,7 @@ class Roster:
         self._num_running: Counter[Digest] | None = None
         self._num_waiting: Counter[Digest] | None = None
 
-    def hears(self, key: TaskKey, running: Running, weights: Digest, teacher: AgentName) -> Move:
+    def hears(self, running: Running, weights: Digest, teacher: AgentName) -> Move:
         """From now on a student hears that teacher."""
         self._count(weights, running.teachers[weights], -1)
         running.teachers[weights] = teacher
@@ -165,7 +165,7 @@ def _share_out_once(roster: Roster) -> list[Move]:
             teacher, other = running.teachers[weights], roster.teaching(weights, task.data)
             is_gone = not roster.teaches_at(teacher, weights)
             if other is not None and (is_gone or roster.load(other) + 1 < roster.load(teacher)):
-                moves.append(roster.hears(key, running, weights, other))
+                moves.append(roster.hears(running, weights, other))
     return moves
 
 
