@@ -1,12 +1,13 @@
 """Can agents be started as the experiment says?"""
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.checks.concerns import Concern
+from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.plan import RunPlan
 from agentkd.errors import ConfigError
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.transports import find_transport
 from agentkd.launch.engines import LOCAL, find_engine
+from agentkd.launch.settings import LaunchConfig
 
 
 def check_launch(plan: RunPlan) -> list[Concern]:
@@ -22,4 +23,19 @@ def check_launch(plan: RunPlan) -> list[Concern]:
         listening(find_transport(launch.transport), launch.bind)
     except ConfigError as error:
         found.append(Concern("launch.bind", str(error)))
-    return found
+    return found + [warning(f"launch.{name}", f"changes nothing here: {why}") for name, why in _unused(launch).items()]
+
+
+def _unused(launch: LaunchConfig) -> dict[str, str]:
+    """Fields that say something and are not looked at, and why not."""
+    is_local, counted = launch.engine == LOCAL, launch.engine != LOCAL or launch.agents > 0
+    reasons = {
+        "devices": f"the engine {launch.engine} gives devices" if not is_local else "launch.agents shares out all devices",
+        "options": "the engine local takes none",
+        "python": "agents of the engine local are forks of this one",
+        "gpus_per_agent": "launch.devices says where agents are; give launch.agents instead",
+        "cpus_per_agent": "launch.devices says where agents are; give launch.agents instead",
+    }
+    unused = (["devices"] if counted else ["gpus_per_agent", "cpus_per_agent"]) + (["options", "python"] if is_local else [])
+    plain = LaunchConfig()
+    return {name: reasons[name] for name in unused if getattr(launch, name) != getattr(plain, name)}

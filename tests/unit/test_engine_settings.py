@@ -5,8 +5,10 @@ import json
 import os
 
 import pytest
+from planning import experiment
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.checks.before import look_at
 from agentkd.config import launch_settings
 from agentkd.errors import ConfigError
 from agentkd.exchange.keys import hear_key_pair, new_key_pair
@@ -79,3 +81,20 @@ def test_hosts_take_turns_and_the_line_for_a_shell_there_is_quoted(tmp_path, mon
     assert [launcher._prefix(number, Slot("cpu", 1))[-1] for number in range(3)] == ["one", "ann@two", "one"]
     assert "-p2222" in launcher._prefix(0, Slot("cpu", 1))
     assert launcher._quoted(["agentkd", "--coordinator-key=-$(k)!&'"]) == ["agentkd '--coordinator-key=-$(k)!&'\"'\"''"]
+
+
+@pytest.mark.parametrize(
+    ("launch", "unused"),
+    [
+        ({"devices": "cpu:2"}, set()),
+        ({"devices": "cpu:2", "gpus_per_agent": 0.5, "cpus_per_agent": 2}, {"gpus_per_agent", "cpus_per_agent"}),
+        ({"agents": 1, "cpus_per_agent": 2}, set()),
+        ({"agents": 1, "devices": "cpu:2", "options": ["-x"], "python": "python3"}, {"devices", "options", "python"}),
+        ({"engine": "command", "agents": 1, "options": ["env"], "devices": "cpu:2"}, {"devices"}),
+        ({"engine": "command", "agents": 1, "options": ["env"], "python": "python3", "gpus_per_agent": 0.5}, set()),
+    ],
+)
+def test_what_an_engine_does_not_look_at_is_said(launch: dict[str, object], unused: set[str]) -> None:
+    concerns = look_at(experiment(launch=launch)).concerns
+    said = {one.path.removeprefix("launch.") for one in concerns if "changes nothing here" in one.text and not one.is_error}
+    assert said == unused
