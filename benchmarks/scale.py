@@ -29,7 +29,7 @@ from agentkd.pipeline import searching
 from agentkd.pipeline.plan import Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.recipe import Distillation
-from agentkd.search.space import Choices, Space, Values
+from agentkd.search.space import Choices, Parameter, Values
 from agentkd.search.study import Suggester, Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, EpochResult, Status, Task, TaskResult, TeacherReference, Train
 
@@ -42,16 +42,15 @@ NETWORK = Architecture(family="unet", num_classes=2)
 class Lot(Suggester):
     """Suggests whatever comes, in no time."""
 
-    def __init__(self, space: Space, *, seed: int, **options: int) -> None:
-        self._drawn, self._lot = space, random.Random(seed)
+    def _ask(self, seen: Sequence[Trial], pending: Sequence[Trial], number: int) -> Values:
+        lot = random.Random(number)
+        return {name: self._draw(lot, parameter) for name, parameter in self._space.items()}
 
-    def suggest(self, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int) -> Values:
-        return {name: self._draw(parameter) for name, parameter in self._drawn.items()}
-
-    def _draw(self, parameter: Any) -> Any:
+    @staticmethod
+    def _draw(lot: random.Random, parameter: Parameter) -> Any:
         if isinstance(parameter, Choices):
-            return self._lot.choice(list(parameter.values))
-        value = self._lot.uniform(parameter.low, parameter.high)
+            return lot.choice(list(parameter.values))
+        value = lot.uniform(parameter.low, parameter.high)
         return round(value) if parameter.integer else value
 
 

@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
+LAST = chr(0x10FFFF)  # behind every other character
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -329,6 +330,21 @@ class Journal:
         """Notes a JSON value under a key."""
         with self._writing():
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def noted(self, prefix: str, kind: Any) -> dict[str, Any]:
+        """JSON values noted under this prefix, by the rest of their keys.
+
+        Raises:
+            ArtifactError: one is something else.
+        """
+        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + LAST))
+        return {key.removeprefix(prefix): self._parsed(text, kind, f"its {key}") for key, text in listed}
+
+    def note(self, prefix: str, values: Mapping[str, Any]) -> None:
+        """Notes JSON values under this prefix, all of them or none."""
+        with self._writing():
+            rows = [(prefix + key, json.dumps(value)) for key, value in values.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def adopt(self, values: Mapping[str, Any], asks: Asks) -> None:
         """Notes values under their keys, and what each trial saw instead of what was noted of it; all of it or nothing."""

@@ -78,9 +78,10 @@ def carry_out(given: Experiment, folder: RunFolder, most: int = 100) -> tuple[li
         own, dataset = own_parts.take_up(given)
         results = {record.task.key: record.result for record in journal.records()}
         generation, said = generations.adopt(given, own, dataset, folder, journal, results)
-        planner = generation.planner(dataset)
+        planner = generation.planner(dataset, generations.suggestions_of(journal))
         for count in range(most + 1):
             outlook = planner.outlook(results, journal.asks())
+            generations.note_suggestions(planner.suggestions, journal)
             if outlook.is_finished or count == most:
                 return said, count
             journal.note_asks(outlook.asks)
