@@ -5,6 +5,7 @@ a plan is made of, for each state: so that it is made again with the data gone, 
 """
 
 import time
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Planner, recorded_revisions
 from agentkd.pipeline.searching import Results
 from agentkd.search.suggestions import Noted, Suggestions
+from agentkd.task import Task
 
 MAX_EARLIER = 1_000
 NOW_AND_THEN = "and was"
@@ -66,8 +68,8 @@ class Generation(FrozenData):
         return Planner(self.experiment, found, self.pretrained, self.own, self.revisions, suggestions)
 
 
-def present(journal: Journal) -> Generation | None:
-    """The state that a run is in; ``None`` if it is none of an experiment.
+def present(journal: Journal, tasks: Iterable[Task] | None = None) -> Generation | None:
+    """The state that a run is in; ``None`` if it is none of an experiment. Its tasks are read if they are not given.
 
     Raises:
         ArtifactError: what is noted cannot be read.
@@ -84,7 +86,7 @@ def present(journal: Journal) -> Generation | None:
         data=data,
         asks=journal.asks(),
         answers=choices.noted(journal),
-        revisions=recorded_revisions(record.task for record in journal.records()),
+        revisions=recorded_revisions((record.task for record in journal.records()) if tasks is None else tasks),
     )
 
 

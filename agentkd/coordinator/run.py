@@ -99,13 +99,14 @@ def read_run(folder: RunFolder, *, trusting: bool = True) -> tuple[Experiment, P
     """
     with contextlib.ExitStack() as opened:
         journal = opened.enter_context(Journal(folder.must_exist().journal, read_only=True))
-        generation = generations.present(journal)
+        records = list(journal.records())
+        generation = generations.present(journal, [record.task for record in records])
         if generation is None:
             raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
         with made_of(folder.place, "plan"):
             suggestions = generations.suggestions_of(journal) if trusting else None
             planner = generation.planner(dataset_as_it_was(generation, journal, folder), suggestions)
-            results = {record.task.key: record.result for record in journal.records()}
+            results = {record.task.key: record.result for record in records}
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
                 raise ValueError("more trials were asked for than were done")
