@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ from agentkd.task import (
     Train,
     Training,
 )
+from agentkd.training.ahead import Ahead, size_of
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
@@ -93,6 +95,7 @@ class Surroundings:
     Args:
         lesson: makes the lesson of a distillation from its feed and its number of steps.
         checkpoint_every_s: seconds between checkpoints within an epoch; one after each epoch comes in any case.
+        loaders: threads that make views ahead; 0 to make them where they are needed.
     """
 
     store: Store
@@ -101,6 +104,7 @@ class Surroundings:
     hooks: Hooks | None = None
     lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
     checkpoint_every_s: float = math.inf
+    loaders: int = 0
 
 
 def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None) -> TaskResult:
@@ -166,9 +170,10 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
     """
     dataset = open_source(task.data)
     agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
-    batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
-    network = _network_as_it_is(task, at)
-    return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
+    network, indices = _network_as_it_is(task, at), split_indices(dataset, task.data.validation)
+    with Ahead(partial(_whole_batch, task), indices, loaders=at.loaders, size_of=size_of) as made:
+        batches = (made.take() for _ in indices)
+        return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -187,7 +192,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    feed = DatasetFeed(task)
+    feed = DatasetFeed(task, loaders=at.loaders)
     lesson = None
     if isinstance(task, Taught):
         assert at.lesson
@@ -219,6 +224,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         task=task.key,
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
+        loaders=at.loaders,
     )
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
     classes, known = feed.dataset.classes, _said_by(task.initial_weights, at)
@@ -422,7 +428,8 @@ def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: S
 
 
 def _whole_batch(task: Task, index: int) -> Batch:
-    view = whole_view(open_source(task.data), index, task.architecture.normalization)
+    with barring.running() if task.data.code else nullcontext():
+        view = whole_view(open_source(task.data), index, task.architecture.normalization)
     return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
 
 

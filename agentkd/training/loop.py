@@ -1,5 +1,6 @@
 """The one training loop. Plain training and distillation differ only in whether teachers add terms to the loss."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,22 +18,14 @@ from agentkd.errors import NonFiniteLossError, OutOfMemoryError
 from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
-from agentkd.training.batches import Batch
+from agentkd.training.ahead import Supply, carry
+from agentkd.training.batches import Batch, Feed
 from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint, state_digest
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
 
 Knowledge = tuple[dict[str, Tensor], ...]
-
-
-class Feed(Protocol):
-    """Where batches come from. ``training_batch`` is a pure function of the step."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def training_batch(self, step: int) -> Batch: ...
-    def validation_batches(self) -> Iterable[Batch]: ...
 
 
 class Teaching(Protocol):
@@ -129,12 +122,14 @@ def train(
     checkpoint: Path | None = None,
     task: TaskKey = NO_TASK,
     checkpoint_every_s: float = math.inf,
+    loaders: int = 0,
     hooks: Hooks | None = None,
 ) -> Trained:
     """Trains ``network`` in place and returns the kept weights with their validation scores.
 
     With a ``checkpoint`` path the state is saved after every epoch, and meanwhile every ``checkpoint_every_s`` seconds; a
-    checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption.
+    checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption. As many ``loaders``
+    make batches ahead, on threads of their own, which have ended when this returns or raises.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -152,27 +147,28 @@ def train(
     status = Status.COMPLETED
     clock = _Clock(progress)
     last_save = time.monotonic()
-
-    while progress.step < total_steps:
-        loss = _step(network, optimizers, feed, plan, progress.step, total_steps, device)
-        progress.step += 1
-        progress.losses.append(loss)
-        progress.loss_sum += loss
-        hooks.on_step(progress.step, total_steps, loss)
-        if progress.step % per_epoch == 0:
-            pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
-            if checkpoint:
+    supply = Supply(feed, range(progress.step, total_steps), device, loaders=loaders)
+    with contextlib.closing(supply):
+        while progress.step < total_steps:
+            loss = _step(network, optimizers, supply.take(), plan, progress.step, total_steps, device)
+            progress.step += 1
+            progress.losses.append(loss)
+            progress.loss_sum += loss
+            hooks.on_step(progress.step, total_steps, loss)
+            if progress.step % per_epoch == 0:
+                pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
+                if checkpoint:
+                    plan.teaching.secure()
+                    save_checkpoint(checkpoint, network, optimizers, progress, task=task)
+                    last_save = time.monotonic()
+                if pruned:
+                    status = Status.PRUNED
+                    break
+            elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
+                clock.update()
                 plan.teaching.secure()
                 save_checkpoint(checkpoint, network, optimizers, progress, task=task)
                 last_save = time.monotonic()
-            if pruned:
-                status = Status.PRUNED
-                break
-        elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
-            clock.update()
-            plan.teaching.secure()
-            save_checkpoint(checkpoint, network, optimizers, progress, task=task)
-            last_save = time.monotonic()
 
     clock.update()
     weights = progress.best if recipe.keep == "best" else copy_state(network)
@@ -193,7 +189,7 @@ def train(
 def _step(
     network: nn.Module,
     optimizers: dict[str, Optimizer],
-    feed: Feed,
+    batch: Batch,
     plan: Plan,
     step: int,
     total_steps: int,
@@ -202,8 +198,6 @@ def _step(
     """One optimizer step; returns the loss. Its only random numbers (dropout) are seeded by the step."""
     recipe, teaching = plan.recipe, plan.teaching
     torch.manual_seed(seeding.derive("step", plan.seed, step))
-    batch = feed.training_batch(step)
-    batch = Batch(batch.images.to(device), batch.labels.to(device), batch.views)
     set_learning_rate(optimizers["main"], recipe, step, total_steps)
     precision = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
     try:
@@ -212,7 +206,7 @@ def _step(
             outputs = network(batch.images)
             hard = plan.loss(network, outputs, batch, plan.labels)
         heard = teaching.hear(step, outputs)
-        knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in heard)
+        knowledge = tuple({name: carry(payload, device) for name, payload in payloads.items()} for payloads in heard)
 
         def all_terms(hard: Terms, outputs: Outputs) -> Terms:
             terms = teaching.terms(hard, outputs, knowledge, batch, step / total_steps)
@@ -299,7 +293,8 @@ def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
-    return evaluate(network, feed.validation_batches(), plan.labels.num_classes, plan.labels.ignore_index, device)
+    with contextlib.closing(feed.validation_batches()) as batches:
+        return evaluate(network, batches, plan.labels.num_classes, plan.labels.ignore_index, device)
 
 
 class _Clock:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_tasks import CPU, RECIPE, SPEC, Stop, make_task, stop_at
 from torch import nn
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.work import Surroundings, execute
-from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
@@ -21,35 +21,13 @@ from agentkd.knowledge.weights import encode_weights, load_weights
 from agentkd.networks.blocks import ParameterGroup
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, EpochResult, Status, Task, Train
+from agentkd.recipe import Recipe
+from agentkd.task import DataSource, EpochResult, Status, Task
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import Progress, before, load_checkpoint, save_checkpoint, state_digest
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
-
-SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
-RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
-CPU = torch.device("cpu")
-
-
-def make_task(recipe: Recipe = RECIPE, architecture: Architecture | None = None, **fields) -> Task:
-    source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
-    chosen = architecture or resolve("tiny_networks:tiny", 5, {"width": 12})
-    return Train(architecture=chosen, data=source, recipe=recipe, seed=1, view_seed=2, **fields)
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step: int) -> Hooks:
-    def on_step(now: int, steps: int, loss: float) -> None:
-        if now == step:
-            raise Stop
-
-    return Hooks(on_step=on_step)
 
 
 @pytest.mark.parametrize(
