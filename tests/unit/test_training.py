@@ -231,6 +231,8 @@ def test_the_learning_rate_follows_its_schedule() -> None:
 class Listening:
     """Teachers that say nothing; keeps what the loop does with them."""
 
+    is_heard = False
+
     def __init__(self, checkpoint: Path) -> None:
         self.log: list[str] = []
         self._checkpoint = checkpoint
