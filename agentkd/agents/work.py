@@ -74,6 +74,7 @@ from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Unt
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
+from agentkd.training.optimization import SURROUNDINGS
 from agentkd.training.taps import TAP, Pupil, tapped
 
 NUM_PICTURES = 4
@@ -233,7 +234,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
-        environment=environment(at.device),
+        environment=environment(at.device) | SURROUNDINGS,
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),

@@ -22,7 +22,9 @@ from agentkd.knowledge.objectives import Moment
 from agentkd.networks import families
 from agentkd.networks.build import build
 from agentkd.objectives import payloads as payloads_of
+from agentkd.recipe import Recipe
 from agentkd.training.losses import LOSSES, LossSettings, ohem_cross_entropy, soft_dice
+from agentkd.training.optimization import build_optimizers
 from agentkd.training.taps import TAP
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
@@ -79,6 +81,8 @@ def test_what_asks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", SMALL)
 def test_a_step_of_a_family_asks_for_nothing(family: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build(families.resolve(family, CLASSES, SMALL[family]), seed=1).train()
+    recipe = Recipe(epochs=1, batch_size=2, optimizer="adamw" if loss == "ohem" else "sgd")
+    optimizers = build_optimizers(network.parameter_groups(), recipe)
     chosen = LOSSES["cross_entropy" if loss == "cross_entropy" else families.loss_name(family)]
     labels = LossSettings(CLASSES, IGNORE, WEIGHTS if loss != "cross_entropy" else (), mines_all=loss == "ohem")
     batch = batch_of(0)
@@ -86,6 +90,8 @@ def test_a_step_of_a_family_asks_for_nothing(family: str, loss: str, monkeypatch
         terms = chosen(network, network(batch.images), batch, labels)
         torch.stack([term.float() for term in terms.values()]).sum().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for optimizer in optimizers.values():
+            optimizer.step()
     assert not record.seen
 
 

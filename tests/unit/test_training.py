@@ -304,10 +304,47 @@ def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() 
     assert told == [(True, 0.25, 0.8, 0.25), (True, 2.5, 0.8, 0.25)]
     (own,) = optimizers["discriminator"].param_groups
     assert own["params"][0] is adversary and (own["lr"], own["betas"], own["weight_decay"]) == (2e-6, (0.5, 0.999), 0)
+    assert all(group["fused"] for optimizer in optimizers.values() for group in optimizer.param_groups)
     adamw = build_optimizers(groups[:1], recipe.replace(optimizer="adamw"))
     assert adamw.keys() == {"main"} and type(adamw["main"]).__name__ == "AdamW"
     (only,) = adamw["main"].param_groups
     assert (only["lr"], only["weight_decay"]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_weights_move_as_those_of_optimizers_that_are_not_fused_also_where_a_gradient_comes_later(kind: str) -> None:
+    recipe = Recipe.model_validate({"optimizer": kind, "learning_rate": 0.01, "momentum": 0.9 if kind == "sgd" else 0.0})
+    fused, plain = ([nn.Parameter(torch.linspace(-1, 1, 37)), nn.Parameter(torch.ones(3, 5))] for _ in range(2))
+    unused = nn.Parameter(torch.ones(2), requires_grad=False)
+    optimizers = [
+        build_optimizers([ParameterGroup((*fused, unused))], recipe)["main"],
+        torch.optim.SGD(plain, lr=0.01, momentum=0.9, weight_decay=recipe.weight_decay)
+        if kind == "sgd"
+        else torch.optim.AdamW(plain, lr=0.01, weight_decay=recipe.weight_decay),
+    ]
+    for step in range(6):
+        for parameters, optimizer in zip((fused, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            sum((parameter**3).sum() * (step + 1) for parameter in parameters[: 1 + (step > 2)]).backward()
+            optimizer.step()
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    assert unused not in optimizers[0].state or not optimizers[0].state[unused]
+
+
+def test_a_record_says_how_weights_were_updated_and_a_checkpoint_of_another_way_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = execute(make_task(), Surroundings(Store(tmp_path), CPU))
+    assert whole.environment["optimizers"] == "fused"
+    path = tmp_path / "c.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("agentkd.training.checkpoint.SURROUNDINGS", {})
+        execute(make_task(), Surroundings(Store(tmp_path), CPU, hooks=stop_at(6), checkpoint=path, checkpoint_every_s=0.0))
+    steps: list[int] = []
+    hooks = Hooks(on_step=lambda step, *told: steps.append(step))
+    again = execute(make_task(), Surroundings(Store(tmp_path), CPU, checkpoint=path, hooks=hooks))
+    assert steps[0] == 1 and again.weights == whole.weights
+    assert "updated weights otherwise" in caplog.text
 
 
 def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the_older_one(
