@@ -85,6 +85,7 @@ from agentkd.messages.bodies import (
 )
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import EpochResult, Mutual, Pack, Taught
+from agentkd.training.ahead import usual_loaders
 from agentkd.training.loop import Hooks
 
 JOIN_TIMEOUT_S = 60.0
@@ -105,6 +106,7 @@ class AgentSettings:
         parent_pid: the process it must not outlive; 0 for an agent started by hand.
         tether: descriptor at whose end it ends in good order, for whoever started it is gone or wants it to; -1 for none.
         images: folder for decoded images, which it removes; by default that of the run folder, which whoever started it removes.
+        loaders: threads that make views ahead; ``None`` for as many as are usual on the device.
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
         allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
@@ -125,6 +127,7 @@ class AgentSettings:
     images: Path | None = None
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     image_cache_gib: float = IMAGE_CACHE_GIB
+    loaders: int | None = None
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
@@ -139,6 +142,8 @@ class Agent:
         self.folder = RunFolder(settings.run_folder)
         self.device = _find_device(settings.device)
         repeatable.prepare(self.device)
+        said = settings.loaders
+        self._loaders = usual_loaders(self.device, settings.threads) if said is None else said
         self._work = WaitingWork(lambda put, reply: self.post.send(put.sender, reply, parent_id=put.message.msg_id))
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
         self._asker = Asker()
@@ -350,6 +355,7 @@ class Agent:
             hooks=hooks,
             lesson=lesson,
             checkpoint_every_s=self.settings.checkpoint_every_s,
+            loaders=self._loaders,
         )
         try:
             result = execute(task, at)

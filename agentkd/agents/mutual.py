@@ -69,6 +69,8 @@ class MutualLesson:
         on_served: told of each piece that is handed to a partner, before it leaves.
     """
 
+    is_heard = True
+
     def __init__(
         self,
         task: Mutual,

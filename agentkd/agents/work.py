@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ from agentkd.task import (
     Train,
     Training,
 )
+from agentkd.training.ahead import Ahead, size_of
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
@@ -72,6 +74,7 @@ from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Unt
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
+from agentkd.training.optimization import SURROUNDINGS
 from agentkd.training.taps import TAP, Pupil, tapped
 
 NUM_PICTURES = 4
@@ -93,6 +96,7 @@ class Surroundings:
     Args:
         lesson: makes the lesson of a distillation from its feed and its number of steps.
         checkpoint_every_s: seconds between checkpoints within an epoch; one after each epoch comes in any case.
+        loaders: threads that make views ahead; 0 to make them where they are needed.
     """
 
     store: Store
@@ -101,6 +105,7 @@ class Surroundings:
     hooks: Hooks | None = None
     lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
     checkpoint_every_s: float = math.inf
+    loaders: int = 0
 
 
 def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None) -> TaskResult:
@@ -166,9 +171,10 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
     """
     dataset = open_source(task.data)
     agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
-    batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
-    network = _network_as_it_is(task, at)
-    return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
+    network, indices = _network_as_it_is(task, at), split_indices(dataset, task.data.validation)
+    with Ahead(partial(_whole_batch, task), indices, loaders=at.loaders, size_of=size_of) as made:
+        batches = (made.take() for _ in indices)
+        return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -187,7 +193,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    feed = DatasetFeed(task)
+    feed = DatasetFeed(task, loaders=at.loaders)
     lesson = None
     if isinstance(task, Taught):
         assert at.lesson
@@ -219,6 +225,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         task=task.key,
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
+        loaders=at.loaders,
     )
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
     classes, known = feed.dataset.classes, _said_by(task.initial_weights, at)
@@ -227,7 +234,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
-        environment=environment(at.device),
+        environment=environment(at.device) | SURROUNDINGS,
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
@@ -422,7 +429,8 @@ def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: S
 
 
 def _whole_batch(task: Task, index: int) -> Batch:
-    view = whole_view(open_source(task.data), index, task.architecture.normalization)
+    with barring.running() if task.data.code else nullcontext():
+        view = whole_view(open_source(task.data), index, task.architecture.normalization)
     return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
 
 

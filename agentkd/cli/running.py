@@ -173,6 +173,12 @@ def agent(
             help="The most that decoded images may take in the run folder; as in an experiment's launch if it is not given.",
         ),
     ] = None,
+    loaders: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=64, help="Threads that make views ahead of need; as in an experiment's launch if it is not given."
+        ),
+    ] = None,
 ) -> None:
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
@@ -203,6 +209,7 @@ def agent(
             images=RunFolder(run_folder).of_agent(AgentName(name)).images if tethered else None,
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             image_cache_gib=IMAGE_CACHE_GIB if image_cache_gib is None else image_cache_gib,
+            loaders=loaders,
             registry=registry,
             audit=audit,
             allows_code=allow_code,

@@ -18,6 +18,7 @@ from agentkd.names import PublicKey
 CHECKPOINT_EVERY_S = 30.0
 MAX_AGENTS = 100_000
 IMAGE_CACHE_GIB = 4.0
+MAX_LOADERS = 64
 
 
 def _transport(name: str) -> str:
@@ -55,6 +56,8 @@ class LaunchConfig(FrozenData):
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
         image_cache_gib: the most that decoded images may take in the run folder while agents work: each is decoded once a host
             and read by all, through the system's page cache. Beyond it images are decoded again. Besides, an agent holds 64 MiB.
+        loaders: threads of each agent that make views ahead of need; 0 makes them where they are needed. Not given, an agent on
+            CUDA has as many as it has cores, eight at most, and one on a CPU none: there the cores are busy with learning.
         recheck_guests: share of the guests' results whose mIoU the coordinator measures again itself before they count, where it
             has the dataset.
     """
@@ -79,6 +82,7 @@ class LaunchConfig(FrozenData):
     own_folders: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
     image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
+    loaders: int | None = Field(default=None, ge=0, le=MAX_LOADERS)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)
 
     @property
@@ -94,6 +98,7 @@ class LaunchConfig(FrozenData):
             transport=self.transport,
             checkpoint_every_s=self.checkpoint_every_s,
             image_cache_gib=self.image_cache_gib,
+            loaders=self.loaders,
             own_folders=self.own_folders,
             bind="" if all(map(is_local, endpoints)) else NEAREST,
         )

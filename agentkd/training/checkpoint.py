@@ -24,6 +24,7 @@ from agentkd.durable import make_folder, put_in_place, sync_file
 from agentkd.errors import StorageError, check_descriptors
 from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult
+from agentkd.training.optimization import SURROUNDINGS
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def save_checkpoint(
         "best_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
     }
-    metadata = {"task": task, "progress": json.dumps(told)}
+    metadata = {"task": task, "progress": json.dumps(told), "surroundings": json.dumps(SURROUNDINGS)}
     metadata["digest"] = _digest(tensors, metadata)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -137,6 +138,9 @@ def load_checkpoint(
         if read is None or read[1]["task"] != task:
             continue
         tensors, metadata = read
+        if json.loads(metadata.get("surroundings", "{}")) != SURROUNDINGS:
+            log.warning("checkpoint %s is not used: it is of another version, which updated weights otherwise", place)
+            continue
         told = json.loads(metadata["progress"])
         if not can_resume(told["step"]):
             log.warning("checkpoint %s is not used: what was told before step %d is not there as a whole", place, told["step"])

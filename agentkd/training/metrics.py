@@ -10,6 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from agentkd import repeatable
 from agentkd.task.judging import Judged
+from agentkd.training.ahead import carried
 from agentkd.training.batches import Batch
 
 
@@ -102,7 +103,8 @@ def evaluate(
     metrics = SegmentationMetrics(num_classes, ignore_index, device)
     try:
         for batch in batches:
-            metrics.update(network(batch.images.to(device))["logits"], batch.labels.to(device))
+            there = carried(batch, device)
+            metrics.update(network(there.images)["logits"], there.labels)
     finally:
         network.train(was_training)
     return metrics.scores()

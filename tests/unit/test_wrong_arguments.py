@@ -150,6 +150,7 @@ POOLS: dict[str, Any] = {
     "agent.parent": ["-1", "x", "999999999", "1"],
     "agent.checkpoint_every": NUMBERS,
     "agent.image_cache_gib": NUMBERS,
+    "agent.loaders": NUMBERS,
     "predict.arguments": TEXTS,
     "space.family": [*TEXTS, "resnet", "Unet", "unet ", "nowhere:x", "os:getcwd", ":"],
     "networks.settings": [*TEXTS, "base=8", "base=x", "base=-1", "base=[1", "nothing=1"],
