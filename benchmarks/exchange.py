@@ -2,8 +2,12 @@
 
 Medians of interleaved rounds. "view": the receiver can read the bytes; for streams that means received, CRC-checked and hashed.
 Raw pyzmq sends chunks of 1 MiB on one thread, also with the checks that a stream of agentkd makes.
+
+Where there is a GPU a piece goes from what one process has made on it to what another computes with there, in its memory and by
+the host; ``--gpu`` measures that alone.
 """
 
+import argparse
 import multiprocessing
 import os
 import queue
@@ -17,9 +21,10 @@ import numpy as np
 from exchange_peers import CHUNK, TEXT, Raw, in_a_process, installed_peers
 
 from agentkd.exchange.asking import Asker
+from agentkd.exchange.cuda import Gpu, find_gpu
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.pieces import Carrier
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.post import PLAIN_HELLO, Delivery, Manners, Post
 from agentkd.exchange.sources import Parcel
 from agentkd.messages.bodies import (
     KnowledgeReply,
@@ -46,7 +51,7 @@ def serve(pipe: Connection, keys: KeyPair, client: str, bind: str, size: int) ->
     def deliver(delivery: Delivery) -> None:
         body = delivery.message.body
         if isinstance(body, ReleaseEvent):
-            carrier.pool.release(delivery.sender, body.leases)
+            carrier.release(delivery.sender, body.leases)
         elif isinstance(body, KnowledgeRequest):
             work.put(delivery)
 
@@ -85,15 +90,52 @@ def medians_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def serve_on_gpu(pipe: Connection, keys: KeyPair, client: str, bind: str, size: int) -> None:
+    """A teacher's process: each time it is asked it copies what it has on the GPU to where it is handed over from."""
+    import torch  # where there is none, nothing is measured on a GPU
+
+    work: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+
+    def deliver(delivery: Delivery) -> None:
+        body = delivery.message.body
+        if isinstance(body, ReleaseEvent):
+            carrier.release(delivery.sender, body.leases)
+        elif isinstance(body, KnowledgeRequest):
+            work.put(delivery)
+
+    made = torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda:0")
+    gpu = find_gpu(0)
+    with Post(keys, deliver, bind=bind, manners=on_gpu(gpu.uuid if gpu else "")) as post:
+        carrier = Carrier(post, gpu=gpu)
+        post.allow([client])
+        pipe.send(post.endpoints)
+        while (request := (delivery := work.get()).message.body).codec != "stop":
+            parcel = carrier.allocate(size, request.ways)
+            if parcel.array is not None:
+                torch.as_tensor(parcel.array, device="cuda:0").copy_(made)
+            else:
+                torch.frombuffer(parcel.view, dtype=torch.uint8).copy_(made)
+            torch.cuda.synchronize()
+            piece, buffers = carrier.pack(delivery.sender, parcel, request.ways)
+            parcel.close()
+            reply = KnowledgeReply(kind=request.kind, weights=DIGEST, piece=piece)
+            post.send(delivery.sender, reply, parent_id=delivery.message.msg_id, buffers=buffers)
+        carrier.close()
+
+
+def on_gpu(uuid: str) -> Manners:
+    return Manners(hello=PLAIN_HELLO.model_copy(update={"gpu": uuid}))
+
+
 class Ours:
     """The student's end of agentkd."""
 
-    def __init__(self, bind: str, size: int) -> None:
+    def __init__(self, bind: str, size: int, *, gpu: Gpu | None = None) -> None:
         self.asker, keys, server = Asker(), new_key_pair(), new_key_pair()
-        self.process, endpoints = in_a_process(serve, server, keys.public, bind, size)
-        self.post = Post(keys, self.asker.take, bind=bind)
+        self.process, endpoints = in_a_process(serve_on_gpu if gpu else serve, server, keys.public, bind, size)
+        self.post = Post(keys, self.asker.take, bind=bind, manners=on_gpu(gpu.uuid if gpu else ""))
         self.post.start()
-        self.carrier, self.peer = Carrier(self.post), server.public
+        self.carrier, self.peer = Carrier(self.post, gpu=gpu), server.public
         self.post.connect(PeerAddress(agent="", endpoints=endpoints, public_key=server.public))
 
     def fetch(self, way: Way, codec: str = "living", *, into: np.ndarray | None = None) -> None:
@@ -103,6 +145,16 @@ class Ours:
         if into is not None:
             np.copyto(into, np.frombuffer(fetched.data, dtype=np.uint8))
         fetched.release()
+
+    def fetch_to_gpu(self, ways: tuple[Way, ...], land: Callable[[object], object]) -> Way:
+        """``land`` makes memory of this process on the GPU of an array there or of bytes of the host; says how they came."""
+        request = KnowledgeRequest(kind="soft_targets", weights=DIGEST, ways=ways)
+        reply = self.asker.ask(self.post, self.peer, request)
+        fetched = self.carrier.fetch(self.peer, reply.message.body.piece, reply.message.buffers, land=land)
+        if fetched.landed is None:
+            land(np.frombuffer(fetched.data, dtype=np.uint8))
+        fetched.release()
+        return fetched.way
 
     def echo(self) -> None:
         self.asker.ask(self.post, self.peer, PingRequest(text=TEXT.decode()))
@@ -123,11 +175,18 @@ class Ours:
     def close(self) -> None:
         self.post.send(self.peer, KnowledgeRequest(kind="weights", weights=DIGEST, codec="stop"))
         self.process.join(10)
+        self.carrier.close()
         self.post.close()
 
 
 def main() -> None:
+    chosen = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    chosen.add_argument("--gpu", action="store_true", help="measure between processes on one GPU alone")
+    only_gpu = chosen.parse_args().gpu
     multiprocessing.set_start_method("spawn")
+    measure_on_gpu()
+    if only_gpu:
+        return
     for what, size in PIECES.items():
         for scheme, bind in (("ipc", "ipc://*"), ("tcp", "tcp://127.0.0.1:*")):
             print(f"\n{size / 1024**2:.0f} MiB, like {what}, over {scheme}")
@@ -169,6 +228,43 @@ def measure_ways(scheme: str, bind: str, size: int) -> None:
         ratios = [value / times[base] for base in ("memcpy", "raw pyzmq, CURVE", CHECKED)]
         shown = f"{ratios[1]:12.2f} {ratios[2]:20.2f}" if "CURVE" in name else ""
         print(f"  {name:<36} {value:8.2f} {ratios[0]:9.2f} {shown}")
+
+
+def measure_on_gpu() -> None:
+    """From one process's memory on a GPU to another's there: by a block of that GPU, and by shared memory of the host."""
+    import torch
+
+    gpu = find_gpu(0)
+    if gpu is None or not torch.cuda.is_available():
+        print("nothing is measured on a GPU: there is none")
+        return
+    device = torch.device("cuda:0")
+
+    def land(found: object) -> object:
+        own = torch.as_tensor(found, device=device)
+        own = own.clone() if hasattr(found, "__cuda_array_interface__") else own
+        torch.cuda.synchronize(device)
+        return own
+
+    for what, size in PIECES.items():
+        ours = Ours("ipc://*", size, gpu=gpu)
+        by_host, by_device = (Way.SHARED,), (Way.DEVICE, Way.SHARED)
+        try:
+            came = [ours.fetch_to_gpu(ways, land) for ways in (by_host, by_device)]
+            assert came == [Way.SHARED, Way.DEVICE], came
+            runs = {
+                "shared memory of the host": partial(ours.fetch_to_gpu, by_host, land),
+                "memory of the GPU (CUDA IPC)": partial(ours.fetch_to_gpu, by_device, land),
+            }
+            medians_ms(runs, 2)
+            times = medians_ms(runs, ROUNDS)
+        finally:
+            ours.close()
+        print(f"\n{size / 1024**2:.0f} MiB, like {what}, from GPU to GPU ({torch.cuda.get_device_name(device)})")
+        print(f"  {'':<36} {'ms':>8} {'GB/s':>9} {'x the host':>11}")
+        for name, value in times.items():
+            ratio = value / times["shared memory of the host"]
+            print(f"  {name:<36} {value:8.2f} {size / value / 1e6:9.2f} {ratio:11.2f}")
 
 
 def measure_messages(scheme: str, bind: str) -> None:

@@ -21,6 +21,7 @@ import torch
 from agentkd import repeatable
 from agentkd.agents.blaming import blame
 from agentkd.agents.feeding import DatasetFeed, share_samples
+from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
@@ -48,6 +49,7 @@ from agentkd.errors import (
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
+from agentkd.exchange.cuda import find_gpu
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.liveness import HEARTBEAT_S
@@ -154,10 +156,12 @@ class Agent:
         self._is_busy = False
         self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
         transport = find_transport(settings.transport)
+        gpu = find_gpu(_number_of(self.device)) if self.device.type == "cuda" else None
         hello = HelloRequest(
             capabilities=(*ALL_CAPABILITIES, Capability.LEARN),
             window_bytes=WINDOW_BYTES,
             device=settings.device,
+            gpu=gpu.uuid if gpu else "",
             environment=environment(self.device),
         )
         self._coordinator = AdmittedPeer(
@@ -179,7 +183,7 @@ class Agent:
             tick_s=HEARTBEAT_S,
             fell=_fell,
         )
-        self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways)
+        self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways, gpu=gpu)
         self._audit = Audit(settings.audit)
         self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device)
 
@@ -229,13 +233,13 @@ class Agent:
                 self._joined.set()
         elif isinstance(body, PeersEvent):
             for public_key in self.post.grants.set_peers((*body.peers, self._coordinator)):
-                self.carrier.pool.peer_gone(public_key)
+                self.carrier.peer_gone(public_key)
         elif isinstance(body, CancelRequest):
             self._cancelled.add((body.task, body.attempt))
         elif isinstance(body, StatusRequest):
             self.post.send(delivery.sender, self._status(), parent_id=delivery.message.msg_id)
         elif isinstance(body, ReleaseEvent):
-            self.carrier.pool.release(delivery.sender, body.leases)
+            self.carrier.release(delivery.sender, body.leases)
         elif isinstance(body, TaskRequest):
             self._check_fence(body)
             if isinstance(body.task, Mutual):
@@ -262,7 +266,7 @@ class Agent:
         return StatusReply(
             progress=self._progress,
             is_busy=self._is_busy,
-            counters=counted | {"leases": self.carrier.pool.num_leases},
+            counters=counted | {"leases": self.carrier.num_leases},
             refused={str(rule): count for rule, count in counters.refused.items()},
         )
 
@@ -394,6 +398,7 @@ class Agent:
             inbox=inbox,
             check=check,
             total_steps=steps,
+            landing=Landing(self.device) if carrier.gpu else None,
             obtain=self._read_artifact,
             recorded=recorded(request.recorded, self.folder.store),
             recorder=Recorder(self.folder.lesson(request.key), self.folder.store) if request.record else None,
@@ -474,6 +479,10 @@ def _find_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise LaunchError(f"device {name} is not there: {torch.cuda.device_count()} CUDA devices found")
     return device
+
+
+def _number_of(device: torch.device) -> int:
+    return device.index if device.index is not None else torch.cuda.current_device()
 
 
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:

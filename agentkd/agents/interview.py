@@ -43,15 +43,17 @@ from agentkd.errors import (
     RemoteAgentError,
     ReplyTimeoutError,
 )
-from agentkd.exchange.pieces import Carrier, Fetched
+from agentkd.exchange.pieces import Carrier, Fetched, Land
 from agentkd.exchange.post import Delivery, Post
 from agentkd.messages.bodies import (
     AdmittedPeer,
     ErrorReply,
+    KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
     PeerAddress,
     TeacherMovedEvent,
+    Way,
 )
 from agentkd.names import NO_KEY, PublicKey
 
@@ -94,6 +96,7 @@ class Line:
         inbox: deliveries meant for the student, filled by the I/O thread.
         check: called while waiting; raises if the task is cancelled.
         poll_s: how often ``check`` is called and the time looked at, at least.
+        land: see ``Carrier.fetch``; ``None`` if answers are used in memory of the host.
     """
 
     post: Post
@@ -101,6 +104,7 @@ class Line:
     inbox: "queue.Queue[Delivery]"
     check: Callable[[], None]
     poll_s: float
+    land: Land | None = None
 
 
 class Interview:
@@ -193,6 +197,8 @@ class Interview:
     def _ask(self, action: Ask) -> None:
         request, buffers = self._asks.request(action.question, has_images=action.has_images)
         asked = action.place.public_key
+        if self._line.land and request.kind is not KnowledgeKind.WEIGHTS:
+            request = request.model_copy(update={"ways": self._line.carrier.ways_to(asked)})
         number = self._line.post.send(asked, request, buffers=buffers)
         self._asked[number] = (action.asking, asked)
         self.num_requests += 1
@@ -202,10 +208,10 @@ class Interview:
         assert isinstance(body, KnowledgeReply)
         line = self._line
         try:
-            fetched = line.carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=line.check)
+            fetched = line.carrier.fetch(delivery.sender, body.piece, delivery.message.buffers, check=line.check, land=line.land)
         except (ExchangeError, ArtifactCorruptError) as error:  # lost or damaged on the way: the answer is asked for again
             log.info("%s by %s: %s; asking again", _name(question), question.teacher[:12], error)
-            self._handle(Damaged(question), time.monotonic())
+            self._handle(Damaged(question, by_way=body.piece.way is Way.DEVICE), time.monotonic())
             return
         try:
             self._asks.take(question, body, fetched)
@@ -222,6 +228,7 @@ class Interview:
 
     def _part(self, place: PeerAddress) -> None:
         """Hangs up. Who dialed this agent keeps the connection, since it would not know to dial again for the next lesson."""
+        self._line.carrier.part(place.public_key)
         if place.endpoints:
             self._line.post.disconnect(place.public_key)
 

@@ -140,7 +140,7 @@ class DirectLesson:
         return ExchangeSummary()
 
 
-def unpack(task: Distill, teacher: TeacherReference, data: Buffer) -> dict[str, Tensor]:
+def unpack(task: Distill, teacher: TeacherReference, data: Buffer | Tensor) -> dict[str, Tensor]:
     """The payloads of one step by name, as numbers again, with classes in the student's order.
 
     Raises:

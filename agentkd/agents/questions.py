@@ -117,9 +117,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Damaged:
-    """An answer was lost or damaged on the way."""
+    """An answer was lost or damaged on the way; or it cannot come by that way, and there are others to ask for it by at once."""
 
     question: Question
+    by_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ class Questions:
         if event.question not in self._due:
             return []
         if isinstance(event, Damaged):
-            return self._again(event.question, self._conduct.damaged_s, now)
+            return self._again(event.question, 0.0 if event.by_way else self._conduct.damaged_s, now)
         self._close(event.question)
         self._answered.add(event.question)
         return self._deliver()

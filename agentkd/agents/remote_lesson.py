@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
 from agentkd.agents.interview import Interview, Line
+from agentkd.agents.landing import Landing
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
 from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
 from agentkd.agents.recording import Recorder
@@ -41,6 +42,7 @@ class RemoteLesson:
         teachers: who serves the weights that teach; those without one must be recorded.
         recorded: answers by the digest of their request.
         recorder: keeps what is told; ``None`` if nobody wants it.
+        landing: takes answers that lie on this process's GPU; ``None`` if they are to come in memory of the host.
         obtain: the bytes of an artifact, from here or from the coordinator.
         inbox: deliveries meant for the student (knowledge, errors, moves), filled by the I/O thread.
         check: called while waiting; raises if the task is cancelled.
@@ -62,10 +64,11 @@ class RemoteLesson:
         obtain: Callable[[Digest], bytes],
         recorded: Mapping[Digest, Told] | None = None,
         recorder: Recorder | None = None,
+        landing: Landing | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
         self._task, self._feed, self._carrier = task, feed, carrier
-        self._obtain, self._recorded, self._recorder = obtain, recorded or {}, recorder
+        self._obtain, self._recorded, self._recorder, self._landing = obtain, recorded or {}, recorder, landing
         self.terms = blend(task, feed).terms
         self._references: dict[TeacherId, TeacherReference] = {teacher.weights: teacher for teacher in task.teachers}
         self._taught_by = {taught.weights: taught.peer for taught in teachers}
@@ -79,7 +82,9 @@ class RemoteLesson:
         )
         places = {weights: self._taught_by.get(weights) for weights in self._references}
         self._questions = Questions(places, conduct, num_steps=total_steps)
-        self._interview = Interview(self._questions, self, Line(post, carrier, inbox, check, POLL_S))
+        self._interview = Interview(
+            self._questions, self, Line(post, carrier, inbox, check, POLL_S, landing.copy if landing else None)
+        )
         self._answers: dict[Question, tuple[dict[str, Tensor], Fetched]] = {}
         self._inherited: dict[TeacherId, bytes] = {}
         self._in_use: list[Fetched] = []
@@ -176,7 +181,7 @@ class RemoteLesson:
     def take(self, question: Question, reply: KnowledgeReply, fetched: Fetched) -> None:
         """Takes a teacher's answer, which must be what was asked for."""
         if question.step == WEIGHTS:
-            data = bytes(fetched.data)
+            data = bytes(fetched.data)  # nothing, if it came in GPU memory, where nobody wants it
             fetched.release()
             if canonical.digest_bytes(data) != question.teacher:
                 raise RemoteProtocolError(f"weights {question.teacher[:12]} do not have the digest asked for", Rule.DAMAGE)
@@ -185,14 +190,24 @@ class RemoteLesson:
             return
         if reply.weights != question.teacher:
             raise ContractError("weights", reply.weights, question.teacher)
-        self._answers[question] = unpack(self._task, self._references[question.teacher], fetched.data), fetched
+        self._answers[question] = self._unpack(self._references[question.teacher], fetched), fetched
         if self._recorder:
             size = reply.piece.size_bytes
             told = Told(reply.weights, question.step, self._digest(question), NO_DIGEST, size, reply.teacher_s)
-            self._recorder.keep(told, bytes(fetched.data))
+            self._recorder.keep(told, self._bytes_of(fetched))
         self._bytes += reply.piece.size_bytes
         self._teacher_s += reply.teacher_s
         self._cached += reply.is_cached
+
+    def _unpack(self, teacher: TeacherReference, fetched: Fetched) -> dict[str, Tensor]:
+        if self._landing is None or fetched.landed is None:
+            return unpack(self._task, teacher, fetched.data)
+        return self._landing.read(lambda: unpack(self._task, teacher, fetched.landed))
+
+    def _bytes_of(self, fetched: Fetched) -> bytes:
+        if self._landing is None or fetched.landed is None:
+            return bytes(fetched.data)
+        return self._landing.to_bytes(fetched.landed)
 
     def drop(self, question: Question) -> None:
         """An answer that is not needed any more."""

@@ -18,8 +18,9 @@ from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.contracts import TeachingContract, agree
 from agentkd.knowledge.energy import energy, known_fraction
 from agentkd.knowledge.images import decode_images, normalized
+from agentkd.knowledge.tensors import TensorLayout, Tensors
 from agentkd.knowledge.weights import load_as_learned, read_metadata
-from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest
+from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest, Way
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks.build import build
@@ -30,7 +31,7 @@ from agentkd.training.taps import tapped
 
 CACHED_BYTES = 256 * 1024**2
 MAX_PIXELS = 2**27  # of a request, before anything is worked on: 32 views of 2048 x 2048
-Allocate = Callable[[int], Parcel]
+Allocate = Callable[[int, tuple[Way, ...]], Parcel]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Teacher:
     Args:
         data: the dataset whose views students may name; without it they send their images.
         stored: the weights as they are stored.
-        allocate: makes memory for what is handed over.
+        allocate: makes memory for what is handed over by certain ways, on this device if by such; plain memory if not given.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class Teacher:
         *,
         stored: Buffer,
         device: torch.device,
-        allocate: Allocate = Parcel,
+        allocate: Allocate = lambda size_bytes, ways: Parcel(size_bytes),
     ) -> None:
         self.weights, self.num_forwards = weights, 0
         self.architecture, self._device, self._allocate = architecture, device, allocate
         self._source = data
         self._datasets = {data.content_digest: open_source(data)} if data else {}
         self._network = build(architecture).to(device).eval()
-        self.weights_parcel = allocate(len(stored))
+        self.weights_parcel = allocate(len(stored), ())
         self.weights_parcel.view[:] = stored
         load_as_learned(self._network, self.weights_parcel.view, architecture)
         self._said = read_metadata(self.weights_parcel.view)
@@ -108,13 +109,13 @@ class Teacher:
         with using(self._network, spoken.head):
             taught = self._teach(request, inputs)
         layout = tensors.plan(taught)
-        parcel = self._allocate(layout.size_bytes)
-        tensors.write(taught, layout, parcel.view)
+        parcel = self._allocate(layout.size_bytes, request.ways)
+        self._write(taught, layout, parcel)
         self._answers[asked] = (parcel, time.monotonic() - started)
-        self._cached_bytes += parcel.size_bytes
+        self._cached_bytes += parcel.held_bytes
         while self._cached_bytes > CACHED_BYTES and len(self._answers) > 1:
             _, (dropped, _) = self._answers.popitem(last=False)
-            self._cached_bytes -= dropped.size_bytes
+            self._cached_bytes -= dropped.held_bytes
             dropped.close()
         return Answer(parcel, self._answers[asked][1], is_cached=False)
 
@@ -207,6 +208,15 @@ class Teacher:
         for payload in wanted:
             taught |= codecs.write(payload.name, payloads.reduce(payload, outputs), request.codec, max_kl=request.max_kl)
         return taught
+
+    def _write(self, taught: Tensors, layout: TensorLayout, parcel: Parcel) -> None:
+        """Puts an answer where it is handed over from. On a GPU it is waited for, as it is where it is copied from one."""
+        if parcel.array is None:
+            tensors.write(taught, layout, parcel.view)
+            return
+        tensors.write(taught, layout, torch.as_tensor(parcel.array, device=self._device))
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
 
     def _logits(self, images: Tensor) -> Tensor:
         return payloads.dense(self._forward(images)["logits"])

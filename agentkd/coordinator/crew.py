@@ -339,7 +339,7 @@ class Crew:
         elif isinstance(body, KnowledgeRequest):
             self._handing_over.answer(delivery, body, self._needs(name))
         elif isinstance(body, ReleaseEvent):
-            self._carrier.pool.release(delivery.sender, body.leases)
+            self._carrier.release(delivery.sender, body.leases)
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self._lose(self._members.drop(name, body.reason or "it left"))
 

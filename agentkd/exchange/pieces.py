@@ -1,18 +1,24 @@
 """How a piece of knowledge gets from one process to another: the shortest way that both sides can go, chosen here alone.
 
-``store`` if both see one folder of artifacts and the piece lies there; ``shared`` if both are on one host; ``inline`` if it is
-short, or both are in one process; ``stream`` otherwise. The bytes are the same on every way.
+``device`` if both compute on one GPU and the piece lies there; ``store`` if both see one folder of artifacts and the piece lies
+there; ``shared`` if both are on one host; ``inline`` if it is short, or both are in one process; ``stream`` otherwise. The bytes
+are the same on every way.
 """
 
 import contextlib
+import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from agentkd.artifacts.store import Store
 from agentkd.canonical import digest_bytes, new_digest
 from agentkd.errors import AgentKDError, ArtifactCorruptError, ChannelClosedError, ExchangeError, RemoteProtocolError, Rule
+from agentkd.exchange.blocks import BlockPool, Mapped, Mappings
+from agentkd.exchange.cuda import Gpu
 from agentkd.exchange.memory import SCHEME
 from agentkd.exchange.post import Post
 from agentkd.exchange.segments import IS_SUPPORTED, SegmentPool, read_segment
@@ -20,22 +26,31 @@ from agentkd.exchange.sources import BufferSink, BytesSource, FileSource, Parcel
 from agentkd.exchange.streaming import ANYWAY, Leave, Receipt
 from agentkd.exchange.streams import CHUNK_BYTES, WINDOW_BYTES, Inflow
 from agentkd.messages.bodies import Capability, Piece, ReleaseEvent, Way
+from agentkd.messages.handles import DeviceHandle
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest, PublicKey
 
 INLINE_BYTES = 256 * 1024
+DEVICE_BYTES = 64 * 1024  # what is on a GPU is worth leaving there sooner
 MAX_PIECE_BYTES = 16 * 1024**3
 POLL_S = 0.5
 ALL_WAYS = tuple(Way)
+Land = Callable[[Any], Any]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Fetched:
-    """Bytes that were handed over. ``data`` may be read until ``release``; afterwards its owner uses the memory again."""
+    """Bytes that were handed over. ``data`` may be read until ``release``; afterwards its owner uses the memory again.
+
+    What came in GPU memory is not there, but in ``landed``, as what ``land`` made of it, for good.
+    """
 
     data: memoryview
     way: Way
     _give_back: Callable[[], None] = field(default=lambda: None, repr=False)
+    landed: Any = None
 
     def release(self) -> None:
         """Says that ``data`` is not read any more. May be called twice."""
@@ -49,6 +64,9 @@ class Carrier:
     Args:
         store: this process's artifacts.
         ways: those that may be used; fewer for tests and for hosts where one does not work.
+        gpu: that on which this process computes, if pieces may be handed over in its memory.
+
+    ``ways`` are those that any peer may be asked to take; ``device`` is only for whoever says that it computes on the same GPU.
     """
 
     def __init__(
@@ -59,26 +77,65 @@ class Carrier:
         ways: tuple[Way, ...] = ALL_WAYS,
         chunk_bytes: int = CHUNK_BYTES,
         window_bytes: int = WINDOW_BYTES,
+        gpu: Gpu | None = None,
     ) -> None:
         self._post, self._store = post, store
-        self.pool, self.num_repeated_bytes = SegmentPool(), 0
+        numbers = itertools.count(1)
+        self.pool, self.num_repeated_bytes = SegmentPool(numbers=numbers), 0
         self._lock = threading.Lock()
         self._chunk_bytes, self._window_bytes = chunk_bytes, window_bytes
         self._in_process = post.endpoint.startswith(SCHEME)
-        self.ways = tuple(way for way in ways if way is not Way.SHARED or IS_SUPPORTED)
+        self.ways = tuple(way for way in ways if way is not Way.DEVICE and (way is not Way.SHARED or IS_SUPPORTED))
+        self.gpu = gpu if Way.DEVICE in ways and not self._in_process else None
+        self.blocks = BlockPool(self.gpu, numbers=numbers) if self.gpu else None
+        self._mappings = Mappings(self.gpu) if self.gpu else None
+        self._not_by_device: set[PublicKey] = set()
 
     def close(self) -> None:
         """Gives shared memory up."""
         self.pool.close()
+        if self.blocks and self._mappings:
+            self._mappings.close()
+            self.blocks.close()
+
+    def ways_to(self, peer: PublicKey) -> tuple[Way, ...]:
+        """Those by which a peer may be asked for what is to be used on this process's GPU."""
+        return (Way.DEVICE, *self.ways) if self._shares_gpu(peer) and peer not in self._not_by_device else self.ways
+
+    def release(self, peer: PublicKey, leases: tuple[int, ...]) -> None:
+        """Takes leases back that this peer holds."""
+        self.pool.release(peer, leases)
+        if self.blocks:
+            self.blocks.release(peer, leases)
+
+    def peer_gone(self, peer: PublicKey) -> None:
+        """Drops what a lost peer held."""
+        self.pool.peer_gone(peer)
+        if self.blocks:
+            self.blocks.peer_gone(peer)
+
+    def part(self, peer: PublicKey) -> None:
+        """Lets go of what is mapped of a peer's GPU memory. For the thread that fetches."""
+        if self._mappings:
+            self._mappings.part(peer)
+
+    @property
+    def num_leases(self) -> int:
+        """Leases that peers hold."""
+        return self.pool.num_leases + (self.blocks.num_leases if self.blocks else 0)
 
     # Handing over.
 
-    def allocate(self, size_bytes: int) -> Parcel:
-        """Memory for a piece that is about to be made: shared if it is long enough to be worth it."""
+    def allocate(self, size_bytes: int, ways: tuple[Way, ...] = ()) -> Parcel:
+        """Memory for a piece that is about to be made: shared if it is long enough to be worth it.
+
+        GPU memory, if there is some, for who takes the piece by these ways.
+        """
         is_shared = (
             Way.SHARED in self.ways and not self._in_process and (size_bytes > INLINE_BYTES or Way.INLINE not in self.ways)
         )
-        return Parcel(size_bytes, self.pool if is_shared else None)
+        on_device = Way.DEVICE in ways and size_bytes > DEVICE_BYTES
+        return Parcel(size_bytes, self.pool if is_shared else None, self.blocks if on_device else None)
 
     def pack(
         self, peer: PublicKey, parcel: Parcel, ways: tuple[Way, ...], leave: Leave = ANYWAY
@@ -93,6 +150,8 @@ class Carrier:
         common, size = self._common(ways), parcel.size_bytes
         if self._in_process:
             return Piece(way=Way.INLINE, size_bytes=size), (parcel.view,)
+        if parcel.block is not None and self.blocks and Way.DEVICE in ways and self._shares_gpu(peer):
+            return Piece(way=Way.DEVICE, size_bytes=size, block=self.blocks.lease(peer, parcel.block)), ()
         if Way.INLINE in common and size <= INLINE_BYTES:
             return Piece(way=Way.INLINE, size_bytes=size, sha256=parcel.sha256), (parcel.view,)
         if parcel.segment is not None and Way.SHARED in common and self._shares_memory(peer):
@@ -186,10 +245,12 @@ class Carrier:
         *,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, size: None,
+        land: Land | None = None,
     ) -> Fetched:
         """The bytes of a piece, checked against its digest wherever they come from disk or from another host. Blocks.
 
-        ``check`` is called while waiting and raises to stop; ``progress`` is told how many bytes of how many are there.
+        ``check`` is called while waiting and raises to stop; ``progress`` is told how many bytes of how many are there. Who may
+        be handed a piece in GPU memory says how to ``land`` it: a copy, which is complete when it returns.
 
         Raises:
             RemoteProtocolError: the peer does not send what it said.
@@ -201,6 +262,8 @@ class Carrier:
             return self._take_inline(peer, piece, buffers)
         if piece.way is Way.SHARED:
             return self._take_shared(peer, piece)
+        if piece.way is Way.DEVICE:
+            return self._take_device(peer, piece, land)
         if piece.way is Way.STORE:
             if self._store is None:
                 raise ExchangeError("this process has no store")
@@ -225,6 +288,27 @@ class Carrier:
                 self._post.send(peer, ReleaseEvent(leases=(lease,)))
 
         return Fetched(view, Way.SHARED, give_back)
+
+    def _take_device(self, peer: PublicKey, piece: Piece, land: Land | None) -> Fetched:
+        """Copies a piece to where it is used, and releases it at once."""
+        if piece.block is None or land is None or self._mappings is None:
+            raise RemoteProtocolError("a piece in GPU memory needs a handle, and somebody who asked for it so", Rule.BODY)
+        try:
+            found = self._find_mapped(self._mappings, peer, piece.block, piece.size_bytes)
+            landed = land(found.array)
+            found.check()
+        finally:
+            with contextlib.suppress(ChannelClosedError):
+                self._post.send(peer, ReleaseEvent(leases=(piece.block.lease,)))
+        return Fetched(memoryview(b""), Way.DEVICE, landed=landed)
+
+    def _find_mapped(self, mappings: Mappings, peer: PublicKey, handle: DeviceHandle, size_bytes: int) -> Mapped:
+        try:
+            return mappings.find(peer, handle, size_bytes)
+        except ExchangeError as error:
+            log.warning("nothing of %s is taken in GPU memory from now on: %s", peer[:8], error)
+            self._not_by_device.add(peer)
+            raise
 
     def _take_stream(
         self, peer: PublicKey, piece: Piece, check: Callable[[], None], progress: Callable[[int, int], None]
@@ -298,6 +382,10 @@ class Carrier:
     def _shares_memory(self, peer: PublicKey) -> bool:
         known = self._post.peer(peer)
         return known is not None and known.can(Capability.SHARED) and known.shares_host
+
+    def _shares_gpu(self, peer: PublicKey) -> bool:
+        known = self._post.peer(peer)
+        return self.gpu is not None and known is not None and known.shares_host and known.greeting.gpu == self.gpu.uuid
 
     def _shares_store(self, peer: PublicKey) -> bool:
         known = self._post.peer(peer)

@@ -381,6 +381,7 @@ class Post:
             "host": host_name(),
             "store": self.store_name,
             "window_bytes": self._manners.hello.window_bytes,
+            "gpu": self._manners.hello.gpu,
             "bulk_endpoints": self.channel.bulk_endpoints,
         }
         return (made or WelcomeReply(agent=self._name_of(key), heartbeat_s=self._tick_s, lease_s=0.0)).model_copy(update=mine)

@@ -13,21 +13,18 @@ import itertools
 import mmap
 import os
 import sys
-import threading
 import weakref
-from collections import OrderedDict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from agentkd.errors import ExchangeError, RemoteProtocolError, Rule, StorageError, check_descriptors
-from agentkd.messages.bodies import SharedHandle
+from agentkd.exchange.pools import Pool
+from agentkd.messages.handles import SharedHandle
 from agentkd.names import PublicKey
 
 PREFIX = "agentkd"
 POOL_BYTES = 512 * 1024**2
-MAX_LEASES = 64
 MAX_POPULATED_BYTES = 64 * 1024**2
 MADV_POPULATE_READ = 22
 IS_SUPPORTED = sys.platform == "linux" and hasattr(os, "memfd_create")
@@ -64,21 +61,11 @@ class Segment:
         del self.view, self._map
 
 
-@dataclass
-class _Lease:
-    peer: PublicKey
-    segment: Segment
-
-
-@dataclass
-class SegmentPool:
+class SegmentPool(Pool[Segment]):
     """Segments of this process. Thread-safe. ``capacity_bytes`` bounds what is kept for the next use."""
 
-    capacity_bytes: int = POOL_BYTES
-    _free: list[Segment] = field(default_factory=list)
-    _leases: OrderedDict[int, _Lease] = field(default_factory=OrderedDict)
-    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    def __init__(self, capacity_bytes: int = POOL_BYTES, numbers: "itertools.count[int] | None" = None) -> None:
+        super().__init__(capacity_bytes, numbers)
 
     def take(self, size_bytes: int) -> Segment:
         """A segment of at least this size, held once; its old content is of no account."""
@@ -91,18 +78,6 @@ class SegmentPool:
                 return best
         return Segment(size_bytes)
 
-    def give(self, segment: Segment) -> None:
-        """One holder lets go. With the last one the segment is kept for the next use, or closed."""
-        with self._lock:
-            segment.num_holders -= 1
-            if segment.num_holders:
-                return
-            kept = sum(free.capacity for free in self._free)
-            if segment.is_doubtful or kept + segment.capacity > self.capacity_bytes:
-                segment.close()
-            else:
-                self._free.append(segment)
-
     def hold(self, segment: Segment, size_bytes: int) -> memoryview:
         """A view that holds the segment for as long as it, or a slice of it, is referred to."""
         with self._lock:
@@ -113,46 +88,7 @@ class SegmentPool:
 
     def lease(self, peer: PublicKey, segment: Segment) -> SharedHandle:
         """Lets a peer hold a segment until it releases the lease. The oldest lease of too many is dropped."""
-        with self._lock:
-            number = next(self._numbers)
-            segment.num_holders += 1
-            self._leases[number] = _Lease(peer, segment)
-            while len(self._leases) > MAX_LEASES:
-                self._drop(next(iter(self._leases)))
-        return segment.handle(number)
-
-    def release(self, peer: PublicKey, numbers: tuple[int, ...]) -> None:
-        """Takes leases back that this peer holds; others are ignored."""
-        with self._lock:
-            for number in numbers:
-                lease = self._leases.get(number)
-                if lease is not None and lease.peer == peer:
-                    del self._leases[number]
-                    self.give(lease.segment)
-
-    def peer_gone(self, peer: PublicKey) -> None:
-        """Drops what a lost peer held. It may still be reading, so nothing of it is used again."""
-        with self._lock:
-            for number in [number for number, lease in self._leases.items() if lease.peer == peer]:
-                self._drop(number)
-
-    def close(self) -> None:
-        """Gives up what is kept for the next use, and every lease."""
-        with self._lock:
-            for number in list(self._leases):
-                self._drop(number)
-            while self._free:
-                self._free.pop().close()
-
-    @property
-    def num_leases(self) -> int:
-        """Leases that peers hold."""
-        return len(self._leases)
-
-    def _drop(self, number: int) -> None:
-        segment = self._leases.pop(number).segment
-        segment.is_doubtful = True
-        self.give(segment)
+        return segment.handle(self._lend(peer, segment))
 
 
 def read_segment(handle: SharedHandle, size_bytes: int) -> memoryview:

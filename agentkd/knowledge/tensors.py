@@ -71,15 +71,18 @@ def plan(tensors: Tensors, metadata: dict[str, Any] | None = None) -> TensorLayo
     return TensorLayout(struct.pack("<Q", len(text)) + text, tuple(order), 8 + len(text) + end)
 
 
-def write(tensors: Tensors, layout: TensorLayout, target: memoryview | bytearray) -> None:
-    """Writes the file into memory of at least its size; each tensor is copied once."""
-    target[: len(layout.head)] = layout.head
+def write(tensors: Tensors, layout: TensorLayout, target: memoryview | bytearray | Tensor) -> None:
+    """Writes the file into memory of at least its size, of the host or octets of a device; each tensor is copied once."""
     at = len(layout.head)
+    if isinstance(target, Tensor):
+        target[:at].copy_(torch.frombuffer(bytearray(layout.head), dtype=torch.uint8))
+    else:
+        target[:at] = layout.head
     for name in layout.order:
         tensor = tensors[name].detach()
         size = tensor.numel() * tensor.element_size()
         if size:
-            torch.frombuffer(target, dtype=tensor.dtype, count=tensor.numel(), offset=at).view(tensor.shape).copy_(tensor)
+            _numbers(target, tensor.dtype, tensor.numel(), at).view(tensor.shape).copy_(tensor)
         at += size
 
 
@@ -91,8 +94,10 @@ def encode(tensors: Tensors, metadata: dict[str, Any] | None = None) -> bytes:
     return bytes(data)
 
 
-def decode(data: Buffer, *, finite: bool = True) -> Tensors:
+def decode(data: Buffer | Tensor, *, finite: bool = True) -> Tensors:
     """The tensors in the bytes, which they share: nothing is copied, and nobody may change or reuse the bytes meanwhile.
+
+    Bytes of a device are a tensor of octets [size], and then so is what is found.
 
     Raises:
         RemoteProtocolError: the bytes are not safetensors, over a limit, or hold NaN or infinite values (rule ``tensors``).
@@ -107,7 +112,7 @@ def decode(data: Buffer, *, finite: bool = True) -> Tensors:
             _refuse(f"tensor {name!r} does not stand where its shape and neighbours put it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # bytes of a message cannot be written to, and nobody does
-            flat = torch.frombuffer(data, dtype=dtype, count=count, offset=at + begin) if count else torch.empty(0, dtype=dtype)
+            flat = _numbers(data, dtype, count, at + begin) if count else torch.empty(0, dtype=dtype)
         tensors[name] = flat.view(shape)
     if at + end != len(data):
         _refuse(f"{len(data) - at - end} octets after the last tensor")
@@ -150,7 +155,19 @@ def match(tensors: Tensors, expected: Tensors) -> None:
             raise ContractError(name, said, expects, sides=WEIGHTS_AND_NETWORK)
 
 
-def _check_header(data: Buffer) -> tuple[dict[str, dict[str, Any]], int]:
+def _numbers(data: Buffer | Tensor, dtype: torch.dtype, count: int, at: int) -> Tensor:
+    """So many numbers [count] that stand at an octet; those of a device are copied where no such number may stand."""
+    if not isinstance(data, Tensor):
+        return torch.frombuffer(data, dtype=dtype, count=count, offset=at)
+    octets = data[at : at + count * dtype.itemsize]
+    return (octets.clone() if octets.storage_offset() % dtype.itemsize else octets).view(dtype)
+
+
+def _bytes(data: Buffer | Tensor, begin: int, end: int) -> bytes:
+    return bytes(data[begin:end].cpu().numpy()) if isinstance(data, Tensor) else bytes(data[begin:end])
+
+
+def _check_header(data: Buffer | Tensor) -> tuple[dict[str, dict[str, Any]], int]:
     """The entries, each known to be well-formed, and where the tensors' bytes begin."""
     header, at = _parse_header(data)
     entries = {name: info for name, info in header.items() if name != "__metadata__"}
@@ -174,14 +191,14 @@ def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < MAX_SIZE for value in values)
 
 
-def _parse_header(data: Buffer) -> tuple[dict[str, Any], int]:
+def _parse_header(data: Buffer | Tensor) -> tuple[dict[str, Any], int]:
     if len(data) < 8:
         _refuse("shorter than a safetensors header")
-    (size,) = struct.unpack_from("<Q", data)
+    (size,) = struct.unpack("<Q", _bytes(data, 0, 8))
     if size > MAX_HEADER_BYTES or size + 8 > len(data):
         _refuse(f"safetensors header of {size} octets is over its limit or not there")
     try:
-        header = read_json(bytes(data[8 : 8 + size]))
+        header = read_json(_bytes(data, 8, 8 + size))
     except ValueError as error:
         raise RemoteProtocolError(f"safetensors header is malformed: {error}", Rule.TENSORS) from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):

@@ -5,15 +5,14 @@
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, model_validator
 
-from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.code.running import words_of
 from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
-from agentkd.messages.evolution import known_fields
+from agentkd.messages.body import Body as Body
 from agentkd.messages.fields import (
     MAX_NAME,
     AgentNameField,
@@ -30,9 +29,10 @@ from agentkd.messages.fields import (
     TeacherField,
     Text,
 )
+from agentkd.messages.handles import DeviceHandle, SharedHandle
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
-from agentkd.recipe import AS_WRITTEN, ViewSettings
+from agentkd.recipe import ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
 from agentkd.task.judging import Judged
 from agentkd.visible import shortened, visible
@@ -41,27 +41,6 @@ MAX_VIEWS = 4096
 MAX_PING_CHARACTERS = 65_536
 TEACHER_WAIT_S = 300.0
 MAX_ERROR_TEXT = 10_000
-
-
-class Body(BaseModel):
-    """One message's content. Unknown fields are ignored (they may come from a newer minor version)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-    holds_records: ClassVar[bool] = False
-
-    @classmethod
-    def from_wire(cls, data: dict[str, Any]) -> Self:
-        """A body from unpacked data. Those that hold tasks and recipes are checked as strict JSON, all the way down.
-
-        Unknown fields are ignored inside of others too, see ``evolution``.
-
-        Raises:
-            ValueError: the data are not such a body (pydantic's ``ValidationError`` is one).
-        """
-        known = known_fields(cls, data)
-        if cls.holds_records:
-            return cls.model_validate_json(canonical.encode(known), strict=True, context=AS_WRITTEN)
-        return cls.model_validate(known)
 
 
 class Capability(StrEnum):
@@ -106,25 +85,17 @@ class Way(StrEnum):
     SHARED = "shared"
     STORE = "store"
     STREAM = "stream"
-
-
-class SharedHandle(Body):
-    """A stretch of a sealed memory file that the sender holds open; ``inode`` proves that it still is that file."""
-
-    pid: Count
-    descriptor: Count
-    inode: Count
-    offset: Count
-    lease: Count
+    DEVICE = "device"
 
 
 class Piece(Body):
-    """Bytes that are handed over: how many, by which way, and their SHA-256 (may be empty on the way ``shared`` alone)."""
+    """Bytes that are handed over: how many, by which way, and their SHA-256 (may be empty by ``shared`` and ``device`` alone)."""
 
     way: Way
     size_bytes: int = Field(strict=True, ge=0, le=2**40)
     sha256: Digest = Field(default=NO_DIGEST, strict=True, pattern=r"^([0-9a-f]{64})?$")
     handle: SharedHandle | None = None
+    block: DeviceHandle | None = None
 
 
 # Joining and living together.
@@ -136,6 +107,7 @@ class HelloRequest(Body):
     Args:
         teaches: digest of the weights that this agent teaches from the start, if any.
         classes: what the classes that it tells apart are called, in order, if it knows.
+        gpu: that whose memory it can map, by its UUID in 32 hexadecimal digits; empty if there is none.
     """
 
     minor_min: int = Field(default=0, strict=True, ge=0, le=255)
@@ -150,6 +122,7 @@ class HelloRequest(Body):
     device: Name = ""
     teaches: Digest = Field(default=NO_DIGEST, strict=True, pattern=r"^([0-9a-f]{64})?$")
     classes: ClassNames = ()
+    gpu: Name = ""
     environment: dict[Name, Text] = Field(default_factory=dict, max_length=64)
 
 
@@ -164,6 +137,7 @@ class WelcomeReply(Body):
     host: Name = ""
     store: Name = ""
     window_bytes: Count = 0
+    gpu: Name = ""
     bulk_endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=8)
 
 

@@ -5,6 +5,7 @@ import os
 import queue
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class Hand:
     keys: dict[str, str]
     addresses: dict[str, PeerAddress]
     transport: str = "auto"
+    slot: Slot = SLOT
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -88,7 +90,7 @@ class Hand:
             contact = Contact(
                 self.post.endpoints, self.post.keys.public, self.transport, checkpoint_every_s=30, image_cache_gib=1
             )
-            self.agents[name] = self.launcher.start(name, SLOT, contact.arguments(self.folder, name, SLOT), pair)
+            self.agents[name] = self.launcher.start(name, self.slot, contact.arguments(self.folder, name, self.slot), pair)
         for _ in names:
             delivery = self.wait_for(HelloRequest)
             name = next(n for n, key in self.keys.items() if key == delivery.sender)
@@ -114,7 +116,13 @@ class Hand:
 @pytest.fixture
 def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    folder, keys, inbox = RunFolder(tmp_path / "run"), new_key_pair(), queue.Queue()
+    with hand_in(tmp_path / "run") as made:
+        yield made
+
+
+@contextmanager
+def hand_in(place: Path) -> Iterator[Hand]:
+    folder, keys, inbox = RunFolder(place), new_key_pair(), queue.Queue()
     manners = Manners(coordinator_key=keys.public, store=folder.store.place)
     with Post(keys, inbox.put, bind=("tcp://127.0.0.1:*", "ipc://*"), manners=manners) as post:
         folder.store.put(loading.provided(STUDENT_NET.code).encode())  # that of both networks
@@ -232,6 +240,39 @@ def test_every_way_gives_the_same_bits(hand: Hand, transport: str, way: str, sch
     assert {json.loads(line)["way"] for line in lines} == {way} and len(lines) == result.exchange.requests
     hand.say("teacher", StatusRequest())
     assert hand.wait_for(StatusReply).message.body.counters["leases"] <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(180)
+def test_on_one_gpu_what_a_teacher_says_stays_in_its_memory_and_has_the_bits_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    views = ViewSettings(crop_height=256, crop_width=256)
+    recipe = RECIPE.replace(views=views)
+    weights, ways = [], []
+    for transport in ("tcp", "auto"):
+        with hand_in(tmp_path / transport) as hand:
+            teacher = trained_teacher(hand.folder)
+            task = lesson_task(teacher, objectives=(SoftTargets(), Attention({"body": "body"}))).replace(recipe=recipe)
+            hand.transport, hand.slot = transport, Slot("cuda:0", 1)
+            hand.start("teacher", "student")
+            hand.say("teacher", TeachRequest(architecture=teacher.architecture, weights=teacher.weights, data=task.data))
+            hand.wait_for(TeachReply)
+            taught = TaughtBy(weights=teacher.weights, peer=hand.addresses["teacher"])
+            hand.say("student", TaskRequest(task=task, attempt=1, teachers=(taught,)))
+            result = hand.wait_for(TaskReply, ErrorReply).message.body
+            assert isinstance(result, TaskReply), result
+            weights.append(result.result.weights)
+            lines = (hand.folder.logs / "teacher.audit.jsonl").read_text(encoding="utf-8").splitlines()
+            ways.append([json.loads(line)["way"] for line in lines])
+            hand.say("teacher", StatusRequest())
+            assert hand.wait_for(StatusReply).message.body.counters["leases"] <= 1
+    assert weights[0] == weights[1]
+    assert "device" not in ways[0]
+    assert "device" in ways[1], "all but those that were asked before the teacher had greeted"
 
 
 def test_an_experiment_over_shared_memory_has_the_results_of_one_over_messages(tmp_path: Path, undisturbed: Path) -> None:

@@ -193,6 +193,8 @@ def test_a_damaged_answer_is_asked_for_again() -> None:
     questions = wanted()
     assert questions.handle(Damaged(Question(A, 0)), 4.0) == []
     assert questions.handle(Tick(), 10.0)[0] == Ask(3, Question(A, 0), HERE)
+    other = wanted()
+    assert other.handle(Damaged(Question(A, 0), by_way=True), 4.0) == [Ask(3, Question(A, 0), HERE)], "by another way, at once"
     mutual = wanted(MUTUAL)
     assert mutual.handle(Damaged(Question(A, 0)), 4.0) == [Ask(2, Question(A, 0), HERE)]
     assert mutual.handle(Damaged(Question(B, 0)), 4.0) == []

@@ -16,7 +16,7 @@ from sides import wait_until
 
 from agentkd.errors import ExchangeError, RemoteProtocolError
 from agentkd.exchange.segments import SEALS, Segment, SegmentPool, read_segment
-from agentkd.messages.bodies import SharedHandle
+from agentkd.messages.handles import SharedHandle
 
 PEER, OTHER = "p" * 40, "o" * 40
 OWNER = """
@@ -32,7 +32,7 @@ time.sleep(60)
 READER = """
 import sys, time
 from agentkd.exchange.segments import read_segment
-from agentkd.messages.bodies import SharedHandle
+from agentkd.messages.handles import SharedHandle
 view = read_segment(SharedHandle.model_validate_json(sys.argv[1]), 10)
 print("ok", flush=True)
 time.sleep(60)

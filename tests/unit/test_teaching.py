@@ -179,7 +179,7 @@ def test_by_default_answers_of_a_quarter_of_a_gibibyte_are_kept() -> None:
                 super().__init__(size_bytes)
                 self.size_bytes = sizes.pop(0)
 
-        return teacher(allocate=Large)
+        return teacher(allocate=lambda size_bytes, ways: Large(size_bytes))
 
     for sizes, asked, is_kept in (
         ([0, half, half], (1, 2, 1), True),
@@ -228,7 +228,7 @@ def test_a_teacher_that_is_closed_lets_go_of_all_that_it_made_to_hand_over() -> 
         def close(self) -> None:
             closed.append(self)
 
-    taught = teacher(allocate=Remembering)
+    taught = teacher(allocate=lambda size_bytes, ways: Remembering(size_bytes))
     for views in (((0, 11),), ((3, 12),)):
         taught.answer(request(views=views))
     assert not closed
