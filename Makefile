@@ -13,7 +13,7 @@ export AGENTKD_LAUNCHING ?= $(abspath ../shared/launching)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports engines
+.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -60,6 +60,12 @@ engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run 
 	-c constraints.txt torch && .engines/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e predict \
 	-e '.[dev,ray]' && install -m 755 /dev/null .engines/.ready; }
 	OMP_NUM_THREADS=1 .engines/bin/python -m pytest -q -m engines tests/process/test_engines.py
+
+gpu: $(READY)  ## On a CUDA device: the tests that need one, the same bits of all families, and the benchmarks, ten minutes
+	$(BIN)/python -m pytest -q -m gpu tests
+	$(BIN)/python benchmarks/determinism.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/exchange.py --gpu
 
 mutants: $(READY)  ## Change the code a little, many times, and say what no unit test notices (MINUTES=20, SEED=1)
 	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
