@@ -56,9 +56,8 @@ def build_optimizers(groups: Sequence[ParameterGroupLike], recipe: Recipe) -> di
     if recipe.optimizer == "sgd":
         optimizers["main"] = torch.optim.SGD(main, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
         if recipe.momentum:
-            for group in main:
-                for parameter in filter(lambda one: one.requires_grad, group["params"]):
-                    optimizers["main"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            for parameter in (one for g in groups if g.optimizer == "main" for one in g.parameters if one.requires_grad):
+                optimizers["main"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     else:
         optimizers["main"] = torch.optim.AdamW(main, lr=recipe.learning_rate, fused=True)
     adversary = [p for g in groups if g.optimizer == "discriminator" for p in g.parameters]
