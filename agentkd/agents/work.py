@@ -1,6 +1,5 @@
 """A task executed: the pure function from inputs to result, whoever calls it. Weights go into the store, metrics come back."""
 
-import math
 import os
 import platform
 import time
@@ -95,7 +94,7 @@ class Surroundings:
 
     Args:
         lesson: makes the lesson of a distillation from its feed and its number of steps.
-        checkpoint_every_s: seconds between checkpoints within an epoch; one after each epoch comes in any case.
+        checkpoint_every_s: seconds between checkpoints; 0 for one after each step.
         loaders: threads that make views ahead; 0 to make them where they are needed.
     """
 
@@ -104,7 +103,7 @@ class Surroundings:
     checkpoint: Path | None = None
     hooks: Hooks | None = None
     lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
-    checkpoint_every_s: float = math.inf
+    checkpoint_every_s: float = 0.0
     loaders: int = 0
 
 

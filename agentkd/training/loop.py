@@ -1,9 +1,8 @@
 """The one training loop. Plain training and distillation differ only in whether teachers add terms to the loss."""
 
-import contextlib
-import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
 from agentkd.training.ahead import Supply, carry
 from agentkd.training.batches import Batch, Feed
-from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.checkpoint import Checkpoints, Progress, State, copy_state, digest_of_state, load_checkpoint
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
@@ -132,19 +131,20 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     task: TaskKey = NO_TASK,
-    checkpoint_every_s: float = math.inf,
+    checkpoint_every_s: float = 0.0,
     loaders: int = 0,
     hooks: Hooks | None = None,
 ) -> Trained:
     """Trains ``network`` in place and returns the kept weights with their validation scores.
 
-    With a ``checkpoint`` path the state is saved after every epoch, and meanwhile every ``checkpoint_every_s`` seconds; a
-    checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption. As many ``loaders``
-    make batches ahead, on threads of their own, which have ended when this returns or raises.
+    With a ``checkpoint`` path the state is saved every ``checkpoint_every_s`` seconds, after each step if that is 0; a checkpoint
+    of the same ``task`` is resumed from, with the same result to the bit as without interruption. It is written, and batches are
+    made by as many ``loaders``, on threads of their own, which have ended when this returns or raises.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
         OutOfMemoryError: the device has too little memory.
+        StorageError: a checkpoint could not be written.
     """
     hooks = hooks or Hooks()
     recipe = plan.recipe
@@ -159,6 +159,7 @@ def train(
     clock = _Clock(progress)
     last_save = time.monotonic()
     readings = Readings(device, at_once=plan.teaching.is_heard)
+    scores: dict[int, Scores] = {}  # of the epochs that were validated here
     supply = Supply(feed, range(progress.step, total_steps), device, loaders=loaders)
 
     def tell(losses: list[float]) -> None:
@@ -167,7 +168,7 @@ def train(
             progress.loss_sum += loss
             hooks.on_step(len(progress.losses), total_steps, loss)
 
-    with contextlib.closing(supply):
+    with closing(supply), Checkpoints(checkpoint, task) if checkpoint else nullcontext() as checkpoints:
         while progress.step < total_steps:
             batch = supply.take()
             with readings:
@@ -176,30 +177,29 @@ def train(
             tell(readings.due())
             if progress.step % per_epoch == 0:
                 tell(readings.settled())
-                pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
-                if checkpoint:
-                    plan.teaching.secure()
-                    save_checkpoint(checkpoint, network, optimizers, progress, task=task)
-                    last_save = time.monotonic()
-                if pruned:
+                if _end_epoch(network, feed, plan, progress, device, clock, hooks, scores):
                     status = Status.PRUNED
                     break
-            elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
+            if checkpoints is None:
+                continue
+            checkpoints.check()
+            if time.monotonic() - last_save > checkpoint_every_s:
                 tell(readings.settled())
                 clock.update()
                 plan.teaching.secure()
-                save_checkpoint(checkpoint, network, optimizers, progress, task=task)
+                checkpoints.save(network, optimizers, progress)
                 last_save = time.monotonic()
 
     clock.update()
-    weights = progress.best if recipe.keep == "best" else copy_state(network)
+    weights, epoch = (
+        (progress.best, progress.best_epoch) if recipe.keep == "best" else (copy_state(network), len(progress.history))
+    )
     network.load_state_dict(weights)
-    scores = _validate(network, feed, plan, device)
     return Trained(
         status=status,
         weights=weights,
-        scores=scores,
-        best_epoch=progress.best_epoch if recipe.keep == "best" else len(progress.history),
+        scores=scores.get(epoch) or _validate(network, feed, plan, device),
+        best_epoch=epoch,
         history=tuple(progress.history),
         losses=tuple(progress.losses),
         seconds=progress.seconds,
@@ -271,11 +271,20 @@ def _without_gradient(network: nn.Module, terms: Terms) -> tuple[str, ...]:
 
 
 def _end_epoch(
-    network: nn.Module, feed: Feed, plan: Plan, progress: Progress, device: torch.device, clock: "_Clock", hooks: Hooks
+    network: nn.Module,
+    feed: Feed,
+    plan: Plan,
+    progress: Progress,
+    device: torch.device,
+    clock: "_Clock",
+    hooks: Hooks,
+    validated: dict[int, Scores],
 ) -> bool:
     """Validates where the recipe says so, remembers the best weights, and says whether the trial is to be pruned."""
     epoch = progress.step // feed.steps_per_epoch
     scores = _validate(network, feed, plan, device) if plan.recipe.validates(epoch) else None
+    if scores is not None:
+        validated[epoch] = scores
     if scores is not None and scores.judged_by > progress.best_score:
         progress.best_score, progress.best_epoch = scores.judged_by, epoch
         if plan.recipe.keep == "best":
@@ -283,13 +292,14 @@ def _end_epoch(
     clock.update()
     seconds = progress.seconds - sum(past.seconds for past in progress.history)
     loss = progress.loss_sum / feed.steps_per_epoch
+    is_copied = bool(progress.best) and progress.best_epoch == epoch
     result = EpochResult(
         epoch=epoch,
         loss=loss,
         miou=scores.miou if scores else None,
         accuracy=scores.accuracy if scores else None,
         seconds=seconds,
-        weights=state_digest(network),
+        weights=digest_of_state(progress.best if is_copied else network.state_dict()),
     )
     progress.history.append(result)
     progress.loss_sum = 0.0
@@ -304,7 +314,7 @@ def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
-    with contextlib.closing(feed.validation_batches()) as batches:
+    with closing(feed.validation_batches()) as batches:
         return evaluate(network, batches, plan.labels.num_classes, plan.labels.ignore_index, device)
 
 

@@ -76,7 +76,7 @@ def test_two_trainings_and_one_that_was_interrupted_have_the_same_bits(
     resumed = training(
         family, recipe, device=device, checkpoint=place, hooks=Hooks(on_step=lambda step, count, loss: steps.append(step))
     )
-    assert steps == [3, 4]
+    assert steps == [4], "all before were written"
     assert resumed.losses == first.losses
     assert same(resumed.weights, first.weights)
 

@@ -279,6 +279,9 @@ def test_a_kill_between_checkpoint_and_recorder_leaves_no_gap(tmp_path: Path) ->
 
     def kill(step: int) -> None:
         if step == 6:
+            for thread in threading.enumerate():
+                if thread.name == "agentkd-checkpoint":
+                    thread.join(60)
             shutil.copytree(room.folder.checkpoints, left.checkpoints)
             may_write.set()
             raise Killed

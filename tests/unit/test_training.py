@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_tasks import CPU, RECIPE, SPEC, Stop, make_task, stop_at
 from torch import nn
+from torch.optim import Optimizer
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.work import Surroundings, execute
@@ -18,13 +19,14 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
+from agentkd.names import TaskKey
 from agentkd.networks.blocks import ParameterGroup
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.recipe import Recipe
 from agentkd.task import DataSource, EpochResult, Status, Task
 from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress, before, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.checkpoint import Progress, before, copied, load_checkpoint, state_digest, write_checkpoint
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
@@ -67,6 +69,10 @@ def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
     first = execute(make_task(), at)
     other = make_task().replace(seed=9)
     assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: str) -> None:
+    write_checkpoint(path, copied(network, optimizers, progress, task=TaskKey(task)))
 
 
 def interrupted(place: Path, task: Task, step: int) -> Path:
