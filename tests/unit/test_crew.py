@@ -15,6 +15,7 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.answers import to_what_was_asked
 from agentkd.coordinator.crew import MAX_WAITING, Crew
 from agentkd.coordinator.events import Start, Teach
+from agentkd.coordinator.hearing import Hearing
 from agentkd.coordinator.requests import Requests
 from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Silent
@@ -350,7 +351,7 @@ def admitted(crew: Crew, name: str, behavior: Behavior) -> ScriptedAgent:
 @pytest.fixture
 def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What guests of a test hand in is not looked at."""
-    monkeypatch.setattr(Crew, "_inspect", lambda crew, task, result: result)
+    monkeypatch.setattr(Hearing, "_inspect", lambda hearing, task, result: result)
 
 
 @pytest.mark.usefixtures("_believed")
