@@ -76,7 +76,7 @@ def community(
     run_folder: Annotated[
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder for weights and records; it may be new.")
     ],
-    devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    devices: Annotated[str, typer.Option(help="auto, cpu:2, cuda:0,cuda:1, or cuda:0x2; none if only guests work.")] = "auto",
     engine: Engine = None,
     agents: Agents = None,
     gpus_per_agent: GpusPerAgent = None,

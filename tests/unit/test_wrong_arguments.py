@@ -46,6 +46,8 @@ TEXTS = [
 ]
 NUMBERS = ["-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e400", "9" * 40, "0x10", "", "five", "٣"]
 DEVICES = [
+    "cuda:0x0",
+    "cpu:1x2",
     "",
     ",",
     "cpu",
