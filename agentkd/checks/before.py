@@ -20,7 +20,9 @@ from agentkd.datasets.opening import Opened
 from agentkd.datasets.splits import some
 from agentkd.errors import AgentKDError, ConfigError
 from agentkd.experiment import Experiment
+from agentkd.launch import placement
 from agentkd.launch.devices import parse_devices
+from agentkd.launch.engines import LOCAL
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.pipeline.counting import task_counts
@@ -140,7 +142,12 @@ def describe(plan: RunPlan) -> list[str]:
     try:
         slots = experiment.launch.slots
         learners = f"{len(slots)} that learn" if len(slots) > 1 else "1 that learns"
-        lines.append(f"agents   {learners} ({some([slot.device for slot in slots])}), as many teachers as they need")
+        lines.append(f"agents   {learners} ({some([slot.device for slot in slots])})")
+        launch = experiment.launch
+        where = (
+            placement.describe(launch.teachers, slots) if launch.engine == LOCAL else f"where the engine {launch.engine} has room"
+        )
+        lines.append(f"teachers as many as they need, {where}")
     except ConfigError as error:
         lines.append(f"agents   {error}")
     disk = room.disk(plan)

@@ -20,6 +20,10 @@ Engine = Annotated[str | None, typer.Option(help="What starts agents: local, ray
 Agents = Annotated[int | None, typer.Option(min=1, help="How many learn at a time, where --devices does not say it.")]
 GpusPerAgent = Annotated[float | None, typer.Option(min=0, help="0.5 for two agents on a GPU.")]
 CpusPerAgent = Annotated[int | None, typer.Option(min=1, help="Cores of an agent.")]
+Teachers = Annotated[
+    str | None,
+    typer.Option(help="Where agents teach: beside those that learn, spread (where the fewest agents are), or devices: cuda:1."),
+]
 Bind = Annotated[str | None, typer.Option(help="Where to listen for other hosts: an address or interface of this one.")]
 ImageChannels = Annotated[
     Any,

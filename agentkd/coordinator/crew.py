@@ -92,7 +92,13 @@ class Crew:
     ) -> None:
         folder.sweep()
         self.folder, self.watcher = folder, watcher
-        self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
+        places = config.places(slots)
+        self._dispatcher = Dispatcher(
+            len(slots),
+            max_attempts=config.max_attempts,
+            max_copies=config.teacher_copies,
+            places=tuple(place.num_beside for place in places),
+        )
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._quotas = Quotas(MAX_WAITING, MAX_MESSAGE_BYTES, 4 * MAX_MESSAGE_BYTES)
@@ -116,7 +122,7 @@ class Crew:
         self._config = config
         self._contact = config.contact(self._post.endpoints, keys.public)
         self._members = Members(folder, launcher, self._contact, self._post, config)
-        self._deeds = Deeds(self._dispatcher, self._members, self._post, self.recordings, slots, config, watcher)
+        self._deeds = Deeds(self._dispatcher, self._members, self._post, self.recordings, slots, places, config, watcher)
         self._underway = self._deeds.underway
         self._hearing = Hearing(
             folder,

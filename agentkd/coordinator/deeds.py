@@ -7,10 +7,12 @@ from agentkd.coordinator import events
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
+from agentkd.coordinator.state import Bench
 from agentkd.coordinator.underway import Finished, Underway
 from agentkd.coordinator.watching import Watcher
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
+from agentkd.launch.placement import TeachingPlace
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import Body, CancelRequest, TaskRequest, TaughtBy, TeacherMovedEvent, TeachRequest
 from agentkd.names import AgentName, Digest, TaskKey
@@ -26,6 +28,7 @@ class Deeds:
         post: by which they are told.
         recordings: what need not be taught again.
         slots: one learning agent each.
+        places: where teaching agents are.
         config: attempts, recording, patience.
         watcher: who is told what begins.
     """
@@ -37,12 +40,14 @@ class Deeds:
         post: Post,
         recordings: Recordings,
         slots: tuple[Slot, ...],
+        places: tuple[TeachingPlace, ...],
         config: LaunchConfig,
         watcher: Watcher,
     ) -> None:
         self.dispatcher, self.recordings = dispatcher, recordings
         self.underway, self.requests = Underway(), Requests(config.lease_s)
         self._members, self._post, self._slots, self._config, self._watcher = members, post, slots, config, watcher
+        self._places = places
         self._finished: list[Finished] = []
 
     def take_finished(self) -> list[Finished]:
@@ -74,7 +79,8 @@ class Deeds:
                 self._members.introduce(teacher, students)
         for action in actions:
             if isinstance(action, events.Launch):
-                self._members.launch(action.agent, self._slots[action.slot])
+                learns = action.bench is Bench.LEARNING
+                self._members.launch(action.agent, self._slots[action.slot] if learns else self._places[action.slot].slot)
             elif isinstance(action, events.Start):
                 self._start(action)
             elif isinstance(action, events.Teach):

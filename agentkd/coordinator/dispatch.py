@@ -45,10 +45,13 @@ class Dispatcher:
     Args:
         max_attempts: how often a task is tried before it is given up.
         max_copies: how many agents may teach with the same weights when several students learn from them.
+        places: as of ``State``; by default there is one in each slot.
     """
 
-    def __init__(self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1) -> None:
-        self._begin(State(num_slots, max_attempts, max_copies))
+    def __init__(
+        self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1, places: tuple[int, ...] | None = None
+    ) -> None:
+        self._begin(State(num_slots, max_attempts, max_copies, (0,) * num_slots if places is None else places))
 
     def _begin(self, state: State) -> None:
         self.state = state

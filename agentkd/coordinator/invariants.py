@@ -5,7 +5,7 @@ Agents:
 1. Exactly who is busy has a task. Only learning agents are; only teaching agents adopt and teach.
 2. Exactly who adopts or teaches has weights, and about some data, unless it is a guest.
 3. A guest is never starting or adopting: it is not told to teach what it does not have.
-4. No two learning agents that were started have the same slot, and every slot is one of those there are.
+4. No two learning agents that were started have the same slot; every slot and every place is one of those there are.
 5. Who has run own code is busy with it, teaches, or may still be asked by students that it learned with; a guest may stay.
 6. Of weights there are no more copies than allowed, guests aside.
 
@@ -74,7 +74,10 @@ def _of_bench(state: State) -> Iterator[str]:
     started = [member for member in state.members.values() if not member.is_guest]
     slots = Counter(member.slot for member in started if member.bench is Bench.LEARNING)
     yield from (f"{number} learning agents have slot {slot}" for slot, number in slots.items() if number > 1)
-    yield from (f"{m.name} has slot {m.slot} of {state.num_slots}" for m in started if not 0 <= m.slot < state.num_slots)
+    for member in started:
+        count = state.num_slots if member.bench is Bench.LEARNING else len(state.places)
+        if not 0 <= member.slot < count:
+            yield f"{member.name} has slot {member.slot} of {count}"
     for weights, number in Counter(member.weights for member in started if member.weights).items():
         if number > max(1, state.max_copies):
             yield f"{number} agents teach {weights}, more than {state.max_copies}"
@@ -134,5 +137,5 @@ def _of_waiting(state: State) -> Iterator[str]:
     members, first = state.members.values(), next(iter(state.waiting), NO_TASK)
     is_free = any(member.is_free for member in members)
     is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
-    if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):
+    if first and is_free and state.places and not is_coming and state.can_be_taught(first):
         yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())

@@ -77,6 +77,7 @@ class State:
         num_slots: learning agents that may be started.
         max_attempts: how often a task is tried before it is given up, and weights are before their students are.
         max_copies: how many agents may teach with the same weights when several students learn from them.
+        places: where teaching agents may be started; of each, how many agents count as being there besides.
         ended: of a cohort, who has a result while others have none yet, and by which agent.
         cohorts: for every task that was ever wanted, those that are accepted together with it, itself first.
         attempts: how often a task was started; never forgotten, so that no attempt has the number of an earlier one.
@@ -90,6 +91,7 @@ class State:
     num_slots: int
     max_attempts: int
     max_copies: int
+    places: tuple[int, ...]
     members: dict[AgentName, Member] = field(default_factory=dict)
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
     waiting: dict[TaskKey, Task] = field(default_factory=dict)

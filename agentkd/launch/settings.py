@@ -12,6 +12,7 @@ from agentkd.exchange.transports import AUTO, TRANSPORTS, find_transport
 from agentkd.launch.devices import Slot, parse_devices, share_devices
 from agentkd.launch.engines import ENGINES, LOCAL, find_engine
 from agentkd.launch.launcher import Contact, Demand
+from agentkd.launch.placement import BESIDE, TeachingPlace, check_policy, teaching_places
 from agentkd.messages.bodies import TEACHER_WAIT_S
 from agentkd.names import PublicKey
 
@@ -31,6 +32,7 @@ def _engine(name: str) -> str:
 
 
 TransportName = Annotated[str, AfterValidator(_transport), WithJsonSchema({"type": "string", "enum": list(TRANSPORTS)})]
+Placement = Annotated[str, AfterValidator(check_policy)]
 EngineName = Annotated[str, AfterValidator(_engine), WithJsonSchema({"type": "string", "enum": list(ENGINES)})]
 
 
@@ -46,6 +48,8 @@ class LaunchConfig(FrozenData):
         options: what the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command.
         python: that agents run with on their hosts; empty for the one that runs this.
         bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
+        teachers: where agents that teach are, if the engine is ``local``: ``beside`` those that learn, on their slots in turn;
+            ``spread``, on that of their devices that has the fewest agents; or on devices of their own, such as ``cuda:1``.
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
@@ -73,6 +77,7 @@ class LaunchConfig(FrozenData):
     hang_s: float = Field(default=900.0, gt=1)
     max_attempts: int = Field(default=3, ge=1)
     checkpoint_every_s: float = Field(default=CHECKPOINT_EVERY_S, ge=0)
+    teachers: Placement = BESIDE
     teacher_copies: int = Field(default=1, ge=1, le=64)
     teacher_wait_s: float = Field(default=TEACHER_WAIT_S, gt=0)
     record_lessons: bool = False
@@ -114,3 +119,11 @@ class LaunchConfig(FrozenData):
         if not self.agents:
             raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
         return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents
+
+    def places(self, slots: tuple[Slot, ...]) -> tuple[TeachingPlace, ...]:
+        """Room for agents that teach those that learn on these slots.
+
+        Raises:
+            ConfigError: a device that ``teachers`` names is not there.
+        """
+        return teaching_places(self.teachers if self.engine == LOCAL else BESIDE, slots)

@@ -101,6 +101,7 @@ FORMATS = ["", "yaml", "JSON", "é", "text", "json"]
 POOLS: dict[str, Any] = {
     "*.output_format": FORMATS,
     "*.devices": DEVICES,
+    "*.teachers": ["besides", "", "cuda:99", "gpu:1", "cuda:0;cuda:1", "x" * 300],
     "*.engine": [*TEXTS, "slurm", "Ray"],
     "*.agents": NUMBERS,
     "*.gpus_per_agent": NUMBERS,
