@@ -12,7 +12,7 @@ from agentkd import __version__
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest
-from agentkd.checks import balance, data, fitting, launching, pretrained, room, searching, spaces
+from agentkd.checks import balance, data, fitting, launching, needs, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Read, look_through, open_data, read_experiment
@@ -131,7 +131,7 @@ def describe(plan: RunPlan) -> list[str]:
     lines = [f"{experiment.name}: run folder {plan.folder}"]
     for family in plan.families:
         tried = plan.tried[family]
-        size = "" if isinstance(tried, ConfigError) else f", {tried.trainable_bytes // room.FLOAT:,} parameters"
+        size = "" if isinstance(tried, ConfigError) else f", {tried.trainable_bytes // needs.FLOAT:,} parameters"
         lines.append(f"family   {families.title(family)} ({family}){size}")
     if plan.dataset:
         counts = ", ".join(f"{role} {len(plan.split(role)):,}" for role in ("train", "validation", "test"))

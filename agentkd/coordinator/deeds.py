@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from agentkd.artifacts.recordings import Recordings
 from agentkd.coordinator import events
+from agentkd.coordinator.crowding import can_spare_one
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
 from agentkd.coordinator.requests import Requests
@@ -68,9 +69,11 @@ class Deeds:
         spared = {key: self.recordings.find(task)[1] for key, task in tasks.items()} if self.recordings.is_any else {}
         self.act(self.dispatcher.spare({key: weights for key, weights in spared.items() if weights}))
 
-    def handle(self, event: events.Event) -> None:
-        """Something has happened."""
-        self.act(self.dispatcher.handle(event))
+    def handle(self, event: events.Event) -> list[events.Action]:
+        """Something has happened. Returns what was decided, which is done."""
+        actions = self.dispatcher.handle(event)
+        self.act(actions)
+        return actions
 
     def act(self, actions: list[events.Action]) -> None:
         """Does what was decided."""
@@ -118,6 +121,7 @@ class Deeds:
             recorded=recorded,
             record=self._config.record_lessons and not self._members.is_guest(action.agent),  # who believes it would be misled
             wait_s=self._config.teacher_wait_s,
+            asks_room=can_spare_one(self.dispatcher.state, self.dispatcher.state.members[action.agent]),
         )
         self.requests.note(action, self._say(action.agent, request))
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""

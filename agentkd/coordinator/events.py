@@ -24,9 +24,10 @@ class Spared:
 
 @dataclass(frozen=True)
 class Joined:
-    """An agent said hello."""
+    """An agent said hello. ``device`` as of ``Member``."""
 
     agent: AgentName
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
+    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later.
+
+    Args:
+        lacks_memory: whether it was that its device has too little memory.
+    """
 
     agent: AgentName
     task: TaskKey
     attempt: int
     retryable: bool
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class TeachingFailed:
 
     agent: AgentName
     retryable: bool
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Dismiss:
-    """End an agent process that has run own code: nobody knows what that has changed in it, so it does nothing else."""
+    """End an agent process: it has run own code, of which nobody knows what that has changed in it, or its memory is needed."""
 
     agent: AgentName
 

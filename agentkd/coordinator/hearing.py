@@ -19,6 +19,7 @@ from agentkd.errors import (
     ContractError,
     DatasetError,
     NonFiniteLossError,
+    OutOfMemoryError,
     ProtocolError,
     RemoteAgentError,
     ResultError,
@@ -138,7 +139,7 @@ class Hearing:
             self._watcher.tell(f"{name} came as a guest and {what}")
             self._deeds.handle(events.Arrived(name, learns, hello.teaches))
         elif is_new:
-            self._deeds.handle(events.Joined(name))
+            self._deeds.handle(events.Joined(name, self._members.whereabouts_of(name)))
 
     def _receive_answer(self, name: AgentName, delivery: Delivery, said: Answer) -> None:
         """What an agent says about anything but what it was asked is no answer, and nobody waits for another."""
@@ -189,7 +190,8 @@ class Hearing:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if isinstance(asked, events.Teach):
             self._deeds.underway.could_not_adopt(asked.teacher.weights, body)
-            self._deeds.handle(events.TeachingFailed(name, retryable=not is_fatal and body.code != ProtocolError.code))
+            retryable = not is_fatal and body.code != ProtocolError.code
+            self._fail(events.TeachingFailed(name, retryable, body.code == OutOfMemoryError.code), body)
         if not body.task:
             return
         doing = self._deeds.underway.current(name, body.task, body.attempt)
@@ -197,4 +199,12 @@ class Hearing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
         retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
-        self._deeds.handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
+        self._fail(events.Failed(name, body.task, body.attempt, retryable, body.code == OutOfMemoryError.code), body)
+
+    def _fail(self, event: events.Failed | events.TeachingFailed, body: ErrorReply) -> None:
+        """Has the dispatcher know, and tells of who was ended because memory was short."""
+        device = self._members.device_of(event.agent)
+        gone = [action.agent for action in self._deeds.handle(event) if isinstance(action, events.Dismiss)]
+        if event.lacks_memory and gone:
+            few = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} ended, and it is tried again with more room"
+            self._watcher.tell(f"{event.agent} ran out of memory on {device}: {body.text.splitlines()[0]}; {few}")

@@ -28,6 +28,10 @@ What waits:
 15. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
     bench of teachers, or to other weights, and will be asked next.
 16. No lesson waits for weights that were tried too often.
+
+Memory:
+
+17. In a slot that is closed for want of memory there is nobody; one is open, and as many as students that learn together.
 """
 
 from collections import Counter
@@ -78,6 +82,10 @@ def _of_bench(state: State) -> Iterator[str]:
         count = state.num_slots if member.bench is Bench.LEARNING else len(state.places)
         if not 0 <= member.slot < count:
             yield f"{member.name} has slot {member.slot} of {count}"
+    yield from (f"slot {slot} is closed, and {slots[slot]} agents are in it" for slot in state.closed if slots[slot])
+    together = max((len(state.cohorts.get(key, ())) for key in state.tasks if key not in state.done), default=1)
+    if state.closed and state.num_open < min(together, state.num_slots):
+        yield f"{state.num_open} slots are open, and {together} students learn together"
     for weights, number in Counter(member.weights for member in started if member.weights).items():
         if number > max(1, state.max_copies):
             yield f"{number} agents teach {weights}, more than {state.max_copies}"

@@ -14,7 +14,7 @@ from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
-from agentkd.launch.devices import Slot
+from agentkd.launch.devices import GPU, Slot
 from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
@@ -33,6 +33,7 @@ class _Peer:
     process: Started | None
     started_at: float
     device: str = ""
+    whereabouts: str = ""
     endpoints: tuple[str, ...] = ()
     introduced: tuple[AdmittedPeer, ...] = ()
     liveness: Liveness | None = None
@@ -90,6 +91,11 @@ class Members:
         """The device that an agent was placed on."""
         return self._peers[name].device if name in self._peers else ""
 
+    def whereabouts_of(self, name: AgentName) -> str:
+        """Its device by a name that it has for all who are on it; empty if that is not known."""
+        peer = self._peers.get(name)
+        return peer.whereabouts if peer else ""
+
     def address_of(self, name: AgentName) -> PeerAddress:
         """Where an agent serves knowledge."""
         peer = self._peers[name]
@@ -101,6 +107,8 @@ class Members:
         is_new = peer.liveness is None
         peer.endpoints, peer.introduced = hello.endpoints, ()
         peer.device = hello.device or peer.device
+        gpu = hello.environment.get(GPU, "")
+        peer.whereabouts = gpu or (f"{peer.device} of {hello.host}" if peer.device and hello.host else "")
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)
         self._failed_starts = 0

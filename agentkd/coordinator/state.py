@@ -29,7 +29,11 @@ class Condition(StrEnum):
 
 @dataclass
 class Member:
-    """One agent as the coordinator sees it."""
+    """One agent as the coordinator sees it.
+
+    Args:
+        device: where it is, by a name that agents on the same device have too; empty if that is not known.
+    """
 
     name: AgentName
     bench: Bench
@@ -39,6 +43,7 @@ class Member:
     weights: Digest = NO_DIGEST
     data: tuple[DataSource, ...] = ()
     has_run_code: bool = False
+    device: str = ""
 
     @property
     def is_guest(self) -> bool:
@@ -85,6 +90,8 @@ class State:
         failed_at: the agents at which a task failed since it was wanted: others are given it first.
         spared: see ``Spared``.
         unadopted: how often these weights could not be adopted since a student of them was wanted last.
+        closed: slots in which nobody is started any more, since the memory of their device was short.
+        eased: tasks for which agents were ended that taught nobody.
         num_names: agents that were started.
     """
 
@@ -104,6 +111,8 @@ class State:
     failed_at: dict[TaskKey, frozenset[AgentName]] = field(default_factory=dict)
     spared: Mapping[TaskKey, frozenset[Digest]] = field(default_factory=dict)
     unadopted: dict[Digest, int] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
+    eased: set[TaskKey] = field(default_factory=set)
     num_names: int = 0
 
     def copy(self) -> "State":
@@ -122,7 +131,14 @@ class State:
             failed_at=dict(self.failed_at),
             spared=dict(self.spared),
             unadopted=dict(self.unadopted),
+            closed=set(self.closed),
+            eased=set(self.eased),
         )
+
+    @property
+    def num_open(self) -> int:
+        """How many learning agents may be started, as memory has it."""
+        return self.num_slots - len(self.closed)
 
     def runs_at(self, agent: AgentName, key: TaskKey) -> bool:
         """Whether a task is in the hands of that agent now, and not another's, or cancelled."""

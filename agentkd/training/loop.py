@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import seeding
-from agentkd.errors import NonFiniteLossError, OutOfMemoryError
+from agentkd.errors import NonFiniteLossError, OutOfMemoryError, lacks_memory
 from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
@@ -234,7 +234,7 @@ def _step(
                 again = all_terms(plan.loss(network, outputs, batch, plan.labels), outputs)
             raise _not_finite(step, terms, outputs, _without_gradient(network, again))
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         text = f"{device} has too little memory for batch {tuple(batch.images.shape)}; lower recipe.batch_size or the crop"
         raise OutOfMemoryError(text) from error
@@ -312,7 +312,3 @@ class _Clock:
         now = time.monotonic()
         self.progress.seconds += now - self.last
         self.last = now
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
