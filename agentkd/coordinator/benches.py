@@ -217,7 +217,7 @@ def _have_one_more_taught(
     idle += [m for m in roster.started if m.condition is Condition.TEACHING and m.weights in spare and not roster.load(m.name)]
     if idle:
         return roster.dismiss(idle[0]) if idle[0].has_run_code else roster.teach(idle[0], reference, (data,))
-    starting = sum(m.condition is Condition.STARTING for m in roster.started)
+    starting = sum(m.condition in (Condition.STARTING, Condition.LATE) for m in roster.started)
     lacking = sum(max(0, number - roster.num_holders(w)) for w, number in reserved.items())
     most = max(sum(reserved.values()), state.num_slots)
     if starting < lacking and len(roster.started) < most and state.places:

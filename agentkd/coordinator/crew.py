@@ -180,6 +180,8 @@ class Crew:
         """
         self._post.check()
         self._handing_over.keep_up(lambda key: self._deeds.needs(self._members.name_of(key)))
+        for late in self._members.find_late():
+            self._hearing.late(late)
         for lost in self._members.find_lost():
             self._hearing.lost(lost)
         try:

@@ -16,7 +16,16 @@ def who_goes(state: State, member: Member) -> Member | None:
     there = _learning_beside(state, member)
     if member in there:
         return member
-    return next((one for one in reversed(there) if one.condition is Condition.IDLE), there[-1])
+    return _least_busy(there)
+
+
+def who_can_be_spared(state: State) -> Member | None:
+    """The agent that learns and is ended for one that is to teach: an idle one, else the last; none if as many are needed."""
+    absent = (Condition.STARTING, Condition.LATE)
+    learning = [m for m in state.members.values() if m.bench is Bench.LEARNING and not m.is_guest and m.condition not in absent]
+    if len(learning) <= _largest_cohort(state):
+        return None
+    return _least_busy(learning)
 
 
 def who_teaches_nobody(state: State, member: Member, key: TaskKey) -> list[Member]:
@@ -28,6 +37,10 @@ def who_teaches_nobody(state: State, member: Member, key: TaskKey) -> list[Membe
         for one in _beside(state, member)
         if one.bench is Bench.TEACHING and one.name not in heard and one.weights not in needed
     ]
+
+
+def _least_busy(members: list[Member]) -> Member:
+    return next((one for one in reversed(members) if one.condition is Condition.IDLE), members[-1])
 
 
 def _beside(state: State, member: Member) -> list[Member]:

@@ -83,7 +83,8 @@ class Deeds:
         for action in actions:
             if isinstance(action, events.Launch):
                 learns = action.bench is Bench.LEARNING
-                self._members.launch(action.agent, self._slots[action.slot] if learns else self._places[action.slot].slot)
+                slot = self._slots[action.slot] if learns else self._places[action.slot].slot
+                self._members.launch(action.agent, slot, learns=learns)
             elif isinstance(action, events.Start):
                 self._start(action)
             elif isinstance(action, events.Teach):

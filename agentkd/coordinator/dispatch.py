@@ -23,6 +23,7 @@ from agentkd.coordinator.events import (
     GiveUp,
     Idle,
     Joined,
+    Late,
     Launch,
     Lost,
     Move,
@@ -125,8 +126,10 @@ class Dispatcher:
             return self._note_unadopted(member, retryable=event.retryable, lacks_memory=event.lacks_memory)
         if isinstance(event, Joined):
             member.device = event.device
-            if member.condition is Condition.STARTING:
+            if member.condition in (Condition.STARTING, Condition.LATE):
                 member.condition = Condition.IDLE
+        elif isinstance(event, Late):
+            return self._do_without(member, spares_one=event.spares_one)
         elif member.condition is Condition.ADOPTING and member.weights == event.weights:
             member.condition = Condition.TEACHING
         return []
@@ -179,15 +182,27 @@ class Dispatcher:
             state.unadopted[weights] = state.unadopted.get(weights, 0) + 1 if retryable else state.max_attempts
         return room
 
+    def _do_without(self, member: Member, *, spares_one: bool) -> list[Action]:
+        """Goes on without an agent that does not come. For one that is to teach one that learns makes room: lessons need both."""
+        if member.condition is not Condition.STARTING:
+            return []
+        member.condition = Condition.LATE
+        gone = crowding.who_can_be_spared(self.state) if spares_one and member.bench is Bench.TEACHING else None
+        return self._end_one(gone) if gone is not None else []
+
+    def _end_one(self, gone: Member) -> list[Action]:
+        """Ends an agent that learns, for good; what it does is done by another."""
+        state = self.state
+        state.closed.add(gone.slot)
+        del state.members[gone.name]
+        return [Dismiss(gone.name), *(self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else [])]
+
     def _make_room(self, member: Member, key: TaskKey = NO_TASK) -> list[Action]:
         """One agent less where this one ran out of memory, with that task; nothing if it was alone with those that it needs."""
         state = self.state
         gone = crowding.who_goes(state, member)
         if gone is not None:
-            state.closed.add(gone.slot)
-            del state.members[gone.name]
-            freed = self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else []
-            return [Dismiss(gone.name), *freed]
+            return self._end_one(gone)
         if not key or key in state.eased:
             return []
         spare = crowding.who_teaches_nobody(state, member, key)
@@ -293,7 +308,8 @@ class Dispatcher:
         """Has tasks done that wait, as far as somebody is free and teachers are there; else prepares those."""
         state = self.state
         actions: list[Action] = []
-        most = state.num_open + sum(member.is_guest for member in roster.learning)
+        late = sum(member.condition is Condition.LATE for member in roster.learning)
+        most = state.num_open - late + sum(member.is_guest for member in roster.learning)
         num_prepared = 0
         for key, task in _in_order(state.waiting):
             together = sum(other in state.waiting for other in state.cohorts[key])

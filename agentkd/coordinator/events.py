@@ -40,6 +40,18 @@ class Arrived:
 
 
 @dataclass(frozen=True)
+class Late:
+    """An agent that was launched has not come in time. It may come yet.
+
+    Args:
+        spares_one: whether one that learns may be ended so that there is room for one that is to teach.
+    """
+
+    agent: AgentName
+    spares_one: bool = False
+
+
+@dataclass(frozen=True)
 class Lost:
     """An agent ended, fell silent or hangs."""
 
@@ -94,7 +106,7 @@ class Idle:
     agent: AgentName
 
 
-Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | TeachingFailed | Idle
+Event = Wanted | Spared | Joined | Arrived | Late | Lost | Ended | Failed | Ready | TeachingFailed | Idle
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from agentkd.coordinator.answers import Answer, to_what_was_asked
 from agentkd.coordinator.collecting import Collected, Collector, Inspection
 from agentkd.coordinator.deeds import Deeds
 from agentkd.coordinator.handing_over import HandingOver
-from agentkd.coordinator.members import Members
+from agentkd.coordinator.members import LateAgent, Members
 from agentkd.coordinator.watching import Watcher
 from agentkd.errors import (
     AgentLostError,
@@ -124,6 +124,14 @@ class Hearing:
         elif isinstance(body, LeftEvent) and self._members.is_guest(name):
             self.lost(self._members.drop(name, body.reason or "it left"))
 
+    def late(self, late: LateAgent) -> None:
+        """An agent has not come, and the work goes on without it."""
+        self._watcher.tell(late.text)
+        actions = self._deeds.handle(events.Late(late.agent, spares_one=late.spares_one))
+        for action in actions:
+            if isinstance(action, events.Dismiss):
+                self._watcher.tell(f"{action.agent} is ended, so that there is room for {late.agent}, which is to teach")
+
     def lost(self, lost: AgentLostError) -> None:
         """An agent is gone."""
         log.warning("%s", lost)
@@ -132,6 +140,8 @@ class Hearing:
         self._deeds.handle(events.Lost(lost.agent))
 
     def _join(self, name: AgentName, hello: HelloRequest) -> None:
+        if self._members.is_late(name):
+            self._watcher.tell(f"{name} came after all")
         is_new = self._members.joined(name, hello)
         if self._members.is_guest(name):
             learns = Capability.LEARN in hello.capabilities

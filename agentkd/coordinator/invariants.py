@@ -4,7 +4,7 @@ Agents:
 
 1. Exactly who is busy has a task. Only learning agents are; only teaching agents adopt and teach.
 2. Exactly who adopts or teaches has weights, and about some data, unless it is a guest.
-3. A guest is never starting or adopting: it is not told to teach what it does not have.
+3. A guest is never starting, late or adopting: it is not told to teach what it does not have.
 4. No two learning agents that were started have the same slot; every slot and every place is one of those there are.
 5. Who has run own code is busy with it, teaches, or may still be asked by students that it learned with; a guest may stay.
 6. Of weights there are no more copies than allowed, guests aside.
@@ -40,6 +40,8 @@ from collections.abc import Iterator
 from agentkd.coordinator.state import Bench, Condition, Member, Running, State
 from agentkd.names import NO_TASK, Digest, TaskKey
 
+COMING = (Condition.STARTING, Condition.LATE, Condition.ADOPTING)
+
 
 def broken(state: State) -> list[str]:
     """What does not hold, each in a sentence; empty if all is well."""
@@ -70,7 +72,7 @@ def _of_member(state: State, member: Member) -> Iterator[str]:
         yield f"{name} is {condition} about {len(member.data)} datasets"
     if member.has_run_code and not member.is_guest and condition is Condition.IDLE and name not in state.ended.values():
         yield f"{name} has run own code and is {condition}"
-    if member.is_guest and condition in (Condition.STARTING, Condition.ADOPTING):
+    if member.is_guest and condition in (Condition.STARTING, Condition.LATE, Condition.ADOPTING):
         yield f"the guest {name} is {condition}"
 
 
@@ -144,6 +146,6 @@ def _of_waiting(state: State) -> Iterator[str]:
         yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
     members, first = state.members.values(), next(iter(state.waiting), NO_TASK)
     is_free = any(member.is_free for member in members)
-    is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
+    is_coming = any(m.bench is Bench.TEACHING and m.condition in COMING for m in members)
     if first and is_free and state.places and not is_coming and state.can_be_taught(first):
         yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())

@@ -18,9 +18,10 @@ class Bench(StrEnum):
 
 
 class Condition(StrEnum):
-    """What an agent is doing."""
+    """What an agent is doing. One that is late was asked for and has not come; nobody counts on it until it does."""
 
     STARTING = "starting"
+    LATE = "late"
     IDLE = "idle"
     BUSY = "busy"
     ADOPTING = "adopting"
@@ -164,7 +165,8 @@ class State:
     def has_failed_everywhere(self, key: TaskKey) -> bool:
         """Whether it has failed at each agent that could be given it."""
         tried = self.failed_at.get(key, frozenset())
-        return all(m.name in tried for m in self.members.values() if m.bench is Bench.LEARNING)
+        there = (m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is not Condition.LATE)
+        return all(member.name in tried for member in there)
 
     def taught_by(self, key: TaskKey) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""

@@ -17,6 +17,7 @@ from agentkd.messages.bodies import TEACHER_WAIT_S
 from agentkd.names import PublicKey
 
 CHECKPOINT_EVERY_S = 30.0
+JOIN_S = 120.0
 MAX_AGENTS = 100_000
 IMAGE_CACHE_GIB = 4.0
 
@@ -46,6 +47,9 @@ class LaunchConfig(FrozenData):
         gpus_per_agent: of the engine's GPUs; a fraction where several agents share one.
         cpus_per_agent: cores of an agent, which are its threads.
         options: what the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command.
+        join_s: how long an agent may take to come before it is said what is missing; what it is missing for is up to the engine.
+        min_agents: how many that learn are enough to go on with if the engine does not give all; who comes later is taken. 0 for
+            all of them: a run ends if agents do not come, time after time.
         python: that agents run with on their hosts; empty for the one that runs this.
         bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
         teachers: where agents that teach are, if the engine is ``local``: ``beside`` those that learn, on their slots in turn;
@@ -68,6 +72,8 @@ class LaunchConfig(FrozenData):
     agents: int = Field(default=0, ge=0, le=MAX_AGENTS)
     gpus_per_agent: float = Field(default=0.0, ge=0, le=64)
     cpus_per_agent: int = Field(default=1, ge=1, le=1024)
+    join_s: float = Field(default=JOIN_S, gt=1)
+    min_agents: int = Field(default=0, ge=0, le=MAX_AGENTS)
     options: tuple[str, ...] = ()
     python: str = ""
     bind: str = ""
@@ -108,17 +114,21 @@ class LaunchConfig(FrozenData):
         """Room for each agent that learns: devices of this machine, or what the engine is to give.
 
         Raises:
-            ConfigError: it is not said how many there are to be, or they do not fit.
+            ConfigError: it is not said how many there are to be, they do not fit, or fewer than are enough.
         """
-        if self.engine == LOCAL:
-            return (
-                share_devices(self.agents, self.gpus_per_agent, self.cpus_per_agent)
-                if self.agents
-                else parse_devices(self.devices)
-            )
-        if not self.agents:
-            raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
-        return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents
+        slots = self._slots()
+        if self.min_agents > len(slots):
+            raise ConfigError(f"launch.min_agents: {self.min_agents} are to be enough, and there are to be {len(slots)}")
+        return slots
+
+    def _slots(self) -> tuple[Slot, ...]:
+        if self.engine != LOCAL:
+            if not self.agents:
+                raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
+            return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents
+        if self.agents:
+            return share_devices(self.agents, self.gpus_per_agent, self.cpus_per_agent)
+        return parse_devices(self.devices)
 
     def places(self, slots: tuple[Slot, ...]) -> tuple[TeachingPlace, ...]:
         """Room for agents that teach those that learn on these slots.

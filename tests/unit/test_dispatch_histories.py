@@ -28,6 +28,7 @@ from agentkd.coordinator.events import (
     GiveUp,
     Idle,
     Joined,
+    Late,
     Launch,
     Lost,
     Move,
@@ -151,6 +152,14 @@ class Crew(RuleBasedStateMachine):
     @rule(number=st.integers(0, 7))
     def join(self, number: int) -> None:
         self._join(self._pick(number))
+
+    @precondition(lambda self: any(not agent.has_joined for agent in self.agents.values()))
+    @rule(number=st.integers(0, 7), spares_one=st.booleans())
+    def be_late(self, number: int, spares_one: bool) -> None:
+        awaited = sorted(name for name, agent in self.agents.items() if not agent.has_joined)
+        self.is_short = spares_one
+        self._handle(Late(awaited[number % len(awaited)], spares_one))
+        self.is_short = False
 
     @rule(name=st.sampled_from(LEARNING_GUESTS))
     def a_guest_comes_to_learn(self, name: str) -> None:
