@@ -25,6 +25,7 @@ from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
+from agentkd.agents.room import check_room
 from agentkd.agents.serving import Serving
 from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
@@ -45,6 +46,7 @@ from agentkd.errors import (
     ReplyTimeoutError,
     Rule,
     TaskCancelledError,
+    lacks_memory,
 )
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
@@ -57,6 +59,7 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, useless
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.transports import AUTO, find_transport
+from agentkd.launch.devices import GPU
 from agentkd.launch.parent import die_with_parent
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import (
@@ -89,6 +92,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, Task
 from agentkd.task import EpochResult, Mutual, Pack, Taught
 from agentkd.training.ahead import usual_loaders
 from agentkd.training.loop import Hooks
+from agentkd.training.memory import give_back, which_gpu
 
 JOIN_TIMEOUT_S = 60.0
 PROGRESS_EVERY_S = 0.5
@@ -162,7 +166,7 @@ class Agent:
             window_bytes=WINDOW_BYTES,
             device=settings.device,
             gpu=gpu.uuid if gpu else "",
-            environment=environment(self.device),
+            environment=environment(self.device) | ({GPU: called} if (called := which_gpu(self.device)) else {}),
         )
         self._coordinator = AdmittedPeer(
             agent=AgentName("coordinator"),
@@ -306,6 +310,8 @@ class Agent:
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
         finally:
             self._is_busy = False
+        if isinstance(body, TaskRequest | TeachRequest):
+            give_back(self.device)
 
     def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)
@@ -339,6 +345,8 @@ class Agent:
         if isinstance(task, Pack) and task.what == "data" and not self.settings.shares_data:
             raise ConfigError("this agent hands over no data of its host; if its coordinator may have them add --share-data")
         self._let_run(codes_of(task))
+        if request.asks_room:
+            check_room(task, self.device)
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []
@@ -488,7 +496,7 @@ def _number_of(device: torch.device) -> int:
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    is_memory = lacks_memory(error)
     taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
     text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
     return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "", text=text)

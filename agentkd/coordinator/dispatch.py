@@ -10,18 +10,20 @@ What always holds is listed, and checked, in ``invariants``; what was decided un
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
-from agentkd.coordinator import benches
+from agentkd.coordinator import benches, crowding
 from agentkd.coordinator.events import (
     Accept,
     Action,
     Arrived,
     Cancel,
+    Dismiss,
     Ended,
     Event,
     Failed,
     GiveUp,
     Idle,
     Joined,
+    Late,
     Launch,
     Lost,
     Move,
@@ -45,10 +47,13 @@ class Dispatcher:
     Args:
         max_attempts: how often a task is tried before it is given up.
         max_copies: how many agents may teach with the same weights when several students learn from them.
+        places: as of ``State``; by default there is one in each slot.
     """
 
-    def __init__(self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1) -> None:
-        self._begin(State(num_slots, max_attempts, max_copies))
+    def __init__(
+        self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1, places: tuple[int, ...] | None = None
+    ) -> None:
+        self._begin(State(num_slots, max_attempts, max_copies, (0,) * num_slots if places is None else places))
 
     def _begin(self, state: State) -> None:
         self.state = state
@@ -100,6 +105,8 @@ class Dispatcher:
                 state.cohorts[key] = (key, *(partner.key for partner in task.partner_tasks()))
                 for teacher in task.taught_by:
                     state.unadopted.pop(teacher.weights, None)
+                if state.num_open < len(state.cohorts[key]) <= state.num_slots:
+                    state.closed.clear()  # they must begin together, or never
             return []
         if isinstance(event, Spared):
             state.spared = event.spared
@@ -116,10 +123,13 @@ class Dispatcher:
         if isinstance(event, Idle):
             return self._call_off(member)
         if isinstance(event, TeachingFailed):
-            self._note_unadopted(member, retryable=event.retryable)
-        elif isinstance(event, Joined):
-            if member.condition is Condition.STARTING:
+            return self._note_unadopted(member, retryable=event.retryable, lacks_memory=event.lacks_memory)
+        if isinstance(event, Joined):
+            member.device = event.device
+            if member.condition in (Condition.STARTING, Condition.LATE):
                 member.condition = Condition.IDLE
+        elif isinstance(event, Late):
+            return self._do_without(member, spares_one=event.spares_one)
         elif member.condition is Condition.ADOPTING and member.weights == event.weights:
             member.condition = Condition.TEACHING
         return []
@@ -144,6 +154,8 @@ class Dispatcher:
             member.rest()
             if isinstance(event, Ended):
                 return self._end(event)
+            if event.lacks_memory and (room := self._make_room(member, event.task)):
+                return [*room, *self._retry_freely(event.task)]
             self.state.failed_at[event.task] = self.state.failed_at.get(event.task, frozenset()) | {member.name}
             return self._retry(event.task) if event.retryable else self._give_up(event.task)
         if member.task == event.task and not self.state.runs_at(member.name, event.task):
@@ -152,20 +164,58 @@ class Dispatcher:
 
     def _call_off(self, member: Member) -> list[Action]:
         """An agent that does not do what it was asked: somebody else is asked, or it again."""
-        self._note_unadopted(member, retryable=True)
         if member.condition is not Condition.BUSY:
-            return []
+            return self._note_unadopted(member, retryable=True)
         key = member.task
         member.rest()
         if not self.state.runs_at(member.name, key):
             return []  # what it was to stop, it has
         return [Cancel(member.name, key, self.state.running[key].attempt), *self._retry(key)]
 
-    def _note_unadopted(self, member: Member, *, retryable: bool) -> None:
+    def _note_unadopted(self, member: Member, *, retryable: bool, lacks_memory: bool = False) -> list[Action]:
         state, weights = self.state, member.weights
-        if member.condition is Condition.ADOPTING:
-            member.rest()
+        if member.condition is not Condition.ADOPTING:
+            return []
+        member.rest()
+        room = self._make_room(member) if lacks_memory else []
+        if not room:
             state.unadopted[weights] = state.unadopted.get(weights, 0) + 1 if retryable else state.max_attempts
+        return room
+
+    def _do_without(self, member: Member, *, spares_one: bool) -> list[Action]:
+        """Goes on without an agent that does not come. For one that is to teach one that learns makes room: lessons need both."""
+        if member.condition is not Condition.STARTING:
+            return []
+        member.condition = Condition.LATE
+        gone = crowding.who_can_be_spared(self.state) if spares_one and member.bench is Bench.TEACHING else None
+        return self._end_one(gone) if gone is not None else []
+
+    def _end_one(self, gone: Member) -> list[Action]:
+        """Ends an agent that learns, for good; what it does is done by another."""
+        state = self.state
+        state.closed.add(gone.slot)
+        del state.members[gone.name]
+        return [Dismiss(gone.name), *(self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else [])]
+
+    def _make_room(self, member: Member, key: TaskKey = NO_TASK) -> list[Action]:
+        """One agent less where this one ran out of memory, with that task; nothing if it was alone with those that it needs."""
+        state = self.state
+        gone = crowding.who_goes(state, member)
+        if gone is not None:
+            return self._end_one(gone)
+        if not key or key in state.eased:
+            return []
+        spare = crowding.who_teaches_nobody(state, member, key)
+        if spare:
+            state.eased.add(key)
+        for teacher in spare:
+            del state.members[teacher.name]
+        return [Dismiss(teacher.name) for teacher in spare]
+
+    def _retry_freely(self, key: TaskKey) -> list[Action]:
+        """As ``_retry``, for what the task is not to blame for: the attempt does not count."""
+        self.state.spent[key] = self.state.spent.get(key, 0) + 1
+        return self._retry(key)
 
     def _end(self, event: Ended) -> list[Action]:
         """Students that teach each other are accepted together, since one that must begin again needs what the others said."""
@@ -258,7 +308,8 @@ class Dispatcher:
         """Has tasks done that wait, as far as somebody is free and teachers are there; else prepares those."""
         state = self.state
         actions: list[Action] = []
-        most = state.num_slots + sum(member.is_guest for member in roster.learning)
+        late = sum(member.condition is Condition.LATE for member in roster.learning)
+        most = state.num_open - late + sum(member.is_guest for member in roster.learning)
         num_prepared = 0
         for key, task in _in_order(state.waiting):
             together = sum(other in state.waiting for other in state.cohorts[key])
@@ -326,7 +377,7 @@ class Dispatcher:
         if learning and all(m.is_guest for m in learning) and any(state.has_failed_everywhere(key) for key in state.waiting):
             wanted += 1  # for what no guest can do
         for slot in range(state.num_slots if len(taken) < wanted else 0):
-            if slot not in taken and len(taken) < wanted:
+            if slot not in taken and slot not in state.closed and len(taken) < wanted:
                 taken.add(slot)
                 yield roster.launch(Bench.LEARNING, slot)
 

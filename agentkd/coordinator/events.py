@@ -24,9 +24,10 @@ class Spared:
 
 @dataclass(frozen=True)
 class Joined:
-    """An agent said hello."""
+    """An agent said hello. ``device`` as of ``Member``."""
 
     agent: AgentName
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Arrived:
     agent: AgentName
     learns: bool
     teaches: Digest = NO_DIGEST
+
+
+@dataclass(frozen=True)
+class Late:
+    """An agent that was launched has not come in time. It may come yet.
+
+    Args:
+        spares_one: whether one that learns may be ended so that there is room for one that is to teach.
+    """
+
+    agent: AgentName
+    spares_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,17 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
+    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later.
+
+    Args:
+        lacks_memory: whether it was that its device has too little memory.
+    """
 
     agent: AgentName
     task: TaskKey
     attempt: int
     retryable: bool
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class TeachingFailed:
 
     agent: AgentName
     retryable: bool
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,7 @@ class Idle:
     agent: AgentName
 
 
-Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | TeachingFailed | Idle
+Event = Wanted | Spared | Joined | Arrived | Late | Lost | Ended | Failed | Ready | TeachingFailed | Idle
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Dismiss:
-    """End an agent process that has run own code: nobody knows what that has changed in it, so it does nothing else."""
+    """End an agent process: it has run own code, of which nobody knows what that has changed in it, or its memory is needed."""
 
     agent: AgentName
 

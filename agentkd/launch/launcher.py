@@ -84,6 +84,13 @@ class Demand:
     options: tuple[str, ...] = ()
     python: str = ""
 
+    def __str__(self) -> str:
+        """What an agent is to have, in words."""
+        cores = f"{self.cpus_per_agent} core{'s' if self.cpus_per_agent > 1 else ''}"
+        if not self.gpus_per_agent:
+            return cores
+        return f"{self.gpus_per_agent:g} GPU{'s' if self.gpus_per_agent > 1 else ''} and {cores}"
+
 
 ONE_CORE = Demand()
 

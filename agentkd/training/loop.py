@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import seeding
-from agentkd.errors import OutOfMemoryError
+from agentkd.errors import OutOfMemoryError, lacks_memory
 from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
@@ -249,7 +249,7 @@ def _step(
             is_sound = is_finite(outputs.values())
             raise not_finite(step, terms, has_finite_outputs=is_sound, culprits=_without_gradient(network, again))
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         text = f"{device} has too little memory for batch {tuple(batch.images.shape)}; lower recipe.batch_size or the crop"
         raise OutOfMemoryError(text) from error
@@ -328,7 +328,3 @@ class _Clock:
         now = time.monotonic()
         self.progress.seconds += now - self.last
         self.last = now
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)

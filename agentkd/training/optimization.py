@@ -56,12 +56,7 @@ def build_optimizers(groups: Sequence[ParameterGroupLike], recipe: Recipe) -> di
     if recipe.optimizer == "sgd":
         optimizers["main"] = torch.optim.SGD(main, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
         if recipe.momentum:
-<<<<<<< HEAD
-            learning = (p for g in groups if g.optimizer == "main" for p in g.parameters if p.requires_grad)
-            for parameter in learning:
-=======
             for parameter in (one for g in groups if g.optimizer == "main" for one in g.parameters if one.requires_grad):
->>>>>>> loop
                 optimizers["main"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     else:
         optimizers["main"] = torch.optim.AdamW(main, lr=recipe.learning_rate, fused=True)

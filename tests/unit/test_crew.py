@@ -4,24 +4,22 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripted import ARCHITECTURE, DATA, GOOD, TASK, TURNS_S, Behavior, ScriptedAgent, ScriptedLauncher, crew_with, finish
 
-from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.answers import to_what_was_asked
 from agentkd.coordinator.crew import MAX_WAITING, Crew
 from agentkd.coordinator.events import Start, Teach
+from agentkd.coordinator.hearing import Hearing
 from agentkd.coordinator.requests import Requests
-from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Silent
 from agentkd.errors import RemoteProtocolError, Rule
-from agentkd.exchange.grants import EVERYTHING, Grants
-from agentkd.exchange.keys import KeyPair, new_key_pair
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery
 from agentkd.exchange.quotas import Quotas
 from agentkd.launch.devices import Slot
 from agentkd.launch.settings import LaunchConfig
@@ -30,7 +28,6 @@ from agentkd.messages.bodies import (
     Body,
     ErrorReply,
     HeartbeatEvent,
-    HelloRequest,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
@@ -45,100 +42,10 @@ from agentkd.messages.bodies import (
 )
 from agentkd.messages.wire import Message, seal_plain
 from agentkd.recipe import Distillation
-from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
+from agentkd.task import Distill, Status, TeacherReference
 
-DATA = DataSource(spec="s", content_digest="d")
-ARCHITECTURE = Architecture(family="unet", num_classes=2)
-TASK = Train(architecture=ARCHITECTURE, data=DATA)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
-GOOD = TaskResult(status=Status.COMPLETED, miou=0.5)
 START, TEACH = Start("ann", "ab" * 32, 1), Teach("ann", TEACHER, DATA)
-TURNS_S = 30.0
-BEAT_S = 0.1
-
-Behavior = Callable[["ScriptedAgent", Delivery], None]
-
-
-class ScriptedAgent:
-    """An agent's I/O thread without a work thread: it says hello and that it is idle, and does what the test says."""
-
-    def __init__(self, keys: KeyPair, endpoint: str, coordinator: str, behavior: Behavior) -> None:
-        self.behavior, self.coordinator = behavior, coordinator
-        self.heard: list[Body] = []
-        self.has_ended = False
-        peer = AdmittedPeer(agent="coordinator", endpoints=(endpoint,), public_key=self.coordinator, may=EVERYTHING)
-        grants = Grants(None)
-        grants.admit([peer])
-        self.post = Post(
-            keys,
-            self._deliver,
-            manners=Manners(hello=HelloRequest(capabilities=("learn",), window_bytes=1), coordinator_key=self.coordinator),
-            grants=grants,
-            tick=self._tick,
-            tick_s=BEAT_S,
-        )
-        self.post.start()
-        self.post.connect(peer)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        self.heard.append(delivery.message.body)
-        self.behavior(self, delivery)
-
-    def _tick(self) -> None:
-        self.say(HeartbeatEvent(progress=0, is_busy=False))
-
-    def say(self, body: Body, parent_id: int = 0) -> None:
-        self.post.send(self.coordinator, body, parent_id=parent_id)
-
-    # As a process.
-
-    def poll(self) -> int | None:
-        return 0 if self.has_ended else None
-
-    def end(self) -> None:
-        if not self.has_ended:
-            self.has_ended = True
-            self.post.close()
-
-    kill = end
-
-    def tail(self) -> str:
-        return ""
-
-
-class ScriptedLauncher:
-    """Starts scripted agents here."""
-
-    def __init__(self, behavior: Behavior) -> None:
-        self.behavior = behavior
-        self.agents: list[ScriptedAgent] = []
-
-    def start(self, name: str, slot: Slot, arguments: Sequence[str], key: KeyPair) -> ScriptedAgent:
-        told = dict(word.removeprefix("--").split("=", 1) for word in arguments if "=" in word)
-        self.agents.append(ScriptedAgent(key, told["join"], told["coordinator-key"], self.behavior))
-        return self.agents[-1]
-
-    def close(self) -> None:
-        for agent in self.agents:
-            agent.kill()
-
-
-@contextmanager
-def crew_with(folder: Path, behavior: Behavior, **options: object) -> Iterator[tuple[Crew, ScriptedLauncher]]:
-    launcher = ScriptedLauncher(behavior)
-    config = LaunchConfig(transport="tcp", **options)
-    with Crew(RunFolder(folder), (Slot("cpu", 1),), config, Silent(), launcher, is_forgiving=True) as crew:
-        yield crew, launcher
-
-
-def finish(crew: Crew, task: Task) -> Finished:
-    """What comes of a task."""
-    crew.want([(task.key, task, "the task")])
-    give_up_at = time.monotonic() + TURNS_S
-    while time.monotonic() < give_up_at:
-        for finished in crew.turn():
-            return finished
-    pytest.fail("everybody waits")
 
 
 def test_a_task_that_is_refused_when_it_is_read_fails_at_once(tmp_path: Path) -> None:
@@ -350,7 +257,7 @@ def admitted(crew: Crew, name: str, behavior: Behavior) -> ScriptedAgent:
 @pytest.fixture
 def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What guests of a test hand in is not looked at."""
-    monkeypatch.setattr(Crew, "_inspect", lambda crew, task, result: result)
+    monkeypatch.setattr(Hearing, "_inspect", lambda hearing, task, result: result)
 
 
 @pytest.mark.usefixtures("_believed")

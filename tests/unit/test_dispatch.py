@@ -8,7 +8,6 @@ import torch
 
 from agentkd.agents.agent import _as_reply
 from agentkd.architecture import Architecture
-from agentkd.coordinator.crew import FATAL_CODES
 from agentkd.coordinator.dispatch import Dispatcher, retell
 from agentkd.coordinator.events import (
     Accept,
@@ -28,6 +27,7 @@ from agentkd.coordinator.events import (
     Teach,
     TeachingFailed,
 )
+from agentkd.coordinator.hearing import FATAL_CODES
 from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running, State
 from agentkd.coordinator.story import CHAPTER
 from agentkd.errors import OutOfMemoryError

@@ -46,6 +46,8 @@ TEXTS = [
 ]
 NUMBERS = ["-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e400", "9" * 40, "0x10", "", "five", "٣"]
 DEVICES = [
+    "cuda:0x0",
+    "cpu:1x2",
     "",
     ",",
     "cpu",
@@ -99,6 +101,7 @@ FORMATS = ["", "yaml", "JSON", "é", "text", "json"]
 POOLS: dict[str, Any] = {
     "*.output_format": FORMATS,
     "*.devices": DEVICES,
+    "*.teachers": ["besides", "", "cuda:99", "gpu:1", "cuda:0;cuda:1", "x" * 300],
     "*.engine": [*TEXTS, "slurm", "Ray"],
     "*.agents": NUMBERS,
     "*.gpus_per_agent": NUMBERS,
