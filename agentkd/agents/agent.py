@@ -20,6 +20,7 @@ import torch
 
 from agentkd import repeatable
 from agentkd.agents.blaming import blame
+from agentkd.agents.device import called, find_device, shared_memory_of
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
@@ -51,7 +52,6 @@ from agentkd.errors import (
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
-from agentkd.exchange.cuda import find_gpu
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
 from agentkd.exchange.keys import KeyPair
 from agentkd.exchange.liveness import HEARTBEAT_S
@@ -59,7 +59,6 @@ from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, useless
 from agentkd.exchange.streams import WINDOW_BYTES
 from agentkd.exchange.transports import AUTO, find_transport
-from agentkd.launch.devices import GPU
 from agentkd.launch.parent import die_with_parent
 from agentkd.launch.settings import CHECKPOINT_EVERY_S, IMAGE_CACHE_GIB
 from agentkd.messages.bodies import (
@@ -92,7 +91,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, Task
 from agentkd.task import EpochResult, Mutual, Pack, Taught
 from agentkd.training.ahead import usual_loaders
 from agentkd.training.loop import Hooks
-from agentkd.training.memory import give_back, which_gpu
+from agentkd.training.memory import give_back
 
 JOIN_TIMEOUT_S = 60.0
 PROGRESS_EVERY_S = 0.5
@@ -146,7 +145,7 @@ class Agent:
     def __init__(self, settings: AgentSettings) -> None:
         self.settings = settings
         self.folder = RunFolder(settings.run_folder)
-        self.device = _find_device(settings.device)
+        self.device = find_device(settings.device)
         repeatable.prepare(self.device)
         said = settings.loaders
         self._loaders = usual_loaders(self.device, settings.threads) if said is None else said
@@ -160,13 +159,13 @@ class Agent:
         self._is_busy = False
         self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
         transport = find_transport(settings.transport)
-        gpu = find_gpu(_number_of(self.device)) if self.device.type == "cuda" else None
+        gpu = shared_memory_of(self.device)
         hello = HelloRequest(
             capabilities=(*ALL_CAPABILITIES, Capability.LEARN),
             window_bytes=WINDOW_BYTES,
             device=settings.device,
             gpu=gpu.uuid if gpu else "",
-            environment=environment(self.device) | ({GPU: called} if (called := which_gpu(self.device)) else {}),
+            environment=environment(self.device) | called(self.device),
         )
         self._coordinator = AdmittedPeer(
             agent=AgentName("coordinator"),
@@ -480,17 +479,6 @@ def _fell() -> None:
     """The work thread would wait for ever."""
     log.critical("nothing can be said or heard any more; ending")
     os._exit(ChannelClosedError.exit_code)
-
-
-def _find_device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise LaunchError(f"device {name} is not there: {torch.cuda.device_count()} CUDA devices found")
-    return device
-
-
-def _number_of(device: torch.device) -> int:
-    return device.index if device.index is not None else torch.cuda.current_device()
 
 
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:
