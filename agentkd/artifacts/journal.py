@@ -26,6 +26,7 @@ from agentkd import canonical
 from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
 from agentkd.artifacts.read_only import opened
+from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.plain import read_json
@@ -155,12 +156,23 @@ class Journal:
             if not read_only:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._connection.executescript(SCHEMA)
+                if self._gate.is_empty:
+                    self._begin()
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
-        self._check_version(read_only)
+        self._check_version()
+
+    def _begin(self) -> None:
+        """Makes the tables of a new journal, all at once: one that has some of them alone is no journal any more."""
+        self._gate.renew()
+        noted = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"
+        self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {noted} COMMIT;")
+        try:
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise StorageError.of(self.path, error) from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -378,11 +390,9 @@ class Journal:
         except ValueError as error:
             raise self._gate.refused(f"does not say {what} in a way that can be read ({first_line(error)})") from error
 
-    def _check_version(self, read_only: bool) -> None:
+    def _check_version(self) -> None:
         version = self.get_meta("schema_version")
-        if version is None and not read_only:
-            self.set_meta("schema_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
 
 
