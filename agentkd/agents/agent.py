@@ -43,7 +43,9 @@ from agentkd.errors import (
     RemoteProtocolError,
     ReplyTimeoutError,
     Rule,
+    StorageError,
     TaskCancelledError,
+    as_agentkd_error,
 )
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
@@ -295,8 +297,21 @@ class Agent:
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
+            self._end_if_of_disk(error, delivery)
         finally:
             self._is_busy = False
+
+    def _end_if_of_disk(self, error: BaseException, delivery: Delivery) -> None:
+        """Whoever started this agent is told of a disk on which it cannot write, when it was somebody else who asked.
+
+        Raises:
+            StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
+        """
+        told = as_agentkd_error(error)
+        is_ours = self.settings.parent_pid or self.settings.tether >= 0
+        if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
+            self._say(LeftEvent(reason=str(told)))
+            raise told
 
     def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)

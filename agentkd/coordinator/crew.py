@@ -9,7 +9,7 @@ from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator import events
+from agentkd.coordinator import blame, events
 from agentkd.coordinator.answers import Answer, to_what_was_asked
 from agentkd.coordinator.collecting import Collected, Collector, Inspection
 from agentkd.coordinator.dispatch import Dispatcher
@@ -21,12 +21,7 @@ from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import (
     AgentKDError,
     AgentLostError,
-    ArtifactError,
-    ConfigError,
-    ContractError,
-    DatasetError,
-    NonFiniteLossError,
-    ProtocolError,
+    ExchangeError,
     RemoteAgentError,
     RemoteProtocolError,
     ResultError,
@@ -78,8 +73,6 @@ POLL_S = 0.1
 MAX_WAITING = 256  # messages of a guest that ``turn`` has not looked at
 OF_ANYBODY = HelloRequest | ErrorReply
 OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
-# Errors that every agent of ours would meet again: the work stops, nothing is recorded, and starting again goes on.
-FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +107,8 @@ class Crew:
     ) -> None:
         folder.sweep()
         self.folder, self.slots, self.watcher = folder, slots, watcher
-        self._dispatcher = Dispatcher(len(slots), max_attempts=config.max_attempts, max_copies=config.teacher_copies)
+        patience = blame.patience(config.max_attempts, is_forgiving=is_forgiving)
+        self._dispatcher = Dispatcher(len(slots), max_copies=config.teacher_copies, **patience)
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._quotas = Quotas(MAX_WAITING, MAX_MESSAGE_BYTES, 4 * MAX_MESSAGE_BYTES)
@@ -180,6 +174,7 @@ class Crew:
 
         Raises:
             RemoteAgentError: an agent met an error that every agent would meet.
+            ExchangeError: a task was taken from its agents again and again by what is around them.
             StorageError: an agent could not write.
             LaunchError: agents cannot be started.
             ChannelClosedError: the I/O thread has ended with an error.
@@ -340,8 +335,10 @@ class Crew:
             self._handing_over.answer(delivery, body, self._needs(name))
         elif isinstance(body, ReleaseEvent):
             self._carrier.pool.release(delivery.sender, body.leases)
-        elif isinstance(body, LeftEvent) and self._members.is_guest(name):
-            self._lose(self._members.drop(name, body.reason or "it left"))
+        elif isinstance(body, LeftEvent):
+            self._members.note_left(name, body.reason)
+            if self._members.is_guest(name):
+                self._lose(self._members.drop(name, body.reason or "it left"))
 
     def _join(self, name: AgentName, hello: HelloRequest) -> None:
         is_new = self._members.joined(name, hello)
@@ -399,8 +396,10 @@ class Crew:
         if isinstance(error, StorageError):  # this coordinator's own disk
             raise error
         failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
-        text = failed.text if isinstance(error, ResultError) else f"its artifacts could not be fetched: {failed.text}"
-        self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
+        if not isinstance(error, ResultError):
+            text = f"its artifacts could not be fetched: {failed.text}"
+            failed = failed.model_copy(update={"code": ExchangeError.code, "text": text})
+        self._receive_error(collected.agent, failed)
 
     def _needs(self, name: AgentName) -> set[Digest]:
         """The artifacts that an agent must have for what it is doing."""
@@ -417,28 +416,28 @@ class Crew:
         if is_refusal and isinstance(asked, events.Start):
             body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
         is_guest = self._members.is_guest(name)
-        is_fatal = body.code in FATAL_CODES and not is_guest  # a guest's disk or dataset is not the next agent's
+        judged = blame.judge(body, is_guest=is_guest, is_refusal=is_refusal)
         if body.code == StorageError.code and not is_guest:
-            raise StorageError(self.folder.place, f"{name}: {body.text.partition(';')[0]}")
-        if is_fatal and not self._is_forgiving:
+            raise blame.of_disk(self.folder.place, name, body.text)
+        if judged.is_fatal and not self._is_forgiving:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         if isinstance(asked, events.Teach):
             self._underway.could_not_adopt(asked.teacher.weights, body)
-            self._handle(events.TeachingFailed(name, retryable=not is_fatal and body.code != ProtocolError.code))
+            self._handle(events.TeachingFailed(name, retryable=judged.may_teach, is_fault=judged.is_fault))
         if not body.task:
             return
         doing = self._underway.current(name, body.task, body.attempt)
         if doing:
             doing.error = body
-        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
-        retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
-        self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
+        self._handle(events.Failed(name, body.task, body.attempt, judged.retryable, judged.is_fault))
 
     def _lose(self, lost: AgentLostError) -> None:
         log.warning("%s", lost)
+        blame.must_not_be_of_disk(lost, self.folder.place)
         self.watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._requests.forget(lost.agent)
-        self._handle(events.Lost(lost.agent))
+        got_further = self._underway.note_lost(lost)
+        self._handle(events.Lost(lost.agent, blame.is_crash(lost), got_further))
 
     # Decisions carried out.
 
@@ -471,6 +470,8 @@ class Crew:
                 self._finished.append(self._underway.accept(action.task))
             else:
                 self._finished.append(self._underway.give_up(action))
+                if not (action.is_fault or self._is_forgiving):
+                    raise blame.hindered(self._underway.labels[action.task], self._finished[-1].result)
 
     def _say(self, agent: AgentName, body: Body) -> int:
         """Returns the message's number; 0 if the agent is lost."""

@@ -40,9 +40,16 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Lost:
-    """An agent ended, fell silent or hangs."""
+    """An agent ended, fell silent or hangs.
+
+    Args:
+        is_crash: whether its process has ended in a way that only what it did can be to blame for.
+        got_further: whether what it had in hand is further than when an agent was lost with it before.
+    """
 
     agent: AgentName
+    is_crash: bool = False
+    got_further: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,17 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
+    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later.
+
+    Args:
+        is_fault: whether the task may be to blame, and not a disk, a network or another agent.
+    """
 
     agent: AgentName
     task: TaskKey
     attempt: int
     retryable: bool
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class TeachingFailed:
-    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
+    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed``."""
 
     agent: AgentName
     retryable: bool
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,11 +154,13 @@ class GiveUp:
     Args:
         because: another task that has, and that it cannot do without.
         untaught: weights that it should learn from and that no agent could adopt.
+        is_fault: whether the task is to blame; else it was taken from its agents too often by what is around it.
     """
 
     task: TaskKey
     because: TaskKey = NO_TASK
     untaught: Digest = NO_DIGEST
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class _Peer:
     device: str = ""
     endpoints: tuple[str, ...] = ()
     introduced: tuple[AdmittedPeer, ...] = ()
+    left: str = ""
     liveness: Liveness | None = None
 
 
@@ -126,6 +127,11 @@ class Members:
         if peer and peer.liveness:
             peer.liveness = heard(peer.liveness, time.monotonic())
 
+    def note_left(self, name: AgentName, reason: str) -> None:
+        """An agent says why it leaves, which it may not be able to write to its log."""
+        if name in self._peers:
+            self._peers[name].left = reason
+
     def note_heartbeat(self, name: AgentName, event: HeartbeatEvent) -> None:
         """A heartbeat says whether the work thread moves."""
         peer = self._peers.get(name)
@@ -204,6 +210,7 @@ class Members:
             return AgentLostError(name, seen_s, None, reason)
         peer.process.kill()
         tail = self._forget(name).tail()
+        tail = peer.left or tail
         if peer.liveness is None:
             self._failed_starts += not self._has_failed_start  # what ends several at once, as their server's end, is one failure
             self._has_failed_start = True

@@ -121,6 +121,14 @@ def test_an_assessment_needs_images_and_is_noted(agent: ServingAgent) -> None:
         agent.serving.assess(agent.asked(request), request)
 
 
+def test_who_may_not_have_it_is_refused_also_where_that_cannot_be_noted(agent: ServingAgent) -> None:
+    agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=("soft_targets",))])
+    agent.log.mkdir()
+    with pytest.raises(RemoteProtocolError) as refused:
+        agent.serving.check_grant(agent.asked(AssessRequest(num_classes=5)), "assessment", "ab" * 32)
+    assert refused.value.rule is Rule.GRANT
+
+
 def test_who_may_not_have_it_is_refused_and_that_is_noted(agent: ServingAgent) -> None:
     agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=("soft_targets",))])
     request = agent.asked(AssessRequest(num_classes=5))
