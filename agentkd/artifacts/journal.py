@@ -134,12 +134,14 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._sitting, self._provenance = 0, _text({})
+        was_there = True
         with contextlib.ExitStack() as held:
             try:
                 if read_only:
                     self._connection = held.enter_context(opened(path))
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    was_there = path.exists()
                     self._connection = held.enter_context(contextlib.closing(sqlite3.connect(path)))
             except sqlite3.DatabaseError as error:
                 raise gate.translated(path, error) from error
@@ -147,22 +149,30 @@ class Journal:
                 if isinstance(error, PermissionError) and read_only:
                     raise ArtifactError(f"{path} cannot be read: {error.strerror}; ask its owner for a bundle of it") from error
                 raise StorageError.of(path, error) from error
-            self._pass_gate(read_only)
+            self._pass_gate(read_only, was_there)
             self._held = held.pop_all()
 
-    def _pass_gate(self, read_only: bool) -> None:
+    def _pass_gate(self, read_only: bool, was_there: bool) -> None:
         try:
             self._gate = Gate(self.path, self._connection, SCHEMA)
             if not read_only:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")
                 if self._gate.is_empty:
+                    if was_there:
+                        self._must_be_new()
                     self._begin()
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
         self._check_version()
+
+    def _must_be_new(self) -> None:
+        """Nothing is recorded here: then nothing can lie here that was, or a run would begin anew in what is left of another."""
+        beside = self.path.with_name("artifacts")
+        if next(beside.glob("*/*.safetensors"), None) is not None:
+            raise self._gate.refused(f"is empty, though artifacts of a run lie in {beside}")
 
     def _begin(self) -> None:
         """Makes the tables of a new journal, all at once: one that has some of them alone is no journal any more."""

@@ -264,6 +264,17 @@ def test_a_journal_that_is_not_there_is_not_made_by_reading(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_empty_journal_beside_artifacts_is_not_begun_anew(tmp_path) -> None:
+    journal, store = tmp_path / "journal.sqlite", Store(tmp_path / "artifacts")
+    journal.touch()
+    Journal(journal).__exit__(None, None, None)  # a run that was killed before it had recorded anything
+    store.put(b"weights")
+    Journal(journal).__exit__(None, None, None)
+    journal.write_bytes(b"")
+    with pytest.raises(ArtifactError, match="is empty, though artifacts of a run lie in"):
+        Journal(journal)
+
+
 def test_a_journal_that_cannot_be_read_on_is_a_typed_error(tmp_path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         journal.commit(record(1))
