@@ -48,8 +48,8 @@ validators:
 	--disable-pip-version-check roc-validator==0.13.0 mlcroissant==1.1.1 && install -m 755 /dev/null .validators/.ready; } \
 	|| { rm -rf .validators; echo "The validators could not be installed: bundles' metadata are not tested"; }
 
-chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
+chaos: $(READY)  ## 300 faults at random (kills, stops, failing disks, flipped bits), each end compared with an undisturbed run, an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 300
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
 
 faults: $(READY)  ## Fail opens, writes, syncs, renames and removals of a small run, 400 of them, one after the other, an hour (FAULTS=400, SEED=1)
