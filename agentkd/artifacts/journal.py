@@ -2,7 +2,8 @@
 
 One writer (the coordinator). A record's key is the digest of the task's inputs, so the same work is never recorded twice;
 the same key with other weights is an alarm, never an overwrite. Each record has a digest that covers the one before, so nothing
-can be changed, taken out or put in between without a trace.
+can be changed, taken out or put in between without a trace. What is noted beside the records (the experiment, what trials saw) is
+under a seal: the sum of the digests of all notes.
 
 Whoever reads one may have it from somebody else: the file passes a gate before anything in it is read, and what it says is
 checked where it is taken out.
@@ -13,7 +14,7 @@ import json
 import operator
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,11 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
+SEAL = "seal"
+NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
+NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
+Sealed = tuple[str, str, str]
+"""A note (key, value, nothing) or an ask (study, what was seen, number of the trial)."""
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -177,7 +183,8 @@ class Journal:
     def _begin(self) -> None:
         """Makes the tables of a new journal, all at once: one that has some of them alone is no journal any more."""
         self._gate.renew()
-        noted = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"
+        version = ("schema_version", str(SCHEMA_VERSION))
+        noted = f"INSERT INTO meta VALUES {version}; INSERT INTO meta VALUES ('{SEAL}', '{json.dumps(seal([(*version, '')]))}');"
         self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {noted} COMMIT;")
         try:
             sync_folder(self.path.parent)
@@ -235,6 +242,7 @@ class Journal:
         rows = [(study, trial, _text(list(seen))) for study, trials in asks.items() for trial, seen in trials.items()]
         with self._writing():
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", rows)
+            self._renew_seal(more=[(study, seen, str(trial)) for study, trial, seen in rows])
 
     def asks(self) -> Asks:
         """What every trial saw, where that was written down.
@@ -280,6 +288,7 @@ class Journal:
         return self
 
     def _chained(self) -> Iterator[Row]:
+        self._check_seal()
         previous, sitting, provenance = NO_RECORD, 0, ""
         for row in self.rows():
             if row.sitting != sitting:
@@ -331,6 +340,8 @@ class Journal:
             copy = sqlite3.connect(path)
             with contextlib.closing(copy), copy:
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+                renewed = json.dumps(seal(copy.execute(NOTES).fetchall()))
+                copy.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (SEAL, renewed))
         except sqlite3.DatabaseError as error:
             raise gate.surroundings(path, error) from error
 
@@ -349,8 +360,11 @@ class Journal:
 
     def set_meta(self, key: str, value: Any) -> None:
         """Notes a JSON value under a key."""
+        text = json.dumps(value)
         with self._writing():
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            old = self._connection.execute("SELECT key, value, '' FROM meta WHERE key = ?", (key,)).fetchall()
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+            self._renew_seal(more=[(key, text, "")], less=old)
 
     def adopt(self, values: Mapping[str, Any], asks: Asks) -> None:
         """Notes values under their keys, and what each trial saw instead of what was noted of it; all of it or nothing."""
@@ -360,6 +374,27 @@ class Journal:
                 self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
             self._connection.execute("DELETE FROM asks")
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", seen)
+            self._renew_seal()
+
+    def _renew_seal(self, more: Iterable[Sealed] = (), less: Iterable[Sealed] = ()) -> None:
+        """After notes were written, in the same transaction. Without knowing which, of all that there are."""
+        found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (SEAL,)).fetchone()
+        if found is None or not (more or less):  # the journal was begun by a version that had none
+            renewed = seal(self._connection.execute(NOTES).fetchall())
+        else:
+            renewed = seal(more, less, since=self._parsed(found[0], Digest, "its seal"))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (SEAL, json.dumps(renewed)))
+
+    def _check_seal(self) -> None:
+        """Whether all notes are as they were written, whoever changed them.
+
+        Raises:
+            ArtifactError: they are not.
+        """
+        notes = list(self._select(NOTES_AND_SEAL, str, str, str))
+        sealed = [value for key, value, trial in notes if (key, trial) == (SEAL, "")]
+        if sealed and sealed != [json.dumps(seal(note for note in notes if (note[0], note[2]) != (SEAL, "")))]:
+            raise self._gate.refused("notes what was not written there: its seal is not that of its asks and settings")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -404,6 +439,16 @@ class Journal:
         version = self.get_meta("schema_version")
         if version != SCHEMA_VERSION:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
+
+
+def seal(more: Iterable[Sealed], less: Iterable[Sealed] = (), *, since: Digest = NO_DIGEST) -> Digest:
+    """The sum of the notes' digests, whatever their order: it is kept true without looking at all of them."""
+    total = int(since or "0", 16) + sum(map(_number, more)) - sum(map(_number, less))
+    return Digest(f"{total % 2**256:064x}")
+
+
+def _number(note: Sealed) -> int:
+    return int(canonical.digest(list(note)), 16)
 
 
 @cache
