@@ -13,7 +13,7 @@ export AGENTKD_LAUNCHING ?= $(abspath ../shared/launching)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
+.PHONY: help setup demo test check coverage javascript validators chaos faults fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -48,9 +48,12 @@ validators:
 	--disable-pip-version-check roc-validator==0.13.0 mlcroissant==1.1.1 && install -m 755 /dev/null .validators/.ready; } \
 	|| { rm -rf .validators; echo "The validators could not be installed: bundles' metadata are not tested"; }
 
-chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
+chaos: $(READY)  ## 300 faults at random (kills, stops, failing disks, flipped bits), each end compared with an undisturbed run, an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 300
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
+
+faults: $(READY)  ## Fail opens, writes, syncs, renames and removals of a small run, 400 of them, one after the other, an hour (FAULTS=400, SEED=1)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(or $(FAULTS),400) --seed $(or $(SEED),1)
 
 engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run agents through them
 	@command -v slurmctld >/dev/null || { apt-get update -qq && \

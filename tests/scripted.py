@@ -39,7 +39,7 @@ class ScriptedAgent:
         self.behavior, self.coordinator, self.name, self.device = behavior, coordinator, name, device
         hello = HelloRequest(capabilities=("learn",), window_bytes=1, device=device)
         self.heard: list[Body] = []
-        self.has_ended = False
+        self.has_ended, self.exit_code = False, 0
         peer = AdmittedPeer(agent="coordinator", endpoints=(endpoint,), public_key=self.coordinator, may=EVERYTHING)
         grants = Grants(None)
         grants.admit([peer])
@@ -67,7 +67,7 @@ class ScriptedAgent:
     # As a process.
 
     def poll(self) -> int | None:
-        return 0 if self.has_ended else None
+        return self.exit_code if self.has_ended or self.exit_code else None
 
     def end(self) -> None:
         if not self.has_ended:

@@ -7,20 +7,18 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import torch
 
 from agentkd import repeatable
 from agentkd.agents.blaming import blame
 from agentkd.agents.device import called, find_device, shared_memory_of
+from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
@@ -39,14 +37,15 @@ from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.errors import (
-    ChannelClosedError,
     ConfigError,
     LaunchError,
     OutOfMemoryError,
     RemoteProtocolError,
     ReplyTimeoutError,
     Rule,
+    StorageError,
     TaskCancelledError,
+    as_agentkd_error,
     lacks_memory,
 )
 from agentkd.exchange.addresses import listening
@@ -95,7 +94,6 @@ from agentkd.training.memory import give_back
 
 JOIN_TIMEOUT_S = 60.0
 PROGRESS_EVERY_S = 0.5
-END_WITHIN_S = 4.0
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +182,7 @@ class Agent:
             grants=grants,
             tick=self._tick,
             tick_s=HEARTBEAT_S,
-            fell=_fell,
+            fell=fell,
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways, gpu=gpu)
         self._audit = Audit(settings.audit)
@@ -307,10 +305,23 @@ class Agent:
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
+            self._end_if_of_disk(error, delivery)
         finally:
             self._is_busy = False
         if isinstance(body, TaskRequest | TeachRequest):
             give_back(self.device)
+
+    def _end_if_of_disk(self, error: BaseException, delivery: Delivery) -> None:
+        """Whoever started this agent is told of a disk on which it cannot write, when it was somebody else who asked.
+
+        Raises:
+            StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
+        """
+        told = as_agentkd_error(error)
+        is_ours = self.settings.parent_pid or self.settings.tether >= 0
+        if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
+            self._say(LeftEvent(reason=str(told)))
+            raise told
 
     def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)
@@ -443,10 +454,7 @@ def run_agent(settings: AgentSettings) -> None:
     folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    if settings.tether >= 0:
-        threading.Thread(target=_end_with, args=(settings.tether,), name="agentkd-tether", daemon=True).start()
+    end_in_good_order(settings.tether)
     barring.close()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
@@ -458,27 +466,6 @@ def run_agent(settings: AgentSettings) -> None:
             drop_images(settings.images)
         elif not settings.parent_pid:  # else whoever started it removes them, when all of its agents have ended
             folder.drop_images()
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise EndedBySignal(0)
-
-
-def _end_with(tether: int) -> None:
-    """Ends this process in good order when a descriptor has come to its end, or else soon after."""
-    with contextlib.suppress(OSError):
-        while os.read(tether, 1 << 12):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(END_WITHIN_S)
-    log.error("whoever started this agent is gone, and its work does not stop; ending")
-    os._exit(LaunchError.exit_code)
-
-
-def _fell() -> None:
-    """The work thread would wait for ever."""
-    log.critical("nothing can be said or heard any more; ending")
-    os._exit(ChannelClosedError.exit_code)
 
 
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:

@@ -1,5 +1,6 @@
 """What an agent hands over to others: knowledge, weights and assessments, to whom they are granted, with a note of each."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from agentkd.agents import mutual
 from agentkd.agents.teaching import Teacher
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule
+from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule, StorageError
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.kinds import as_what_it_is
 from agentkd.exchange.pieces import Carrier
@@ -25,6 +26,8 @@ from agentkd.messages.bodies import (
 )
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId, shared_data
+
+log = logging.getLogger(__name__)
 
 
 class Serving:
@@ -53,7 +56,10 @@ class Serving:
             self._post.grants.check(delivery.sender, kind)
         except RemoteProtocolError:
             entry = self._post.grants.find(delivery.sender)
-            self._audit.refused(entry, kind, digest)
+            try:
+                self._audit.refused(entry, kind, digest)
+            except StorageError as error:  # nothing is handed over, so nothing must be noted for that
+                log.error("a refusal is not in the audit log: %s", error)
             raise
 
     def _leave(self, delivery: Delivery, request: KnowledgeRequest) -> Leave:

@@ -10,6 +10,7 @@ from typing import Self
 
 from agentkd.artifacts.recordings import GIB, Recordings
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.coordinator import blame
 from agentkd.coordinator.collecting import Collected, Collector
 from agentkd.coordinator.deeds import Deeds
 from agentkd.coordinator.dispatch import Dispatcher
@@ -95,9 +96,9 @@ class Crew:
         places = config.places(slots)
         self._dispatcher = Dispatcher(
             len(slots),
-            max_attempts=config.max_attempts,
             max_copies=config.teacher_copies,
             places=tuple(place.num_beside for place in places),
+            **blame.patience(config.max_attempts, is_forgiving=is_forgiving),
         )
         self._inbox: queue.Queue[Delivery | Collected | AdmittedPeer | None] = queue.Queue()
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
@@ -122,7 +123,8 @@ class Crew:
         self._config = config
         self._contact = config.contact(self._post.endpoints, keys.public)
         self._members = Members(folder, launcher, self._contact, self._post, config)
-        self._deeds = Deeds(self._dispatcher, self._members, self._post, self.recordings, slots, places, config, watcher)
+        told = (self._dispatcher, self._members, self._post, self.recordings, slots, places, config, watcher)
+        self._deeds = Deeds(*told, is_forgiving=is_forgiving)
         self._underway = self._deeds.underway
         self._hearing = Hearing(
             folder,
@@ -174,6 +176,7 @@ class Crew:
 
         Raises:
             RemoteAgentError: an agent met an error that every agent would meet.
+            ExchangeError: a task was taken from its agents again and again by what is around them.
             StorageError: an agent could not write.
             LaunchError: agents cannot be started.
             ChannelClosedError: the I/O thread has ended with an error.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from agentkd.artifacts.recordings import Recordings
-from agentkd.coordinator import events
+from agentkd.coordinator import blame, events
 from agentkd.coordinator.crowding import can_spare_one
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
@@ -32,6 +32,10 @@ class Deeds:
         places: where teaching agents are.
         config: attempts, recording, patience.
         watcher: who is told what begins.
+        is_forgiving: as of ``Crew``.
+
+    Raises:
+        ExchangeError: a task was taken from its agents again and again by what is around them (of ``act`` and ``handle``).
     """
 
     def __init__(
@@ -44,7 +48,10 @@ class Deeds:
         places: tuple[TeachingPlace, ...],
         config: LaunchConfig,
         watcher: Watcher,
+        *,
+        is_forgiving: bool,
     ) -> None:
+        self._is_forgiving = is_forgiving
         self.dispatcher, self.recordings = dispatcher, recordings
         self.underway, self.requests = Underway(), Requests(config.lease_s)
         self._members, self._post, self._slots, self._config, self._watcher = members, post, slots, config, watcher
@@ -104,6 +111,8 @@ class Deeds:
                 self._finished.append(self.underway.accept(action.task))
             else:
                 self._finished.append(self.underway.give_up(action))
+                if not (action.is_fault or self._is_forgiving):
+                    raise blame.hindered(self.underway.labels[action.task], self._finished[-1].result)
 
     def _say(self, agent: AgentName, body: Body) -> int:
         """Returns the message's number; 0 if the agent is lost."""

@@ -53,9 +53,16 @@ class Late:
 
 @dataclass(frozen=True)
 class Lost:
-    """An agent ended, fell silent or hangs."""
+    """An agent ended, fell silent or hangs.
+
+    Args:
+        is_crash: whether its process has ended in a way that only what it did can be to blame for.
+        got_further: whether what it had in hand is further than when an agent was lost with it before.
+    """
 
     agent: AgentName
+    is_crash: bool = False
+    got_further: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Failed:
     """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later.
 
     Args:
+        is_fault: whether the task may be to blame, and not a disk, a network or another agent.
         lacks_memory: whether it was that its device has too little memory.
     """
 
@@ -79,6 +87,7 @@ class Failed:
     task: TaskKey
     attempt: int
     retryable: bool
+    is_fault: bool = True
     lacks_memory: bool = False
 
 
@@ -92,10 +101,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class TeachingFailed:
-    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
+    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed``."""
 
     agent: AgentName
     retryable: bool
+    is_fault: bool = True
     lacks_memory: bool = False
 
 
@@ -160,11 +170,13 @@ class GiveUp:
     Args:
         because: another task that has, and that it cannot do without.
         untaught: weights that it should learn from and that no agent could adopt.
+        is_fault: whether the task is to blame; else it was taken from its agents too often by what is around it.
     """
 
     task: TaskKey
     because: TaskKey = NO_TASK
     untaught: Digest = NO_DIGEST
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)

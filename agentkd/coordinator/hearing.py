@@ -5,27 +5,14 @@ import time
 from functools import partial
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator import events
+from agentkd.coordinator import blame, events
 from agentkd.coordinator.answers import Answer, to_what_was_asked
 from agentkd.coordinator.collecting import Collected, Collector, Inspection
 from agentkd.coordinator.deeds import Deeds
 from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.members import LateAgent, Members
 from agentkd.coordinator.watching import Watcher
-from agentkd.errors import (
-    AgentLostError,
-    ArtifactError,
-    ConfigError,
-    ContractError,
-    DatasetError,
-    NonFiniteLossError,
-    OutOfMemoryError,
-    ProtocolError,
-    RemoteAgentError,
-    ResultError,
-    Rule,
-    StorageError,
-)
+from agentkd.errors import AgentLostError, ExchangeError, OutOfMemoryError, RemoteAgentError, ResultError, StorageError
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.launch.settings import LaunchConfig
@@ -43,9 +30,6 @@ from agentkd.messages.bodies import (
 )
 from agentkd.names import AgentName, PublicKey
 from agentkd.task import Task, TaskResult
-
-# Errors that every agent of ours would meet again: the work stops, nothing is recorded, and starting again goes on.
-FATAL_CODES = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +78,10 @@ class Hearing:
         if isinstance(error, StorageError):  # this coordinator's own disk
             raise error
         failed = ErrorReply.of(error, task=body.task, attempt=body.attempt)
-        text = failed.text if isinstance(error, ResultError) else f"its artifacts could not be fetched: {failed.text}"
-        self._receive_error(collected.agent, failed.model_copy(update={"text": text}))
+        if not isinstance(error, ResultError):
+            text = f"its artifacts could not be fetched: {failed.text}"
+            failed = failed.model_copy(update={"code": ExchangeError.code, "text": text})
+        self._receive_error(collected.agent, failed)
 
     def said(self, delivery: Delivery) -> None:
         """A message of an agent."""
@@ -121,8 +107,10 @@ class Hearing:
             self._handing_over.answer(delivery, body, self._deeds.needs(name))
         elif isinstance(body, ReleaseEvent):
             self._carrier.release(delivery.sender, body.leases)
-        elif isinstance(body, LeftEvent) and self._members.is_guest(name):
-            self.lost(self._members.drop(name, body.reason or "it left"))
+        elif isinstance(body, LeftEvent):
+            self._members.note_left(name, body.reason)
+            if self._members.is_guest(name):
+                self.lost(self._members.drop(name, body.reason or "it left"))
 
     def late(self, late: LateAgent) -> None:
         """An agent has not come, and the work goes on without it."""
@@ -135,9 +123,11 @@ class Hearing:
     def lost(self, lost: AgentLostError) -> None:
         """An agent is gone."""
         log.warning("%s", lost)
+        blame.must_not_be_of_disk(lost, self._folder.place)
         self._watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._deeds.requests.forget(lost.agent)
-        self._deeds.handle(events.Lost(lost.agent))
+        got_further = self._deeds.underway.note_lost(lost)
+        self._deeds.handle(events.Lost(lost.agent, blame.is_crash(lost), got_further))
 
     def _join(self, name: AgentName, hello: HelloRequest) -> None:
         if self._members.is_late(name):
@@ -193,23 +183,21 @@ class Hearing:
         if is_refusal and isinstance(asked, events.Start):
             body = body.model_copy(update={"task": asked.task, "attempt": asked.attempt})
         is_guest = self._members.is_guest(name)
-        is_fatal = body.code in FATAL_CODES and not is_guest  # a guest's disk or dataset is not the next agent's
+        judged = blame.judge(body, is_guest=is_guest, is_refusal=is_refusal)
         if body.code == StorageError.code and not is_guest:
-            raise StorageError(self._folder.place, f"{name}: {body.text.partition(';')[0]}")
-        if is_fatal and not self._is_forgiving:
+            raise blame.of_disk(self._folder.place, name, body.text)
+        if judged.is_fatal and not self._is_forgiving:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
+        why = {"is_fault": judged.is_fault, "lacks_memory": body.code == OutOfMemoryError.code}
         if isinstance(asked, events.Teach):
             self._deeds.underway.could_not_adopt(asked.teacher.weights, body)
-            retryable = not is_fatal and body.code != ProtocolError.code
-            self._fail(events.TeachingFailed(name, retryable, body.code == OutOfMemoryError.code), body)
+            self._fail(events.TeachingFailed(name, judged.may_teach, **why), body)
         if not body.task:
             return
         doing = self._deeds.underway.current(name, body.task, body.attempt)
         if doing:
             doing.error = body
-        is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
-        retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
-        self._fail(events.Failed(name, body.task, body.attempt, retryable, body.code == OutOfMemoryError.code), body)
+        self._fail(events.Failed(name, body.task, body.attempt, judged.retryable, **why), body)
 
     def _fail(self, event: events.Failed | events.TeachingFailed, body: ErrorReply) -> None:
         """Has the dispatcher know, and tells of who was ended because memory was short."""

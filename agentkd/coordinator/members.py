@@ -42,6 +42,7 @@ class _Peer:
     whereabouts: str = ""
     endpoints: tuple[str, ...] = ()
     introduced: tuple[AdmittedPeer, ...] = ()
+    left: str = ""
     liveness: Liveness | None = None
 
 
@@ -158,6 +159,11 @@ class Members:
         peer = self._peers.get(name)
         if peer and peer.liveness:
             peer.liveness = heard(peer.liveness, time.monotonic())
+
+    def note_left(self, name: AgentName, reason: str) -> None:
+        """An agent says why it leaves, which it may not be able to write to its log."""
+        if name in self._peers:
+            self._peers[name].left = reason
 
     def note_heartbeat(self, name: AgentName, event: HeartbeatEvent) -> None:
         """A heartbeat says whether the work thread moves."""
@@ -299,6 +305,7 @@ class Members:
             return AgentLostError(name, seen_s, None, reason)
         peer.process.kill()
         tail = self._forget(name).tail()
+        tail = peer.left or tail
         if peer.liveness is None:
             asked = f"; {self._config.engine} was asked for {self._config.demand}"
             reason = f"{reason}{asked}" if exit_code is None else reason

@@ -8,6 +8,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, Teache
 from agentkd.task import DataSource, Task, TeacherReference
 
 GUEST_SLOT = -1
+MAX_LOSSES = 10
 
 
 class Bench(StrEnum):
@@ -81,13 +82,17 @@ class State:
 
     Args:
         num_slots: learning agents that may be started.
-        max_attempts: how often a task is tried before it is given up, and weights are before their students are.
+        max_attempts: how often a task may fail before it is given up, and weights before their students are. What surroundings do
+            does not count.
         max_copies: how many agents may teach with the same weights when several students learn from them.
         places: where teaching agents may be started; of each, how many agents count as being there besides.
+        max_losses: how often in a row surroundings may end a task's attempts, or keep weights from being adopted.
         ended: of a cohort, who has a result while others have none yet, and by which agent.
         cohorts: for every task that was ever wanted, those that are accepted together with it, itself first.
         attempts: how often a task was started; never forgotten, so that no attempt has the number of an earlier one.
-        spent: those attempts of a task that do not count, since it was given up after them.
+        spent: those attempts of a task that do not count: it was given up after them, or surroundings ended them.
+        losses: how often in a row surroundings ended an attempt of a task, or kept weights from being adopted.
+        hindered: weights that surroundings kept from being adopted too often.
         failed_at: the agents at which a task failed since it was wanted: others are given it first.
         spared: see ``Spared``.
         unadopted: how often these weights could not be adopted since a student of them was wanted last.
@@ -100,6 +105,7 @@ class State:
     max_attempts: int
     max_copies: int
     places: tuple[int, ...]
+    max_losses: int = MAX_LOSSES
     members: dict[AgentName, Member] = field(default_factory=dict)
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
     waiting: dict[TaskKey, Task] = field(default_factory=dict)
@@ -109,6 +115,8 @@ class State:
     cohorts: dict[TaskKey, tuple[TaskKey, ...]] = field(default_factory=dict)
     attempts: dict[TaskKey, int] = field(default_factory=dict)
     spent: dict[TaskKey, int] = field(default_factory=dict)
+    losses: dict[TaskKey | Digest, int] = field(default_factory=dict)
+    hindered: set[Digest] = field(default_factory=set)
     failed_at: dict[TaskKey, frozenset[AgentName]] = field(default_factory=dict)
     spared: Mapping[TaskKey, frozenset[Digest]] = field(default_factory=dict)
     unadopted: dict[Digest, int] = field(default_factory=dict)
@@ -129,6 +137,8 @@ class State:
             cohorts=dict(self.cohorts),
             attempts=dict(self.attempts),
             spent=dict(self.spent),
+            losses=dict(self.losses),
+            hindered=set(self.hindered),
             failed_at=dict(self.failed_at),
             spared=dict(self.spared),
             unadopted=dict(self.unadopted),
@@ -154,6 +164,11 @@ class State:
     def attempts_left(self, key: TaskKey) -> int:
         """How often it may still be started before it is given up."""
         return self.max_attempts - self.attempts.get(key, 0) + self.spent.get(key, 0)
+
+    def lose(self, name: TaskKey | Digest) -> bool:
+        """Notes that surroundings were in the way of a task or of weights once more; whether that was once too often."""
+        self.losses[name] = self.losses.get(name, 0) + 1
+        return self.losses[name] >= self.max_losses
 
     def choose(self, key: TaskKey, free: list[Member]) -> Member | None:
         """Which of the agents that have nothing to do is given a task; none if there are others, at which it has not failed."""

@@ -271,7 +271,7 @@ def test_what_trials_saw_on_other_data_is_not_taken_for_what_they_see_now(work: 
 
 def forget_the_data(folder: RunFolder) -> None:
     with Journal(folder.journal) as journal, journal._writing():
-        journal._connection.execute("DELETE FROM meta WHERE key IN ('data', 'data_places')")
+        journal._connection.execute("DELETE FROM meta WHERE key IN ('data', 'data_places', 'seal')")
 
 
 def test_a_run_of_a_version_that_noted_no_data_goes_on_and_notices_a_correction(work: Path) -> None:

@@ -484,6 +484,24 @@ DAMAGES = {
 }
 
 
+def test_a_damaged_piece_of_an_unfinished_recording_is_told_again(tmp_path: Path) -> None:
+    room = Classroom(tmp_path / "run")
+    index = room.folder.lesson(room.task.key)
+
+    def kill(step: int) -> None:
+        if step == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        room.attempt(room.folder, Recorder(index, room.folder.store), kill)
+    damaged = room.folder.store.path(recordings.read_list(index).told[2].piece)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
+    again = room.attempt(room.folder, Recorder(index, room.folder.store))
+    assert room.steps_of(again) == list(range(8))
+    for told in recordings.read_list(index).told:
+        room.folder.store.get(told.piece)
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_list_of_a_lesson_costs_steps_and_neither_the_weights_nor_the_recording(
     tmp_path: Path, damage: Callable[[bytes], bytes]
