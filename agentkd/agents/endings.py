@@ -9,7 +9,8 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from agentkd.errors import ChannelClosedError, EndedBySignal, LaunchError
+from agentkd.code.running import EndedBySignal
+from agentkd.errors import ChannelClosedError, LaunchError
 
 END_WITHIN_S = 4.0
 
