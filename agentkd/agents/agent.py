@@ -186,7 +186,7 @@ class Agent:
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways, gpu=gpu)
         self._audit = Audit(settings.audit)
-        self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device)
+        self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device, loaders=self._loaders)
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""

@@ -46,9 +46,18 @@ def open_source(source: DataSource) -> Opened:
     return dataset
 
 
-def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization) -> Tensor:
-    """Images [N,C,H,W] of named views, for a network with this normalization."""
-    return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings, normalization).image for index, seed in views]))
+def view_images(
+    dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization, *, loaders: int = 0
+) -> Tensor:
+    """Images [N,C,H,W] of named views, for a network with this normalization, made side by side by so many threads."""
+
+    def make(at: int) -> View:
+        index, seed = views[at]
+        return make_view(dataset, index, seed, settings, normalization)
+
+    size = settings.crop_height * settings.crop_width * (4 * len(normalization.channels) + 1)
+    with Ahead(make, range(len(views)), loaders=loaders, size_of=_size_of, expected_bytes=size) as made:
+        return torch.from_numpy(np.stack([made.take().image for _ in views]))
 
 
 def evaluation_images(source: DataSource, normalization: Normalization) -> Iterator[Tensor]:

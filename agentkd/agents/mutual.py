@@ -22,7 +22,6 @@ from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S
 from agentkd.agents.saying import keep_said, read_said, was_said
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.canonical import digest_bytes
 from agentkd.durable import make_folder, sync_file, sync_folder
 from agentkd.errors import (
     ArtifactNotFoundError,
@@ -34,7 +33,7 @@ from agentkd.exchange.post import Delivery, Post
 from agentkd.exchange.streaming import ANYWAY, Leave
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
-from agentkd.knowledge.weights import encode_weights
+from agentkd.knowledge.weights import digest_of_weights
 from agentkd.messages.bodies import (
     KnowledgeKind,
     KnowledgeReply,
@@ -235,7 +234,7 @@ class MutualLesson:
 
 def weights_digest(architecture: Architecture, network: nn.Module, classes: Sequence[str]) -> Digest:
     """The digest that the network's weights would have as an artifact."""
-    return digest_bytes(encode_weights(architecture, dict(network.state_dict()), classes))
+    return digest_of_weights(architecture, dict(network.state_dict()), classes)
 
 
 @torch.no_grad()

@@ -37,12 +37,16 @@ class Serving:
 
     Args:
         device: a torch device, where the network computes.
+        loaders: threads that make the views of a request.
 
     ``shares`` is the digest of the data that it hands to whoever may have data and does not say which.
     """
 
-    def __init__(self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device) -> None:
-        self._post, self._carrier, self._folder, self._audit, self._device = post, carrier, folder, audit, device
+    def __init__(
+        self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device, *, loaders: int = 0
+    ) -> None:
+        self._post, self._carrier, self._folder, self._audit = post, carrier, folder, audit
+        self._device, self._loaders = device, loaders
         self._teacher: Teacher | None = None
         self.shares: Digest = NO_DIGEST
 
@@ -90,6 +94,7 @@ class Serving:
             request.data,
             stored=self._folder.store.get(request.weights),
             device=self._device,
+            loaders=self._loaders,
             allocate=self._carrier.allocate,
         )
 

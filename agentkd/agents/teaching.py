@@ -27,6 +27,7 @@ from agentkd.networks.build import build
 from agentkd.networks.heads import using
 from agentkd.objectives import LOGITS
 from agentkd.task import DataSource
+from agentkd.training.ahead import carry
 from agentkd.training.taps import tapped
 
 CACHED_BYTES = 256 * 1024**2
@@ -52,6 +53,7 @@ class Teacher:
         data: the dataset whose views students may name; without it they send their images.
         stored: the weights as they are stored.
         allocate: makes memory for what is handed over by certain ways, on this device if by such; plain memory if not given.
+        loaders: threads that make the views of a request side by side.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Teacher:
         stored: Buffer,
         device: torch.device,
         allocate: Allocate = lambda size_bytes, ways: Parcel(size_bytes),
+        loaders: int = 0,
     ) -> None:
         self.weights, self.num_forwards = weights, 0
         self.architecture, self._device, self._allocate = architecture, device, allocate
-        self._source = data
+        self._source, self._loaders = data, loaders
         self._datasets = {data.content_digest: open_source(data)} if data else {}
         self._network = build(architecture).to(device).eval()
         self.weights_parcel = allocate(len(stored), ())
@@ -189,7 +192,7 @@ class Teacher:
                 f"one request is for {MAX_PIXELS:,} at most",
                 Rule.LIMIT,
             )
-        return view_images(dataset, request.views, settings, self.architecture.normalization)
+        return view_images(dataset, request.views, settings, self.architecture.normalization, loaders=self._loaders)
 
     def _look_at(self, images: Buffer) -> Tensor:
         """Images that somebody sent, as this network wants them."""
@@ -224,7 +227,7 @@ class Teacher:
     @torch.no_grad()
     def _forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> dict[str, Tensor]:
         self.num_forwards += 1
-        return tapped(self._network, images.to(self._device), taps)
+        return tapped(self._network, carry(images, self._device), taps)
 
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""

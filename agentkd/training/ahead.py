@@ -39,7 +39,8 @@ def usual_loaders(device: torch.device, threads: int) -> int:
 class Ahead(Generic[Made]):
     """What is made of each of some places, in their order. One thread calls its methods.
 
-    The first is made alone, which says how large one is; then as many are made or wait as the cap has room for, one at least.
+    The first is made alone, which says how large one is, unless that is known; then as many are made or wait as the cap has room
+    for, one at least.
 
     Args:
         make: called by any of the threads, by several at once. What it raises is raised by ``take``, of its place.
@@ -47,6 +48,7 @@ class Ahead(Generic[Made]):
         loaders: threads; with none everything is made where it is taken.
         size_of: bytes.
         max_bytes: the cap.
+        expected_bytes: how large one will be; 0 if nobody knows.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class Ahead(Generic[Made]):
         loaders: int,
         size_of: Callable[[Made], int],
         max_bytes: int = WAITING_BYTES,
+        expected_bytes: int = 0,
     ) -> None:
         self._make, self._places, self._size_of, self._max_bytes = make, places, size_of, max_bytes
-        self._largest = self._next = 0
+        self._largest, self._next = expected_bytes, 0
         self._coming: deque[Future[Made]] = deque()
         self._wanted: queue.SimpleQueue[tuple[int, Future[Made]] | None] = queue.SimpleQueue()
         self._threads = [

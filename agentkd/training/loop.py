@@ -194,7 +194,8 @@ def train(
     weights, epoch = (
         (progress.best, progress.best_epoch) if recipe.keep == "best" else (copy_state(network), len(progress.history))
     )
-    network.load_state_dict(weights)
+    if epoch != len(progress.history):
+        network.load_state_dict(weights)
     return Trained(
         status=status,
         weights=weights,

@@ -13,6 +13,7 @@ from tiny_tasks import CPU, Stop, make_task, stop_at
 
 from agentkd.agents import feeding
 from agentkd.agents.work import Surroundings, execute
+from agentkd.architecture import IMAGENET
 from agentkd.artifacts.store import Store
 from agentkd.code import barring
 from agentkd.datasets.views import View
@@ -67,6 +68,20 @@ def test_no_more_is_made_than_the_cap_has_room_for_and_the_first_is_made_alone(m
                 assert changed.wait_for(lambda upto=taken + room: len(begun) >= upto, PATIENCE_S)
             assert sorted(begun) == list(range(taken + room))
             assert made.take() == taken
+
+
+def test_where_the_size_is_known_all_begin_at_once() -> None:
+    together = threading.Barrier(3)
+    with Ahead(lambda place: together.wait(PATIENCE_S), range(3), loaders=3, size_of=lambda made: 1, expected_bytes=1) as made:
+        assert sorted(made.take() for _ in range(3)) == [0, 1, 2]
+
+
+def test_a_teachers_views_are_the_same_whoever_makes_them() -> None:
+    feed, recipe = feeding.DatasetFeed(make_task()), make_task().recipe
+    found = [feeding.view_images(feed.dataset, feed.views(1), recipe.views, IMAGENET, loaders=count) for count in (0, 1, 3)]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(found[0], feed.training_batch(1).images)
+    assert not threads()
 
 
 def test_an_error_is_raised_where_its_batch_is_taken_as_it_was() -> None:

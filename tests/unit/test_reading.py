@@ -140,6 +140,27 @@ def test_where_others_hear_a_student_nothing_is_read_later(lag: int, monkeypatch
     assert spoken == [0, 1, 2, 3, 4], "as ever, and not a step more"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_anything_that_is_not_finite_is_found_and_nothing_else(bad: float, dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    sound = [
+        torch.ones(3, 4, dtype=dtype),
+        None,
+        torch.full((9,), most, dtype=dtype),
+        torch.arange(3),
+        torch.ones(0, dtype=dtype),
+    ]
+    assert reading.is_finite(sound), "though a sum overflows"
+    for at in (0, 5, 11):
+        spoiled = torch.ones(12, dtype=dtype)
+        spoiled[at] = bad
+        assert not reading.is_finite([*sound, spoiled])
+        largest = reading._largest([torch.ones(3), spoiled, torch.ones(2).long(), torch.ones(0)])
+        assert not math.isfinite(float(largest))
+    assert not reading.is_finite([torch.tensor([math.inf, -math.inf], dtype=dtype)])
+
+
 def test_on_a_cpu_a_loss_is_read_at_once_and_on_cuda_not() -> None:
     assert Readings(CPU, at_once=False).lag == 0
     assert Readings(torch.device("cuda:0"), at_once=False).lag > 0
