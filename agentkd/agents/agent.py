@@ -53,7 +53,7 @@ from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
 from agentkd.exchange.keys import KeyPair
-from agentkd.exchange.liveness import HEARTBEAT_S
+from agentkd.exchange.liveness import HEARTBEAT_S, Pulse
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, useless
 from agentkd.exchange.streams import WINDOW_BYTES
@@ -154,6 +154,7 @@ class Agent:
         self._fences: dict[TaskKey, int] = {}
         self._cancelled: set[tuple[TaskKey, int]] = set()
         self._progress = 0
+        self._pulse = Pulse()
         self._is_busy = False
         self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
         transport = find_transport(settings.transport)
@@ -231,6 +232,7 @@ class Agent:
             self._lesson_inbox.put(delivery)
         elif isinstance(body, WelcomeReply | HelloRequest):
             if delivery.sender == self.settings.coordinator_key:
+                self._pulse.pace_s = body.heartbeat_s if isinstance(body, WelcomeReply) else HEARTBEAT_S
                 self._joined.set()
         elif isinstance(body, PeersEvent):
             for public_key in self.post.grants.set_peers((*body.peers, self._coordinator)):
@@ -276,7 +278,7 @@ class Agent:
             log.error("the coordinator's process is gone; ending")
             os._exit(LaunchError.exit_code)
         self._audit.sum_up()
-        if self._joined.is_set():
+        if self._joined.is_set() and self._pulse.is_due(time.monotonic()):
             self._say(HeartbeatEvent(progress=self._progress, is_busy=self._is_busy))
 
     # On the work thread.

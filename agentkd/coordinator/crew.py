@@ -5,6 +5,7 @@ What agents say is made an event in ``hearing``; what the dispatcher decides upo
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterable
 from typing import Self
 
@@ -25,7 +26,7 @@ from agentkd.exchange.asking import Asker
 from agentkd.exchange.channel import Counters
 from agentkd.exchange.grants import TASKS, Grants, Registry
 from agentkd.exchange.keys import new_key_pair
-from agentkd.exchange.liveness import HEARTBEAT_S
+from agentkd.exchange.liveness import pace_s
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery, Manners, Post, useless
 from agentkd.exchange.quotas import Quotas
@@ -56,6 +57,7 @@ from agentkd.names import NO_DIGEST, Digest, PublicKey, TaskKey
 from agentkd.task import Task, TaskResult
 
 POLL_S = 0.1
+LOOK_S = 0.1  # between two looks at all agents: where there are many, a look takes longer than a message
 MAX_WAITING = 256  # messages of a guest that ``turn`` has not looked at
 OF_ANYBODY = HelloRequest | ErrorReply
 OF_AGENTS = HeartbeatEvent | LeftEvent | TaskProgressEvent | TaskReply | TeachReply | KnowledgeRequest | ReleaseEvent
@@ -104,6 +106,7 @@ class Crew:
         self.recordings = Recordings(folder.store, max_bytes=int(config.max_record_gib * GIB))
         self._quotas = Quotas(MAX_WAITING, MAX_MESSAGE_BYTES, 4 * MAX_MESSAGE_BYTES)
         self._asker, self._on_order = Asker(), on_order
+        self._look_at = time.monotonic()
         keys, transport = new_key_pair(), find_transport(config.transport)
         bind = listening(transport, config.bind, port=config.port)
         self._post = Post(
@@ -183,10 +186,12 @@ class Crew:
         """
         self._post.check()
         self._handing_over.keep_up(lambda key: self._deeds.needs(self._members.name_of(key)))
-        for late in self._members.find_late():
-            self._hearing.late(late)
-        for lost in self._members.find_lost():
-            self._hearing.lost(lost)
+        if time.monotonic() >= self._look_at:
+            for late in self._members.find_late():
+                self._hearing.late(late)
+            for lost in self._members.find_lost():
+                self._hearing.lost(lost)
+            self._look_at = time.monotonic() + LOOK_S
         try:
             self._receive(self._inbox.get(timeout=POLL_S))
             while True:
@@ -302,7 +307,9 @@ class Crew:
             raise useless(delivery)
 
     def _welcome(self, public_key: PublicKey) -> WelcomeReply:
-        return WelcomeReply(agent=self._members.name_of(public_key), heartbeat_s=HEARTBEAT_S, lease_s=self._config.lease_s)
+        lease_s = self._config.lease_s
+        count = max(self._members.num_known, self._dispatcher.state.num_slots)
+        return WelcomeReply(agent=self._members.name_of(public_key), heartbeat_s=pace_s(count, lease_s), lease_s=lease_s)
 
     # On the thread that calls ``turn``.
 

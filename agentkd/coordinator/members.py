@@ -104,6 +104,12 @@ class Members:
         with self._lock:
             return self._names.get(public_key, NOBODY)
 
+    @property
+    def num_known(self) -> int:
+        """How many agents were let in and are not forgotten. From any thread."""
+        with self._lock:
+            return len(self._names)
+
     def key_of(self, name: AgentName) -> PublicKey:
         """An agent's public key; empty if it is lost."""
         return self._peers[name].identity.public_key if name in self._peers else NO_KEY
