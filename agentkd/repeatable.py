@@ -8,8 +8,10 @@ does on CUDA) their gradients are computed without atomic additions, whose order
 Not here: which operations are meant, which tests say (``tests/nondeterministic.toml``).
 """
 
+import importlib.metadata
 import os
 import re
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,21 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "cudnn_benchmark": str(torch.backends.cudnn.benchmark),
         "tf32": str(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
     }
+
+
+def compiler(device: torch.device) -> dict[str, str]:
+    """What compiles networks for a device (``torch.compile``) and so decides bits, for the record of one that was."""
+    try:
+        found = importlib.metadata.version("triton") if device.type == "cuda" else _cpp_compiler()
+    except (importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
+        found = "unknown"
+    return {"compiler": found}
+
+
+def _cpp_compiler() -> str:
+    command = [os.environ.get("CXX", "g++"), "-dumpfullversion", "-dumpversion"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return f"{Path(command[0]).name} {told.stdout.strip()}"
 
 
 def driver_version(told: str) -> str:

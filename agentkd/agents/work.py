@@ -18,6 +18,7 @@ from agentkd.agents.assessing import assess, feature_maps
 from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.agents.packing import packed
+from agentkd.agents.readying import made_ready
 from agentkd.agents.rehearsing import Rehearsing
 from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
@@ -68,6 +69,7 @@ from agentkd.task import (
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
+from agentkd.training.forms import in_precision
 from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
@@ -167,8 +169,8 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
     dataset = open_source(task.data)
     agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
     batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
-    network = _network_as_it_is(task, at)
-    return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
+    num_classes, precision = task.architecture.num_classes, task.arithmetic.precision
+    return evaluate(_network_to_score(task, at), batches, num_classes, dataset.ignore_index, at.device, precision)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -227,7 +229,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
-        environment=environment(at.device),
+        environment=environment(at.device) | (repeatable.compiler(at.device) if task.recipe.compiled else {}),
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
@@ -343,11 +345,12 @@ def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskRes
 
 def class_maps(task: Evaluate, at: Surroundings) -> bytes:
     """What a network makes of the first samples of a split, as an artifact."""
-    network, maps = _network_as_it_is(task, at), {}
+    network, maps = _network_to_score(task, at), {}
     with torch.no_grad():
         for index in split_indices(open_source(task.data), task.data.validation)[:NUM_PICTURES]:
             batch = _whole_batch(task, index)
-            logits = network(batch.images.to(at.device))["logits"].float()
+            with in_precision(at.device, task.arithmetic.precision):
+                logits = network(batch.images.to(at.device))["logits"].float()
             full = repeatable.bilinear(logits, batch.labels.shape[-2:])
             maps[f"sample.{index}"] = full.argmax(dim=1)[0].to(torch.uint8).cpu()
     return tensors.encode(maps, {"kind": "predictions"})
@@ -418,6 +421,16 @@ def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: S
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
     load_as_learned(network, at.store.get(task.initial_weights), task.architecture)
+    return network
+
+
+def _network_to_score(task: Evaluate, at: Surroundings) -> SegmentationNetwork:
+    """The same, as it is to compute."""
+    network = _network_as_it_is(task, at)
+    if task.arithmetic.folded or task.arithmetic.channels_last:
+        first = split_indices(open_source(task.data), task.data.validation)[0]
+        with torch.no_grad():
+            made_ready(network, task.arithmetic, _whole_batch(task, first).images.to(at.device))
     return network
 
 

@@ -19,6 +19,7 @@ from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.forms import arranged, follow_layout
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
@@ -142,10 +143,11 @@ def train(
     """
     hooks = hooks or Hooks()
     recipe = plan.recipe
-    network.to(device).train()
+    arranged(network.to(device), recipe).train()
     optimizers = build_optimizers(cast(TrainableNetwork, network).parameter_groups(), recipe)
     can_resume = plan.teaching.can_resume
     found = load_checkpoint(checkpoint, network, optimizers, task=task, can_resume=can_resume) if checkpoint else None
+    follow_layout(optimizers)
     progress = found or Progress()
     per_epoch = feed.steps_per_epoch
     total_steps = recipe.epochs * per_epoch
@@ -299,7 +301,8 @@ def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
-    return evaluate(network, feed.validation_batches(), plan.labels.num_classes, plan.labels.ignore_index, device)
+    labels, precision = plan.labels, plan.recipe.validation_precision
+    return evaluate(network, feed.validation_batches(), labels.num_classes, labels.ignore_index, device, precision)
 
 
 class _Clock:

@@ -9,8 +9,10 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from agentkd import repeatable
+from agentkd.recipe import Precision
 from agentkd.task.judging import Judged
 from agentkd.training.batches import Batch
+from agentkd.training.forms import in_precision
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,12 @@ def score(confusion: Tensor) -> Scores:
 
 @torch.no_grad()
 def evaluate(
-    network: torch.nn.Module, batches: Iterable[Batch], num_classes: int, ignore_index: int, device: torch.device
+    network: torch.nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    ignore_index: int,
+    device: torch.device,
+    precision: Precision = "float32",
 ) -> Scores:
     """Scores of a network on whole images; leaves the network in the mode it was in."""
     was_training = network.training
@@ -102,7 +109,9 @@ def evaluate(
     metrics = SegmentationMetrics(num_classes, ignore_index, device)
     try:
         for batch in batches:
-            metrics.update(network(batch.images.to(device))["logits"], batch.labels.to(device))
+            with in_precision(device, precision):
+                logits = network(batch.images.to(device))["logits"]
+            metrics.update(logits, batch.labels.to(device))
     finally:
         network.train(was_training)
     return metrics.scores()
