@@ -45,7 +45,7 @@ CONDITIONS = {
     "sampler_temperature": Proviso("sampler is rare_class", ("sampler",), lambda recipe: bool(recipe["sampler"] == "rare_class")),
 }
 # Fields that recipes have got since there are records: at their defaults they are left out of the canonical form.
-LATER = ("class_weights", "sampler", "sampler_temperature", "validation_precision", "channels_last", "compiled")
+LATER = ("class_weights", "sampler", "sampler_temperature", "validation_precision", "channels_last", "compiled", "repeatable")
 
 
 def _word_of(words: Any) -> BeforeValidator:
@@ -154,11 +154,14 @@ class Arithmetic(FrozenData):
         precision: ``float32``, or ``bfloat16`` autocast.
         channels_last: weights and maps are laid out with the channels of a pixel side by side.
         folded: each batch normalization that sees nothing but a convolution's output becomes a part of that convolution.
+        repeatable: on CUDA an operation that PyTorch has no repeatable form of there is an error. If not, it is used, and neither
+            another run nor a replay need have the same bits.
     """
 
     precision: Precision = "float32"
     channels_last: bool = Field(default=False, strict=True)
     folded: bool = Field(default=False, strict=True)
+    repeatable: bool = Field(default=True, strict=True)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -196,6 +199,7 @@ class Recipe(_WrittenInOneWay):
         validation_precision: as ``precision``, of validations.
         channels_last: weights and maps are laid out with the channels of a pixel side by side, in validations too.
         compiled: the network is compiled (``torch.compile``), which needs a C++ compiler, on CUDA Triton.
+        repeatable: as of ``Arithmetic``; what was used of such operations stands in the record's environment.
     """
 
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
@@ -220,6 +224,7 @@ class Recipe(_WrittenInOneWay):
     validation_precision: Precision = "float32"
     channels_last: bool = False
     compiled: bool = False
+    repeatable: bool = True
 
     @field_validator("class_weights")
     @classmethod

@@ -56,7 +56,7 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "driver": driver_version(DRIVER.read_text(encoding="utf-8") if DRIVER.is_file() else ""),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        "deterministic": str(torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic),
+        "deterministic": str(_is_strict() and torch.backends.cudnn.deterministic),
         "cudnn_benchmark": str(torch.backends.cudnn.benchmark),
         "tf32": str(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
     }
@@ -97,6 +97,11 @@ class counting_alone:
 
     def __exit__(self, *_: object) -> None:
         torch.use_deterministic_algorithms(self._was_on, warn_only=self._warned)
+
+
+def _is_strict() -> bool:
+    """Whether what has no repeatable form is an error, see ``agentkd.unrepeatable``."""
+    return torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def is_demanded() -> bool:

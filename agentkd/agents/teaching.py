@@ -32,6 +32,7 @@ from agentkd.recipe import Arithmetic
 from agentkd.task import DataSource
 from agentkd.training.forms import in_precision
 from agentkd.training.taps import tapped
+from agentkd.unrepeatable import Repeatably
 
 CACHED_BYTES = 256 * 1024**2
 MAX_PIXELS = 2**27  # of a request, before anything is worked on: 32 views of 2048 x 2048
@@ -237,7 +238,8 @@ class Teacher:
         self.num_forwards += 1
         there = images.to(self._device)
         network = self._readied.find(arithmetic, head, there, taps)
-        with using(network, head), in_precision(self._device, arithmetic.precision):
+        held = Repeatably(is_allowed=not arithmetic.repeatable)
+        with held, using(network, head), in_precision(self._device, arithmetic.precision):
             return tapped(network, there, taps)
 
     def _threshold(self) -> float | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from agentkd import repeatable, seeding
 from agentkd.agents.assessing import assess, feature_maps
+from agentkd.agents.averaging import averaged
 from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.agents.packing import packed
@@ -27,13 +28,11 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.contracts import agree_on_classes, agree_on_order, agreed
+from agentkd.knowledge.contracts import agree_on_classes, agree_on_order
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
     WeightsMetadata,
     agree_on_images,
-    agree_on_learned,
-    agree_on_network,
     encode_weights,
     inherit_weights,
     load_as_learned,
@@ -75,6 +74,7 @@ from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.taps import TAP, Pupil, tapped
+from agentkd.unrepeatable import Repeatably
 
 NUM_PICTURES = 4
 MAX_CONSOLIDATED = 256
@@ -113,8 +113,9 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
         at: where.
         size: what ``sizes`` says of the task, where it is known.
     """
-    with barring.running() if codes_of(task) else nullcontext():
-        return _execute(task, at, size=sizes(task) if size is None else size)
+    with barring.running() if codes_of(task) else nullcontext(), Repeatably(is_allowed=not _is_repeatable(task)) as held:
+        result = _execute(task, at, size=sizes(task) if size is None else size)
+    return result.replace(environment=result.environment | held.told) if held.told else result
 
 
 def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResult:
@@ -132,6 +133,12 @@ def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResul
     reset_peak(at.device)
     result = EXECUTIONS[type(task)](task, at, size)
     return result.replace(peak_memory_bytes=peak_bytes(at.device))
+
+
+def _is_repeatable(task: Task) -> bool:
+    if isinstance(task, Training):
+        return task.recipe.repeatable
+    return task.arithmetic.repeatable if isinstance(task, Evaluate) else True
 
 
 def sizes(task: Task) -> dict[str, Any]:
@@ -375,28 +382,9 @@ def _feature_maps(task: FeatureMaps, at: Surroundings, size: dict[str, Any]) -> 
 
 
 def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    """Weights that are the mean of several networks of one architecture, by shares; counters are the first one's."""
+    """Weights that are the mean of several networks'."""
     started = time.monotonic()
-    expected = dict(build(task.architecture).state_dict())
-    stored = [at.store.get(teacher.weights) for teacher in task.teachers]
-    states = [tensors.decode(data) for data in stored]
-    for state, data in zip(states, stored, strict=True):
-        tensors.match(state, expected)
-        agree_on_network(read_metadata(data), task.architecture)
-    said = [read_metadata(data) for data in stored]
-    for one in said[1:]:
-        agree_on_learned(one, said[0])
-    under = {head: task.architecture.under(head) for head in task.architecture.heads or [""]}
-    each = {head: agreed(one.classes_of(network) for one in said) for head, network in under.items()}
-    shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
-    shares /= shares.sum()
-    mean = {
-        name: sum(share * states[index][name].double() for index, share in enumerate(shares)).to(first.dtype)
-        if first.is_floating_point()
-        else first
-        for name, first in states[0].items()
-    }
-    weights = at.store.put(encode_weights(task.architecture, mean, each[task.architecture.head], each))
+    weights = at.store.put(averaged(task, [at.store.get(teacher.weights) for teacher in task.teachers]))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 

@@ -26,6 +26,7 @@ from agentkd.errors import (
     ContractError,
     DatasetError,
     NonFiniteLossError,
+    NotRepeatableError,
     ProtocolError,
     RemoteAgentError,
     RemoteProtocolError,
@@ -431,7 +432,7 @@ class Crew:
         if doing:
             doing.error = body
         is_pointless = is_refusal and body.code == ProtocolError.code and body.rule != Rule.FENCE and not is_guest  # or older
-        retryable = body.code != NonFiniteLossError.code and not is_fatal and not is_pointless
+        retryable = body.code not in (NonFiniteLossError.code, NotRepeatableError.code) and not is_fatal and not is_pointless
         self._handle(events.Failed(name, body.task, body.attempt, retryable=retryable))
 
     def _lose(self, lost: AgentLostError) -> None:
