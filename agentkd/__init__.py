@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from agentkd.errors import LaunchError as LaunchError
     from agentkd.errors import LocalProtocolError as LocalProtocolError
     from agentkd.errors import NonFiniteLossError as NonFiniteLossError
+    from agentkd.errors import NotRepeatableError as NotRepeatableError
     from agentkd.errors import OutOfMemoryError as OutOfMemoryError
     from agentkd.errors import ProtocolError as ProtocolError
     from agentkd.errors import RemoteAgentError as RemoteAgentError
@@ -99,8 +100,8 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
         "agentkd.errors": (
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
             "ConfigError ContractError DatasetError DescriptorsError ExchangeError InfeasibleArchitectureError LaunchError "
-            "LocalProtocolError NonFiniteLossError OutOfMemoryError ProtocolError RemoteAgentError RemoteProtocolError "
-            "ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError "
+            "LocalProtocolError NonFiniteLossError NotRepeatableError OutOfMemoryError ProtocolError RemoteAgentError "
+            "RemoteProtocolError ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError "
             "UnusableError"
         ),
         "agentkd.networks.segmenter": "Segmenter",

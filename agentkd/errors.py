@@ -25,6 +25,7 @@ The tree (a test compares it with the classes below)::
     |- DatasetError
     |- TrainingError
     |  |- NonFiniteLossError
+    |  |- NotRepeatableError
     |  `- OutOfMemoryError
     `- SearchError
        `- InfeasibleArchitectureError
@@ -417,6 +418,24 @@ class NonFiniteLossError(TrainingError):
         else:
             which = ", ".join(culprits) or "one of its terms"
             super().__init__(f"the gradient is not finite at step {step}, and the loss is ({shown}): see whether {which} {hint}")
+
+
+class NotRepeatableError(TrainingError):
+    """An operation has no repeatable form on CUDA, and the task does not allow that.
+
+    Args:
+        operation: by PyTorch's name.
+        instead: what can be written in its place.
+    """
+
+    code = "not_repeatable"
+
+    def __init__(self, operation: str, instead: str) -> None:
+        self.operation, self.instead = operation, instead
+        super().__init__(
+            f"{operation} has no repeatable form on CUDA, so no run and no replay would have the same bits; write {instead}; or "
+            "allow it with repeatable: false, in the recipe for what learns, in arithmetic for a teacher or an evaluation"
+        )
 
 
 class OutOfMemoryError(TrainingError):

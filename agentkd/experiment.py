@@ -10,7 +10,7 @@ from agentkd.canonical import FrozenData
 from agentkd.launch.settings import LaunchConfig
 from agentkd.networks import families
 from agentkd.plain import no_file_name
-from agentkd.recipe import AS_WRITTEN, MAX_EPOCHS, Distillation, Recipe
+from agentkd.recipe import AS_WRITTEN, MAX_EPOCHS, Arithmetic, Distillation, Recipe
 from agentkd.search.settings import MAX_TRIALS, RecipeSpace, SearchConfig, Select, known_or_own, own_path
 
 TEACHERS = ("largest", "best", "ensemble", "competence")
@@ -87,6 +87,7 @@ class Experiment(FrozenData):
 
     Args:
         select: which network goes on, wherever there are several.
+        evaluation: how networks compute when they are looked at on the test split.
         control: whether every student is also trained alone, for as many epochs as its lesson, so that a gain can be told from
             that of longer training. Nothing goes on with what comes of it.
         test_every_stage: whether what represents a family after each stage is looked at on the test split, when nothing is left
@@ -104,6 +105,7 @@ class Experiment(FrozenData):
     round1: RoundConfig = RoundConfig(teachers="best")
     round2: RoundConfig = RoundConfig()
     select: Select = Select()
+    evaluation: Arithmetic = Arithmetic()
     control: bool = False
     test_every_stage: bool = True
     seeds: int = Field(default=1, ge=1, le=100)

@@ -45,7 +45,7 @@ CONDITIONS = {
     "sampler_temperature": Proviso("sampler is rare_class", ("sampler",), lambda recipe: bool(recipe["sampler"] == "rare_class")),
 }
 # Fields that recipes have got since there are records: at their defaults they are left out of the canonical form.
-LATER = ("class_weights", "sampler", "sampler_temperature")
+LATER = ("class_weights", "sampler", "sampler_temperature", "validation_precision", "channels_last", "compiled", "repeatable")
 
 
 def _word_of(words: Any) -> BeforeValidator:
@@ -63,6 +63,7 @@ def _word_of(words: Any) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+Precision = Literal["float32", "bfloat16"]
 Weighting = Literal["none", "inverse", "effective"]
 LossChoice = Literal["family", "cross_entropy", "ohem"]
 Sampler = Literal["uniform", "rare_class"]
@@ -144,6 +145,31 @@ class ViewSettings(_WrittenInOneWay):
             yield from self._usual("scale_min", "scale_max")
 
 
+class Arithmetic(FrozenData):
+    """How a network computes that does not learn. Each of these gives other bits, and none another meaning.
+
+    In the canonical form stands what is not as it usually is.
+
+    Args:
+        precision: ``float32``, or ``bfloat16`` autocast.
+        channels_last: weights and maps are laid out with the channels of a pixel side by side.
+        folded: each batch normalization that sees nothing but a convolution's output becomes a part of that convolution.
+        repeatable: on CUDA an operation that PyTorch has no repeatable form of there is an error. If not, it is used, and neither
+            another run nor a replay need have the same bits.
+    """
+
+    precision: Precision = "float32"
+    channels_last: bool = Field(default=False, strict=True)
+    folded: bool = Field(default=False, strict=True)
+    repeatable: bool = Field(default=True, strict=True)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        usual = type(self).model_fields
+        return {name: value for name, value in plain.items() if value != usual[name].default}
+
+
 class Recipe(_WrittenInOneWay):
     """Training hyperparameters.
 
@@ -170,6 +196,10 @@ class Recipe(_WrittenInOneWay):
         sampler: which training images a step sees: ``uniform``, each once in a pass, or by ``rare_class``: a class is drawn, the
             rarer the more often, and then an image that has it. See ``agentkd.datasets.order``.
         sampler_temperature: the smaller, the more often the rarest class is drawn.
+        validation_precision: as ``precision``, of validations.
+        channels_last: weights and maps are laid out with the channels of a pixel side by side, in validations too.
+        compiled: the network is compiled (``torch.compile``), which needs a C++ compiler, on CUDA Triton.
+        repeatable: as of ``Arithmetic``; what was used of such operations stands in the record's environment.
     """
 
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
@@ -183,7 +213,7 @@ class Recipe(_WrittenInOneWay):
     power: float = Field(default=0.9, gt=0, le=5)
     warmup_steps: int = Field(default=0, ge=0, le=MAX_STEPS)
     clip_norm: float = Field(default=0.0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     loss: Annotated[LossChoice, _word_of(LossChoice)] = "family"
     validate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
     keep: Literal["best", "last"] = "best"
@@ -191,6 +221,10 @@ class Recipe(_WrittenInOneWay):
     class_weights: ClassWeights = "none"
     sampler: Annotated[Sampler, _word_of(Sampler)] = "uniform"
     sampler_temperature: float = Field(default=0.01, ge=1e-4, le=100)
+    validation_precision: Precision = "float32"
+    channels_last: bool = False
+    compiled: bool = False
+    repeatable: bool = True
 
     @field_validator("class_weights")
     @classmethod
@@ -253,6 +287,7 @@ class Distillation(_WrittenInOneWay):
         start: initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers.
         codec: how payloads travel, logits always at the teacher's native stride: see ``agentkd.knowledge.codecs``.
         max_kl: with codec ``auto``, the most that the teacher's probabilities may change by (mean KL a pixel).
+        arithmetic: how teachers compute what they say; left out of the canonical form where that is as usual.
     """
 
     objectives: tuple[Objective, ...] = Field(default=(SoftTargets(),), min_length=1, max_length=16)
@@ -261,6 +296,12 @@ class Distillation(_WrittenInOneWay):
     start: Literal["own", "scratch", "inherit"] = "own"
     codec: Codec = "float16"
     max_kl: float = Field(default=1e-5, ge=0)
+    arithmetic: Arithmetic = Arithmetic()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if value or name != "arithmetic"}
 
     @model_validator(mode="after")
     def _check_labels(self) -> "Distillation":

@@ -8,8 +8,10 @@ does on CUDA) their gradients are computed without atomic additions, whose order
 Not here: which operations are meant, which tests say (``tests/nondeterministic.toml``).
 """
 
+import importlib.metadata
 import os
 import re
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,25 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "driver": driver_version(DRIVER.read_text(encoding="utf-8") if DRIVER.is_file() else ""),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        "deterministic": str(torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic),
+        "deterministic": str(_is_strict() and torch.backends.cudnn.deterministic),
         "cudnn_benchmark": str(torch.backends.cudnn.benchmark),
         "tf32": str(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
     }
+
+
+def compiler(device: torch.device) -> dict[str, str]:
+    """What compiles networks for a device (``torch.compile``) and so decides bits, for the record of one that was."""
+    try:
+        found = importlib.metadata.version("triton") if device.type == "cuda" else _cpp_compiler()
+    except (importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
+        found = "unknown"
+    return {"compiler": found}
+
+
+def _cpp_compiler() -> str:
+    command = [os.environ.get("CXX", "g++"), "-dumpfullversion", "-dumpversion"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return f"{Path(command[0]).name} {told.stdout.strip()}"
 
 
 def driver_version(told: str) -> str:
@@ -80,6 +97,11 @@ class counting_alone:
 
     def __exit__(self, *_: object) -> None:
         torch.use_deterministic_algorithms(self._was_on, warn_only=self._warned)
+
+
+def _is_strict() -> bool:
+    """Whether what has no repeatable form is an error, see ``agentkd.unrepeatable``."""
+    return torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def is_demanded() -> bool:

@@ -218,10 +218,11 @@ def lesson_request(task: Distill, feed: DatasetFeed, teacher: TeacherReference, 
         codec=task.distillation.codec,
         max_kl=task.distillation.max_kl if task.distillation.codec == codecs.AUTO else 0.0,
         head=teacher.architecture.head if teacher.architecture else "",
+        arithmetic=task.distillation.arithmetic,
     )
 
 
 def request_digest(request: KnowledgeRequest) -> Digest:
     """What is asked, whatever the way by which the answer comes: equal digests, equal answers to the bit."""
-    said = {"ways", "step", "classes"} if request.head else {"ways", "step", "classes", "head"}
-    return canonical.digest(request.model_dump(exclude=said))
+    unsaid = {"ways", "step", "classes"} | {name for name in ("head", "arithmetic") if not request.model_dump()[name]}
+    return canonical.digest(request.model_dump(exclude=unsaid))

@@ -11,6 +11,7 @@ from torch import Tensor
 from agentkd import canonical
 from agentkd.agents.assessing import known_energies
 from agentkd.agents.feeding import open_source, view_images
+from agentkd.agents.readying import USUAL, Readied
 from agentkd.architecture import Architecture
 from agentkd.errors import ContractError, DatasetError, RemoteProtocolError, Rule
 from agentkd.exchange.sources import Parcel
@@ -23,12 +24,16 @@ from agentkd.knowledge.weights import load_as_learned, read_metadata
 from agentkd.messages.bodies import AssessReply, AssessRequest, KnowledgeKind, KnowledgeRequest, Way
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest
+from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import build
 from agentkd.networks.heads import using
 from agentkd.objectives import LOGITS
+from agentkd.recipe import Arithmetic
 from agentkd.task import DataSource
 from agentkd.training.ahead import carry
+from agentkd.training.forms import in_precision
 from agentkd.training.taps import tapped
+from agentkd.unrepeatable import Repeatably
 
 CACHED_BYTES = 256 * 1024**2
 MAX_PIXELS = 2**27  # of a request, before anything is worked on: 32 views of 2048 x 2048
@@ -71,10 +76,10 @@ class Teacher:
         self.architecture, self._device, self._allocate = architecture, device, allocate
         self._source, self._loaders = data, loaders
         self._datasets = {data.content_digest: open_source(data)} if data else {}
-        self._network = build(architecture).to(device).eval()
         self.weights_parcel = allocate(len(stored), ())
         self.weights_parcel.view[:] = stored
-        load_as_learned(self._network, self.weights_parcel.view, architecture)
+        self._network = self._build()
+        self._readied = Readied(self._network, self._build)
         self._said = read_metadata(self.weights_parcel.view)
         self.classes = self._said.classes_of(architecture)
         self._answers: OrderedDict[Digest, tuple[Parcel, float]] = OrderedDict()
@@ -109,8 +114,7 @@ class Teacher:
             return Answer(parcel, seconds, is_cached=True)
         started = time.monotonic()
         inputs = self._look_at(images) if images is not None else self._view_images(request)
-        with using(self._network, spoken.head):
-            taught = self._teach(request, inputs)
+        taught = self._teach(request, inputs, spoken.head)
         layout = tensors.plan(taught)
         parcel = self._allocate(layout.size_bytes, request.ways)
         self._write(taught, layout, parcel)
@@ -198,14 +202,20 @@ class Teacher:
         """Images that somebody sent, as this network wants them."""
         return normalized(decode_images(images), self.architecture.normalization)
 
-    def _teach(self, request: KnowledgeRequest, images: Tensor) -> dict[str, Tensor]:
+    def _build(self) -> SegmentationNetwork:
+        network = build(self.architecture).to(self._device).eval()
+        load_as_learned(network, self.weights_parcel.view, self.architecture)
+        return network
+
+    def _teach(self, request: KnowledgeRequest, images: Tensor, head: str) -> dict[str, Tensor]:
         """The teacher's half of every objective: the payloads asked for, logits if none is named."""
         wanted = request.payloads or (LOGITS,)
         if request.kind is KnowledgeKind.SOFT_TARGETS and wanted != (LOGITS,):
             raise ContractError(
                 "payloads", LOGITS.name, ", ".join(payload.name for payload in wanted), hint="ask for feature_maps"
             )
-        outputs = self._forward(images, tuple(dict.fromkeys(payload.tap for payload in wanted if payload.tap)))
+        taps = tuple(dict.fromkeys(payload.tap for payload in wanted if payload.tap))
+        outputs = self._forward(images, taps, head=head, arithmetic=request.arithmetic)
         codecs.check(request.codec)
         taught: dict[str, Tensor] = {}
         for payload in wanted:
@@ -222,12 +232,18 @@ class Teacher:
             torch.cuda.current_stream(self._device).synchronize()
 
     def _logits(self, images: Tensor) -> Tensor:
-        return payloads.dense(self._forward(images)["logits"])
+        return payloads.dense(self._forward(images, head=self.architecture.head)["logits"])
 
     @torch.no_grad()
-    def _forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    def _forward(
+        self, images: Tensor, taps: tuple[str, ...] = (), *, head: str, arithmetic: Arithmetic = USUAL
+    ) -> dict[str, Tensor]:
         self.num_forwards += 1
-        return tapped(self._network, carry(images, self._device), taps)
+        there = carry(images, self._device)
+        network = self._readied.find(arithmetic, head, there, taps)
+        held = Repeatably(is_allowed=not arithmetic.repeatable)
+        with held, using(network, head), in_precision(self._device, arithmetic.precision):
+            return tapped(network, there, taps)
 
     def _threshold(self) -> float | None:
         """The energy under which a pixel is known, from this teacher's own validation split; ``None`` without one."""

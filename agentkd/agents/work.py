@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from agentkd import repeatable, seeding
 from agentkd.agents.assessing import assess, feature_maps
+from agentkd.agents.averaging import averaged
 from agentkd.agents.deciding import decision_of
 from agentkd.agents.feeding import DatasetFeed, open_source
 from agentkd.agents.packing import packed
+from agentkd.agents.readying import made_ready
 from agentkd.agents.rehearsing import Rehearsing
 from agentkd.artifacts.own_code import codes_of
 from agentkd.artifacts.store import Store
@@ -26,13 +28,11 @@ from agentkd.datasets.samples import split_indices
 from agentkd.datasets.views import whole_view
 from agentkd.errors import InfeasibleArchitectureError
 from agentkd.knowledge import tensors
-from agentkd.knowledge.contracts import agree_on_classes, agree_on_order, agreed
+from agentkd.knowledge.contracts import agree_on_classes, agree_on_order
 from agentkd.knowledge.tensors import Buffer
 from agentkd.knowledge.weights import (
     WeightsMetadata,
     agree_on_images,
-    agree_on_learned,
-    agree_on_network,
     encode_weights,
     inherit_weights,
     load_as_learned,
@@ -69,12 +69,14 @@ from agentkd.training.ahead import Ahead, size_of
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
+from agentkd.training.forms import in_precision
 from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import SURROUNDINGS
 from agentkd.training.taps import TAP, Pupil, tapped
+from agentkd.unrepeatable import Repeatably
 
 NUM_PICTURES = 4
 MAX_CONSOLIDATED = 256
@@ -115,8 +117,9 @@ def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None)
         at: where.
         size: what ``sizes`` says of the task, where it is known.
     """
-    with barring.running() if codes_of(task) else nullcontext():
-        return _execute(task, at, size=sizes(task) if size is None else size)
+    with barring.running() if codes_of(task) else nullcontext(), Repeatably(is_allowed=not _is_repeatable(task)) as held:
+        result = _execute(task, at, size=sizes(task) if size is None else size)
+    return result.replace(environment=result.environment | held.told) if held.told else result
 
 
 def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResult:
@@ -134,6 +137,12 @@ def _execute(task: Task, at: Surroundings, *, size: dict[str, Any]) -> TaskResul
     reset_peak(at.device)
     result = EXECUTIONS[type(task)](task, at, size)
     return result.replace(peak_memory_bytes=peak_bytes(at.device))
+
+
+def _is_repeatable(task: Task) -> bool:
+    if isinstance(task, Training):
+        return task.recipe.repeatable
+    return task.arithmetic.repeatable if isinstance(task, Evaluate) else True
 
 
 def sizes(task: Task) -> dict[str, Any]:
@@ -170,10 +179,11 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
     """
     dataset = open_source(task.data)
     agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
-    network, indices = _network_as_it_is(task, at), split_indices(dataset, task.data.validation)
+    network, indices = _network_to_score(task, at), split_indices(dataset, task.data.validation)
+    num_classes, precision = task.architecture.num_classes, task.arithmetic.precision
     with Ahead(partial(_whole_batch, task), indices, loaders=at.loaders, size_of=size_of) as made:
         batches = (made.take() for _ in indices)
-        return evaluate(network, batches, task.architecture.num_classes, dataset.ignore_index, at.device)
+        return evaluate(network, batches, num_classes, dataset.ignore_index, at.device, precision)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -233,7 +243,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
-        environment=environment(at.device) | SURROUNDINGS,
+        environment=environment(at.device) | SURROUNDINGS | (repeatable.compiler(at.device) if task.recipe.compiled else {}),
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
@@ -349,11 +359,12 @@ def _evaluate(task: Evaluate, at: Surroundings, size: dict[str, Any]) -> TaskRes
 
 def class_maps(task: Evaluate, at: Surroundings) -> bytes:
     """What a network makes of the first samples of a split, as an artifact."""
-    network, maps = _network_as_it_is(task, at), {}
+    network, maps = _network_to_score(task, at), {}
     with torch.no_grad():
         for index in split_indices(open_source(task.data), task.data.validation)[:NUM_PICTURES]:
             batch = _whole_batch(task, index)
-            logits = network(batch.images.to(at.device))["logits"].float()
+            with in_precision(at.device, task.arithmetic.precision):
+                logits = network(batch.images.to(at.device))["logits"].float()
             full = repeatable.bilinear(logits, batch.labels.shape[-2:])
             maps[f"sample.{index}"] = full.argmax(dim=1)[0].to(torch.uint8).cpu()
     return tensors.encode(maps, {"kind": "predictions"})
@@ -378,28 +389,9 @@ def _feature_maps(task: FeatureMaps, at: Surroundings, size: dict[str, Any]) -> 
 
 
 def _average(task: Average, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    """Weights that are the mean of several networks of one architecture, by shares; counters are the first one's."""
+    """Weights that are the mean of several networks'."""
     started = time.monotonic()
-    expected = dict(build(task.architecture).state_dict())
-    stored = [at.store.get(teacher.weights) for teacher in task.teachers]
-    states = [tensors.decode(data) for data in stored]
-    for state, data in zip(states, stored, strict=True):
-        tensors.match(state, expected)
-        agree_on_network(read_metadata(data), task.architecture)
-    said = [read_metadata(data) for data in stored]
-    for one in said[1:]:
-        agree_on_learned(one, said[0])
-    under = {head: task.architecture.under(head) for head in task.architecture.heads or [""]}
-    each = {head: agreed(one.classes_of(network) for one in said) for head, network in under.items()}
-    shares = torch.tensor([teacher.share for teacher in task.teachers], dtype=torch.float64)
-    shares /= shares.sum()
-    mean = {
-        name: sum(share * states[index][name].double() for index, share in enumerate(shares)).to(first.dtype)
-        if first.is_floating_point()
-        else first
-        for name, first in states[0].items()
-    }
-    weights = at.store.put(encode_weights(task.architecture, mean, each[task.architecture.head], each))
+    weights = at.store.put(averaged(task, [at.store.get(teacher.weights) for teacher in task.teachers]))
     seconds = time.monotonic() - started
     return TaskResult(status=Status.COMPLETED, weights=weights, environment=environment(at.device), seconds=seconds, **size)
 
@@ -424,6 +416,16 @@ def _network_as_it_is(task: Evaluate | Assess | FeatureMaps | Consolidate, at: S
     """The task's network with its weights, in evaluation mode."""
     network = build(task.architecture).to(at.device).eval()
     load_as_learned(network, at.store.get(task.initial_weights), task.architecture)
+    return network
+
+
+def _network_to_score(task: Evaluate, at: Surroundings) -> SegmentationNetwork:
+    """The same, as it is to compute."""
+    network = _network_as_it_is(task, at)
+    if task.arithmetic.folded or task.arithmetic.channels_last:
+        first = split_indices(open_source(task.data), task.data.validation)[0]
+        with torch.no_grad():
+            made_ready(network, task.arithmetic, _whole_batch(task, first).images.to(at.device))
     return network
 
 

@@ -329,9 +329,9 @@ class SeveralHeads(AgentHandle):
         """The head that tells the data's classes apart is taught; see ``AgentHandle.distill``."""
         return self.by_data(data).distill(teachers, data, *args, **options)
 
-    def evaluate(self, data: Data, split: str = "test") -> TaskResult:
-        """Scores of the head that tells the data's classes apart."""
-        return self.by_data(data).evaluate(data, split)
+    def evaluate(self, data: Data, split: str = "test", **arithmetic: Any) -> TaskResult:
+        """Scores of the head that tells the data's classes apart; see ``AgentHandle.evaluate``."""
+        return self.by_data(data).evaluate(data, split, **arithmetic)
 
     def assess(self, data: Data, split: str = "validation", **options: Any) -> Competence:
         """What the head that tells the data's classes apart knows about them; see ``AgentHandle.assess``."""

@@ -276,15 +276,16 @@ class Held:
         """
         return TeacherReference(architecture=self.architecture, weights=self._must_have_weights())
 
-    def evaluate(self, data: Data, split: str = "test") -> TaskResult:
-        """Scores of the newest weights on a split; waits for them.
+    def evaluate(self, data: Data, split: str = "test", **arithmetic: Any) -> TaskResult:
+        """Scores of the newest weights on a split; waits for them. ``arithmetic`` are fields of ``Arithmetic``, how it computes.
 
         Raises:
             ContractError: they tell other classes apart than the data, or have them in another order.
         """
         agree_on_classes(self.classes, self.community.classes(data))
-        task = Evaluate(architecture=self.architecture, data=self._split(data, split), initial_weights=self._must_have_weights())
-        return self._ask_for(task).result()
+        fields = {"architecture": self.architecture, "data": self._split(data, split), "arithmetic": arithmetic}
+        fields["initial_weights"] = self._must_have_weights()
+        return self._ask_for(checked(Evaluate, fields, source=f"{self.name}.evaluate")).result()
 
     def assess(
         self, data: Data, split: str = "validation", *, score: ScoreName = ENERGY, tap: str = "", home: Data | None = None

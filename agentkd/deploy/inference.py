@@ -13,8 +13,8 @@ from torch.fx.experimental import _config as open_sizes
 from torch.nn import functional as F
 
 from agentkd.code.running import told
-from agentkd.deploy.folding import drop_training_parts, fold_normalizations
 from agentkd.errors import ConfigError
+from agentkd.networks.folding import drop_training_parts, fold_normalizations
 from agentkd.networks.segmenter import MIN_SIDE, Segmenter
 
 # Of the image by which a network is looked at: no two of its maps have the same size by chance. It is never filled with numbers.

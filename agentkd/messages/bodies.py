@@ -32,7 +32,7 @@ from agentkd.messages.fields import (
 from agentkd.messages.handles import DeviceHandle, SharedHandle
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
-from agentkd.recipe import ViewSettings
+from agentkd.recipe import Arithmetic, ViewSettings
 from agentkd.task import AnyTask, DataSource, TaskResult
 from agentkd.task.judging import Judged
 from agentkd.visible import shortened, visible
@@ -308,6 +308,8 @@ class KnowledgeRequest(Body):
     ``head`` says which head of a network with several is asked; if it is empty, the one whose classes are the asker's, or else
     the one that it teaches with.
 
+    ``arithmetic`` says how the network is to compute what it says: who cannot do so refuses it.
+
     With a ``step`` students teach each other: ``weights`` is the digest of the other's task, and what it said in that step is
     wanted. It is handed over once it is said; the reply names the weights that said it.
     """
@@ -325,6 +327,7 @@ class KnowledgeRequest(Body):
     step: Count | None = None
     ways: tuple[Way, ...] = Field(default=(Way.INLINE,), max_length=8)
     head: Name = ""
+    arithmetic: Arithmetic = Arithmetic()
 
 
 class KnowledgeReply(Body):

@@ -10,7 +10,7 @@ from agentkd.messages.vectors import DIGEST, SESSION
 from agentkd.messages.wire import Buffer, Message, encode
 from agentkd.names import SHARED, Digest
 from agentkd.objectives import Features, Own, Payload, SoftTargets
-from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.recipe import Arithmetic, Distillation, Recipe, ViewSettings
 from agentkd.task import (
     Assess,
     Average,
@@ -175,6 +175,21 @@ def task_vectors() -> list[TaskVector]:
             "partners stand in the order of the digests of their canonical JSON",
         ),
         TaskVector("evaluate", look(Evaluate), "a kind without recipe or seed"),
+        TaskVector(
+            "evaluate_otherwise",
+            look(Evaluate, arithmetic=Arithmetic(precision="bfloat16", folded=True)),
+            "what is as usual in how the network computes is left out",
+        ),
+        TaskVector(
+            "distill_otherwise",
+            Distill(
+                **work,
+                recipe=Recipe(precision="bfloat16", validation_precision="bfloat16", channels_last=True, compiled=True),
+                teachers=(teacher,),
+                distillation=Distillation(arithmetic=Arithmetic(channels_last=True)),
+            ),
+            "how student and teacher compute: otherwise left out",
+        ),
         TaskVector("assess", look(Assess, home=data.replace(spec="camvid:path=camvid")), "with a home"),
         TaskVector("assess_homeless", look(Assess), "without one: left out"),
         TaskVector(

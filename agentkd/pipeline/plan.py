@@ -238,6 +238,7 @@ class Planner:
                 architecture=entrant.architecture,
                 data=self.source.replace(validation=self.test_split),
                 initial_weights=entrant.result.weights,
+                arithmetic=self.experiment.evaluation,
             )
             key = task.key
             across[entrant.family].keys.add(key)

@@ -17,6 +17,9 @@ COMPARED = (
 )
 
 
+UNREPEATABLE = "unrepeatable"  # in the environment of a record, see ``agentkd.unrepeatable``
+
+
 class Outcome(StrEnum):
     """How a replay compares with the record."""
 
@@ -180,9 +183,12 @@ def judge(
         outcome, reason = Outcome.SWAPPED, "no difference at all" if same else ""
     elif not same:
         is_near = then.status is now.status and abs(gained(then, now)) <= tolerance
-        outcome = Outcome.TOLERATED if environment and is_near else Outcome.DIVERGED
+        allowed = then.environment.get(UNREPEATABLE, "")
+        outcome = Outcome.TOLERATED if (environment or allowed) and is_near else Outcome.DIVERGED
         names = ", ".join(f"{name} was {old or 'unknown'} and is {new or 'unknown'}" for name, old, new in environment)
         reason = f"another environment: {names}" if names else "in the same environment, so something is not deterministic"
+        if allowed:
+            reason = f"its recipe allowed operations that are not repeatable: {allowed}"
     return Verdict(task, label, outcome, then, now, reason, where, environment)
 
 

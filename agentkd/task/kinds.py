@@ -13,7 +13,7 @@ from agentkd.architecture import MAX_HEADS, Architecture, are_same_channels
 from agentkd.canonical import digest
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.objectives import LOGITS, Tap
-from agentkd.recipe import AS_WRITTEN, Distillation, Recipe, ViewSettings
+from agentkd.recipe import AS_WRITTEN, Arithmetic, Distillation, Recipe, ViewSettings
 from agentkd.task.inputs import ENERGY, Consolidation, DataSource, Number, Partner, Rehearsal, ScoreName, TeacherReference
 from agentkd.task.rules import AgentLabel, Offer, Rules
 from agentkd.task.work import NEUTRAL, TAUGHT_BY_CODE, Reference, Work
@@ -168,6 +168,13 @@ class Distill(_Limited):
         return self
 
     @model_validator(mode="after")
+    def _check_taps(self) -> Self:
+        if self.recipe.compiled and self.distillation.student_taps:
+            tap = self.distillation.student_taps[0]
+            raise ValueError(f"{tap} of the student is looked at, and nobody can look into a compiled network; compiled: false")
+        return self
+
+    @model_validator(mode="after")
     def _check_classes(self) -> Self:
         for teacher in self.teachers:
             named, ours = f"teacher {teacher.weights[:12]}", self.architecture.num_classes
@@ -224,6 +231,8 @@ class Distill(_Limited):
         how = [d.codec, d.max_kl, r.batch_size, r.steps_per_epoch, r.views.canonical(), self.view_seed]
         if r.sampler != "uniform":
             how += [r.sampler, r.sampler_temperature]
+        if d.arithmetic != Arithmetic():
+            how += [d.arithmetic.canonical()]
         how += [part for part in (teacher.architecture.code, teacher.architecture.head) if part] if teacher.architecture else []
         classes = 0 if teacher.class_order else self.architecture.num_classes  # with an order the weights say how many
         return digest([teacher.weights, classes, self.data.canonical(), asked, how])
@@ -260,6 +269,8 @@ class Mutual(_Training):
             raise ValueError("students teach each other by their logits alone; give objectives of logits")
         if self.distillation.start != "own":
             raise ValueError("students that teach each other start as they are; give start: own")
+        if self.distillation.arithmetic != Arithmetic():
+            raise ValueError("students that teach each other say what they make of a step as they learn; leave arithmetic out")
         return self
 
     @property
@@ -291,9 +302,19 @@ class _Look(Work):
 
 
 class Evaluate(_Look):
-    """Scores on the split named ``validation``, and pictures."""
+    """Scores on the split named ``validation``, and pictures.
+
+    Args:
+        arithmetic: how the network computes; left out where that is as usual.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
+    arithmetic: Arithmetic = Arithmetic()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if value or name != "arithmetic"}
 
 
 class Assess(_Look):

@@ -20,6 +20,7 @@ from agentkd.task import EpochResult, Status
 from agentkd.training.ahead import Supply, carry
 from agentkd.training.batches import Batch, Feed
 from agentkd.training.checkpoint import Checkpoints, Progress, State, copy_state, digest_of_state, load_checkpoint
+from agentkd.training.forms import arranged, follow_layout
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
@@ -148,10 +149,11 @@ def train(
     """
     hooks = hooks or Hooks()
     recipe = plan.recipe
-    network.to(device).train()
+    arranged(network.to(device), recipe).train()
     optimizers = build_optimizers(cast(TrainableNetwork, network).parameter_groups(), recipe)
     can_resume = plan.teaching.can_resume
     found = load_checkpoint(checkpoint, network, optimizers, task=task, can_resume=can_resume) if checkpoint else None
+    follow_layout(optimizers)
     progress = found or Progress()
     per_epoch = feed.steps_per_epoch
     total_steps = recipe.epochs * per_epoch
@@ -315,8 +317,9 @@ def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
 
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
+    labels, precision = plan.labels, plan.recipe.validation_precision
     with closing(feed.validation_batches()) as batches:
-        return evaluate(network, batches, plan.labels.num_classes, plan.labels.ignore_index, device)
+        return evaluate(network, batches, labels.num_classes, labels.ignore_index, device, precision)
 
 
 class _Clock:

@@ -9,9 +9,11 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from agentkd import repeatable
+from agentkd.recipe import Precision
 from agentkd.task.judging import Judged
 from agentkd.training.ahead import carried
 from agentkd.training.batches import Batch
+from agentkd.training.forms import in_precision
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,12 @@ def score(confusion: Tensor) -> Scores:
 
 @torch.no_grad()
 def evaluate(
-    network: torch.nn.Module, batches: Iterable[Batch], num_classes: int, ignore_index: int, device: torch.device
+    network: torch.nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    ignore_index: int,
+    device: torch.device,
+    precision: Precision = "float32",
 ) -> Scores:
     """Scores of a network on whole images; leaves the network in the mode it was in."""
     was_training = network.training
@@ -104,7 +111,9 @@ def evaluate(
     try:
         for batch in batches:
             there = carried(batch, device)
-            metrics.update(network(there.images)["logits"], there.labels)
+            with in_precision(device, precision):
+                logits = network(there.images)["logits"]
+            metrics.update(logits, there.labels)
     finally:
         network.train(was_training)
     return metrics.scores()

@@ -149,6 +149,7 @@ function knowledge(body, buffers) {
     mustAgree("num_classes", numClasses, body.num_classes);
     mustAgree("codec", CODECS.includes(body.codec) ? body.codec : CODECS.join(" or "), body.codec);
     if ((body.payloads ?? []).some((payload) => payload.form !== "logits")) throw refusal("", "only logits from here", "contract");
+    if (Object.keys(body.arithmetic ?? {}).length) throw refusal("", "only float32, as it is, from here", "contract");
     if (buffers.length !== 1) throw refusal("", "this teacher has no dataset; send the images", "dataset");
     const { shape, logits } = logitsOf(readImages(buffers[0]));
     const width = body.codec === "float16" ? 2 : 4;

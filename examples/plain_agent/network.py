@@ -117,7 +117,7 @@ def must_be_known(task: dict) -> None:
         strange = "soft targets as the one objective, without a gate"
     elif len(teachers) > 1 or any(teacher.get("class_order") for teacher in teachers) or objective.get("standardize"):
         strange = "one teacher of the same classes, by its logits as they are"
-    elif recipe["precision"] != "float32" or task.keys() - FIELDS or recipe.keys() - OF_RECIPE:
+    elif recipe["precision"] != "float32" or "arithmetic" in (lesson or {}) or task.keys() - FIELDS or recipe.keys() - OF_RECIPE:
         strange = "float32, and no fields of later versions"
     elif recipe["loss"] not in ("family", "cross_entropy"):
         strange = "cross-entropy over all pixels"

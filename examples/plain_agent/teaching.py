@@ -62,6 +62,7 @@ class Teaching:
         must_agree("classes", self.names, (self.names and body.get("classes")) or self.names)
         must_agree("codec", codec if codec in CODECS else "float32 or float16", codec)
         must_agree("payloads", [], [one for one in body.get("payloads", []) if one.get("form", "logits") != "logits"])
+        must_agree("arithmetic", {}, body.get("arithmetic", {}))
         if not buffers:
             raise Refusal("dataset", "this teacher has no dataset; send the images")
         return write_tensors({"logits": self.network.logits(read_images(buffers)).astype(CODECS[codec])})

@@ -6,20 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from experiments import environment
+from experiments import SPEC, environment
 from small_trainings import CLASSES, FIVE, IGNORE, SMALL, Drawn, batch_of, training
 
 from agentkd import repeatable
+from agentkd.agents.teaching import Teacher
+from agentkd.agents.work import Surroundings, execute
+from agentkd.artifacts.store import Store
+from agentkd.datasets.opening import open_dataset
+from agentkd.errors import NotRepeatableError
 from agentkd.knowledge import objectives
 from agentkd.knowledge.objectives import Moment
+from agentkd.knowledge.weights import encode_weights
+from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
 from agentkd.networks import families
 from agentkd.networks.build import build
 from agentkd.objectives import LOGITS, SoftTargets
-from agentkd.recipe import Recipe
-from agentkd.task import EpochResult
+from agentkd.recipe import Arithmetic, Recipe, ViewSettings
+from agentkd.task import DataSource, EpochResult, Train
 from agentkd.training import reading
 from agentkd.training.ahead import Supply, carried, carry
 from agentkd.training.batches import Batch
@@ -79,6 +87,48 @@ def test_two_trainings_and_one_that_was_interrupted_have_the_same_bits(
     assert steps == [4], "all before were written"
     assert resumed.losses == first.losses
     assert same(resumed.weights, first.weights)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES[1:], indirect=True)
+def test_what_has_no_repeatable_form_on_a_gpu_is_told_with_what_to_write_or_noted_in_the_record(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    network = families.resolve("unrepeatable_networks:resizing", 5)
+    data = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+    recipe = Recipe(epochs=1, batch_size=2, steps_per_epoch=2, views=ViewSettings(crop_height=32, crop_width=32))
+    at = Surroundings(Store(tmp_path / "store"), torch.device(device))
+    task = Train(architecture=network, data=data, recipe=recipe)
+    with pytest.raises(NotRepeatableError, match=r"repeatable\.bilinear") as told:
+        execute(task, at)
+    assert told.value.operation.startswith("upsample_bilinear2d_backward")
+    result = execute(task.replace(recipe=recipe.replace(repeatable=False)), at)
+    assert result.environment["unrepeatable"].startswith("upsample_bilinear2d_backward")
+    assert result.environment["deterministic"] == "False"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES[1:], indirect=True)
+@pytest.mark.parametrize("fields", [{}, {"folded": True}, {"precision": "bfloat16", "channels_last": True, "folded": True}])
+def test_a_teacher_on_a_gpu_says_the_same_bits_again_however_it_computes(device: str, fields: dict[str, Any]) -> None:
+    network = families.resolve("pidnet_s", 5, SMALL["pidnet_s"])
+    data = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
+    stored = encode_weights(network, dict(build(network, seed=1).state_dict()))
+    request = KnowledgeRequest(
+        kind=KnowledgeKind.SOFT_TARGETS,
+        weights="ab" * 32,
+        num_classes=5,
+        dataset=data.content_digest,
+        views=((0, 1), (1, 2)),
+        view_settings=ViewSettings(crop_height=64, crop_width=64),
+        arithmetic=Arithmetic(**fields),
+    )
+    said = []
+    for _ in range(2):
+        teacher = Teacher(network, "ab" * 32, data, stored=stored, device=torch.device(device))
+        said.append(bytes(teacher.answer(request).parcel.view))
+    assert said[0] == said[1]
 
 
 @pytest.mark.process

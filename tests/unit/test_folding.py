@@ -8,12 +8,12 @@ import torch
 from lively_networks import lively, pictures
 from torch import nn
 
-from agentkd.deploy.folding import drop_training_parts, fold_normalizations
 from agentkd.deploy.inference import Inference
 from agentkd.errors import ConfigError
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.build import OwnNetwork
 from agentkd.networks.families import FAMILIES, resolve
+from agentkd.networks.folding import drop_training_parts, fold_normalizations
 
 SMALL: dict[str, dict[str, Any]] = {
     "pidnet_s": {"planes": 16},

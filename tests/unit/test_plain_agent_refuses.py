@@ -32,6 +32,7 @@ except wire.Refusal as refusal:
         ({"class_weights": "inverse"}, "no fields of later versions"),
         ({"class_weights": [1, 2]}, "no fields of later versions"),
         ({"sampler": "rare_class"}, "no fields of later versions"),
+        ({"channels_last": True}, "no fields of later versions"),
         ({"loss": "ohem"}, "cross-entropy over all pixels"),
     ],
 )

@@ -117,7 +117,15 @@ def parts_of(envelope: bytes) -> tuple[int, dict[str, Any], dict[str, Any]]:
     return envelope[6], msgpack.unpackb(envelope[10:at]), msgpack.unpackb(envelope[at:])
 
 
-LEFT_OUT_OF_RECIPES = {"class_weights", "sampler", "sampler_temperature"}
+LEFT_OUT_OF_RECIPES = {
+    "class_weights",
+    "sampler",
+    "sampler_temperature",
+    "validation_precision",
+    "channels_last",
+    "compiled",
+    "repeatable",
+}
 
 
 def canonical_of(task: dict[str, Any]) -> str:
