@@ -46,6 +46,8 @@ class LaunchConfig(FrozenData):
         options: what the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command.
         python: that agents run with on their hosts; empty for the one that runs this.
         bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
+        max_attempts: how often a task may fail before it is given up. What its surroundings do (lost agents, networks, disks of
+            guests) does not count; in an experiment they stop the run if it is taken from its agents ten times in a row.
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
