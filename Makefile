@@ -13,7 +13,7 @@ export AGENTKD_LAUNCHING ?= $(abspath ../shared/launching)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos fuzz lint types bench docs clean mutants matrix cases spaces exports engines
+.PHONY: help setup demo test check coverage javascript validators chaos faults fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -48,9 +48,12 @@ validators:
 	--disable-pip-version-check roc-validator==0.13.0 mlcroissant==1.1.1 && install -m 755 /dev/null .validators/.ready; } \
 	|| { rm -rf .validators; echo "The validators could not be installed: bundles' metadata are not tested"; }
 
-chaos: $(READY)  ## Kill agents and coordinators at random 200 times and compare with an undisturbed run
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 200
+chaos: $(READY)  ## 300 faults at random (kills, stops, failing disks, flipped bits), each end compared with an undisturbed run, an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 300
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py 10 --coordinator --trials 50
+
+faults: $(READY)  ## Fail opens, writes, syncs, renames and removals of a small run, 400 of them, one after the other, an hour (FAULTS=400, SEED=1)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(or $(FAULTS),400) --seed $(or $(SEED),1)
 
 engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run agents through them
 	@command -v slurmctld >/dev/null || { apt-get update -qq && \
@@ -60,6 +63,12 @@ engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run 
 	-c constraints.txt torch && .engines/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e predict \
 	-e '.[dev,ray]' && install -m 755 /dev/null .engines/.ready; }
 	OMP_NUM_THREADS=1 .engines/bin/python -m pytest -q -m engines tests/process/test_engines.py
+
+gpu: $(READY)  ## On a CUDA device: the tests that need one, the same bits of all families, and the benchmarks, ten minutes
+	$(BIN)/python -m pytest -q -m gpu tests
+	$(BIN)/python benchmarks/determinism.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/exchange.py --gpu
 
 mutants: $(READY)  ## Change the code a little, many times, and say what no unit test notices (MINUTES=20, SEED=1)
 	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
@@ -90,6 +99,9 @@ bench: $(READY)  ## Run the benchmarks behind the README's figures
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/opening.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reading.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loop.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loading.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/deploy.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicting.py
 

@@ -337,6 +337,34 @@ def check_descriptors(place: Path | str, error: BaseException) -> None:
         raise DescriptorsError(place, number) from error
 
 
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    os.strerror(errno.ENOMEM),
+)
+"""What the system and libraries say, beside ``MemoryError``, where there is no memory for more."""
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was made from, means that there is too little memory, of a device or the machine."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError) or any(kind.__name__ == OutOfMemoryError.__name__ for kind in type(error).__mro__):
+            return True  # torch's has the same name as ours, and is not imported for it
+        if isinstance(error, RemoteAgentError):
+            return error.remote_code == OutOfMemoryError.code
+        if isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in NO_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
 def as_agentkd_error(error: BaseException, place: Path | str = "a file") -> BaseException:
     """An error of the operating system that has a word here (a full disk, no descriptors) as that; any other as it is."""
     if isinstance(error, OSError) and (error.errno in DESCRIPTORS_USED_UP or error.errno in STORAGE_WORDS):

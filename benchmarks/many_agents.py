@@ -5,11 +5,17 @@ a key and a session of its own. A task takes an agent ``--task-s`` seconds. Ends
 agent was lost.
 
     python benchmarks/many_agents.py --agents 1000 --minutes 10
+
+With ``--limits`` it says where a coordinator ends instead: what a message, an event, a look at the agents, a plan and an agent's
+memory cost, measured with few agents over sockets or with as many as asked for in one process, and what that makes for all.
+
+    python benchmarks/many_agents.py --limits --agents 10000     # a minute
 """
 
 import argparse
 import heapq
 import multiprocessing
+import statistics
 import sys
 import tempfile
 import time
@@ -19,16 +25,21 @@ from pathlib import Path
 
 import psutil
 import zmq
+from scale import planned
 
 from agentkd import canonical
 from agentkd.architecture import Architecture
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.crew import LOOK_S, Crew
+from agentkd.coordinator.dispatch import Dispatcher
+from agentkd.coordinator.events import Ended, Start
+from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
+from agentkd.exchange.liveness import pace_s
 from agentkd.launch.local import LocalLauncher
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import (
@@ -73,7 +84,9 @@ class LightAgent:
         self.socket.send_multipart(encode(Message(body, self.number, parent_id, self.session)))
 
 
-def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: str, task_s: float) -> None:
+def generate(
+    pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: str, task_s: float, beat_s: float | None = None
+) -> None:
     """The load generator's process: every agent in one loop, until all were asked to leave."""
     context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, 2 * len(keys) + 100)
@@ -100,8 +113,8 @@ def generate(pipe: Connection, keys: list[KeyPair], endpoint: str, coordinator: 
                 num_messages += 1
                 body = message.body
                 if isinstance(body, WelcomeReply) and not agent.is_welcome:
-                    agent.is_welcome, agent.heartbeat_s = True, body.heartbeat_s
-                    later(body.heartbeat_s, "beat", agent)
+                    agent.is_welcome, agent.heartbeat_s = True, beat_s or body.heartbeat_s
+                    later(agent.heartbeat_s, "beat", agent)
                 elif isinstance(body, TaskRequest):
                     later(task_s, "done", agent, message)
                 elif isinstance(body, LeaveRequest):
@@ -208,14 +221,102 @@ def measure(num_agents: int, minutes: float, task_s: float, place: Path) -> int:
     return 0 if is_well else 1
 
 
+# Where it ends: what each thing costs, and what that makes for all agents.
+
+FEW = 300
+BEAT_S = 0.25
+LISTEN_S = 10.0
+TASK_S = 600.0  # of a task where it is said what all agents make together
+NUM_EVENTS = 30
+NUM_PLANNED = 1000
+
+
+def cost_of_messages(place: Path) -> tuple[float, float, float]:
+    """Seconds of CPU a heartbeat, bytes an agent, and seconds of a look at an agent, of some that beat fast."""
+    folder, process = RunFolder(place), psutil.Process()
+    keys = [new_key_pair() for _ in range(FEW)]
+    ours, theirs = multiprocessing.Pipe()
+    config = LaunchConfig(transport="tcp", recheck_guests=0.0)
+    with Crew(folder, (), config, Silent(), LocalLauncher(folder)) as crew:
+        before = process.memory_info().rss
+        for number, pair in enumerate(keys):
+            crew.invite(AdmittedPeer(agent=f"light-{number}", public_key=pair.public, may=EVERYTHING))
+        arguments = (theirs, keys, crew.contact.endpoints[0], crew.contact.coordinator_key, TASK_S, BEAT_S)
+        generator = multiprocessing.Process(target=generate, args=arguments, daemon=True)
+        generator.start()
+        while len(crew.activities()) < FEW:
+            crew.turn()
+        cpu, counted, began = sum(process.cpu_times()[:2]), crew.counters.messages_received, time.monotonic()
+        while time.monotonic() < began + LISTEN_S:
+            crew.turn()
+        each = (sum(process.cpu_times()[:2]) - cpu) / (crew.counters.messages_received - counted)
+        memory = (process.memory_info().rss - before) / FEW
+        looks = []
+        for _ in range(NUM_EVENTS):
+            started = time.process_time()
+            assert not list(crew._members.find_lost())
+            looks.append(time.process_time() - started)
+        assert not crew.counters.refused and not crew.counters.dropped
+    ours.poll(30)
+    generator.join(10)
+    return each, memory, statistics.median(looks) / FEW
+
+
+def cost_of_an_event(num_agents: int) -> float:
+    """Seconds of CPU in which a dispatcher takes a result and gives the agent another task, with so many others busy."""
+    dispatcher = Dispatcher(0)
+    state, names = dispatcher.state, [f"light-{number}" for number in range(num_agents)]
+    tasks = {made.key: made for made in map(task, range(num_agents + NUM_EVENTS))}
+    running = dict(zip(tasks, names, strict=False))
+    state.tasks |= tasks
+    state.cohorts |= {key: (key,) for key in tasks}
+    state.members |= {name: Member(name, Bench.LEARNING, GUEST_SLOT, Condition.BUSY, key) for key, name in running.items()}
+    state.running |= {key: Running(name, 1) for key, name in running.items()}
+    state.attempts |= dict.fromkeys(running, 1)
+    state.waiting |= {key: made for key, made in tasks.items() if key not in running}
+    times = []
+    for key, name in list(running.items())[:NUM_EVENTS]:
+        started = time.process_time()
+        actions = dispatcher.handle(Ended(name, key, 1))
+        times.append(time.process_time() - started)
+        assert any(isinstance(action, Start) for action in actions)
+    return statistics.median(times)
+
+
+def say_limits(num_agents: int, place: Path) -> None:
+    """Prints what each thing costs and what that makes for all."""
+    beat, memory, look = cost_of_messages(place)
+    event = cost_of_an_event(num_agents)
+    plan = statistics.median(planned(NUM_PLANNED)[0])
+    tasks_per_s = num_agents / TASK_S
+    pace = pace_s(num_agents, LaunchConfig().lease_s)
+    print(f"{num_agents:,} agents, of which each has a task of {TASK_S:g} s and beats every {pace:g} s; CPU time of one core")
+    rows = [
+        ("a message heard", beat, (1 / pace + 3 / TASK_S) * num_agents),
+        ("an event decided upon", event, tasks_per_s),
+        ("a look at all agents", look * num_agents, 1 / LOOK_S),
+        ("a plan made", plan, tasks_per_s),
+    ]
+    for what, seconds, times in rows:
+        share, most = seconds * times, 1 / seconds
+        print(f"{what:<24}{1e3 * seconds:>9.3f} ms{times:>10,.1f}/s of {most:>8,.0f}{share:>9.2f} cores")
+    print(f"all of it: {sum(seconds * times for _, seconds, times in rows):.2f} cores, of which Python has one at a time")
+    total = f"{memory * num_agents / 2**30:.1f} GiB for all"
+    print(f"memory: {memory / 1024:.0f} KiB an agent, {total}; descriptors: one an agent and more")
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--agents", type=int, default=1000)
     options.add_argument("--minutes", type=float, default=10.0)
     options.add_argument("--task-s", type=float, default=10.0)
+    options.add_argument("--limits", action="store_true", help="say where a coordinator ends")
     chosen = options.parse_args()
     multiprocessing.set_start_method("spawn")
     with tempfile.TemporaryDirectory() as place:
+        if chosen.limits:
+            say_limits(chosen.agents, Path(place))
+            return 0
         return measure(chosen.agents, chosen.minutes, chosen.task_s, Path(place))
 
 

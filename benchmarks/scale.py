@@ -29,7 +29,7 @@ from agentkd.pipeline import searching
 from agentkd.pipeline.plan import Planner
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.recipe import Distillation
-from agentkd.search.space import Choices, Space, Values
+from agentkd.search.space import Choices, Parameter, Values, is_searched
 from agentkd.search.study import Suggester, Trial, TrialOutcome
 from agentkd.task import DataSource, Distill, EpochResult, Status, Task, TaskResult, TeacherReference, Train
 
@@ -42,16 +42,18 @@ NETWORK = Architecture(family="unet", num_classes=2)
 class Lot(Suggester):
     """Suggests whatever comes, in no time."""
 
-    def __init__(self, space: Space, *, seed: int, **options: int) -> None:
-        self._drawn, self._lot = space, random.Random(seed)
+    def _ask(self, seen: Sequence[Trial], pending: Sequence[Trial], number: int) -> Values:
+        lot, values = random.Random(number), dict[str, Any]()
+        for name, parameter in self._space.items():
+            if is_searched(self._space, name, values):
+                values[name] = self._draw(lot, parameter)
+        return values
 
-    def suggest(self, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int) -> Values:
-        return {name: self._draw(parameter) for name, parameter in self._drawn.items()}
-
-    def _draw(self, parameter: Any) -> Any:
+    @staticmethod
+    def _draw(lot: random.Random, parameter: Parameter) -> Any:
         if isinstance(parameter, Choices):
-            return self._lot.choice(list(parameter.values))
-        value = self._lot.uniform(parameter.low, parameter.high)
+            return lot.choice(list(parameter.values))
+        value = lot.uniform(parameter.low, parameter.high)
         return round(value) if parameter.integer else value
 
 
@@ -69,15 +71,15 @@ def planner(num_tasks: int) -> Planner:
 
 
 def invented(step: PlannedTask) -> TaskResult:
-    number = int(step.key[:8], 16) / 16**8
+    number, size = (int(step.key[begin : begin + 8], 16) / 16**8 for begin in (0, 8))
     return TaskResult(
         status=Status.COMPLETED,
         weights=Digest(step.key[::-1]),
         miou=number,
         epochs=1,
-        num_parameters_total=1000 + int(1000 * number),
+        num_parameters_total=1000 + int(1000 * size),
         num_parameters_network=1000,
-        num_parameters_deploy=1000 + int(1000 * number),
+        num_parameters_deploy=1000 + int(1000 * size),
         num_macs=1000,
         history=(EpochResult(epoch=1, loss=1, miou=number, seconds=1),),
     )

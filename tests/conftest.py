@@ -46,8 +46,10 @@ def keeper() -> Iterator[Keeper]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(keeper: Keeper) -> Iterator[None]:
+def nothing_is_left_behind(keeper: Keeper, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves a child process, a thread of ours or a socket behind; of this process, not of other workers'."""
+    if request.node.get_closest_marker("gpu"):
+        wake_the_driver()
     own = psutil.Process()
     children, threads, held = {child.pid for child in own.children(recursive=True)}, threads_of_ours(), sockets()
     yield
@@ -58,6 +60,14 @@ def nothing_is_left_behind(keeper: Keeper) -> Iterator[None]:
     assert not alive, f"processes left behind: {alive}"
     assert not (still := after_a_while(lambda: threads_of_ours() - threads)), f"threads left behind: {still}"
     assert not (still := after_a_while(lambda: sockets() - held - keeper.sockets)), f"left open: {still}"
+
+
+def wake_the_driver() -> None:
+    """The first use of CUDA opens a socket, which the process then keeps."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")
 
 
 def after_a_while(left: Callable[[], set[Any]]) -> set[Any]:

@@ -52,7 +52,8 @@ def command(*arguments: object) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a child, in which the tests' own networks can be imported, and the library that lies beside them."""
     tests = Path(__file__).parent
-    return os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"} | more
+    paths = map(str, (tests, tests.parent, *filter(None, (os.environ.get("PYTHONPATH"),))))
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | more
 
 
 def agentkd(*arguments: object, timeout_s: float = 150, **more: str) -> "subprocess.CompletedProcess[str]":

@@ -60,6 +60,7 @@ def training(
     teaching: Teaching | None = None,
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
+    loaders: int = 0,
 ) -> Trained:
     """A training with the family's loss, or that of the recipe."""
     loss = "cross_entropy" if recipe.loss == "cross_entropy" else families.loss_name(family)
@@ -71,4 +72,4 @@ def training(
         teaching=teaching or Untaught(),
     )
     network = build(families.resolve(family, CLASSES, SMALL[family] if settings is None else settings), seed=1)
-    return train(network, feed or Drawn(), plan, device=torch.device(device), checkpoint=checkpoint, hooks=hooks)
+    return train(network, feed or Drawn(), plan, device=torch.device(device), checkpoint=checkpoint, hooks=hooks, loaders=loaders)

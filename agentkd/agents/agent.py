@@ -7,24 +7,24 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import torch
 
 from agentkd import repeatable
 from agentkd.agents.blaming import blame
+from agentkd.agents.device import called, find_device, shared_memory_of
+from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
 from agentkd.agents.remote_lesson import RemoteLesson
+from agentkd.agents.room import check_room
 from agentkd.agents.serving import Serving
 from agentkd.agents.waiting import WaitingWork
 from agentkd.agents.work import Surroundings, environment, execute
@@ -37,22 +37,23 @@ from agentkd.code.running import EndedBySignal
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.errors import (
-    ChannelClosedError,
     ConfigError,
     LaunchError,
     OutOfMemoryError,
     RemoteProtocolError,
     ReplyTimeoutError,
     Rule,
+    StorageError,
     TaskCancelledError,
+    as_agentkd_error,
+    lacks_memory,
 )
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
 from agentkd.exchange.audit import Audit
-from agentkd.exchange.cuda import find_gpu
 from agentkd.exchange.grants import EVERYTHING, Grants, Registry
 from agentkd.exchange.keys import KeyPair
-from agentkd.exchange.liveness import HEARTBEAT_S
+from agentkd.exchange.liveness import HEARTBEAT_S, Pulse
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post, useless
 from agentkd.exchange.streams import WINDOW_BYTES
@@ -87,11 +88,12 @@ from agentkd.messages.bodies import (
 )
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
 from agentkd.task import EpochResult, Mutual, Pack, Taught
+from agentkd.training.ahead import usual_loaders
 from agentkd.training.loop import Hooks
+from agentkd.training.memory import give_back
 
 JOIN_TIMEOUT_S = 60.0
 PROGRESS_EVERY_S = 0.5
-END_WITHIN_S = 4.0
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class AgentSettings:
         parent_pid: the process it must not outlive; 0 for an agent started by hand.
         tether: descriptor at whose end it ends in good order, for whoever started it is gone or wants it to; -1 for none.
         images: folder for decoded images, which it removes; by default that of the run folder, which whoever started it removes.
+        loaders: threads that make views ahead; ``None`` for as many as are usual on the device.
         registry: folder of registered keys that may ask for knowledge besides the peers the coordinator names.
         audit: file for the log of who fetched what.
         allows_code: whether it runs the code, of the coordinator's user, that tasks name. Without it such tasks are refused.
@@ -127,6 +130,7 @@ class AgentSettings:
     images: Path | None = None
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     image_cache_gib: float = IMAGE_CACHE_GIB
+    loaders: int | None = None
     registry: Path | None = None
     audit: Path | None = None
     allows_code: bool = False
@@ -139,8 +143,10 @@ class Agent:
     def __init__(self, settings: AgentSettings) -> None:
         self.settings = settings
         self.folder = RunFolder(settings.run_folder)
-        self.device = _find_device(settings.device)
+        self.device = find_device(settings.device)
         repeatable.prepare(self.device)
+        said = settings.loaders
+        self._loaders = usual_loaders(self.device, settings.threads) if said is None else said
         self._work = WaitingWork(lambda put, reply: self.post.send(put.sender, reply, parent_id=put.message.msg_id))
         self._lesson_inbox: queue.Queue[Delivery] = queue.Queue()
         self._asker = Asker()
@@ -148,16 +154,17 @@ class Agent:
         self._fences: dict[TaskKey, int] = {}
         self._cancelled: set[tuple[TaskKey, int]] = set()
         self._progress = 0
+        self._pulse = Pulse()
         self._is_busy = False
         self._given = self._over = (NO_TASK, 0)  # the newest mutual task, and the last that ended; written by one thread each
         transport = find_transport(settings.transport)
-        gpu = find_gpu(_number_of(self.device)) if self.device.type == "cuda" else None
+        gpu = shared_memory_of(self.device)
         hello = HelloRequest(
             capabilities=(*ALL_CAPABILITIES, Capability.LEARN),
             window_bytes=WINDOW_BYTES,
             device=settings.device,
             gpu=gpu.uuid if gpu else "",
-            environment=environment(self.device),
+            environment=environment(self.device) | called(self.device),
         )
         self._coordinator = AdmittedPeer(
             agent=AgentName("coordinator"),
@@ -176,11 +183,11 @@ class Agent:
             grants=grants,
             tick=self._tick,
             tick_s=HEARTBEAT_S,
-            fell=_fell,
+            fell=fell,
         )
         self.carrier = Carrier(self.post, self.folder.store, ways=transport.ways, gpu=gpu)
         self._audit = Audit(settings.audit)
-        self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device)
+        self._serving = Serving(self.post, self.carrier, self.folder, self._audit, self.device, loaders=self._loaders)
 
     def serve(self) -> None:
         """Joins the community and works until told to leave."""
@@ -225,6 +232,7 @@ class Agent:
             self._lesson_inbox.put(delivery)
         elif isinstance(body, WelcomeReply | HelloRequest):
             if delivery.sender == self.settings.coordinator_key:
+                self._pulse.pace_s = body.heartbeat_s if isinstance(body, WelcomeReply) else HEARTBEAT_S
                 self._joined.set()
         elif isinstance(body, PeersEvent):
             for public_key in self.post.grants.set_peers((*body.peers, self._coordinator)):
@@ -270,7 +278,7 @@ class Agent:
             log.error("the coordinator's process is gone; ending")
             os._exit(LaunchError.exit_code)
         self._audit.sum_up()
-        if self._joined.is_set():
+        if self._joined.is_set() and self._pulse.is_due(time.monotonic()):
             self._say(HeartbeatEvent(progress=self._progress, is_busy=self._is_busy))
 
     # On the work thread.
@@ -299,8 +307,23 @@ class Agent:
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
             self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
+            self._end_if_of_disk(error, delivery)
         finally:
             self._is_busy = False
+        if isinstance(body, TaskRequest | TeachRequest):
+            give_back(self.device)
+
+    def _end_if_of_disk(self, error: BaseException, delivery: Delivery) -> None:
+        """Whoever started this agent is told of a disk on which it cannot write, when it was somebody else who asked.
+
+        Raises:
+            StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
+        """
+        told = as_agentkd_error(error)
+        is_ours = self.settings.parent_pid or self.settings.tether >= 0
+        if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
+            self._say(LeftEvent(reason=str(told)))
+            raise told
 
     def _read_artifact(self, digest: Digest) -> bytes:
         self._obtain(digest)
@@ -334,6 +357,8 @@ class Agent:
         if isinstance(task, Pack) and task.what == "data" and not self.settings.shares_data:
             raise ConfigError("this agent hands over no data of its host; if its coordinator may have them add --share-data")
         self._let_run(codes_of(task))
+        if request.asks_room:
+            check_room(task, self.device)
         for digest in (*(digest for _, digest in task.reads()), *request.recorded):
             self._obtain(digest)
         lessons: list[RemoteLesson | MutualLesson] = []
@@ -354,6 +379,7 @@ class Agent:
             hooks=hooks,
             lesson=lesson,
             checkpoint_every_s=self.settings.checkpoint_every_s,
+            loaders=self._loaders,
         )
         try:
             result = execute(task, at)
@@ -430,10 +456,7 @@ def run_agent(settings: AgentSettings) -> None:
     folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    if settings.tether >= 0:
-        threading.Thread(target=_end_with, args=(settings.tether,), name="agentkd-tether", daemon=True).start()
+    end_in_good_order(settings.tether)
     barring.close()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
@@ -447,42 +470,10 @@ def run_agent(settings: AgentSettings) -> None:
             folder.drop_images()
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise EndedBySignal(0)
-
-
-def _end_with(tether: int) -> None:
-    """Ends this process in good order when a descriptor has come to its end, or else soon after."""
-    with contextlib.suppress(OSError):
-        while os.read(tether, 1 << 12):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(END_WITHIN_S)
-    log.error("whoever started this agent is gone, and its work does not stop; ending")
-    os._exit(LaunchError.exit_code)
-
-
-def _fell() -> None:
-    """The work thread would wait for ever."""
-    log.critical("nothing can be said or heard any more; ending")
-    os._exit(ChannelClosedError.exit_code)
-
-
-def _find_device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise LaunchError(f"device {name} is not there: {torch.cuda.device_count()} CUDA devices found")
-    return device
-
-
-def _number_of(device: torch.device) -> int:
-    return device.index if device.index is not None else torch.cuda.current_device()
-
-
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    is_memory = lacks_memory(error)
     taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
     text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
     return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "", text=text)

@@ -1,6 +1,7 @@
 """Batches from a dataset: the seam between torch-free views and the training loop. Teacher and student use the same code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from agentkd.architecture import Normalization
+from agentkd.code import barring
 from agentkd.datasets.balance import class_weights
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.opening import Opened, open_again
@@ -18,6 +20,7 @@ from agentkd.errors import ContractError, DatasetError
 from agentkd.knowledge.contracts import agree_on_channels
 from agentkd.recipe import ViewSettings
 from agentkd.task import DataSource, Taught, Training
+from agentkd.training.ahead import Ahead
 from agentkd.training.batches import Batch
 
 _shared: list[SharedSamples] = []  # of this process: none until it is said where
@@ -43,9 +46,18 @@ def open_source(source: DataSource) -> Opened:
     return dataset
 
 
-def view_images(dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization) -> Tensor:
-    """Images [N,C,H,W] of named views, for a network with this normalization."""
-    return torch.from_numpy(np.stack([make_view(dataset, index, seed, settings, normalization).image for index, seed in views]))
+def view_images(
+    dataset: Dataset, views: Sequence[ViewKey], settings: ViewSettings, normalization: Normalization, *, loaders: int = 0
+) -> Tensor:
+    """Images [N,C,H,W] of named views, for a network with this normalization, made side by side by so many threads."""
+
+    def make(at: int) -> View:
+        index, seed = views[at]
+        return make_view(dataset, index, seed, settings, normalization)
+
+    size = settings.crop_height * settings.crop_width * (4 * len(normalization.channels) + 1)
+    with Ahead(make, range(len(views)), loaders=loaders, size_of=_size_of, expected_bytes=size) as made:
+        return torch.from_numpy(np.stack([made.take().image for _ in views]))
 
 
 def evaluation_images(source: DataSource, normalization: Normalization) -> Iterator[Tensor]:
@@ -70,9 +82,15 @@ def class_weights_of(task: Training) -> tuple[float, ...]:
 
 
 class DatasetFeed:
-    """The batches of one task."""
+    """The batches of one task. Several threads may make them at once.
 
-    def __init__(self, task: Training) -> None:
+    Args:
+        task: whose they are.
+        loaders: threads that make the views of a validation ahead.
+    """
+
+    def __init__(self, task: Training, *, loaders: int = 0) -> None:
+        self._loaders, self._barred = loaders, barring.running if task.data.code else nullcontext
         self.dataset = open_source(task.data)
         agree_on_channels(task.architecture.channels, self.dataset.channels)
         self._recipe, self._view_seed, self._normalization = task.recipe, task.view_seed, task.architecture.normalization
@@ -109,22 +127,33 @@ class DatasetFeed:
     def training_batch(self, step: int) -> Batch:
         """The batch of a training step."""
         keys = self.views(step)
-        views = [make_view(self.dataset, index, seed, self._recipe.views, self._normalization) for index, seed in keys]
+        with self._barred():
+            views = [make_view(self.dataset, index, seed, self._recipe.views, self._normalization) for index, seed in keys]
         return _stack(views, keys)
 
-    def validation_batches(self) -> Iterator[Batch]:
+    def validation_batches(self) -> Generator[Batch, None, None]:
         """The validation split, whole images, in batches of equal size."""
         pending: list[View] = []
-        for index in self._validation:
-            view = whole_view(self.dataset, index, self._normalization)
-            if pending and (len(pending) == whole_at_once(view.label.size) or pending[0].label.shape != view.label.shape):
-                yield _stack(pending, ())
-                pending = []
-            pending.append(view)
-        yield _stack(pending, ())
+        with Ahead(self._whole_view, self._validation, loaders=self._loaders, size_of=_size_of) as views:
+            for _ in self._validation:
+                view = views.take()
+                if pending and (len(pending) == whole_at_once(view.label.size) or pending[0].label.shape != view.label.shape):
+                    yield _stack(pending, ())
+                    pending = []
+                pending.append(view)
+            yield _stack(pending, ())
+
+    def _whole_view(self, index: int) -> View:
+        with self._barred():
+            return whole_view(self.dataset, index, self._normalization)
+
+
+def _size_of(view: View) -> int:
+    return view.image.nbytes + view.label.nbytes
 
 
 def _stack(views: list[View], keys: tuple[ViewKey, ...]) -> Batch:
-    images = torch.from_numpy(np.stack([view.image for view in views]))
-    labels = torch.from_numpy(np.stack([view.label for view in views])).long()
-    return Batch(images, labels, keys)
+    """By numpy, which works on this thread alone: torch would start others beside each thread that makes batches."""
+    images = np.stack([view.image for view in views])
+    labels = np.stack([view.label for view in views]).astype(np.int64)
+    return Batch(torch.from_numpy(images), torch.from_numpy(labels), keys)

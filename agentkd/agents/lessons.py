@@ -32,6 +32,7 @@ from agentkd.names import Digest
 from agentkd.objectives import LOGITS, Objective, Own, SoftTargets
 from agentkd.recipe import Distillation, ViewSettings
 from agentkd.task import Distill, ExchangeSummary, Taught, TeacherReference
+from agentkd.training.ahead import carry
 from agentkd.training.batches import Batch
 from agentkd.training.loop import Knowledge
 from agentkd.training.losses import Outputs, Terms, cross_entropy
@@ -87,7 +88,7 @@ class Blend:
         chosen = [next((i for i, teacher in enumerate(self.teachers) if part in teacher.parts), None) for part in parts]
         if None in chosen:
             raise ContractError("parts", [teacher.parts for teacher in self.teachers], parts, hint="each part needs a teacher")
-        return torch.tensor(chosen, device=batch.labels.device)
+        return carry(torch.tensor(chosen), batch.labels.device)
 
 
 def _term(index: int, objective: Objective) -> str:
@@ -97,6 +98,8 @@ def _term(index: int, objective: Objective) -> str:
 
 class DirectLesson:
     """Teachers in this process: the reference that exchanges between processes are compared with."""
+
+    is_heard = False
 
     def __init__(self, task: Distill, feed: DatasetFeed, *, store: Store, device: torch.device) -> None:
         self._task, self._feed, self._store = task, feed, store

@@ -19,9 +19,9 @@ from agentkd.agents.interview import Interview, Line
 from agentkd.agents.lessons import blend
 from agentkd.agents.questions import Conduct, Question, Questions, Want
 from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S
+from agentkd.agents.saying import keep_said, read_said, was_said
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.canonical import digest_bytes
 from agentkd.durable import make_folder, sync_file, sync_folder
 from agentkd.errors import (
     ArtifactNotFoundError,
@@ -33,7 +33,7 @@ from agentkd.exchange.post import Delivery, Post
 from agentkd.exchange.streaming import ANYWAY, Leave
 from agentkd.knowledge import codecs, payloads, tensors
 from agentkd.knowledge.tensors import Buffer
-from agentkd.knowledge.weights import encode_weights
+from agentkd.knowledge.weights import digest_of_weights
 from agentkd.messages.bodies import (
     KnowledgeKind,
     KnowledgeReply,
@@ -68,6 +68,8 @@ class MutualLesson:
         check: called while waiting; raises if the task is cancelled.
         on_served: told of each piece that is handed to a partner, before it leaves.
     """
+
+    is_heard = True
 
     def __init__(
         self,
@@ -154,11 +156,9 @@ class MutualLesson:
     def _say(self, data: bytes) -> None:
         """Keeps what is said now, and hands it to those who wait for it."""
         place = self._folder.said(self._key, self._step)
-        part = place.with_suffix(".part")
         try:
             make_folder(place.parent)
-            part.write_bytes(data)
-            part.replace(place)
+            keep_said(place, data)
             self._unsynced.append(place)
         except OSError as error:
             raise StorageError.of(place, error) from error
@@ -202,11 +202,11 @@ class MutualLesson:
 
     def lies_here(self, question: Question) -> bool:
         """Whether a partner has left behind in this folder what it said in the step."""
-        return self._folder.said(TaskKey(question.teacher), question.step).is_file()
+        return was_said(self._folder.said(TaskKey(question.teacher), question.step))
 
     def repeat(self, question: Question) -> None:
         """Takes what a partner left behind."""
-        self._heard[question.teacher] = self._folder.said(TaskKey(question.teacher), question.step).read_bytes()
+        self._heard[question.teacher] = read_said(self._folder.said(TaskKey(question.teacher), question.step))
 
     def drop(self, question: Question) -> None:
         """Nothing is asked ahead, so no step is passed over."""
@@ -234,7 +234,7 @@ class MutualLesson:
 
 def weights_digest(architecture: Architecture, network: nn.Module, classes: Sequence[str]) -> Digest:
     """The digest that the network's weights would have as an artifact."""
-    return digest_bytes(encode_weights(architecture, dict(network.state_dict()), classes))
+    return digest_of_weights(architecture, dict(network.state_dict()), classes)
 
 
 @torch.no_grad()
@@ -256,7 +256,7 @@ def hand_over(
     assert isinstance(body, KnowledgeRequest)
     if not place.is_file():
         raise ArtifactNotFoundError(f"step {body.step} of {body.weights[:12]}", place.parent)
-    data = place.read_bytes()
+    data = read_said(place)
     parcel = carrier.allocate(len(data))
     try:
         parcel.view[:] = data

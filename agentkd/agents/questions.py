@@ -16,6 +16,7 @@ from agentkd.errors import (
     ExchangeError,
     LocalProtocolError,
     ProtocolError,
+    StorageError,
     TaskCancelledError,
 )
 from agentkd.messages.bodies import ErrorReply, PeerAddress
@@ -39,6 +40,7 @@ JUDGEMENTS: dict[tuple[str, str], Judgement] = {
     (ArtifactError.code, ""): Judgement.NOT_READY,
     (ExchangeError.code, ""): Judgement.NOT_READY,
     (TaskCancelledError.code, ""): Judgement.NOT_READY,
+    (StorageError.code, ""): Judgement.SURROUNDINGS,  # an agent of the coordinator's ends by it, which stops the run
     (DatasetError.code, ""): Judgement.LACKS_DATA,
     (ContractError.code, ""): Judgement.FAULT,
     (ProtocolError.code, ""): Judgement.FAULT,

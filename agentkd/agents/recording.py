@@ -17,7 +17,7 @@ from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
 from agentkd.durable import sync_file, sync_folder, write_whole
-from agentkd.errors import StorageError
+from agentkd.errors import ArtifactCorruptError, StorageError
 from agentkd.names import Digest, TeacherId
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ class Recorder:
         self._index, self._store = index, store
         self._is_new = not index.is_file()
         self._mend()
+        if not self._is_new:
+            self._drop_damaged()
         self._told = {(told.weights, told.step) for told in self._stored()}
         self._pending: queue.Queue[tuple[Told, bytes] | threading.Event | None] = queue.Queue(MAX_PENDING)
         self._failure: StorageError | None = None
@@ -93,8 +95,17 @@ class Recorder:
             self.waited_s += time.monotonic() - started
 
     def _stored(self) -> list[Told]:
-        """What is listed and stored. After a power cut a listed piece may be missing; then it was not told."""
+        """What is listed and stored. After a power cut a listed piece may be missing or damaged; then it was not told."""
         return [told for told in recordings.read_list(self._index).told if told.piece in self._store]
+
+    def _drop_damaged(self) -> None:
+        """What an earlier attempt has stored is looked at, for it would be recorded as it is."""
+        for piece in {told.piece for told in self._stored()}:
+            try:
+                self._store.get(piece)
+            except ArtifactCorruptError as error:
+                log.warning("%s; its step is asked again", error)
+                self._store.remove(piece)
 
     def _mend(self) -> None:
         """Leaves whole lines in the list, and sets a damaged one aside as it was."""

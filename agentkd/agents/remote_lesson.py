@@ -48,6 +48,8 @@ class RemoteLesson:
         check: called while waiting; raises if the task is cancelled.
     """
 
+    is_heard = False
+
     def __init__(
         self,
         task: Distill,

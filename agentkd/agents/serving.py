@@ -1,5 +1,6 @@
 """What an agent hands over to others: knowledge, weights and assessments, to whom they are granted, with a note of each."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from agentkd.agents import mutual
 from agentkd.agents.teaching import Teacher
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule
+from agentkd.errors import ArtifactNotFoundError, ConfigError, ContractError, RemoteProtocolError, Rule, StorageError
 from agentkd.exchange.audit import Audit
 from agentkd.exchange.kinds import as_what_it_is
 from agentkd.exchange.pieces import Carrier
@@ -26,6 +27,8 @@ from agentkd.messages.bodies import (
 from agentkd.messages.wire import Buffer
 from agentkd.names import NO_DIGEST, Digest, TaskKey, TeacherId, shared_data
 
+log = logging.getLogger(__name__)
+
 
 class Serving:
     """The network that an agent teaches with, if it does, and the answers to whoever asks.
@@ -34,12 +37,16 @@ class Serving:
 
     Args:
         device: a torch device, where the network computes.
+        loaders: threads that make the views of a request.
 
     ``shares`` is the digest of the data that it hands to whoever may have data and does not say which.
     """
 
-    def __init__(self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device) -> None:
-        self._post, self._carrier, self._folder, self._audit, self._device = post, carrier, folder, audit, device
+    def __init__(
+        self, post: Post, carrier: Carrier, folder: RunFolder, audit: Audit, device: torch.device, *, loaders: int = 0
+    ) -> None:
+        self._post, self._carrier, self._folder, self._audit = post, carrier, folder, audit
+        self._device, self._loaders = device, loaders
         self._teacher: Teacher | None = None
         self.shares: Digest = NO_DIGEST
 
@@ -53,7 +60,10 @@ class Serving:
             self._post.grants.check(delivery.sender, kind)
         except RemoteProtocolError:
             entry = self._post.grants.find(delivery.sender)
-            self._audit.refused(entry, kind, digest)
+            try:
+                self._audit.refused(entry, kind, digest)
+            except StorageError as error:  # nothing is handed over, so nothing must be noted for that
+                log.error("a refusal is not in the audit log: %s", error)
             raise
 
     def _leave(self, delivery: Delivery, request: KnowledgeRequest) -> Leave:
@@ -84,6 +94,7 @@ class Serving:
             request.data,
             stored=self._folder.store.get(request.weights),
             device=self._device,
+            loaders=self._loaders,
             allocate=self._carrier.allocate,
         )
 

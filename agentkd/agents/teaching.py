@@ -30,6 +30,7 @@ from agentkd.networks.heads import using
 from agentkd.objectives import LOGITS
 from agentkd.recipe import Arithmetic
 from agentkd.task import DataSource
+from agentkd.training.ahead import carry
 from agentkd.training.forms import in_precision
 from agentkd.training.taps import tapped
 from agentkd.unrepeatable import Repeatably
@@ -57,6 +58,7 @@ class Teacher:
         data: the dataset whose views students may name; without it they send their images.
         stored: the weights as they are stored.
         allocate: makes memory for what is handed over by certain ways, on this device if by such; plain memory if not given.
+        loaders: threads that make the views of a request side by side.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Teacher:
         stored: Buffer,
         device: torch.device,
         allocate: Allocate = lambda size_bytes, ways: Parcel(size_bytes),
+        loaders: int = 0,
     ) -> None:
         self.weights, self.num_forwards = weights, 0
         self.architecture, self._device, self._allocate = architecture, device, allocate
-        self._source = data
+        self._source, self._loaders = data, loaders
         self._datasets = {data.content_digest: open_source(data)} if data else {}
         self.weights_parcel = allocate(len(stored), ())
         self.weights_parcel.view[:] = stored
@@ -193,7 +196,7 @@ class Teacher:
                 f"one request is for {MAX_PIXELS:,} at most",
                 Rule.LIMIT,
             )
-        return view_images(dataset, request.views, settings, self.architecture.normalization)
+        return view_images(dataset, request.views, settings, self.architecture.normalization, loaders=self._loaders)
 
     def _look_at(self, images: Buffer) -> Tensor:
         """Images that somebody sent, as this network wants them."""
@@ -236,7 +239,7 @@ class Teacher:
         self, images: Tensor, taps: tuple[str, ...] = (), *, head: str, arithmetic: Arithmetic = USUAL
     ) -> dict[str, Tensor]:
         self.num_forwards += 1
-        there = images.to(self._device)
+        there = carry(images, self._device)
         network = self._readied.find(arithmetic, head, there, taps)
         held = Repeatably(is_allowed=not arithmetic.repeatable)
         with held, using(network, head), in_precision(self._device, arithmetic.precision):

@@ -1,12 +1,12 @@
 """A task executed: the pure function from inputs to result, whoever calls it. Weights go into the store, metrics come back."""
 
-import math
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +65,7 @@ from agentkd.task import (
     Train,
     Training,
 )
+from agentkd.training.ahead import Ahead, size_of
 from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import before
 from agentkd.training.continual import accumulate, elastic_penalty, importance
@@ -73,6 +74,7 @@ from agentkd.training.loop import Hooks, Knowledge, Plan, Teaching, Trained, Unt
 from agentkd.training.losses import LOSSES, LossSettings
 from agentkd.training.memory import peak_bytes, reset_peak
 from agentkd.training.metrics import Scores, evaluate
+from agentkd.training.optimization import SURROUNDINGS
 from agentkd.training.taps import TAP, Pupil, tapped
 from agentkd.unrepeatable import Repeatably
 
@@ -94,7 +96,8 @@ class Surroundings:
 
     Args:
         lesson: makes the lesson of a distillation from its feed and its number of steps.
-        checkpoint_every_s: seconds between checkpoints within an epoch; one after each epoch comes in any case.
+        checkpoint_every_s: seconds between checkpoints; 0 for one after each step.
+        loaders: threads that make views ahead; 0 to make them where they are needed.
     """
 
     store: Store
@@ -102,7 +105,8 @@ class Surroundings:
     checkpoint: Path | None = None
     hooks: Hooks | None = None
     lesson: Callable[[Taught, DatasetFeed, int], TaskTeaching] | None = None
-    checkpoint_every_s: float = math.inf
+    checkpoint_every_s: float = 0.0
+    loaders: int = 0
 
 
 def execute(task: Task, at: Surroundings, *, size: dict[str, Any] | None = None) -> TaskResult:
@@ -175,9 +179,11 @@ def measure(task: Evaluate, at: Surroundings) -> Scores:
     """
     dataset = open_source(task.data)
     agree_on_classes(_said_by(task.initial_weights, at).classes_of(task.architecture), dataset.classes)
-    batches = (_whole_batch(task, index) for index in split_indices(dataset, task.data.validation))
+    network, indices = _network_to_score(task, at), split_indices(dataset, task.data.validation)
     num_classes, precision = task.architecture.num_classes, task.arithmetic.precision
-    return evaluate(_network_to_score(task, at), batches, num_classes, dataset.ignore_index, at.device, precision)
+    with Ahead(partial(_whole_batch, task), indices, loaders=at.loaders, size_of=size_of) as made:
+        batches = (made.take() for _ in indices)
+        return evaluate(network, batches, num_classes, dataset.ignore_index, at.device, precision)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -196,7 +202,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult:
-    feed = DatasetFeed(task)
+    feed = DatasetFeed(task, loaders=at.loaders)
     lesson = None
     if isinstance(task, Taught):
         assert at.lesson
@@ -228,6 +234,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         task=task.key,
         hooks=at.hooks,
         checkpoint_every_s=at.checkpoint_every_s,
+        loaders=at.loaders,
     )
     own = student.own(trained.weights) if isinstance(student, Pupil) else trained.weights
     classes, known = feed.dataset.classes, _said_by(task.initial_weights, at)
@@ -236,7 +243,7 @@ def _train(task: Training, at: Surroundings, size: dict[str, Any]) -> TaskResult
         weights=at.store.put(encode_weights(task.architecture, own, classes, known.heads_with(task.architecture, classes))),
         trace=at.store.put(encode_trace(torch.tensor(trained.losses, dtype=torch.float64))),
         exchange=lesson.summary() if lesson else None,
-        environment=environment(at.device) | (repeatable.compiler(at.device) if task.recipe.compiled else {}),
+        environment=environment(at.device) | SURROUNDINGS | (repeatable.compiler(at.device) if task.recipe.compiled else {}),
         class_weights=feed.class_weights,
         **size,
         **_score_fields(trained.scores),
@@ -423,7 +430,8 @@ def _network_to_score(task: Evaluate, at: Surroundings) -> SegmentationNetwork:
 
 
 def _whole_batch(task: Task, index: int) -> Batch:
-    view = whole_view(open_source(task.data), index, task.architecture.normalization)
+    with barring.running() if task.data.code else nullcontext():
+        view = whole_view(open_source(task.data), index, task.architecture.normalization)
     return Batch(torch.from_numpy(view.image)[None], torch.from_numpy(view.label)[None].long())
 
 

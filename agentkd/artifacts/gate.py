@@ -16,6 +16,7 @@ from pathlib import Path
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.plain import MAX_JSON
 
+PAGE_BYTES = 4096
 STEPS_TO_OPEN = 100_000
 STEPS_A_BYTE = 8
 STEPS_AT_ONCE = 1_000
@@ -24,6 +25,7 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 100,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 2,
 }
+ADVICE = "see to its disk, and to who may write there, then run the command again"
 # What is not the file's fault. All else that SQLite says of a file is.
 SURROUNDINGS = {
     sqlite3.SQLITE_BUSY,
@@ -116,15 +118,21 @@ def surroundings(path: Path, error: sqlite3.Error) -> ArtifactError | StorageErr
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as no_descriptor:
         return StorageError.of(path, no_descriptor)
-    strange = next(_strange_neighbors(path), "")
+    is_beginning = False
+    with contextlib.suppress(OSError):
+        is_beginning = path.stat().st_size <= PAGE_BYTES
+    strange = next(_strange_neighbors(path, is_beginning=is_beginning), "")
     if strange:
         return refused(path, f"has {strange!r} beside it, which is none of SQLite's that belongs to a journal")
-    return StorageError(path, str(error))
+    return StorageError(path, str(error), advice=ADVICE)
 
 
-def _strange_neighbors(path: Path) -> Iterator[str]:
-    """What lies where SQLite keeps a journal's newest pages, and is not that. A rollback journal belongs to other databases."""
-    for suffix, belongs in (("-wal", True), ("-shm", True), ("-journal", False)):
+def _strange_neighbors(path: Path, *, is_beginning: bool) -> Iterator[str]:
+    """What lies where SQLite keeps a journal's newest pages, and is not that.
+
+    A rollback journal belongs to other databases, or to a journal that was beginning when the disk failed.
+    """
+    for suffix, belongs in (("-wal", True), ("-shm", True), ("-journal", is_beginning)):
         neighbor = path.with_name(path.name + suffix)
         with contextlib.suppress(OSError):
             if not (belongs and stat.S_ISREG(neighbor.lstat().st_mode)) and os.path.lexists(neighbor):

@@ -2,7 +2,8 @@
 
 One writer (the coordinator). A record's key is the digest of the task's inputs, so the same work is never recorded twice;
 the same key with other weights is an alarm, never an overwrite. Each record has a digest that covers the one before, so nothing
-can be changed, taken out or put in between without a trace.
+can be changed, taken out or put in between without a trace. What is noted beside the records (the experiment, what trials saw) is
+under a seal: the sum of the digests of all notes.
 
 Whoever reads one may have it from somebody else: the file passes a gate before anything in it is read, and what it says is
 checked where it is taken out.
@@ -13,7 +14,7 @@ import json
 import operator
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from agentkd import canonical
 from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
 from agentkd.artifacts.read_only import opened
+from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.plain import read_json
@@ -53,6 +55,12 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
+LAST = chr(0x10FFFF)  # behind every other character
+SEAL = "seal"
+NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
+NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
+Sealed = tuple[str, str, str]
+"""A note (key, value, nothing) or an ask (study, what was seen, number of the trial)."""
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -133,12 +141,14 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._sitting, self._provenance = 0, _text({})
+        was_there = True
         with contextlib.ExitStack() as held:
             try:
                 if read_only:
                     self._connection = held.enter_context(opened(path))
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    was_there = path.exists()
                     self._connection = held.enter_context(contextlib.closing(sqlite3.connect(path)))
             except sqlite3.DatabaseError as error:
                 raise gate.translated(path, error) from error
@@ -146,21 +156,41 @@ class Journal:
                 if isinstance(error, PermissionError) and read_only:
                     raise ArtifactError(f"{path} cannot be read: {error.strerror}; ask its owner for a bundle of it") from error
                 raise StorageError.of(path, error) from error
-            self._pass_gate(read_only)
+            self._pass_gate(read_only, was_there)
             self._held = held.pop_all()
 
-    def _pass_gate(self, read_only: bool) -> None:
+    def _pass_gate(self, read_only: bool, was_there: bool) -> None:
         try:
             self._gate = Gate(self.path, self._connection, SCHEMA)
             if not read_only:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._connection.executescript(SCHEMA)
+                if self._gate.is_empty:
+                    if was_there:
+                        self._must_be_new()
+                    self._begin()
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
-        self._check_version(read_only)
+        self._check_version()
+
+    def _must_be_new(self) -> None:
+        """Nothing is recorded here: then nothing can lie here that was, or a run would begin anew in what is left of another."""
+        beside = self.path.with_name("artifacts")
+        if next(beside.glob("*/*.safetensors"), None) is not None:
+            raise self._gate.refused(f"is empty, though artifacts of a run lie in {beside}")
+
+    def _begin(self) -> None:
+        """Makes the tables of a new journal, all at once: one that has some of them alone is no journal any more."""
+        self._gate.renew()
+        version = ("schema_version", str(SCHEMA_VERSION))
+        noted = f"INSERT INTO meta VALUES {version}; INSERT INTO meta VALUES ('{SEAL}', '{json.dumps(seal([(*version, '')]))}');"
+        self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {noted} COMMIT;")
+        try:
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise StorageError.of(self.path, error) from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -213,6 +243,7 @@ class Journal:
         rows = [(study, trial, _text(list(seen))) for study, trials in asks.items() for trial, seen in trials.items()]
         with self._writing():
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", rows)
+            self._renew_seal(more=[(study, seen, str(trial)) for study, trial, seen in rows])
 
     def asks(self) -> Asks:
         """What every trial saw, where that was written down.
@@ -258,6 +289,7 @@ class Journal:
         return self
 
     def _chained(self) -> Iterator[Row]:
+        self._check_seal()
         previous, sitting, provenance = NO_RECORD, 0, ""
         for row in self.rows():
             if row.sitting != sitting:
@@ -309,6 +341,8 @@ class Journal:
             copy = sqlite3.connect(path)
             with contextlib.closing(copy), copy:
                 copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+                renewed = json.dumps(seal(copy.execute(NOTES).fetchall()))
+                copy.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (SEAL, renewed))
         except sqlite3.DatabaseError as error:
             raise gate.surroundings(path, error) from error
 
@@ -327,8 +361,29 @@ class Journal:
 
     def set_meta(self, key: str, value: Any) -> None:
         """Notes a JSON value under a key."""
+        text = json.dumps(value)
         with self._writing():
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            old = self._connection.execute("SELECT key, value, '' FROM meta WHERE key = ?", (key,)).fetchall()
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+            self._renew_seal(more=[(key, text, "")], less=old)
+
+    def noted(self, prefix: str, kind: Any) -> dict[str, Any]:
+        """JSON values noted under this prefix, by the rest of their keys.
+
+        Raises:
+            ArtifactError: one is something else.
+        """
+        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + LAST))
+        return {key.removeprefix(prefix): self._parsed(text, kind, f"its {key}") for key, text in listed}
+
+    def note(self, prefix: str, values: Mapping[str, Any]) -> None:
+        """Notes JSON values under this prefix, all of them or none."""
+        rows = [(prefix + key, json.dumps(value)) for key, value in values.items()]
+        with self._writing():
+            find = "SELECT key, value, '' FROM meta WHERE key = ?"
+            old = [found for key, _ in rows for found in self._connection.execute(find, (key,))]
+            self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            self._renew_seal(more=[(*row, "") for row in rows], less=old)
 
     def adopt(self, values: Mapping[str, Any], asks: Asks) -> None:
         """Notes values under their keys, and what each trial saw instead of what was noted of it; all of it or nothing."""
@@ -338,6 +393,27 @@ class Journal:
                 self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
             self._connection.execute("DELETE FROM asks")
             self._connection.executemany("INSERT INTO asks VALUES (?, ?, ?)", seen)
+            self._renew_seal()
+
+    def _renew_seal(self, more: Iterable[Sealed] = (), less: Iterable[Sealed] = ()) -> None:
+        """After notes were written, in the same transaction. Without knowing which, of all that there are."""
+        found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (SEAL,)).fetchone()
+        if found is None or not (more or less):  # the journal was begun by a version that had none
+            renewed = seal(self._connection.execute(NOTES).fetchall())
+        else:
+            renewed = seal(more, less, since=self._parsed(found[0], Digest, "its seal"))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (SEAL, json.dumps(renewed)))
+
+    def _check_seal(self) -> None:
+        """Whether all notes are as they were written, whoever changed them.
+
+        Raises:
+            ArtifactError: they are not.
+        """
+        notes = list(self._select(NOTES_AND_SEAL, str, str, str))
+        sealed = [value for key, value, trial in notes if (key, trial) == (SEAL, "")]
+        if sealed and sealed != [json.dumps(seal(note for note in notes if (note[0], note[2]) != (SEAL, "")))]:
+            raise self._gate.refused("notes what was not written there: its seal is not that of its asks and settings")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -378,12 +454,20 @@ class Journal:
         except ValueError as error:
             raise self._gate.refused(f"does not say {what} in a way that can be read ({first_line(error)})") from error
 
-    def _check_version(self, read_only: bool) -> None:
+    def _check_version(self) -> None:
         version = self.get_meta("schema_version")
-        if version is None and not read_only:
-            self.set_meta("schema_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
+
+
+def seal(more: Iterable[Sealed], less: Iterable[Sealed] = (), *, since: Digest = NO_DIGEST) -> Digest:
+    """The sum of the notes' digests, whatever their order: it is kept true without looking at all of them."""
+    total = int(since or "0", 16) + sum(map(_number, more)) - sum(map(_number, less))
+    return Digest(f"{total % 2**256:064x}")
+
+
+def _number(note: Sealed) -> int:
+    return int(canonical.digest(list(note)), 16)
 
 
 @cache

@@ -7,6 +7,8 @@ from agentkd.names import Digest
 
 DATA, EARLIER, PRETRAINED = "data", "earlier", "pretrained"
 """Where a journal notes what the data of an experiment are, which states it was in before, and what weights it began with."""
+SUGGESTED = "suggested:"
+"""Under which prefix it notes what samplers suggested."""
 
 
 def noted_artifacts(journal: Journal) -> set[Digest]:

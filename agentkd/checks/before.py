@@ -12,7 +12,7 @@ from agentkd import __version__
 from agentkd.artifacts.journal import Journal
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest
-from agentkd.checks import balance, data, fitting, launching, pretrained, room, searching, spaces
+from agentkd.checks import balance, data, fitting, launching, needs, pretrained, room, searching, spaces
 from agentkd.checks.concerns import Concern, raise_errors
 from agentkd.checks.plan import RunPlan, gather_own
 from agentkd.config import Read, look_through, open_data, read_experiment
@@ -20,7 +20,9 @@ from agentkd.datasets.opening import Opened
 from agentkd.datasets.splits import some
 from agentkd.errors import AgentKDError, ConfigError
 from agentkd.experiment import Experiment
+from agentkd.launch import placement
 from agentkd.launch.devices import parse_devices
+from agentkd.launch.engines import LOCAL
 from agentkd.names import NO_DIGEST, Digest
 from agentkd.networks import families
 from agentkd.pipeline.counting import task_counts
@@ -129,7 +131,7 @@ def describe(plan: RunPlan) -> list[str]:
     lines = [f"{experiment.name}: run folder {plan.folder}"]
     for family in plan.families:
         tried = plan.tried[family]
-        size = "" if isinstance(tried, ConfigError) else f", {tried.trainable_bytes // room.FLOAT:,} parameters"
+        size = "" if isinstance(tried, ConfigError) else f", {tried.trainable_bytes // needs.FLOAT:,} parameters"
         lines.append(f"family   {families.title(family)} ({family}){size}")
     if plan.dataset:
         counts = ", ".join(f"{role} {len(plan.split(role)):,}" for role in ("train", "validation", "test"))
@@ -140,7 +142,12 @@ def describe(plan: RunPlan) -> list[str]:
     try:
         slots = experiment.launch.slots
         learners = f"{len(slots)} that learn" if len(slots) > 1 else "1 that learns"
-        lines.append(f"agents   {learners} ({some([slot.device for slot in slots])}), as many teachers as they need")
+        lines.append(f"agents   {learners} ({some([slot.device for slot in slots])})")
+        launch = experiment.launch
+        where = (
+            placement.describe(launch.teachers, slots) if launch.engine == LOCAL else f"where the engine {launch.engine} has room"
+        )
+        lines.append(f"teachers as many as they need, {where}")
     except ConfigError as error:
         lines.append(f"agents   {error}")
     disk = room.disk(plan)

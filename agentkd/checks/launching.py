@@ -7,6 +7,7 @@ from agentkd.errors import ConfigError
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.transports import find_transport
 from agentkd.launch.engines import LOCAL, find_engine
+from agentkd.launch.placement import BESIDE, SPREAD
 from agentkd.launch.settings import LaunchConfig
 
 
@@ -17,6 +18,7 @@ def check_launch(plan: RunPlan) -> list[Concern]:
         find_engine(launch.engine)(RunFolder(plan.folder or "."), launch.demand)
         if launch.engine != LOCAL or launch.agents:
             _ = launch.slots
+        found += _placed(launch)
     except ConfigError as error:
         found.append(Concern("launch", str(error)))
     try:
@@ -26,16 +28,35 @@ def check_launch(plan: RunPlan) -> list[Concern]:
     return found + [warning(f"launch.{name}", f"changes nothing here: {why}") for name, why in _unused(launch).items()]
 
 
+def _placed(launch: LaunchConfig) -> list[Concern]:
+    """Whether agents that teach can be where they are to be; what is wrong with the slots is said elsewhere."""
+    try:
+        slots = launch.slots
+    except ConfigError:
+        return []
+    try:
+        places = launch.places(slots)
+    except ConfigError as error:
+        return [Concern("launch.teachers", str(error).removeprefix("launch.teachers: "))]
+    kinds = [{slot.device.partition(":")[0] for slot in part} for part in (slots, [place.slot for place in places])]
+    if launch.teachers in (BESIDE, SPREAD) or kinds[0] == kinds[1]:
+        return []
+    text = f"agents teach on {' and '.join(sorted(kinds[1]))} and learn on {' and '.join(sorted(kinds[0]))}"
+    return [warning("launch.teachers", f"{text}: a device of another kind tells other last bits")]
+
+
 def _unused(launch: LaunchConfig) -> dict[str, str]:
     """Fields that say something and are not looked at, and why not."""
     is_local, counted = launch.engine == LOCAL, launch.engine != LOCAL or launch.agents > 0
     reasons = {
         "devices": f"the engine {launch.engine} gives devices" if not is_local else "launch.agents shares out all devices",
+        "teachers": f"the engine {launch.engine} gives devices",
         "options": "the engine local takes none",
         "python": "agents of the engine local are forks of this one",
         "gpus_per_agent": "launch.devices says where agents are; give launch.agents instead",
         "cpus_per_agent": "launch.devices says where agents are; give launch.agents instead",
     }
-    unused = (["devices"] if counted else ["gpus_per_agent", "cpus_per_agent"]) + (["options", "python"] if is_local else [])
+    unused = [] if is_local else ["teachers"]
+    unused += (["devices"] if counted else ["gpus_per_agent", "cpus_per_agent"]) + (["options", "python"] if is_local else [])
     plain = LaunchConfig()
     return {name: reasons[name] for name in unused if getattr(launch, name) != getattr(plain, name)}

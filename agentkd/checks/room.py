@@ -1,8 +1,4 @@
-"""Is there memory and disk for what is planned? Estimates: only what surely cannot be is an error.
-
-What is sure of a training: weights, gradients, the optimizer's state, the best weights so far, its batch and its logits. What a
-step keeps of the layers in between depends on what torch does, and is estimated.
-"""
+"""Is there memory and disk for what is planned? Estimates: only what surely cannot be is an error."""
 
 import math
 import os
@@ -13,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentkd.checks.concerns import Concern, warning
 from agentkd.checks.fitting import searched_batch, trained_sizes
+from agentkd.checks.needs import held_bytes, of_training, pixel_bytes
 from agentkd.checks.plan import Exercise, RunPlan
 from agentkd.datasets.order import whole_at_once
 from agentkd.datasets.samples import Size
@@ -25,8 +22,6 @@ from agentkd.pipeline.stages import Stage
 if TYPE_CHECKING:
     from agentkd.networks.trying import Tried
 
-FLOAT = 4
-LABEL = 8
 WHOLE = "data.dataset"
 PROCESS_BYTES = 350 * 2**20
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -127,36 +122,22 @@ def memory(plan: RunPlan) -> list[Memory]:
         whole = _validated(plan)
         if whole:
             count, size = whole
-            needed = _held(exercise, tried) + count * size[0] * size[1] * _pixel_bytes(tried)
+            needed = held_bytes(exercise.recipe, tried) + count * size[0] * size[1] * pixel_bytes(tried)
             what = f"validation with {count} images of {size[1]}x{size[0]}"
             found.append(Memory(needed, needed, exercise, what, WHOLE))
     return found
 
 
-def _held(exercise: Exercise, tried: "Tried") -> int:
-    """Bytes of weights, gradients, the optimizer's state, and the best weights so far."""
-    recipe = exercise.recipe
-    moments = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum else 0
-    return 2 * tried.state_bytes + (1 + moments) * tried.trainable_bytes
-
-
-def _pixel_bytes(tried: "Tried") -> int:
-    """Of a pixel with its label, as a network is shown it."""
-    return tried.architecture.num_channels * FLOAT + LABEL
-
-
 def _learning(plan: RunPlan, exercise: Exercise, tried: "Tried", batch: int, place: str) -> list[Memory]:
     found = []
     for height, width in trained_sizes(exercise.recipe, plan.sizes[TRAIN])[-1:]:
+        num_teachers = len(plan.families) if exercise.stage is not Stage.BASELINE else 0
         try:
-            passed = tried.passes(batch, height, width, is_training=True)
+            needed = of_training(exercise.recipe, tried, batch, height, width, num_teachers=num_teachers)
         except ConfigError:
             continue  # other checks say why
-        logits = math.prod(passed.output) * FLOAT
-        taught = logits * len(plan.families) if exercise.stage is not Stage.BASELINE else 0
-        least = _held(exercise, tried) + batch * height * width * _pixel_bytes(tried) + logits
-        likely = least + taught + 2 * passed.activation_bytes + PROCESS_BYTES
-        found.append(Memory(least, likely, exercise, f"batches of {batch} at {width}x{height}", place))
+        what = f"batches of {batch} at {width}x{height}"
+        found.append(Memory(needed.least, needed.likely + PROCESS_BYTES, exercise, what, place))
     return found
 
 

@@ -12,11 +12,18 @@ from agentkd.errors import ConfigError
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
 ]
-Devices = Annotated[str | None, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1. One agent learns on each slot at a time.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(help="auto, cpu:2, cuda:0,cuda:1, or cuda:0x2: two on one GPU. An agent learns on each slot at a time."),
+]
 Engine = Annotated[str | None, typer.Option(help="What starts agents: local, ray, srun, ssh or command.")]
 Agents = Annotated[int | None, typer.Option(min=1, help="How many learn at a time, where --devices does not say it.")]
 GpusPerAgent = Annotated[float | None, typer.Option(min=0, help="0.5 for two agents on a GPU.")]
 CpusPerAgent = Annotated[int | None, typer.Option(min=1, help="Cores of an agent.")]
+Teachers = Annotated[
+    str | None,
+    typer.Option(help="Where agents teach: beside those that learn, spread (where the fewest agents are), or devices: cuda:1."),
+]
 Bind = Annotated[str | None, typer.Option(help="Where to listen for other hosts: an address or interface of this one.")]
 ImageChannels = Annotated[
     Any,

@@ -5,7 +5,6 @@ goes to a file, and a few lines say where that is and what to report.
 """
 
 import contextlib
-import errno
 import io
 import os
 import platform
@@ -20,7 +19,7 @@ from typing import Any
 import typer
 
 from agentkd import __version__, logs
-from agentkd.errors import AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
+from agentkd.errors import NO_MEMORY, AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
 from agentkd.visible import visible
 
 INTERRUPTED = 130
@@ -28,8 +27,6 @@ NOBODY_READS = 141
 STANDARD_OUTPUT = "standard output"
 DEBUG = "--debug"
 DEBUG_VARIABLE = "AGENTKD_DEBUG"
-# What the system and libraries say, beside MemoryError, where there is no memory for more.
-_NO_MEMORY = (os.strerror(errno.ENOMEM), "not enough memory", "can't allocate memory", "failed to map segment", "std::bad_alloc")
 _NO_THREAD = "can't start new thread"
 # What typer raises for wrong words on the command line; which library it takes it from differs with its version.
 _WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -98,7 +95,7 @@ def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
         return OutOfMemoryError(
             f"no more threads can be started ({words}); allow more (ulimit -u, ulimit -v), or end what has many"
         )
-    if not isinstance(error, MemoryError) and not any(text in words for text in _NO_MEMORY):
+    if not isinstance(error, MemoryError) and not any(text in words for text in NO_MEMORY):
         return None
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     limit = f": it may have {most / 2**20:,.0f} MiB of addresses (ulimit -v)" if most != resource.RLIM_INFINITY else ""

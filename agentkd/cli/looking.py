@@ -15,6 +15,7 @@ from agentkd.cli.app import (
     GpusPerAgent,
     ImageChannels,
     Overrides,
+    Teachers,
     given_fields,
     read_settings,
 )
@@ -137,6 +138,7 @@ def doctor(
     engine: Engine = None,
     gpus_per_agent: GpusPerAgent = None,
     cpus_per_agent: CpusPerAgent = None,
+    teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
     output_format: Format = "text",
@@ -153,7 +155,7 @@ def doctor(
     given = {"engine": engine, "gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent, "bind": bind}
     of_engine = {name: value for name, value in given.items() if value is not None}
     findings = examine_engine(read_settings(overrides) | of_engine) if engine else examine()
-    of_file = examine_file(file, given_fields(overrides, devices=devices), out) if file else []
+    of_file = examine_file(file, given_fields(overrides, devices=devices, teachers=teachers), out) if file else []
     if output_format == "json":
         say(json.dumps([finding.as_data() for finding in [*findings, *of_file]], indent=2))
     else:

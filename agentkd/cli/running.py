@@ -17,6 +17,7 @@ from agentkd.cli.app import (
     Engine,
     GpusPerAgent,
     Overrides,
+    Teachers,
     given_fields,
     read_settings,
 )
@@ -38,6 +39,7 @@ def run(
     agents: Agents = None,
     gpus_per_agent: GpusPerAgent = None,
     cpus_per_agent: CpusPerAgent = None,
+    teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
     dry_run: Annotated[
@@ -51,7 +53,7 @@ def run(
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
     said.
     """
-    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
+    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
 
 
@@ -62,13 +64,14 @@ def demo(
     agents: Agents = None,
     gpus_per_agent: GpusPerAgent = None,
     cpus_per_agent: CpusPerAgent = None,
+    teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
-    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
+    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     _run(demo_file(), given_fields(overrides, **launch), out)
 
 
@@ -76,11 +79,12 @@ def community(
     run_folder: Annotated[
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder for weights and records; it may be new.")
     ],
-    devices: Annotated[str, typer.Option(help="auto, cpu:2, or cuda:0,cuda:1; none if only guests are to work.")] = "auto",
+    devices: Annotated[str, typer.Option(help="auto, cpu:2, cuda:0,cuda:1, or cuda:0x2; none if only guests work.")] = "auto",
     engine: Engine = None,
     agents: Agents = None,
     gpus_per_agent: GpusPerAgent = None,
     cpus_per_agent: CpusPerAgent = None,
+    teachers: Teachers = None,
     bind: Bind = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A launch setting, for example record_lessons=true.")
@@ -100,7 +104,7 @@ def community(
 
     folder = RunFolder(run_folder)
     _end_as_by_ctrl_c()
-    given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, bind)
+    given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
     slots = () if devices == "none" else settings.slots
@@ -173,6 +177,12 @@ def agent(
             help="The most that decoded images may take in the run folder; as in an experiment's launch if it is not given.",
         ),
     ] = None,
+    loaders: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=64, help="Threads that make views ahead of need; as in an experiment's launch if it is not given."
+        ),
+    ] = None,
 ) -> None:
     """Run one agent. The coordinator starts agents itself; this is the command it uses."""
     from agentkd import logs
@@ -203,6 +213,7 @@ def agent(
             images=RunFolder(run_folder).of_agent(AgentName(name)).images if tethered else None,
             checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every is None else checkpoint_every,
             image_cache_gib=IMAGE_CACHE_GIB if image_cache_gib is None else image_cache_gib,
+            loaders=loaders,
             registry=registry,
             audit=audit,
             allows_code=allow_code,
@@ -245,11 +256,17 @@ def _take_standard_input() -> FileIO:
 
 
 def _launch(
-    devices: str | None, engine: str | None, agents: int | None, gpus: float | None, cpus: int | None, bind: str | None
+    devices: str | None,
+    engine: str | None,
+    agents: int | None,
+    gpus: float | None,
+    cpus: int | None,
+    teachers: str | None,
+    bind: str | None,
 ) -> dict[str, str | float | None]:
     """Fields of ``launch`` by the options that commands have for them; what was not given is ``None``."""
-    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents, "bind": bind}
-    return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus}
+    given: dict[str, str | float | None] = {"devices": devices, "engine": engine, "agents": agents}
+    return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus, "teachers": teachers, "bind": bind}
 
 
 def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:

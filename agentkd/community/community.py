@@ -46,7 +46,8 @@ class Community:
     """Agent processes that do what a script asks. Use as a context manager: no process outlives it.
 
     Args:
-        devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``; ``none`` if only guests are to do the work.
+        devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``, ``cuda:0x2`` (two agents on one
+            GPU); ``none`` if only guests are to do the work.
         record: folder for weights and records; one community at a time may use it.
         seed: root of all random numbers.
         launch: how agents are started and watched, as in an experiment's ``launch``: ``record_lessons=True`` keeps what

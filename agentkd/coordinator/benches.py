@@ -116,6 +116,12 @@ class Roster:
         self._enlist(member)
         return Launch(name, bench, slot)
 
+    def emptiest_place(self) -> int:
+        """Where one more teaching agent is best started: the first of the places that have the fewest agents."""
+        there = Counter(member.slot for member in self.started)
+        places = self.state.places
+        return min(range(len(places)), key=lambda place: places[place] + there[place])
+
     def dismiss(self, member: Member) -> Dismiss:
         """One agent less."""
         del self.state.members[member.name]
@@ -211,9 +217,9 @@ def _have_one_more_taught(
     idle += [m for m in roster.started if m.condition is Condition.TEACHING and m.weights in spare and not roster.load(m.name)]
     if idle:
         return roster.dismiss(idle[0]) if idle[0].has_run_code else roster.teach(idle[0], reference, (data,))
-    starting = sum(m.condition is Condition.STARTING for m in roster.started)
+    starting = sum(m.condition in (Condition.STARTING, Condition.LATE) for m in roster.started)
     lacking = sum(max(0, number - roster.num_holders(w)) for w, number in reserved.items())
     most = max(sum(reserved.values()), state.num_slots)
-    if starting < lacking and len(roster.started) < most and state.num_slots:
-        return roster.launch(Bench.TEACHING, len(roster.started) % state.num_slots)
+    if starting < lacking and len(roster.started) < most and state.places:
+        return roster.launch(Bench.TEACHING, roster.emptiest_place())
     return None

@@ -10,18 +10,20 @@ What always holds is listed, and checked, in ``invariants``; what was decided un
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
-from agentkd.coordinator import benches
+from agentkd.coordinator import benches, crowding
 from agentkd.coordinator.events import (
     Accept,
     Action,
     Arrived,
     Cancel,
+    Dismiss,
     Ended,
     Event,
     Failed,
     GiveUp,
     Idle,
     Joined,
+    Late,
     Launch,
     Lost,
     Move,
@@ -31,7 +33,7 @@ from agentkd.coordinator.events import (
     Wanted,
 )
 from agentkd.coordinator.invariants import broken
-from agentkd.coordinator.state import GUEST_SLOT, Bench, Condition, Member, Running, State
+from agentkd.coordinator.state import GUEST_SLOT, MAX_LOSSES, Bench, Condition, Member, Running, State
 from agentkd.coordinator.story import Author, Story
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import Task, TeacherReference
@@ -43,12 +45,22 @@ class Dispatcher:
     """Assigns tasks in the order wanted. ``num_slots`` learning agents at most, and teaching agents as needed.
 
     Args:
-        max_attempts: how often a task is tried before it is given up.
+        max_attempts: how often a task may fail before it is given up.
         max_copies: how many agents may teach with the same weights when several students learn from them.
+        places: as of ``State``; by default there is one in each slot.
+        max_losses: how often in a row surroundings may take a task from its agents before it is given up.
     """
 
-    def __init__(self, num_slots: int, *, max_attempts: int = 3, max_copies: int = 1) -> None:
-        self._begin(State(num_slots, max_attempts, max_copies))
+    def __init__(
+        self,
+        num_slots: int,
+        *,
+        max_attempts: int = 3,
+        max_copies: int = 1,
+        places: tuple[int, ...] | None = None,
+        max_losses: int = MAX_LOSSES,
+    ) -> None:
+        self._begin(State(num_slots, max_attempts, max_copies, (0,) * num_slots if places is None else places, max_losses))
 
     def _begin(self, state: State) -> None:
         self.state = state
@@ -100,6 +112,10 @@ class Dispatcher:
                 state.cohorts[key] = (key, *(partner.key for partner in task.partner_tasks()))
                 for teacher in task.taught_by:
                     state.unadopted.pop(teacher.weights, None)
+                    state.losses.pop(teacher.weights, None)
+                    state.hindered.discard(teacher.weights)
+                if state.num_open < len(state.cohorts[key]) <= state.num_slots:
+                    state.closed.clear()  # they must begin together, or never
             return []
         if isinstance(event, Spared):
             state.spared = event.spared
@@ -110,24 +126,29 @@ class Dispatcher:
         if member is None:
             return []
         if isinstance(event, Lost):
-            return self._lose(member)
+            return self._lose(member, event)
         if isinstance(event, Ended | Failed):
             return self._take_answer(member, event)
         if isinstance(event, Idle):
             return self._call_off(member)
         if isinstance(event, TeachingFailed):
-            self._note_unadopted(member, retryable=event.retryable)
-        elif isinstance(event, Joined):
-            if member.condition is Condition.STARTING:
+            told = {"is_fault": event.is_fault, "lacks_memory": event.lacks_memory}
+            return self._note_unadopted(member, retryable=event.retryable, **told)
+        if isinstance(event, Joined):
+            member.device = event.device
+            if member.condition in (Condition.STARTING, Condition.LATE):
                 member.condition = Condition.IDLE
+        elif isinstance(event, Late):
+            return self._do_without(member, spares_one=event.spares_one)
         elif member.condition is Condition.ADOPTING and member.weights == event.weights:
             member.condition = Condition.TEACHING
+            state.losses.pop(member.weights, None)
         return []
 
     def _take_in(self, event: Arrived) -> list[Action]:
         """A guest in the bench where it is of use. What it did in an earlier session is lost."""
         members, name = self.state.members, event.agent
-        actions = self._lose(members[name]) if name in members else []
+        actions = self._lose(members[name], Lost(name)) if name in members else []
         if event.teaches:
             members[name] = Member(name, Bench.TEACHING, GUEST_SLOT, Condition.TEACHING, weights=event.teaches)
             actions += benches.move_back(self.state, name, event.teaches)
@@ -135,37 +156,85 @@ class Dispatcher:
             members[name] = Member(name, Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
         return actions
 
-    def _lose(self, member: Member) -> list[Action]:
+    def _lose(self, member: Member, event: Lost) -> list[Action]:
         del self.state.members[member.name]
-        return self._retry(member.task) if self.state.runs_at(member.name, member.task) else []
+        if not self.state.runs_at(member.name, member.task):
+            return []
+        if event.got_further:
+            self.state.losses.pop(member.task, None)
+        return self._retry(member.task, is_fault=event.is_crash)
 
     def _take_answer(self, member: Member, event: Ended | Failed) -> list[Action]:
         if self.state.is_current(member.name, event.task, event.attempt):
             member.rest()
             if isinstance(event, Ended):
                 return self._end(event)
+            if event.lacks_memory and (room := self._make_room(member, event.task)):
+                return [*room, *self._retry_freely(event.task)]
             self.state.failed_at[event.task] = self.state.failed_at.get(event.task, frozenset()) | {member.name}
-            return self._retry(event.task) if event.retryable else self._give_up(event.task)
+            return self._retry(event.task, is_fault=event.is_fault) if event.retryable else self._give_up(event.task)
         if member.task == event.task and not self.state.runs_at(member.name, event.task):
             member.rest()  # it has stopped what was cancelled
         return []
 
     def _call_off(self, member: Member) -> list[Action]:
         """An agent that does not do what it was asked: somebody else is asked, or it again."""
-        self._note_unadopted(member, retryable=True)
         if member.condition is not Condition.BUSY:
-            return []
+            return self._note_unadopted(member, retryable=True, is_fault=False)
         key = member.task
         member.rest()
         if not self.state.runs_at(member.name, key):
             return []  # what it was to stop, it has
-        return [Cancel(member.name, key, self.state.running[key].attempt), *self._retry(key)]
+        return [Cancel(member.name, key, self.state.running[key].attempt), *self._retry(key, is_fault=False)]
 
-    def _note_unadopted(self, member: Member, *, retryable: bool) -> None:
+    def _note_unadopted(self, member: Member, *, retryable: bool, is_fault: bool, lacks_memory: bool = False) -> list[Action]:
         state, weights = self.state, member.weights
-        if member.condition is Condition.ADOPTING:
-            member.rest()
+        if member.condition is not Condition.ADOPTING:
+            return []
+        member.rest()
+        if lacks_memory and (room := self._make_room(member)):
+            return room
+        if is_fault or not retryable:
             state.unadopted[weights] = state.unadopted.get(weights, 0) + 1 if retryable else state.max_attempts
+        elif state.lose(weights):
+            state.unadopted[weights] = state.max_attempts
+            state.hindered.add(weights)
+        return []
+
+    def _do_without(self, member: Member, *, spares_one: bool) -> list[Action]:
+        """Goes on without an agent that does not come. For one that is to teach one that learns makes room: lessons need both."""
+        if member.condition is not Condition.STARTING:
+            return []
+        member.condition = Condition.LATE
+        gone = crowding.who_can_be_spared(self.state) if spares_one and member.bench is Bench.TEACHING else None
+        return self._end_one(gone) if gone is not None else []
+
+    def _end_one(self, gone: Member) -> list[Action]:
+        """Ends an agent that learns, for good; what it does is done by another."""
+        state = self.state
+        state.closed.add(gone.slot)
+        del state.members[gone.name]
+        return [Dismiss(gone.name), *(self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else [])]
+
+    def _make_room(self, member: Member, key: TaskKey = NO_TASK) -> list[Action]:
+        """One agent less where this one ran out of memory, with that task; nothing if it was alone with those that it needs."""
+        state = self.state
+        gone = crowding.who_goes(state, member)
+        if gone is not None:
+            return self._end_one(gone)
+        if not key or key in state.eased:
+            return []
+        spare = crowding.who_teaches_nobody(state, member, key)
+        if spare:
+            state.eased.add(key)
+        for teacher in spare:
+            del state.members[teacher.name]
+        return [Dismiss(teacher.name) for teacher in spare]
+
+    def _retry_freely(self, key: TaskKey) -> list[Action]:
+        """Has a task tried again that was stopped to make room: neither the attempt counts nor a loss, since room runs out."""
+        self.state.spent[key] = self.state.spent.get(key, 0) + 1
+        return self._retry(key, is_fault=True)
 
     def _end(self, event: Ended) -> list[Action]:
         """Students that teach each other are accepted together, since one that must begin again needs what the others said."""
@@ -180,16 +249,20 @@ class Dispatcher:
         state.done.update(cohort)
         return [Accept(key) for key in cohort]
 
-    def _retry(self, key: TaskKey) -> list[Action]:
-        """Takes a task that runs out of its agent's hands."""
+    def _retry(self, key: TaskKey, *, is_fault: bool) -> list[Action]:
+        """Takes a task that runs out of its agent's hands. If it is not to blame the attempt does not count."""
         state = self.state
         del state.running[key]
+        if not is_fault:
+            state.spent[key] = state.spent.get(key, 0) + 1
+            if state.lose(key):
+                return self._give_up(key, is_fault=False)
         if state.attempts_left(key) <= 0:
             return self._give_up(key)
         state.waiting = {key: state.tasks[key], **state.waiting}
         return []
 
-    def _give_up(self, key: TaskKey, *, untaught: Digest = NO_DIGEST) -> list[Action]:
+    def _give_up(self, key: TaskKey, *, untaught: Digest = NO_DIGEST, is_fault: bool = True) -> list[Action]:
         """Forgets a task, and those of its cohort, but not their attempts: who wants them again is not in an earlier one."""
         actions: list[Action] = []
         state = self.state
@@ -202,8 +275,9 @@ class Dispatcher:
             state.waiting.pop(other, None)
             state.ended.pop(other, None)
             state.failed_at.pop(other, None)
+            state.losses.pop(other, None)
             state.spent[other] = state.attempts.get(other, 0)
-            actions.append(GiveUp(other, because=key if other != key else NO_TASK, untaught=untaught))
+            actions.append(GiveUp(other, because=key if other != key else NO_TASK, untaught=untaught, is_fault=is_fault))
         return actions
 
     # Decisions.
@@ -228,7 +302,8 @@ class Dispatcher:
             return actions
         for key in list(self.state.waiting):
             untaught = sorted(self.state.untaught(key))
-            actions += self._give_up(key, untaught=untaught[0]) if untaught else []
+            is_fault = not self.state.hindered.intersection(untaught)
+            actions += self._give_up(key, untaught=untaught[0], is_fault=is_fault) if untaught else []
         return actions
 
     def _assign(self, roster: benches.Roster) -> list[Action]:
@@ -258,7 +333,8 @@ class Dispatcher:
         """Has tasks done that wait, as far as somebody is free and teachers are there; else prepares those."""
         state = self.state
         actions: list[Action] = []
-        most = state.num_slots + sum(member.is_guest for member in roster.learning)
+        late = sum(member.condition is Condition.LATE for member in roster.learning)
+        most = state.num_open - late + sum(member.is_guest for member in roster.learning)
         num_prepared = 0
         for key, task in _in_order(state.waiting):
             together = sum(other in state.waiting for other in state.cohorts[key])
@@ -326,7 +402,7 @@ class Dispatcher:
         if learning and all(m.is_guest for m in learning) and any(state.has_failed_everywhere(key) for key in state.waiting):
             wanted += 1  # for what no guest can do
         for slot in range(state.num_slots if len(taken) < wanted else 0):
-            if slot not in taken and len(taken) < wanted:
+            if slot not in taken and slot not in state.closed and len(taken) < wanted:
                 taken.add(slot)
                 yield roster.launch(Bench.LEARNING, slot)
 

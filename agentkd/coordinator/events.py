@@ -24,9 +24,10 @@ class Spared:
 
 @dataclass(frozen=True)
 class Joined:
-    """An agent said hello."""
+    """An agent said hello. ``device`` as of ``Member``."""
 
     agent: AgentName
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,29 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """An agent ended, fell silent or hangs."""
+class Late:
+    """An agent that was launched has not come in time. It may come yet.
+
+    Args:
+        spares_one: whether one that learns may be ended so that there is room for one that is to teach.
+    """
 
     agent: AgentName
+    spares_one: bool = False
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An agent ended, fell silent or hangs.
+
+    Args:
+        is_crash: whether its process has ended in a way that only what it did can be to blame for.
+        got_further: whether what it had in hand is further than when an agent was lost with it before.
+    """
+
+    agent: AgentName
+    is_crash: bool = False
+    got_further: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +76,19 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later."""
+    """An agent answered a task with an error, or refused to read it. A retryable one may go better elsewhere or later.
+
+    Args:
+        is_fault: whether the task may be to blame, and not a disk, a network or another agent.
+        lacks_memory: whether it was that its device has too little memory.
+    """
 
     agent: AgentName
     task: TaskKey
     attempt: int
     retryable: bool
+    is_fault: bool = True
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +101,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class TeachingFailed:
-    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed`` if retryable."""
+    """An agent could not adopt the weights that it was asked to, or refused to read that. As ``Failed``."""
 
     agent: AgentName
     retryable: bool
+    is_fault: bool = True
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +116,7 @@ class Idle:
     agent: AgentName
 
 
-Event = Wanted | Spared | Joined | Arrived | Lost | Ended | Failed | Ready | TeachingFailed | Idle
+Event = Wanted | Spared | Joined | Arrived | Late | Lost | Ended | Failed | Ready | TeachingFailed | Idle
 
 
 @dataclass(frozen=True)
@@ -141,11 +170,13 @@ class GiveUp:
     Args:
         because: another task that has, and that it cannot do without.
         untaught: weights that it should learn from and that no agent could adopt.
+        is_fault: whether the task is to blame; else it was taken from its agents too often by what is around it.
     """
 
     task: TaskKey
     because: TaskKey = NO_TASK
     untaught: Digest = NO_DIGEST
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)
@@ -159,7 +190,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Dismiss:
-    """End an agent process that has run own code: nobody knows what that has changed in it, so it does nothing else."""
+    """End an agent process: it has run own code, of which nobody knows what that has changed in it, or its memory is needed."""
 
     agent: AgentName
 

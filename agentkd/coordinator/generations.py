@@ -5,6 +5,7 @@ a plan is made of, for each state: so that it is made again with the data gone, 
 """
 
 import time
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from agentkd.artifacts.comparison import differences
 from agentkd.artifacts.journal import Asks, Journal
-from agentkd.artifacts.listings import DATA, EARLIER, PRETRAINED
+from agentkd.artifacts.listings import DATA, EARLIER, PRETRAINED, SUGGESTED
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import FrozenData
 from agentkd.config import dump_experiment
@@ -27,6 +28,8 @@ from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.pipeline.own import OwnParts
 from agentkd.pipeline.plan import Planner, recorded_revisions
 from agentkd.pipeline.searching import Results
+from agentkd.search.suggestions import Noted, Suggestions
+from agentkd.task import Task
 
 MAX_EARLIER = 1_000
 NOW_AND_THEN = "and was"
@@ -53,21 +56,20 @@ class Generation(FrozenData):
     at: str = ""
     revisions: dict[str, int] = Field(default_factory=dict)
 
-    def planner(self, dataset: Opened | None = None) -> Planner:
-        """Plans it. Without its dataset from what is noted of that.
+    def planner(self, dataset: Opened | None = None, suggestions: Suggestions | None = None) -> Planner:
+        """Plans it. Without its dataset from what is noted of that; samplers are asked for what is not among the suggestions.
 
         Raises:
             DatasetError: nothing is noted, and the data are not here.
         """
         if dataset is None and self.data is not None:
             dataset = self.data.opened(self.experiment.data.dataset, self.own)
-        return Planner(
-            self.experiment, dataset or own_parts.dataset_of(self.experiment, self.own), self.pretrained, self.own, self.revisions
-        )
+        found = dataset or own_parts.dataset_of(self.experiment, self.own)
+        return Planner(self.experiment, found, self.pretrained, self.own, self.revisions, suggestions)
 
 
-def present(journal: Journal) -> Generation | None:
-    """The state that a run is in; ``None`` if it is none of an experiment.
+def present(journal: Journal, tasks: Iterable[Task] | None = None) -> Generation | None:
+    """The state that a run is in; ``None`` if it is none of an experiment. Its tasks are read if they are not given.
 
     Raises:
         ArtifactError: what is noted cannot be read.
@@ -84,7 +86,7 @@ def present(journal: Journal) -> Generation | None:
         data=data,
         asks=journal.asks(),
         answers=choices.noted(journal),
-        revisions=recorded_revisions(record.task for record in journal.records()),
+        revisions=recorded_revisions((record.task for record in journal.records()) if tasks is None else tasks),
     )
 
 
@@ -96,6 +98,21 @@ def earlier(journal: Journal) -> tuple[Generation, ...]:
     """
     found: tuple[Generation, ...] | None = journal.get_meta(EARLIER, tuple[Generation, ...])
     return (found or ())[-MAX_EARLIER:]
+
+
+def suggestions_of(journal: Journal) -> Suggestions:
+    """What samplers suggested in a run so far.
+
+    Raises:
+        ArtifactError: what is noted cannot be read.
+    """
+    return Suggestions({Digest(key): noted for key, noted in journal.noted(SUGGESTED, Noted).items()})
+
+
+def note_suggestions(suggestions: Suggestions, journal: Journal) -> None:
+    """Writes down what is new among them; nothing if nothing is."""
+    if new := suggestions.take_new():
+        journal.note(SUGGESTED, {str(key): noted for key, noted in new.items()})
 
 
 def adopt(
@@ -118,6 +135,7 @@ def adopt(
     before = present(journal)
     data = note_data(dataset, folder.store)
     now = Generation(experiment=experiment, pretrained=_pretrained(experiment, folder), own=own, data=data)
+    suggestions = suggestions_of(journal)
     if before is None:
         now.planner(dataset).outlook(results, {})  # what cannot be planned is not what a run is begun with
         _write(now, folder, journal, {})
@@ -131,27 +149,28 @@ def adopt(
         if not (folder.experiment.is_file() and folder.experiment.stat().st_size):  # writing it failed after the journal was told
             _write_file(now, folder)
         return now, []
-    if _has_another_file(before, now) and results and not _have_in_common(before, now, results):
+    if _has_another_file(before, now) and results and not _have_in_common(before, now, results, suggestions):
         problems = [Problem(one.path, one.text.replace(NOW_AND_THEN, "but this run was begun with", 1)) for one in changed]
         problems.append(
             Problem("", f"choose another folder with --out, or restore what it was begun with ({folder.experiment.name}, code)")
         )
         raise ConfigError(problems, source=str(folder.place))
-    asks = _still_seen(now, dataset, before, results)
-    wanted = now.planner(dataset).outlook(results, asks, before.answers).keys
-    done_before = _wanted(before, results) & results.keys()
+    asks = _still_seen(now.planner(dataset, suggestions), before, results)
+    wanted = now.planner(dataset, suggestions).outlook(results, asks, before.answers).keys
+    done_before = _wanted(before, results, suggestions) & results.keys()
     kept = wanted & results.keys()
     said = [str(change) for change in changed]
     ended = before.replace(ended=tuple(said), at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     listed = [generation.canonical() for generation in (*earlier(journal), ended)]
     _write(now, folder, journal, {EARLIER: listed}, asks)
+    note_suggestions(suggestions, journal)
     return now, [*(f"corrected: {text}" for text in said), _counted(len(kept), len(done_before - kept))]
 
 
-def _wanted(before: Generation, results: Results) -> set[TaskKey]:
+def _wanted(before: Generation, results: Results, suggestions: Suggestions) -> set[TaskKey]:
     """What a state asked for; nothing if no plan can be made of it: then it is that which was corrected."""
     try:
-        return set(before.planner().outlook(results, before.asks, before.answers).keys)
+        return set(before.planner(None, suggestions).outlook(results, before.asks, before.answers).keys)
     except (AgentKDError, ValueError):
         return set()
 
@@ -202,20 +221,20 @@ def _has_another_file(before: Generation, now: Generation) -> bool:
     return before.experiment.result_inputs() != now.experiment.result_inputs()
 
 
-def _have_in_common(before: Generation, now: Generation, results: Results) -> bool:
+def _have_in_common(before: Generation, now: Generation, results: Results, suggestions: Suggestions) -> bool:
     """Whether a task that is recorded is one of the corrected file's, with the code and the data as they were."""
     own = now.own if before.own.codes.keys() != now.own.codes.keys() else before.own
     as_it_was = now.replace(data=before.data or now.data, own=own)
-    return bool(as_it_was.planner().outlook(results, before.asks, before.answers).keys & results.keys())
+    return bool(as_it_was.planner(None, suggestions).outlook(results, before.asks, before.answers).keys & results.keys())
 
 
-def _still_seen(now: Generation, dataset: Opened, before: Generation, results: Results) -> Asks:
+def _still_seen(planner: Planner, before: Generation, results: Results) -> Asks:
     """What trials saw, of those that are wanted as they were: up to the first that is another, or is one too many."""
-    outlook = now.planner(dataset).outlook(results, before.asks, before.answers)
+    outlook = planner.outlook(results, before.asks, before.answers)
     found: Asks = {}
     for study, (family, keys) in outlook.studies.items():
         told = before.asks.get(study, {})
-        limit = min(len(keys), now.experiment.trials(family))
+        limit = min(len(keys), planner.experiment.trials(family))
         same = takewhile(lambda number: number in told and keys[number] in results, range(limit))  # noqa: B023 used at once
         found[study] = {number: tuple(told[number]) for number in same}
     return found

@@ -4,8 +4,8 @@ Agents:
 
 1. Exactly who is busy has a task. Only learning agents are; only teaching agents adopt and teach.
 2. Exactly who adopts or teaches has weights, and about some data, unless it is a guest.
-3. A guest is never starting or adopting: it is not told to teach what it does not have.
-4. No two learning agents that were started have the same slot, and every slot is one of those there are.
+3. A guest is never starting, late or adopting: it is not told to teach what it does not have.
+4. No two learning agents that were started have the same slot; every slot and every place is one of those there are.
 5. Who has run own code is busy with it, teaches, or may still be asked by students that it learned with; a guest may stay.
 6. Of weights there are no more copies than allowed, guests aside.
 
@@ -28,6 +28,10 @@ What waits:
 15. The first lesson that waits while an agent is free, if it can be taught, has its teachers, or an agent is on its way to the
     bench of teachers, or to other weights, and will be asked next.
 16. No lesson waits for weights that were tried too often.
+
+Memory:
+
+17. In a slot that is closed for want of memory there is nobody; one is open, and as many as students that learn together.
 """
 
 from collections import Counter
@@ -35,6 +39,8 @@ from collections.abc import Iterator
 
 from agentkd.coordinator.state import Bench, Condition, Member, Running, State
 from agentkd.names import NO_TASK, Digest, TaskKey
+
+COMING = (Condition.STARTING, Condition.LATE, Condition.ADOPTING)
 
 
 def broken(state: State) -> list[str]:
@@ -66,7 +72,7 @@ def _of_member(state: State, member: Member) -> Iterator[str]:
         yield f"{name} is {condition} about {len(member.data)} datasets"
     if member.has_run_code and not member.is_guest and condition is Condition.IDLE and name not in state.ended.values():
         yield f"{name} has run own code and is {condition}"
-    if member.is_guest and condition in (Condition.STARTING, Condition.ADOPTING):
+    if member.is_guest and condition in (Condition.STARTING, Condition.LATE, Condition.ADOPTING):
         yield f"the guest {name} is {condition}"
 
 
@@ -74,7 +80,14 @@ def _of_bench(state: State) -> Iterator[str]:
     started = [member for member in state.members.values() if not member.is_guest]
     slots = Counter(member.slot for member in started if member.bench is Bench.LEARNING)
     yield from (f"{number} learning agents have slot {slot}" for slot, number in slots.items() if number > 1)
-    yield from (f"{m.name} has slot {m.slot} of {state.num_slots}" for m in started if not 0 <= m.slot < state.num_slots)
+    for member in started:
+        count = state.num_slots if member.bench is Bench.LEARNING else len(state.places)
+        if not 0 <= member.slot < count:
+            yield f"{member.name} has slot {member.slot} of {count}"
+    yield from (f"slot {slot} is closed, and {slots[slot]} agents are in it" for slot in state.closed if slots[slot])
+    together = max((len(state.cohorts.get(key, ())) for key in state.tasks if key not in state.done), default=1)
+    if state.closed and state.num_open < min(together, state.num_slots):
+        yield f"{state.num_open} slots are open, and {together} students learn together"
     for weights, number in Counter(member.weights for member in started if member.weights).items():
         if number > max(1, state.max_copies):
             yield f"{number} agents teach {weights}, more than {state.max_copies}"
@@ -133,6 +146,6 @@ def _of_waiting(state: State) -> Iterator[str]:
         yield from (f"{key} waits for {weights}, tried too often" for weights in state.untaught(key))
     members, first = state.members.values(), next(iter(state.waiting), NO_TASK)
     is_free = any(member.is_free for member in members)
-    is_coming = any(m.bench is Bench.TEACHING and m.condition in (Condition.STARTING, Condition.ADOPTING) for m in members)
-    if first and is_free and state.num_slots and not is_coming and state.can_be_taught(first):
+    is_coming = any(m.bench is Bench.TEACHING and m.condition in COMING for m in members)
+    if first and is_free and state.places and not is_coming and state.can_be_taught(first):
         yield from (f"{first} waits for {weights}, and nobody is to teach it" for weights in state.needed(first) - state.held())

@@ -3,6 +3,7 @@
 A *guest* was started by somebody else and admitted by its key. It may leave and come back; it is never killed.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,17 +15,18 @@ from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
-from agentkd.launch.devices import Slot
+from agentkd.launch.devices import GPU, Slot
 from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
 from agentkd.names import NO_KEY, NOBODY, AgentName, PublicKey
 
-START_TIMEOUT_S = 120.0
 MAX_FAILED_STARTS = 3
 LEAVE_GRACE_S = 2.0
 TURN_S = 1.0
 """What there may be between two looks at the agents; whatever is more, this process was stopped or busy, and not they."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,10 +34,30 @@ class _Peer:
     identity: AdmittedPeer
     process: Started | None
     started_at: float
+    slot: Slot | None = None
+    learns: bool = False
+    is_late: bool = False
+    again_at: float | None = None
     device: str = ""
+    whereabouts: str = ""
     endpoints: tuple[str, ...] = ()
     introduced: tuple[AdmittedPeer, ...] = ()
+    left: str = ""
     liveness: Liveness | None = None
+
+
+@dataclass(frozen=True)
+class LateAgent:
+    """An agent that has not come, and without which the work goes on.
+
+    Args:
+        text: what is missing, in words.
+        spares_one: whether there is one more that learns than must be.
+    """
+
+    agent: AgentName
+    text: str
+    spares_one: bool
 
 
 class Members:
@@ -50,12 +72,12 @@ class Members:
         self._has_failed_start = False
         self._looked_at = time.monotonic()
 
-    def launch(self, name: AgentName, slot: Slot) -> None:
+    def launch(self, name: AgentName, slot: Slot, *, learns: bool = True) -> None:
         """Starts an agent with a fresh key, admitted before the process exists."""
         keys = new_key_pair()
         identity = self.admit(AdmittedPeer(agent=name, public_key=keys.public, may=EVERYTHING))
         process = self._launcher.start(name, slot, self._contact.arguments(self._folder, name, slot), keys)
-        self._peers[name] = _Peer(identity, process, time.monotonic(), slot.device)
+        self._peers[name] = _Peer(identity, process, time.monotonic(), slot, learns, device=slot.device)
 
     def admit(self, identity: AdmittedPeer) -> AdmittedPeer:
         """Lets a key in under a name. From any thread."""
@@ -82,6 +104,12 @@ class Members:
         with self._lock:
             return self._names.get(public_key, NOBODY)
 
+    @property
+    def num_known(self) -> int:
+        """How many agents were let in and are not forgotten. From any thread."""
+        with self._lock:
+            return len(self._names)
+
     def key_of(self, name: AgentName) -> PublicKey:
         """An agent's public key; empty if it is lost."""
         return self._peers[name].identity.public_key if name in self._peers else NO_KEY
@@ -89,6 +117,11 @@ class Members:
     def device_of(self, name: AgentName) -> str:
         """The device that an agent was placed on."""
         return self._peers[name].device if name in self._peers else ""
+
+    def whereabouts_of(self, name: AgentName) -> str:
+        """Its device by a name that it has for all who are on it; empty if that is not known."""
+        peer = self._peers.get(name)
+        return peer.whereabouts if peer else ""
 
     def address_of(self, name: AgentName) -> PeerAddress:
         """Where an agent serves knowledge."""
@@ -99,12 +132,19 @@ class Members:
         """Takes note that an agent was welcomed; false if it had joined before."""
         peer = self._peers[name]
         is_new = peer.liveness is None
+        peer.is_late, peer.again_at = False, None
         peer.endpoints, peer.introduced = hello.endpoints, ()
         peer.device = hello.device or peer.device
+        gpu = hello.environment.get(GPU, "")
+        peer.whereabouts = gpu or (f"{peer.device} of {hello.host}" if peer.device and hello.host else "")
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)
         self._failed_starts = 0
         return is_new
+
+    def is_late(self, name: AgentName) -> bool:
+        """Whether it has not come in time, and not yet."""
+        return name in self._peers and self._peers[name].is_late
 
     def introduce(self, teacher: AgentName, students: tuple[AgentName, ...]) -> None:
         """Tells a teacher who may ask it, unless it knows that already. Nobody else may."""
@@ -126,11 +166,77 @@ class Members:
         if peer and peer.liveness:
             peer.liveness = heard(peer.liveness, time.monotonic())
 
+    def note_left(self, name: AgentName, reason: str) -> None:
+        """An agent says why it leaves, which it may not be able to write to its log."""
+        if name in self._peers:
+            self._peers[name].left = reason
+
     def note_heartbeat(self, name: AgentName, event: HeartbeatEvent) -> None:
         """A heartbeat says whether the work thread moves."""
         peer = self._peers.get(name)
         if peer and peer.liveness:
             peer.liveness = beat(peer.liveness, time.monotonic(), progress=event.progress, is_busy=event.is_busy)
+
+    def find_late(self) -> Iterator[LateAgent]:
+        """Agents that have not come in time, or ended before, as far as the work goes on without them (``launch.min_agents``).
+
+        Each is told of once. What waits for room goes on waiting; what has ended is started again, as often as need be.
+        """
+        if not self._config.min_agents:
+            return
+        now = time.monotonic()
+        for name, peer in list(self._peers.items()):
+            if peer.process is None or peer.liveness is not None or self._peers.get(name) is not peer:
+                continue
+            if peer.again_at is not None:
+                if now >= peer.again_at:
+                    self._launch_again(name, peer)
+                continue
+            exit_code = peer.process.poll()
+            is_over_time = now - peer.started_at > self._config.join_s
+            if (exit_code is None and (not is_over_time or peer.is_late)) or not self._can_do_without(name, now):
+                continue
+            if exit_code is not None:
+                peer.again_at = now + self._config.join_s
+            if not peer.is_late:
+                peer.is_late = True
+                yield LateAgent(name, self._missing(name, exit_code), self._num_here() > self._config.min_agents)
+
+    def _launch_again(self, name: AgentName, peer: _Peer) -> None:
+        """With a key of its own, for the one before may have been heard."""
+        assert peer.slot is not None
+        self._forget(name)
+        try:
+            self.launch(name, peer.slot, learns=peer.learns)
+        except LaunchError as error:  # the engine itself is out of reach, perhaps for a while
+            log.warning("%s", error)
+            self._peers[name] = peer
+            peer.again_at = time.monotonic() + self._config.join_s
+        else:
+            self._peers[name].is_late = True
+
+    def _can_do_without(self, name: AgentName, now: float) -> bool:
+        """Whether enough of those that learn are here, or may come in time."""
+        return not self._peers[name].learns or self._num_here(but=name, now=now) >= self._config.min_agents
+
+    def _num_here(self, *, but: AgentName = NOBODY, now: float | None = None) -> int:
+        """How many that learn are here; with a time, also those that may still come."""
+        count = 0
+        for name, peer in self._peers.items():
+            if peer.process is None or not peer.learns or name == but:
+                continue
+            may_come = now is not None and not peer.is_late and now - peer.started_at <= self._config.join_s
+            count += peer.liveness is not None or (may_come and peer.process.poll() is None)
+        return count
+
+    def _missing(self, name: AgentName, exit_code: int | None) -> str:
+        config, peer = self._config, self._peers[name]
+        asked = sum(one.learns for one in self._peers.values())
+        what = f"did not come within {config.join_s:g} s" if exit_code is None else f"ended with {exit_code} before it came"
+        told = (peer.process.tail() if peer.process else "").strip().splitlines()
+        says = f"; the engine says: {told[-1]}" if told else ""
+        here = f"the work goes on with {self._num_here()} of {asked} (launch.min_agents: {config.min_agents})"
+        return f"{name} {what}; {config.engine} was asked for {config.demand}{says}. {here}; it is taken when it comes"
 
     def find_lost(self) -> Iterator[AgentLostError]:
         """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.
@@ -142,7 +248,7 @@ class Members:
         self._excuse(now)
         self._has_failed_start = False
         for name, peer in list(self._peers.items()):
-            if self._peers.get(name) is not peer:
+            if self._peers.get(name) is not peer or peer.is_late:
                 continue
             exit_code = peer.process.poll() if peer.process else None
             if exit_code is not None:
@@ -150,7 +256,8 @@ class Members:
             elif peer.liveness is not None:
                 reason = verdict(peer.liveness, now, lease_s=self._config.lease_s, hang_s=self._config.hang_s)
             else:
-                reason = "did not join in time" if peer.process and now - peer.started_at > START_TIMEOUT_S else ""
+                is_over_time = peer.process and now - peer.started_at > self._config.join_s
+                reason = f"did not join within {self._config.join_s:g} s" if is_over_time else ""
             if reason:
                 yield self.drop(name, reason, exit_code)
 
@@ -204,15 +311,20 @@ class Members:
             return AgentLostError(name, seen_s, None, reason)
         peer.process.kill()
         tail = self._forget(name).tail()
+        tail = peer.left or tail
         if peer.liveness is None:
+            asked = f"; {self._config.engine} was asked for {self._config.demand}"
+            reason = f"{reason}{asked}" if exit_code is None else reason
             self._failed_starts += not self._has_failed_start  # what ends several at once, as their server's end, is one failure
             self._has_failed_start = True
             if self._failed_starts >= MAX_FAILED_STARTS:
-                raise LaunchError(
-                    f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row", exit_code=exit_code, stderr_tail=tail
-                )
+                hint = "; with launch.min_agents a run goes on with those that come" if self._num_here() else ""
+                text = f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row{hint}"
+                raise LaunchError(text, exit_code=exit_code, stderr_tail=tail)
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
-        return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else reason)
+        is_unheard = peer.liveness is None and exit_code is None
+        text = f"{reason}; it says: {tail.splitlines()[-1]}" if is_unheard and tail else reason
+        return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else text)
 
     def _processes(self) -> list[Started]:
         return [peer.process for peer in self._peers.values() if peer.process is not None]

@@ -73,7 +73,7 @@ def run_experiment(
             watcher.tell(line)
         if desk.journal.get_meta(LOOKED_AT, str) != foreseen.key:
             desk.journal.set_meta(LOOKED_AT, foreseen.key)
-        planner = generation.planner(foreseen.dataset)
+        planner = generation.planner(foreseen.dataset, generations.suggestions_of(desk.journal))
         coordinator = _Coordinator(experiment, planner, desk, watcher, results)
         if not coordinator.outlook.is_finished:
             planner.check_revisions()
@@ -84,10 +84,14 @@ def run_experiment(
         return coordinator.outlook
 
 
-def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
+def read_run(folder: RunFolder, *, trusting: bool = True) -> tuple[Experiment, Planner, Outlook, Journal]:
     """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run.
 
     Its data need not be here, or may be others by now: then the planner's dataset is an outline.
+
+    Args:
+        folder: of the run.
+        trusting: what is noted of samplers' suggestions, instead of asking the samplers again.
 
     Raises:
         ArtifactError: the folder holds no experiment's run, or one of whose records no plan can be made.
@@ -95,12 +99,14 @@ def read_run(folder: RunFolder) -> tuple[Experiment, Planner, Outlook, Journal]:
     """
     with contextlib.ExitStack() as opened:
         journal = opened.enter_context(Journal(folder.must_exist().journal, read_only=True))
-        generation = generations.present(journal)
+        records = list(journal.records())
+        generation = generations.present(journal, [record.task for record in records])
         if generation is None:
             raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
         with made_of(folder.place, "plan"):
-            planner = generation.planner(dataset_as_it_was(generation, journal, folder))
-            results = {record.task.key: record.result for record in journal.records()}
+            suggestions = generations.suggestions_of(journal) if trusting else None
+            planner = generation.planner(dataset_as_it_was(generation, journal, folder), suggestions)
+            results = {record.task.key: record.result for record in records}
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:
                 raise ValueError("more trials were asked for than were done")
@@ -166,7 +172,8 @@ class _Coordinator:
         return outlook
 
     def _want(self) -> None:
-        """Has the steps done that are wanted; what new trials saw is written down before."""
+        """Has the steps done that are wanted; what new trials saw, and what was suggested, is written down before."""
+        generations.note_suggestions(self.planner.suggestions, self.desk.journal)
         if self.outlook.asks:
             self.desk.journal.note_asks(self.outlook.asks)
             self.asks = self.desk.journal.asks()

@@ -8,6 +8,7 @@ from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, TaskKey, Teache
 from agentkd.task import DataSource, Task, TeacherReference
 
 GUEST_SLOT = -1
+MAX_LOSSES = 10
 
 
 class Bench(StrEnum):
@@ -18,9 +19,10 @@ class Bench(StrEnum):
 
 
 class Condition(StrEnum):
-    """What an agent is doing."""
+    """What an agent is doing. One that is late was asked for and has not come; nobody counts on it until it does."""
 
     STARTING = "starting"
+    LATE = "late"
     IDLE = "idle"
     BUSY = "busy"
     ADOPTING = "adopting"
@@ -29,7 +31,11 @@ class Condition(StrEnum):
 
 @dataclass
 class Member:
-    """One agent as the coordinator sees it."""
+    """One agent as the coordinator sees it.
+
+    Args:
+        device: where it is, by a name that agents on the same device have too; empty if that is not known.
+    """
 
     name: AgentName
     bench: Bench
@@ -39,6 +45,7 @@ class Member:
     weights: Digest = NO_DIGEST
     data: tuple[DataSource, ...] = ()
     has_run_code: bool = False
+    device: str = ""
 
     @property
     def is_guest(self) -> bool:
@@ -75,21 +82,30 @@ class State:
 
     Args:
         num_slots: learning agents that may be started.
-        max_attempts: how often a task is tried before it is given up, and weights are before their students are.
+        max_attempts: how often a task may fail before it is given up, and weights before their students are. What surroundings do
+            does not count.
         max_copies: how many agents may teach with the same weights when several students learn from them.
+        places: where teaching agents may be started; of each, how many agents count as being there besides.
+        max_losses: how often in a row surroundings may end a task's attempts, or keep weights from being adopted.
         ended: of a cohort, who has a result while others have none yet, and by which agent.
         cohorts: for every task that was ever wanted, those that are accepted together with it, itself first.
         attempts: how often a task was started; never forgotten, so that no attempt has the number of an earlier one.
-        spent: those attempts of a task that do not count, since it was given up after them.
+        spent: those attempts of a task that do not count: it was given up after them, or surroundings ended them.
+        losses: how often in a row surroundings ended an attempt of a task, or kept weights from being adopted.
+        hindered: weights that surroundings kept from being adopted too often.
         failed_at: the agents at which a task failed since it was wanted: others are given it first.
         spared: see ``Spared``.
         unadopted: how often these weights could not be adopted since a student of them was wanted last.
+        closed: slots in which nobody is started any more, since the memory of their device was short.
+        eased: tasks for which agents were ended that taught nobody.
         num_names: agents that were started.
     """
 
     num_slots: int
     max_attempts: int
     max_copies: int
+    places: tuple[int, ...]
+    max_losses: int = MAX_LOSSES
     members: dict[AgentName, Member] = field(default_factory=dict)
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
     waiting: dict[TaskKey, Task] = field(default_factory=dict)
@@ -99,9 +115,13 @@ class State:
     cohorts: dict[TaskKey, tuple[TaskKey, ...]] = field(default_factory=dict)
     attempts: dict[TaskKey, int] = field(default_factory=dict)
     spent: dict[TaskKey, int] = field(default_factory=dict)
+    losses: dict[TaskKey | Digest, int] = field(default_factory=dict)
+    hindered: set[Digest] = field(default_factory=set)
     failed_at: dict[TaskKey, frozenset[AgentName]] = field(default_factory=dict)
     spared: Mapping[TaskKey, frozenset[Digest]] = field(default_factory=dict)
     unadopted: dict[Digest, int] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
+    eased: set[TaskKey] = field(default_factory=set)
     num_names: int = 0
 
     def copy(self) -> "State":
@@ -117,10 +137,19 @@ class State:
             cohorts=dict(self.cohorts),
             attempts=dict(self.attempts),
             spent=dict(self.spent),
+            losses=dict(self.losses),
+            hindered=set(self.hindered),
             failed_at=dict(self.failed_at),
             spared=dict(self.spared),
             unadopted=dict(self.unadopted),
+            closed=set(self.closed),
+            eased=set(self.eased),
         )
+
+    @property
+    def num_open(self) -> int:
+        """How many learning agents may be started, as memory has it."""
+        return self.num_slots - len(self.closed)
 
     def runs_at(self, agent: AgentName, key: TaskKey) -> bool:
         """Whether a task is in the hands of that agent now, and not another's, or cancelled."""
@@ -136,6 +165,11 @@ class State:
         """How often it may still be started before it is given up."""
         return self.max_attempts - self.attempts.get(key, 0) + self.spent.get(key, 0)
 
+    def lose(self, name: TaskKey | Digest) -> bool:
+        """Notes that surroundings were in the way of a task or of weights once more; whether that was once too often."""
+        self.losses[name] = self.losses.get(name, 0) + 1
+        return self.losses[name] >= self.max_losses
+
     def choose(self, key: TaskKey, free: list[Member]) -> Member | None:
         """Which of the agents that have nothing to do is given a task; none if there are others, at which it has not failed."""
         tried = self.failed_at.get(key, frozenset())
@@ -146,7 +180,8 @@ class State:
     def has_failed_everywhere(self, key: TaskKey) -> bool:
         """Whether it has failed at each agent that could be given it."""
         tried = self.failed_at.get(key, frozenset())
-        return all(m.name in tried for m in self.members.values() if m.bench is Bench.LEARNING)
+        there = (m for m in self.members.values() if m.bench is Bench.LEARNING and m.condition is not Condition.LATE)
+        return all(member.name in tried for member in there)
 
     def taught_by(self, key: TaskKey) -> list[TeacherReference]:
         """Whom a task must hear that waits, or does hear that runs: not those whose every word is recorded."""

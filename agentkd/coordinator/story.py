@@ -67,5 +67,6 @@ def _describe(said: object) -> str:
     if isinstance(said, dict):
         return f"({', '.join(f'{_describe(key)}: {_describe(value)}' for key, value in said.items())})"
     if isinstance(said, Event | Action):
-        return f"{type(said).__name__}({', '.join(_describe(getattr(said, part.name)) for part in fields(said))})"
+        told = [(part.default, getattr(said, part.name)) for part in fields(said)]
+        return f"{type(said).__name__}({', '.join(_describe(value) for default, value in told if value != default)})"
     return str(said)

@@ -8,8 +8,9 @@ from agentkd.coordinator.state import Bench, Condition, Member
 from agentkd.coordinator.watching import Activity
 from agentkd.errors import AgentLostError
 from agentkd.messages.bodies import ErrorReply, TaskProgressEvent
-from agentkd.names import NOBODY, AgentName, Digest, TaskKey, TeacherId
+from agentkd.names import NO_TASK, NOBODY, AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import Status, Task, TaskResult
+from agentkd.visible import shortened
 
 MAX_ERROR_TEXT = 2000
 
@@ -47,6 +48,7 @@ class Underway:
         self.labels: dict[TaskKey, str] = {}
         self._doing: dict[TaskKey, Doing] = {}
         self._unadopted: dict[Digest, ErrorReply] = {}
+        self._reached: dict[TaskKey, int] = {}
 
     def begin(self, action: events.Start, task: Task, recorded: tuple[Digest, ...]) -> Doing:
         """An agent is given a task."""
@@ -67,6 +69,17 @@ class Underway:
         """Why an agent does not teach these weights."""
         self._unadopted[weights] = error
 
+    def note_lost(self, lost: AgentLostError) -> bool:
+        """An agent is lost; whether what it had in hand is further than whenever an agent was lost with it before."""
+        key = next((key for key, doing in self._doing.items() if doing.agent == lost.agent), NO_TASK)
+        if not key:
+            return False
+        doing = self._doing[key]
+        doing.error = ErrorReply(code=lost.code, remote_type=type(lost).__name__, text=shortened(str(lost), MAX_ERROR_TEXT))
+        step, reached = doing.progress.step if doing.progress else 0, self._reached.get(key, 0)
+        self._reached[key] = max(step, reached)
+        return step > reached
+
     def recordings_in_use(self) -> Iterator[Digest]:
         """Recordings that students are being told from."""
         return (record for doing in self._doing.values() for record in doing.recorded)
@@ -74,12 +87,14 @@ class Underway:
     def accept(self, key: TaskKey) -> Finished:
         """The task's result is current."""
         doing = self._doing.pop(key)
+        self._reached.pop(key, None)
         assert doing.result is not None
         return _finished(key, doing, doing.result)
 
     def give_up(self, action: events.GiveUp) -> Finished:
         """The task has failed: with the last error that was heard, or for the reason that the dispatcher gives."""
         doing = self._doing.pop(action.task, None)
+        self._reached.pop(action.task, None)
         error = self._unadopted.get(action.untaught) or (doing.error if doing else None)
         code, text = (error.code, error.text) if error else (AgentLostError.code, self._reason(action))
         return _finished(action.task, doing, TaskResult(status=Status.FAILED, error_code=code, error_text=text[:MAX_ERROR_TEXT]))

@@ -1,5 +1,6 @@
 """CURVE key pairs: one for each agent, secret files readable by their owner alone."""
 
+import errno
 import json
 import os
 import tempfile
@@ -9,6 +10,7 @@ from typing import BinaryIO
 
 import zmq
 
+from agentkd.durable import NOT_THERE, discard
 from agentkd.errors import ConfigError, StorageError, check_descriptors
 from agentkd.names import PublicKey
 from agentkd.plain import read_file, read_json
@@ -103,16 +105,29 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _keep_from_others(path.parent)
-        if not replace:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        handle, written = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace or not _linked(written, path):
+                Path(written).replace(path)
+        finally:
+            discard(Path(written))
     except OSError as error:
         raise StorageError.of(path, error) from error
+
+
+def _linked(written: str, path: Path) -> bool:
+    """Whether a file has got its name, which must be new; false where a file system knows no second names."""
+    try:
+        os.link(written, path)
+    except OSError as error:
+        if error.errno not in (*NOT_THERE, errno.EPERM) or os.path.lexists(path):
+            raise
+        return False
+    return True
 
 
 def _keep_from_others(folder: Path) -> None:

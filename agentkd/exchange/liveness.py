@@ -1,8 +1,11 @@
 """When an agent counts as lost: a pure function of what was heard and when. Times are monotonic seconds."""
 
+import math
 from dataclasses import dataclass, replace
 
 HEARTBEAT_S = 1.0
+BEATS_PER_S = 500
+BEATS_A_LEASE = 4
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,29 @@ class Liveness:
     heard_at: float
     moved_at: float
     progress: int = 0
+
+
+def pace_s(num_agents: int, lease_s: float) -> float:
+    """Seconds between heartbeats that so many agents are asked for: so that they are no more together than one can well hear.
+
+    However many there are, each beats some times in a lease.
+    """
+    return max(HEARTBEAT_S, min(num_agents / BEATS_PER_S, lease_s / BEATS_A_LEASE))
+
+
+@dataclass
+class Pulse:
+    """When an agent says again that it lives, looked at every ``HEARTBEAT_S``: the nearest such time to what it was told."""
+
+    pace_s: float = HEARTBEAT_S
+    _next_at: float = -math.inf
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is to say so now; then it does."""
+        if now < self._next_at:
+            return False
+        self._next_at = now + self.pace_s - HEARTBEAT_S / 2
+        return True
 
 
 def heard(state: Liveness, now: float) -> Liveness:

@@ -83,13 +83,14 @@ class SocketFiles:
         return path
 
     def remove(self) -> None:
-        """Removes them all. Afterwards there are none; nothing happens the second time."""
+        """Removes them all, and those of owners that were killed meanwhile. Nothing happens the second time."""
         for file in (*self._files, *map(closed_name, self._files), self._lock):
             file.unlink(missing_ok=True)
         self._files.clear()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            _sweep(self._folder)
 
 
 def take(found: list[Place]) -> SocketFiles | None:

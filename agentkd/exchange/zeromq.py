@@ -263,6 +263,7 @@ class ZeroMQChannel:
 
         Raises:
             LaunchError: it was not refused.
+            DescriptorsError: there are too few descriptors to answer anybody.
         """
         stranger = new_key_pair()
         for endpoint in (self.endpoints[0], self.bulk_endpoints[0]):
@@ -275,6 +276,8 @@ class ZeroMQChannel:
             knock.disable_monitor()
             monitor.close(linger=0)
             knock.close(linger=0)
+            if event is None:
+                descriptors.must_have(NEEDED_BY_PEER, f"a connection at {endpoint}")  # or that is why nobody answers
             if event != zmq.Event.HANDSHAKE_FAILED_AUTH:
                 what = "a key that nobody knows was let in" if event else "nobody answers the authentication of peers"
                 raise LaunchError(f"{endpoint} is not safe to listen on: {what}")

@@ -31,6 +31,7 @@ from agentkd.objectives import (
     SoftTargets,
     payload_of,
 )
+from agentkd.training.ahead import carry
 from agentkd.training.losses import label_edges
 from agentkd.training.taps import PROJECTED, TAP
 
@@ -344,7 +345,11 @@ def _mean(each: list[Tensor], moment: Moment) -> Tensor:
 
 def _shares(each: Tensor, moment: Moment) -> Tensor:
     """Of the teachers of whom ``each`` [teachers,...] is; equal ones if the moment has none."""
-    return each.new_tensor(moment.shares) if moment.shares else each.new_ones(len(each))
+    return _there(moment.shares, each) if moment.shares else each.new_ones(len(each))
+
+
+def _there(values: Sequence[float] | Sequence[Sequence[float]], beside: Tensor) -> Tensor:
+    return carry(torch.tensor(values, dtype=beside.dtype), beside.device)
 
 
 def _mean_log_probabilities(teachers: Sequence[Tensor], size: Sequence[int], tau: float, moment: Moment) -> Tensor:
@@ -368,9 +373,9 @@ def best_teacher(logits: Tensor, moment: Moment) -> Tensor:
     if moment.teacher_of is not None:
         return moment.teacher_of[:, None, None].expand(-1, *logits.shape[3:])
     if moment.class_shares:
-        shares = logits.new_tensor(moment.class_shares)
+        shares = _there(moment.class_shares, logits)
         return torch.einsum("tnkhw,tk->tnhw", logits.softmax(dim=2), shares).argmax(dim=0)
-    median, high = logits.new_tensor(moment.energies).T[:, :, None, None, None]
+    median, high = _there(moment.energies, logits).T[:, :, None, None, None]
     strange = (-logits.logsumexp(dim=2) - median) / (high - median).clamp(min=EPSILON)
     tiles = F.avg_pool2d(strange, TILE, ceil_mode=True)
     return F.interpolate(tiles, scale_factor=TILE).argmin(dim=0)[:, : logits.shape[3], : logits.shape[4]]
@@ -393,9 +398,9 @@ def _gate(objective: SoftTargets, log_teacher: Tensor, labels: Tensor, moment: M
         case "confidence":
             return (log_teacher.amax(dim=1).exp() >= objective.gate_at).to(log_teacher.dtype)
         case "cutoff":
-            return log_teacher.new_tensor(float(moment.progress < objective.gate_at))
+            return log_teacher.new_full((), float(moment.progress < objective.gate_at))
         case "linear":
-            return log_teacher.new_tensor(1 - moment.progress)
+            return log_teacher.new_full((), 1 - moment.progress)
         case _:
             return None
 

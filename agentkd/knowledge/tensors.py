@@ -7,6 +7,7 @@ import json
 import math
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from agentkd import canonical
 from agentkd.errors import ContractError, RemoteProtocolError, Rule
-from agentkd.names import TENSOR_NAME
+from agentkd.names import TENSOR_NAME, Digest
 from agentkd.plain import read_json
 
 MAX_HEADER_BYTES = 1024 * 1024
@@ -88,10 +89,23 @@ def write(tensors: Tensors, layout: TensorLayout, target: memoryview | bytearray
 
 def encode(tensors: Tensors, metadata: dict[str, Any] | None = None) -> bytes:
     """Safetensors bytes. The same tensors and metadata always give the same bytes."""
+    return b"".join(_parts(tensors, metadata))
+
+
+def digest(tensors: Tensors, metadata: dict[str, Any] | None = None) -> Digest:
+    """That of the bytes, which are not put together."""
+    made = canonical.new_digest()
+    for part in _parts(tensors, metadata):
+        made.update(part)
+    return Digest(made.hexdigest())
+
+
+def _parts(tensors: Tensors, metadata: dict[str, Any] | None) -> Iterator[Buffer]:
+    """The file piece by piece: its head, and each tensor where it lies, if that is on the CPU in one piece."""
     layout = plan(tensors, metadata)
-    data = bytearray(layout.size_bytes)
-    write(tensors, layout, data)
-    return bytes(data)
+    yield layout.head
+    for name in layout.order:
+        yield tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def decode(data: Buffer | Tensor, *, finite: bool = True) -> Tensors:

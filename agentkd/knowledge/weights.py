@@ -12,6 +12,7 @@ from agentkd.errors import ContractError, RemoteProtocolError, Rule
 from agentkd.knowledge import tensors
 from agentkd.knowledge.contracts import agree_on_channels
 from agentkd.knowledge.tensors import Buffer
+from agentkd.names import Digest
 from agentkd.networks.blocks import SegmentationNetwork
 from agentkd.networks.families import is_own, weights_since
 
@@ -138,13 +139,22 @@ def encode_weights(
         classes: names, in the order of the logits; empty if nobody knows.
         heads: those of each head that has learned; not given, of the one in use alone.
     """
+    return tensors.encode(state, _metadata(architecture, classes, heads))
+
+
+def digest_of_weights(architecture: Architecture, state: dict[str, Tensor], classes: Sequence[str] = ()) -> Digest:
+    """That which they would have stored, of the tensors as they lie: nothing is copied."""
+    return tensors.digest(state, _metadata(architecture, classes, None))
+
+
+def _metadata(architecture: Architecture, classes: Sequence[str], heads: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {"kind": "weights", "architecture": architecture.canonical()}
     if classes:
         metadata["classes"] = list(classes)
     if architecture.heads:
         known = {architecture.head: classes} if heads is None else heads
         metadata["heads"] = {name: list(listed) for name, listed in sorted(known.items()) if listed}
-    return tensors.encode(state, metadata)
+    return metadata
 
 
 def read_metadata(data: Buffer) -> WeightsMetadata:

@@ -20,7 +20,7 @@ from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ConfigError, LaunchError, StorageError, check_descriptors
 from agentkd.exchange.keys import KeyPair
 from agentkd.launch.devices import Slot
-from agentkd.launch.launcher import ONE_CORE, Demand, environment, pinned, tail_of
+from agentkd.launch.launcher import ONE_CORE, Demand, end_all, environment, pinned, tail_of
 from agentkd.launch.trimming import trim
 from agentkd.names import AgentName
 
@@ -106,10 +106,7 @@ class CommandLauncher:
         return started
 
     def close(self) -> None:
-        for one in self._started:
-            one.end()
-        for one in self._started:
-            one.kill()
+        end_all(self._started)
         self._started.clear()
 
     def _check(self) -> None:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from agentkd.errors import ConfigError
 
 QUERY_TIMEOUT_S = 20.0
-ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>[0-9]{1,9}))?")
+ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>[0-9]{1,9}))?(?:x(?P<times>[0-9]{1,9}))?")
 MAX_SLOTS = 1024
+GPU = "gpu"
+"""Under this an agent's greeting says what its CUDA device is called by all who use it, whatever number it has for them."""
+FORM = "auto, cpu:2, cuda:0,cuda:1, or cuda:0x2 for two agents on one GPU"
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Slot:
 def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None = None) -> tuple[Slot, ...]:
     """The slots that a ``--devices`` text asks for.
 
-    ``auto`` takes every CUDA device or, without one, a CPU slot a core; ``cpu:N`` is N slots; ``cuda:N`` is device N.
-    CPU slots have one thread each: more agents with fewer threads are faster than the reverse. CUDA devices share the cores
-    evenly. A device that is named several times has so many slots, which share its cores; one slot alone has half of them.
+    ``auto`` takes every CUDA device or, without one, a CPU slot a core; ``cpu:N`` is N slots; ``cuda:N`` is device N, and
+    ``cuda:Nx2`` is room for two agents there, as is naming it twice. CPU slots have one thread each: more agents with fewer
+    threads are faster than the reverse. CUDA devices share the cores evenly, and the slots of a device its cores; one slot alone
+    has half of them.
 
     Raises:
         ConfigError: not a device list, or a device that is not there.
@@ -35,37 +39,59 @@ def parse_devices(text: str, *, cores: int | None = None, cuda_count: int | None
     Example:
         >>> parse_devices("cpu:2,cuda:0", cores=4, cuda_count=1)
         (Slot(device='cpu', threads=1), Slot(device='cpu', threads=1), Slot(device='cuda:0', threads=2))
+        >>> parse_devices("cuda:0x2", cores=4, cuda_count=1)
+        (Slot(device='cuda:0', threads=2), Slot(device='cuda:0', threads=2))
     """
     if not isinstance(text, str):
-        raise ConfigError(f"devices {text!r}: expected text, such as auto, cpu:2 or cuda:0,cuda:1")
+        raise ConfigError(f"devices {text!r}: expected text, such as {FORM}")
     cores = cores or count_cores()
     found = count_cuda_devices() if cuda_count is None else cuda_count
     if text == "auto":
         text = ",".join(f"cuda:{index}" for index in range(found)) if found else f"cpu:{cores}"
     slots: list[Slot] = []
-    for item in text.split(","):
-        matched = ITEM.fullmatch(item.strip())
-        if not matched:
-            raise ConfigError(f"devices {text!r}: {item!r} is not a device; expected auto, cpu:2 or cuda:0,cuda:1")
-        number = int(matched["number"]) if matched["number"] else None
-        if matched["kind"] == "cpu":
-            if number == 0:
-                raise ConfigError(f"devices {text!r}: cpu:0 is no slot at all; cpu:1 is one")
-            if (number or 1) > MAX_SLOTS:
-                raise ConfigError(
-                    f"devices {text!r}: {number:,} agents are more than the {MAX_SLOTS:,} that one machine may have"
-                )
-            slots += [Slot("cpu", threads=1)] * (number or 1)
-        elif (number or 0) >= found:
-            there = f"there are {found} (cuda:0 to cuda:{found - 1})" if found else "there is no CUDA device on this machine"
-            raise ConfigError(f"devices {text!r}: {item.strip()} is not there; {there}")
-        else:
-            slots.append(Slot(f"cuda:{number or 0}", threads=1))
+    for item in map(str.strip, text.split(",")):
+        try:
+            slots += _slots(item, found, room=MAX_SLOTS - len(slots))
+        except ConfigError as error:
+            raise ConfigError(f"devices {text!r}: {error}") from None
     together = Counter(slot.device for slot in slots)
     return tuple(
         replace(slot, threads=max(1, cores // found // max(2, together[slot.device]))) if slot.device != "cpu" else slot
         for slot in slots
     )
+
+
+def _slots(item: str, found: int, *, room: int) -> list[Slot]:
+    """Those of one item of a list, of one thread each.
+
+    Raises:
+        ConfigError: it is none, or there are more of them than there is room.
+    """
+    matched = ITEM.fullmatch(item)
+    if not matched:
+        hint = "auto takes each device once; name them: cuda:0x2,cuda:1x2" if item.startswith("auto") else f"expected {FORM}"
+        raise ConfigError(f"{item!r} is not a device; {hint}")
+    number = int(matched["number"]) if matched["number"] else None
+    times = int(matched["times"]) if matched["times"] else 1
+    if matched["kind"] == "cpu":
+        if matched["times"]:
+            raise ConfigError(f"{item}: the number after cpu says how many agents; cpu:{(number or 1) * times} has as many")
+        count, device = 1 if number is None else number, "cpu"
+        if not count:
+            raise ConfigError("cpu:0 is no slot at all; cpu:1 is one")
+    else:
+        if matched["times"] and number is None:
+            raise ConfigError(f"{item}: {times} agents on which one? cuda:0x{times} has them on the first")
+        if not times:
+            raise ConfigError(f"{item} is no slot at all; leave it out, or write cuda:{number}")
+        if (number or 0) >= found:
+            there = f"there are {found} (cuda:0 to cuda:{found - 1})" if found else "there is no CUDA device on this machine"
+            raise ConfigError(f"{item} is not there; {there}")
+        count, device = times, f"cuda:{number or 0}"
+    if count > room:
+        more = f"{MAX_SLOTS - room:,} and {count:,}" if room < MAX_SLOTS else f"{count:,}"
+        raise ConfigError(f"{more} agents are more than the {MAX_SLOTS:,} that one machine may have")
+    return [Slot(device, threads=1)] * count
 
 
 def share_devices(agents: int, gpus_per_agent: float, threads: int, *, cuda_count: int | None = None) -> tuple[Slot, ...]:

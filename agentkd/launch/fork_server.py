@@ -35,6 +35,7 @@ from agentkd.launch.trimming import trim
 
 REAP_EVERY_S = 0.05
 TELL_TIMEOUT_S = 20.0
+START_WITHIN_S = 60.0
 ROOT = Path(__file__).parents[2]  # last on the path: where this package is found if it is not installed
 SERVE = "import sys; sys.path.append({root!r}); from agentkd.launch.fork_server import main; main()"
 
@@ -81,6 +82,7 @@ class ForkServer:
     def __init__(self, modules: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
         self.log, self._is_alive = log, True
         self._pids: dict[int, int] = {}
+        self._asked_at: dict[int, float] = {}
         self._exit_codes: dict[int, int] = {}
         self._numbers = count(1)
         self._stream, theirs = socket.socketpair()
@@ -112,6 +114,7 @@ class ForkServer:
         Its standard input says what is ``said``, 64 KiB at most, and ends.
         """
         number = next(self._numbers)
+        self._asked_at[number] = time.monotonic()
         self._lines.send(start=number, arguments=arguments, log=str(log), said=said)
         return number
 
@@ -127,11 +130,21 @@ class ForkServer:
         return self._exit_codes.get(number)
 
     def send_signal(self, number: int, what: signal.Signals) -> None:
-        """Sends a signal to a fork that has not ended. One that is yet to be forked counts as ended by it."""
-        if self.poll(number) is None:
+        """Sends a signal to a fork that has not ended. One that is yet to be forked counts as ended by it.
+
+        A server that has not forked one within ``START_WITHIN_S`` forks nothing any more (it was stopped): it is ended.
+        """
+        if self.poll(number) is not None:
+            return
+        if number in self._pids:
             self._lines.send(signal=int(what), to=number)
-            if number not in self._pids:
-                self._exit_codes[number] = -what
+            return
+        self._exit_codes[number] = -what
+        if time.monotonic() - self._asked_at[number] > START_WITHIN_S:
+            self._process.kill()
+            self._process.wait()
+        else:
+            self._lines.send(signal=int(what), to=number)
 
     def wait(self, number: int) -> None:
         """Waits for the end of a fork that was killed. A server that does not tell it in time is stuck: it is ended."""
@@ -157,6 +170,7 @@ class ForkServer:
                 return
             for answer in answers or ():
                 if "started" in answer:
+                    self._asked_at.pop(answer["started"], None)
                     self._pids[answer["started"]] = answer["pid"]
                 else:
                     self._exit_codes.setdefault(answer["ended"], answer["exit_code"])

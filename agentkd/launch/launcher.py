@@ -84,6 +84,13 @@ class Demand:
     options: tuple[str, ...] = ()
     python: str = ""
 
+    def __str__(self) -> str:
+        """What an agent is to have, in words."""
+        cores = f"{self.cpus_per_agent} core{'s' if self.cpus_per_agent > 1 else ''}"
+        if not self.gpus_per_agent:
+            return cores
+        return f"{self.gpus_per_agent:g} GPU{'s' if self.gpus_per_agent > 1 else ''} and {cores}"
+
 
 ONE_CORE = Demand()
 
@@ -96,6 +103,7 @@ class Contact:
         endpoints: all that the coordinator listens at; an agent dials the nearest.
         bind: where the agent is to listen, as of ``--bind``; empty for this host alone.
         own_folders: whether each agent has a folder of its own in the run folder.
+        loaders: threads of an agent that make views ahead; ``None`` leaves it to the agent.
     """
 
     endpoints: tuple[str, ...]
@@ -105,6 +113,7 @@ class Contact:
     image_cache_gib: float
     own_folders: bool = False
     bind: str = ""
+    loaders: int | None = None
 
     def greeting(self, name: AgentName, command: str) -> tuple[str, ...]:
         """Arguments of ``python -m agentkd`` for a process that reads its key from standard input, and comes."""
@@ -125,6 +134,7 @@ class Contact:
             f"--transport={self.transport}",
             f"--checkpoint-every={self.checkpoint_every_s}",
             f"--image-cache-gib={self.image_cache_gib}",
+            *([] if self.loaders is None else [f"--loaders={self.loaders}"]),
             f"--audit={(folder.logs / f'{name}.audit.jsonl').absolute()}",
         )
 

@@ -125,6 +125,8 @@ class AgentOfActor:
             ray.kill(self.actor)
 
     def tail(self) -> str:
+        if self.exit_code is None and not self.is_placed:
+            return self._missing()
         return self.said[-TAIL_CHARACTERS:].strip()
 
     def _settle(self, code: int, said: str) -> None:
@@ -144,7 +146,8 @@ class AgentOfActor:
             if free.get(kind, 0.0) < amount
         ]
         told = "; ".join(lacking) or f"{self.needs} on one host"
-        return f"Ray had no room for {self.name} within {self.wait_s:g} s: it needs {told}. Have fewer agents, or more hosts"
+        waited_s = min(self.wait_s, time.monotonic() - self.asked_at)
+        return f"Ray had no room for {self.name} within {waited_s:.3g} s: it needs {told}. Have fewer agents, or more hosts"
 
 
 class RayLauncher:

@@ -12,12 +12,15 @@ from agentkd.exchange.transports import AUTO, TRANSPORTS, find_transport
 from agentkd.launch.devices import Slot, parse_devices, share_devices
 from agentkd.launch.engines import ENGINES, LOCAL, find_engine
 from agentkd.launch.launcher import Contact, Demand
+from agentkd.launch.placement import BESIDE, TeachingPlace, check_policy, teaching_places
 from agentkd.messages.bodies import TEACHER_WAIT_S
 from agentkd.names import PublicKey
 
 CHECKPOINT_EVERY_S = 30.0
+JOIN_S = 120.0
 MAX_AGENTS = 100_000
 IMAGE_CACHE_GIB = 4.0
+MAX_LOADERS = 64
 
 
 def _transport(name: str) -> str:
@@ -31,6 +34,7 @@ def _engine(name: str) -> str:
 
 
 TransportName = Annotated[str, AfterValidator(_transport), WithJsonSchema({"type": "string", "enum": list(TRANSPORTS)})]
+Placement = Annotated[str, AfterValidator(check_policy)]
 EngineName = Annotated[str, AfterValidator(_engine), WithJsonSchema({"type": "string", "enum": list(ENGINES)})]
 
 
@@ -44,8 +48,13 @@ class LaunchConfig(FrozenData):
         gpus_per_agent: of the engine's GPUs; a fraction where several agents share one.
         cpus_per_agent: cores of an agent, which are its threads.
         options: what the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command.
+        join_s: how long an agent may take to come before it is said what is missing; what it is missing for is up to the engine.
+        min_agents: how many that learn are enough to go on with if the engine does not give all; who comes later is taken. 0 for
+            all of them: a run ends if agents do not come, time after time.
         python: that agents run with on their hosts; empty for the one that runs this.
         bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
+        teachers: where agents that teach are, if the engine is ``local``: ``beside`` those that learn, on their slots in turn;
+            ``spread``, on that of their devices that has the fewest agents; or on devices of their own, such as ``cuda:1``.
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.
@@ -55,6 +64,8 @@ class LaunchConfig(FrozenData):
         max_record_gib: the most that recorded lessons may take; the oldest are dropped first.
         image_cache_gib: the most that decoded images may take in the run folder while agents work: each is decoded once a host
             and read by all, through the system's page cache. Beyond it images are decoded again. Besides, an agent holds 64 MiB.
+        loaders: threads of each agent that make views ahead of need; 0 makes them where they are needed. Not given, an agent on
+            CUDA has as many as it has cores, eight at most, and one on a CPU none: there the cores are busy with learning.
         recheck_guests: share of the guests' results whose mIoU the coordinator measures again itself before they count, where it
             has the dataset.
     """
@@ -64,6 +75,8 @@ class LaunchConfig(FrozenData):
     agents: int = Field(default=0, ge=0, le=MAX_AGENTS)
     gpus_per_agent: float = Field(default=0.0, ge=0, le=64)
     cpus_per_agent: int = Field(default=1, ge=1, le=1024)
+    join_s: float = Field(default=JOIN_S, gt=1)
+    min_agents: int = Field(default=0, ge=0, le=MAX_AGENTS)
     options: tuple[str, ...] = ()
     python: str = ""
     bind: str = ""
@@ -73,12 +86,14 @@ class LaunchConfig(FrozenData):
     hang_s: float = Field(default=900.0, gt=1)
     max_attempts: int = Field(default=3, ge=1)
     checkpoint_every_s: float = Field(default=CHECKPOINT_EVERY_S, ge=0)
+    teachers: Placement = BESIDE
     teacher_copies: int = Field(default=1, ge=1, le=64)
     teacher_wait_s: float = Field(default=TEACHER_WAIT_S, gt=0)
     record_lessons: bool = False
     own_folders: bool = False
     max_record_gib: float = Field(default=4.0, gt=0)
     image_cache_gib: float = Field(default=IMAGE_CACHE_GIB, ge=0)
+    loaders: int | None = Field(default=None, ge=0, le=MAX_LOADERS)
     recheck_guests: float = Field(default=1.0, ge=0, le=1)
 
     @property
@@ -94,6 +109,7 @@ class LaunchConfig(FrozenData):
             transport=self.transport,
             checkpoint_every_s=self.checkpoint_every_s,
             image_cache_gib=self.image_cache_gib,
+            loaders=self.loaders,
             own_folders=self.own_folders,
             bind="" if all(map(is_local, endpoints)) else NEAREST,
         )
@@ -103,14 +119,26 @@ class LaunchConfig(FrozenData):
         """Room for each agent that learns: devices of this machine, or what the engine is to give.
 
         Raises:
-            ConfigError: it is not said how many there are to be, or they do not fit.
+            ConfigError: it is not said how many there are to be, they do not fit, or fewer than are enough.
         """
-        if self.engine == LOCAL:
-            return (
-                share_devices(self.agents, self.gpus_per_agent, self.cpus_per_agent)
-                if self.agents
-                else parse_devices(self.devices)
-            )
-        if not self.agents:
-            raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
-        return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents
+        slots = self._slots()
+        if self.min_agents > len(slots):
+            raise ConfigError(f"launch.min_agents: {self.min_agents} are to be enough, and there are to be {len(slots)}")
+        return slots
+
+    def _slots(self) -> tuple[Slot, ...]:
+        if self.engine != LOCAL:
+            if not self.agents:
+                raise ConfigError(f"launch.agents: how many? The engine {self.engine} has devices that are not known here")
+            return (Slot("cuda:0" if self.gpus_per_agent else "cpu", self.cpus_per_agent),) * self.agents
+        if self.agents:
+            return share_devices(self.agents, self.gpus_per_agent, self.cpus_per_agent)
+        return parse_devices(self.devices)
+
+    def places(self, slots: tuple[Slot, ...]) -> tuple[TeachingPlace, ...]:
+        """Room for agents that teach those that learn on these slots.
+
+        Raises:
+            ConfigError: a device that ``teachers`` names is not there.
+        """
+        return teaching_places(self.teachers if self.engine == LOCAL else BESIDE, slots)

@@ -204,7 +204,8 @@ class TaskRequest(Body):
 
     ``key`` is the task's digest, for agents whose language cannot write the task's canonical JSON. ``teachers`` serve what the
     task's teachers know, but for those all of whose answers stand in the recordings ``recorded``. ``record`` asks for a
-    recording of the lesson. A student gives its lesson up when a teacher has not answered for ``wait_s``.
+    recording of the lesson. A student gives its lesson up when a teacher has not answered for ``wait_s``. ``asks_room`` says that
+    others work on the same device: an agent answers ``out_of_memory`` before it begins if it thinks that too little is free.
     """
 
     holds_records: ClassVar[bool] = True
@@ -215,6 +216,7 @@ class TaskRequest(Body):
     recorded: tuple[DigestField, ...] = Field(default=(), max_length=64)
     record: StrictBool = False
     wait_s: Seconds = TEACHER_WAIT_S
+    asks_room: StrictBool = False
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:

@@ -14,6 +14,7 @@ from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, St
 from agentkd.search.selection import pareto_set, rank
 from agentkd.search.space import Space
 from agentkd.search.study import Trial
+from agentkd.search.suggestions import Suggestions
 from agentkd.task import Distill, Status, Train, Training
 
 
@@ -81,12 +82,13 @@ class FamilyPlan:
 
     Args:
         drafts: makes the family's tasks.
+        suggestions: what the sampler suggested before.
     """
 
-    def __init__(self, drafts: Drafts) -> None:
+    def __init__(self, drafts: Drafts, suggestions: Suggestions) -> None:
         self.experiment, self.family = drafts.experiment, drafts.family
-        self._search_now = Search(drafts)
-        self._search_before: Search | None = Search(replace(drafts, edition=FIRST_EDITION))
+        self._search_now = Search(drafts, suggestions)
+        self._search_before: Search | None = Search(replace(drafts, edition=FIRST_EDITION), suggestions)
         self._stands: _Stands | None = None
 
     @property

@@ -15,6 +15,7 @@ from agentkd.pipeline.searching import Results
 from agentkd.pipeline.stages import Entrant, PlannedTask, RoundLesson, Stage, Standing, Tested
 from agentkd.search.selection import Choice
 from agentkd.search.study import Trial
+from agentkd.search.suggestions import Suggestions
 from agentkd.task import DataSource, Evaluate, Task
 
 Asked = Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -82,6 +83,7 @@ class Planner:
         pretrained: stored weights by family.
         own: what of it is a user's own. Nothing of that is run here.
         revisions: by family that of the run's records, see ``recorded_revisions``; others are of what is built here.
+        suggestions: what samplers suggested before; what they suggest now is added.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Planner:
         pretrained: Mapping[str, Digest] | None = None,
         own: OwnParts | None = None,
         revisions: Mapping[str, int] | None = None,
+        suggestions: Suggestions | None = None,
     ) -> None:
         self.experiment, self.dataset = experiment, dataset
+        self.suggestions = Suggestions() if suggestions is None else suggestions
         self.own = own or OwnParts()
         data = experiment.data
         self.source = DataSource(
@@ -115,13 +119,15 @@ class Planner:
                     given.get(family, NO_DIGEST),
                     self.own,
                     known.get(family),
-                )
+                ),
+                self.suggestions,
             )
             for family in experiment.families
         }
         others = range(experiment.seed + 1, experiment.seed + experiment.seeds)
         self.repeats = [
-            Planner(experiment.replace(seed=seed, seeds=1), dataset, pretrained, self.own, revisions) for seed in others
+            Planner(experiment.replace(seed=seed, seeds=1), dataset, pretrained, self.own, revisions, self.suggestions)
+            for seed in others
         ]
 
     def check_revisions(self) -> None:

@@ -18,6 +18,7 @@ from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import rank
 from agentkd.search.space import Space, Values, is_searched, split_values
 from agentkd.search.study import Suggester, Trial, TrialOutcome
+from agentkd.search.suggestions import Suggestions
 from agentkd.task import Distill, Status, TaskResult, Train
 
 Results = Mapping[TaskKey, TaskResult]
@@ -88,8 +89,8 @@ class Searched:
 class Search:
     """The search of one family in one edition of the spaces."""
 
-    def __init__(self, drafts: Drafts) -> None:
-        self.drafts = drafts
+    def __init__(self, drafts: Drafts, suggestions: Suggestions) -> None:
+        self.drafts, self._suggestions = drafts, suggestions
         self._space: Space | None = None
         self._suggester: Suggester | None = None
         self._known: _Known | None = None
@@ -226,7 +227,7 @@ class Search:
         pending = [trial for trial in trials[count if is_beginning else 0 :] if trial.number not in visible]
         if self._suggester is None:
             told = {"startup_trials": search.startup_trials, "num_costs": aims.num_costs(self.drafts.experiment)}
-            self._suggester = Suggester(self.space, seed=self.drafts.seed, **told)
+            self._suggester = Suggester(self.space, seed=self.drafts.seed, known=self._suggestions, **told)
         running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
         return self._suggester.suggest(seen, running, number=number)
 

@@ -365,7 +365,7 @@ def _check_plan(source: RunFolder, history: History) -> tuple[str, bool]:
     with Journal(source.journal, read_only=True) as journal:
         if journal.get_meta("experiment") is None:
             return "", True
-    _, _, outlook, opened = read_run(source)
+    _, _, outlook, opened = read_run(source, trusting=False)
     with opened, made_of(source.place, "plan"):
         results = {key: record.result for key, record in history.by_task.items()}
         before = generations.earlier(opened)

@@ -18,6 +18,8 @@ from agentkd.errors import AgentKDError, ConfigError
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import count_cores, count_cuda_devices, parse_devices
+from agentkd.launch.placement import BESIDE
+from agentkd.launch.placement import describe as describe_teachers
 from agentkd.messages.bodies import PeerAddress
 from agentkd.names import AgentName
 from agentkd.report.engines import look_at_engine
@@ -88,8 +90,10 @@ def _package(name: str) -> Check:
 
 def _devices() -> Check:
     try:
-        slots = ", ".join(slot.device for slot in parse_devices("auto"))
-        return Check("devices", True, f"{count_cores()} cores, {count_cuda_devices()} CUDA devices; --devices auto takes {slots}")
+        slots = parse_devices("auto")
+        taken = ", ".join(slot.device for slot in slots)
+        text = f"{count_cores()} cores, {count_cuda_devices()} CUDA devices; --devices auto takes {taken}"
+        return Check("devices", True, f"{text}; agents that teach are {describe_teachers(BESIDE, slots)}, or as --teachers says")
     except AgentKDError as error:
         return Check("devices", False, str(error))
 

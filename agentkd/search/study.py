@@ -21,9 +21,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from agentkd import seeding
+from agentkd import canonical, seeding
 from agentkd.errors import SearchError
+from agentkd.names import Digest
 from agentkd.search.space import Choices, Parameter, Space, Values, is_searched
+from agentkd.search.suggestions import Suggestions
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 NUM_STARTUP_TRIALS = 10
@@ -83,14 +85,45 @@ class Suggester:
         seed: of the study.
         startup_trials: trials drawn by lot before the sampler learns from results.
         num_costs: objectives besides the first.
+        known: what was suggested before, which is not asked for again, and where new suggestions are noted.
     """
 
-    def __init__(self, space: Space, *, seed: int, startup_trials: int = NUM_STARTUP_TRIALS, num_costs: int = 0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        startup_trials: int = NUM_STARTUP_TRIALS,
+        num_costs: int = 0,
+        known: Suggestions | None = None,
+    ) -> None:
         self._space, self._seed, self._startup_trials, self._num_costs = space, seed, startup_trials, num_costs
+        self._known = Suggestions() if known is None else known
+        study = [[name, type(one).__name__, one.canonical()] for name, one in space.items()]
+        self._history = [canonical.digest([study, seed, startup_trials, num_costs])]  # and after each of those
+        self._seen: list[Trial] = []
         self._forget()
 
     def suggest(self, seen: Sequence[Trial], pending: Sequence[Trial], *, number: int) -> Values:
         """Values for trial ``number``, which sees the results of some trials, and that others run."""
+        key = canonical.digest([self._after(seen), [_listed(trial) for trial in pending], number])
+        values = self._known.find(key, self._space)
+        if values is None:
+            values = self._ask(seen, pending, number)
+            self._known.note(key, self._space, values)
+        return values
+
+    def _after(self, seen: Sequence[Trial]) -> Digest:
+        """A digest of the study and of these trials."""
+        if len(seen) < len(self._seen) or not all(map(operator.is_, self._seen, seen)):
+            del self._history[1:]
+            self._seen = []
+        for trial in seen[len(self._seen) :]:
+            self._history.append(canonical.digest([self._history[-1], _listed(trial)]))
+            self._seen.append(trial)
+        return self._history[len(seen)]
+
+    def _ask(self, seen: Sequence[Trial], pending: Sequence[Trial], number: int) -> Values:
         self._tell(seen)
         running = [self._add(trial) for trial in pending]
         self._study.sampler = self._sampler(number)
@@ -196,6 +229,11 @@ def _directions(num_costs: int) -> list[Literal["maximize", "minimize"]]:
     """Up, and each cost down."""
     costs: list[Literal["maximize", "minimize"]] = ["minimize"] * num_costs
     return ["maximize", *costs]
+
+
+def _listed(trial: Trial) -> list[Any]:
+    """All that the sampler may look at."""
+    return [trial.number, trial.values, trial.outcome, trial.judged_by_epoch, trial.violation, trial.objectives]
 
 
 def _frozen(space: Space, trial: Trial) -> FrozenTrial:

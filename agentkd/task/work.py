@@ -46,11 +46,12 @@ class Work(FrozenData):
 
     @model_validator(mode="after")
     def _check_can_be_said(self) -> Self:
-        large = next((number for number in _integers(self.canonical()) if number not in INTEGERS), None)
+        plain = self.canonical()
+        large = next((number for number in _integers(plain) if number not in INTEGERS), None)
         if large is not None:
             raise ValueError(f"the number {hex(large)[:20]}... does not fit into 64 bits, so no agent could be told of it")
         try:
-            size_bytes = len(encode(self.canonical()))
+            size_bytes = len(encode(plain))
         except UnicodeEncodeError as error:
             raise ValueError(f"there is text that is not UTF-8 ({error}), so no agent could be told of it") from None
         if size_bytes > MAX_TASK_BYTES:

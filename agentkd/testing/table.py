@@ -86,6 +86,8 @@ class Table:
 class SeatedTeaching:
     """One student's side of a lesson at a table: ``agentkd.agents.mutual.MutualLesson`` without messages."""
 
+    is_heard = True
+
     def __init__(self, task: Mutual, feed: DatasetFeed, table: Table) -> None:
         self._key, self._distillation, self._table = task.key, task.distillation, table
         self.terms = blend(task, feed).terms

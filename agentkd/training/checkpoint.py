@@ -3,15 +3,21 @@
 Together with the recipe and the seeds this is everything: a training that resumes from it gives the same bits as one that
 was never interrupted. It is written to a temporary name, synced and renamed, so a half-written checkpoint is never seen; it
 holds its own digest, and the one before it is kept, so a damaged one is never resumed from and costs no more than is between two.
+
+Of a training only the copy of its state is made where it runs; the rest is up to a thread of its own (``Checkpoints``).
 """
 
 import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +30,7 @@ from agentkd.durable import make_folder, put_in_place, sync_file
 from agentkd.errors import StorageError, check_descriptors
 from agentkd.names import Digest, TaskKey
 from agentkd.task import EpochResult
+from agentkd.training.optimization import SURROUNDINGS
 
 log = logging.getLogger(__name__)
 
@@ -64,22 +71,95 @@ def digest_of_state(state: State) -> Digest:
     return Digest(made.hexdigest())
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: TaskKey
-) -> None:
-    """Writes the state atomically.
+@dataclass(frozen=True)
+class Copied:
+    """A training's state as it was: tensors on the CPU that nobody changes until they are written, and what it says."""
+
+    tensors: State
+    metadata: dict[str, str]
+
+
+class Checkpoints:
+    """Writes a training's checkpoints, one at a time, on a thread of their own. One thread calls the methods.
+
+    As a context it ends when the last one is written.
 
     Raises:
-        StorageError: the disk is full or not writable; an older checkpoint stays as it was.
+        StorageError: a write failed; by the next call, or at the end if nothing else went wrong. An older checkpoint stays.
     """
-    tensors = {f"network/{name}": value for name, value in copy_state(network).items()}
-    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
-    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
+
+    def __init__(self, path: Path, task: TaskKey) -> None:
+        self._path, self._task = path, task
+        self._copies: State = {}
+        self._writing: tuple[threading.Thread, Future[None]] | None = None
+
+    def save(self, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress) -> None:
+        """Has the state written as it is now. Waits until the one before is, whose memory it takes."""
+        self._wait()
+        made = copied(network, optimizers, progress, task=self._task, copies=self._copies)
+        written: Future[None] = Future()
+
+        def write() -> None:
+            try:
+                write_checkpoint(self._path, made)
+            except BaseException as error:  # whatever it was: it is raised where the training is
+                written.set_exception(error)
+            else:
+                written.set_result(None)
+
+        thread = threading.Thread(target=write, name="agentkd-checkpoint", daemon=True)
+        self._writing = thread, written
+        thread.start()
+
+    def check(self) -> None:
+        """Raises what went wrong, if that is known by now."""
+        if self._writing is not None and self._writing[1].done():
+            self._wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._wait()
+        except StorageError as failed:
+            if error is None:
+                raise
+            log.warning("and the last checkpoint could not be written: %s", failed)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            thread, written = self._writing
+            thread.join()  # if that is interrupted, it is waited for again at the end
+            self._writing = None
+            written.result()
+
+
+def copied(
+    network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: TaskKey, copies: State | None = None
+) -> Copied:
+    """The state as it is now.
+
+    Args:
+        network: that is trained.
+        optimizers: its optimizers by kind.
+        progress: where it stands.
+        task: whose it is.
+        copies: the tensors of a copy of before that nobody needs, to be used again; those of this one afterwards.
+    """
+    found = {f"network/{name}": value for name, value in network.state_dict().items()}
     for kind, optimizer in optimizers.items():
         for index, slots in optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{kind}/{index}/{slot}"] = value.cpu().contiguous()
+            found |= {f"optimizer/{kind}/{index}/{slot}": value for slot, value in slots.items() if isinstance(value, Tensor)}
+    kept = {} if copies is None else copies
+    for name, value in found.items():
+        place = kept.get(name)
+        if place is None or place.shape != value.shape or place.dtype != value.dtype:
+            kept[name] = value.detach().to("cpu", copy=True).contiguous()
+        else:
+            place.copy_(value.detach())
+    tensors = {name: kept[name] for name in found} | {f"best/{name}": value for name, value in progress.best.items()}
+    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
     told = {
         "step": progress.step,
         "seconds": progress.seconds,
@@ -88,8 +168,17 @@ def save_checkpoint(
         "best_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
     }
-    metadata = {"task": task, "progress": json.dumps(told)}
-    metadata["digest"] = _digest(tensors, metadata)
+    metadata = {"task": task, "progress": json.dumps(told), "surroundings": json.dumps(SURROUNDINGS)}
+    return Copied(tensors, metadata)
+
+
+def write_checkpoint(path: Path, made: Copied) -> None:
+    """Writes a state atomically.
+
+    Raises:
+        StorageError: the disk is full or not writable; an older checkpoint stays as it was.
+    """
+    tensors, metadata = made.tensors, made.metadata | {"digest": _digest(made.tensors, made.metadata)}
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
         make_folder(path.parent)
@@ -137,6 +226,9 @@ def load_checkpoint(
         if read is None or read[1]["task"] != task:
             continue
         tensors, metadata = read
+        if json.loads(metadata.get("surroundings", "{}")) != SURROUNDINGS:
+            log.warning("checkpoint %s is not used: it is of another version, which updated weights otherwise", place)
+            continue
         told = json.loads(metadata["progress"])
         if not can_resume(told["step"]):
             log.warning("checkpoint %s is not used: what was told before step %d is not there as a whole", place, told["step"])

@@ -1,8 +1,8 @@
 """The one training loop. Plain training and distillation differ only in whether teachers add terms to the loss."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,31 +13,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import seeding
-from agentkd.errors import NonFiniteLossError, OutOfMemoryError
+from agentkd.errors import OutOfMemoryError, lacks_memory
 from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
-from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress, State, copy_state, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.ahead import Supply, carry
+from agentkd.training.batches import Batch, Feed
+from agentkd.training.checkpoint import Checkpoints, Progress, State, copy_state, digest_of_state, load_checkpoint
 from agentkd.training.forms import arranged, follow_layout
 from agentkd.training.losses import LossSettings, Outputs, Terms, TrainingLoss
 from agentkd.training.metrics import Scores, evaluate
 from agentkd.training.optimization import TrainableNetwork, build_optimizers, set_learning_rate
+from agentkd.training.reading import Readings, is_finite, not_finite
 
 Knowledge = tuple[dict[str, Tensor], ...]
 
 
-class Feed(Protocol):
-    """Where batches come from. ``training_batch`` is a pure function of the step."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def training_batch(self, step: int) -> Batch: ...
-    def validation_batches(self) -> Iterable[Batch]: ...
-
-
 class Teaching(Protocol):
     """What teachers add to the steps of a training."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether others hear what the student makes of a step, so that its loss must be known to be finite before the next."""
+        ...
 
     def attend(self, network: nn.Module) -> None:
         """Notes who learns. Comes before the forward pass, which may change running statistics."""
@@ -63,6 +61,8 @@ class Teaching(Protocol):
 class Untaught:
     """Nobody teaches."""
 
+    is_heard = False
+
     def attend(self, network: nn.Module) -> None:
         """Nobody is there to know."""
 
@@ -84,7 +84,10 @@ class Untaught:
 
 @dataclass(frozen=True)
 class Hooks:
-    """How the loop talks to its surroundings. ``on_step`` may raise to stop the training (cancel)."""
+    """How the loop talks to its surroundings. ``on_step`` may raise to stop the training (cancel).
+
+    It is told of steps in their order, on a GPU when later ones may be under way already.
+    """
 
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None
     on_epoch: Callable[[EpochResult], None] = lambda result: None
@@ -129,17 +132,20 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     task: TaskKey = NO_TASK,
-    checkpoint_every_s: float = math.inf,
+    checkpoint_every_s: float = 0.0,
+    loaders: int = 0,
     hooks: Hooks | None = None,
 ) -> Trained:
     """Trains ``network`` in place and returns the kept weights with their validation scores.
 
-    With a ``checkpoint`` path the state is saved after every epoch, and meanwhile every ``checkpoint_every_s`` seconds; a
-    checkpoint of the same ``task`` is resumed from, with the same result to the bit as without interruption.
+    With a ``checkpoint`` path the state is saved every ``checkpoint_every_s`` seconds, after each step if that is 0; a checkpoint
+    of the same ``task`` is resumed from, with the same result to the bit as without interruption. It is written, and batches are
+    made by as many ``loaders``, on threads of their own, which have ended when this returns or raises.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
         OutOfMemoryError: the device has too little memory.
+        StorageError: a checkpoint could not be written.
     """
     hooks = hooks or Hooks()
     recipe = plan.recipe
@@ -154,37 +160,49 @@ def train(
     status = Status.COMPLETED
     clock = _Clock(progress)
     last_save = time.monotonic()
+    readings = Readings(device, at_once=plan.teaching.is_heard)
+    scores: dict[int, Scores] = {}  # of the epochs that were validated here
+    supply = Supply(feed, range(progress.step, total_steps), device, loaders=loaders)
 
-    while progress.step < total_steps:
-        loss = _step(network, optimizers, feed, plan, progress.step, total_steps, device)
-        progress.step += 1
-        progress.losses.append(loss)
-        progress.loss_sum += loss
-        hooks.on_step(progress.step, total_steps, loss)
-        if progress.step % per_epoch == 0:
-            pruned = _end_epoch(network, feed, plan, progress, device, clock, hooks)
-            if checkpoint:
+    def tell(losses: list[float]) -> None:
+        for loss in losses:
+            progress.losses.append(loss)
+            progress.loss_sum += loss
+            hooks.on_step(len(progress.losses), total_steps, loss)
+
+    with closing(supply), Checkpoints(checkpoint, task) if checkpoint else nullcontext() as checkpoints:
+        while progress.step < total_steps:
+            batch = supply.take()
+            with readings:
+                _step(network, optimizers, batch, plan, progress.step, total_steps, device, readings)
+            progress.step += 1
+            tell(readings.due())
+            if progress.step % per_epoch == 0:
+                tell(readings.settled())
+                if _end_epoch(network, feed, plan, progress, device, clock, hooks, scores):
+                    status = Status.PRUNED
+                    break
+            if checkpoints is None:
+                continue
+            checkpoints.check()
+            if time.monotonic() - last_save > checkpoint_every_s:
+                tell(readings.settled())
+                clock.update()
                 plan.teaching.secure()
-                save_checkpoint(checkpoint, network, optimizers, progress, task=task)
+                checkpoints.save(network, optimizers, progress)
                 last_save = time.monotonic()
-            if pruned:
-                status = Status.PRUNED
-                break
-        elif checkpoint and time.monotonic() - last_save > checkpoint_every_s:
-            clock.update()
-            plan.teaching.secure()
-            save_checkpoint(checkpoint, network, optimizers, progress, task=task)
-            last_save = time.monotonic()
 
     clock.update()
-    weights = progress.best if recipe.keep == "best" else copy_state(network)
-    network.load_state_dict(weights)
-    scores = _validate(network, feed, plan, device)
+    weights, epoch = (
+        (progress.best, progress.best_epoch) if recipe.keep == "best" else (copy_state(network), len(progress.history))
+    )
+    if epoch != len(progress.history):
+        network.load_state_dict(weights)
     return Trained(
         status=status,
         weights=weights,
-        scores=scores,
-        best_epoch=progress.best_epoch if recipe.keep == "best" else len(progress.history),
+        scores=scores.get(epoch) or _validate(network, feed, plan, device),
+        best_epoch=epoch,
         history=tuple(progress.history),
         losses=tuple(progress.losses),
         seconds=progress.seconds,
@@ -195,17 +213,16 @@ def train(
 def _step(
     network: nn.Module,
     optimizers: dict[str, Optimizer],
-    feed: Feed,
+    batch: Batch,
     plan: Plan,
     step: int,
     total_steps: int,
     device: torch.device,
-) -> float:
-    """One optimizer step; returns the loss. Its only random numbers (dropout) are seeded by the step."""
+    readings: Readings,
+) -> None:
+    """One optimizer step, whose loss is noted. Its only random numbers (dropout) are seeded by the step."""
     recipe, teaching = plan.recipe, plan.teaching
     torch.manual_seed(seeding.derive("step", plan.seed, step))
-    batch = feed.training_batch(step)
-    batch = Batch(batch.images.to(device), batch.labels.to(device), batch.views)
     set_learning_rate(optimizers["main"], recipe, step, total_steps)
     precision = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
     try:
@@ -214,7 +231,7 @@ def _step(
             outputs = network(batch.images)
             hard = plan.loss(network, outputs, batch, plan.labels)
         heard = teaching.hear(step, outputs)
-        knowledge = tuple({name: payload.to(device) for name, payload in payloads.items()} for payloads in heard)
+        knowledge = tuple({name: carry(payload, device) for name, payload in payloads.items()} for payloads in heard)
 
         def all_terms(hard: Terms, outputs: Outputs) -> Terms:
             terms = teaching.terms(hard, outputs, knowledge, batch, step / total_steps)
@@ -224,19 +241,18 @@ def _step(
         with precision():
             terms = all_terms(hard, outputs)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _not_finite(step, terms, outputs)
+        readings.note(step, loss, terms, outputs)
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if step == 0 and not _is_finite(p.grad for p in network.parameters()):  # later it would look like weights grown too large
+        if step == 0 and not is_finite(p.grad for p in network.parameters()):  # later it would look like weights grown too large
             with precision():
                 outputs = network(batch.images)
                 again = all_terms(plan.loss(network, outputs, batch, plan.labels), outputs)
-            raise _not_finite(step, terms, outputs, _without_gradient(network, again))
+            is_sound = is_finite(outputs.values())
+            raise not_finite(step, terms, has_finite_outputs=is_sound, culprits=_without_gradient(network, again))
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         text = f"{device} has too little memory for batch {tuple(batch.images.shape)}; lower recipe.batch_size or the crop"
         raise OutOfMemoryError(text) from error
@@ -244,12 +260,6 @@ def _step(
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
     for optimizer in optimizers.values():
         optimizer.step()
-    return value
-
-
-def _not_finite(step: int, terms: Terms, outputs: Outputs, culprits: tuple[str, ...] = ()) -> NonFiniteLossError:
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    return NonFiniteLossError(step, values, has_finite_outputs=_is_finite(outputs.values()), culprits=culprits)
 
 
 def _without_gradient(network: nn.Module, terms: Terms) -> tuple[str, ...]:
@@ -258,21 +268,26 @@ def _without_gradient(network: nn.Module, terms: Terms) -> tuple[str, ...]:
 
     def has_none(term: Tensor) -> bool:
         gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) if term.requires_grad else ()
-        return not _is_finite(gradients)
+        return not is_finite(gradients)
 
     return tuple(name for name, term in terms.items() if has_none(term))
 
 
-def _is_finite(tensors: Iterable[Tensor | None]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor is not None)
-
-
 def _end_epoch(
-    network: nn.Module, feed: Feed, plan: Plan, progress: Progress, device: torch.device, clock: "_Clock", hooks: Hooks
+    network: nn.Module,
+    feed: Feed,
+    plan: Plan,
+    progress: Progress,
+    device: torch.device,
+    clock: "_Clock",
+    hooks: Hooks,
+    validated: dict[int, Scores],
 ) -> bool:
     """Validates where the recipe says so, remembers the best weights, and says whether the trial is to be pruned."""
     epoch = progress.step // feed.steps_per_epoch
     scores = _validate(network, feed, plan, device) if plan.recipe.validates(epoch) else None
+    if scores is not None:
+        validated[epoch] = scores
     if scores is not None and scores.judged_by > progress.best_score:
         progress.best_score, progress.best_epoch = scores.judged_by, epoch
         if plan.recipe.keep == "best":
@@ -280,13 +295,14 @@ def _end_epoch(
     clock.update()
     seconds = progress.seconds - sum(past.seconds for past in progress.history)
     loss = progress.loss_sum / feed.steps_per_epoch
+    is_copied = bool(progress.best) and progress.best_epoch == epoch
     result = EpochResult(
         epoch=epoch,
         loss=loss,
         miou=scores.miou if scores else None,
         accuracy=scores.accuracy if scores else None,
         seconds=seconds,
-        weights=state_digest(network),
+        weights=digest_of_state(progress.best if is_copied else network.state_dict()),
     )
     progress.history.append(result)
     progress.loss_sum = 0.0
@@ -302,7 +318,8 @@ def is_below(bounds: Sequence[float], epoch: int, best: float) -> bool:
 
 def _validate(network: nn.Module, feed: Feed, plan: Plan, device: torch.device) -> Scores:
     labels, precision = plan.labels, plan.recipe.validation_precision
-    return evaluate(network, feed.validation_batches(), labels.num_classes, labels.ignore_index, device, precision)
+    with closing(feed.validation_batches()) as batches:
+        return evaluate(network, batches, labels.num_classes, labels.ignore_index, device, precision)
 
 
 class _Clock:
@@ -315,7 +332,3 @@ class _Clock:
         now = time.monotonic()
         self.progress.seconds += now - self.last
         self.last = now
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)

@@ -7,10 +7,15 @@ discriminator take none.
 
 Where ``mines_all`` is set every cross-entropy is over hard pixels alone: as published for PIDNet (0.9, one pixel in 48) and
 CNN-I2I BiSeNet (0.7, one in 16, which has it so by itself); the others have BiSeNet's.
+
+Where repeatable algorithms are demanded, as on CUDA, no loss asks the device for a number, which it would have to be waited for:
+what counts is not picked out, the rest is zero. Sums are then in another order, so elsewhere what counts is picked, as ever.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +71,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, class_weigh
 
 def pixel_weights(labels: Tensor, valid: Tensor, class_weights: Weights) -> Tensor:
     """What each pixel counts, of the shape of ``labels``; ignored ones nothing."""
-    weights = torch.tensor(class_weights, device=labels.device)
+    weights = _constants(labels.device, class_weights)
     return weights[labels.where(valid, torch.zeros_like(labels))] * valid
+
+
+@lru_cache(maxsize=16)
+def _constants(device: torch.device, values: Weights) -> Tensor:
+    """Copied to the device once: it is waited for."""
+    return torch.tensor(values, device=device)
 
 
 def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
@@ -113,6 +124,8 @@ def ohem_cross_entropy(
     per_pixel, valid = pixel_cross_entropy(logits, labels, ignore_index)
     weights = pixel_weights(labels, valid, class_weights) if class_weights else None
     counted = valid if weights is None else weights > 0
+    if repeatable.is_demanded():
+        return _ohem_unpicked(per_pixel, counted, weights, threshold=threshold, min_kept=min_kept)
     losses = per_pixel[counted]
     if losses.numel() == 0:
         return losses.sum()
@@ -121,6 +134,18 @@ def ohem_cross_entropy(
     bound = torch.minimum(hardest, -torch.log(torch.tensor(threshold, device=losses.device)))
     is_hard = losses >= bound
     return losses[is_hard].mean() if weights is None else _weighted_mean(losses[is_hard], weights[counted][is_hard])
+
+
+def _ohem_unpicked(per_pixel: Tensor, counted: Tensor, weights: Tensor | None, *, threshold: float, min_kept: int) -> Tensor:
+    """The same, of all pixels: how many are counted is known to the device alone."""
+    flat, is_counted = per_pixel.flatten(), counted.flatten()
+    most = min(max(min_kept, 1), flat.numel())
+    hardest = flat.detach().masked_fill(~is_counted, -torch.inf).topk(most).values
+    kept = is_counted.sum().clamp(1, most)
+    bound = torch.minimum(hardest.gather(0, kept[None] - 1)[0], -torch.log(hardest.new_full((), threshold)))
+    is_hard = is_counted & ~(flat < bound)  # all of them if there is a NaN
+    counts = is_hard.to(flat.dtype) if weights is None else weights.flatten() * is_hard
+    return _weighted_mean(flat.where(is_hard, torch.zeros_like(flat)), counts)
 
 
 def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -133,6 +158,8 @@ def soft_dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     size = (probabilities + truth).sum(dim=(0, 2, 3))
     present = truth.sum(dim=(0, 2, 3)) > 0
     dice = (2 * overlap + 1) / (size + 1)
+    if repeatable.is_demanded():
+        return (1 - dice).where(present, torch.zeros_like(dice)).sum() / present.sum().clamp(min=1)
     return (1 - dice)[present].mean() if present.any() else logits.sum() * 0
 
 
@@ -236,7 +263,7 @@ def paint_labels(labels: Tensor, settings: LossSettings) -> Tensor:
     Colors are the corners of the cube of base 3, spread so that neighboring class numbers are far apart.
     """
     steps = torch.arange(settings.num_classes, device=labels.device)
-    levels = max(2, int(torch.ceil(torch.tensor(float(settings.num_classes)) ** (1 / 3))))
+    levels = max(2, math.ceil(settings.num_classes ** (1 / 3)))
     digits = torch.stack([steps % levels, (steps // levels) % levels, (steps // levels**2) % levels], dim=1)
     palette = digits.float() / (levels - 1) * 2 - 1
     valid = labels != settings.ignore_index

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from agentkd import repeatable
 from agentkd.recipe import Precision
 from agentkd.task.judging import Judged
+from agentkd.training.ahead import carried
 from agentkd.training.batches import Batch
 from agentkd.training.forms import in_precision
 
@@ -109,9 +110,10 @@ def evaluate(
     metrics = SegmentationMetrics(num_classes, ignore_index, device)
     try:
         for batch in batches:
+            there = carried(batch, device)
             with in_precision(device, precision):
-                logits = network(batch.images.to(device))["logits"]
-            metrics.update(logits, batch.labels.to(device))
+                logits = network(there.images)["logits"]
+            metrics.update(logits, there.labels)
     finally:
         network.train(was_training)
     return metrics.scores()

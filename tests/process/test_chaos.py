@@ -1,13 +1,13 @@
-"""Ten kills at random; ``make chaos`` does two hundred."""
+"""Faults at random, each kind at least once; ``make chaos`` does three hundred."""
 
 from pathlib import Path
 
 import pytest
-from chaos import KINDS, disturb
+from chaos import disturb
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    chaos = disturb(10, seed=1, folder=tmp_path)
-    assert chaos.num_kills >= 10 and set(KINDS) <= set(chaos.done)
+def test_a_dozen_faults_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    chaos = disturb(12, seed=1, folder=tmp_path)
+    assert chaos.num_faults >= 12 and set(chaos.kinds) <= set(chaos.done)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from experiments import SPEC, load_example
+from experiments import SPEC, environment, load_example
 
 import agentkd
 from agentkd.community.education import Educated
@@ -16,7 +16,7 @@ RECIPE = {"epochs": 1, "batch_size": 4, "views": VIEWS}
 
 @pytest.fixture(autouse=True)
 def _own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
 
 
 def test_the_education_example_tells_what_each_agent_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from experiments import SPEC
+from experiments import SPEC, environment
 from live_agent import NETWORK
 
 import agentkd
@@ -42,7 +42,7 @@ class Elsewhere(LocalLauncher):
 
 @pytest.mark.parametrize("transport", ["auto", "tcp"])
 def test_weights_go_there_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     here, elsewhere = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "elsewhere")
     start = here.store.put(encode_weights(NETWORK, dict(build(NETWORK, seed=5).state_dict())))
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from experiments import EXPERIMENT, SPEC, agentkd, weights_of, write_experiment
+from experiments import EXPERIMENT, SPEC, agentkd, environment, weights_of, write_experiment
 from fork_servers import Keeper
 
 from agentkd.agents.feeding import DatasetFeed
@@ -115,7 +115,7 @@ class Hand:
 
 @pytest.fixture
 def hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     with hand_in(tmp_path / "run") as made:
         yield made
 
@@ -249,7 +249,7 @@ def test_on_one_gpu_what_a_teacher_says_stays_in_its_memory_and_has_the_bits_of_
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     views = ViewSettings(crop_height=256, crop_width=256)
     recipe = RECIPE.replace(views=views)
     weights, ways = [], []

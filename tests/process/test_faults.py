@@ -195,6 +195,25 @@ def test_a_coordinator_that_was_stopped_for_a_while_goes_on(tmp_path: Path, undi
     check_same(tmp_path / "run", undisturbed)
 
 
+def test_a_teacher_that_cannot_note_whom_it_teaches_stops_the_run_and_fails_no_lesson(tmp_path: Path, undisturbed: Path) -> None:
+    """As where its disk is full: here folders stand where it would write who fetched what."""
+    experiment, logs = write_experiment(tmp_path), tmp_path / "run" / "logs"
+    run = Run(experiment, tmp_path / "run")
+    for _ in run.starts():
+        blocked = [logs / f"agent-{number}.audit.jsonl" for number in range(1, 40)]
+        for place in blocked:
+            place.mkdir(exist_ok=True)
+        break
+    output = run.end()
+    assert run.process.returncode == 16, output
+    assert "agent-" in output.splitlines()[-1] and ".audit.jsonl" in output.splitlines()[-1]
+    for place in blocked:
+        place.rmdir()
+    done = agentkd("run", experiment, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_same(tmp_path / "run", undisturbed)
+
+
 def test_a_full_disk_stops_the_run_with_the_reason_and_it_goes_on_when_there_is_room(tmp_path: Path, undisturbed: Path) -> None:
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")

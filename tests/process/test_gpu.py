@@ -3,13 +3,15 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from experiments import SPEC, environment
-from small_trainings import FIVE, SMALL, Drawn, training
+from small_trainings import CLASSES, FIVE, IGNORE, SMALL, Drawn, batch_of, training
 
 from agentkd import repeatable
 from agentkd.agents.teaching import Teacher
@@ -17,14 +19,23 @@ from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import NotRepeatableError
+from agentkd.knowledge import objectives
+from agentkd.knowledge.objectives import Moment
 from agentkd.knowledge.weights import encode_weights
 from agentkd.messages.bodies import KnowledgeKind, KnowledgeRequest
 from agentkd.networks import families
 from agentkd.networks.build import build
+from agentkd.objectives import LOGITS, SoftTargets
 from agentkd.recipe import Arithmetic, Recipe, ViewSettings
 from agentkd.task import DataSource, EpochResult, Train
+from agentkd.training import reading
+from agentkd.training.ahead import Supply, carried, carry
+from agentkd.training.batches import Batch
 from agentkd.training.checkpoint import State
 from agentkd.training.loop import Hooks
+from agentkd.training.losses import LOSSES, LossSettings
+from agentkd.training.optimization import build_optimizers
+from agentkd.training.reading import Readings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "determinism.py"
 DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)]
@@ -73,7 +84,7 @@ def test_two_trainings_and_one_that_was_interrupted_have_the_same_bits(
     resumed = training(
         family, recipe, device=device, checkpoint=place, hooks=Hooks(on_step=lambda step, count, loss: steps.append(step))
     )
-    assert steps == [3, 4]
+    assert steps == [4], "all before were written"
     assert resumed.losses == first.losses
     assert same(resumed.weights, first.weights)
 
@@ -135,3 +146,96 @@ def test_trainings_and_lessons_by_agents_are_replayed_to_the_bit(device: str) ->
     for family in families:
         assert re.search(rf"^{family} +bfloat16 +yes +2 ", done.stdout, re.MULTILINE), done.stdout
     assert "all the same" in done.stdout
+
+
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_views_made_ahead_and_losses_read_later_change_no_bit(
+    precision: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.model_validate({"epochs": 2, "batch_size": 2, "precision": precision})
+    later = training("pidnet_s", recipe, device=device, feed=Drawn(steps_per_epoch=6), loaders=3)
+    monkeypatch.setattr(reading, "READ_LATER", {})
+    at_once = training("pidnet_s", recipe, device=device, feed=Drawn(steps_per_epoch=6))
+    assert later.losses == at_once.losses
+    assert same(later.weights, at_once.weights)
+    assert [epoch.weights for epoch in later.history] == [epoch.weights for epoch in at_once.history]
+
+
+class Numbered:
+    """Batches that are full of the number of their step."""
+
+    steps_per_epoch = 40
+
+    def training_batch(self, step: int) -> Batch:
+        return Batch(torch.full((4, 3, 256, 256), float(step)), torch.full((4, 256, 256), step), ((step, 0),))
+
+    def validation_batches(self) -> Iterator[Batch]:
+        yield self.training_batch(0)
+
+
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
+@pytest.mark.parametrize("loaders", [0, 3])
+def test_each_step_sees_its_own_batch_however_busy_the_device_is(loaders: int, device: str) -> None:
+    """Memory of a batch that is used again too soon, on either side, would show."""
+    work = torch.randn(1024, 1024, device=device) if device != "cpu" else torch.randn(8, 8)
+    seen = []
+    with closing(Supply(Numbered(), range(3, 40), torch.device(device), loaders=loaders)) as supply:
+        for step in range(3, 40):
+            batch = supply.take()
+            assert batch.views == ((step, 0),) and batch.images.device == batch.labels.device == torch.device(device)
+            for _ in range(4):
+                work = torch.tanh(work @ work)
+            wrong = (batch.images != step).sum() + (batch.labels != step).sum()
+            seen.append(wrong)
+            del batch
+    assert not torch.stack(seen).any()
+
+
+@pytest.fixture
+def nobody_waits() -> Iterator[None]:
+    """Whatever waits for the device raises; copies from memory that is not pinned do."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", [pytest.param("cuda:0", marks=pytest.mark.gpu)], indirect=True)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("family", FIVE)
+def test_a_step_on_a_gpu_is_told_to_it_without_waiting(
+    family: str, precision: str, device: str, request: pytest.FixtureRequest
+) -> None:
+    """With weights of classes, soft targets of a teacher, and a loss that is noted."""
+    there = torch.device(device)
+    network = build(families.resolve(family, CLASSES, SMALL[family]), seed=1).to(there).train()
+    optimizers = build_optimizers(network.parameter_groups(), Recipe(epochs=1, batch_size=2))
+    labels = LossSettings(CLASSES, IGNORE, (1.0, 2.0, 1.0, 0.0, 1.0))
+    told = torch.randn(2, CLASSES, 10, 13)
+    readings = Readings(there, at_once=False)
+
+    def step(number: int) -> None:
+        batch = carried(batch_of(number), there)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = network(batch.images)
+            terms = LOSSES[families.loss_name(family)](network, outputs, batch, labels)
+            teacher = {LOGITS.name: carry(told, there)}
+            terms["soft"] = objectives.loss(SoftTargets(), outputs, [teacher], Moment(batch.labels, IGNORE))
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+        readings.note(number, loss, terms, outputs)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for optimizer in optimizers.values():
+            optimizer.step()
+
+    step(0)
+    step(1)  # what is made once is made
+    torch.cuda.synchronize()
+    request.getfixturevalue("nobody_waits")
+    step(2)
+    step(3)
+    torch.cuda.set_sync_debug_mode("default")
+    assert len(readings.settled()) == 4

@@ -173,6 +173,23 @@ def test_a_server_that_is_stopped_is_ended_with_its_agents_when_one_of_them_is_t
     assert agent.poll() == -signal.SIGKILL
 
 
+def test_a_server_that_is_stopped_before_it_has_forked_an_agent_is_replaced(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkd.launch.fork_server.START_WITHIN_S", 0.0)
+    folder = RunFolder(tmp_path / "run")
+    one = start(launcher, folder, "agent-0")
+    until_there(one)
+    server = psutil.Process(one.server.own_pid)
+    server.suspend()
+    late = start(launcher, folder, "agent-1")
+    late.kill()  # as who did not join in time
+    assert late.poll() == -signal.SIGKILL and is_gone(server.pid)
+    other = start(launcher, folder, "agent-2")
+    until_there(other)
+    end_all([one, other])
+
+
 def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
     code = ALONE.format(tests=str(Path(__file__).parents[1]), place=str(tmp_path / "run"))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as coordinator:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from experiments import SPEC, agents_of
+from experiments import SPEC, agents_of, environment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,7 +30,7 @@ TEN_STEPS = {"epochs": 1, "steps_per_epoch": 10, "batch_size": 4, "keep": "last"
 
 @pytest.fixture(autouse=True)
 def _own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
 
 
 def students(community: agentkd.Community, count: int = 2) -> list[AgentHandle]:

@@ -38,7 +38,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder]:
     folder = tmp_path_factory.mktemp("report")
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         experiment = load_experiment(write_experiment(folder, round2={"epochs": 80}))  # long enough to be watched
         run_experiment(experiment, RunFolder(folder / "run"), recorder)
     write_report(RunFolder(folder / "run"))
@@ -115,7 +115,7 @@ def test_an_unfinished_run_has_a_report_too(tmp_path: Path) -> None:
 
 
 def test_a_script_teaches_and_is_answered_from_the_records_when_run_again(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     from agentkd import Community, ConfigError, TrainingError, ViewSettings
 
     views = ViewSettings(crop_height=32, crop_width=32)

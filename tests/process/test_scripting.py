@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import EXAMPLES, SPEC, load_example
+from experiments import EXAMPLES, SPEC, environment, load_example
 from safetensors.torch import save_file
 
 import agentkd
@@ -140,7 +140,7 @@ def test_a_community_of_one_process_gives_a_script_the_bits_that_agents_give_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training, two teachers with features and codecs, mutual teaching, protection: every weight has the same digest."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     recipe = {"epochs": 2, "batch_size": 4, "learning_rate": 0.05, "views": agentkd.ViewSettings(crop_height=32, crop_width=32)}
 
     def script(kind: type[agentkd.Community], record: Path) -> list[str]:

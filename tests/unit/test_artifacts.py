@@ -264,6 +264,61 @@ def test_a_journal_that_is_not_there_is_not_made_by_reading(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE asks SET seen = '[1]' WHERE trial = 3",
+        "DELETE FROM asks WHERE trial = 3",
+        "INSERT INTO asks VALUES ('other', 1, '[]')",
+        "UPDATE meta SET value = '{\"seed\": 4}' WHERE key = 'experiment'",
+        "DELETE FROM meta WHERE key = 'experiment'",
+        "INSERT INTO meta VALUES ('more', '1')",
+        "UPDATE meta SET value = '\"0\"' WHERE key = 'seal'",
+    ],
+)
+def test_whoever_reads_records_notices_that_what_is_noted_beside_them_was_changed(tmp_path, edit: str) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.set_meta("experiment", {"seed": 2})
+        journal.set_meta("experiment", {"seed": 3})
+        journal.note_asks({"study": {2: (0, 1), 3: (0, 2)}})
+        journal.commit(record(1))
+        journal.adopt({"experiment": {"seed": 5}, "earlier": []}, {"study": {2: (0,), 3: (0, 1)}})
+        journal.note_asks({"study": {4: ()}})
+        journal.copy_to(tmp_path / "copy.sqlite", name="b")
+    for place in (path, tmp_path / "copy.sqlite"):
+        with Journal(place, read_only=True) as journal:
+            assert len(list(journal.must_be_whole().records())) == 1
+        with contextlib.closing(sqlite3.connect(place)) as connection, connection:
+            connection.execute(edit)
+        with Journal(place, read_only=True) as journal, pytest.raises(ArtifactError, match="its seal is not that of"):
+            list(journal.records())
+
+
+def test_a_journal_that_was_begun_without_a_seal_gets_one_with_its_next_note(tmp_path) -> None:
+    path = tmp_path / "journal.sqlite"
+    Journal(path).__exit__(None, None, None)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM meta WHERE key = 'seal'")
+        connection.execute("INSERT INTO meta VALUES ('older', '1')")
+    with Journal(path) as journal:
+        journal.must_be_whole()
+        journal.note_asks({"study": {1: ()}})
+        journal.must_be_whole()
+        assert journal.get_meta("seal")
+
+
+def test_an_empty_journal_beside_artifacts_is_not_begun_anew(tmp_path) -> None:
+    journal, store = tmp_path / "journal.sqlite", Store(tmp_path / "artifacts")
+    journal.touch()
+    Journal(journal).__exit__(None, None, None)  # a run that was killed before it had recorded anything
+    store.put(b"weights")
+    Journal(journal).__exit__(None, None, None)
+    journal.write_bytes(b"")
+    with pytest.raises(ArtifactError, match="is empty, though artifacts of a run lie in"):
+        Journal(journal)
+
+
 def test_a_journal_that_cannot_be_read_on_is_a_typed_error(tmp_path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         journal.commit(record(1))

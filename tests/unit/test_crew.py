@@ -3,25 +3,25 @@
 import itertools
 import json
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripted import ARCHITECTURE, DATA, GOOD, TASK, TURNS_S, Behavior, ScriptedAgent, ScriptedLauncher, crew_with, finish
 
-from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.answers import to_what_was_asked
 from agentkd.coordinator.crew import MAX_WAITING, Crew
 from agentkd.coordinator.events import Start, Teach
+from agentkd.coordinator.hearing import Hearing
 from agentkd.coordinator.requests import Requests
-from agentkd.coordinator.underway import Finished
+from agentkd.coordinator.state import MAX_LOSSES
 from agentkd.coordinator.watching import Silent
-from agentkd.errors import RemoteProtocolError, Rule
-from agentkd.exchange.grants import EVERYTHING, Grants
-from agentkd.exchange.keys import KeyPair, new_key_pair
-from agentkd.exchange.post import Delivery, Manners, Post
+from agentkd.errors import DescriptorsError, ExchangeError, RemoteProtocolError, Rule, StorageError
+from agentkd.exchange.keys import new_key_pair
+from agentkd.exchange.post import Delivery
 from agentkd.exchange.quotas import Quotas
 from agentkd.launch.devices import Slot
 from agentkd.launch.settings import LaunchConfig
@@ -30,7 +30,6 @@ from agentkd.messages.bodies import (
     Body,
     ErrorReply,
     HeartbeatEvent,
-    HelloRequest,
     KnowledgeKind,
     KnowledgeReply,
     KnowledgeRequest,
@@ -45,100 +44,10 @@ from agentkd.messages.bodies import (
 )
 from agentkd.messages.wire import Message, seal_plain
 from agentkd.recipe import Distillation
-from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
+from agentkd.task import Distill, Status, TeacherReference
 
-DATA = DataSource(spec="s", content_digest="d")
-ARCHITECTURE = Architecture(family="unet", num_classes=2)
-TASK = Train(architecture=ARCHITECTURE, data=DATA)
 TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="ab" * 32)
-GOOD = TaskResult(status=Status.COMPLETED, miou=0.5)
 START, TEACH = Start("ann", "ab" * 32, 1), Teach("ann", TEACHER, DATA)
-TURNS_S = 30.0
-BEAT_S = 0.1
-
-Behavior = Callable[["ScriptedAgent", Delivery], None]
-
-
-class ScriptedAgent:
-    """An agent's I/O thread without a work thread: it says hello and that it is idle, and does what the test says."""
-
-    def __init__(self, keys: KeyPair, endpoint: str, coordinator: str, behavior: Behavior) -> None:
-        self.behavior, self.coordinator = behavior, coordinator
-        self.heard: list[Body] = []
-        self.has_ended = False
-        peer = AdmittedPeer(agent="coordinator", endpoints=(endpoint,), public_key=self.coordinator, may=EVERYTHING)
-        grants = Grants(None)
-        grants.admit([peer])
-        self.post = Post(
-            keys,
-            self._deliver,
-            manners=Manners(hello=HelloRequest(capabilities=("learn",), window_bytes=1), coordinator_key=self.coordinator),
-            grants=grants,
-            tick=self._tick,
-            tick_s=BEAT_S,
-        )
-        self.post.start()
-        self.post.connect(peer)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        self.heard.append(delivery.message.body)
-        self.behavior(self, delivery)
-
-    def _tick(self) -> None:
-        self.say(HeartbeatEvent(progress=0, is_busy=False))
-
-    def say(self, body: Body, parent_id: int = 0) -> None:
-        self.post.send(self.coordinator, body, parent_id=parent_id)
-
-    # As a process.
-
-    def poll(self) -> int | None:
-        return 0 if self.has_ended else None
-
-    def end(self) -> None:
-        if not self.has_ended:
-            self.has_ended = True
-            self.post.close()
-
-    kill = end
-
-    def tail(self) -> str:
-        return ""
-
-
-class ScriptedLauncher:
-    """Starts scripted agents here."""
-
-    def __init__(self, behavior: Behavior) -> None:
-        self.behavior = behavior
-        self.agents: list[ScriptedAgent] = []
-
-    def start(self, name: str, slot: Slot, arguments: Sequence[str], key: KeyPair) -> ScriptedAgent:
-        told = dict(word.removeprefix("--").split("=", 1) for word in arguments if "=" in word)
-        self.agents.append(ScriptedAgent(key, told["join"], told["coordinator-key"], self.behavior))
-        return self.agents[-1]
-
-    def close(self) -> None:
-        for agent in self.agents:
-            agent.kill()
-
-
-@contextmanager
-def crew_with(folder: Path, behavior: Behavior, **options: object) -> Iterator[tuple[Crew, ScriptedLauncher]]:
-    launcher = ScriptedLauncher(behavior)
-    config = LaunchConfig(transport="tcp", **options)
-    with Crew(RunFolder(folder), (Slot("cpu", 1),), config, Silent(), launcher, is_forgiving=True) as crew:
-        yield crew, launcher
-
-
-def finish(crew: Crew, task: Task) -> Finished:
-    """What comes of a task."""
-    crew.want([(task.key, task, "the task")])
-    give_up_at = time.monotonic() + TURNS_S
-    while time.monotonic() < give_up_at:
-        for finished in crew.turn():
-            return finished
-    pytest.fail("everybody waits")
 
 
 def test_a_task_that_is_refused_when_it_is_read_fails_at_once(tmp_path: Path) -> None:
@@ -151,6 +60,50 @@ def test_a_task_that_is_refused_when_it_is_read_fails_at_once(tmp_path: Path) ->
         asked = [body for body in launcher.agents[0].heard if isinstance(body, TaskRequest)]
     assert finished.result.status is Status.FAILED and finished.result.error_code == "protocol"
     assert "shares: must be positive" in finished.result.error_text and len(asked) == 1, "every agent would refuse it"
+
+
+def test_surroundings_that_are_in_the_way_again_and_again_stop_a_run_and_are_recorded_of_no_task(tmp_path: Path) -> None:
+    def wait_in_vain(agent: ScriptedAgent, delivery: Delivery) -> None:
+        body, number = delivery.message.body, delivery.message.msg_id
+        if isinstance(body, TaskRequest):
+            agent.say(ErrorReply(code="exchange", text="agent-9 did not answer", task=body.key, attempt=body.attempt), number)
+
+    launcher, config = ScriptedLauncher(wait_in_vain), LaunchConfig(transport="tcp", max_attempts=2)
+    with (
+        pytest.raises(ExchangeError, match="was taken from its agents again and again") as stopped,
+        Crew(RunFolder(tmp_path), (Slot("cpu", 1),), config, Silent(), launcher) as crew,
+    ):
+        finish(crew, TASK)
+    assert stopped.value.exit_code == 12 and "agent-9 did not answer" in str(stopped.value)
+    assert len([body for body in launcher.agents[0].heard if isinstance(body, TaskRequest)]) == MAX_LOSSES
+
+
+@pytest.mark.parametrize(("exit_code", "expected"), [(16, StorageError), (21, DescriptorsError)])
+def test_an_agent_that_ends_because_it_cannot_write_stops_the_run_with_what_it_says(
+    tmp_path: Path, exit_code: int, expected: type[StorageError]
+) -> None:
+    def leave(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TaskRequest):
+            agent.say(LeftEvent(reason="cannot write logs: the disk is full; free some space"))
+            agent.exit_code = exit_code
+
+    with pytest.raises(expected) as stopped, crew_with(tmp_path, leave) as (crew, _):
+        finish(crew, TASK)
+    assert "agent-1" in str(stopped.value) and stopped.value.exit_code == exit_code
+
+
+def test_an_agent_that_crashes_has_met_the_fault_of_its_task_and_one_that_is_killed_has_not(tmp_path: Path) -> None:
+    ends = iter([-signal.SIGKILL] * 3 + [-signal.SIGSEGV] * 2)
+
+    def end(agent: ScriptedAgent, delivery: Delivery) -> None:
+        if isinstance(delivery.message.body, TaskRequest):
+            agent.exit_code = next(ends)
+
+    launcher, config = ScriptedLauncher(end), LaunchConfig(transport="tcp", max_attempts=2)
+    with Crew(RunFolder(tmp_path), (Slot("cpu", 1),), config, Silent(), launcher) as crew:
+        finished = finish(crew, TASK)
+    assert (finished.result.status, finished.attempts) == (Status.FAILED, 5)
+    assert "exit code -11" in finished.result.error_text
 
 
 def test_a_loss_that_is_not_finite_would_be_so_anywhere(tmp_path: Path) -> None:
@@ -219,7 +172,7 @@ def test_an_answer_about_something_else_is_a_failure_of_what_was_asked(
             agent.say(kind(**{"task": body.key, "attempt": body.attempt} | said | about), number)
 
     config = LaunchConfig(transport="tcp", max_attempts=2)
-    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(digress)) as crew:
+    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(digress), is_forgiving=True) as crew:
         guests = [admitted(crew, "astray", digress)]
         began = time.monotonic()
         failed = finish(crew, TASK)
@@ -350,7 +303,7 @@ def admitted(crew: Crew, name: str, behavior: Behavior) -> ScriptedAgent:
 @pytest.fixture
 def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What guests of a test hand in is not looked at."""
-    monkeypatch.setattr(Crew, "_inspect", lambda crew, task, result: result)
+    monkeypatch.setattr(Hearing, "_inspect", lambda hearing, task, result: result)
 
 
 @pytest.mark.usefixtures("_believed")
@@ -368,18 +321,15 @@ def test_whatever_a_guest_answers_ends_no_work_but_its_own(tmp_path: Path, code:
             agent.say(TaskReply(task=body.key, attempt=body.attempt, result=GOOD), delivery.message.msg_id)
 
     config = LaunchConfig(transport="tcp", max_attempts=2)
-    with Crew(RunFolder(tmp_path / "run"), (), config, Silent(), ScriptedLauncher(fail)) as crew:
-        guests = [admitted(crew, "ill", fail)]
-        failed = finish(crew, TASK)
-        guests.append(admitted(crew, "well", work))
-        while len(crew.activities()) < len(guests):
+    with Crew(RunFolder(tmp_path / "run"), (Slot("cpu", 1),), config, Silent(), ScriptedLauncher(work)) as crew:
+        guest = admitted(crew, "ill", fail)
+        while not crew.activities():
             crew.turn()
-        done = finish(crew, TASK.replace(seed=7))
-        crew.__exit__(None, None, None)
-        for guest in guests:
-            guest.kill()
-    assert (failed.result.status, failed.result.error_code) == (Status.FAILED, code)
-    assert done.result == GOOD and done.agent == "well"
+        done = finish(crew, TASK)
+        asked = [body.attempt for body in guest.heard if isinstance(body, TaskRequest)]
+        guest.kill()
+    assert asked == [1], "it was given it first"
+    assert (done.result, done.agent, done.attempts) == (GOOD, "agent-1", 2)
 
 
 @pytest.mark.usefixtures("_believed")

@@ -8,10 +8,11 @@ import torch
 
 from agentkd.agents.agent import _as_reply
 from agentkd.architecture import Architecture
-from agentkd.coordinator.crew import FATAL_CODES
+from agentkd.coordinator.blame import FATAL
 from agentkd.coordinator.dispatch import Dispatcher, retell
 from agentkd.coordinator.events import (
     Accept,
+    Action,
     Arrived,
     Cancel,
     Dismiss,
@@ -138,6 +139,45 @@ def test_a_task_is_given_up_after_its_attempts_and_at_once_if_trying_again_is_po
     assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [Start("agent-1", "a", 2)]
     assert dispatcher.handle(Failed("agent-1", "a", 2, retryable=True)) == [GiveUp("a"), Start("agent-1", "b", 1)]
     assert dispatcher.handle(Failed("agent-1", "b", 1, retryable=False)) == [GiveUp("b")]
+
+
+def test_what_surroundings_do_to_a_task_is_none_of_its_failures() -> None:
+    dispatcher = with_agents(1, {"a": task()}, max_attempts=2, max_losses=3)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Failed("agent-1", "a", 1, retryable=True))
+    dispatcher.handle(Lost("agent-1"))
+    assert dispatcher.handle(Joined("agent-2")) == [Start("agent-2", "a", 3)]
+    assert dispatcher.handle(Failed("agent-2", "a", 3, retryable=True, is_fault=False)) == [Start("agent-2", "a", 4)]
+    assert dispatcher.handle(Failed("agent-2", "a", 4, retryable=True)) == [GiveUp("a")], "it has failed twice"
+    dispatcher.check()
+
+
+def test_a_task_that_is_taken_from_its_agents_again_and_again_is_given_up_without_being_to_blame() -> None:
+    dispatcher = with_agents(1, {"a": task()}, max_losses=3)
+    names = iter(f"agent-{number}" for number in range(1, 9))
+
+    def lose(**how: bool) -> list[Action]:
+        name = next(names)
+        dispatcher.handle(Joined(name))
+        return dispatcher.handle(Lost(name, **how))
+
+    lose()
+    lose()
+    assert lose(got_further=True) == [Launch("agent-4", "learning", 0)], "it is not in vain"
+    lose()
+    assert lose() == [GiveUp("a", is_fault=False)]
+    assert dispatcher.want([("a", task())]) == [Launch("agent-6", "learning", 0)], "who wants it again tries again"
+    lose()
+    assert lose() == [Launch("agent-8", "learning", 0)]
+    dispatcher.check()
+
+
+def test_a_task_under_which_every_agent_crashes_is_to_blame() -> None:
+    dispatcher = with_agents(1, {"a": task()}, max_attempts=2)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Lost("agent-1", is_crash=True))
+    dispatcher.handle(Joined("agent-2"))
+    assert dispatcher.handle(Lost("agent-2", is_crash=True)) == [GiveUp("a")]
 
 
 def test_a_lesson_starts_once_its_teacher_is_ready() -> None:
@@ -408,7 +448,7 @@ def test_a_cohort_is_given_up_together_and_who_still_works_at_it_is_stopped() ->
 def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up(error: Exception) -> None:
     request = TaskRequest(task=task(), attempt=1)
     told = _as_reply(error, request)
-    assert told.code == OutOfMemoryError.code and told.code not in FATAL_CODES and told.task == request.key
+    assert told.code == OutOfMemoryError.code and told.code not in FATAL and told.task == request.key
     dispatcher = Dispatcher(1, max_attempts=2)
     dispatcher.want([("a", task())])
     dispatcher.handle(Joined("agent-1"))
@@ -499,7 +539,7 @@ def test_of_a_cohort_of_which_somebody_is_done_the_rest_is_given_up_together() -
     dispatcher = with_agents(2, {first.key: first, third.key: third}, max_attempts=1)
     dispatcher.handle(Joined("agent-1"))
     dispatcher.handle(Joined("agent-2"))
-    assert dispatcher.handle(Lost("agent-1"))[:3] == [
+    assert dispatcher.handle(Lost("agent-1", is_crash=True))[:3] == [
         GiveUp(first.key),
         Cancel("agent-2", third.key, 1),
         GiveUp(third.key, because=first.key),
@@ -585,6 +625,18 @@ def test_weights_that_could_not_be_adopted_are_tried_again_at_once_and_their_stu
     assert dispatcher.handle(Ready("agent-2", "w1")) == [Start("agent-1", "a", 1, (("w1", "agent-2"),))]
 
 
+def test_weights_that_surroundings_kept_from_being_adopted_are_no_failure_of_their_students() -> None:
+    dispatcher = with_agents(1, {"a": task(TEACHER)}, max_attempts=1, max_losses=2)
+    dispatcher.handle(Joined("agent-1"))
+    dispatcher.handle(Joined("agent-2"))
+    hindered = TeachingFailed("agent-2", retryable=True, is_fault=False)
+    assert dispatcher.handle(hindered) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(hindered) == [GiveUp("a", untaught="w1", is_fault=False)]
+    assert dispatcher.want([("a", task(TEACHER))]) == [Teach("agent-2", TEACHER, DATA)]
+    assert dispatcher.handle(hindered) == [Teach("agent-2", TEACHER, DATA)], "that is forgotten then"
+    dispatcher.check()
+
+
 def test_weights_that_an_agent_refuses_to_read_about_are_not_tried_again() -> None:
     dispatcher = with_agents(1, {"a": task(TEACHER)})
     dispatcher.handle(Joined("agent-1"))
@@ -601,12 +653,12 @@ def test_a_student_that_comes_back_to_a_teacher_that_nobody_can_replace_is_given
 
 
 def test_a_task_whose_agent_says_for_long_that_it_is_idle_is_tried_again() -> None:
-    dispatcher = with_agents(1, {"a": task()}, max_attempts=2)
+    dispatcher = with_agents(1, {"a": task()}, max_losses=2)
     assert dispatcher.handle(Idle("agent-1")) == [], "it is only starting"
     dispatcher.handle(Joined("agent-1"))
     assert dispatcher.handle(Idle("agent-1")) == [Cancel("agent-1", "a", 1), Start("agent-1", "a", 2)]
     assert dispatcher.handle(Failed("agent-1", "a", 1, retryable=True)) == [], "the answer to the cancellation"
-    assert dispatcher.handle(Idle("agent-1")) == [Cancel("agent-1", "a", 2), GiveUp("a")]
+    assert dispatcher.handle(Idle("agent-1")) == [Cancel("agent-1", "a", 2), GiveUp("a", is_fault=False)]
     assert dispatcher.handle(Idle("agent-1")) == [], "and so it is"
 
 

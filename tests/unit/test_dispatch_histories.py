@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentkd.architecture import Architecture
+from agentkd.coordinator import crowding
 from agentkd.coordinator.dispatch import Dispatcher, retell
 from agentkd.coordinator.events import (
     Accept,
@@ -27,6 +28,7 @@ from agentkd.coordinator.events import (
     GiveUp,
     Idle,
     Joined,
+    Late,
     Launch,
     Lost,
     Move,
@@ -49,6 +51,7 @@ ONE, TWO = (TeacherReference(architecture=ARCHITECTURE, weights=weights) for wei
 FOREIGN = TeacherReference(architecture=None, weights="w9")
 LEARNING_GUESTS = ("ann", "bob", "cem")
 TEACHING_GUESTS = ("tim", "una")
+DEVICES = ("one", "other")
 
 
 def _lesson(*teachers: TeacherReference, data: DataSource = DATA) -> Task:
@@ -118,7 +121,7 @@ class Crew(RuleBasedStateMachine):
         self.has_result: set[str] = set()
         self.followers: dict[str, list[str]] = {}
         self.answers: list[Ended | Failed] = [Ended("nobody", "plain 1", 1)]
-        self.is_sound = True
+        self.is_sound, self.is_short = True, False
 
     # What happens.
 
@@ -150,6 +153,14 @@ class Crew(RuleBasedStateMachine):
     def join(self, number: int) -> None:
         self._join(self._pick(number))
 
+    @precondition(lambda self: any(not agent.has_joined for agent in self.agents.values()))
+    @rule(number=st.integers(0, 7), spares_one=st.booleans())
+    def be_late(self, number: int, spares_one: bool) -> None:
+        awaited = sorted(name for name, agent in self.agents.items() if not agent.has_joined)
+        self.is_short = spares_one
+        self._handle(Late(awaited[number % len(awaited)], spares_one))
+        self.is_short = False
+
     @rule(name=st.sampled_from(LEARNING_GUESTS))
     def a_guest_comes_to_learn(self, name: str) -> None:
         self._arrive(Arrived(name, learns=True))
@@ -177,13 +188,18 @@ class Crew(RuleBasedStateMachine):
     @precondition(lambda self: any(agent.requests for agent in self.agents.values()))
     @rule(number=st.integers(0, 7), retryable=st.booleans())
     def fail(self, number: int, retryable: bool) -> None:
-        name = self._pick_asked(number)
-        request = self.agents[name].requests.popleft()
-        if isinstance(request, Start):
-            self._answer(Failed(name, request.task, request.attempt, retryable))
-        elif request.teacher.weights not in self.agents[name].teaches:
-            self.agents[name].teaches.clear()
-            self._handle(TeachingFailed(name, retryable))
+        self._fail(self._pick_asked(number), retryable, lacks_memory=False)
+
+    @precondition(lambda self: any(agent.requests for agent in self.agents.values()))
+    @rule(number=st.integers(0, 7))
+    def run_out_of_memory(self, number: int) -> None:
+        name, state = self._pick_asked(number), self.dispatcher.state
+        member, given_up = state.members.get(name), self.open.copy()
+        can_spare = member is not None and crowding.can_spare_one(state, member)
+        self.is_short = True
+        self._fail(name, True, lacks_memory=True)
+        self.is_short = False
+        assert not can_spare or given_up == self.open, "a task is given up though there could be more room"
 
     @precondition(lambda self: any(agent.requests for agent in self.agents.values()))
     @rule(number=st.integers(0, 7))
@@ -267,7 +283,16 @@ class Crew(RuleBasedStateMachine):
 
     def _join(self, name: str) -> None:
         self.agents[name].has_joined = True
-        self._handle(Joined(name))
+        member = self.dispatcher.state.members.get(name)
+        self._handle(Joined(name, DEVICES[member.slot % len(DEVICES)] if member else ""))
+
+    def _fail(self, name: str, retryable: bool, *, lacks_memory: bool) -> None:
+        request = self.agents[name].requests.popleft()
+        if isinstance(request, Start):
+            self._answer(Failed(name, request.task, request.attempt, retryable, lacks_memory))
+        elif request.teacher.weights not in self.agents[name].teaches:
+            self.agents[name].teaches.clear()
+            self._handle(TeachingFailed(name, retryable, lacks_memory))
 
     def _arrive(self, event: Arrived) -> None:
         self.agents[event.agent] = Agent(has_joined=True, teaches={event.teaches} - {""})
@@ -314,10 +339,11 @@ class Crew(RuleBasedStateMachine):
                 self.hears[action.student, member.task][action.teacher_id] = action.teacher
             elif isinstance(action, Dismiss):
                 agent = self.agents.pop(action.agent)
-                assert agent.has_run, "an agent is ended that could go on"
+                assert agent.has_run or self.is_short, "an agent is ended that could go on"
                 assert action.agent.startswith("agent-"), "a guest is ended"
                 still = [request for request in agent.requests if isinstance(request, Start)]
-                assert all((request.task, request.attempt) in agent.called_off for request in still), "it has a task"
+                called_off = all((request.task, request.attempt) in agent.called_off for request in still)
+                assert called_off or self.is_short, "it has a task"
             elif isinstance(action, Cancel):
                 self.agents[action.agent].called_off.add((action.task, action.attempt))
             elif isinstance(action, Accept):

@@ -84,7 +84,7 @@ from agentkd.datasets.pictures import open_image
 from agentkd.errors import DescriptorsError
 from agentkd.exchange.grants import Registry
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair
-from agentkd.training.checkpoint import Progress, save_checkpoint
+from agentkd.training.checkpoint import Progress, copied, write_checkpoint
 
 place = Path(sys.argv[1])
 Image.new("RGB", (8, 8)).save(place / "image.png")
@@ -97,7 +97,7 @@ held, tries = [], {
     "image": lambda: open_image(place / "image.png"),
     "key": lambda: load_key_pair(place / "keys" / "a.json"),
     "registry": registry.entries,
-    "checkpoint": lambda: save_checkpoint(place / "checkpoint", network, {}, Progress(), task="ab" * 32),
+    "checkpoint": lambda: write_checkpoint(place / "checkpoint", copied(network, {}, Progress(), task="ab" * 32)),
 }
 kept = [attempt() for attempt in tries.values()]  # or descriptors come free while they are counted
 (place / "checkpoint").unlink()

@@ -78,9 +78,10 @@ def carry_out(given: Experiment, folder: RunFolder, most: int = 100) -> tuple[li
         own, dataset = own_parts.take_up(given)
         results = {record.task.key: record.result for record in journal.records()}
         generation, said = generations.adopt(given, own, dataset, folder, journal, results)
-        planner = generation.planner(dataset)
+        planner = generation.planner(dataset, generations.suggestions_of(journal))
         for count in range(most + 1):
             outlook = planner.outlook(results, journal.asks())
+            generations.note_suggestions(planner.suggestions, journal)
             if outlook.is_finished or count == most:
                 return said, count
             journal.note_asks(outlook.asks)
@@ -270,7 +271,7 @@ def test_what_trials_saw_on_other_data_is_not_taken_for_what_they_see_now(work: 
 
 def forget_the_data(folder: RunFolder) -> None:
     with Journal(folder.journal) as journal, journal._writing():
-        journal._connection.execute("DELETE FROM meta WHERE key IN ('data', 'data_places')")
+        journal._connection.execute("DELETE FROM meta WHERE key IN ('data', 'data_places', 'seal')")
 
 
 def test_a_run_of_a_version_that_noted_no_data_goes_on_and_notices_a_correction(work: Path) -> None:

@@ -16,7 +16,7 @@ from agentkd.recipe import Recipe
 from agentkd.task import EpochResult, Status
 from agentkd.training import loop
 from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress
+from agentkd.training.checkpoint import Checkpoints, Progress
 from agentkd.training.loop import Hooks, Plan, Teaching, Trained, Untaught, train
 from agentkd.training.losses import LossSettings
 
@@ -102,7 +102,7 @@ def test_the_last_epoch_is_kept_if_that_is_wanted() -> None:
 
 def test_a_network_is_validated_in_evaluation_mode_and_goes_on_in_training_mode() -> None:
     _, network = trained(2, 1, 0)
-    assert network.modes == ["training", "evaluation"] * 3 + ["evaluation"]
+    assert network.modes == ["training", "evaluation"] * 3
 
 
 def test_epochs_between_validations_have_no_score_and_the_last_one_has() -> None:
@@ -186,10 +186,15 @@ def test_a_step_is_computed_in_the_precision_that_the_recipe_says(precision: str
 
 @pytest.mark.parametrize(
     ("at", "steps"),
-    [({"checkpoint_every_s": 2.0}, (3, 6, 8, 11, 14, 16)), ({}, (8, 16))],
-    ids=["every two seconds", "by default"],
+    [
+        ({"checkpoint_every_s": 2.0}, (3, 6, 8, 11, 14, 16)),
+        ({"checkpoint_every_s": 12.5}, (8, 16)),
+        ({"checkpoint_every_s": 26.0}, ()),
+        ({}, tuple(range(1, 17))),
+    ],
+    ids=["every two seconds", "seldom", "an epoch is too short", "by default"],
 )
-def test_a_checkpoint_comes_after_each_epoch_and_when_more_than_its_time_has_passed(
+def test_a_checkpoint_comes_when_more_than_its_time_has_passed_and_not_after_each_epoch(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: dict[str, float], steps: tuple[int, ...]
 ) -> None:
     class SecondAStep:
@@ -204,17 +209,18 @@ def test_a_checkpoint_comes_after_each_epoch_and_when_more_than_its_time_has_pas
 
     clock, done = SecondAStep(), []
 
-    def save(path: Path, network: nn.Module, optimizers: object, progress: Progress, *, task: str) -> None:
-        done.append((progress.step, progress.seconds))
+    class Noted(Checkpoints):
+        def save(self, network: nn.Module, optimizers: object, progress: Progress) -> None:
+            done.append((progress.step, progress.seconds))
 
     monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(loop, "Checkpoints", Noted)
     hooks = Hooks(
         on_step=lambda *told: setattr(clock, "now", clock.now + 1), on_epoch=lambda told: setattr(clock, "now", clock.now + 5)
     )
     at = {"checkpoint": tmp_path / "checkpoint", **at}
     result, _ = trained(*[1] * 16, an_epoch=8, hooks=hooks, teaching=Secured(), at=at)
-    assert done == [what for step in steps for what in ("secured", (step, step + (5.0 if step > 8 else 0.0)))]
+    assert done == [what for step in steps for what in ("secured", (step, step + 5.0 * (step // 8)))]
     assert (result.seconds, result.images_per_s) == (26.0, 32 / 26) and [epoch.seconds for epoch in result.history] == [8.0, 13.0]
 
 

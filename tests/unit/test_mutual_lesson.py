@@ -13,6 +13,7 @@ from torch import Tensor
 from agentkd.agents import interview, mutual
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, speak, weights_digest
+from agentkd.agents.saying import keep_said, read_said
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
 from agentkd.datasets.opening import open_dataset
@@ -97,7 +98,7 @@ def test_what_a_student_says_is_kept_with_the_digest_of_its_weights_before_anybo
     desk = Desk(tmp_path)
     desk.answer(1, 2.0)
     assert desk.hear().unique().item() == 2.0
-    kept = desk.folder.said(desk.task.key, 0).read_bytes()
+    kept = read_said(desk.folder.said(desk.task.key, 0))
     assert tensors.read_metadata(kept)["weights"] == weights_digest(MINE, desk.network, open_dataset(SPEC).classes)
     ((peer, request, _),) = desk.post.said
     assert (peer, request.weights, request.step) == (FIRST.public_key, desk.partner.key, 0)
@@ -119,7 +120,7 @@ def test_a_partner_that_is_not_ready_or_not_there_is_waited_for_and_its_folder_l
         desk.refuse(1, "artifact")
         place = desk.folder.said(desk.partner.key, 0)
         place.parent.mkdir(parents=True)
-        place.write_bytes(said(4.0))
+        keep_said(place, said(4.0))
         assert desk.hear().unique().item() == 4.0
         assert desk.lesson.summary().bytes_received == 0
 
@@ -134,7 +135,7 @@ def test_what_lies_here_is_found_however_little_time_passes_between_two_looks(
         desk.refuse(1, "artifact")
         place = desk.folder.said(desk.partner.digest, 0)
         place.parent.mkdir(parents=True)
-        place.write_bytes(said(4.0))
+        keep_said(place, said(4.0))
         assert desk.hear().unique().item() == 4.0 and len(desk.post.said) == 1
 
 
@@ -196,7 +197,7 @@ def test_who_asks_for_another_student_is_never_answered_and_who_still_waits_at_t
     ask(desk.task.key, 80)
     desk.lesson.close()
     assert desk.post.answered == [80]
-    assert desk.folder.said(desk.task.key, 0).read_bytes() == bytes(desk.post.sent_buffers[0])
+    assert read_said(desk.folder.said(desk.task.key, 0)) == bytes(desk.post.sent_buffers[0])
 
 
 def test_an_answer_that_was_damaged_on_the_way_is_asked_for_again_at_once(tmp_path: Path) -> None:

@@ -279,6 +279,9 @@ def test_a_kill_between_checkpoint_and_recorder_leaves_no_gap(tmp_path: Path) ->
 
     def kill(step: int) -> None:
         if step == 6:
+            for thread in threading.enumerate():
+                if thread.name == "agentkd-checkpoint":
+                    thread.join(60)
             shutil.copytree(room.folder.checkpoints, left.checkpoints)
             may_write.set()
             raise Killed
@@ -479,6 +482,24 @@ DAMAGES = {
     "empty": lambda data: b"",
     "garbage": lambda data: b"\xff\n" * 40,
 }
+
+
+def test_a_damaged_piece_of_an_unfinished_recording_is_told_again(tmp_path: Path) -> None:
+    room = Classroom(tmp_path / "run")
+    index = room.folder.lesson(room.task.key)
+
+    def kill(step: int) -> None:
+        if step == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        room.attempt(room.folder, Recorder(index, room.folder.store), kill)
+    damaged = room.folder.store.path(recordings.read_list(index).told[2].piece)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
+    again = room.attempt(room.folder, Recorder(index, room.folder.store))
+    assert room.steps_of(again) == list(range(8))
+    for told in recordings.read_list(index).told:
+        room.folder.store.get(told.piece)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

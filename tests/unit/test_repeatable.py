@@ -263,7 +263,7 @@ def test_a_class_that_is_not_there_is_refused_where_it_counts() -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_a_loss_is_the_same_where_repeatable_algorithms_are_demanded(family: str) -> None:
-    """Its terms to the bit, its gradient but for rounding."""
+    """But for rounding: what is not picked out is added up in another order."""
     found = []
     for is_demanded in (False, True):
         with demanded() if is_demanded else nullcontext():
@@ -274,7 +274,8 @@ def test_a_loss_is_the_same_where_repeatable_algorithms_are_demanded(family: str
             torch.stack(list(terms.values())).sum().backward()
             found.append((terms, {name: parameter.grad for name, parameter in network.named_parameters()}))
     (terms, gradients), (terms_again, gradients_again) = found
-    assert all(torch.equal(terms[name], terms_again[name]) for name in terms)
+    assert terms.keys() == terms_again.keys()
+    torch.testing.assert_close(list(terms_again.values()), list(terms.values()), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients_again, gradients, rtol=1e-3, atol=1e-4)
 
 

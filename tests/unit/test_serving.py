@@ -8,8 +8,10 @@ import pytest
 import torch
 from serving_agent import PATIENCE_S, SOURCE, TASK, ServingAgent
 
+from agentkd.agents.saying import keep_said
 from agentkd.canonical import digest_bytes
 from agentkd.errors import (
+    ArtifactCorruptError,
     ArtifactNotFoundError,
     ConfigError,
     ContractError,
@@ -72,12 +74,16 @@ def test_what_a_student_said_in_a_step_is_read_from_its_file(agent: ServingAgent
     said = tensors.encode({"logits": torch.zeros(1, 5, 2, 2)}, {"weights": agent.weights})
     place = agent.folder.said(TASK, 3)
     place.parent.mkdir(parents=True)
-    place.write_bytes(said)
+    keep_said(place, said)
     reply, data = agent.hand_over(kind=KnowledgeKind.SOFT_TARGETS, weights=TASK, step=3)
     assert data == said and reply.weights == agent.weights
     assert [line["outcome"] for line in agent.noted()] == ["served"]
     with pytest.raises(ArtifactNotFoundError):
         agent.hand_over(kind=KnowledgeKind.SOFT_TARGETS, weights=TASK, step=4)
+    place.write_bytes(place.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactCorruptError):
+        agent.hand_over(kind=KnowledgeKind.SOFT_TARGETS, weights=TASK, step=3)
+    assert not place.exists(), "nobody hears it any more"
 
 
 def test_what_cannot_be_noted_is_not_handed_over(agent: ServingAgent) -> None:
@@ -121,6 +127,14 @@ def test_an_assessment_needs_images_and_is_noted(agent: ServingAgent) -> None:
         agent.serving.assess(agent.asked(request), request)
 
 
+def test_who_may_not_have_it_is_refused_also_where_that_cannot_be_noted(agent: ServingAgent) -> None:
+    agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=("soft_targets",))])
+    agent.log.mkdir()
+    with pytest.raises(RemoteProtocolError) as refused:
+        agent.serving.check_grant(agent.asked(AssessRequest(num_classes=5)), "assessment", "ab" * 32)
+    assert refused.value.rule is Rule.GRANT
+
+
 def test_who_may_not_have_it_is_refused_and_that_is_noted(agent: ServingAgent) -> None:
     agent.side.post.admit([AdmittedPeer(agent="ann", public_key=agent.peer.key, may=("soft_targets",))])
     request = agent.asked(AssessRequest(num_classes=5))
@@ -160,7 +174,7 @@ def test_streams_of_weights_and_of_soft_targets_are_held_to_the_grant_and_noted_
         agent.teach()
         said = agent.folder.said(TASK, 3)
         said.parent.mkdir(parents=True)
-        said.write_bytes(tensors.encode({"logits": torch.zeros(1, 5, 2, 2)}, {"weights": agent.weights}))
+        keep_said(said, tensors.encode({"logits": torch.zeros(1, 5, 2, 2)}, {"weights": agent.weights}))
         other = agent.store(seed=2)
         asked = {"weights": ({}, {"weights": other}), "soft_targets": (of_views(), {"weights": TASK, "step": 3})}
         for kind, every in asked.items():

@@ -21,14 +21,23 @@ def test_devices_are_placed_as_asked() -> None:
     assert parse_devices("cuda:0,cuda:0,cuda:0", cores=16, cuda_count=1) == (Slot("cuda:0", 5),) * 3, "no more threads than cores"
     crowded = parse_devices("cuda:0,cuda:1,cuda:1,cuda:1,cuda:1", cores=8, cuda_count=2)
     assert crowded == (Slot("cuda:0", 2), *[Slot("cuda:1", 1)] * 4)
+    assert parse_devices("cuda:0, cuda:1x4", cores=8, cuda_count=2) == crowded, "the same, said shorter"
+    assert parse_devices("cuda:1x2,cuda:1", cores=12, cuda_count=2) == (Slot("cuda:1", 2),) * 3
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("cuda:0", "there is no CUDA device on this machine"),
-        ("gpu", "'gpu' is not a device; expected auto, cpu:2 or cuda:0,cuda:1"),
+        ("gpu", "'gpu' is not a device; expected auto, cpu:2, cuda:0,cuda:1, or cuda:0x2 for two agents on one GPU"),
         ("cpu:0", "cpu:1 is one"),
+        ("cpu:2x3", "the number after cpu says how many agents; cpu:6 has as many"),
+        ("cpux2", "cpu:2 has as many"),
+        ("cudax2", "2 agents on which one\\? cuda:0x2 has them on the first"),
+        ("autox2", "auto takes each device once; name them: cuda:0x2,cuda:1x2"),
+        ("cuda:0*2", "'cuda:0\\*2' is not a device; expected .* or cuda:0x2"),
+        ("cuda:0x-1", "is not a device"),
+        ("cpu:1024,cpu", "1,024 and 1 agents are more than the 1,024 that one machine may have"),
         ("", "is not a device"),
     ],
 )
@@ -40,6 +49,12 @@ def test_a_device_that_is_not_there_is_refused(text, expected) -> None:
 def test_a_third_gpu_of_two_is_refused_with_what_is_there() -> None:
     with pytest.raises(ConfigError, match=r"cuda:2 is not there; there are 2 \(cuda:0 to cuda:1\)"):
         parse_devices("cuda:2", cores=8, cuda_count=2)
+    with pytest.raises(ConfigError, match=r"devices 'cuda:1,cuda:2x2': cuda:2x2 is not there; there are 2"):
+        parse_devices("cuda:1,cuda:2x2", cores=8, cuda_count=2)
+    with pytest.raises(ConfigError, match=r"cuda:0x0 is no slot at all; leave it out, or write cuda:0"):
+        parse_devices("cuda:0x0", cores=8, cuda_count=1)
+    with pytest.raises(ConfigError, match=r"2,000 agents are more than the 1,024"):
+        parse_devices("cuda:0x2000", cores=8, cuda_count=1)
 
 
 def test_silence_and_hanging_are_told_apart() -> None:

@@ -72,6 +72,19 @@ def test_what_an_owner_that_was_killed_left_is_removed_by_the_next_one(runtime: 
     assert not files(runtime)
 
 
+def test_what_one_left_that_was_killed_meanwhile_is_removed_by_who_closes(runtime: Path) -> None:
+    closing, killed, living = take([]), take([]), take([])
+    assert closing is not None and killed is not None and living is not None
+    for owner in (killed, living):
+        owner.new().touch()
+    os.close(killed._descriptor)
+    closing.remove()
+    assert len(files(runtime)) == 2
+    closing.remove()
+    living.remove()
+    assert not files(runtime)
+
+
 def test_without_locks_nothing_of_another_is_removed(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise OSError(37, "No locks available")

@@ -8,48 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_tasks import CPU, RECIPE, SPEC, Stop, make_task, stop_at
 from torch import nn
+from torch.optim import Optimizer
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.work import Surroundings, execute
-from agentkd.architecture import Architecture
 from agentkd.artifacts.store import Store
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ContractError, NonFiniteLossError, RemoteProtocolError, StorageError
 from agentkd.knowledge import tensors
 from agentkd.knowledge.weights import encode_weights, load_weights
+from agentkd.names import TaskKey
 from agentkd.networks.blocks import ParameterGroup
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
-from agentkd.recipe import Recipe, ViewSettings
-from agentkd.task import DataSource, EpochResult, Status, Task, Train
+from agentkd.recipe import Recipe
+from agentkd.task import DataSource, EpochResult, Status, Task
 from agentkd.training.batches import Batch
-from agentkd.training.checkpoint import Progress, before, load_checkpoint, save_checkpoint, state_digest
+from agentkd.training.checkpoint import Progress, before, copied, load_checkpoint, state_digest, write_checkpoint
 from agentkd.training.loop import Hooks, Knowledge, Plan, train
 from agentkd.training.losses import LOSSES, LossSettings, Outputs, Terms
 from agentkd.training.optimization import build_optimizers, learning_rate, set_learning_rate
-
-SPEC = "generated:seed=5,size=32x32,train=16,validation=8,test=8"
-RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.05, views=ViewSettings(crop_height=32, crop_width=32))
-CPU = torch.device("cpu")
-
-
-def make_task(recipe: Recipe = RECIPE, architecture: Architecture | None = None, **fields) -> Task:
-    source = DataSource(spec=SPEC, content_digest=open_dataset(SPEC).digest)
-    chosen = architecture or resolve("tiny_networks:tiny", 5, {"width": 12})
-    return Train(architecture=chosen, data=source, recipe=recipe, seed=1, view_seed=2, **fields)
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step: int) -> Hooks:
-    def on_step(now: int, steps: int, loss: float) -> None:
-        if now == step:
-            raise Stop
-
-    return Hooks(on_step=on_step)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +69,10 @@ def test_a_checkpoint_of_another_task_is_not_used(tmp_path: Path) -> None:
     first = execute(make_task(), at)
     other = make_task().replace(seed=9)
     assert execute(other, at).weights == execute(other, Surroundings(Store(tmp_path), CPU)).weights != first.weights
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimizers: dict[str, Optimizer], progress: Progress, *, task: str) -> None:
+    write_checkpoint(path, copied(network, optimizers, progress, task=TaskKey(task)))
 
 
 def interrupted(place: Path, task: Task, step: int) -> Path:
@@ -253,6 +237,8 @@ def test_the_learning_rate_follows_its_schedule() -> None:
 class Listening:
     """Teachers that say nothing; keeps what the loop does with them."""
 
+    is_heard = False
+
     def __init__(self, checkpoint: Path) -> None:
         self.log: list[str] = []
         self._checkpoint = checkpoint
@@ -324,10 +310,47 @@ def test_every_group_has_its_rate_and_a_discriminator_an_optimizer_of_its_own() 
     assert told == [(True, 0.25, 0.8, 0.25), (True, 2.5, 0.8, 0.25)]
     (own,) = optimizers["discriminator"].param_groups
     assert own["params"][0] is adversary and (own["lr"], own["betas"], own["weight_decay"]) == (2e-6, (0.5, 0.999), 0)
+    assert all(group["fused"] for optimizer in optimizers.values() for group in optimizer.param_groups)
     adamw = build_optimizers(groups[:1], recipe.replace(optimizer="adamw"))
     assert adamw.keys() == {"main"} and type(adamw["main"]).__name__ == "AdamW"
     (only,) = adamw["main"].param_groups
     assert (only["lr"], only["weight_decay"]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_weights_move_as_those_of_optimizers_that_are_not_fused_also_where_a_gradient_comes_later(kind: str) -> None:
+    recipe = Recipe.model_validate({"optimizer": kind, "learning_rate": 0.01, "momentum": 0.9 if kind == "sgd" else 0.0})
+    fused, plain = ([nn.Parameter(torch.linspace(-1, 1, 37)), nn.Parameter(torch.ones(3, 5))] for _ in range(2))
+    unused = nn.Parameter(torch.ones(2), requires_grad=False)
+    optimizers = [
+        build_optimizers([ParameterGroup((*fused, unused))], recipe)["main"],
+        torch.optim.SGD(plain, lr=0.01, momentum=0.9, weight_decay=recipe.weight_decay)
+        if kind == "sgd"
+        else torch.optim.AdamW(plain, lr=0.01, weight_decay=recipe.weight_decay),
+    ]
+    for step in range(6):
+        for parameters, optimizer in zip((fused, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            sum((parameter**3).sum() * (step + 1) for parameter in parameters[: 1 + (step > 2)]).backward()
+            optimizer.step()
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    assert unused not in optimizers[0].state or not optimizers[0].state[unused]
+
+
+def test_a_record_says_how_weights_were_updated_and_a_checkpoint_of_another_way_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = execute(make_task(), Surroundings(Store(tmp_path), CPU))
+    assert whole.environment["optimizers"] == "fused"
+    path = tmp_path / "c.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("agentkd.training.checkpoint.SURROUNDINGS", {})
+        execute(make_task(), Surroundings(Store(tmp_path), CPU, hooks=stop_at(6), checkpoint=path, checkpoint_every_s=0.0))
+    steps: list[int] = []
+    hooks = Hooks(on_step=lambda step, *told: steps.append(step))
+    again = execute(make_task(), Surroundings(Store(tmp_path), CPU, checkpoint=path, hooks=hooks))
+    assert steps[0] == 1 and again.weights == whole.weights
+    assert "updated weights otherwise" in caplog.text
 
 
 def test_a_checkpoint_makes_its_folder_and_one_that_cannot_be_written_leaves_the_older_one(

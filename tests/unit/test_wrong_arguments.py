@@ -46,6 +46,8 @@ TEXTS = [
 ]
 NUMBERS = ["-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e400", "9" * 40, "0x10", "", "five", "٣"]
 DEVICES = [
+    "cuda:0x0",
+    "cpu:1x2",
     "",
     ",",
     "cpu",
@@ -99,6 +101,7 @@ FORMATS = ["", "yaml", "JSON", "é", "text", "json"]
 POOLS: dict[str, Any] = {
     "*.output_format": FORMATS,
     "*.devices": DEVICES,
+    "*.teachers": ["besides", "", "cuda:99", "gpu:1", "cuda:0;cuda:1", "x" * 300],
     "*.engine": [*TEXTS, "slurm", "Ray"],
     "*.agents": NUMBERS,
     "*.gpus_per_agent": NUMBERS,
@@ -150,6 +153,7 @@ POOLS: dict[str, Any] = {
     "agent.parent": ["-1", "x", "999999999", "1"],
     "agent.checkpoint_every": NUMBERS,
     "agent.image_cache_gib": NUMBERS,
+    "agent.loaders": NUMBERS,
     "predict.arguments": TEXTS,
     "space.family": [*TEXTS, "resnet", "Unet", "unet ", "nowhere:x", "os:getcwd", ":"],
     "networks.settings": [*TEXTS, "base=8", "base=x", "base=-1", "base=[1", "nothing=1"],
