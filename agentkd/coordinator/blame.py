@@ -37,6 +37,8 @@ SURROUNDINGS = frozenset(kind.code for kind in (ExchangeError, StorageError, Des
 """Errors that say nothing about the task: who was asked did not answer, could not write, had no descriptors."""
 OF_GUESTS = frozenset(kind.code for kind in (ResultError, ProtocolError))
 """What a guest does wrong by itself; its disk, its data and its settings (``FATAL``) are its own too."""
+OF_THE_TASK = frozenset(kind.code for kind in (NonFiniteLossError, NotRepeatableError))
+"""What a task does everywhere."""
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """Signals that a process brings upon itself. ``SIGBUS`` is none: a full disk of shared memory sends it."""
 

@@ -58,7 +58,7 @@ from agentkd.messages.bodies import (
 from agentkd.messages.wire import Message, encode
 from agentkd.networks.families import resolve
 from agentkd.objectives import Attention, Boundary, ChannelWise, Dist, Dkd, Features, Ifvd, Pairwise, SoftTargets
-from agentkd.recipe import Distillation, Recipe, ViewSettings
+from agentkd.recipe import Arithmetic, Distillation, Recipe, ViewSettings
 from agentkd.task import DataSource, Distill, Status, Task, TaskResult, TeacherReference, Train
 
 pytestmark = pytest.mark.process
@@ -176,8 +176,9 @@ def in_one_call(task: Task, folder: RunFolder) -> TaskResult:
         {"codec": "int8"},
         {"codec": "auto", "max_kl": 1e-4, "objectives": (SoftTargets(), Attention({"body": "body"}))},
         {"objectives": (Dist(), ChannelWise(taps={"body": "body"}, weight=50), Dkd(), Boundary(), Ifvd({"body": "body"}))},
+        {"arithmetic": Arithmetic(precision="bfloat16", channels_last=True, folded=True), "objectives": (SoftTargets(),)},
     ],
-    ids=["hinton", "paper-exact", "native-inherit", "features", "int8", "auto", "relations"],
+    ids=["hinton", "paper-exact", "native-inherit", "features", "int8", "auto", "relations", "folded in bfloat16"],
 )
 def test_a_distillation_through_two_processes_has_the_bits_of_one_function_call(hand: Hand, fields: dict) -> None:
     teacher = trained_teacher(hand.folder)
