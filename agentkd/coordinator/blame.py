@@ -66,7 +66,7 @@ def judge(said: ErrorReply, *, is_guest: bool, is_refusal: bool) -> Judgement:
     is_fault = said.code not in SURROUNDINGS and not (is_guest and said.code in FATAL | OF_GUESTS)
     is_protocol = said.code == ProtocolError.code
     is_pointless = is_refusal and is_protocol and said.rule != Rule.FENCE and not is_guest
-    retryable = said.code not in (NonFiniteLossError.code, NotRepeatableError.code) and not is_fatal and not is_pointless
+    retryable = said.code not in OF_THE_TASK and not is_fatal and not is_pointless
     return Judgement(is_fatal, is_fault, retryable, may_teach=not is_fatal and not is_protocol)
 
 
