@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from agentkd.networks.trying import Tried
 
 WHOLE = "data.dataset"
+CHECKPOINTS = 3
+"""Of each task under way, at most: the last, the one before it, and the one that is being written."""
+STATES = 4
+"""As large as a network, in each: the network, the best so far, and what the optimizer keeps."""
 PROCESS_BYTES = 350 * 2**20
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 MEMORY_FILE = Path("/proc/meminfo")
@@ -149,7 +153,7 @@ def disk(plan: RunPlan) -> Disk | None:
     experiment, again = plan.experiment, plan.experiment.search.confirm * plan.experiment.search.confirm_seeds
     taught = (experiment.round1.students + 1) * (2 if experiment.control else 1)
     weights = experiment.seeds * sum(size * (1 + experiment.trials(family) + again + taught) for family, size in sizes.items())
-    kept = 5 * max(sizes.values(), default=0)
+    kept = CHECKPOINTS * STATES * max(sizes.values(), default=0)
     lessons = int(experiment.launch.max_record_gib * 2**30) if experiment.launch.record_lessons else 0
     place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.is_dir())
     try:

@@ -243,6 +243,7 @@ def gc(
     """Say what a run holds that nothing refers to, and what could be spared at which price. Removes nothing unless told to."""
     from agentkd.artifacts.garbage import find_garbage, remove
     from agentkd.artifacts.run_folder import RunFolder, RunLock
+    from agentkd.exchange.socket_files import sweep
 
     folder = RunFolder(run).must_exist()
     with RunLock(folder):
@@ -255,6 +256,7 @@ def gc(
                 size = f"{len(one.files)} files, {one.size_bytes / 1e6:.1f} MB"
                 say(f"could be spared: {one.what}: {size}; then {one.price}")
         if apply:
+            sweep()
             told = found.told.files if recordings and found.told else ()
             say(f"removed {remove([*found.unreferenced, *told])} files", err=output_format == "json")
         elif found.unreferenced or recordings:

@@ -22,6 +22,7 @@ from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.datasets.shared import look_in
 from agentkd.errors import ChannelClosedError
+from agentkd.exchange import socket_files
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
 from agentkd.launch.engines import find_engine
@@ -294,5 +295,6 @@ def desk_with_agents(
         is_forgiving: a task that every agent would refuse fails alone and does not end the desk.
         on_order: as of ``Crew``.
     """
+    socket_files.sweep()
     launcher = find_engine(launch.engine)(folder, launch.demand)
     return Desk(folder, lambda: Crew(folder, slots, launch, watcher, launcher, is_forgiving=is_forgiving, on_order=on_order))

@@ -105,6 +105,14 @@ def take(found: list[Place]) -> SocketFiles | None:
     return None
 
 
+def sweep() -> None:
+    """Removes the sockets of owners that were killed, wherever they may lie; who makes or removes any does so in passing."""
+    for place in places():
+        if not place.reason:
+            with contextlib.suppress(OSError):  # what cannot be removed now is no reason to stop
+                _sweep(place.folder)
+
+
 def _looked_at(parent: Path, what: str) -> Place:
     folder = parent / f"agentkd-{os.getuid()}"
     if len(os.fsencode(folder)) + 1 + LONGEST_NAME > MAX_PATH_BYTES:

@@ -55,6 +55,8 @@ class LaunchConfig(FrozenData):
         bind: where to listen for other hosts: addresses or interfaces of this one, with commas between; loopback by default.
         teachers: where agents that teach are, if the engine is ``local``: ``beside`` those that learn, on their slots in turn;
             ``spread``, on that of their devices that has the fewest agents; or on devices of their own, such as ``cuda:1``.
+        max_attempts: how often a task may fail before it is given up. What its surroundings do (lost agents, networks, disks of
+            guests) does not count; in an experiment they stop the run if it is taken from its agents ten times in a row.
         teacher_copies: how many agents may teach with the same weights, if so many students learn from them at once.
         teacher_wait_s: how long a student waits for a teacher that does not answer before its lesson ends, to be tried again.
             Meanwhile another agent takes the place of a teacher that was lost, or a guest comes back.

@@ -480,6 +480,14 @@ def test_memory_grows_with_batches_images_and_agents(here: Path) -> None:
     assert needed(data__dataset=SPEC.replace("32x32", "256x256")) > 4 * 20 * 256 * 256, "four whole images are validated at once"
 
 
+def test_of_each_task_under_way_room_for_three_checkpoints_is_wanted(here: Path) -> None:
+    """The last, the one before it, and the one that is written: each with two states of the network and two of an optimizer."""
+    plans = [look(changed(launch__devices=f"cpu:{count}")).must_be_sound() for count in (1, 2)]
+    one, two = (found for plan in plans if (found := room.disk(plan)) is not None)
+    largest = max(tried.state_bytes for tried in plans[0].tried.values())
+    assert two.most - one.most == 3 * 4 * largest
+
+
 def test_a_disk_that_is_too_small_is_refused_but_not_to_a_run_that_is_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         free = 1000

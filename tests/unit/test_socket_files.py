@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.run_folder import RunFolder
+from agentkd.cli.app import app
+from agentkd.cli.ending import run_to_the_end
+from agentkd.coordinator.desk import desk_with_agents
+from agentkd.coordinator.watching import Silent
 from agentkd.errors import LaunchError
 from agentkd.exchange import socket_files
 from agentkd.exchange.doors import is_listened_at
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.socket_files import SocketFiles, places, take
 from agentkd.exchange.zeromq import ZeroMQChannel
+from agentkd.launch.settings import LaunchConfig
 
 NOBODY_HERE = 2**22 + 1  # no process of this system has this id, as one of another container has none here
 
@@ -168,6 +175,27 @@ def test_the_longest_path_that_is_taken_can_be_bound(tmp_path: Path, monkeypatch
         finally:
             place.rmdir()
     assert bound == [True, False]
+
+
+def test_a_run_that_uses_none_and_gc_sweep_the_sockets_of_the_dead_too(runtime: Path, tmp_path: Path) -> None:
+    folder = next(iter(places())).folder
+    for name in ("1-ab.lock", "1-ab-0.sock"):
+        (folder / name).touch()
+    alive = SocketFiles(folder)
+    socket_files.sweep()
+    left = {path.name for path in folder.iterdir()}
+    alive.remove()
+    assert len(left) == 1 and "1-ab.lock" not in left, "the lock of the one that lives"
+    run = RunFolder(tmp_path / "run")
+    for begin in (lambda: desk_with_agents(run, (), LaunchConfig(transport="tcp"), Silent(), is_forgiving=True), lambda: gc(run)):
+        (folder / "1-ab.lock").touch()
+        begin()
+        assert not list(folder.iterdir())
+
+
+def gc(run: RunFolder) -> None:
+    Journal(run.journal).__exit__(None, None, None)
+    assert run_to_the_end(app, ["gc", str(run.place), "--apply"]) == 0
 
 
 def test_a_folder_in_which_no_file_can_be_made_after_all_is_named_with_the_reason(
