@@ -42,6 +42,7 @@ CHECKS: tuple[tuple[Check, frozenset[str], bool], ...] = (
     (fitting.check_batches, frozenset({"recipe", "round1", "round2"}), True),
     (fitting.check_networks, frozenset({"recipe", "round1", "round2"}), True),
     (fitting.check_taps, frozenset(), True),
+    (fitting.check_compiled, frozenset({"recipe", "round1", "round2", "search"}), False),
     (pretrained.check_weights, frozenset(), False),
     (spaces.check_recipe_spaces, frozenset(), False),
     (spaces.check_architecture_spaces, frozenset(), True),

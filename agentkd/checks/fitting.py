@@ -9,6 +9,7 @@ from agentkd.checks.plan import RunPlan
 from agentkd.datasets.samples import Size
 from agentkd.datasets.splits import TEST, TRAIN, VALIDATION, some
 from agentkd.errors import ConfigError
+from agentkd.pipeline.stages import Stage
 from agentkd.recipe import Recipe
 from agentkd.search.space import Range
 
@@ -113,6 +114,22 @@ def check_taps(plan: RunPlan) -> list[Concern]:
             advice = "write a tap that is there" if is_error else "lessons with such networks fail"
             found.append(Concern(f"{where}.objectives", f"{text}; {advice}", is_error=is_error))
     return found
+
+
+def check_compiled(plan: RunPlan) -> list[Concern]:
+    """Whether nobody is to look into a student that is compiled."""
+    taught = {stage: (f"{stage}.distillation", config.distillation) for stage, config in plan.rounds}
+    lesson = plan.experiment.search.lesson
+    if lesson:
+        taught[Stage.BASELINE] = ("search.lesson", lesson)  # trials learn by the recipe of a baseline
+    found: dict[tuple[str, str], None] = {}
+    for exercise in plan.exercises:
+        where, distillation = taught.get(exercise.stage, ("", None))
+        if exercise.recipe.compiled and distillation is not None and distillation.student_taps:
+            tap = distillation.student_taps[0]
+            text = f"{where}.objectives look at the student's {tap}, and nobody can look into a compiled network; set one of both"
+            found[exercise.where("compiled"), text] = None
+    return [Concern(place, text) for place, text in found]
 
 
 def trained_sizes(recipe: Recipe, sizes: Iterable[Size]) -> list[Size]:

@@ -297,6 +297,16 @@ def test_a_network_must_take_the_whole_images_of_validation_too(here: Path) -> N
     assert "does not take 1 images of 40x40 in evaluation" in errors(data)["families.before_nets:coarse"]
 
 
+def test_nobody_looks_into_a_student_that_is_compiled(here: Path) -> None:
+    taught = {"distillation": {"objectives": [{"kind": "attention", "taps": {"bottleneck": "bottleneck"}}]}}
+    assert "recipe.compiled" not in errors(changed(round1=taught))
+    told = errors(changed(round1=taught, recipe={"compiled": True}))["recipe.compiled"]
+    assert "round1.distillation.objectives look at the student's bottleneck" in told
+    told = errors(changed(round1=taught | {"recipe": {"compiled": True}}))
+    assert "round1.recipe.compiled" in told
+    assert not errors(changed(recipe={"compiled": True})).keys() & {"recipe.compiled"}
+
+
 def test_a_tap_that_no_network_has_is_refused_and_one_that_some_lack_is_said(here: Path) -> None:
     def taught(tap: str) -> dict[str, Any]:
         return {"distillation": {"objectives": [{"kind": "features", "taps": {"body": tap}}]}}

@@ -12,6 +12,7 @@ from reference.scenarios import SCENES
 from reference.tasks import put, small, source
 
 from agentkd.agents import agent as agents
+from agentkd.agents import endings
 from agentkd.agents.agent import Agent, AgentSettings
 from agentkd.agents.blaming import blame
 from agentkd.agents.lessons import DirectLesson
@@ -200,7 +201,7 @@ def test_a_network_that_is_to_teach_is_named_too() -> None:
 
 def test_a_signal_passes_through_own_code_that_is_loaded_or_tried() -> None:
     code = provide(SourceCode(files={"mine.py": f"import os, signal\nos.kill({os.getpid()}, signal.SIGTERM)\n"}))
-    before = signal.signal(signal.SIGTERM, agents._end)
+    before = signal.signal(signal.SIGTERM, endings._end)
     try:
         with pytest.raises(EndedBySignal):
             load("mine:Net", code)
