@@ -7,8 +7,8 @@ also on another machine to which the folder was copied in between: what is recor
 goes on from its last checkpoint. Every sitting says what is done, how fast it was, what the GPU waited for, how many sittings
 are likely to come, and shows the table so far. Without a GPU it ends with 2.
 
-An agent makes its images itself, one at a time, which may take longer than learning from them does; --agents 8 on a machine
-with twice as many cores keeps the GPU busier. A run folder holds the weights of all networks, 21 GiB at most. Where it cannot
+An agent's images are made ahead by as many threads as it has cores (--set launch.loaders=N), which may still take longer than
+learning from them does where cores are few. A run folder holds the weights of all networks, 21 GiB at most. Where it cannot
 be copied from sitting to sitting, do each seed in a sitting of its own, with fewer epochs if it must be, and keep
 journal.sqlite of each folder:
 

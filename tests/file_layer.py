@@ -35,7 +35,7 @@ from agentkd.exchange.audit import Audit
 from agentkd.exchange.keys import load_key_pair, new_key_pair, save_key_pair, write_private
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
 from agentkd.task import DataSource, Status, TaskResult, Train
-from agentkd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from agentkd.training.checkpoint import Progress, copied, load_checkpoint, write_checkpoint
 
 KEY = TaskKey("ab" * 32)
 DATA = bytes(range(256)) * 40
@@ -69,7 +69,7 @@ def network() -> nn.Module:
 
 
 def checkpoint(place: Path, step: int) -> None:
-    save_checkpoint(place / "checkpoints" / "c.safetensors", network(), {}, Progress(step=step), task=KEY)
+    write_checkpoint(place / "checkpoints" / "c.safetensors", copied(network(), {}, Progress(step=step), task=KEY))
 
 
 def step_of(place: Path) -> int:

@@ -7,6 +7,7 @@ Python's lock is free while pixels are decoded, resized and computed with, so th
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -100,8 +101,9 @@ class Ahead(Generic[Made]):
         self._coming.clear()
         for _ in self._threads:
             self._wanted.put(None)
+        deadline = time.monotonic() + CLOSE_S
         for thread in self._threads:
-            thread.join(CLOSE_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 log.warning("%s still makes a batch that nobody needs", thread.name)
 
