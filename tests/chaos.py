@@ -82,6 +82,11 @@ class Chaos:
     def num_faults(self) -> int:
         return sum(count for what, count in self.done.items() if what in WEIGHTS)
 
+    @property
+    def is_enough(self) -> bool:
+        """So many faults, and each kind among them."""
+        return self.num_faults >= self.wanted and all(self.done[kind] for kind in self.first)
+
     def run(self, experiment: Path, place: Path) -> None:
         """One run, from its start to its end, however often its coordinator has to be started again."""
         for _ in range(MAX_STARTS):
@@ -94,7 +99,7 @@ class Chaos:
             )
             while process.poll() is None:
                 time.sleep(self.drawn.uniform(0.5, 3.0))
-                if self.num_faults < self.wanted:
+                if not self.is_enough:
                     self._disturb(process, place)
             if self.page is not None:
                 self.page.disarm()
@@ -178,7 +183,7 @@ def disturb(num_faults: int, seed: int, folder: Path, *, kinds: tuple[str, ...] 
     preloaded = failing_environment(folder) or {}
     page = Page(Path(preloaded[VARIABLE])) if preloaded else None
     chaos = Chaos(random.Random(seed), num_faults, kinds, page=page, preloaded=preloaded)
-    while chaos.num_faults < num_faults:
+    while not chaos.is_enough:
         place = folder / f"run-{chaos.runs}"
         chaos.run(experiment, place)
         assert weights_of(place) == expected, "tasks are missing, or other weights came out"

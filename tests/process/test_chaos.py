@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from chaos import disturb
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_a_dozen_faults_at_random_moments_change_nothing(tmp_path: Path) -> None:
