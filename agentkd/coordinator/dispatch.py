@@ -105,8 +105,8 @@ class Dispatcher:
                 state.cohorts[key] = (key, *(partner.key for partner in task.partner_tasks()))
                 for teacher in task.taught_by:
                     state.unadopted.pop(teacher.weights, None)
-                if state.num_open < len(state.cohorts[key]) <= state.num_slots:
-                    state.closed.clear()  # they must begin together, or never
+                if state.num_open < len(state.cohorts[key]):
+                    state.closed.clear()  # they must begin together, with guests perhaps, or never
             return []
         if isinstance(event, Spared):
             state.spared = event.spared
@@ -117,7 +117,7 @@ class Dispatcher:
         if member is None:
             return []
         if isinstance(event, Lost):
-            return self._lose(member)
+            return self._lose(member, lacks_memory=event.lacks_memory)
         if isinstance(event, Ended | Failed):
             return self._take_answer(member, event)
         if isinstance(event, Idle):
@@ -145,7 +145,9 @@ class Dispatcher:
             members[name] = Member(name, Bench.LEARNING, GUEST_SLOT, Condition.IDLE)
         return actions
 
-    def _lose(self, member: Member) -> list[Action]:
+    def _lose(self, member: Member, *, lacks_memory: bool = False) -> list[Action]:
+        if lacks_memory and crowding.who_goes(self.state, member) is member:
+            return self._close(member)
         del self.state.members[member.name]
         return self._retry(member.task) if self.state.runs_at(member.name, member.task) else []
 
@@ -192,10 +194,14 @@ class Dispatcher:
 
     def _end_one(self, gone: Member) -> list[Action]:
         """Ends an agent that learns, for good; what it does is done by another."""
+        return [Dismiss(gone.name), *self._close(gone)]
+
+    def _close(self, gone: Member) -> list[Action]:
+        """There is nobody in an agent's slot any more; what it does is done by another."""
         state = self.state
         state.closed.add(gone.slot)
         del state.members[gone.name]
-        return [Dismiss(gone.name), *(self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else [])]
+        return self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else []
 
     def _make_room(self, member: Member, key: TaskKey = NO_TASK) -> list[Action]:
         """One agent less where this one ran out of memory, with that task; nothing if it was alone with those that it needs."""

@@ -53,9 +53,10 @@ class Late:
 
 @dataclass(frozen=True)
 class Lost:
-    """An agent ended, fell silent or hangs."""
+    """An agent ended, fell silent or hangs. ``lacks_memory`` if the system seems to have ended it for that."""
 
     agent: AgentName
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True)

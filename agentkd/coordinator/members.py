@@ -16,6 +16,8 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import GPU, Slot
+from agentkd.launch.engines import LOCAL
+from agentkd.launch.killings import Killings
 from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
@@ -67,6 +69,7 @@ class Members:
         self._peers: dict[AgentName, _Peer] = {}
         self._names: dict[PublicKey, AgentName] = {}  # whose a key is; under the lock
         self._lock = threading.Lock()
+        self._killings = Killings()
         self._failed_starts = 0
         self._has_failed_start = False
         self._looked_at = time.monotonic()
@@ -317,7 +320,11 @@ class Members:
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         is_unheard = peer.liveness is None and exit_code is None
         text = f"{reason}; it says: {tail.splitlines()[-1]}" if is_unheard and tail else reason
-        return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else text)
+        lacks_memory = self._config.engine == LOCAL and self._killings.explain(exit_code)
+        if lacks_memory:
+            text = "the system ended it, as it does when the machine's memory is short"
+        told = tail if exit_code not in (None, -9) else text
+        return AgentLostError(name, seen, exit_code, told, lacks_memory=lacks_memory)
 
     def _processes(self) -> list[Started]:
         return [peer.process for peer in self._peers.values() if peer.process is not None]
