@@ -231,9 +231,9 @@ class Members:
         asked = sum(one.learns for one in self._peers.values())
         what = f"did not come within {config.join_s:g} s" if exit_code is None else f"ended with {exit_code} before it came"
         told = (peer.process.tail() if peer.process else "").strip().splitlines()
-        says = f"; the engine says: {told[-1]}" if told else ""
+        says = f"the engine says: {told[-1]}" if told else "it says nothing, as where it waits for room"
         here = f"the work goes on with {self._num_here()} of {asked} (launch.min_agents: {config.min_agents})"
-        return f"{name} {what}; {config.engine} was asked for {config.demand}{says}. {here}; it is taken when it comes"
+        return f"{name} {what}; {config.engine} was asked for {config.demand}; {says}. {here}; it is taken when it comes"
 
     def find_lost(self) -> Iterator[AgentLostError]:
         """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.
