@@ -189,10 +189,13 @@ class ReplyTimeoutError(ExchangeError):
 
 
 class AgentLostError(ExchangeError):
-    """An agent's process ended or stopped making progress while it held work."""
+    """An agent's process ended or stopped making progress while it held work; perhaps killed by the system, to save memory."""
 
-    def __init__(self, agent: AgentName, last_seen_s: float, exit_code: int | None, stderr_tail: str = "") -> None:
+    def __init__(
+        self, agent: AgentName, last_seen_s: float, exit_code: int | None, stderr_tail: str = "", *, lacks_memory: bool = False
+    ) -> None:
         self.agent, self.last_seen_s, self.agent_exit_code, self.stderr_tail = agent, last_seen_s, exit_code, stderr_tail
+        self.lacks_memory = lacks_memory
         text = f"agent {agent} was lost (last seen {last_seen_s:.1f} s ago, exit code {exit_code})"
         super().__init__(f"{text}\n{stderr_tail}" if stderr_tail else text)
 

@@ -114,8 +114,8 @@ class Dispatcher:
                     state.unadopted.pop(teacher.weights, None)
                     state.losses.pop(teacher.weights, None)
                     state.hindered.discard(teacher.weights)
-                if state.num_open < len(state.cohorts[key]) <= state.num_slots:
-                    state.closed.clear()  # they must begin together, or never
+                if state.num_open < len(state.cohorts[key]):
+                    state.closed.clear()  # they must begin together, with guests perhaps, or never
             return []
         if isinstance(event, Spared):
             state.spared = event.spared
@@ -157,6 +157,8 @@ class Dispatcher:
         return actions
 
     def _lose(self, member: Member, event: Lost) -> list[Action]:
+        if event.lacks_memory and crowding.who_goes(self.state, member) is member:
+            return self._close(member)
         del self.state.members[member.name]
         if not self.state.runs_at(member.name, member.task):
             return []
@@ -211,10 +213,14 @@ class Dispatcher:
 
     def _end_one(self, gone: Member) -> list[Action]:
         """Ends an agent that learns, for good; what it does is done by another."""
+        return [Dismiss(gone.name), *self._close(gone)]
+
+    def _close(self, gone: Member) -> list[Action]:
+        """There is nobody in an agent's slot any more; what it does is done by another."""
         state = self.state
         state.closed.add(gone.slot)
         del state.members[gone.name]
-        return [Dismiss(gone.name), *(self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else [])]
+        return self._retry_freely(gone.task) if state.runs_at(gone.name, gone.task) else []
 
     def _make_room(self, member: Member, key: TaskKey = NO_TASK) -> list[Action]:
         """One agent less where this one ran out of memory, with that task; nothing if it was alone with those that it needs."""

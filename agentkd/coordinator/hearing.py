@@ -127,7 +127,10 @@ class Hearing:
         self._watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._deeds.requests.forget(lost.agent)
         got_further = self._deeds.underway.note_lost(lost)
-        self._deeds.handle(events.Lost(lost.agent, blame.is_crash(lost), got_further))
+        closed = len(self._deeds.dispatcher.state.closed)
+        self._deeds.handle(events.Lost(lost.agent, blame.is_crash(lost), got_further, lost.lacks_memory))
+        if len(self._deeds.dispatcher.state.closed) > closed:
+            self._watcher.tell(f"nobody is started in the place of {lost.agent}, so that there is more room")
 
     def _join(self, name: AgentName, hello: HelloRequest) -> None:
         if self._members.is_late(name):

@@ -16,6 +16,8 @@ from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import GPU, Slot
+from agentkd.launch.engines import LOCAL
+from agentkd.launch.killings import Killings
 from agentkd.launch.launcher import Contact, Launcher, Started, end_all
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import AdmittedPeer, HeartbeatEvent, HelloRequest, LeaveRequest, PeerAddress, PeersEvent
@@ -68,6 +70,7 @@ class Members:
         self._peers: dict[AgentName, _Peer] = {}
         self._names: dict[PublicKey, AgentName] = {}  # whose a key is; under the lock
         self._lock = threading.Lock()
+        self._killings = Killings()
         self._failed_starts = 0
         self._has_failed_start = False
         self._looked_at = time.monotonic()
@@ -234,9 +237,9 @@ class Members:
         asked = sum(one.learns for one in self._peers.values())
         what = f"did not come within {config.join_s:g} s" if exit_code is None else f"ended with {exit_code} before it came"
         told = (peer.process.tail() if peer.process else "").strip().splitlines()
-        says = f"; the engine says: {told[-1]}" if told else ""
+        says = f"the engine says: {told[-1]}" if told else "it says nothing, as where it waits for room"
         here = f"the work goes on with {self._num_here()} of {asked} (launch.min_agents: {config.min_agents})"
-        return f"{name} {what}; {config.engine} was asked for {config.demand}{says}. {here}; it is taken when it comes"
+        return f"{name} {what}; {config.engine} was asked for {config.demand}; {says}. {here}; it is taken when it comes"
 
     def find_lost(self) -> Iterator[AgentLostError]:
         """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.
@@ -324,7 +327,11 @@ class Members:
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         is_unheard = peer.liveness is None and exit_code is None
         text = f"{reason}; it says: {tail.splitlines()[-1]}" if is_unheard and tail else reason
-        return AgentLostError(name, seen, exit_code, tail if exit_code not in (None, -9) else text)
+        lacks_memory = self._config.engine == LOCAL and self._killings.explain(exit_code)
+        if lacks_memory:
+            text = "the system ended it, as it does when the machine's memory is short"
+        told = tail if exit_code not in (None, -9) else text
+        return AgentLostError(name, seen, exit_code, told, lacks_memory=lacks_memory)
 
     def _processes(self) -> list[Started]:
         return [peer.process for peer in self._peers.values() if peer.process is not None]

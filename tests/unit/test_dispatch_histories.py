@@ -174,11 +174,11 @@ class Crew(RuleBasedStateMachine):
         self._arrive(Arrived(name, learns=False))
 
     @precondition(lambda self: self.agents)
-    @rule(number=st.integers(0, 7))
-    def lose(self, number: int) -> None:
+    @rule(number=st.integers(0, 7), lacks_memory=st.booleans())
+    def lose(self, number: int, lacks_memory: bool) -> None:
         name = self._pick(number)
         del self.agents[name]
-        self._handle(Lost(name))
+        self._handle(Lost(name, lacks_memory=lacks_memory))
 
     @precondition(lambda self: any(agent.requests for agent in self.agents.values()))
     @rule(number=st.integers(0, 7))

@@ -30,7 +30,8 @@ TEACHER = TeacherReference(architecture=ARCHITECTURE, weights="w1")
 class Awaited:
     """What an engine has started for an agent that does not come."""
 
-    def __init__(self, exit_code: int | None = None) -> None:
+    def __init__(self, exit_code: int | None = None, words: str = "queued\nno node has so many GPUs") -> None:
+        self.words = words
         self.exit_code, self.agent = exit_code, None  # type: int | None, ScriptedAgent | None
 
     def poll(self) -> int | None:
@@ -45,15 +46,15 @@ class Awaited:
     kill = end
 
     def tail(self) -> str:
-        return "queued\nno node has so many GPUs"
+        return self.words
 
 
 class Sparing(ScriptedLauncher):
     """Gives every agent but one, which waits until it is ``released``, or ends at once so many times."""
 
-    def __init__(self, withheld: str, num_ends: int = 0) -> None:
+    def __init__(self, withheld: str, num_ends: int = 0, **words: str) -> None:
         super().__init__(answer)
-        self.withheld, self.num_ends = withheld, num_ends
+        self.withheld, self.num_ends, self.words = withheld, num_ends, words
         self.asked: list[tuple[Awaited, tuple[str, Slot, Sequence[str], KeyPair]]] = []
 
     def start(self, name: str, slot: Slot, arguments: Sequence[str], key: KeyPair) -> "ScriptedAgent | Awaited":  # type: ignore[override]
@@ -61,7 +62,7 @@ class Sparing(ScriptedLauncher):
             return super().start(name, slot, arguments, key)
         if self.num_ends and len(self.asked) == self.num_ends:
             return super().start(name, slot, arguments, key)
-        self.asked.append((Awaited(7 if self.num_ends else None), (name, slot, arguments, key)))
+        self.asked.append((Awaited(7 if self.num_ends else None, **self.words), (name, slot, arguments, key)))
         return self.asked[-1][0]
 
     def release(self) -> None:
@@ -123,6 +124,13 @@ def test_a_run_goes_on_with_the_agents_that_came_and_takes_who_comes_later(tmp_p
         "the work goes on with 1 of 2 (launch.min_agents: 1); it is taken when it comes"
     )
     assert len(launcher.asked) == 1, "what waits in a queue goes on waiting"
+
+
+def test_an_engine_that_waits_without_a_word_is_said_to(tmp_path: Path) -> None:
+    watcher = Told()
+    with crew_of(tmp_path, Sparing("agent-2", words=""), watcher, min_agents=1) as crew:
+        crew.want((task.key, task, "task") for task in (TASK, TASK.replace(seed=2)))
+        turn_until(crew, watcher, "asked for 1 core; it says nothing, as where it waits for room. the work goes on with 1 of 2")
 
 
 def test_an_agent_that_ended_before_it_came_is_started_again_after_a_while(tmp_path: Path) -> None:

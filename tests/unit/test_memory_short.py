@@ -34,6 +34,7 @@ from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError, OutOfMemoryError, RemoteAgentError, lacks_memory
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
+from agentkd.launch.killings import Killings
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import CancelRequest, ErrorReply, TaskReply, TaskRequest
 from agentkd.recipe import Distillation, Recipe
@@ -116,13 +117,38 @@ def test_who_teaches_nobody_is_ended_once_before_a_task_is_to_blame() -> None:
     dispatcher.check()
 
 
-def cohort() -> dict[str, Task]:
+def test_an_agent_that_the_system_ends_for_its_memory_is_not_replaced_beside_others() -> None:
+    dispatcher = with_agents(2, {"a": TASK, "b": TASK}, "cpu", "cpu", max_attempts=1)
+    assert dispatcher.handle(Lost("agent-2", lacks_memory=True)) == [], "b waits for the other one, and no attempt is spent"
+    assert dispatcher.state.closed == {1}
+    dispatcher.check()
+    assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Start("agent-1", "b", 2)]
+    assert dispatcher.handle(Lost("agent-1", lacks_memory=True)) == [GiveUp("b")], "it was alone"
+    assert dispatcher.want([("c", TASK)]) == [Launch("agent-3", "learning", 0)]
+    dispatcher.check()
+
+
+def test_who_was_killed_while_the_system_killed_for_memory_is_taken_for_that(tmp_path: Path) -> None:
+    here, machine = tmp_path / "memory.events", tmp_path / "vmstat"
+    machine.write_text("pgfault 7\noom_kill 3\noom_kill_other\n")
+    killings = Killings((here, machine))
+    assert not killings.explain(-9), "nobody was"
+    machine.write_text("oom_kill 4\n")
+    assert not killings.explain(1) and not killings.explain(None)
+    assert killings.explain(-9) and not killings.explain(-9), "once"
+    here.write_text("low 0\noom 2\noom_kill 5\n")
+    assert killings.explain(137), "of these processes alone, where that is told"
+    assert not Killings((tmp_path / "missing",)).explain(-9)
+
+
+def cohort(size: int = 2) -> dict[str, Task]:
+    partners = [Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=seed) for seed in range(2, size + 1)]
     first = Mutual(
         architecture=ARCHITECTURE,
         data=DATA,
         seed=1,
         distillation=Distillation(),
-        partners=(Partner(architecture=ARCHITECTURE, recipe=Recipe(), seed=2),),
+        partners=tuple(sorted(partners, key=lambda one: one.digest)),
     )
     return {task.key: task for task in (first, *first.partner_tasks())}
 
@@ -136,6 +162,11 @@ def test_students_that_learn_together_keep_as_many_agents_as_they_are() -> None:
     dispatcher.handle(out_of_memory("agent-2", "b", 1))
     assert dispatcher.state.closed == {1}
     assert Launch("agent-3", "learning", 1) in dispatcher.want(both.items()), "who must begin together is given the room again"
+    dispatcher.check()
+    dispatcher = with_agents(2, {"a": TASK, "b": TASK}, "gpu", "gpu")
+    dispatcher.handle(out_of_memory("agent-2", "b", 1))
+    dispatcher.want(cohort(3).items())
+    assert not dispatcher.state.closed, "also where guests must come besides"
     dispatcher.check()
 
 
