@@ -164,7 +164,7 @@ class Dispatcher:
             return []
         if event.got_further:
             self.state.losses.pop(member.task, None)
-        return self._retry(member.task, is_fault=event.is_crash)
+        return self._retry(member.task, is_fault=event.is_crash or event.lacks_memory)
 
     def _take_answer(self, member: Member, event: Ended | Failed) -> list[Action]:
         if self.state.is_current(member.name, event.task, event.attempt):

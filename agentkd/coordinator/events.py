@@ -58,7 +58,7 @@ class Lost:
     Args:
         is_crash: whether its process has ended in a way that only what it did can be to blame for.
         got_further: whether what it had in hand is further than when an agent was lost with it before.
-        lacks_memory: whether the system seems to have ended it for that.
+        lacks_memory: whether the system seems to have ended it for that, which is its task's fault where it was alone.
     """
 
     agent: AgentName

@@ -68,7 +68,7 @@ def test_who_runs_out_of_memory_beside_others_is_ended_and_its_task_is_tried_aga
     assert dispatcher.handle(Ended("agent-1", "a", 1)) == [Accept("a"), Start("agent-1", "b", 2)]
     assert dispatcher.handle(out_of_memory("agent-1", "b", 2)) == [GiveUp("b")], "it was alone"
     assert dispatcher.want([("c", TASK), ("d", TASK)]) == [Start("agent-1", "c", 1)], "one agent is enough from now on"
-    assert dispatcher.handle(Lost("agent-1")) == [GiveUp("c"), Launch("agent-3", "learning", 0)]
+    assert dispatcher.handle(Lost("agent-1", is_crash=True)) == [GiveUp("c"), Launch("agent-3", "learning", 0)]
     dispatcher.check()
 
 
