@@ -239,7 +239,7 @@ class Members:
         told = (peer.process.tail() if peer.process else "").strip().splitlines()
         says = f"the engine says: {told[-1]}" if told else "it says nothing, as where it waits for room"
         here = f"the work goes on with {self._num_here()} of {asked} (launch.min_agents: {config.min_agents})"
-        return f"{name} {what}; {config.engine} was asked for {config.demand}; {says}. {here}; it is taken when it comes"
+        return f"{name} {what}; {config.engine} was asked for {config.demand}; {says}; {here}; it is taken when it comes"
 
     def find_lost(self) -> Iterator[AgentLostError]:
         """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.

@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_the_agents_that_came_and_takes_who_comes_later(tmp_p
             watcher.lines.append("again")
     [late] = [line for line in watcher.lines if "did not come" in line]
     assert late == (
-        "agent-2 did not come within 1.1 s; local was asked for 1 core; the engine says: no node has so many GPUs. "
+        "agent-2 did not come within 1.1 s; local was asked for 1 core; the engine says: no node has so many GPUs; "
         "the work goes on with 1 of 2 (launch.min_agents: 1); it is taken when it comes"
     )
     assert len(launcher.asked) == 1, "what waits in a queue goes on waiting"
@@ -130,7 +130,7 @@ def test_an_engine_that_waits_without_a_word_is_said_to(tmp_path: Path) -> None:
     watcher = Told()
     with crew_of(tmp_path, Sparing("agent-2", words=""), watcher, min_agents=1) as crew:
         crew.want((task.key, task, "task") for task in (TASK, TASK.replace(seed=2)))
-        turn_until(crew, watcher, "asked for 1 core; it says nothing, as where it waits for room. the work goes on with 1 of 2")
+        turn_until(crew, watcher, "asked for 1 core; it says nothing, as where it waits for room; the work goes on with 1 of 2")
 
 
 def test_an_agent_that_ended_before_it_came_is_started_again_after_a_while(tmp_path: Path) -> None:
