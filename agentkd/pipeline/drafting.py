@@ -29,7 +29,7 @@ class Drafts:
         own: what of the experiment is a user's own.
         revision: of the family in the run's records; ``None`` for what is built here.
         edition: of the search spaces.
-        fields: by the key of a task those fields of its recipe that are not the experiment's.
+        fields: by the key of a trial those fields of its recipe that are not the experiment's, for what is learned after it.
     """
 
     experiment: Experiment
@@ -56,22 +56,19 @@ class Drafts:
     @cached_property
     def baseline(self) -> tuple[TaskKey, Train]:
         """The training of the family's own architecture."""
-        task = self.training(self.own_architecture(), {}, self.experiment.baseline.epochs)
+        task = self.training(self.own_architecture(), self.recipe({}, self.experiment.baseline.epochs))
         return task.key, task
 
-    def training(self, architecture: Architecture, fields: dict[str, Any], epochs: int) -> Train:
-        """A training; which fields of the recipe are its own is remembered, for what is learned after it."""
-        task = Train(
-            architecture=architecture,
-            data=self.data,
-            recipe=self.recipe(fields, epochs),
-            seed=self.seed,
-            view_seed=self.view_seed,
-            pretrained=self.pretrained,
-            measures_latency=aims.measures_latency(self.experiment),
-        )
-        self.fields.setdefault(task.key, fields)
-        return task
+    def training(self, architecture: Architecture, recipe: Recipe, **more: Any) -> Train:
+        """A training of the family. ``more`` are other fields of it, limits mostly."""
+        usual: dict[str, Any] = {
+            "data": self.data,
+            "seed": self.seed,
+            "view_seed": self.view_seed,
+            "pretrained": self.pretrained,
+            "measures_latency": aims.measures_latency(self.experiment),
+        }
+        return Train(architecture=architecture, recipe=recipe, **(usual | more))
 
     def recipe(self, fields: Mapping[str, Any], epochs: int) -> Recipe:
         """The family's recipe with these fields."""

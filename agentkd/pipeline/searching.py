@@ -6,6 +6,7 @@ end as at its beginning.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agentkd.names import TaskKey
 from agentkd.networks.spaces import FIRST_EDITION
@@ -192,26 +193,25 @@ class Search:
         """The published settings first, then what the sampler suggests from exactly the results that are visible."""
         drafts, number, baseline = self.drafts, len(known.keys), known.baseline
         experiment, search = drafts.experiment, drafts.experiment.search
-        known.suggested[number] = self._suggest(known, seen, number)
-        settings, fields = split_values(known.suggested[number])
+        suggested = self._suggest(known, seen, number)
+        settings, fields = split_values(suggested)
         is_published = number == 0 and search.published_first
-        pruning = None if is_published else search.pruning
         given = experiment.families[drafts.family].settings
-        alone = drafts.training(drafts.architecture({**given, **settings}), fields, search.epochs)
-        if drafts.edition > FIRST_EDITION:
-            known.suggested[number] = self._settled(known.suggested[number], alone)
-        task: Train | Distill = alone
-        if search.objective == "distilled_miou":
-            task = aims.as_lesson(alone, baseline, aims.distillation_of(experiment).with_code(drafts.own.objective))
-        if parent:
-            task = task.replace(pretrained=parent.result.weights)
-        limits = {
+        architecture, recipe = drafts.architecture({**given, **settings}), drafts.recipe(fields, search.epochs)
+        known.suggested[number] = (
+            self._settled(suggested, written(architecture, recipe)) if drafts.edition > FIRST_EDITION else suggested
+        )
+        limits: dict[str, Any] = {
             "max_deploy_parameters": int(search.max_deploy_ratio * baseline.result.num_parameters_deploy),
             "max_num_macs": int(search.max_macs_ratio * baseline.result.num_macs),
             "max_latency_ms": search.max_latency_ratio * baseline.result.latency_ms,
-            "prune_below": prune_bounds(seen, pruning, search.epochs, alone.recipe.validates),
+            "prune_below": prune_bounds(seen, search.pruning, search.epochs, recipe.validates),
         }
-        task = task if is_published else task.replace(**limits)
+        inherited: dict[str, Any] = {"pretrained": parent.result.weights} if parent else {}
+        alone = drafts.training(architecture, recipe, **inherited, **({} if is_published else limits))
+        task: Train | Distill = alone
+        if search.objective == "distilled_miou":
+            task = aims.as_lesson(alone, baseline, aims.distillation_of(experiment).with_code(drafts.own.objective))
         drafts.fields.setdefault(task.key, fields)
         return task
 
@@ -231,9 +231,8 @@ class Search:
         running = [Trial(trial.number, trial.values, TrialOutcome.RUNNING) for trial in pending]
         return self._suggester.suggest(seen, running, number=number)
 
-    def _settled(self, values: Values, task: Train) -> Values:
+    def _settled(self, values: Values, known: Values) -> Values:
         """Of the values of a trial those that make a difference, as they are written: the sampler is to learn from no others."""
-        known = written(task.architecture, task.recipe)
         found = {name: known.get(name, value) for name, value in values.items() if name in self.space}
         return {name: value for name, value in found.items() if is_searched(self.space, name, known)}
 
