@@ -54,13 +54,15 @@ def missing(cluster: str) -> str:
 @pytest.fixture
 def run() -> Iterator[Callable[..., str]]:
     """Runs a script of the tests in a cluster, or here, and returns what it said. Fails if it leaves a socket behind."""
-    with tempfile.TemporaryDirectory(prefix="kd") as runtime:  # a short path: sockets lie in it
+    # Short paths, for sockets lie in them. A cluster's own files go with it; munge wants others to reach its socket.
+    with tempfile.TemporaryDirectory(prefix="kd") as runtime, tempfile.TemporaryDirectory(prefix="kd") as clusters:
+        Path(clusters).chmod(0o755)
 
         def run_in(cluster: str, *command: str) -> str:
             if cluster and (reason := missing(cluster.partition("-")[0])):
                 pytest.skip(reason)
             before = (*APART, str(SCRIPTS / cluster)) if cluster else ()
-            more = {"XDG_RUNTIME_DIR": runtime, "RAY": str(RAY), "CPUS": "3"}
+            more = {"XDG_RUNTIME_DIR": runtime, "RAY": str(RAY), "CPUS": "3", "TMPDIR": clusters}
             done = subprocess.run(
                 [*before, *command], capture_output=True, text=True, env=environment(**more), timeout=600, check=False
             )
