@@ -65,7 +65,7 @@ engines:  ## Install SLURM (as root, on Debian) and Ray, into .engines, and run 
 	OMP_NUM_THREADS=1 .engines/bin/python -m pytest -q -m engines tests/process/test_engines.py
 
 gpu: $(READY)  ## On a CUDA device: the tests that need one, the same bits of all families, and the benchmarks, ten minutes
-	$(BIN)/python -m pytest -q -m gpu tests
+	$(BIN)/python -m pytest -v -x -m gpu tests
 	$(BIN)/python benchmarks/determinism.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/exchange.py --gpu
