@@ -14,6 +14,7 @@ import agentkd
 from agentkd import seeding
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import weights_digest
+from agentkd.agents.saying import read_said
 from agentkd.artifacts.journal import Journal
 from agentkd.community.handles import AgentHandle
 from agentkd.datasets.opening import open_dataset
@@ -104,7 +105,7 @@ def test_what_is_said_names_the_weights_that_said_it(tmp_path: Path) -> None:
         lessons = agentkd.mutual(*students(community), data=SPEC, **TEN_STEPS | {"epochs": 200})
         next(event for event in lessons[0].progress() if event.step > 1)
         folder = next((tmp_path / "run" / "checkpoints").glob("*.said"))
-        said = [tensors.read_metadata((folder / f"{step}.safetensors").read_bytes()) for step in (0, 1)]
+        said = [tensors.read_metadata(read_said(folder / f"{step}.safetensors")) for step in (0, 1)]
     architecture = [resolve("tiny_networks:tiny", 5, {"width": 8}), resolve("tiny_networks:other", 5, {"width": 16})]
     initial = {
         weights_digest(one, build(one, seed=seeding.derive("initial", seeding.derive(1, name))), open_dataset(SPEC).classes)

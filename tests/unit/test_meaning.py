@@ -33,7 +33,7 @@ from agentkd.names import Digest
 from agentkd.networks.build import build
 from agentkd.networks.families import resolve
 from agentkd.objectives import LOGITS
-from agentkd.recipe import Recipe, ViewSettings
+from agentkd.recipe import Arithmetic, Recipe, ViewSettings
 from agentkd.task import Average, Evaluate, TeacherReference, Train
 from agentkd.testing import Community
 
@@ -204,7 +204,7 @@ def test_a_teacher_compares_the_classes_that_it_is_asked_about_with_its_own(
 
 def test_a_student_says_its_classes_unless_a_map_is_known_and_the_question_is_the_same() -> None:
     feed = SimpleNamespace(dataset=SimpleNamespace(digest="d", classes=NAMES), views=lambda step: ((0, step),))
-    distillation = SimpleNamespace(payloads=(LOGITS,), codec="float16", max_kl=0.0)
+    distillation = SimpleNamespace(payloads=(LOGITS,), codec="float16", max_kl=0.0, arithmetic=Arithmetic())
     task: Any = SimpleNamespace(distillation=distillation, architecture=NETWORK, recipe=SimpleNamespace(views=VIEWS))
     plain = TeacherReference(architecture=NETWORK, weights=Digest("ab" * 32))
     straight, mapped = (

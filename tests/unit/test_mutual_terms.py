@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agentkd.agents.feeding import DatasetFeed
 from agentkd.agents.mutual import MutualLesson, hand_over, speak, weights_digest
+from agentkd.agents.saying import keep_said
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.canonical import digest_bytes
 from agentkd.errors import ArtifactNotFoundError, ContractError, ExchangeError, RemoteProtocolError
@@ -136,7 +137,7 @@ def test_memory_for_what_is_handed_over_is_given_back_even_if_there_is_no_way(tm
             return Remembering(size_bytes)
 
     place, post = tmp_path / "0.safetensors", RememberingPost()
-    place.write_bytes(speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
+    keep_said(place, speak({"logits": logits(1)}, "float32", 0.0, SAID_BY))
     request = KnowledgeRequest(kind=KnowledgeKind.SOFT_TARGETS, weights=OTHER, step=0, ways=ways)
     with pytest.raises(ExchangeError, match="no way in common") if ways == ("shared",) else contextlib.nullcontext():
         hand_over(place, Delivery(PEERS[0].public_key, Message(request, msg_id=5)), post, Inline(post))  # type: ignore[arg-type]
