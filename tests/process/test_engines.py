@@ -134,12 +134,16 @@ def kd_nas_here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return weights_of(place / "run")
 
 
-def test_kd_nas_by_steps_of_slurm_on_two_hosts_ends_as_by_forks(
-    kd_nas_here: dict[str, str], run: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("engine", "cluster", "settings"),
+    [("srun", "slurm-two-hosts", {"agents": 2, "bind": "v0", "own_folders": True}), ("ray", "ray-one-host", {"agents": 1})],
+)
+def test_kd_nas_in_a_cluster_ends_as_by_forks(
+    engine: str, cluster: str, settings: dict[str, Any], kd_nas_here: dict[str, str], run: Callable[..., str], tmp_path: Path
 ) -> None:
-    launch = {"engine": "srun", "agents": 2, "bind": "v0", "own_folders": True}
-    given = write_experiment(tmp_path, **SMALL, launch=launch)
-    run("slurm-two-hosts", *IN_STEPS, *command("run", given, "--out", tmp_path / "run"))
+    given = write_experiment(tmp_path, **SMALL, launch={"engine": engine} | settings)
+    steps = IN_STEPS if engine == "srun" else ()
+    run(cluster, *steps, *command("run", given, "--out", tmp_path / "run"))
     assert weights_of(tmp_path / "run") == kd_nas_here
 
 
