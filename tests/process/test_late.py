@@ -46,5 +46,5 @@ def test_what_a_command_gives_too_little_of_is_said_and_the_work_goes_on(tmp_pat
     made = weights(tmp_path / "run", watcher, engine="command", agents=2, min_agents=1, options=command)
     assert made == weights(tmp_path / "here", Told(), devices="cpu:2")
     [late] = [line for line in watcher.lines if "agent-2" in line]
-    assert late.startswith("agent-2 ended with 3 before it came; command was asked for 1 core; the engine says: no host is free.")
+    assert late.startswith("agent-2 ended with 3 before it came; command was asked for 1 core; the engine says: no host is free;")
     assert "goes on with" in late and not any("lost" in line for line in watcher.lines)
