@@ -2,8 +2,9 @@
 
 A task is recorded as failed only for what it is itself to blame for. Whatever a disk, a network, another agent or whoever ends
 processes does has it tried again, as an attempt that does not count; and where that happens again and again without getting
-further the work stops with the reason, and nothing is recorded. A process that the system kills (``SIGKILL``, as where memory is
-short) is lost like any other: nobody can tell who did it. One that crashes by itself, as often as a task may fail, is not.
+further the work stops with the reason, and nothing is recorded. A process that is killed (``SIGKILL``) is lost like any other:
+nobody can tell who did it, unless the system counts it among those that it ended for their memory (``lacks_memory``).
+One that crashes by itself, as often as a task may fail, is not.
 """
 
 import signal

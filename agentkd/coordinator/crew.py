@@ -126,8 +126,17 @@ class Crew:
         self._config = config
         self._contact = config.contact(self._post.endpoints, keys.public)
         self._members = Members(folder, launcher, self._contact, self._post, config)
-        told = (self._dispatcher, self._members, self._post, self.recordings, slots, places, config, watcher)
-        self._deeds = Deeds(*told, is_forgiving=is_forgiving)
+        self._deeds = Deeds(
+            self._dispatcher,
+            self._members,
+            self._post,
+            self.recordings,
+            slots,
+            places,
+            config,
+            watcher,
+            is_forgiving=is_forgiving,
+        )
         self._underway = self._deeds.underway
         self._hearing = Hearing(
             folder,

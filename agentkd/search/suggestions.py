@@ -54,11 +54,7 @@ class Suggestions:
 def _place(parameter: Parameter, value: int | float) -> int | float:
     if not isinstance(parameter, Choices):
         return value
-    return next(place for place, choice in enumerate(parameter.values) if choice is value or _is_same(choice, value))
-
-
-def _is_same(one: object, other: object) -> bool:
-    return type(one) is type(other) and one == other
+    return next(place for place, choice in enumerate(parameter.values) if type(choice) is type(value) and choice == value)
 
 
 def _fits(parameter: Parameter, noted: int | float) -> bool:
