@@ -17,7 +17,7 @@ import torch
 
 from agentkd import repeatable
 from agentkd.agents.blaming import blame
-from agentkd.agents.device import called, find_device, shared_memory_of
+from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
 from agentkd.agents.landing import Landing
@@ -164,7 +164,7 @@ class Agent:
             window_bytes=WINDOW_BYTES,
             device=settings.device,
             gpu=gpu.uuid if gpu else "",
-            environment=environment(self.device) | called(self.device),
+            environment=environment(self.device),
         )
         self._coordinator = AdmittedPeer(
             agent=AgentName("coordinator"),

@@ -1,11 +1,9 @@
-"""The device that an agent computes on: that it is there, and what it is called by whoever else uses it."""
+"""The device that an agent computes on: that it is there, and its memory as others may use it."""
 
 import torch
 
 from agentkd.errors import LaunchError
 from agentkd.exchange.cuda import Gpu, find_gpu
-from agentkd.launch.devices import GPU
-from agentkd.training.memory import which_gpu
 
 
 def find_device(name: str) -> torch.device:
@@ -25,9 +23,3 @@ def shared_memory_of(device: torch.device) -> Gpu | None:
     if device.type != "cuda":
         return None
     return find_gpu(device.index if device.index is not None else torch.cuda.current_device())
-
-
-def called(device: torch.device) -> dict[str, str]:
-    """What a greeting says of it besides its name here."""
-    gpu = which_gpu(device)
-    return {GPU: gpu} if gpu else {}

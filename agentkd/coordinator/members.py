@@ -15,7 +15,7 @@ from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
 from agentkd.exchange.post import Post
-from agentkd.launch.devices import GPU, Slot
+from agentkd.launch.devices import Slot
 from agentkd.launch.engines import LOCAL
 from agentkd.launch.killings import Killings
 from agentkd.launch.launcher import Contact, Launcher, Started, end_all
@@ -138,8 +138,7 @@ class Members:
         peer.is_late, peer.again_at = False, None
         peer.endpoints, peer.introduced = hello.endpoints, ()
         peer.device = hello.device or peer.device
-        gpu = hello.environment.get(GPU, "")
-        peer.whereabouts = gpu or (f"{peer.device} of {hello.host}" if peer.device and hello.host else "")
+        peer.whereabouts = hello.gpu or (f"{peer.device} of {hello.host}" if peer.device and hello.host else "")
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)
         self._failed_starts = 0

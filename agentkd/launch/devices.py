@@ -12,8 +12,6 @@ from agentkd.errors import ConfigError
 QUERY_TIMEOUT_S = 20.0
 ITEM = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<number>[0-9]{1,9}))?(?:x(?P<times>[0-9]{1,9}))?")
 MAX_SLOTS = 1024
-GPU = "gpu"
-"""Under this an agent's greeting says what its CUDA device is called by all who use it, whatever number it has for them."""
 FORM = "auto, cpu:2, cuda:0,cuda:1, or cuda:0x2 for two agents on one GPU"
 
 

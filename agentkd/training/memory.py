@@ -53,11 +53,6 @@ def free_bytes(device: torch.device) -> int | None:
     return max(0, free)
 
 
-def which_gpu(device: torch.device) -> str:
-    """A CUDA device's name for all who use it; nothing for another device."""
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
-
-
 def give_back(device: torch.device) -> None:
     """Lets others on the device have what torch keeps for a next task, which may be done elsewhere."""
     if device.type == "cuda":
