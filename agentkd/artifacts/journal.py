@@ -27,6 +27,7 @@ from agentkd import canonical
 from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
 from agentkd.artifacts.read_only import opened
+from agentkd.artifacts.removal import OwnFiles
 from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
@@ -163,12 +164,13 @@ class Journal:
         try:
             self._gate = Gate(self.path, self._connection, SCHEMA)
             if not read_only:
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 self._connection.execute("PRAGMA synchronous=FULL")
                 if self._gate.is_empty:
                     if was_there:
                         self._must_be_new()
                     self._begin()
+                self._own_files = OwnFiles(self.path, has_log=mode == ("wal",))
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
@@ -422,6 +424,7 @@ class Journal:
             self._gate.renew()
             with self._connection:
                 yield
+            self._own_files.must_be_there(self._connection)
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
 

@@ -368,6 +368,34 @@ def test_what_keeps_an_artifact_from_being_read_is_told_from_damage(
         store.get(digest)
 
 
+@pytest.mark.parametrize("gone", [("-wal",), ("-wal", "-shm"), ("",), ("", "-wal", "-shm")], ids="+".join)
+def test_whoever_removes_a_journal_in_mid_run_takes_no_record_away(gone: tuple[str, ...], tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        for suffix in gone:
+            place.with_name(f"{place.name}{suffix}").unlink()
+        with pytest.raises(StorageError, match=r"journal\.sqlite.* was removed while it was open; all .* saved.*goes on"):
+            journal.commit(record(2))
+        with Journal(place, read_only=True) as reader:
+            assert len([*reader.records()]) == 2
+    with Journal(place) as journal:
+        assert [one.task.seed for one in journal.must_be_whole().records()] == [1, 2]
+
+
+def test_a_journal_in_whose_place_another_was_put_is_saved_beside_it(tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        place.rename(tmp_path / "away")
+        place.write_bytes(b"another")
+        with pytest.raises(StorageError, match=r"saved as .*journal\.sqlite\.saved-1"):
+            journal.commit(record(2))
+    assert place.read_bytes() == b"another"
+    with Journal(tmp_path / "journal.sqlite.saved-1", read_only=True) as saved:
+        assert [one.task.seed for one in saved.must_be_whole().records()] == [1, 2]
+
+
 def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"no folder")
     with pytest.raises(StorageError, match=r"\.incoming"), Store(tmp_path / "store").incoming("ab" * 32):
