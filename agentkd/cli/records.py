@@ -158,7 +158,8 @@ def lineage(
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
-    Console(markup=False, emoji=False).print(tree)
+    console = Console(markup=False, emoji=False)
+    console.print(tree, soft_wrap=not console.is_terminal)  # a file has no width at which lines must be broken
 
 
 def diff(

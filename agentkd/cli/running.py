@@ -5,7 +5,7 @@ import signal
 import sys
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -276,6 +276,7 @@ def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = Fals
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.checks.before import describe, look_at_file, run_folder
     from agentkd.coordinator.run import run_experiment
+    from agentkd.report.closing import next_steps, print_next, print_summary
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 
@@ -302,9 +303,11 @@ def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = Fals
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    console.print("writing the report ...", highlight=False)
     written = write_report(folder)
-    _print_table(outlook)
+    print_summary(outlook, console)
     say(f"report: {written.page}")
+    print_next(next_steps(outlook, out, written.page), console)
 
 
 def _end_as_by_ctrl_c() -> None:
@@ -312,9 +315,3 @@ def _end_as_by_ctrl_c() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-
-
-def _print_table(outlook: Any) -> None:
-    from agentkd.report.table import markdown_table
-
-    say(markdown_table(outlook))

@@ -26,8 +26,8 @@ from agentkd.experiment import Experiment
 from agentkd.names import TaskKey
 from agentkd.pipeline import aims
 from agentkd.pipeline.choosing import Answers
-from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
+from agentkd.pipeline.remaining import Pace, pace_of, remaining, seconds_left
 from agentkd.pipeline.stages import PlannedTask
 from agentkd.search.study import write_view
 from agentkd.task import Status, TaskResult
@@ -151,7 +151,8 @@ class _Coordinator:
         self.outlook = self._look()
         self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
-        self.num_before = self._num_done()
+        self.num_agents = len(experiment.launch.slots)
+        self.pace: Pace = pace_of((record.task, record.result) for record in desk.journal.records())
         self._shown_at = 0.0
 
     def run(self) -> None:
@@ -189,6 +190,7 @@ class _Coordinator:
             text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
             raise TrainingError(text)
         self.results[key] = result
+        self.pace.note(done.task, result)
         self.watcher.tell(describe_result(step, result))
         self.outlook = self._look()
         if self.outlook.failure:
@@ -199,20 +201,23 @@ class _Coordinator:
         if not now and time.monotonic() - self._shown_at < SHOW_EVERY_S:
             return
         self._shown_at = time.monotonic()
-        elapsed = self._shown_at - self.started_at
-        expected = self._num_expected()
+        left = remaining(self.planner, self.outlook, self.desk.shares())
         num_done = self._num_done()
-        done_now = num_done - self.num_before
-        left = elapsed / done_now * (expected - num_done) if done_now > 0 else None
-        self.watcher.show(Snapshot(self.experiment.name, elapsed, num_done, expected, left, self.outlook, self.desk.activities()))
+        snapshot = Snapshot(
+            self.experiment.name,
+            elapsed_s=self._shown_at - self.started_at,
+            num_recorded=num_done,
+            num_expected=num_done + sum(one.num_tasks for one in left),
+            left_s=seconds_left(self.experiment, left, self.pace, num_agents=self.num_agents),
+            outlook=self.outlook,
+            activities=self.desk.activities(),
+            num_trials={family: self.experiment.trials(family) for family in self.experiment.families},
+        )
+        self.watcher.show(snapshot)
 
     def _num_done(self) -> int:
         """Tasks that are done and wanted: not what was done before a correction."""
         return len(self.outlook.keys & self.results.keys())
-
-    def _num_expected(self) -> int:
-        """Tasks in all if no trial is infeasible and every round has as many students as it may."""
-        return max(self._num_done() + len(self.outlook.steps), sum(task_counts(self.experiment).values()))
 
 
 def describe_step(step: PlannedTask) -> str:

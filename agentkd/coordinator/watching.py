@@ -1,6 +1,7 @@
 """What somebody who watches a run is told: a snapshot after each change, and one line for each thing worth telling."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentkd.names import AgentName
@@ -26,8 +27,9 @@ class Snapshot:
 
     Args:
         num_recorded: tasks finished, in this and earlier sittings.
-        num_expected: tasks in all, an estimate until the searches are over.
-        left_s: estimate of the time left, ``None`` until something was finished.
+        num_expected: tasks in all, at most as far as is known now: a search may end early, and infeasible trials come on top.
+        left_s: estimate of the time left by what tasks of the same kind took, ``None`` until one of them was finished.
+        num_trials: by family how many feasible trials its search has at most.
     """
 
     experiment: str
@@ -37,6 +39,7 @@ class Snapshot:
     left_s: float | None
     outlook: Outlook
     activities: tuple[Activity, ...]
+    num_trials: Mapping[str, int] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
