@@ -18,7 +18,7 @@ from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.generations import Generation
-from agentkd.coordinator.watching import Silent, Snapshot, Watcher
+from agentkd.coordinator.watching import Noting, Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.durable import discard
 from agentkd.errors import ArtifactError, ArtifactNotFoundError, SearchError, TrainingError, must_be
@@ -59,7 +59,7 @@ def run_experiment(
     """
     must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
-    watcher = watcher or Silent()
+    watcher = Noting(watcher or Silent())
     foreseen = foreseen or look_at(experiment, folder.place, in_full=False)
     for concern in foreseen.warnings:
         log.warning("%s", concern.problem)
@@ -69,7 +69,6 @@ def run_experiment(
         results = _recorded_results(desk.journal, folder)
         generation, said = generations.adopt(experiment, own, foreseen.dataset, folder, desk.journal, results)
         for line in said:
-            log.warning("%s", line)
             watcher.tell(line)
         if desk.journal.get_meta(LOOKED_AT, str) != foreseen.key:
             desk.journal.set_meta(LOOKED_AT, foreseen.key)
@@ -84,7 +83,9 @@ def run_experiment(
         return coordinator.outlook
 
 
-def read_run(folder: RunFolder, *, trusting: bool = True) -> tuple[Experiment, Planner, Outlook, Journal]:
+def read_run(
+    folder: RunFolder, *, trusting: bool = True, looks_for_data: bool = True
+) -> tuple[Experiment, Planner, Outlook, Journal]:
     """A run as it stands, for reports: what was recorded, and the outlook that follows from it. Own code is not run.
 
     Its data need not be here, or may be others by now: then the planner's dataset is an outline.
@@ -92,6 +93,7 @@ def read_run(folder: RunFolder, *, trusting: bool = True) -> tuple[Experiment, P
     Args:
         folder: of the run.
         trusting: what is noted of samplers' suggestions, instead of asking the samplers again.
+        looks_for_data: whether its data are opened if they are here, for which all of them may be read.
 
     Raises:
         ArtifactError: the folder holds no experiment's run, or one of whose records no plan can be made.
@@ -105,7 +107,8 @@ def read_run(folder: RunFolder, *, trusting: bool = True) -> tuple[Experiment, P
             raise ArtifactError(f"{folder.place} is no run of an experiment: its journal notes none")
         with made_of(folder.place, "plan"):
             suggestions = generations.suggestions_of(journal) if trusting else None
-            planner = generation.planner(dataset_as_it_was(generation, journal, folder), suggestions)
+            dataset = dataset_as_it_was(generation, journal, folder) if looks_for_data or generation.data is None else None
+            planner = generation.planner(dataset, suggestions)
             results = {record.task.key: record.result for record in records}
             asks = journal.asks()
             if sum(map(len, asks.values())) > len(results) + MAX_OPEN_ASKS:

@@ -1,11 +1,14 @@
 """What somebody who watches a run is told: a snapshot after each change, and one line for each thing worth telling."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentkd.names import AgentName
 from agentkd.pipeline.plan import Outlook
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,19 @@ class Silent:
 
     def show(self, snapshot: Snapshot) -> None: ...
     def tell(self, line: str) -> None: ...
+
+
+class Noting:
+    """Has what somebody is told stand in this process's log as well, where ``agentkd logs coordinator`` finds it."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Hands it on: there are four a second."""
+        self._watcher.show(snapshot)
+
+    def tell(self, line: str) -> None:
+        """Hands it on, and logs it."""
+        log.info("%s", line)
+        self._watcher.tell(line)
