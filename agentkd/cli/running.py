@@ -1,5 +1,6 @@
 """Commands that run agents: experiments, the demo, communities that stay, a single agent."""
 
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from agentkd.cli.app import (
     CpusPerAgent,
     Devices,
     Engine,
+    Format,
     GpusPerAgent,
     Overrides,
     Teachers,
@@ -44,8 +46,16 @@ def run(
     overrides: Overrides = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what is planned and all that is wrong with it, and end: nothing is started or made."),
+        typer.Option(
+            "--dry-run",
+            help="Say what would be trained, how long, with how much disk and memory, and all that is wrong; start nothing.",
+        ),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="With --dry-run: train some steps of each family here, where no record says how long."),
+    ] = False,
+    output_format: Format = "text",
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
@@ -54,7 +64,12 @@ def run(
     said.
     """
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
+    given = given_fields(overrides, **launch)
+    if measure and not dry_run:
+        raise ConfigError("--measure is of --dry-run; leave it out, or add that")
+    if dry_run:
+        return _say_plan(file, given, out, measures=measure, output_format=output_format)
+    _run(file, given, out, output_format=output_format)
 
 
 def demo(
@@ -67,12 +82,13 @@ def demo(
     teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
+    output_format: Format = "text",
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(demo_file(), given_fields(overrides, **launch), out)
+    _run(demo_file(), given_fields(overrides, **launch), out, output_format=output_format)
 
 
 def community(
@@ -269,42 +285,61 @@ def _launch(
     return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus, "teachers": teachers, "bind": bind}
 
 
-def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:
+def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool, output_format: str) -> None:
+    from agentkd.checks.before import describe, look_at_file
+    from agentkd.report.forecast import forecast, lines
+
+    _end_as_by_ctrl_c()
+    foreseen = look_at_file(file, fields, out)
+    is_text = output_format == "text"
+    for line in describe(foreseen.plan) if is_text and foreseen.plan else []:
+        say(line)
+    for concern in foreseen.warnings:
+        say(f"warning: {concern.problem}", err=True)
+    found = forecast(foreseen.must_be_sound(), measures=measures)
+    if not is_text:
+        return say(json.dumps(found.as_data(), indent=2))
+    for line in lines(found):
+        say(line)
+    say(f"{file}: nothing is wrong with it; nothing was started")
+
+
+def _run(file: Path, fields: list[str], out: Path | None, *, output_format: str) -> None:
     from rich.console import Console
 
     from agentkd import logs
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.checks.before import describe, look_at_file, run_folder
+    from agentkd.checks.before import look_at_file, run_folder
     from agentkd.coordinator.run import run_experiment
     from agentkd.report.closing import next_steps, print_next, print_summary
     from agentkd.report.live import watcher_for
+    from agentkd.report.standing import standing_of
     from agentkd.report.write import write_report
 
     _end_as_by_ctrl_c()
-    foreseen = look_at_file(file, fields, out, in_full=is_dry)
-    for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
-        say(line)
+    is_text = output_format == "text"
+    foreseen = look_at_file(file, fields, out, in_full=False)
     for concern in foreseen.warnings:
         say(f"warning: {concern.problem}", err=True)
     experiment = foreseen.must_be_sound().experiment
-    if is_dry:
-        return say(f"{file}: nothing is wrong with it; nothing was started")
     out = out or run_folder(experiment)
     folder = RunFolder(out).must_be_for_a_run()
-    console = Console(emoji=False)
+    console = Console(emoji=False, stderr=not is_text)
     try:
         logs.to_file(folder.logs / "coordinator.log")
     except OSError as error:
         raise StorageError.of(folder.logs, error) from error
-    say(f"{experiment.name}: run folder {out}")
+    say(f"{experiment.name}: run folder {out}", err=not is_text)
     try:
         with watcher_for(console) as watcher:
             outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    console.print("writing the report ...", highlight=False)
+    say("writing the report ...", err=not is_text)
     written = write_report(folder)
+    if not is_text:
+        return say(json.dumps(standing_of(folder).as_data() | {"report": str(written.page)}, indent=2))
     print_summary(outlook, console)
     say(f"report: {written.page}")
     print_next(next_steps(outlook, out, written.page), console)

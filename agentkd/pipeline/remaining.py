@@ -141,6 +141,11 @@ class Pace:
         self._took[key] = (total_s + result.seconds, count + 1)
         self.num_tasks += 1
 
+    def note_epoch(self, family: str, seconds: float) -> None:
+        """How long an epoch of a training took that was timed, and not recorded."""
+        self._took[family, TRAIN, 1] = (seconds, 1)
+        self.num_tasks += 1
+
     def seconds(self, left: Left) -> float | None:
         """How long one task takes.
 
