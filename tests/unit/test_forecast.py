@@ -39,7 +39,9 @@ def test_of_a_run_that_is_begun_it_is_what_is_left_by_what_its_tasks_took(tmp_pa
     found = dry(write_experiment(tmp_path), "--out", folder.place)
     assert found["num_kept"] == 8 and found["left_s"] > 0 and "8 recorded tasks took, with 2 at a time" in found["rests_on"]
     assert {one["seconds_each"] for one in found["tasks"] if one["stage"] == "baseline"} <= {2.0}, "each took so long"
-    assert {one["seconds_each"] for one in found["tasks"] if one["stage"] == "round1"} == {1.5}, "by epochs, of which others had 2.5"
+    assert {one["seconds_each"] for one in found["tasks"] if one["stage"] == "round1"} == {1.5}, (
+        "by epochs, of which others had 2.5"
+    )
     assert (folder.journal.read_bytes(), folder.experiment.read_bytes()) == before
 
 
