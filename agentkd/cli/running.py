@@ -6,7 +6,7 @@ import signal
 import sys
 from io import FileIO
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,10 +24,16 @@ from agentkd.cli.app import (
     read_settings,
 )
 from agentkd.cli.ending import say
-from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
-from agentkd.errors import ConfigError, StorageError
+from agentkd.cli.typed import address, device, duration, endpoint, key_name, path, public_key
+from agentkd.errors import BUDGET_SPENT, INTERRUPTED, ConfigError, StorageError
+from agentkd.visible import visible_line
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.coordinator.budget import Budget
+
 HEARD = Path("-")
 
 
@@ -55,21 +61,35 @@ def run(
         bool,
         typer.Option("--measure", help="With --dry-run: train some steps of each family here, where no record says how long."),
     ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for", parser=duration, metavar="TIME", help="Begin no task after 2h, 90m ...; what is begun is finished."
+        ),
+    ] = None,
+    max_tasks: Annotated[int | None, typer.Option(min=1, help="Begin no more tasks than these.")] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Begin no more trainings than have so many epochs in all.")
+    ] = None,
     output_format: Format = "text",
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
     Finished tasks are never done twice: after an interruption of any kind, the same command goes on. Before anything starts,
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
-    said.
+    said. A budget (--for, --max-tasks, --max-epochs) is of this sitting and changes no result: when it is spent the run ends in
+    good order, with 22, and the same command goes on.
     """
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     given = given_fields(overrides, **launch)
+    from agentkd.coordinator.budget import Budget
+
     if measure and not dry_run:
         raise ConfigError("--measure is of --dry-run; leave it out, or add that")
     if dry_run:
         return _say_plan(file, given, out, measures=measure, output_format=output_format)
-    _run(file, given, out, output_format=output_format)
+    budget = Budget(seconds, max_tasks, max_epochs)
+    _run(file, given, out, budget, output_format=output_format)
 
 
 def demo(
@@ -86,9 +106,10 @@ def demo(
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
+    from agentkd.coordinator.budget import UNLIMITED
 
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(demo_file(), given_fields(overrides, **launch), out, output_format=output_format)
+    _run(demo_file(), given_fields(overrides, **launch), out, UNLIMITED, output_format=output_format)
 
 
 def community(
@@ -119,7 +140,7 @@ def community(
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
@@ -289,7 +310,7 @@ def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool
     from agentkd.checks.before import describe, look_at_file
     from agentkd.report.forecast import forecast, lines
 
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     foreseen = look_at_file(file, fields, out)
     is_text = output_format == "text"
     for line in describe(foreseen.plan) if is_text and foreseen.plan else []:
@@ -304,7 +325,7 @@ def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool
     say(f"{file}: nothing is wrong with it; nothing was started")
 
 
-def _run(file: Path, fields: list[str], out: Path | None, *, output_format: str) -> None:
+def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, output_format: str) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -316,7 +337,7 @@ def _run(file: Path, fields: list[str], out: Path | None, *, output_format: str)
     from agentkd.report.standing import standing_of
     from agentkd.report.write import write_report
 
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     is_text = output_format == "text"
     foreseen = look_at_file(file, fields, out, in_full=False)
     for concern in foreseen.warnings:
@@ -332,10 +353,13 @@ def _run(file: Path, fields: list[str], out: Path | None, *, output_format: str)
     say(f"{experiment.name}: run folder {out}", err=not is_text)
     try:
         with watcher_for(console) as watcher:
-            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
+            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if not outlook.is_finished:
+        _say_what_is_left(folder, out, console, is_text=is_text)
+        raise typer.Exit(BUDGET_SPENT)
     say("writing the report ...", err=not is_text)
     written = write_report(folder)
     if not is_text:
@@ -345,7 +369,22 @@ def _run(file: Path, fields: list[str], out: Path | None, *, output_format: str)
     print_next(next_steps(outlook, out, written.page), console)
 
 
-def _end_as_by_ctrl_c() -> None:
+def _say_what_is_left(folder: "RunFolder", out: Path, console: "Console", *, is_text: bool) -> None:
+    """Of a run whose budget is spent: how it stands, and how it goes on."""
+    from agentkd.report.closing import print_next, print_summary
+    from agentkd.report.standing import next_of, standing_of, told
+
+    standing = standing_of(folder)
+    if not is_text:
+        return say(json.dumps(standing.as_data(), indent=2))
+    for line in told(standing, out):
+        say(visible_line(line))
+    if standing.outlook and standing.outlook.rows:
+        print_summary(standing.outlook, console)
+    print_next(next_of(standing, out), console)
+
+
+def end_as_by_ctrl_c() -> None:
     """What schedulers and closing terminals send ends what is done as Ctrl-C does; what is ignored (``nohup``) stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from agentkd.cli.app import Format
-from agentkd.cli.ending import INTERRUPTED, say
+from agentkd.cli.ending import say
 from agentkd.cli.records import opened
 from agentkd.cli.typed import path
+from agentkd.errors import INTERRUPTED
 from agentkd.visible import visible_line
 
 RUNS = Path("runs")

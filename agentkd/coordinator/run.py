@@ -14,6 +14,7 @@ from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks.before import LOOKED_AT, Foreseen, look_at
 from agentkd.coordinator import choices, generations, own_parts
+from agentkd.coordinator.budget import UNLIMITED, Budget, Spending
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
@@ -44,14 +45,16 @@ def run_experiment(
     watcher: Watcher | None = None,
     *,
     foreseen: Foreseen | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outlook:
-    """Runs an experiment in a folder, or goes on with it; returns the finished outlook.
+    """Runs an experiment in a folder, or goes on with it; returns the finished outlook, or that with which its budget was spent.
 
     Args:
         experiment: from ``agentkd.load_experiment``.
         folder: of the run; it is made if it is not there.
         watcher: who is told how it goes; nobody if it is not given.
         foreseen: what ``agentkd.checks`` found out about it; it is looked at here if that is not given.
+        budget: what may be begun. What was begun is done and recorded before this returns; running it again goes on.
 
     Raises:
         ConfigError: it cannot go well, see ``agentkd.checks``. Nothing was started, and nothing is recorded.
@@ -73,7 +76,7 @@ def run_experiment(
         if desk.journal.get_meta(LOOKED_AT, str) != foreseen.key:
             desk.journal.set_meta(LOOKED_AT, foreseen.key)
         planner = generation.planner(foreseen.dataset, generations.suggestions_of(desk.journal))
-        coordinator = _Coordinator(experiment, planner, desk, watcher, results)
+        coordinator = _Coordinator(experiment, planner, desk, watcher, results, budget)
         if not coordinator.outlook.is_finished:
             planner.check_revisions()
         try:
@@ -146,7 +149,13 @@ class _Coordinator:
     """Has done what the plan wants, and tells the plan what was done."""
 
     def __init__(
-        self, experiment: Experiment, planner: Planner, desk: Desk[Crew], watcher: Watcher, results: dict[TaskKey, TaskResult]
+        self,
+        experiment: Experiment,
+        planner: Planner,
+        desk: Desk[Crew],
+        watcher: Watcher,
+        results: dict[TaskKey, TaskResult],
+        budget: Budget,
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
         self.asks = desk.journal.asks()
@@ -155,17 +164,20 @@ class _Coordinator:
         self.steps: dict[TaskKey, PlannedTask] = {}
         self.started_at = time.monotonic()
         self.num_agents = len(experiment.launch.slots)
+        self.spending, self.open = Spending(budget, self.num_agents), set[TaskKey]()
         self.pace: Pace = pace_of((record.task, record.result) for record in desk.journal.records())
         self._shown_at = 0.0
 
     def run(self) -> None:
-        """Works until nothing is left to be done."""
+        """Works until nothing is left to be done, or no more may be begun and what was is done."""
         self._want()
-        while not self.outlook.is_finished:
+        while not self.outlook.is_finished and not (self.spending.is_spent and not self.open):
             for done in self.desk.turn():
                 self._take(done)
             self._show()
         self._show(now=True)
+        if not self.outlook.is_finished:
+            self.watcher.tell(f"{self.spending.reason}; what it has begun is recorded")
 
     def _look(self) -> Outlook:
         """The outlook now; what it leaves to a user's own rules is asked and written down first."""
@@ -181,14 +193,18 @@ class _Coordinator:
         if self.outlook.asks:
             self.desk.journal.note_asks(self.outlook.asks)
             self.asks = self.desk.journal.asks()
-        new = [step for step in self.outlook.steps if step.key not in self.steps]
+        wanted = [step for step in self.outlook.steps if step.key not in self.steps]
+        elapsed_s = time.monotonic() - self.started_at
+        new = self.spending.take(wanted, elapsed_s=elapsed_s, num_open=len(self.open))
         self.steps |= {step.key: step for step in new}
+        self.open |= {step.key for step in new}
         self.desk.submit(Order(step.task, describe_step(step), keeps_failure=not step.stage.traits.is_vital) for step in new)
 
     def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
         key, result = done.task.key, done.result
         step = self.steps[key]
+        self.open.discard(key)
         if result.status is Status.FAILED and step.stage.traits.is_vital:
             text = f"{step.stage} of {step.family} failed in attempt {done.attempts} ({result.error_code}): {result.error_text}"
             raise TrainingError(text)
