@@ -30,10 +30,8 @@ The tree (a test compares it with the classes below)::
     `- SearchError
        `- InfeasibleArchitectureError
 
-The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below.
-A command that looks for something (``verify``, ``replay``, ``doctor``, ``data check``, ``protocol check``) ends with 1 if it
-found it. 70 is a fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has
-gone.
+The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below,
+and those of ``OTHER_EXITS``; ``exit_codes`` has all of them with what they mean.
 
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
@@ -59,6 +57,31 @@ class AgentKDError(Exception):
     def __str__(self) -> str:
         """What it says, which may be somebody else's words: nothing in it acts on a terminal."""
         return visible(super().__str__())
+
+
+FOUND, BUDGET_SPENT, INTERRUPTED, NOBODY_READS = 1, 22, 130, 141
+OTHER_EXITS = {
+    0: "done",
+    FOUND: "verify, replay, doctor, data check, protocol check or init found what should not be",
+    BUDGET_SPENT: "a budget of run (--for, --max-tasks, --max-epochs) is spent; the same command goes on",
+    AgentKDError.exit_code: "a fault of agentkd itself: please report it",
+    INTERRUPTED: "interrupted; the same command goes on",
+    NOBODY_READS: "nobody reads the output any more",
+}
+"""What the program ends with otherwise, and what that means."""
+
+
+def exit_codes() -> dict[int, str]:
+    """Every exit code and what it means, in their order: of an error what its class says of itself."""
+    found = dict(OTHER_EXITS)
+    kinds = list(AgentKDError.__subclasses__())
+    while kinds:
+        kind = kinds.pop(0)
+        kinds += kind.__subclasses__()
+        if kind.__module__ == __name__:
+            said = re.split(r"[;.:]", kind.__doc__ or "")[0]
+            found.setdefault(kind.exit_code, said[:1].lower() + said[1:])
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)

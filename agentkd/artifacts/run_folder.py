@@ -216,6 +216,18 @@ class RunLock:
         finally:
             os.close(descriptor)
 
+    @property
+    def owner(self) -> int | None:
+        """The process that works in the folder now; ``None`` if nobody does, or it is not known who."""
+        if not self.is_held:
+            return None
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                told = file.read(100).decode(errors="replace").strip()
+        except OSError:
+            return None
+        return int(told) if told.isascii() and told.isdecimal() else None
+
     def __enter__(self) -> "RunLock":
         try:
             self._folder.must_be_for_a_run()

@@ -19,11 +19,9 @@ from typing import Any
 import typer
 
 from agentkd import __version__, logs
-from agentkd.errors import NO_MEMORY, AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
+from agentkd.errors import INTERRUPTED, NO_MEMORY, NOBODY_READS, AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
 from agentkd.visible import visible
 
-INTERRUPTED = 130
-NOBODY_READS = 141
 STANDARD_OUTPUT = "standard output"
 DEBUG = "--debug"
 DEBUG_VARIABLE = "AGENTKD_DEBUG"

@@ -36,8 +36,11 @@ def report(
     output_format: Format = "text",
 ) -> None:
     """Write RUN/report (table, figures, page) again from the records, and print the table. The run's data are not needed."""
+    from rich.console import Console
+
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.report.table import markdown_table, table_rows
+    from agentkd.report.closing import print_summary
+    from agentkd.report.table import table_rows
     from agentkd.report.write import place_for, write_report
 
     folder = RunFolder(run_folder).must_exist()
@@ -45,7 +48,7 @@ def report(
     if output_format == "json":
         say(json.dumps(table_rows(written.outlook), indent=2))
         return
-    say(markdown_table(written.outlook))
+    print_summary(written.outlook, Console(emoji=False))
     say(f"report: {written.page}")
 
 

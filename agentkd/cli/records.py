@@ -78,7 +78,7 @@ def replay(
     swaps = tuple(read_swap(text) for text in swap or [])
     teaching = TeachersFrom.RECORD if from_record else TeachersFrom.LIVE if live else TeachersFrom.EITHER
     options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance, reuse=reuse, allows_code=allow_code)
-    with _opened(run) as folder:
+    with opened(run) as folder:
         place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps, reuse=reuse)
         watcher = None if output_format == "json" else PlainWatcher(Console(emoji=False))
         for one in what_runs(folder, options):
@@ -137,7 +137,7 @@ def lineage(
     from agentkd.artifacts.lineage import as_data, describe, trace_back
     from agentkd.artifacts.own_code import listed
 
-    with _opened(run) as folder:
+    with opened(run) as folder:
         history = read_history(folder)
         code = {one.digest: one for one in listed((record.task for record in history.by_task.values()), folder.store)}
         root = trace_back(digest, history, code)
@@ -158,7 +158,8 @@ def lineage(
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
-    Console(markup=False, emoji=False).print(tree)
+    console = Console(markup=False, emoji=False)
+    console.print(tree, soft_wrap=not console.is_terminal)  # a file has no width at which lines must be broken
 
 
 def diff(
@@ -169,7 +170,7 @@ def diff(
     """Compare two runs: configuration, environment, and what came out of the tasks that both did."""
     from agentkd.artifacts.comparison import compare
 
-    with _opened(first) as a, _opened(second) as b:
+    with opened(first) as a, opened(second) as b:
         found = compare(a, b)
     if output_format == "json":
         say(json.dumps(found.as_data(), indent=2))
@@ -264,7 +265,7 @@ def gc(
 
 
 @contextmanager
-def _opened(run: Path) -> "Iterator[RunFolder]":
+def opened(run: Path) -> "Iterator[RunFolder]":
     """A run folder, or that of a bundle, verified and unpacked for as long as it is looked at."""
     import tempfile
 

@@ -177,6 +177,11 @@ class Desk(Generic[Crewed]):
         """What every agent is doing; nobody is there before there is something to do."""
         return self._crew.activities() if self._crew is not None else ()
 
+    def shares(self) -> dict[TaskKey, float]:
+        """Of the tasks under way that say how far they are, the share that is done."""
+        told = {key: opened.told for key, opened in self._open.items()}
+        return {key: min(1.0, event.step / event.steps) for key, event in told.items() if event is not None and event.steps}
+
     @property
     def is_closing(self) -> bool:
         """Whether somebody has asked that it ends."""

@@ -81,7 +81,9 @@ def test_a_watcher_sees_agents_stages_and_the_time_left(watched) -> None:
     doing = {activity.doing for snapshot in snapshots for activity in snapshot.activities}
     assert any("round2" in text for text in doing) and any("teaches" in text for text in doing)
     assert any(activity.steps for snapshot in snapshots for activity in snapshot.activities)
-    assert "so far" in status_line(snapshots[-1]) and "best" in status_line(snapshots[-1])
+    assert "tasks are done" in status_line(snapshots[-1]) and "best" in status_line(snapshots[-1])
+    assert snapshots[0].num_recorded == 0 and snapshots[-1].num_recorded == snapshots[-1].num_expected
+    assert any(one.left_s for one in snapshots) and not any("0:00 left" in status_line(one) for one in snapshots)
     console = Console(width=140, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
     console.print(render(snapshots[-1], ["a line"]))
     text = console.export_text()
