@@ -20,7 +20,7 @@ from agentkd.agents.blaming import blame
 from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
-from agentkd.agents.interview import Heard
+from agentkd.agents.interview import Reception
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
@@ -444,7 +444,7 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                heard = lessons[0].heard() if lessons else Heard()
+                heard = lessons[0].heard() if lessons else Reception()
                 event = TaskProgressEvent(
                     task=key,
                     attempt=attempt,

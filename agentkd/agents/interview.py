@@ -108,7 +108,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Reception:
     """What a student has heard of its teachers until now, and how long it had nothing to do but wait for them."""
 
     received_bytes: int = 0

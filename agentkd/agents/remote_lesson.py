@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
-from agentkd.agents.interview import Heard, Interview, Line
+from agentkd.agents.interview import Reception, Interview, Line
 from agentkd.agents.landing import Landing
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
 from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
@@ -113,9 +113,9 @@ class RemoteLesson:
             kept_s=self._recorder.waited_s if self._recorder else 0.0,
         )
 
-    def heard(self) -> Heard:
+    def heard(self) -> Reception:
         """What was heard until now."""
-        return Heard(self._bytes, self._interview.waited_s)
+        return Reception(self._bytes, self._interview.waited_s)
 
     def attend(self, network: nn.Module) -> None:
         """Who learns makes no difference."""
