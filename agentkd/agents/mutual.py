@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.interview import Reception, Interview, Line
+from agentkd.agents.interview import Interview, Line, Reception
 from agentkd.agents.lessons import blend
 from agentkd.agents.questions import Conduct, Question, Questions, Want
 from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
-from agentkd.agents.interview import Reception, Interview, Line
+from agentkd.agents.interview import Interview, Line, Reception
 from agentkd.agents.landing import Landing
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
 from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
