@@ -1,6 +1,6 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import deploying, looking, predicting, records, running, spaces
+from agentkd.cli import deploying, looking, predicting, records, running, spaces, watching
 from agentkd.cli.app import app, main
 from agentkd.cli.data import data_app
 from agentkd.cli.keys import keys_app
@@ -12,6 +12,7 @@ __all__ = ["app", "main"]
 for command in (
     running.run,
     running.demo,
+    watching.watch,
     looking.report,
     records.replay,
     records.verify,

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from agentkd.cli.app import (
 )
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
+from agentkd.cli.watching import Watch, must_be_installed, watched
 from agentkd.errors import ConfigError, StorageError
 
 INTERRUPTED = 130
@@ -46,6 +48,7 @@ def run(
         bool,
         typer.Option("--dry-run", help="Say what is planned and all that is wrong with it, and end: nothing is started or made."),
     ] = False,
+    watch: Watch = False,
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
@@ -54,7 +57,7 @@ def run(
     said.
     """
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
+    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run, is_watched=watch)
 
 
 def demo(
@@ -67,12 +70,13 @@ def demo(
     teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
+    watch: Watch = False,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
 
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(demo_file(), given_fields(overrides, **launch), out)
+    _run(demo_file(), given_fields(overrides, **launch), out, is_watched=watch)
 
 
 def community(
@@ -103,7 +107,7 @@ def community(
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
@@ -269,7 +273,7 @@ def _launch(
     return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus, "teachers": teachers, "bind": bind}
 
 
-def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:
+def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False, is_watched: bool = False) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -279,7 +283,9 @@ def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = Fals
     from agentkd.report.live import watcher_for
     from agentkd.report.write import write_report
 
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
+    if is_watched:
+        must_be_installed()
     foreseen = look_at_file(file, fields, out, in_full=is_dry)
     for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
         say(line)
@@ -297,17 +303,22 @@ def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = Fals
         raise StorageError.of(folder.logs, error) from error
     say(f"{experiment.name}: run folder {out}")
     try:
-        with watcher_for(console) as watcher:
-            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
+        with watched(folder.place) if is_watched else nullcontext("") as address:
+            if address:
+                say(f"watch it at {address}")
+            with watcher_for(console) as watcher:
+                outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     written = write_report(folder)
     _print_table(outlook)
     say(f"report: {written.page}")
+    if is_watched:
+        say(f"the page is closed; it is shown again by: agentkd watch {out}")
 
 
-def _end_as_by_ctrl_c() -> None:
+def end_as_by_ctrl_c() -> None:
     """What schedulers and closing terminals send ends what is done as Ctrl-C does; what is ignored (``nohup``) stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:

@@ -18,7 +18,7 @@ from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.hearing import Hearing
 from agentkd.coordinator.members import Members
-from agentkd.coordinator.narration import Scene, narrated
+from agentkd.coordinator.narration import Situation, narrated
 from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import AgentKDError, RemoteProtocolError, Rule
@@ -153,7 +153,7 @@ class Crew:
 
     def __enter__(self) -> Self:
         self._post.start()
-        self._narrator.begin(Scene(self._dispatcher, self._members, self._underway))
+        self._narrator.begin(Situation(self._dispatcher, self._members, self._underway))
         distant = [endpoint for endpoint in self._post.endpoints if not is_local(endpoint)]
         if distant:
             self._narrator.tell(f"listening at {', '.join(distant)}: whoever is on that network can knock; known keys are let in")

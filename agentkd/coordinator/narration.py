@@ -29,7 +29,7 @@ FLUSH_EVERY_S = 0.2
 log = logging.getLogger(__name__)
 
 
-class Scene:
+class Situation:
     """How things stand with agents and tasks, as lines of a feed."""
 
     def __init__(self, dispatcher: Dispatcher, members: Members, underway: Underway) -> None:
@@ -83,7 +83,7 @@ class Narrator:
         self._watcher, self._began = watcher, time.monotonic()
         self._at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._feed = feed.FeedWriter(folder.feed, folder.earlier_feed, self._restated, watcher.tell)
-        self._scene: Scene | None = None
+        self._situation: Situation | None = None
         self._agents: dict[AgentName, dict[str, Any]] = {}
         self._heard: dict[TaskKey, tuple[float, float | None]] = {}
         self._planned: dict[str, Any] = {}
@@ -112,13 +112,13 @@ class Narrator:
 
     # What a crew says.
 
-    def begin(self, scene: Scene) -> None:
+    def begin(self, situation: Situation) -> None:
         """Agents are about to be started."""
-        self._scene, self._has_begun = scene, True
+        self._situation, self._has_begun = situation, True
 
     def note(self, actions: Iterable[Action], event: Event | None = None) -> None:
         """What was decided, perhaps upon an event, and is done."""
-        if self._scene is None:
+        if self._situation is None:
             return
         listed = [*([event] if event is not None else []), *actions]
         for said in listed:
@@ -134,11 +134,11 @@ class Narrator:
 
     def progress(self, body: TaskProgressEvent) -> None:
         """An agent says how far its task is, and what it says counts."""
-        if self._scene is None:
+        if self._situation is None:
             return
         now, score = self._now(), body.judged_by
         at, told = self._heard.get(body.task, (-EVERY_S, None))
-        pace = EVERY_S * max(1.0, self._scene.num_agents / MANY)
+        pace = EVERY_S * max(1.0, self._situation.num_agents / MANY)
         if now - at >= pace or score != told or body.step == body.steps:
             self._heard[body.task] = now, score
             self._add(feed.Progress, _progress(body))
@@ -173,8 +173,8 @@ class Narrator:
             self._feed.close()
 
     def _note_agent(self, name: AgentName) -> None:
-        assert self._scene is not None
-        now, before = self._scene.agent(name), self._agents.get(name)
+        assert self._situation is not None
+        now, before = self._situation.agent(name), self._agents.get(name)
         if now is None and before is not None:
             del self._agents[name]
             self._add(feed.Gone, {"agent": name})
@@ -185,10 +185,10 @@ class Narrator:
     def _restated(self, is_continued: bool) -> Iterator[feed.Line]:
         began = {"at": self._at, "clock": self._began, "host": host_name(), "pid": os.getpid()}
         told: list[tuple[type[feed.Line], dict[str, Any]]] = [(feed.Began, began | {"is_continued": is_continued})]
-        if self._scene is not None and is_continued:
+        if self._situation is not None and is_continued:
             told += [(feed.Planned, self._planned)] if self._planned else []
-            told += [(feed.Agent, agent) for agent in self._scene.agents()]
-            for doing in self._scene.started():
+            told += [(feed.Agent, agent) for agent in self._situation.agents()]
+            for doing in self._situation.started():
                 told.append((feed.Started, _started(doing)))
                 told += [(feed.Progress, _progress(doing.progress))] if doing.progress else []
         for kind, fields in told:

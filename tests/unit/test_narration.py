@@ -6,7 +6,7 @@ from agentkd.artifacts.feed import Agent, Began, FeedReader, Over, Planned, Prog
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.events import Arrived, Late
-from agentkd.coordinator.narration import Narrator, Scene, narrated
+from agentkd.coordinator.narration import Narrator, Situation, narrated
 from agentkd.coordinator.underway import Underway
 from agentkd.coordinator.watching import Silent, Snapshot
 from agentkd.messages.bodies import TaskProgressEvent
@@ -44,7 +44,7 @@ def begun(place: Path, members: Members, watcher: Telling | None = None) -> tupl
     folder = RunFolder(place)
     dispatcher = Dispatcher(1, max_copies=1, places=(0,))
     narrator = narrated(folder, watcher or Silent())
-    narrator.begin(Scene(dispatcher, members, Underway()))  # type: ignore[arg-type]
+    narrator.begin(Situation(dispatcher, members, Underway()))  # type: ignore[arg-type]
     return narrator, dispatcher, FeedReader(folder.feed, folder.earlier_feed)
 
 
