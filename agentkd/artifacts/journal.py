@@ -305,11 +305,12 @@ class Journal:
             previous = row.digest
             yield row
 
-    def rows(self) -> Iterator[Row]:
-        """The records as they stand."""
+    def rows(self, *, after: int = 0) -> Iterator[Row]:
+        """The records as they stand, those behind the one with that number."""
         columns = "number, task, inputs, outputs, circumstances, sitting, digest"
         kinds = (int, str, str, str, str, int, str)
-        return (Row(*row) for row in self._ordered(f"SELECT {columns} FROM records ORDER BY number", 1, *kinds))
+        query = f"SELECT {columns} FROM records WHERE number > {int(after)} ORDER BY number"
+        return (Row(*row) for row in self._ordered(query, 1, *kinds))
 
     def sittings(self) -> dict[int, dict[str, Any]]:
         """Provenance of each sitting, by number."""
