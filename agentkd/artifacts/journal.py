@@ -131,6 +131,11 @@ class Row:
         result = TaskResult.model_validate(read_json(self.outputs))
         return Record(read_task(read_json(self.inputs)), result, how.agent, how.attempts, how.label, how.teachers, how.at)
 
+    @property
+    def at(self) -> str:
+        """When it was committed (UTC, ISO 8601)."""
+        return _Circumstances.model_validate(read_json(self.circumstances)).at
+
     def expected_digest(self, previous: Digest, provenance: str) -> Digest:
         """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
         return _chain(previous, self.inputs, self.outputs, self.circumstances, provenance)
