@@ -12,8 +12,8 @@ from agentkd.networks.families import title
 from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import Entrant, RoundLesson
-from agentkd.report.figures import pictures_figure
 from agentkd.report.headline import headline_text, teaching_text
+from agentkd.report.pictures import pictures_figure
 from agentkd.report.table import epochs_text
 from agentkd.report.texts import measure_shown
 from agentkd.task.judging import gained
@@ -56,7 +56,8 @@ def pictures(verdict: Verdict, folder: RunFolder) -> bytes | None:
     if not verdict.planner.dataset.has_samples:
         return None
     with made_of(folder.place, "picture"):
-        return pictures_figure(verdict.outlook, verdict.planner.dataset, folder.store)
+        drawing = pictures_figure(verdict.outlook, verdict.planner.dataset, folder.store)
+    return drawing.light if drawing else None
 
 
 def has_pictures(verdict: Verdict) -> bool:
