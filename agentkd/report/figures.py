@@ -31,6 +31,8 @@ from agentkd.search.study import TrialOutcome
 from agentkd.task import TaskResult
 from agentkd.task.judging import Measure
 
+MANY = 100  # trials of a study, from which on points lie over each other
+
 
 def pareto_figure(outlook: Outlook, results: dict[TaskKey, TaskResult]) -> Drawing:
     """Score against deploy parameters: trials faint, what represents a family after each stage strong, the front as a line."""
@@ -79,7 +81,8 @@ def search_figure(outlook: Outlook) -> Drawing:
         trials = outlook.trials[family]
         completed = [t for t in trials if t.outcome is TrialOutcome.COMPLETED]
         numbers, scores = [t.number for t in completed], [100 * t.judged_by for t in completed]
-        axes.plot(numbers, scores, "o", markersize=4, color=colors[family])
+        small = len(numbers) > MANY
+        axes.plot(numbers, scores, "o", markersize=2.5 if small else 4, alpha=0.6 if small else 1.0, color=colors[family])
         handles = [Line2D([], [], linestyle="", marker="o", markersize=4, color=INK, label="completed")]
         best = np.maximum.accumulate(scores) if scores else np.array([])
         handles += axes.step(numbers, best, where="post", color=INK, linewidth=1, label="best so far")
