@@ -47,7 +47,7 @@ class _Stream:
         self.watching, self.editions = watching, Editions(watching.board)
         self.num_open = 0
         self._news = asyncio.Event()
-        self.is_closing = False
+        self._is_closing = False
         self.mark = f"{id(self):x}"  # of this server: another one's editions have other numbers
 
     def publish(self) -> None:
@@ -60,6 +60,11 @@ class _Stream:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
+    def close(self) -> None:
+        """Has every stream end."""
+        self._is_closing = True
+        self.wake()
+
     async def follow(self, known: str) -> AsyncIterator[str]:
         """Events: the whole, or what came after the edition that is known, and then each change."""
         mark, _, number = known.rpartition("-")
@@ -67,7 +72,7 @@ class _Stream:
         self.num_open += 1
         try:
             yield f"retry: {RETRY_MS}\n\n"
-            while not self.is_closing:
+            while not self._is_closing:
                 news = self._news
                 missed = self.editions.since(reached) if reached >= 0 else None
                 if missed is None:
@@ -105,8 +110,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
         try:
             yield
         finally:
-            stream.is_closing = True
-            stream.wake()
+            stream.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

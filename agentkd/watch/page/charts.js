@@ -113,10 +113,11 @@ export class Best {
     let best = 0;
     const rises = all.filter((one) => one.score > best && (best = one.score));
     if (rises.length < 1) return "";
-    const ends = this.store.end(), isOfHour = rises[0].to <= ends - 3600;
-    const before = isOfHour ? rises.filter((one) => one.to <= ends - 3600).pop() : rises[0], gained = best - before.score;
+    const ends = this.store.end(), baselines = Object.values(this.store.sections.tasks).filter((one) => one.stage === "baseline" && one.to != null);
+    const begun = Math.max(rises[0].to, ...baselines.map((one) => one.to)), isOfHour = begun <= ends - 3600, since = isOfHour ? ends - 3600 : begun;
+    const gained = best - rises.filter((one) => one.to <= since).pop().score;
     this.store.gain = { gained, isOfHour };
-    const span = isOfHour ? "The last hour" : `The ${clock(ends - rises[0].to)} since the first result`;
+    const span = isOfHour ? "The last hour" : `The ${clock(ends - begun)} since ${baselines.length ? "the baselines" : "the first result"}`;
     return `${span} brought ${points(gained)} of ${this.store.measure()}; the newest best came after ${clock(rises[rises.length - 1].to)}.`;
   }
 
@@ -150,6 +151,9 @@ export class Curves {
   }
 
   update() {
+    const isAny = Object.values(this.store.sections.curves).some((one) => one.losses.length);
+    document.getElementById("losses-card").hidden = !isAny;
+    document.getElementById("curves-card").classList.toggle("wide", !isAny);
     this.plot.draw();
   }
 
