@@ -147,7 +147,7 @@ export class Curves {
   constructor(store, id, what) {
     this.store = store;
     this.what = what;
-    this.plot = new Plot(id, 290, (c, w, h, plot) => this.paint(c, w, h, plot));
+    this.plot = new Plot(id, () => (this.curves().length ? 290 : 90), (c, w, h, plot) => this.paint(c, w, h, plot));
   }
 
   update() {
@@ -157,11 +157,12 @@ export class Curves {
     this.plot.draw();
   }
 
+  live() { return Object.values(this.store.sections.curves).filter((one) => one[this.what].length); }
+  standing() { return this.what === "scores" ? this.store.verdictCurves().filter((one) => one.scores.length) : []; }
+  curves() { return [...this.standing(), ...this.live()]; }
+
   paint(c, width, height, plot) {
-    const { store, what } = this;
-    const live = Object.values(store.sections.curves).filter((one) => one[what].length);
-    const standing = what === "scores" ? store.verdictCurves().filter((one) => one.scores.length) : [];
-    const all = [...standing, ...live];
+    const { store, what } = this, live = this.live(), standing = this.standing(), all = this.curves();
     if (!all.length) return plot.empty(width, height, what === "scores" ? "Nothing has been validated yet." : "Nothing learns now.");
     const xs = all.flatMap((one) => one[what].map(([epoch]) => epoch)), ys = all.flatMap((one) => one[what].map(([, value]) => value));
     const whole = (low, high, about) => [...new Set(timesOf(low, high, about))];
