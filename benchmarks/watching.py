@@ -2,10 +2,10 @@
 
     python benchmarks/watching.py [--tasks 10000] [--agents 1000] [--events 20]
 
-Three questions, each by itself. *The run's cost*: a tiny experiment is run, and the CPU seconds that its coordinator spends on its
-feed are held against all CPU seconds of the coordinator and of its agents. *The page's size*: a journal with so many invented tasks
-and a feed with so many agents at work are read, at first and then as they go on. *The delay*: a line is written into a feed, and the
-time is taken until it arrives as an event over HTTP. The page looks four times a second, so 0.13 s are to be expected.
+Three questions, each by itself. *The run's cost*: a tiny experiment is run, and the CPU seconds that its coordinator spends on
+its feed are held against all CPU seconds of the coordinator and of its agents. *The page's size*: a journal with so many invented
+tasks and a feed with so many agents at work are read, at first and then as they go on. *The delay*: a line is written into a feed,
+and the time is taken until it arrives as an event over HTTP. The page looks four times a second, so 0.13 s are to be expected.
 """
 
 import argparse
@@ -76,9 +76,9 @@ def cost(place: Path) -> None:
     spent = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("SPENT ")).removeprefix("SPENT "))
     lines = (place / "run" / "feed.jsonl").read_bytes()
     run_s = spent["own_s"] + spent["agents_s"]
+    shares = f"{100 * spent['s'] / spent['own_s']:.2f} % of the coordinator's, {100 * spent['s'] / run_s:.3f} % of the run's"
     print(f"the run: {spent['own_s']:.2f} CPU s of its coordinator, {spent['agents_s']:.2f} of its agents")
-    print(f"its feed: {lines.count(10)} lines, {len(lines):,} bytes, {1000 * spent['s']:.1f} CPU ms in {spent['calls']} calls, ", end="")
-    print(f"{100 * spent['s'] / spent['own_s']:.2f} % of the coordinator's, {100 * spent['s'] / run_s:.3f} % of the run's")
+    print(f"its feed: {lines.count(10)} lines, {len(lines):,} bytes, {1000 * spent['s']:.1f} CPU ms, {shares}")
 
 
 def writer(folder: RunFolder) -> FeedWriter:
@@ -116,8 +116,9 @@ def size(folder: RunFolder, num_tasks: int, num_agents: int) -> None:
         began = cpu_s()
         watching.judge()
         judged = cpu_s() - began
-    print(f"{num_tasks} tasks and {num_agents} agents: first look {first:.2f} CPU s, a page is sent {size_bytes / 1e6:.1f} MB; ", end="")
-    print(f"then {1000 * statistics.median(later):.0f} ms a second, of {num_agents // 4} agents that say something; its plan {judged:.1f} s")
+    print(f"{num_tasks} tasks and {num_agents} agents: first look {first:.2f} CPU s, a page is sent {size_bytes / 1e6:.1f} MB")
+    print(f"then {1000 * statistics.median(later):.0f} ms a second, of {num_agents // 4} agents that say something")
+    print(f"its plan, beside: {judged:.1f} s")
 
 
 def delay(folder: RunFolder, num_events: int) -> None:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from agentkd import __version__
 from agentkd.errors import AgentKDError, ArtifactNotFoundError
 from agentkd.watch.board import Editions
-from agentkd.watch.doors import HOSTS, Door
+from agentkd.watch.entrance import HOSTS, Entrance
 from agentkd.watch.watching import Watching
 
 PARTS = {
@@ -96,7 +96,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
 
     Args:
         watching: of the run.
-        token: see ``doors``.
+        token: see ``entrance``.
     """
     folder = files("agentkd.watch").joinpath("page")
     environment = Environment(autoescape=True)
@@ -161,7 +161,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
     ]
     middleware = [
         Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
-        Middleware(Door, token=token),
+        Middleware(Entrance, token=token),
         Middleware(GZipMiddleware, minimum_size=2000),
     ]
     return Starlette(routes=routes, middleware=middleware, lifespan=alive)

@@ -15,7 +15,7 @@ from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ArtifactError, ConfigError
 from agentkd.watch.app import make_app
-from agentkd.watch.doors import new_token
+from agentkd.watch.entrance import new_token
 from agentkd.watch.watching import Watching
 
 LOOPBACK = "127.0.0.1"

@@ -24,7 +24,7 @@ from agentkd.watch.board import Board
 from agentkd.watch.machine import Machine
 from agentkd.watch.records import Recorded, read_new
 from agentkd.watch.scene import Scene
-from agentkd.watch.verdict import Verdict
+from agentkd.watch.verdict import Prospect
 
 LOOK_S = 0.25
 IDLE_LOOK_S = 1.0
@@ -50,7 +50,7 @@ class Watching:
     def __init__(self, folder: RunFolder, others: Iterable[RunFolder] = ()) -> None:
         self.folder, self.board = folder, Board()
         self.scene = Scene(self.board)
-        self.verdict: Verdict | None = None
+        self.verdict: Prospect | None = None
         self._others = tuple(others)
         self._feed = FeedReader(folder.feed, folder.earlier_feed)
         self._machine, self._host = Machine(), host_name()

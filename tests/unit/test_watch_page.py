@@ -21,7 +21,7 @@ from agentkd.errors import AgentKDError, ArtifactError, ConfigError
 from agentkd.report.packing import write_bundle
 from agentkd.watch import serving
 from agentkd.watch.app import PARTS, make_app
-from agentkd.watch.doors import new_token
+from agentkd.watch.entrance import new_token
 from agentkd.watch.serving import opened
 from agentkd.watch.watching import Watching
 

@@ -56,7 +56,7 @@ export class Pareto {
     c.strokeStyle = colors.soft;
     for (const one of others) { trace(c, "circle", px(one.size), py(one.score), 3); c.globalAlpha = 0.6; c.stroke(); c.globalAlpha = 1; }
     const standing = new Map();
-    for (const row of store.verdictRows()) standing.set(row.network.key, row);
+    for (const row of store.verdictRows()) if (!standing.has(row.network.key)) standing.set(row.network.key, row);
     for (const one of networks) {
       if (standing.has(one.key)) continue;
       c.globalAlpha = networks.length > 300 ? 0.35 : 0.5;
