@@ -4,8 +4,8 @@
 
 Three questions, each by itself. *The run's cost*: a tiny experiment is run, and the CPU seconds that its coordinator spends on
 its feed are held against all CPU seconds of the coordinator and of its agents. *The page's size*: a journal with so many invented
-tasks and a feed with so many agents at work are read, at first and then as they go on. *The delay*: a line is written into a feed,
-and the time is taken until it arrives as an event over HTTP. The page looks four times a second, so 0.13 s are to be expected.
+tasks and a feed with so many agents at work are read, at first and as they go on. *The delay*: a line is written into a feed,
+and the time is taken until it arrives as an event over HTTP. The page looks four times a second, so 0.13 s is to be expected.
 """
 
 import argparse
