@@ -1,11 +1,9 @@
 """The page as an application: itself, its parts, and a stream of what changes. It looks at the run as long as it is served."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment
 from starlette.applications import Starlette
@@ -36,8 +34,6 @@ PARTS = {
 MAX_STREAMS = 32
 KEEP_ALIVE_S = 15.0
 RETRY_MS = 1000
-
-log = logging.getLogger(__name__)
 
 
 class _Stream:
@@ -169,21 +165,13 @@ def make_app(watching: Watching, token: str) -> Starlette:
 
 async def _look(stream: _Stream) -> None:
     while True:
-        await _orderly(stream.watching.look)
+        await asyncio.to_thread(stream.watching.look)
         stream.publish()
         await asyncio.sleep(stream.watching.pause_s)
 
 
 async def _judge(stream: _Stream) -> None:
-    await _orderly(stream.watching.compare)
+    await asyncio.to_thread(stream.watching.compare)
     while True:
         await asyncio.sleep(stream.watching.pause_s)
-        await _orderly(stream.watching.judge)
-
-
-async def _orderly(act: Any) -> None:
-    """Has something done beside. What cannot be read now may be later; the page says what is wrong."""
-    try:
-        await asyncio.to_thread(act)
-    except AgentKDError as error:
-        log.warning("%s", error)
+        await asyncio.to_thread(stream.watching.judge)

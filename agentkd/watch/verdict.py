@@ -6,7 +6,6 @@ from typing import Any
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.run import read_run
-from agentkd.errors import AgentKDError
 from agentkd.experiment import Experiment
 from agentkd.networks.families import title
 from agentkd.pipeline.counting import task_counts
@@ -64,9 +63,9 @@ def has_pictures(verdict: Prospect) -> bool:
     return bool(verdict.outlook.winner and verdict.outlook.tests and verdict.planner.dataset.has_samples)
 
 
-def refusal(error: AgentKDError) -> str:
+def refusal(error: Exception) -> str:
     """Why there is none, in a line."""
-    return visible_line(str(error).splitlines()[0])[:500]
+    return visible_line((str(error).splitlines() or [type(error).__name__])[0])[:500]
 
 
 def _plain(experiment: Experiment, outlook: Outlook, planner: Planner) -> dict[str, Any]:

@@ -165,7 +165,7 @@ export function head(store) {
   $("condition").dataset.condition = shown;
   const texts = { away: "agentkd watch has ended, or is out of reach", empty: "nothing is recorded yet", "at rest": "at rest: nobody works on it now", finished: "finished", "going on": "going on" };
   if ($("condition").textContent !== texts[shown]) $("condition").textContent = texts[shown];
-  const notes = [run.note, run.no_table, run.verdict?.failure, run.condition === "going on" ? "" : run.ended_because && `It stopped: ${run.ended_because}`, shown === "empty" && "The page fills as soon as a run begins in this folder."].filter(Boolean);
+  const notes = [run.fault, run.note, run.no_table, run.verdict?.failure, run.condition === "going on" ? "" : run.ended_because && `It stopped: ${run.ended_because}`, shown === "empty" && "The page fills as soon as a run begins in this folder."].filter(Boolean);
   $("note").hidden = !notes.length;
   $("note").textContent = notes.join(" ");
   $("dashboard").textContent = `optuna-dashboard sqlite:///${run.study}`;
