@@ -28,13 +28,19 @@ class TakesKeys(TyperCommand):
 
 
 @keys_app.command("new", cls=TakesKeys)
-def keys_new(name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")], folder: KeyFolder = None) -> None:
+def keys_new(
+    name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")],
+    folder: KeyFolder = None,
+    output_format: Format = "text",
+) -> None:
     """Make a key pair in a file that you alone can read, and print the public key."""
     from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
 
     pair = new_key_pair()
     file = (folder or default_key_folder()) / f"{name}.json"
     save_key_pair(file, pair)
+    if output_format == "json":
+        return say(json.dumps({"name": name, "file": str(file), "public_key": pair.public}, indent=2))
     say(f"{file}\npublic key: {pair.public}")
 
 
@@ -46,6 +52,7 @@ def keys_register(
         str, typer.Option(help="Kinds of knowledge it may fetch, separated by commas.")
     ] = "weights,soft_targets,assessment",
     folder: KeyFolder = None,
+    output_format: Format = "text",
 ) -> None:
     """Admit a key. Agents started with --registry on this folder see it at the next message."""
     from agentkd.exchange.grants import Registry
@@ -53,6 +60,8 @@ def keys_register(
 
     kinds = [kind.strip() for kind in may.split(",") if kind.strip()]
     entry = Registry(folder or default_key_folder()).register(name, public_key, kinds)
+    if output_format == "json":
+        return say(json.dumps(entry.as_data(), indent=2))
     say(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
 
 
@@ -71,10 +80,14 @@ def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
 
 
 @keys_app.command("revoke", cls=TakesKeys)
-def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+def keys_revoke(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None, output_format: Format = "text"
+) -> None:
     """Take an admission back; a live session with that key ends at its next message."""
     from agentkd.exchange.grants import Registry
     from agentkd.exchange.keys import default_key_folder
 
     entry = Registry(folder or default_key_folder()).revoke(name)
+    if output_format == "json":
+        return say(json.dumps(entry.as_data(), indent=2))
     say(f"{entry.name} is admitted no longer")

@@ -133,6 +133,8 @@ POOLS: dict[str, Any] = {
     "init.file": "outs",
     "init.sample": NUMBERS,
     "schema.file": "outs",
+    "completion.shell": [*TEXTS, "bash", "tcsh", "Zsh"],
+    "complete-words.words": TEXTS,
     "diff.first": "runs",
     "diff.second": "runs",
     "bundle.artifacts": [*TEXTS, "all", "winners", "records"],
