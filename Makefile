@@ -13,7 +13,7 @@ export AGENTKD_LAUNCHING ?= $(abspath ../shared/launching)
 export AGENTKD_CASES ?= $(abspath ../shared/cases)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage javascript validators chaos faults fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
+.PHONY: help setup demo references test check coverage javascript validators chaos faults fuzz lint types bench docs clean mutants matrix cases spaces exports engines gpu
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -112,8 +112,27 @@ spaces: $(READY)  ## Write docs/reference/spaces.md anew from the search spaces,
 	OMP_NUM_THREADS=1 $(BIN)/python -c "from agentkd.report.spaces import page; print(page(), end='')" > docs/reference/spaces.md.new
 	mv docs/reference/spaces.md.new docs/reference/spaces.md
 
-docs: $(READY)  ## Check that the documents' examples run and their links lead somewhere
-	$(PYTEST) tests/unit/test_documents.py agentkd predict/agentkd_predict
+references: $(READY)  ## Write the pages of docs/reference that follow from the code anew, some seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m website.references
+
+$(VENV)/.docs: $(READY) pyproject.toml constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]' && touch $@
+
+# Scripts that sites usually take from other hosts: here they are files of the site. Without npm, diagrams are shown as text.
+DIAGRAMS := mermaid@11.17.2
+SHIM := iframe-worker@1.0.4
+build/scripts/.ready:
+	@mkdir -p build/scripts
+	@if command -v npm >/dev/null; then cd build/scripts && npm pack --silent $(DIAGRAMS) $(SHIM) >/dev/null \
+	&& tar -xzOf mermaid-*.tgz package/dist/mermaid.min.js > mermaid.min.js \
+	&& tar -xzOf iframe-worker-*.tgz package/shim/index.js > iframe-worker.js && rm -f ./*.tgz && touch .ready; \
+	else echo "npm is not installed: the site shows diagrams as text"; fi
+
+docs: $(VENV)/.docs build/scripts/.ready  ## Build the site in build/site; check links, spelling, references, and that examples run
+	$(PYTEST) tests/unit/test_documents.py tests/unit/test_references.py tests/unit/test_troubleshooting.py agentkd predict/agentkd_predict
+	$(BIN)/codespell
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The site is in build/site: open build/site/index.html"
 
 clean:  ## Remove what was built, but no runs
 	rm -rf $(VENV) .validators .engines build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

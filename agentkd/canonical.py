@@ -53,6 +53,12 @@ class FrozenData(BaseModel):
         return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
 
 
+class ExplainedData(FrozenData):
+    """Data that people write. What a field means stands below it as a docstring: for readers, editors and the JSON Schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 def _what_ended(error: ValueError) -> BaseException | None:
     """What ends a program and was thrown while something was written; two serializers deep pydantic keeps its name and words."""
     cause, told = error.__cause__, THROWN.fullmatch(str(error))

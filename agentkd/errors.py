@@ -297,7 +297,9 @@ class StorageError(AgentKDError):
     def of_use(place: Path | str, error: OSError) -> "StorageError":
         """What the operating system refused, where it is not known whether it was to read or to write."""
         told = StorageError.of(place, error)
-        return told if error.errno in STORAGE_WORDS or isinstance(told, DescriptorsError) else UnusableError(place, told.reason)
+        if isinstance(told, DescriptorsError):
+            return told
+        return UnusableError(place, told.reason, advice=STORAGE_WORDS.get(error.errno or 0, ("", ""))[1])
 
     @staticmethod
     def of(place: Path | str, error: Exception) -> "StorageError":
@@ -361,6 +363,16 @@ def check_descriptors(place: Path | str, error: BaseException) -> None:
     number = error_number(error)
     if number in DESCRIPTORS_USED_UP:
         raise DescriptorsError(place, number) from error
+
+
+def check_disk(place: Path | str, error: OSError) -> None:
+    """Whether something could not be read for want of descriptors or because its disk is broken, whatever is there.
+
+    Raises:
+        StorageError: it is so.
+    """
+    if error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):
+        raise StorageError.of_use(place, error) from error
 
 
 NO_MEMORY = (

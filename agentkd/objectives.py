@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from agentkd.canonical import FrozenData
+from agentkd.canonical import ExplainedData
 from agentkd.code.source import CodeDigest
 from agentkd.names import NO_DIGEST
 
@@ -25,19 +25,17 @@ Taps = Annotated[dict[Tap, Tap], Field(min_length=1, max_length=16)]
 Codec = Literal["float16", "float32", "bfloat16", "int8", "top1", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "auto"]
 
 
-class Payload(FrozenData):
-    """What a teacher reduces its output to before it is sent.
-
-    Args:
-        form: ``logits`` [N,K,h,w]; ``features`` [N,C,h,w] of a tap; ``attention`` [N,h,w], the mean over channels of their
-            square; ``similarity`` [N,h,w,h*w], the cosines between all pairs of positions, pooled to at most ``size``.
-        tap: module of the teacher; empty for logits.
-        size: largest height and width of a similarity.
-    """
+class Payload(ExplainedData):
+    """What a teacher reduces its output to before it is sent."""
 
     form: Literal["logits", "features", "attention", "similarity"] = "logits"
+    """``logits`` [N,K,h,w]; ``features`` [N,C,h,w] of a tap; ``attention`` [N,h,w], the mean over channels of their square;
+    ``similarity`` [N,h,w,h*w], the cosines between all pairs of positions, pooled to at most ``size``.
+    """
     tap: str = Field(default="", pattern=r"^([A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)?$", max_length=150)
+    """Module of the teacher; empty for logits."""
     size: int = Field(default=0, ge=0, le=32, strict=True)
+    """Largest height and width of a similarity."""
 
     @model_validator(mode="after")
     def _check(self) -> "Payload":
@@ -58,15 +56,13 @@ Schedule = Literal["constant", "rise", "fall", "cosine"]
 USUAL = (("schedule", "constant"), ("code", NO_DIGEST))  # left out, so that a new field leaves earlier digests alone
 
 
-class Scheduled(FrozenData):
-    """What every objective has besides its own fields.
-
-    Args:
-        schedule: how its weight goes with the share ``p`` of the steps that are done: ``constant``, ``rise`` (p), ``fall``
-            (1 - p) or ``cosine`` ((1 + cos(pi p)) / 2).
-    """
+class Scheduled(ExplainedData):
+    """What every objective has besides its own fields."""
 
     schedule: Schedule = "constant"
+    """How its weight goes with the share ``p`` of the steps that are done: ``constant``, ``rise`` (p), ``fall`` (1 - p) or
+    ``cosine`` ((1 + cos(pi p)) / 2).
+    """
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -93,28 +89,28 @@ class Scheduled(FrozenData):
 class SoftTargets(Scheduled):
     """KL(softmax(z_T / tau) || softmax(z_S / tau)), mean over valid pixels.
 
-    Args:
-        temperature: tau.
-        weight: factor on top of ``1 - alpha``.
-        scale_by_temperature_squared: multiply by tau^2, so that the gradient does not shrink as tau grows (Hinton et al. 2015).
-            The paper's Eq. 1 has no such factor: ``false`` is paper-exact.
-        resolution: compare at ``full`` image resolution (paper) or at the student's ``native`` stride.
-        standardize: bring each pixel's logits to mean zero and deviation one over the classes first (Sun et al. 2024).
-        gate: where the teacher counts: ``through`` everywhere; ``correct`` where it is right; ``confidence`` where its largest
-            probability is at least ``gate_at``; ``cutoff`` in the first ``gate_at`` of the steps; ``linear`` less and less.
-        gate_at: see ``gate``.
-
     Source: Vlachos et al., Eq. 1; Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
 
     kind: Literal["soft_targets"] = "soft_targets"
     temperature: Temperature = 2.0
+    """Tau: by what logits are divided before the softmax, the teacher's and the student's; larger is softer."""
     weight: Weight = 1.0
+    """Factor on top of ``1 - alpha``."""
     scale_by_temperature_squared: bool = True
+    """Multiply by tau^2, so that the gradient does not shrink as tau grows (Hinton et al. 2015). The paper's Eq. 1 has no such
+    factor: ``false`` is paper-exact.
+    """
     resolution: Literal["full", "native"] = "full"
+    """Compare at ``full`` image resolution (paper) or at the student's ``native`` stride."""
     standardize: bool = False
+    """Bring each pixel's logits to mean zero and deviation one over the classes first (Sun et al. 2024)."""
     gate: Literal["through", "correct", "confidence", "cutoff", "linear"] = "through"
+    """Where the teacher counts: ``through`` everywhere; ``correct`` where it is right; ``confidence`` where its largest
+    probability is at least ``gate_at``; ``cutoff`` in the first ``gate_at`` of the steps; ``linear`` less and less.
+    """
     gate_at: float = Field(default=0.5, ge=0, le=1)
+    """See ``gate``."""
 
 
 class Boundary(Scheduled):
@@ -125,8 +121,11 @@ class Boundary(Scheduled):
 
     kind: Literal["boundary"] = "boundary"
     temperature: Temperature = 2.0
+    """Tau: by what logits are divided before the softmax, the teacher's and the student's; larger is softer."""
     weight: Weight = 1.0
+    """Factor of this objective in the loss."""
     width: int = Field(default=2, ge=1, le=64)
+    """Pixels: how far from another label a pixel may be to count."""
 
 
 class Dkd(Scheduled):
@@ -137,9 +136,13 @@ class Dkd(Scheduled):
 
     kind: Literal["dkd"] = "dkd"
     temperature: Temperature = 1.0
+    """Tau: by what logits are divided before the softmax; larger is softer."""
     weight: Weight = 1.0
+    """Factor of this objective in the loss."""
     target: float = Field(default=1.0, ge=0)
+    """Factor of the divergence of target against rest."""
     rest: float = Field(default=8.0, ge=0)
+    """Factor of the divergence among the other classes."""
 
 
 class Dist(Scheduled):
@@ -150,31 +153,37 @@ class Dist(Scheduled):
 
     kind: Literal["dist"] = "dist"
     temperature: Temperature = 1.0
+    """Tau: by what logits are divided before the softmax; larger is softer."""
     weight: Weight = 1.0
+    """Factor of this objective in the loss."""
     beta: float = Field(default=1.0, ge=0)
+    """Factor of the correlation over the classes of each pixel."""
     gamma: float = Field(default=1.0, ge=0)
+    """Factor of the correlation over the pixels of each class."""
 
 
 class ChannelWise(Scheduled):
     """tau^2 / C times the sum over channels of the KL between the spatial softmaxes, of the logits or of features.
-
-    Args:
-        taps: student's tap to teacher's tap; empty for the logits. Features are projected to the teacher's channels.
-        weight: 3 is the published one for logits; use 50 for features.
 
     Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
     """
 
     kind: Literal["channel"] = "channel"
     taps: dict[Tap, Tap] = Field(default_factory=dict, max_length=16)
+    """Student's tap to teacher's tap; empty for the logits. Features are projected to the teacher's channels."""
     temperature: Temperature = 4.0
+    """Tau: by what values are divided before the softmax over positions; larger is softer."""
     weight: Weight = 3.0
+    """3 is the published one for logits; use 50 for features."""
 
 
 class _Tapped(Scheduled):
     """An objective on features, which may be given the taps first: ``Features({"spp": "spp"}, weight=10)``."""
 
     taps: Taps
+    """Student's tap to teacher's tap, each the dotted name of a module, or ``bottleneck`` or ``penultimate``, which are the same
+    place in every family.
+    """
 
     def __init__(self, taps: dict[str, str] | None = None, **fields: Any) -> None:
         given: dict[str, Any] = {} if taps is None else {"taps": taps}
@@ -184,17 +193,16 @@ class _Tapped(Scheduled):
 class Features(_Tapped):
     """Mean squared error of the projected student's and the teacher's features.
 
-    Args:
-        taps: student's tap to teacher's tap.
-        standardize: bring each channel to mean zero and deviation one first (PKD). Without it (FitNets) one large channel, which
-            is common where a tap stands before a normalization, drowns all others and soon the student.
-
     Source: Romero et al., "FitNets", 2015; Cao et al., "PKD", NeurIPS 2022.
     """
 
     kind: Literal["features"] = "features"
     weight: Weight = 10.0
+    """Factor of this objective in the loss."""
     standardize: bool = True
+    """Bring each channel to mean zero and deviation one first (PKD). Without it (FitNets) one large channel, which is common
+    where a tap stands before a normalization, drowns all others and soon the student.
+    """
 
 
 class Attention(_Tapped):
@@ -207,6 +215,7 @@ class Attention(_Tapped):
 
     kind: Literal["attention"] = "attention"
     weight: Weight = 10.0
+    """Factor of this objective in the loss."""
 
 
 class Pairwise(_Tapped):
@@ -217,7 +226,9 @@ class Pairwise(_Tapped):
 
     kind: Literal["pairwise"] = "pairwise"
     weight: Weight = 10.0
+    """Factor of this objective in the loss."""
     size: int = Field(default=32, ge=1, le=32)
+    """Largest height and width of the features that are compared, in positions; larger ones are pooled to it."""
 
 
 class Ifvd(_Tapped):
@@ -228,6 +239,7 @@ class Ifvd(_Tapped):
 
     kind: Literal["ifvd"] = "ifvd"
     weight: Weight = 20.0
+    """Factor of this objective in the loss."""
 
 
 class Own(Scheduled):
@@ -235,18 +247,21 @@ class Own(Scheduled):
 
     What it makes must have ``loss(student, teacher, moment)``, see ``agentkd.knowledge.objectives.StudentHalf``. The teacher's
     half is one of the known payloads, so a teacher runs none of it.
-
-    Args:
-        code: digest of the code in which ``path`` is found; filled in where a task is made.
     """
 
     kind: Literal["own"] = "own"
     path: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
+    """Where the class can be imported from: ``package.module:Name``."""
     code: CodeDigest = NO_DIGEST
+    """Digest of the code in which ``path`` is found; filled in where a task is made."""
     settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Keyword arguments that it is made with."""
     sends: tuple[Payload, ...] = (LOGITS,)
+    """What it needs of the teacher."""
     student_taps: tuple[Tap, ...] = ()
+    """Modules of the student whose outputs it looks at, by dotted name."""
     weight: Weight = 1.0
+    """Factor of this objective in the loss."""
 
     @model_validator(mode="after")
     def _check(self) -> "Own":

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from agentkd.canonical import FrozenData, Proviso
+from agentkd.canonical import ExplainedData, Proviso
 from agentkd.names import Digest
 from agentkd.objectives import (
     Boundary,
@@ -85,7 +85,7 @@ ClassWeights = Annotated[
 ]
 
 
-class _WrittenInOneWay(FrozenData):
+class _WrittenInOneWay(ExplainedData):
     """Data of which a field that makes no difference is as if nobody had said anything, so that what is equal has one digest."""
 
     _is_made: bool = PrivateAttr(default=False)
@@ -111,22 +111,20 @@ class ViewSettings(_WrittenInOneWay):
     """What a training view may look like: a random scale, crop, flip and color change of one sample.
 
     Without a crop there is no scale.
-
-    Args:
-        crop_height: pixels; 0 keeps the image's own size and turns scaling and cropping off.
-        crop_width: pixels; 0 as above.
-        scale_min: smallest enlargement before the crop.
-        scale_max: largest enlargement before the crop.
-        flip: probability of a left-right mirror image.
-        color: largest relative change of brightness, contrast and saturation, in [0, 1).
     """
 
     crop_height: int = Field(default=0, ge=0, le=8192)
+    """Height of the crop in pixels; 0 keeps the image's own size and turns scaling and cropping off."""
     crop_width: int = Field(default=0, ge=0, le=8192)
+    """Width of the crop in pixels; 0 as above."""
     scale_min: float = Field(default=0.5, gt=0, le=8)
+    """Smallest enlargement before the crop."""
     scale_max: float = Field(default=2.0, gt=0, le=8)
+    """Largest enlargement before the crop."""
     flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right mirror image."""
     color: float = Field(default=0.2, ge=0, lt=1)
+    """Largest relative change of brightness, contrast and saturation, in [0, 1)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -145,23 +143,22 @@ class ViewSettings(_WrittenInOneWay):
             yield from self._usual("scale_min", "scale_max")
 
 
-class Arithmetic(FrozenData):
+class Arithmetic(ExplainedData):
     """How a network computes that does not learn. Each of these gives other bits, and none another meaning.
 
     In the canonical form stands what is not as it usually is.
-
-    Args:
-        precision: ``float32``, or ``bfloat16`` autocast.
-        channels_last: weights and maps are laid out with the channels of a pixel side by side.
-        folded: each batch normalization that sees nothing but a convolution's output becomes a part of that convolution.
-        repeatable: on CUDA an operation that PyTorch has no repeatable form of there is an error. If not, it is used, and neither
-            another run nor a replay need have the same bits.
     """
 
     precision: Precision = "float32"
+    """``float32``, or ``bfloat16`` autocast."""
     channels_last: bool = Field(default=False, strict=True)
+    """Weights and maps are laid out with the channels of a pixel side by side."""
     folded: bool = Field(default=False, strict=True)
+    """Each batch normalization that sees nothing but a convolution's output becomes a part of that convolution."""
     repeatable: bool = Field(default=True, strict=True)
+    """On CUDA an operation that PyTorch has no repeatable form of there is an error. If not, it is used, and neither another run
+    nor a replay need have the same bits.
+    """
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -175,56 +172,66 @@ class Recipe(_WrittenInOneWay):
 
     What makes no difference is not kept: momentum without ``sgd``, a power without ``polynomial``, how often is validated beyond
     the last epoch, which weights are kept if one epoch alone is validated, and a schedule of one step.
-
-    Args:
-        epochs: passes over the training split.
-        batch_size: images a step; at least 2, for batch normalization.
-        steps_per_epoch: steps an epoch; 0 means one pass over the split.
-        optimizer: ``sgd`` (with momentum) or ``adamw`` (without).
-        schedule: ``polynomial`` decays as (1 - step/steps)^power, ``cosine`` to zero, ``constant`` not at all.
-        warmup_steps: steps of linear increase from zero at the start.
-        clip_norm: largest gradient norm; 0 turns clipping off.
-        precision: ``float32``, or ``bfloat16`` autocast.
-        loss: ``family`` is the family's own training loss, ``cross_entropy`` the plain one on the main output, ``ohem`` the
-            family's own with every cross-entropy, those of auxiliary heads too, over the hard pixels alone (online hard example
-            mining, Shrivastava et al. 2016), see ``agentkd.training.losses``.
-        validate_every: epochs between validations; the last epoch is always validated.
-        keep: weights handed on: of the ``best`` validated epoch or the ``last``.
-        class_weights: what a pixel counts in every cross-entropy with labels, by its class: ``none``; ``inverse`` to how many
-            labelled pixels of the training split the class has; to their ``effective`` number; or a list, a number for each
-            class. See ``agentkd.datasets.balance``.
-        sampler: which training images a step sees: ``uniform``, each once in a pass, or by ``rare_class``: a class is drawn, the
-            rarer the more often, and then an image that has it. See ``agentkd.datasets.order``.
-        sampler_temperature: the smaller, the more often the rarest class is drawn.
-        validation_precision: as ``precision``, of validations.
-        channels_last: weights and maps are laid out with the channels of a pixel side by side, in validations too.
-        compiled: the network is compiled (``torch.compile``), which needs a C++ compiler, on CUDA Triton.
-        repeatable: as of ``Arithmetic``; what was used of such operations stands in the record's environment.
     """
 
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
+    """Passes over the training split."""
     batch_size: int = Field(default=4, ge=2, le=4096)
+    """Images a step; at least 2, for batch normalization."""
     steps_per_epoch: int = Field(default=0, ge=0, le=MAX_STEPS)
+    """Steps an epoch; 0 means one pass over the split."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """``sgd`` (with momentum) or ``adamw`` (without)."""
     learning_rate: float = Field(default=0.01, gt=0, le=10)
+    """Largest learning rate, at the end of the warm-up."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of ``sgd``; of no effect with ``adamw``."""
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    """Weight decay (L2) of all weights that have it."""
     schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
+    """``polynomial`` decays as (1 - step/steps)^power, ``cosine`` to zero, ``constant`` not at all."""
     power: float = Field(default=0.9, gt=0, le=5)
+    """Exponent of the ``polynomial`` schedule."""
     warmup_steps: int = Field(default=0, ge=0, le=MAX_STEPS)
+    """Steps of linear increase from zero at the start."""
     clip_norm: float = Field(default=0.0, ge=0)
+    """Largest norm of the whole gradient: a larger one is scaled down to it before each step, so that a single bad batch does no
+    harm; 0 turns clipping off.
+    """
     precision: Precision = "float32"
+    """``float32``, or ``bfloat16`` autocast."""
     loss: Annotated[LossChoice, _word_of(LossChoice)] = "family"
+    """``family`` is the family's own training loss, ``cross_entropy`` the plain one on the main output, ``ohem`` the family's own
+    with every cross-entropy, those of auxiliary heads too, over the hard pixels alone (online hard example mining, Shrivastava et
+    al. 2016), see ``agentkd.training.losses``.
+    """
     validate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
+    """Epochs between validations; the last epoch is always validated. Validating less often takes less time, and fewer epochs can
+    be the best one.
+    """
     keep: Literal["best", "last"] = "best"
+    """Weights handed on: of the ``best`` validated epoch or the ``last``."""
     views: ViewSettings = ViewSettings()
+    """What a training view of an image may look like: crop, scale, flip, color."""
     class_weights: ClassWeights = "none"
+    """What a pixel counts in every cross-entropy with labels, by its class: ``none``; ``inverse`` to how many labelled pixels of
+    the training split the class has; to their ``effective`` number; or a list, a number for each class. See
+    ``agentkd.datasets.balance``.
+    """
     sampler: Annotated[Sampler, _word_of(Sampler)] = "uniform"
+    """Which training images a step sees: ``uniform``, each once in a pass, or by ``rare_class``: a class is drawn, the rarer the
+    more often, and then an image that has it. See ``agentkd.datasets.order``.
+    """
     sampler_temperature: float = Field(default=0.01, ge=1e-4, le=100)
+    """The smaller, the more often the rarest class is drawn."""
     validation_precision: Precision = "float32"
+    """As ``precision``, of validations."""
     channels_last: bool = False
+    """Weights and maps are laid out with the channels of a pixel side by side, in validations too."""
     compiled: bool = False
+    """The network is compiled (``torch.compile``), which needs a C++ compiler, on CUDA Triton."""
     repeatable: bool = True
+    """As of ``Arithmetic``; what was used of such operations stands in the record's environment."""
 
     @field_validator("class_weights")
     @classmethod
@@ -278,25 +285,24 @@ class Distillation(_WrittenInOneWay):
 
     With soft targets alone this is Eq. 1 of the paper, ``alpha * hard + (1 - alpha) * KL``: soft targets count ``1 - alpha``
     times their weight, every other objective its weight.
-
-    Args:
-        objectives: what of the teachers' output the student is drawn to.
-        alpha: weight of the hard-label loss.
-        hard_loss: ``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained; ``none`` learns from the
-            teachers alone (alpha must be 0): labels are not looked at, every pixel counts.
-        start: initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers.
-        codec: how payloads travel, logits always at the teacher's native stride: see ``agentkd.knowledge.codecs``.
-        max_kl: with codec ``auto``, the most that the teacher's probabilities may change by (mean KL a pixel).
-        arithmetic: how teachers compute what they say; left out of the canonical form where that is as usual.
     """
 
     objectives: tuple[Objective, ...] = Field(default=(SoftTargets(),), min_length=1, max_length=16)
+    """What of the teachers' output the student is drawn to."""
     alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the hard-label loss."""
     hard_loss: Literal["family", "cross_entropy", "none"] = "family"
+    """``cross_entropy`` as in Eq. 1, or ``family``, which keeps auxiliary heads trained; ``none`` learns from the teachers alone
+    (alpha must be 0): labels are not looked at, every pixel counts.
+    """
     start: Literal["own", "scratch", "inherit"] = "own"
+    """Initial weights of the student: its ``own``, ``scratch``, or ``inherit`` the teacher's matching layers."""
     codec: Codec = "float16"
+    """How payloads travel, logits always at the teacher's native stride: see ``agentkd.knowledge.codecs``."""
     max_kl: float = Field(default=1e-5, ge=0)
+    """With codec ``auto``, the most that the teacher's probabilities may change by (mean KL a pixel)."""
     arithmetic: Arithmetic = Arithmetic()
+    """How teachers compute what they say; left out of the canonical form where that is as usual."""
 
     @model_serializer(mode="wrap")
     def _leave_out_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

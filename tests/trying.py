@@ -27,7 +27,7 @@ from typing import IO, Any
 from mutating import MODULE, Mutant, codes, import_path, modules
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks")
+COPIED = ("agentkd", "tests", "examples", "protocols", "docs", "benchmarks", "website")
 MOST_S = 300.0  # of tests for one change, as long as they took without it
 SLOWER = 8.0  # how many times as long before a change counts as one that never ends
 AT_LEAST_S = 60.0

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from agentkd.agents.blaming import blame
 from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
+from agentkd.agents.interview import Reception
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
@@ -371,7 +372,7 @@ class Agent:
             lessons.append(self._make_lesson(task, request, feed, steps, check))
             return lessons[-1]
 
-        hooks = self._hooks(key, request.attempt, number, check)
+        hooks = self._hooks(key, request.attempt, number, check, lessons)
         at = Surroundings(
             store=self.folder.store,
             device=self.device,
@@ -425,7 +426,14 @@ class Agent:
             wait_s=request.wait_s,
         )
 
-    def _hooks(self, key: TaskKey, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
+    def _hooks(
+        self,
+        key: TaskKey,
+        attempt: int,
+        number: int,
+        check: Callable[[], None],
+        lessons: Sequence[RemoteLesson | MutualLesson],
+    ) -> Hooks:
         last_said = 0.0
         last: EpochResult | None = None
 
@@ -436,8 +444,18 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                scores = {"miou": last.miou, "accuracy": last.accuracy} if last else {}
-                event = TaskProgressEvent(task=key, attempt=attempt, step=step, steps=steps, loss=loss, **scores)
+                heard = lessons[0].heard() if lessons else Reception()
+                event = TaskProgressEvent(
+                    task=key,
+                    attempt=attempt,
+                    step=step,
+                    steps=steps,
+                    loss=loss,
+                    miou=last.miou if last else None,
+                    accuracy=last.accuracy if last else None,
+                    received_bytes=heard.received_bytes,
+                    waited_s=heard.waited_s,
+                )
                 self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:

@@ -48,7 +48,7 @@ class Gate:
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, schema: str) -> None:
-        self._path, self._left = path, STEPS_TO_OPEN
+        self._path, self._left, self._most_bytes = path, STEPS_TO_OPEN, 0
         connection.execute("PRAGMA trusted_schema = OFF")
         for category, limit in LIMITS.items():
             connection.setlimit(category, limit)
@@ -65,13 +65,14 @@ class Gate:
         self.is_empty = not found
 
     def renew(self) -> int:
-        """Allows the steps of one more statement; returns how many bytes the file has now, with what is not yet in it."""
-        size_bytes = 0
+        """Allows the steps of one more statement; returns how many bytes the file has or had, with what is not yet in it."""
+        size_bytes = 0  # of one that somebody removes while it is open
         for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
             with contextlib.suppress(OSError):
                 size_bytes += path.stat().st_size
-        self._left = STEPS_TO_OPEN + STEPS_A_BYTE * size_bytes
-        return size_bytes
+        self._most_bytes = max(self._most_bytes, size_bytes)
+        self._left = STEPS_TO_OPEN + STEPS_A_BYTE * self._most_bytes
+        return self._most_bytes
 
     def refused(self, reason: str) -> ArtifactError:
         """An error that says what is wrong with the file."""

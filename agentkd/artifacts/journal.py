@@ -27,6 +27,7 @@ from agentkd import canonical
 from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
 from agentkd.artifacts.read_only import opened
+from agentkd.artifacts.removal import OwnFiles
 from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
@@ -163,12 +164,13 @@ class Journal:
         try:
             self._gate = Gate(self.path, self._connection, SCHEMA)
             if not read_only:
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 self._connection.execute("PRAGMA synchronous=FULL")
                 if self._gate.is_empty:
                     if was_there:
                         self._must_be_new()
                     self._begin()
+                self._own_files = OwnFiles(self.path, has_log=mode == ("wal",))
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
@@ -303,11 +305,12 @@ class Journal:
             previous = row.digest
             yield row
 
-    def rows(self) -> Iterator[Row]:
-        """The records as they stand."""
+    def rows(self, *, after: int = 0) -> Iterator[Row]:
+        """The records as they stand, those behind the one with that number."""
         columns = "number, task, inputs, outputs, circumstances, sitting, digest"
         kinds = (int, str, str, str, str, int, str)
-        return (Row(*row) for row in self._ordered(f"SELECT {columns} FROM records ORDER BY number", 1, *kinds))
+        query = f"SELECT {columns} FROM records WHERE number > {int(after)} ORDER BY number"
+        return (Row(*row) for row in self._ordered(query, 1, *kinds))
 
     def sittings(self) -> dict[int, dict[str, Any]]:
         """Provenance of each sitting, by number."""
@@ -422,6 +425,7 @@ class Journal:
             self._gate.renew()
             with self._connection:
                 yield
+            self._own_files.must_be_there(self._connection)
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
 

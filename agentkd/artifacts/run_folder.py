@@ -50,6 +50,7 @@ class RunFolder:
         self.report = place / "report"
         self.lock = place / "lock"
         self.contact = place / "contact.json"
+        self.feed, self.earlier_feed = place / "feed.jsonl", place / "feed-before.jsonl"
         self.visitors = self.keys / "visitors"
 
     def checkpoint(self, key: TaskKey) -> Path:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from agentkd import canonical
 from agentkd.durable import discard, make_folder, sync_folder
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_disk
 from agentkd.names import Digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -96,6 +96,7 @@ class Store:
             ArtifactNotFoundError: there are none.
             ArtifactCorruptError: they are damaged.
             ArtifactError: they cannot be read, or are too many.
+            StorageError: the disk is broken, or there are no descriptors.
         """
         path = self.must_have(digest)
         try:
@@ -107,6 +108,7 @@ class Store:
         except FileNotFoundError:
             raise ArtifactNotFoundError(digest, self.place) from None
         except OSError as error:
+            check_disk(path, error)
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
         actual = canonical.digest_bytes(data)
         if actual != digest:

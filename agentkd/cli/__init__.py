@@ -1,6 +1,6 @@
 """The command line: reads options at the edge and calls the library. Every import that costs time is made where it is needed."""
 
-from agentkd.cli import beginning, completing, deploying, looking, predicting, records, running, spaces, standing
+from agentkd.cli import beginning, completing, deploying, looking, predicting, records, running, spaces, standing, watching
 from agentkd.cli.app import app, main, summarize
 from agentkd.cli.data import data_app
 from agentkd.cli.keys import keys_app
@@ -12,6 +12,7 @@ __all__ = ["app", "main"]
 for command in (
     running.run,
     running.demo,
+    watching.watch,
     beginning.init,
     beginning.schema,
     standing.status,

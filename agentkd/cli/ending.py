@@ -48,7 +48,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 @dataclass(frozen=True)
-class Manner:
+class Ending:
     """How an end is told: with the traceback or without, in words or as a document for programs."""
 
     is_debugging: bool = False
@@ -84,22 +84,22 @@ def run_to_the_end(app: typer.Typer, arguments: list[str]) -> int:
     given, is_debugging = _without_debug(arguments)
     if is_debugging:
         logs.show_all()
-    manner = Manner(is_debugging, wants_json(given))
+    ending = Ending(is_debugging, wants_json(given))
     try:
-        status = _run(app, given, manner)
+        status = _run(app, given, ending)
         sys.stdout.flush()
     except BrokenPipeError as error:
-        status = _nobody_reads(error, manner)
+        status = _nobody_reads(error, ending)
     except (AgentKDError, OSError) as error:
-        status = _refuse(error, manner)
+        status = _refuse(error, ending)
     except (KeyboardInterrupt, typer.Abort):
-        status = manner.end("interrupted", INTERRUPTED, "interrupted")
+        status = ending.end("interrupted", INTERRUPTED, "interrupted")
     except Exception as error:
-        status = _refuse(error, manner)
+        status = _refuse(error, ending)
     return status if _is_flushed() else NOBODY_READS if status == 0 else status
 
 
-def _run(app: typer.Typer, arguments: list[str], manner: Manner) -> int:
+def _run(app: typer.Typer, arguments: list[str], ending: Ending) -> int:
     command = typer.main.get_command(app)
     try:
         with command.make_context("agentkd", arguments) as context:
@@ -109,11 +109,11 @@ def _run(app: typer.Typer, arguments: list[str], manner: Manner) -> int:
     except _WRONG_WORDS as error:
         shown = io.StringIO()
         error.show(file=shown)
-        return manner.end("usage", int(error.exit_code), str(error.format_message()), words=shown.getvalue().rstrip())
+        return ending.end("usage", int(error.exit_code), str(error.format_message()), words=shown.getvalue().rstrip())
     return 0
 
 
-def _refuse(error: Exception, manner: Manner) -> int:
+def _refuse(error: Exception, ending: Ending) -> int:
     place = STANDARD_OUTPUT if _is_of_output(error) else "a file"
     told: BaseException = as_agentkd_error(error, place)
     if not isinstance(told, AgentKDError):
@@ -121,11 +121,11 @@ def _refuse(error: Exception, manner: Manner) -> int:
     if isinstance(told, OSError) and (told.filename or place is STANDARD_OUTPUT):
         told = StorageError.of_use(str(told.filename or place), told)
     if not isinstance(told, AgentKDError):
-        return _own_fault(error, manner)
-    if manner.is_debugging:
+        return _own_fault(error, ending)
+    if ending.is_debugging:
         _show_traceback(error)
     problems = {"problems": [vars(one) for one in told.problems]} if isinstance(told, ConfigError) else {}
-    return manner.end(told.code, told.exit_code, str(told), words=f"error: {told}", **problems)
+    return ending.end(told.code, told.exit_code, str(told), words=f"error: {told}", **problems)
 
 
 def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
@@ -143,15 +143,15 @@ def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
     return OutOfMemoryError(f"there is not enough memory for this process{limit} ({words}); {advice}")
 
 
-def _own_fault(error: BaseException, manner: Manner) -> int:
+def _own_fault(error: BaseException, ending: Ending) -> int:
     """Says that agentkd failed, where the traceback is, and what to report."""
     lines = "".join(traceback.format_exception(error))
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({Path(where[0].filename).name}, line {where[0].lineno})" if where else ""
-    if manner.is_debugging:
+    if ending.is_debugging:
         _show_traceback(error)
     kept = _keep(lines)
-    if kept is None and not manner.is_debugging and not manner.is_json:
+    if kept is None and not ending.is_debugging and not ending.is_json:
         say(lines, err=True)
     failed = f"agentkd itself failed: {type(error).__name__}: {str(error)[:500]}{place}"
     machine = f"agentkd {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -161,7 +161,7 @@ def _own_fault(error: BaseException, manner: Manner) -> int:
         f"this is a fault of agentkd: please report it with that traceback, the command that you gave, and: {machine}",
     )
     more = {"traceback": str(kept) if kept else lines, "machine": machine}
-    return manner.end(AgentKDError.code, AgentKDError.exit_code, failed, words="\n".join(words), **more)
+    return ending.end(AgentKDError.code, AgentKDError.exit_code, failed, words="\n".join(words), **more)
 
 
 def _keep(lines: str) -> Path | None:
@@ -205,14 +205,14 @@ def _is_of_output(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).name in ("ending.py", "utils.py", "console.py")
 
 
-def _nobody_reads(error: BrokenPipeError, manner: Manner) -> int:
+def _nobody_reads(error: BrokenPipeError, ending: Ending) -> int:
     """The end of a listing whose reader has gone (``agentkd networks | head -1``): quiet, as of other programs."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             poll.register(stream.fileno(), 0)
     if not poll.poll(0):
-        return _refuse(error, manner)
+        return _refuse(error, ending)
     return NOBODY_READS
 
 

@@ -23,7 +23,9 @@ class TakesKeys(TyperCommand):
     """A command among whose arguments a public key may begin with ``-``, as one in 85 does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.ignore_unknown_options = any(len(given) == KEY_CHARACTERS and given[0] == "-" for given in args)
+        if any(len(given) == KEY_CHARACTERS and given[0] == "-" for given in args):
+            ctx.ignore_unknown_options, ctx.help_option_names = True, ["--help"]  # -h may be how the key begins
+            self._help_option = None  # of some versions, as it was made before
         return super().parse_args(ctx, args)
 
 

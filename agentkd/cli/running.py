@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,7 @@ from agentkd.cli.app import (
 )
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, device, duration, endpoint, key_name, path, public_key
+from agentkd.cli.watching import Watch, must_be_installed, watched
 from agentkd.errors import BUDGET_SPENT, INTERRUPTED, ConfigError, StorageError
 from agentkd.visible import visible_line
 
@@ -72,6 +74,7 @@ def run(
         int | None, typer.Option(min=1, help="Begin no more trainings than have so many epochs in all.")
     ] = None,
     output_format: Format = "text",
+    watch: Watch = False,
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
@@ -89,7 +92,7 @@ def run(
     if dry_run:
         return _say_plan(file, given, out, measures=measure, output_format=output_format)
     budget = Budget(seconds, max_tasks, max_epochs)
-    _run(file, given, out, budget, output_format=output_format)
+    _run(file, given, out, budget, output_format=output_format, is_watched=watch)
 
 
 def demo(
@@ -103,13 +106,14 @@ def demo(
     bind: Bind = None,
     overrides: Overrides = None,
     output_format: Format = "text",
+    watch: Watch = False,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes, in minutes on two cores."""
     from agentkd.config import demo_file
     from agentkd.coordinator.budget import UNLIMITED
 
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(demo_file(), given_fields(overrides, **launch), out, UNLIMITED, output_format=output_format)
+    _run(demo_file(), given_fields(overrides, **launch), out, UNLIMITED, output_format=output_format, is_watched=watch)
 
 
 def community(
@@ -325,7 +329,7 @@ def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool
     say(f"{file}: nothing is wrong with it; nothing was started")
 
 
-def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, output_format: str) -> None:
+def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, output_format: str, is_watched: bool) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -339,6 +343,8 @@ def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, o
 
     end_as_by_ctrl_c()
     is_text = output_format == "text"
+    if is_watched:
+        must_be_installed()
     foreseen = look_at_file(file, fields, out, in_full=False)
     for concern in foreseen.warnings:
         say(f"warning: {concern.problem}", err=True)
@@ -352,8 +358,11 @@ def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, o
         raise StorageError.of(folder.logs, error) from error
     say(f"{experiment.name}: run folder {out}", err=not is_text)
     try:
-        with watcher_for(console) as watcher:
-            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget)
+        with watched(folder.place) if is_watched else nullcontext("") as address:
+            if address:
+                say(f"watch it at {address}", err=not is_text)
+            with watcher_for(console) as watcher:
+                outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -366,6 +375,8 @@ def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, o
         return say(json.dumps(standing_of(folder).as_data() | {"report": str(written.page)}, indent=2))
     print_summary(outlook, console)
     say(f"report: {written.page}")
+    if is_watched:
+        say(f"the page is closed; it is shown again by: agentkd watch {out}")
     print_next(next_steps(outlook, out, written.page), console)
 
 

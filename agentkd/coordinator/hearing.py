@@ -98,9 +98,7 @@ class Hearing:
                 self._watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
                 self._deeds.handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
-            doing = self._deeds.underway.current(name, body.task, body.attempt)
-            if doing:
-                doing.progress = body
+            self._deeds.note_progress(name, body)
         elif isinstance(body, TaskReply | TeachReply | ErrorReply):
             self._receive_answer(name, delivery, body)
         elif isinstance(body, KnowledgeRequest):

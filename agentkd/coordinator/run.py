@@ -19,6 +19,7 @@ from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.generations import Generation
+from agentkd.coordinator.narration import narrated
 from agentkd.coordinator.watching import Noting, Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.durable import discard
@@ -62,7 +63,7 @@ def run_experiment(
     """
     must_be(experiment, Experiment, "the experiment", "what agentkd.load_experiment returned")
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
-    watcher = Noting(watcher or Silent())
+    watcher = narrated(folder, Noting(watcher or Silent()))
     foreseen = foreseen or look_at(experiment, folder.place, in_full=False)
     for concern in foreseen.warnings:
         log.warning("%s", concern.problem)

@@ -60,8 +60,11 @@ class Watcher(Protocol):
 class Silent:
     """Watches and says nothing."""
 
-    def show(self, snapshot: Snapshot) -> None: ...
-    def tell(self, line: str) -> None: ...
+    def show(self, snapshot: Snapshot) -> None:
+        """Shows nothing."""
+
+    def tell(self, line: str) -> None:
+        """Tells nobody."""
 
 
 class Noting:

@@ -226,7 +226,12 @@ class TaskRequest(Body):
 
 
 class TaskProgressEvent(Judged, Body):
-    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier."""
+    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier.
+
+    Args:
+        received_bytes: what its teachers have sent in this attempt so far.
+        waited_s: how long it had nothing to do but wait for them.
+    """
 
     task: TaskKeyField
     attempt: Count
@@ -235,6 +240,8 @@ class TaskProgressEvent(Judged, Body):
     loss: Annotated[float, Field(strict=True)]
     miou: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     accuracy: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    received_bytes: Count = 0
+    waited_s: Seconds = 0.0
 
 
 class TaskReply(Body):

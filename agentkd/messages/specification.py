@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from agentkd.errors import Rule
 from agentkd.messages import vectors
 from agentkd.messages.bodies import TYPES, Body, TaskRequest
-from agentkd.messages.dialogues import DIALOGUES, JOIN, LIFE, Dialogue, Speaker
+from agentkd.messages.dialogues import DIALOGUES, JOIN, LIFE, Dialogue, Speaker, Transition
 from agentkd.messages.task_vectors import task_vectors
 from agentkd.messages.wire import MAJOR, MINOR
 
@@ -98,7 +98,7 @@ def messages_page() -> str:
 
 
 def dialogues_page() -> str:
-    """The state table and diagram of every dialogue, as Markdown."""
+    """The state table and diagrams of every dialogue, as Markdown."""
     lines = ["# Dialogues", "", NOTICE, ""]
     lines += ["A message that continues a dialogue MUST name the opening message in `parent_id`. The speakers are:", ""]
     lines += [f"* `{speaker}`: {_SPEAKERS[speaker]}" for speaker in Speaker]
@@ -114,6 +114,8 @@ def dialogues_page() -> str:
         ]
         lines += [f"| {m.state} | {m.speaker} | {m.message.__name__} | {m.then} |" for m in dialogue.moves]
         lines += ["", "```mermaid", *_diagram(dialogue), "```"]
+        if dialogue is not LIFE:
+            lines += ["", "```mermaid", *_sequence(dialogue), "```"]
     lines += [
         "",
         "## Rules",
@@ -141,6 +143,36 @@ def _diagram(dialogue: Dialogue) -> list[str]:
         then = "[*]" if move.then == "end" else move.then
         lines.append(f"  {move.state} --> {then}: {move.speaker} {move.message.__name__}")
     return lines
+
+
+def _sequence(dialogue: Dialogue) -> list[str]:
+    """The same in the order of time: what is said, by whom to whom, and what may be said instead."""
+    speakers = list(dict.fromkeys(str(move.speaker) for move in dialogue.moves))
+    if len(speakers) == 1:
+        speakers.append(str(Speaker.ANSWERER))
+    shown: set[str] = set()
+
+    def said(move: Transition) -> str:
+        listener = next(one for one in speakers if one != move.speaker)
+        return f"{move.speaker}->>{listener}: {move.message.__name__}"
+
+    def following(move: Transition) -> list[str]:
+        return [said(move), *(() if move.then in ("end", *shown) else after(move.then))]
+
+    def after(state: str) -> list[str]:
+        shown.add(state)
+        moves = [move for move in dialogue.moves if move.state == state]
+        repeated, others = [m for m in moves if m.then == state], [m for m in moves if m.then != state]
+        lines = [line for move in repeated for line in ("loop any number of times", f"  {said(move)}", "end")]
+        if len(others) < 2:
+            return lines + [line for move in others for line in following(move)]
+        for word, move in zip(("alt", *("else",) * len(others)), others, strict=False):
+            end = "it is over" if move.then == "end" else f"then {move.then}"
+            lines += [f"{word} {end}", *(f"  {line}" for line in following(move))]
+        return [*lines, "end"]
+
+    body = after(dialogue.moves[0].state)
+    return ["sequenceDiagram", *(f"  participant {one}" for one in speakers), *(f"  {line}" for line in body)]
 
 
 def _summary(body: type[Body]) -> str:

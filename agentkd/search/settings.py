@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from agentkd.canonical import FrozenData
+from agentkd.canonical import ExplainedData
 from agentkd.recipe import MAX_EPOCHS, Distillation, Recipe
 from agentkd.search.space import Choices, Range
 
@@ -37,28 +37,28 @@ def own_path(value: str, known: Sequence[str]) -> str:
     return "" if value in known else value
 
 
-class Select(FrozenData):
-    """Which of several networks goes on: the search's winner, what a lesson made or what was before it, and the final winner.
-
-    Args:
-        rule: ``smallest_within``: the smallest of those whose mIoU is within ``tolerance`` of the best; a lesson is kept unless
-            it lost more than ``lesson_tolerance``. ``best``: the best mIoU. ``pareto_knee``: where mIoU over the logarithm of the
-            size bends most. ``module:name``: a user's function, which is given a list of
-            ``agentkd.search.selection.Candidate`` and returns one of them.
-        tolerance: in mIoU, in [0, 1). 0.007 gives the winners of every search of the paper's Table I.
-        lesson_tolerance: by how much less mIoU a lesson is kept by that rule: the taught network is no smaller, so it should be
-            what cannot be told from noise.
-        count: what is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs),
-            ``macs`` (multiply-accumulates of one image), or ``latency`` (milliseconds for one image, measured by the agent that
-            trained the network; give all agents the same device).
-        baseline: whether a family's baseline is a candidate beside the trials.
-    """
+class Select(ExplainedData):
+    """Which of several networks goes on: the search's winner, what a lesson made or what was before it, and the final winner."""
 
     rule: Annotated[str, AfterValidator(partial(known_or_own, known=RULES))] = "smallest_within"
+    """``smallest_within``: the smallest of those whose mIoU is within ``tolerance`` of the best; a lesson is kept unless it lost
+    more than ``lesson_tolerance``. ``best``: the best mIoU. ``pareto_knee``: where mIoU over the logarithm of the size bends
+    most. ``module:name``: a user's function, which is given a list of ``agentkd.search.selection.Candidate`` and returns one of
+    them.
+    """
     tolerance: float = Field(default=0.007, ge=0, lt=1)
+    """In mIoU, in [0, 1). 0.007 gives the winners of every search of the paper's Table I."""
     lesson_tolerance: float = Field(default=0.007, ge=0, lt=1)
+    """By how much less mIoU a lesson is kept by that rule: the taught network is no smaller, so it should be what cannot be told
+    from noise.
+    """
     count: Count = "total"
+    """What is small: ``total`` parameters (all that trains, as the paper counts), ``deploy`` (what inference needs), ``macs``
+    (multiply-accumulates of one image), or ``latency`` (milliseconds for one image, measured by the agent that trained the
+    network; give all agents the same device).
+    """
     baseline: bool = True
+    """Whether a family's baseline is a candidate beside the trials."""
 
     @property
     def own_rule(self) -> str:
@@ -66,35 +66,30 @@ class Select(FrozenData):
         return own_path(self.rule, RULES)
 
 
-class Pruning(FrozenData):
-    """Median pruning: a trial stops after an epoch if its best mIoU so far is below the median of earlier trials'.
-
-    Args:
-        startup_trials: completed trials before anything is pruned.
-        warmup_epochs: epochs that every trial may finish.
-    """
+class Pruning(ExplainedData):
+    """Median pruning: a trial stops after an epoch if its best mIoU so far is below the median of earlier trials'."""
 
     kind: Literal["median"] = "median"
     startup_trials: int = Field(default=5, ge=1, le=MAX_TRIALS)
+    """Completed trials before anything is pruned."""
     warmup_epochs: int = Field(default=10, ge=0, le=MAX_EPOCHS)
+    """Epochs that every trial may finish."""
 
 
-class Halving(FrozenData):
+class Halving(ExplainedData):
     """Successive halving: a trial goes on after a rung if it is among the best there of the trials that it sees, and itself.
 
     Source: Li et al., "A system for massively parallel hyperparameter tuning" (ASHA), 2020, as in Optuna's
     ``SuccessiveHalvingPruner``.
-
-    Args:
-        first_epoch: the first rung; the next ones are at ``factor`` times as many epochs each.
-        factor: one of so many goes on at each rung.
-        startup_trials: trials at a rung before anything is pruned there.
     """
 
     kind: Literal["halving"]
     first_epoch: int = Field(default=1, ge=1, le=MAX_EPOCHS)
+    """The first rung; the next ones are at ``factor`` times as many epochs each."""
     factor: int = Field(default=3, ge=2, le=100)
+    """One of so many goes on at each rung."""
     startup_trials: int = Field(default=1, ge=1, le=MAX_TRIALS)
+    """Trials at a rung before anything is pruned there."""
 
 
 def _kind_of_pruning(value: object) -> str | None:
@@ -145,56 +140,65 @@ RECIPE_SPACE: RecipeSpace = {
 }
 
 
-class SearchConfig(FrozenData):
-    """One TPE study per family.
-
-    Args:
-        objective: what is looked for. ``miou``; ``distilled_miou``: each trial is a lesson by the family's baseline, so that a
-            network is judged by what it becomes when it is taught; ``scalarized``: mIoU less ``cost_weight`` times the cost
-            relative to the baseline's; ``pareto``: mIoU up and each cost down at once, and the front are the candidates.
-        costs: what ``scalarized`` (their mean) and ``pareto`` count; empty for what ``select.count`` does.
-        cost_weight: of ``scalarized``: what the baseline's whole cost counts, in mIoU, in [0, 1].
-        lesson: how the baseline teaches for ``distilled_miou``; left out, as in round 1.
-        trials: feasible trials at most.
-        published_first: whether the published settings are the first trial, which has no limits. The baseline, which is the same
-            network trained longer, can do without.
-        startup_trials: trials drawn by lot before the sampler learns from results.
-        inherit_weights: whether a trial begins with the matching tensors of the best completed trial that it sees.
-        confirm: so many of the best candidates are trained again with other seeds before one is chosen; 0 for none.
-        confirm_seeds: other seeds of each.
-        patience: stop when the objective (of ``pareto``, the front) has not improved for so many trials in a row; 0 never stops
-            early.
-        order: ``strict``: trial n sees the results of trials up to n - lag, whatever the timing, and the same search comes out
-            every time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that
-            the run can be gone on with and replayed. No agent waits for a slow trial then.
-        lag: so many trials of one study run side by side.
-        max_deploy_ratio: limit on parameters, relative to the baseline's; 0 for none. Likewise ``max_macs_ratio``, and
-            ``max_latency_ratio``: what the agent that is to train a network measures before it does.
-        candidates: size of the set that goes on to round 1, at most.
-        recipe_space: training hyperparameters that are searched beside the architecture.
-    """
+class SearchConfig(ExplainedData):
+    """One TPE study per family."""
 
     objective: Objective = "miou"
+    """What is looked for. ``miou``; ``distilled_miou``: each trial is a lesson by the family's baseline, so that a network is
+    judged by what it becomes when it is taught; ``scalarized``: mIoU less ``cost_weight`` times the cost relative to the
+    baseline's; ``pareto``: mIoU up and each cost down at once, and the front are the candidates.
+    """
     costs: tuple[Count, ...] = ()
+    """What ``scalarized`` (their mean) and ``pareto`` count; empty for what ``select.count`` does."""
     cost_weight: float = Field(default=0.05, ge=0, le=1)
+    """Of ``scalarized``: what the baseline's whole cost counts, in mIoU, in [0, 1]."""
     lesson: Distillation | None = None
+    """How the baseline teaches for ``distilled_miou``; left out, as in round 1."""
     epochs: int = Field(default=50, ge=1, le=MAX_EPOCHS)
+    """Epochs of each trial."""
     trials: int = Field(default=20, ge=1, le=MAX_TRIALS)
+    """Trials of each family's study at most. Those that break a limit (infeasible ones) do not count."""
     startup_trials: int = Field(default=10, ge=1, le=MAX_TRIALS)
+    """Trials drawn by lot before the sampler learns from results."""
     inherit_weights: bool = False
+    """Whether a trial begins with the matching tensors of the best completed trial that it sees."""
     confirm: int = Field(default=0, ge=0, le=MAX_TRIALS)
+    """So many of the best candidates are trained again with other seeds before one is chosen; 0 for none."""
     confirm_seeds: int = Field(default=2, ge=1, le=100)
+    """Other seeds of each."""
     patience: int = Field(default=10, ge=0, le=MAX_TRIALS)
+    """Stop when the objective (of ``pareto``, the front) has not improved for so many trials in a row; 0 never stops early."""
     order: Literal["strict", "as_completed"] = "strict"
+    """``strict``: trial n sees the results of trials up to n - lag, whatever the timing, and the same search comes out every
+    time. ``as_completed``: it sees all that are finished when it is asked for; what it saw is recorded, so that the run can be
+    gone on with and replayed. No agent waits for a slow trial then.
+    """
     lag: int = Field(default=2, ge=1, le=MAX_TRIALS)
+    """How many trials of one study run side by side. In ``strict`` order trial n sees the results of trials up to n - lag, so
+    another ``lag`` is another search.
+    """
     published_first: bool = True
+    """Whether the published settings are the first trial, which has no limits. The baseline, which is the same network trained
+    longer, can do without.
+    """
     max_infeasible: int = Field(default=200, ge=1, le=MAX_TRIALS)
+    """The study ends after so many suggestions that broke a limit (``max_deploy_ratio`` and the like), which cost no training."""
     max_deploy_ratio: float = Field(default=1.0, ge=0)
+    """Limit on the parameters that inference needs, relative to the baseline's; 0 for none. A network above it is not trained."""
     max_macs_ratio: float = Field(default=0.0, ge=0)
+    """The same limit for the multiply-accumulates of one image; 0 for none."""
     max_latency_ratio: float = Field(default=0.0, ge=0)
+    """The same limit for the milliseconds of one image, measured by the agent that is to train the network; 0 for none."""
     candidates: int = Field(default=4, ge=1, le=MAX_TRIALS)
+    """Size of the set that goes on to round 1, at most: the best of the front of mIoU against size. One of them teaches, and
+    students are taken from them.
+    """
     pruning: AnyPruning | None = Pruning()
+    """When a hopeless trial is stopped early: ``kind: median`` (the default), ``kind: halving``, or ``null`` for never. There is
+    none with ``objective: pareto``.
+    """
     recipe_space: RecipeSpace = Field(default_factory=lambda: dict(RECIPE_SPACE))
+    """Training hyperparameters that are searched beside the architecture: a recipe field, and its range or choices."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,19 +6,23 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from agentkd.architecture import Setting
-from agentkd.canonical import FrozenData, Proviso
+from agentkd.canonical import ExplainedData, Proviso
 
 ARCHITECTURE_PREFIX = "architecture."
 RECIPE_PREFIX = "recipe."
 
 
-class Range(FrozenData):
+class Range(ExplainedData):
     """Values between ``low`` and ``high``, both included; ``log`` searches orders of magnitude evenly."""
 
     low: float
+    """Smallest value, included."""
     high: float
+    """Largest value, included; above ``low``."""
     log: bool = False
+    """Whether orders of magnitude are searched evenly, rather than values."""
     integer: bool = False
+    """Whether only whole numbers are meant."""
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
@@ -29,10 +33,11 @@ class Range(FrozenData):
         return self
 
 
-class Choices(FrozenData):
+class Choices(ExplainedData):
     """One of the listed values."""
 
     values: tuple[Setting, ...] = Field(min_length=1)
+    """The values: words, numbers, true and false."""
 
     @field_validator("values", mode="before")
     @classmethod

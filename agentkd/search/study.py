@@ -6,7 +6,6 @@ to *n - lag*, whatever the timing, so a parallel search that was interrupted and
 ``as_completed``, it sees what is finished when it is asked for; what that was is recorded, and decides from then on.
 """
 
-import operator
 import sqlite3
 import warnings
 from collections.abc import Sequence
@@ -115,7 +114,7 @@ class Suggester:
 
     def _after(self, seen: Sequence[Trial]) -> Digest:
         """A digest of the study and of these trials."""
-        if len(seen) < len(self._seen) or not all(map(operator.is_, self._seen, seen)):
+        if list(seen[: len(self._seen)]) != self._seen:
             del self._history[1:]
             self._seen = []
         for trial in seen[len(self._seen) :]:
@@ -139,7 +138,7 @@ class Suggester:
 
     def _tell(self, seen: Sequence[Trial]) -> None:
         """The sampler is to know these, in this order."""
-        if len(seen) < len(self._told) or not all(map(operator.is_, self._told, seen)):
+        if list(seen[: len(self._told)]) != self._told:
             self._forget()
         for trial in seen[len(self._told) :]:
             self._add(trial)

@@ -15,6 +15,7 @@ PREDICT = Path(__file__).parents[2] / "predict" / "agentkd_predict"
 LAYERS = [
     {"__main__"},
     {"cli", "testing"},
+    {"watch"},
     {"community", "conformance", "deploy", "replay", "report"},
     {"coordinator"},
     {"agents"},
@@ -60,7 +61,9 @@ OWNERS = {
     "yaml": {"config", "deploy", "plain"},
     "sqlite3": {"artifacts"},
     "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "watch"},
+    "starlette": {"watch"},
+    "uvicorn": {"watch"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
     "tensorboardX": {"report"},

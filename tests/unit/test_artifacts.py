@@ -22,7 +22,14 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
 from agentkd.coordinator.desk import Desk
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
+from agentkd.errors import (
+    AgentKDError,
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    DescriptorsError,
+    StorageError,
+)
 from agentkd.task import DataSource, Status, TaskResult, Train
 
 
@@ -337,6 +344,56 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     with pytest.raises(StorageError, match="Input/output error"):
         Store(tmp_path).put(b"knowledge")
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EIO, StorageError, "cannot use .* the disk is broken"),
+        (errno.EMFILE, DescriptorsError, "cannot open .* all descriptors"),
+        (errno.EACCES, ArtifactError, "cannot be read: Permission denied"),
+    ],
+)
+def test_what_keeps_an_artifact_from_being_read_is_told_from_damage(
+    number: int, kind: type[AgentKDError], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+
+    def refusing(*told: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("agentkd.artifacts.store.os.open", refusing)
+    with pytest.raises(kind, match=words):
+        store.get(digest)
+
+
+@pytest.mark.parametrize("gone", [("-wal",), ("-wal", "-shm"), ("",), ("", "-wal", "-shm")], ids="+".join)
+def test_whoever_removes_a_journal_in_mid_run_takes_no_record_away(gone: tuple[str, ...], tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        for suffix in gone:
+            place.with_name(f"{place.name}{suffix}").unlink()
+        with pytest.raises(StorageError, match=r"journal\.sqlite.* was removed while it was open; all .* saved.*goes on"):
+            journal.commit(record(2))
+        with Journal(place, read_only=True) as reader:
+            assert len([*reader.records()]) == 2
+    with Journal(place) as journal:
+        assert [one.task.seed for one in journal.must_be_whole().records()] == [1, 2]
+
+
+def test_a_journal_in_whose_place_another_was_put_is_saved_beside_it(tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        place.rename(tmp_path / "away")
+        place.write_bytes(b"another")
+        with pytest.raises(StorageError, match=r"saved as .*journal\.sqlite\.saved-1"):
+            journal.commit(record(2))
+    assert place.read_bytes() == b"another"
+    with Journal(tmp_path / "journal.sqlite.saved-1", read_only=True) as saved:
+        assert [one.task.seed for one in saved.must_be_whole().records()] == [1, 2]
 
 
 def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) -> None:
