@@ -120,6 +120,7 @@ POOLS: dict[str, Any] = {
     "run.seconds": [*TEXTS, "2h", "1h30m", "-1s", "1e3s", "٣h"],
     "run.max_tasks": NUMBERS,
     "run.max_epochs": NUMBERS,
+    "run.reuse": "runs",
     "doctor.file": "experiments",
     "replay.task": DIGESTS,
     "replay.swap": SWAPS,
