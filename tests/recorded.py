@@ -11,8 +11,10 @@ from agentkd.names import AgentName
 from agentkd.task import TaskResult
 
 
-def recorded_run(place: Path, *, num_tasks: int = 1000, outcome: Outcome = invented, **changes: object) -> RunFolder:
-    """A run of the tests' tiny experiment after so many tasks, or to its end. Its artifacts are not there."""
+def recorded_run(
+    place: Path, *, num_tasks: int = 1000, outcome: Outcome = invented, stores: bool = False, **changes: object
+) -> RunFolder:
+    """A run of the tests' tiny experiment after so many tasks, or to its end. ``stores``: what its tasks made is there."""
     folder, given = RunFolder(place), experiment(**changes)
     own, dataset = own_parts.take_up(given)
     results: dict[str, TaskResult] = {}
@@ -26,7 +28,8 @@ def recorded_run(place: Path, *, num_tasks: int = 1000, outcome: Outcome = inven
             if outlook.is_finished:
                 break
             step = outlook.steps[0]
-            results[step.key] = outcome(step).model_copy(update={"seconds": 2.0})
+            made = {"weights": folder.store.put(f"weights of {step.key}".encode())} if stores else {}
+            results[step.key] = outcome(step).model_copy(update={"seconds": 2.0, **made})
             label = f"{step.stage} of {step.family}: {step.label}"
             journal.commit(Record(step.task, results[step.key], AgentName("agent-1"), 1, label, at="2026-01-01T00:00:00Z"))
     return folder

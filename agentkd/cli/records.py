@@ -202,6 +202,7 @@ def bundle(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="Pack the run although it is damaged; verify will say so of the bundle as well.")
     ] = False,
+    output_format: Format = "text",
 ) -> None:
     """Pack a run into one file that opens, verifies and replays on another machine, with RO-Crate metadata and model cards."""
     from agentkd.artifacts.run_folder import RunFolder
@@ -211,6 +212,10 @@ def bundle(
     if not damaged:
         must_be_sound(RunFolder(run).must_exist())
     written = write_bundle(RunFolder(run), out, artifacts)
+    if output_format == "json":
+        told = {"num_files": written.num_files, "size_bytes": written.size_bytes, "sha256": written.sha256}
+        code = [one.as_data() for one in written.code]
+        return say(json.dumps({"file": str(out), **told, "num_left_out": written.num_left_out, "code": code}, indent=2))
     say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
     for one in written.code:
         say(f"carries {one}")
@@ -221,12 +226,15 @@ def bundle(
 def unbundle(
     file: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="A bundle (.zip).")],
     out: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
+    output_format: Format = "text",
 ) -> None:
     """Verify a bundle and unpack it into a run folder, but for its pages: what is in report/ and cards/ stays in the bundle."""
     from agentkd.artifacts.bundle import unpack
 
     place = out or Path("runs") / file.stem
     found = unpack(file, place)
+    if output_format == "json":
+        return say(json.dumps({"run": str(place)} | found.as_data(), indent=2))
     say(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
     for note in found.notes:
         say(f"note {note}")

@@ -73,6 +73,10 @@ def run(
     max_epochs: Annotated[
         int | None, typer.Option(min=1, help="Begin no more trainings than have so many epochs in all.")
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(parser=path, metavar="RUN", help="Another run's folder: its tasks that are the same are not done again."),
+    ] = None,
     output_format: Format = "text",
     watch: Watch = False,
 ) -> None:
@@ -83,16 +87,16 @@ def run(
     said. A budget (--for, --max-tasks, --max-epochs) is of this sitting and changes no result: when it is spent the run ends in
     good order, with 22, and the same command goes on.
     """
-    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    given = given_fields(overrides, **launch)
     from agentkd.coordinator.budget import Budget
 
+    launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
+    given, others = given_fields(overrides, **launch), tuple(reuse or ())
     if measure and not dry_run:
         raise ConfigError("--measure is of --dry-run; leave it out, or add that")
     if dry_run:
-        return _say_plan(file, given, out, measures=measure, output_format=output_format)
+        return _say_plan(file, given, out, others, measures=measure, output_format=output_format)
     budget = Budget(seconds, max_tasks, max_epochs)
-    _run(file, given, out, budget, output_format=output_format, is_watched=watch)
+    _run(file, given, out, budget, others, output_format=output_format, is_watched=watch)
 
 
 def demo(
@@ -310,7 +314,9 @@ def _launch(
     return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus, "teachers": teachers, "bind": bind}
 
 
-def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool, output_format: str) -> None:
+def _say_plan(
+    file: Path, fields: list[str], out: Path | None, others: tuple[Path, ...], *, measures: bool, output_format: str
+) -> None:
     from agentkd.checks.before import describe, look_at_file
     from agentkd.report.forecast import forecast, lines
 
@@ -321,7 +327,7 @@ def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool
         say(line)
     for concern in foreseen.warnings:
         say(f"warning: {concern.problem}", err=True)
-    found = forecast(foreseen.must_be_sound(), measures=measures)
+    found = forecast(foreseen.must_be_sound(), others, measures=measures)
     if not is_text:
         return say(json.dumps(found.as_data(), indent=2))
     for line in lines(found):
@@ -329,7 +335,16 @@ def _say_plan(file: Path, fields: list[str], out: Path | None, *, measures: bool
     say(f"{file}: nothing is wrong with it; nothing was started")
 
 
-def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, output_format: str, is_watched: bool) -> None:
+def _run(
+    file: Path,
+    fields: list[str],
+    out: Path | None,
+    budget: "Budget",
+    others: tuple[Path, ...] = (),
+    *,
+    output_format: str,
+    is_watched: bool,
+) -> None:
     from rich.console import Console
 
     from agentkd import logs
@@ -362,7 +377,7 @@ def _run(file: Path, fields: list[str], out: Path | None, budget: "Budget", *, o
             if address:
                 say(f"watch it at {address}", err=not is_text)
             with watcher_for(console) as watcher:
-                outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget)
+                outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget, reuse=others)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -7,7 +7,8 @@ through here; weights and soft targets go from agent to agent.
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from agentkd.coordinator.data_places import bases, found_here
 from agentkd.coordinator.desk import Desk, Done, Order, desk_with_agents
 from agentkd.coordinator.generations import Generation
 from agentkd.coordinator.narration import narrated
+from agentkd.coordinator.reusing import Lender, first_lenders, lenders
 from agentkd.coordinator.watching import Noting, Silent, Snapshot, Watcher
 from agentkd.datasets.opening import Opened
 from agentkd.durable import discard
@@ -49,6 +51,7 @@ def run_experiment(
     *,
     foreseen: Foreseen | None = None,
     budget: Budget = UNLIMITED,
+    reuse: Sequence[Path | str] = (),
 ) -> Outlook:
     """Runs an experiment in a folder, or goes on with it; returns the finished outlook, or that with which its budget was spent.
 
@@ -58,6 +61,7 @@ def run_experiment(
         watcher: who is told how it goes; nobody if it is not given.
         foreseen: what ``agentkd.checks`` found out about it; it is looked at here if that is not given.
         budget: what may be begun. What was begun is done and recorded before this returns; running it again goes on.
+        reuse: folders of other runs, whose recorded tasks are taken over where they are the same, with what they made.
 
     Raises:
         ConfigError: it cannot go well, see ``agentkd.checks``. Nothing was started, and nothing is recorded.
@@ -70,6 +74,7 @@ def run_experiment(
     for concern in foreseen.warnings:
         log.warning("%s", concern.problem)
     own = foreseen.must_be_sound().own
+    others = lenders(reuse, folder)
     slots = experiment.launch.slots
     with desk_with_agents(folder, slots, experiment.launch, watcher, is_forgiving=False) as desk:
         results = _recorded_results(desk.journal, folder)
@@ -79,7 +84,7 @@ def run_experiment(
         if desk.journal.get_meta(LOOKED_AT, str) != foreseen.key:
             desk.journal.set_meta(LOOKED_AT, foreseen.key)
         planner = generation.planner(foreseen.dataset, generations.suggestions_of(desk.journal))
-        coordinator = _Coordinator(experiment, planner, desk, watcher, results, budget)
+        coordinator = _Coordinator(experiment, planner, desk, watcher, results, budget, others)
         if not coordinator.outlook.is_finished:
             planner.check_revisions()
         try:
@@ -173,8 +178,10 @@ class _Coordinator:
         watcher: Watcher,
         results: dict[TaskKey, TaskResult],
         budget: Budget,
+        others: Sequence[Lender],
     ) -> None:
         self.experiment, self.planner, self.desk, self.watcher, self.results = experiment, planner, desk, watcher, results
+        self.others = others
         self.asks = desk.journal.asks()
         self.answers: Answers = choices.noted(desk.journal)
         self.outlook = self._look()
@@ -187,6 +194,7 @@ class _Coordinator:
 
     def run(self) -> None:
         """Works until nothing is left to be done, or no more may be begun and what was is done."""
+        self._note()
         self._want()
         while not self.outlook.is_finished and not (self.spending.is_spent and not self.open):
             for done in self.desk.turn():
@@ -205,17 +213,40 @@ class _Coordinator:
         return outlook
 
     def _want(self) -> None:
-        """Has the steps done that are wanted; what new trials saw, and what was suggested, is written down before."""
-        generations.note_suggestions(self.planner.suggestions, self.desk.journal)
-        if self.outlook.asks:
-            self.desk.journal.note_asks(self.outlook.asks)
-            self.asks = self.desk.journal.asks()
+        """Has the steps done that are wanted, but for those that another run has done."""
+        self._take_over()
         wanted = [step for step in self.outlook.steps if step.key not in self.steps]
         elapsed_s = time.monotonic() - self.started_at
         new = self.spending.take(wanted, elapsed_s=elapsed_s, num_open=len(self.open))
         self.steps |= {step.key: step for step in new}
         self.open |= {step.key for step in new}
         self.desk.submit(Order(step.task, describe_step(step), keeps_failure=not step.stage.traits.is_vital) for step in new)
+
+    def _note(self) -> None:
+        """What new trials saw, and what was suggested, is written down before they are done."""
+        generations.note_suggestions(self.planner.suggestions, self.desk.journal)
+        if self.outlook.asks:
+            self.desk.journal.note_asks(self.outlook.asks)
+            self.asks = self.desk.journal.asks()
+
+    def _take_over(self) -> None:
+        """What another run has recorded of the steps that are wanted is recorded here too, and so on with those that follow."""
+        counts: Counter[Lender] = Counter()
+        while found := first_lenders(self.others, (step.key for step in self.outlook.steps if step.key not in self.steps)):
+            for (lender, _), records in found.items():
+                for record in records:
+                    lender.hand_over(record, self.desk.folder.store)
+                self.desk.take_over(records, lender.provenance(records[0]))
+                counts[lender] += len(records)
+                for record in records:
+                    self.results[record.task.key] = record.result
+                    self.pace.note(record.task, record.result)
+            self.outlook = self._look()
+            self._note()
+        for lender, count in counts.items():
+            self.watcher.tell(
+                f"taken over from {lender.folder.place}: {count:,} recorded tasks, and what they made, each byte verified"
+            )
 
     def _take(self, done: Done) -> None:
         """A failed trial or lesson is a result like any other; a failed baseline stops the run and is not recorded."""
@@ -231,6 +262,7 @@ class _Coordinator:
         self.outlook = self._look()
         if self.outlook.failure:
             raise TrainingError(self.outlook.failure)
+        self._note()
         self._want()
 
     def _show(self, *, now: bool = False) -> None:

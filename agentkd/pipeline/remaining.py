@@ -149,14 +149,13 @@ class Pace:
     def seconds(self, left: Left) -> float | None:
         """How long one task takes.
 
-        Best from the same family with as many epochs, then from its epochs in other tasks; a family of which nothing is
-        known is as the others are on average. ``None`` if nothing is known at all.
+        Best from the same family with as many epochs, then from its epochs in other tasks. ``None`` if nothing is known of the
+        family: what others take says nothing about it.
         """
         if same := self._took.get((left.family, left.kind, left.epochs)):
             return same[0] / same[1]
-        known = [key for key in self._took if (key[2] == 0) == (left.epochs == 0)]
-        alike = [key for key in known if key[:2] == (left.family, left.kind)]
-        used = alike or [key for key in known if key[0] == left.family] or known
+        known = [key for key in self._took if key[0] == left.family and (key[2] == 0) == (left.epochs == 0)]
+        used = [key for key in known if key[1] == left.kind] or known
         total_s = sum(self._took[key][0] for key in used)
         num_epochs = sum(self._took[key][1] * max(1, key[2]) for key in used)
         return total_s / num_epochs * max(1, left.epochs) if num_epochs else None
@@ -173,8 +172,8 @@ def pace_of(done: Iterable[tuple[Task, TaskResult]]) -> Pace:
 def seconds_left(experiment: Experiment, left: Sequence[Left], pace: Pace, *, num_agents: int) -> float | None:
     """How long it may take: all the work shared among the agents, or the longest way through the stages if that is more.
 
-    ``None`` while it is not known how long a training takes. Evaluations, which take a small part of a training, count as
-    nothing until one was done.
+    ``None`` while it is not known of every family how long a training takes. Evaluations, which take a small part of one, count
+    as nothing until one was done.
     """
     agents = max(1, num_agents)
     work = 0.0

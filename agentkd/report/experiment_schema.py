@@ -68,7 +68,7 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
     r"""What a docstring says of a class, and of each of its fields under ``Args``.
 
     Example:
-        >>> read_docstring("A round.\\n\\nArgs:\\n    epochs: of each\\n        lesson.\\n    teachers: who teaches.")
+        >>> read_docstring("A round.\n\nArgs:\n    epochs: of each\n        lesson.\n    teachers: who teaches.")
         ('A round.', {'epochs': 'of each lesson.', 'teachers': 'who teaches.'})
     """
     summary, _, listed = text.partition("\n\nArgs:\n")

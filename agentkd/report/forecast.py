@@ -11,6 +11,7 @@ from agentkd.canonical import digest_bytes
 from agentkd.checks import room
 from agentkd.checks.plan import RunPlan
 from agentkd.coordinator import choices
+from agentkd.coordinator.reusing import lenders
 from agentkd.errors import ConfigError
 from agentkd.names import Digest
 from agentkd.networks.families import title
@@ -20,7 +21,6 @@ from agentkd.pipeline.remaining import Left, Pace, pace_of, remaining, seconds_l
 from agentkd.pipeline.stages import Stage
 from agentkd.report.closing import columns
 from agentkd.report.live import clock
-from agentkd.task import Train
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def forecast(plan: RunPlan, others: Sequence[Path] = (), *, measures: bool = Fal
     """
     records, asks, answers = _recorded(plan)
     own = {record.task.key for record in records}
-    for place in others:
-        with Journal(RunFolder(place).must_exist().journal, read_only=True) as journal:
-            records += [record for record in journal.records() if record.task.key not in own]
+    for lender in lenders(others, RunFolder(plan.folder or "")):
+        records += [record for record in lender.records() if record.task.key not in own]
     results = {record.task.key: record.result for record in records}
     assert plan.dataset is not None
     revisions = recorded_revisions(record.task for record in records if record.task.key in own)
@@ -94,13 +93,17 @@ def forecast(plan: RunPlan, others: Sequence[Path] = (), *, measures: bool = Fal
     left = tuple(remaining(planner, outlook))
     num_agents = _num_agents(plan)
     pace = pace_of((record.task, record.result) for record in records)
-    rests_on = f"what {pace.num_tasks:,} recorded tasks took, with {num_agents} at a time"
-    if not pace.num_tasks and measures:
-        pace, rests_on = _timed(planner), f"some steps of each family timed here, one alone, with {num_agents} at a time"
+    sources = [f"what {pace.num_tasks:,} recorded tasks took"] if pace.num_tasks else []
+    unknown = [family for family in _unknown(left, pace) if family in planner.families]
+    if unknown and measures:
+        _time(planner, unknown, pace)
+        sources.append(f"some steps of {', '.join(map(title, unknown))} timed here, alone")
+    rests_on = f"{' and '.join(sources)}, with {num_agents} at a time"
     each = tuple(pace.seconds(one) for one in left)
     left_s = seconds_left(plan.experiment, left, pace, num_agents=num_agents)
     if left_s is None:
-        rests_on = "nothing is recorded of such networks; --measure times some steps of each family here"
+        lacking = ", ".join(map(title, _unknown(left, pace)))
+        rests_on = f"nothing is recorded of how long {lacking} takes to train; --measure times some steps here"
     return Forecast(plan, len(outlook.keys & results.keys()), left, left_s, rests_on, each)
 
 
@@ -153,14 +156,18 @@ def _num_agents(plan: RunPlan) -> int:
         return plan.experiment.launch.agents or 1
 
 
-def _timed(planner: Planner) -> Pace:
+def _unknown(left: Sequence[Left], pace: Pace) -> list[str]:
+    """Families that are to be trained and of which it is not known how long that takes."""
+    return list(dict.fromkeys(one.family for one in left if one.epochs and pace.seconds(one) is None))
+
+
+def _time(planner: Planner, families: Sequence[str], pace: Pace) -> None:
+    """Times families here, and notes what an epoch takes."""
     from agentkd.coordinator.timing import time_baselines  # needs torch, which a forecast by records does not
 
-    pace = Pace()
-    tasks = [plan.drafts.baseline[1] for plan in planner.families.values()]
-    for one in time_baselines([task for task in tasks if isinstance(task, Train)], planner.experiment.launch.slots[0]):
+    tasks = [planner.families[family].drafts.baseline[1] for family in families]
+    for one in time_baselines(tasks, planner.experiment.launch.slots[0]):
         pace.note_epoch(one.family, one.epoch_s)
-    return pace
 
 
 def _named(stage: Stage) -> str:

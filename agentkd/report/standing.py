@@ -321,7 +321,7 @@ def told(standing: RunStanding, run: Path) -> Iterator[str]:
 
 def _time(standing: RunStanding) -> str:
     if standing.left_s is None:
-        return "how much is left is not known: no training is done yet"
+        return "how much is left is not known before each family has been trained once"
     return f"{left_text(standing.left_s)}, by {standing.rests_on}"
 
 

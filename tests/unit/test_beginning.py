@@ -258,7 +258,14 @@ def test_what_a_run_refuses_of_a_file_alone_the_schema_does_not_allow(wrong: dic
 def test_fields_have_the_descriptions_of_their_docstrings() -> None:
     schema = experiment_schema()
     search = schema["$defs"]["SearchConfig"]["properties"]
-    assert search["trials"]["description"].lower().startswith("feasible trials at most")
+    assert "infeasible" in search["trials"]["description"]
+    lacking = [
+        f"{part}.{name}"
+        for part, one in {"Experiment": schema, **schema["$defs"]}.items()
+        for name, field in one.get("properties", {}).items()
+        if "description" not in field and name != "kind"
+    ]
+    assert not lacking, "an editor has nothing to say of these"
     assert "Args:" not in json.dumps(schema) and "``" not in json.dumps(schema["$defs"]["SearchConfig"])
     assert schema["$defs"]["RecipeFields"]["properties"]["clip_norm"]["description"]
     assert "epochs" not in schema["$defs"]["RecipeFields"]["properties"]

@@ -26,10 +26,10 @@ def test_a_dry_run_says_tasks_by_family_and_stage_disk_and_memory_and_that_the_t
     found = dry(file, "--out", tmp_path / "run")
     assert found["num_left"] == 22 == sum(one["tasks"] for one in found["tasks"]) and found["num_kept"] == 0
     assert {"family": "tiny_networks:tiny", "stage": "search", "tasks": 3, "epochs": 3, "seconds_each": None} in found["tasks"]
-    assert found["left_s"] is None and "nothing is recorded" in found["rests_on"]
+    assert found["left_s"] is None and "nothing is recorded of how long tiny, other takes" in found["rests_on"]
     assert found["disk_bytes"] > 0 and found["memory_bytes_an_agent"] > 0
     text = typed("run", file, "--dry-run", "--out", tmp_path / "run").out
-    assert "time     unknown: nothing is recorded of such networks; --measure " in text and "Round 1" in text
+    assert "time     unknown: nothing is recorded of how long " in text and "Round 1" in text
     assert not (tmp_path / "run").exists()
 
 
@@ -54,6 +54,7 @@ def test_more_trials_and_another_family_are_what_is_left_and_the_others_are_kept
     assert tasks["tiny_networks:tiny", "search"] == tasks["tiny_networks:other", "search"] == 1
     assert tasks["unet", "search"] == 4 and tasks["unet", "baseline"] == 1 and ("tiny_networks:tiny", "baseline") not in tasks
     assert found["num_kept"] == 8, "two baselines and six trials"
+    assert found["left_s"] is None and "nothing is recorded of how long U-Net (paper: UNet++) takes" in found["rests_on"]
     done = dry(write_experiment(tmp_path), "--out", folder.place)
     assert done["tasks"] == [] and done["left_s"] == 0
     text = typed("run", file, "--dry-run", "--out", folder.place).out
@@ -63,7 +64,7 @@ def test_more_trials_and_another_family_are_what_is_left_and_the_others_are_kept
 def test_some_steps_of_each_family_are_timed_if_that_is_wanted(tmp_path: Path) -> None:
     file = write_experiment(tmp_path)
     found = dry(file, "--out", tmp_path / "run", "--measure")
-    assert found["left_s"] > 0 and found["rests_on"].startswith("some steps of each family timed here")
+    assert found["left_s"] > 0 and found["rests_on"] == "some steps of tiny, other timed here, alone, with 2 at a time"
     assert all(one["seconds_each"] > 0 for one in found["tasks"] if one["epochs"])
     assert not (tmp_path / "run").exists()
     wrong = typed("run", file, "--out", tmp_path / "run", "--measure")

@@ -115,14 +115,16 @@ def test_what_comes_one_after_the_other_is_not_shared_among_agents() -> None:
     assert seconds_left(plan.experiment, left, pace(plan, 1.0), num_agents=100) == 2 + 10 * 1 + 10
 
 
-def test_a_family_of_which_nothing_is_known_is_taken_to_be_as_the_others() -> None:
+def test_what_one_family_takes_says_nothing_about_another() -> None:
+    """A U-Net beside networks of a thousand parameters was said to take as long as they do."""
     plan = planner()
     known = Pace()
     step = plan.outlook({}).steps[0]
     known.note(step.task, took(step, 6.0))
-    assert known.seconds(Left("another", Stage.BASELINE, "train", 4, 1)) == 12.0
-    assert known.seconds(Left(step.family, Stage.ROUND1, "distill", 4, 1)) == 12.0
+    assert known.seconds(Left("another", Stage.BASELINE, "train", 2, 1)) is None
+    assert known.seconds(Left(step.family, Stage.ROUND1, "distill", 4, 1)) == 12.0, "but its epochs do about each other"
     assert known.seconds(Left(step.family, Stage.TEST, "evaluate", 0, 1)) is None
+    assert seconds_left(plan.experiment, remaining(plan, plan.outlook({})), known, num_agents=2) is None
 
 
 @pytest.mark.parametrize("status", [Status.INFEASIBLE, Status.FAILED])

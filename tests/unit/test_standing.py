@@ -62,7 +62,7 @@ def test_a_stopped_run_says_what_is_left_how_long_that_takes_and_how_to_go_on(ru
 
 
 def test_before_any_training_is_done_the_time_left_is_not_known(runs: Path) -> None:
-    assert "how much is left is not known: no training is done yet" in typed("status", runs / "new").out
+    assert "how much is left is not known before each family has been trained once" in typed("status", runs / "new").out
     assert as_data("status", runs / "new")["left_s"] is None
 
 
