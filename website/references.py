@@ -1,8 +1,8 @@
-"""Writes the pages of ``docs/reference`` that follow from the code: ``python -m website.references``. A test finds stale ones."""
+"""Writes what follows from the code or from other pages: ``python -m website.references``. A test finds what is stale."""
 
 from pathlib import Path
 
-from website import api, commands, errors, fields
+from website import api, commands, errors, fields, notebooks
 
 NOTICE = "<!-- Made from the code by `make references`; do not edit. -->"
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -17,3 +17,5 @@ def pages() -> dict[str, str]:
 if __name__ == "__main__":
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
+    for path, text in notebooks.written().items():
+        path.write_text(text, encoding="utf-8")
