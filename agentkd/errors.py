@@ -459,19 +459,19 @@ class NonFiniteLossError(TrainingError):
 
 
 class NotRepeatableError(TrainingError):
-    """An operation has no repeatable form on CUDA, and the task does not allow that.
+    """An operation has no repeatable form on CUDA, or own code changes a setting of it, and the task does not allow that.
 
     Args:
-        operation: by PyTorch's name.
+        operation: by PyTorch's name; or the setting.
         instead: what can be written in its place.
     """
 
     code = "not_repeatable"
 
-    def __init__(self, operation: str, instead: str) -> None:
+    def __init__(self, operation: str, instead: str, *, problem: str = "has no repeatable form on CUDA") -> None:
         self.operation, self.instead = operation, instead
         super().__init__(
-            f"{operation} has no repeatable form on CUDA, so no run and no replay would have the same bits; write {instead}; or "
+            f"{operation} {problem}, so no run and no replay would have the same bits; write {instead}; or "
             "allow it with repeatable: false, in the recipe for what learns, in arithmetic for a teacher or an evaluation"
         )
 
