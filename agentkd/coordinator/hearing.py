@@ -12,7 +12,15 @@ from agentkd.coordinator.deeds import Deeds
 from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.members import LateAgent, Members
 from agentkd.coordinator.watching import Watcher
-from agentkd.errors import AgentLostError, ExchangeError, OutOfMemoryError, RemoteAgentError, ResultError, StorageError
+from agentkd.errors import (
+    AgentLostError,
+    ExchangeError,
+    OutOfMemoryError,
+    RemoteAgentError,
+    ResultError,
+    StorageError,
+    ThreadsError,
+)
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.launch.settings import LaunchConfig
@@ -187,6 +195,8 @@ class Hearing:
         judged = blame.judge(body, is_guest=is_guest, is_refusal=is_refusal)
         if body.code == StorageError.code and not is_guest:
             raise blame.of_disk(self._folder.place, name, body.text)
+        if body.code == ThreadsError.code and not is_guest:
+            raise ThreadsError(f"what agent {name} needs")
         if judged.is_fatal and not self._is_forgiving:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         why = {"is_fault": judged.is_fault, "lacks_memory": body.code == OutOfMemoryError.code}
