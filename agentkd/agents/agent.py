@@ -34,7 +34,7 @@ from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder, drop_images
 from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
-from agentkd.code.running import EndedBySignal, said
+from agentkd.code.running import EndedBySignal, forbid_ending, said
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.errors import (
@@ -86,7 +86,6 @@ from agentkd.messages.bodies import (
     WelcomeReply,
 )
 from agentkd.names import NO_DIGEST, NO_TASK, AgentName, Digest, PublicKey, TaskKey
-from agentkd.shortage import as_agentkd_error
 from agentkd.task import EpochResult, Mutual, Pack, Taught
 from agentkd.training.ahead import usual_loaders
 from agentkd.training.loop import Hooks
@@ -319,7 +318,7 @@ class Agent:
         Raises:
             StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
         """
-        told = as_agentkd_error(error)
+        told, _ = as_told(error)
         is_ours = self.settings.parent_pid or self.settings.tether >= 0
         if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
             self._say(LeftEvent(reason=str(told)))
@@ -475,6 +474,7 @@ def run_agent(settings: AgentSettings) -> None:
         die_with_parent(settings.parent_pid)
     end_in_good_order(settings.tether)
     barring.close()
+    forbid_ending()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
         share_samples(SharedSamples(settings.images or folder.images, int(settings.image_cache_gib * GIB)))

@@ -9,7 +9,7 @@ import torch
 from agentkd.architecture import Architecture
 from agentkd.code.barring import ADVICE, CODE
 from agentkd.code.loading import place_of
-from agentkd.code.running import lines_of, said, words_of
+from agentkd.code.running import lines_of, raises_itself, said, words_of
 from agentkd.datasets.opening import own_names
 from agentkd.errors import AgentKDError, OutOfMemoryError, StorageError
 from agentkd.messages.bodies import INTERNAL
@@ -39,8 +39,10 @@ def blame(error: BaseException, asked: Asked) -> str:
         Empty if the error has nothing to do with own code, or says that already.
     """
     lines = lines_of(error)
-    if not lines or as_agentkd_error(error) is not error:
+    if not lines:
         return ""
+    if not raises_itself(error):
+        error = as_agentkd_error(error).with_traceback(error.__traceback__)
     own = list(_own(asked))
     files = {file for file, _ in lines}
     there = [label for label, name, code in own if place_of(name.partition(":")[0], code) in files]
@@ -63,7 +65,7 @@ def as_told(error: BaseException) -> tuple[BaseException, str]:
     the operating system has refused is of the surroundings. And anything else is a fault of the agent itself, with the code that
     the root of the error tree has: nothing is known of the task then, and nobody may take it for its failure.
     """
-    told = as_agentkd_error(error)
+    told = error if raises_itself(error) else as_agentkd_error(error)
     if isinstance(told, AgentKDError):
         return told, OutOfMemoryError.code if lacks_memory(told) else ""
     if lacks_memory(error):

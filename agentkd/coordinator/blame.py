@@ -49,6 +49,7 @@ OF_THE_TASK = frozenset(kind.code for kind in (NonFiniteLossError, NotRepeatable
 """What a task does everywhere."""
 OF_SHORTAGE = tuple(os.strerror(number) for number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 """What a library says last that ends its process because the system gives it no thread, descriptor or memory."""
+OF_DISK = (StorageError.exit_code, DescriptorsError.exit_code, ThreadsError.exit_code)
 LAST_LINES = 3
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """Signals that a process brings upon itself. ``SIGBUS`` is none: a full disk of shared memory sends it."""
@@ -100,12 +101,16 @@ def of_disk(place: Path, agent: AgentName, text: str) -> StorageError:
     return StorageError(place, f"{agent}: {reason}", advice=advice)
 
 
-def must_not_be_of_disk(lost: AgentLostError, place: Path) -> None:
+def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool = False) -> None:
     """Looks whether a lost agent ended because it could not write, or open a file, which its successor could not either.
+
+    Own code can end a process with any exit code: of an agent that has run some, it is believed only with what it says.
 
     Raises:
         StorageError: so it was.
     """
+    if has_run_code and not _says_why(lost):
+        return
     said = lost.stderr_tail.splitlines()[-1] if lost.stderr_tail else "it ended because it could not"
     if lost.agent_exit_code == StorageError.exit_code:
         raise of_disk(place, lost.agent, said) from lost
@@ -115,8 +120,15 @@ def must_not_be_of_disk(lost: AgentLostError, place: Path) -> None:
         raise ThreadsError(f"what agent {lost.agent} needs") from lost
 
 
-def is_crash(lost: AgentLostError) -> bool:
+def _says_why(lost: AgentLostError) -> bool:
+    says = lost.stderr_tail.strip().splitlines()[-1:]
+    return bool(says) and says[0].removeprefix("error: ").startswith(("cannot ", "the disk "))
+
+
+def is_crash(lost: AgentLostError, *, has_run_code: bool = False) -> bool:
     """Whether the process of a lost agent ended in a way that only what it did can be to blame for."""
+    if has_run_code and lost.agent_exit_code in OF_DISK and not _says_why(lost):
+        return True
     is_of_itself = lost.agent_exit_code is not None and -lost.agent_exit_code in CRASHES
     says = "".join(lost.stderr_tail.splitlines()[-LAST_LINES:])
     return is_of_itself and not any(text in says for text in OF_SHORTAGE)

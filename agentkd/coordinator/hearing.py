@@ -129,12 +129,15 @@ class Hearing:
     def lost(self, lost: AgentLostError) -> None:
         """An agent is gone."""
         log.warning("%s", lost)
-        blame.must_not_be_of_disk(lost, self._folder.place)
+        member = self._deeds.dispatcher.state.members.get(lost.agent)
+        has_run_code = member is not None and member.has_run_code
+        blame.must_not_be_of_disk(lost, self._folder.place, has_run_code=has_run_code)
         self._watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._deeds.requests.forget(lost.agent)
         got_further = self._deeds.underway.note_lost(lost)
         closed = len(self._deeds.dispatcher.state.closed)
-        self._deeds.handle(events.Lost(lost.agent, blame.is_crash(lost), got_further, lost.lacks_memory))
+        is_crash = blame.is_crash(lost, has_run_code=has_run_code)
+        self._deeds.handle(events.Lost(lost.agent, is_crash, got_further, lost.lacks_memory))
         if len(self._deeds.dispatcher.state.closed) > closed:
             self._watcher.tell(f"nobody is started in the place of {lost.agent}, so that there is more room")
 

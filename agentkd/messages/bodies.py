@@ -438,7 +438,7 @@ class ErrorReply(Body):
 
         Own code may raise anything: a type of any name, with no text or megabytes of it.
         """
-        error = as_agentkd_error(error)
+        error = error if code else as_agentkd_error(error)
         name = "".join(letter if letter.isprintable() else "?" for letter in type(error).__name__)
         ours = next((kind for kind in type(error).__mro__ if kind.__module__.partition(".")[0] == "agentkd"), None)
         return cls(
