@@ -21,14 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from agentkd import canonical
 from agentkd.artifacts import gate
-from agentkd.artifacts.gate import Gate
+from agentkd.artifacts.gate import Gate, first_line
 from agentkd.artifacts.read_only import opened
 from agentkd.artifacts.removal import OwnFiles
-from agentkd.artifacts.seals import Sealed, seal
+from agentkd.artifacts.seals import NOTES, NOTES_AND_SEAL, SEAL, Sealed, seal
 from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
@@ -58,9 +58,6 @@ CREATE TABLE IF NOT EXISTS asks (
 """
 NO_RECORD = NO_DIGEST
 LAST = chr(0x10FFFF)  # behind every other character
-SEAL = "seal"
-NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
-NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -486,14 +483,6 @@ class Journal:
 @cache
 def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def first_line(error: Exception) -> str:
-    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
-    return " ".join(str(error).split())[:300]
 
 
 def _text(value: Any) -> str:
