@@ -128,11 +128,11 @@ def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
 
 
 def test_records_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses_the_second(journal: Journal, written: Record, sitting: int) -> None:
+    def refuses_the_second(journal: Journal, written: Record, sitting: int, provenance: str) -> None:
         if written.task == record(2).task:
             journal._connection.execute("PRAGMA max_page_count = 1")  # no page more than it has, as on a full disk
             journal._connection.execute("INSERT INTO meta VALUES ('much', ?)", ("x" * 100_000,))
-        insert(journal, written, sitting)
+        insert(journal, written, sitting, provenance)
 
     insert = Journal._insert
     with Journal(tmp_path / "journal.sqlite") as journal:
@@ -572,7 +572,7 @@ def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
     table = guide.partition("| in the run folder | |\n")[2].partition("\n\n")[0].splitlines()[1:]
     told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
-    assert len(told) == 8 and told <= paths
+    assert len(told) == 9 and told <= paths
 
 
 def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:
