@@ -118,11 +118,11 @@ def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
 
 
 def test_records_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses_the_second(journal: Journal, written: Record, sitting: int) -> None:
+    def refuses_the_second(journal: Journal, written: Record, sitting: int, provenance: str) -> None:
         if written.task == record(2).task:
             journal._connection.execute("PRAGMA max_page_count = 1")  # no page more than it has, as on a full disk
             journal._connection.execute("INSERT INTO meta VALUES ('much', ?)", ("x" * 100_000,))
-        insert(journal, written, sitting)
+        insert(journal, written, sitting, provenance)
 
     insert = Journal._insert
     with Journal(tmp_path / "journal.sqlite") as journal:
