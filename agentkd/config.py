@@ -109,11 +109,11 @@ def dump_experiment(experiment: Experiment) -> str:
     return yaml.safe_dump(experiment.canonical(), sort_keys=False)
 
 
-def demo_file() -> Path:
-    """The demo's experiment file: beside the package when installed, in ``examples`` in a checkout."""
+def demo_file(name: str = "demo") -> Path:
+    """A demo's experiment file: beside the package when installed, in ``examples`` in a checkout."""
     package = Path(__file__).parent
-    installed = package / "examples" / "demo.yaml"
-    return installed if installed.is_file() else package.parent / "examples" / "kd_nas" / "demo.yaml"
+    installed = package / "examples" / f"{name}.yaml"
+    return installed if installed.is_file() else package.parent / "examples" / "kd_nas" / f"{name}.yaml"
 
 
 @dataclass(frozen=True)

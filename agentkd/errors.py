@@ -21,6 +21,7 @@ The tree (a test compares it with the classes below)::
     |  `- ArtifactCorruptError
     |- StorageError
     |  |- DescriptorsError
+    |  |- ThreadsError
     |  `- UnusableError
     |- DatasetError
     |- TrainingError
@@ -329,6 +330,18 @@ class DescriptorsError(StorageError):
             super().__init__(place, reason, advice="allow it more (ulimit -n 4096), then run the command again")
 
 
+class ThreadsError(StorageError):
+    """No thread or process can be started, for there are as many as are allowed: to a user, a container, or the whole system."""
+
+    exit_code = 23
+    code = "threads"
+    verb = "start"
+    advice = "allow more (ulimit -u, ulimit -v, or the limit of its container) or end what has many, then run the command again"
+
+    def __init__(self, place: Path | str) -> None:
+        super().__init__(place, "no more processes or threads can be started")
+
+
 class UnusableError(StorageError):
     """A path that was named cannot be read, or not be written."""
 
@@ -355,14 +368,17 @@ def error_number(error: BaseException) -> int:
 
 
 def check_descriptors(place: Path | str, error: BaseException) -> None:
-    """Whether something could not be read for want of descriptors, which says nothing against what is there.
+    """Whether something could not be read, or started, for want of descriptors or processes, which says nothing against it.
 
     Raises:
         DescriptorsError: it is so.
+        ThreadsError: it is so.
     """
     number = error_number(error)
     if number in DESCRIPTORS_USED_UP:
         raise DescriptorsError(place, number) from error
+    if number == errno.EAGAIN:
+        raise ThreadsError(place) from error
 
 
 def check_disk(place: Path | str, error: OSError) -> None:
@@ -373,41 +389,6 @@ def check_disk(place: Path | str, error: OSError) -> None:
     """
     if error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):
         raise StorageError.of_use(place, error) from error
-
-
-NO_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "failed to map segment",
-    "std::bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    os.strerror(errno.ENOMEM),
-)
-"""What the system and libraries say, beside ``MemoryError``, where there is no memory for more."""
-
-
-def lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was made from, means that there is too little memory, of a device or the machine."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError) or any(kind.__name__ == OutOfMemoryError.__name__ for kind in type(error).__mro__):
-            return True  # torch's has the same name as ours, and is not imported for it
-        if isinstance(error, RemoteAgentError):
-            return error.remote_code == OutOfMemoryError.code
-        if isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in NO_MEMORY):
-            return True
-        error = error.__cause__
-    return False
-
-
-def as_agentkd_error(error: BaseException, place: Path | str = "a file") -> BaseException:
-    """An error of the operating system that has a word here (a full disk, no descriptors) as that; any other as it is."""
-    if isinstance(error, OSError) and (error.errno in DESCRIPTORS_USED_UP or error.errno in STORAGE_WORDS):
-        return StorageError.of(error.filename or place, error)
-    return error
 
 
 class DatasetError(AgentKDError):
@@ -459,19 +440,19 @@ class NonFiniteLossError(TrainingError):
 
 
 class NotRepeatableError(TrainingError):
-    """An operation has no repeatable form on CUDA, and the task does not allow that.
+    """An operation has no repeatable form on CUDA, or own code changes a setting of it, and the task does not allow that.
 
     Args:
-        operation: by PyTorch's name.
+        operation: by PyTorch's name; or the setting.
         instead: what can be written in its place.
     """
 
     code = "not_repeatable"
 
-    def __init__(self, operation: str, instead: str) -> None:
+    def __init__(self, operation: str, instead: str, *, problem: str = "has no repeatable form on CUDA") -> None:
         self.operation, self.instead = operation, instead
         super().__init__(
-            f"{operation} has no repeatable form on CUDA, so no run and no replay would have the same bits; write {instead}; or "
+            f"{operation} {problem}, so no run and no replay would have the same bits; write {instead}; or "
             "allow it with repeatable: false, in the recipe for what learns, in arithmetic for a teacher or an evaluation"
         )
 

@@ -95,6 +95,7 @@ class Browser:
         features += [{"name": "prefers-reduced-motion", "value": "reduce"}] if still else []
         self.ask("Emulation.setEmulatedMedia", features=features)
         self.ask("Page.navigate", url=address)
+        self.until("document.readyState === 'complete'")
 
     def resize(self, width: int, height: int) -> None:
         """Another size of the window, in CSS pixels."""

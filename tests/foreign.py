@@ -38,6 +38,7 @@ from agentkd.report.export import export
 from agentkd.report.packing import write_bundle
 from agentkd.report.write import write_report
 from agentkd.task import DataSource, Distill, EpochResult, ExchangeSummary, Status, TaskResult, TeacherReference, Train
+from agentkd.watch.board import as_text
 from agentkd.watch.watching import Watching
 
 NETWORK = Architecture(family="unet", num_classes=5)
@@ -97,12 +98,11 @@ def _losses(folder: RunFolder) -> None:
 
 
 def _watch(folder: RunFolder) -> None:
-    watching = Watching(folder, [folder])
-    for _ in range(2):
-        watching.look()
-        watching.judge()
-        watching.compare()
-    json.dumps(watching.board.whole(), allow_nan=False)
+    watching = Watching(folder)
+    watching.look()
+    watching.judge()
+    watching.look()
+    as_text(watching.board.whole())
     watching.pictures()
 
 

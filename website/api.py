@@ -47,7 +47,7 @@ def left_out() -> set[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD]
+    lines = [HEAD, ""]
     for title, names in GROUPS.items():
         lines += [f"## {title}", "", *(f"- `agentkd.{name}`: {first(getattr(agentkd, name))}" for name in names), ""]
         lines += [line for name in names for line in (f"::: agentkd.{name}", "")]

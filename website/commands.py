@@ -19,7 +19,7 @@ codes](errors.md). `--debug` before a command shows what happens, and a tracebac
 def page() -> str:
     """The whole page."""
     listed = list(commands(typer.main.get_command(app), "agentkd"))
-    lines = [HEAD, "| command | what it does |", "|---|---|"]
+    lines = [HEAD, "", "| command | what it does |", "|---|---|"]
     lines += [f"| [`{name}`](#{anchor(name)}) | {first(command)} |" for name, command in listed]
     for name, command in listed:
         lines += ["", f"## {name}", "", *told(name, command)]
@@ -58,7 +58,7 @@ def told(name: str, command: Any) -> list[str]:
         lines += [inspect.cleandoc(command.epilog), ""]
     rows = [(f"`{word(one)}`", one) for one in arguments] + [(f"`{spelled(one)}`", one) for one in options]
     if rows:
-        lines += ["| | | by default |", "|---|---|---|"]
+        lines += ["| word | what it says | by default |", "|---|---|---|"]
         lines += [f"| {shown} | {cell(one.help or '')}{limits(one)} | {default(one)} |" for shown, one in rows]
     return lines
 

@@ -28,7 +28,7 @@ def page() -> str:
     by_code: dict[int, list[str]] = {}
     for kind in classes():
         by_code.setdefault(kind.exit_code, []).append(f"[`{kind.__name__}`](#{kind.__name__.lower()})")
-    lines = [HEAD, "| exit code | when |", "|---|---|"]
+    lines = [HEAD, "", "| exit code | when |", "|---|---|"]
     for code in sorted({*by_code, *errors.OTHER_EXITS}):
         lines.append(f"| {code} | {errors.OTHER_EXITS.get(code) or ', '.join(by_code[code])} |")
     tree = inspect.cleandoc(errors.__doc__ or "").split("::\n\n")[1].split("\n\n")[0]

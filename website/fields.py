@@ -102,7 +102,7 @@ def page() -> str:
     definitions: dict[str, Schema] = {**schema["$defs"], **recipe.pop("$defs", {}), "Recipe": recipe, "Experiment": schema}
     parts = [*PARTS, *((name, name, "") for name in definitions if name not in {name for _, name, _ in PARTS})]
     titles = {name: title for title, name, _ in parts}
-    lines = [HEAD]
+    lines = [HEAD, ""]
     for title, name, path in parts:
         if "properties" not in definitions[name]:
             continue

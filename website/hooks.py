@@ -17,6 +17,7 @@ from website import beyond  # noqa: E402  # the folder of the repository is no p
 SCRIPTS = ROOT / "build" / "scripts"
 DIAGRAMS, SHIM = "mermaid.min.js", "iframe-worker.js"
 DECISIONS = re.compile(r"<!-- decisions: .*? -->")
+NO_TABLE = re.compile(r"\|---.{,40}|^(?:\* |- |1\. )[A-Za-z`].{,40}", re.MULTILINE)
 PLACES: dict[str, str] = {}
 
 
@@ -69,6 +70,9 @@ def on_post_build(config: Any) -> None:
     index.with_suffix(".js").write_text(f"var __index = {index.read_text(encoding='utf-8')}", encoding="utf-8")
     asking = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?(https?:)?//(?!localhost)[^\">\s]*")
     for path in site.rglob("*.html"):
-        if found := asking.search(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        if found := asking.search(text):
             raise PluginError(f"{path.relative_to(site)} asks another host: {found[0]}")
+        if found := NO_TABLE.search(re.sub(r"<(pre|code)\b.*?</\1>", "", text, flags=re.DOTALL)):
+            raise PluginError(f"{path.relative_to(site)} has a table or a list that is none: an empty line before it? {found[0]}")
     shutil.rmtree(site / "assets" / "javascripts" / "lunr" / "min", ignore_errors=True)  # other languages than English

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from agentkd import repeatable
-from agentkd.agents.blaming import blame
+from agentkd.agents.blaming import as_told, blame
 from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
@@ -34,20 +34,18 @@ from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder, drop_images
 from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
-from agentkd.code.running import EndedBySignal
+from agentkd.code.running import EndedBySignal, forbid_ending, said
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.errors import (
+    AgentKDError,
     ConfigError,
     LaunchError,
-    OutOfMemoryError,
     RemoteProtocolError,
     ReplyTimeoutError,
     Rule,
     StorageError,
     TaskCancelledError,
-    as_agentkd_error,
-    lacks_memory,
 )
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
@@ -320,7 +318,7 @@ class Agent:
         Raises:
             StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
         """
-        told = as_agentkd_error(error)
+        told, _ = as_told(error)
         is_ours = self.settings.parent_pid or self.settings.tether >= 0
         if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
             self._say(LeftEvent(reason=str(told)))
@@ -476,6 +474,7 @@ def run_agent(settings: AgentSettings) -> None:
         die_with_parent(settings.parent_pid)
     end_in_good_order(settings.tether)
     barring.close()
+    forbid_ending()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
         share_samples(SharedSamples(settings.images or folder.images, int(settings.image_cache_gib * GIB)))
@@ -491,7 +490,11 @@ def run_agent(settings: AgentSettings) -> None:
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
-    is_memory = lacks_memory(error)
     taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
     text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
-    return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "", text=text)
+    told, code = as_told(error)
+    if code == AgentKDError.code:
+        text = (
+            f"{said(error)}; that is the agent's own fault and not its task's, of which nothing is recorded: its log says where"
+        )
+    return ErrorReply.of(told, task=key, attempt=attempt, code=code, text=text)

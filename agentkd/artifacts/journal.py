@@ -28,7 +28,7 @@ from agentkd.artifacts import gate
 from agentkd.artifacts.gate import Gate
 from agentkd.artifacts.read_only import opened
 from agentkd.artifacts.removal import OwnFiles
-from agentkd.artifacts.seals import Sealed, seal
+from agentkd.artifacts.seals import NOTES, NOTES_AND_SEAL, SEAL, Sealed, seal
 from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
@@ -57,10 +57,6 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
-LAST = chr(0x10FFFF)  # behind every other character
-SEAL = "seal"
-NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
-NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -129,6 +125,11 @@ class Row:
         how = _Circumstances.model_validate(read_json(self.circumstances))
         result = TaskResult.model_validate(read_json(self.outputs))
         return Record(read_task(read_json(self.inputs)), result, how.agent, how.attempts, how.label, how.teachers, how.at)
+
+    @property
+    def at(self) -> str:
+        """When it was committed (UTC, ISO 8601)."""
+        return _Circumstances.model_validate(read_json(self.circumstances)).at
 
     def expected_digest(self, previous: Digest, provenance: str) -> Digest:
         """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
@@ -390,7 +391,9 @@ class Journal:
         Raises:
             ArtifactError: one is something else.
         """
-        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + LAST))
+        listed = self._select(
+            "SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + chr(0x10FFFF))
+        )
         return {key.removeprefix(prefix): self._parsed(text, kind, f"its {key}") for key, text in listed}
 
     def note(self, prefix: str, values: Mapping[str, Any]) -> None:

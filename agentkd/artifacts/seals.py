@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from agentkd import canonical
 from agentkd.names import NO_DIGEST, Digest
 
+SEAL = "seal"
+NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
+NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
 Sealed = tuple[str, str, str]
 """A note (key, value, nothing) or an ask (study, what was seen, number of the trial)."""
 

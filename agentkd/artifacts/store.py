@@ -11,7 +11,7 @@ from types import TracebackType
 
 from agentkd import canonical
 from agentkd.durable import discard, make_folder, sync_folder
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_disk
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_descriptors, check_disk
 from agentkd.names import Digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -55,14 +55,14 @@ class Store:
         return Incoming(self.path(digest), digest)
 
     def put(self, data: bytes) -> Digest:
-        """Stores bytes durably and returns their digest; storing them again changes nothing.
+        """Stores bytes durably and returns their digest; storing them again changes nothing, but that damage is mended.
 
         Raises:
             StorageError: the disk is full or not writable; nothing partial is left under the digest.
         """
         digest = canonical.digest_bytes(data)
         path = self.path(digest)
-        if digest in self:
+        if digest in self and self._has(path, data):
             return digest
         temporary = ""
         try:
@@ -80,6 +80,16 @@ class Store:
                     Path(temporary).unlink(missing_ok=True)
             raise StorageError.of(path, error) from error
         return digest
+
+    @staticmethod
+    def _has(path: Path, data: bytes) -> bool:
+        """Whether a file has these bytes. What cannot be read is to be replaced. Costs less than the digest has."""
+        try:
+            with path.open("rb") as file:
+                return os.fstat(file.fileno()).st_size == len(data) and file.read() == data
+        except OSError as error:
+            check_descriptors(path, error)
+            return False
 
     def remove(self, digest: Digest) -> None:
         """Forgets an artifact to which nothing refers; nothing if there is none."""

@@ -22,22 +22,13 @@ from typing import Any
 import typer
 
 from agentkd import __version__, logs
-from agentkd.errors import (
-    INTERRUPTED,
-    NO_MEMORY,
-    NOBODY_READS,
-    AgentKDError,
-    ConfigError,
-    OutOfMemoryError,
-    StorageError,
-    as_agentkd_error,
-)
+from agentkd.errors import INTERRUPTED, NOBODY_READS, AgentKDError, ConfigError, OutOfMemoryError, StorageError
+from agentkd.shortage import NO_MEMORY, as_agentkd_error
 from agentkd.visible import visible
 
 STANDARD_OUTPUT = "standard output"
 DEBUG = "--debug"
 DEBUG_VARIABLE = "AGENTKD_DEBUG"
-_NO_THREAD = "can't start new thread"
 # What typer raises for wrong words on the command line; which library it takes it from differs with its version.
 _WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -115,7 +106,8 @@ def _run(app: typer.Typer, arguments: list[str], ending: Ending) -> int:
 
 def _refuse(error: Exception, ending: Ending) -> int:
     place = STANDARD_OUTPUT if _is_of_output(error) else "a file"
-    told: BaseException = as_agentkd_error(error, place)
+    is_full = isinstance(error, BlockingIOError) and place is STANDARD_OUTPUT  # a reader that does not read
+    told: BaseException = error if is_full else as_agentkd_error(error, place)
     if not isinstance(told, AgentKDError):
         told = _as_lack_of_memory(error) or told
     if isinstance(told, OSError) and (told.filename or place is STANDARD_OUTPUT):
@@ -131,10 +123,6 @@ def _refuse(error: Exception, ending: Ending) -> int:
 def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
     """What it means if there is too little memory; ``None`` if it is something else."""
     words = str(error) or type(error).__name__
-    if _NO_THREAD in words:
-        return OutOfMemoryError(
-            f"no more threads can be started ({words}); allow more (ulimit -u, ulimit -v), or end what has many"
-        )
     if not isinstance(error, MemoryError) and not any(text in words for text in NO_MEMORY):
         return None
     most = resource.getrlimit(resource.RLIMIT_AS)[0]

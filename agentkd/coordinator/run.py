@@ -8,7 +8,8 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from agentkd.artifacts.journal import Journal
@@ -34,7 +35,7 @@ from agentkd.pipeline.choosing import Answers
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.remaining import Pace, pace_of, remaining, seconds_left
 from agentkd.pipeline.stages import PlannedTask
-from agentkd.search.study import write_view
+from agentkd.search.view import Period, write_view
 from agentkd.task import Status, TaskResult
 
 SHOW_EVERY_S = 0.25
@@ -90,7 +91,7 @@ def run_experiment(
         try:
             coordinator.run()
         finally:
-            write_study_view(folder, experiment, planner, coordinator.outlook)
+            write_study_view(folder, experiment, planner, coordinator.outlook, _periods(desk.journal, results))
         return coordinator.outlook
 
 
@@ -140,17 +141,31 @@ def dataset_as_it_was(generation: Generation, journal: Journal, folder: RunFolde
     return found_here(experiment.data.dataset, data.content_digest, bases(journal, folder.place))[0]
 
 
-def write_study_view(folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook) -> None:
+def write_study_view(
+    folder: RunFolder, experiment: Experiment, planner: Planner, outlook: Outlook, periods: Mapping[TaskKey, Period]
+) -> None:
     """Writes the studies for optuna-dashboard. A view only: if it cannot be written it is dropped, and made again next time."""
     try:
         for one in (outlook, *outlook.repeats):
             mark = f"-seed-{one.seed}" if one.seed != experiment.seed else ""
             for family, trials in one.trials.items():
                 name, space = f"{experiment.name}-{family}{mark}", planner.families[family].space
-                write_view(folder.study, name, space, trials, num_costs=aims.num_costs(experiment))
+                numbered = enumerate(one.trial_keys[family])
+                when = {number: periods[key] for number, key in numbered if key in periods}
+                write_view(folder.study, name, space, trials, num_costs=aims.num_costs(experiment), periods=when)
     except SearchError as error:
         log.warning("%s", error)
         discard(folder.study)
+
+
+def _periods(journal: Journal, results: Mapping[TaskKey, TaskResult]) -> dict[TaskKey, Period]:
+    """When each task was done: it ended when it was recorded, and began as long before as it took."""
+    found = {}
+    for row in journal.rows():
+        if row.task in results:
+            ended = datetime.fromisoformat(row.at).astimezone().replace(tzinfo=None)  # the time of the place, as Optuna's own
+            found[row.task] = Period(ended - timedelta(seconds=results[row.task].seconds), ended)
+    return found
 
 
 class _Coordinator:

@@ -136,13 +136,18 @@ _SPEAKERS = {
 
 
 def _diagram(dialogue: Dialogue) -> list[str]:
-    lines = ["stateDiagram-v2"]
-    if dialogue not in (JOIN, LIFE):
-        lines.append("  [*] --> new")
+    """States and what leads from one to another. What changes none stands within it: arrows to themselves hide each other."""
+    within: dict[str, list[str]] = {}
+    between: dict[str, list[str]] = {}
     for move in dialogue.moves:
-        then = "[*]" if move.then == "end" else move.then
-        lines.append(f"  {move.state} --> {then}: {move.speaker} {move.message.__name__}")
-    return lines
+        said, then = f"{move.speaker} {move.message.__name__}", "[*]" if move.then == "end" else move.then
+        if then == move.state:
+            within.setdefault(f"  {move.state}", [move.state]).append(said)
+        else:
+            between.setdefault(f"  {move.state} --> {then}", []).append(said)
+    lines = ["stateDiagram-v2", *(() if dialogue in (JOIN, LIFE) else ("  [*] --> new",))]
+    lines += [f"{arrow}: {'<br/>'.join(said)}" for arrow, said in between.items()]
+    return lines + [f"{state}: {one}" for state, said in within.items() for one in said]
 
 
 def _sequence(dialogue: Dialogue) -> list[str]:

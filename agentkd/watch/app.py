@@ -1,11 +1,9 @@
 """The page as an application: itself, its parts, and a stream of what changes. It looks at the run as long as it is served."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment
 from starlette.applications import Starlette
@@ -20,7 +18,7 @@ from starlette.routing import Route
 from agentkd import __version__
 from agentkd.errors import AgentKDError, ArtifactNotFoundError
 from agentkd.watch.board import Editions
-from agentkd.watch.doors import HOSTS, Door
+from agentkd.watch.entrance import HOSTS, Entrance
 from agentkd.watch.watching import Watching
 
 PARTS = {
@@ -37,8 +35,6 @@ MAX_STREAMS = 32
 KEEP_ALIVE_S = 15.0
 RETRY_MS = 1000
 
-log = logging.getLogger(__name__)
-
 
 class _Stream:
     """What goes to pages: whoever waits is woken when there is a new edition."""
@@ -47,7 +43,7 @@ class _Stream:
         self.watching, self.editions = watching, Editions(watching.board)
         self.num_open = 0
         self._news = asyncio.Event()
-        self.is_closing = False
+        self._is_closing = False
         self.mark = f"{id(self):x}"  # of this server: another one's editions have other numbers
 
     def publish(self) -> None:
@@ -60,6 +56,11 @@ class _Stream:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
+    def close(self) -> None:
+        """Has every stream end."""
+        self._is_closing = True
+        self.wake()
+
     async def follow(self, known: str) -> AsyncIterator[str]:
         """Events: the whole, or what came after the edition that is known, and then each change."""
         mark, _, number = known.rpartition("-")
@@ -67,7 +68,7 @@ class _Stream:
         self.num_open += 1
         try:
             yield f"retry: {RETRY_MS}\n\n"
-            while not self.is_closing:
+            while not self._is_closing:
                 news = self._news
                 missed = self.editions.since(reached) if reached >= 0 else None
                 if missed is None:
@@ -91,7 +92,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
 
     Args:
         watching: of the run.
-        token: see ``doors``.
+        token: see ``entrance``.
     """
     folder = files("agentkd.watch").joinpath("page")
     environment = Environment(autoescape=True)
@@ -105,8 +106,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
         try:
             yield
         finally:
-            stream.is_closing = True
-            stream.wake()
+            stream.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -157,7 +157,7 @@ def make_app(watching: Watching, token: str) -> Starlette:
     ]
     middleware = [
         Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
-        Middleware(Door, token=token),
+        Middleware(Entrance, token=token),
         Middleware(GZipMiddleware, minimum_size=2000),
     ]
     return Starlette(routes=routes, middleware=middleware, lifespan=alive)
@@ -165,21 +165,13 @@ def make_app(watching: Watching, token: str) -> Starlette:
 
 async def _look(stream: _Stream) -> None:
     while True:
-        await _orderly(stream.watching.look)
+        await asyncio.to_thread(stream.watching.look)
         stream.publish()
         await asyncio.sleep(stream.watching.pause_s)
 
 
 async def _judge(stream: _Stream) -> None:
-    await _orderly(stream.watching.compare)
+    await asyncio.to_thread(stream.watching.compare)
     while True:
         await asyncio.sleep(stream.watching.pause_s)
-        await _orderly(stream.watching.judge)
-
-
-async def _orderly(act: Any) -> None:
-    """Has something done beside. What cannot be read now may be later; the page says what is wrong."""
-    try:
-        await asyncio.to_thread(act)
-    except AgentKDError as error:
-        log.warning("%s", error)
+        await asyncio.to_thread(stream.watching.judge)

@@ -23,7 +23,7 @@ OF_PROCESSES = "pid,used_memory"
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuLoad:
     """A GPU now: its number and name, the share of the time in which it computed, and bytes of its memory."""
 
     index: int
@@ -64,7 +64,7 @@ class Machine:
         self._before = seen
         return found
 
-    def gpus(self) -> tuple[dict[str, Gpu], dict[int, int]]:
+    def gpus(self) -> tuple[dict[str, GpuLoad], dict[int, int]]:
         """The GPUs by their UUID, and what each process has of their memory, in bytes. Takes a moment; nothing without GPUs."""
         if not self._tool:
             return {}, {}
@@ -82,7 +82,7 @@ class Machine:
             return ""
 
 
-def read_gpus(said: str) -> dict[str, Gpu]:
+def read_gpus(said: str) -> dict[str, GpuLoad]:
     """What ``nvidia-smi`` says of GPUs. What it does not know (``[N/A]``) is not known.
 
     Example:
@@ -94,7 +94,7 @@ def read_gpus(said: str) -> dict[str, Gpu]:
         try:
             used, total = int(float(cells[4]) * MIB), int(float(cells[5]) * MIB)
             share = float(cells[3]) / 100 if cells[3].replace(".", "", 1).isdigit() else None
-            found[cells[1]] = Gpu(int(cells[0]), cells[2], share, used, total)
+            found[cells[1]] = GpuLoad(int(cells[0]), cells[2], share, used, total)
         except ValueError:
             continue
     return found

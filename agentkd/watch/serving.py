@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from agentkd.artifacts.bundle import unpack
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import ArtifactError, ConfigError
 from agentkd.watch.app import make_app
-from agentkd.watch.doors import new_token
+from agentkd.watch.entrance import new_token
 from agentkd.watch.watching import Watching
 
 LOOPBACK = "127.0.0.1"
@@ -42,15 +43,29 @@ def serve(place: Path, others: tuple[Path, ...], *, port: int, on_ready: Callabl
         token = new_token()
         with contextlib.suppress(OSError):
             os.nice(NICENESS)
+        app = make_app(Watching(folder, compared), token)
         config = uvicorn.Config(
-            make_app(Watching(folder, compared), token),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=END_WITHIN_S,
         )
         on_ready(f"http://{LOOPBACK}:{listening.getsockname()[1]}/{token}/")
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, app).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for what is under way: they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        self._app.state.stream.close()
+        await super().shutdown(sockets)
 
 
 @contextmanager
@@ -78,6 +93,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK, port))
+        listening.listen()  # whoever comes before all is ready waits a moment
     except OSError as error:
         listening.close()
         raise ConfigError(f"--port {port} cannot be had ({error.strerror}); leave it out to take any that is free") from error

@@ -6,14 +6,13 @@ from typing import Any
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.run import read_run
-from agentkd.errors import AgentKDError
 from agentkd.experiment import Experiment
 from agentkd.networks.families import title
 from agentkd.pipeline.counting import task_counts
 from agentkd.pipeline.plan import Outlook, Planner
 from agentkd.pipeline.stages import Entrant, RoundLesson
-from agentkd.report.figures import pictures_figure
 from agentkd.report.headline import headline_text, teaching_text
+from agentkd.report.pictures import pictures_figure
 from agentkd.report.table import epochs_text
 from agentkd.report.texts import measure_shown
 from agentkd.task.judging import gained
@@ -25,7 +24,7 @@ MAX_OTHERS = 12
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prospect:
     """What a run has come to.
 
     Args:
@@ -40,7 +39,7 @@ class Verdict:
     outlook: Outlook
 
 
-def judge(folder: RunFolder) -> Verdict:
+def judge(folder: RunFolder) -> Prospect:
     """Reads a run and makes its plan.
 
     Raises:
@@ -48,25 +47,26 @@ def judge(folder: RunFolder) -> Verdict:
     """
     experiment, planner, outlook, journal = read_run(folder)
     with journal, made_of(folder.place, "page"):
-        return Verdict(_plain(experiment, outlook, planner), tuple(planner.families), experiment, planner, outlook)
+        return Prospect(_plain(experiment, outlook, planner), tuple(planner.families), experiment, planner, outlook)
 
 
-def pictures(verdict: Verdict, folder: RunFolder) -> bytes | None:
+def pictures(verdict: Prospect, folder: RunFolder) -> bytes | None:
     """Images of the test split beside what the final networks make of them, as PNG; ``None`` if there are none to be had."""
     if not verdict.planner.dataset.has_samples:
         return None
     with made_of(folder.place, "picture"):
-        return pictures_figure(verdict.outlook, verdict.planner.dataset, folder.store)
+        drawing = pictures_figure(verdict.outlook, verdict.planner.dataset, folder.store)
+    return drawing.light if drawing else None
 
 
-def has_pictures(verdict: Verdict) -> bool:
+def has_pictures(verdict: Prospect) -> bool:
     """Whether there may be some."""
     return bool(verdict.outlook.winner and verdict.outlook.tests and verdict.planner.dataset.has_samples)
 
 
-def refusal(error: AgentKDError) -> str:
+def refusal(error: Exception) -> str:
     """Why there is none, in a line."""
-    return visible_line(str(error).splitlines()[0])[:500]
+    return visible_line((str(error).splitlines() or [type(error).__name__])[0])[:500]
 
 
 def _plain(experiment: Experiment, outlook: Outlook, planner: Planner) -> dict[str, Any]:
@@ -163,6 +163,6 @@ def _reason(choice: Any) -> str:
     return visible_line(choice.reason) if choice else ""
 
 
-def summary(verdict: Verdict) -> dict[str, Any]:
+def summary(verdict: Prospect) -> dict[str, Any]:
     """What another run has come to, to compare with."""
     return {name: verdict.plain[name] for name in ("name", "measure", "winner", "headline", "is_finished")}

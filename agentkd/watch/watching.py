@@ -14,17 +14,19 @@ from typing import Any
 
 from agentkd.artifacts.feed import FeedReader
 from agentkd.artifacts.journal import Journal
+from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.errors import AgentKDError, ArtifactNotFoundError
 from agentkd.exchange.hosts import host_name
 from agentkd.experiment import RecordedExperiment
+from agentkd.names import NO_DIGEST, Digest
 from agentkd.visible import visible, visible_line
 from agentkd.watch import verdict
 from agentkd.watch.board import Board
 from agentkd.watch.machine import Machine
 from agentkd.watch.records import Recorded, read_new
 from agentkd.watch.scene import Scene
-from agentkd.watch.verdict import Verdict
+from agentkd.watch.verdict import Prospect
 
 LOOK_S = 0.25
 IDLE_LOOK_S = 1.0
@@ -50,13 +52,13 @@ class Watching:
     def __init__(self, folder: RunFolder, others: Iterable[RunFolder] = ()) -> None:
         self.folder, self.board = folder, Board()
         self.scene = Scene(self.board)
-        self.verdict: Verdict | None = None
+        self.verdict: Prospect | None = None
         self._others = tuple(others)
         self._feed = FeedReader(folder.feed, folder.earlier_feed)
         self._machine, self._host = Machine(), host_name()
         self._journal_seen: tuple[tuple[int, int], ...] = ()
         self._judged: tuple[tuple[int, int], ...] | None = None
-        self._last_number = 0
+        self._last_number, self._last_digest = 0, NO_DIGEST
         self._measured_at = self._heard_at = self._judged_at = -1e9
         self._judging_s = 0.0
         self._is_held = False
@@ -72,6 +74,14 @@ class Watching:
 
     def look(self) -> None:
         """Puts on the board what is new. Takes a moment, and of a long run at the first time some."""
+        try:
+            with made_of(self.folder.place, "page"):
+                self._look()
+            self.board.put("run", "fault", "")
+        except (AgentKDError, OSError) as error:  # it may be read the next time
+            self.board.put("run", "fault", verdict.refusal(error))
+
+    def _look(self) -> None:
         now = time.monotonic()
         is_measuring = now - self._measured_at >= MEASURE_EVERY_S
         self._read_journal()  # first: it says which families there are, in their order
@@ -158,17 +168,26 @@ class Watching:
             return
         try:
             with Journal(self.folder.must_have_journal().journal, read_only=True) as journal:
-                if self._last_number and next(journal.rows(after=self._last_number - 1), None) is None:
-                    self._last_number = 0  # another run has begun here
+                if self._last_number and self._last_digest != _digest_of(journal, self._last_number):
+                    self._begin_anew()  # another run lies here now
                 if not self._has_named:
                     self._name(journal)
                 records, self._last_number = read_new(journal, self._last_number)
+                self._last_digest = _digest_of(journal, self._last_number)
         except AgentKDError as error:
             self.board.put("run", "note", verdict.refusal(error))
             return
         self.scene.record(records)
         self._journal_seen = seen
         self.board.put("run", "note", "")
+
+    def _begin_anew(self) -> None:
+        """What was seen here before is gone."""
+        for section in ("tasks", "agents", "curves", "said"):
+            for name in self.board.names(section):
+                self.board.drop(section, name)
+        self.scene, self._last_number, self._has_named, self.verdict = Scene(self.board), 0, False, None
+        self._feed = FeedReader(self.folder.feed, self.folder.earlier_feed)
 
     def _name(self, journal: Journal) -> None:
         """What the journal says of the experiment, which it does before anything is recorded."""
@@ -191,6 +210,11 @@ class Watching:
 
 def _points(records: list[Recorded]) -> list[tuple[int, float]]:
     return [(one.num_parameters, round(one.score, 5)) for one in records if one.kind in TRAINED and one.status == "completed"]
+
+
+def _digest_of(journal: Journal, number: int) -> Digest:
+    row = next(journal.rows(after=number - 1), None)
+    return row.digest if row is not None and row.number == number else NO_DIGEST
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -32,6 +32,7 @@ LAYERS = [
     {"objectives"},
     {"code"},
     {"unrepeatable"},
+    {"shortage"},
     {"errors", "seeding", "logs", "repeatable"},
     {"canonical", "durable", "plain"},
     {"names", "visible"},

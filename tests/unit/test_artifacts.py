@@ -57,6 +57,16 @@ def test_damage_is_noticed(tmp_path) -> None:
     assert caught.value.expected == digest != caught.value.actual
 
 
+@pytest.mark.parametrize("damage", [b"knowledgf", bytes(9), b"", b"know", b"knowledge, and more"])
+def test_what_is_stored_again_over_damage_is_whole(tmp_path: Path, damage: bytes) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+    store.path(digest).write_bytes(damage)
+    assert store.put(b"knowledge") == digest and store.get(digest) == b"knowledge"
+    kept = store.path(digest).stat().st_ino
+    assert store.put(b"knowledge") == digest and store.path(digest).stat().st_ino == kept, "what is sound is left as it is"
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "", "0" * 63, "0" * 65, "CON", "\0" * 64])
 def test_names_that_are_no_digests_lead_nowhere(tmp_path, name) -> None:
     for look in (Store(tmp_path).get, Store(tmp_path).path, Store(tmp_path).incoming):

@@ -89,14 +89,14 @@ def test_a_recipe_is_published_then_experiment_then_family_then_stage(tmp_path) 
     assert (recipe.optimizer, recipe.batch_size, recipe.learning_rate, recipe.epochs) == ("adamw", 8, 0.25, 7)
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "camvid_cpu", "camvid_gpu"])
+@pytest.mark.parametrize("name", ["demo", "quick", "paper", "camvid_cpu", "camvid_gpu"])
 def test_the_examples_are_valid_but_for_data_that_one_may_not_have(examples, name) -> None:
     try:
         experiment = load_experiment(examples / f"{name}.yaml", ["data.dataset=generated:seed=1,size=64x64,train=8"])
     except ConfigError as error:
         pytest.fail(str(error))
     every = ["pidnet_s", "pidnet_m", "pidnet_l", "unet", "cnn_i2i_bisenet"]
-    some = {"demo": ["pidnet_s", "unet"], "camvid_cpu": ["pidnet_s", "unet", "cnn_i2i_bisenet"]}
+    some = {"demo": ["pidnet_s", "unet"], "quick": ["unet", "unetpp"], "camvid_cpu": ["pidnet_s", "unet", "cnn_i2i_bisenet"]}
     assert list(experiment.families) == some.get(name, every)
 
 

@@ -1,9 +1,11 @@
 """References are made from the code: nothing is stale, no field and no public name is without words."""
 
 import ast
+import doctest
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer.main
@@ -16,7 +18,7 @@ from agentkd.experiment import Experiment
 from agentkd.messages.dialogues import DIALOGUES, LIFE
 from agentkd.messages.specification import dialogues_page
 from agentkd.recipe import Recipe
-from website import api, beyond, commands, fields, references
+from website import api, beyond, commands, fields, notebooks, references
 
 ROOT = Path(__file__).parents[2]
 PAGES = references.pages()
@@ -26,6 +28,17 @@ GOLDEN = ROOT / "tests" / "public_api.json"
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_what_the_code_says(name: str) -> None:
     assert (references.REFERENCE / name).read_text(encoding="utf-8") == PAGES[name], "run: make references"
+
+
+@pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+def test_a_notebook_is_its_page(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    made = notebooks.notebook(page)
+    assert path.with_suffix(".ipynb").read_text(encoding="utf-8") == made, "run: make references"
+    pieces = [text for kind, text in notebooks.FENCE.findall(page) if kind != "bash"]
+    written = [text for kind, text in notebooks.cells(page) if text.startswith("%%writefile ")]
+    assert [text.partition("\n")[2] for text in written] == [piece.rstrip() for piece in pieces], "every piece says its file"
+    assert not [target for target in notebooks.LINK.findall(made) if not (path.parent / target).exists()]
 
 
 @pytest.mark.parametrize("model", fields.models(), ids=lambda model: model.__name__)
@@ -136,7 +149,12 @@ def test_links_that_leave_the_folder_of_documents_lead_to_pages_of_the_site() ->
     fence = "\n```\n[e](../README.md)\n```\n"
     assert beyond.relink("docs/x.md", text + fence) == turned + fence
     assert beyond.relink("CHANGELOG.md", "[a](docs/how-to/run.md)") == "[a](how-to/run.md)"
-    assert {"CHANGELOG.md", "protocols/protocol.md", "examples/knowledge"} <= set(beyond.everything())
+    assert {"CHANGELOG.md", "protocols/protocol.md", "examples/exchange.py"} <= set(beyond.everything())
+
+
+@pytest.mark.parametrize("module", [beyond, notebooks], ids=lambda module: module.__name__)
+def test_examples_in_what_makes_the_site_run(module: ModuleType) -> None:
+    assert doctest.testmod(module) != (0, 0) and doctest.testmod(module).failed == 0
 
 
 def test_what_makes_the_site_is_no_part_of_the_library() -> None:

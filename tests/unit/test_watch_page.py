@@ -21,7 +21,7 @@ from agentkd.errors import AgentKDError, ArtifactError, ConfigError
 from agentkd.report.packing import write_bundle
 from agentkd.watch import serving
 from agentkd.watch.app import PARTS, make_app
-from agentkd.watch.doors import new_token
+from agentkd.watch.entrance import new_token
 from agentkd.watch.serving import opened
 from agentkd.watch.watching import Watching
 
@@ -236,6 +236,23 @@ def test_what_is_committed_meanwhile_is_read_and_nothing_twice(tmp_path: Path, h
     assert (item["stage"], item["label"]) == ("search", "trial 3")
 
 
+def test_another_run_in_the_place_of_one_is_shown_alone(tmp_path: Path, honest: RunFolder) -> None:
+    place = RunFolder(tmp_path)
+    shutil.copyfile(honest.journal, place.journal)
+    watching = settled(place)
+    with Journal(honest.journal, read_only=True) as journal:
+        record = next(journal.records())
+    place.journal.unlink()
+    with Journal(place.journal) as journal:
+        journal.begin_sitting({})
+        for seed in range(1, 4):
+            journal.commit(type(record)(record.task.replace(seed=seed), record.result, "agent-1", 1, f"another {seed}"))
+    watching.look()
+    labels = [watching.board.get("tasks", name)["label"] for name in watching.board.names("tasks")]
+    assert labels == ["another 1", "another 2", "another 3"]
+    assert watching.board.get("run", "recorded")["tasks"] == 3
+
+
 def test_the_folder_of_a_community_shows_its_tasks_and_says_why_there_is_no_table(tmp_path: Path, honest: RunFolder) -> None:
     place = RunFolder(tmp_path)
     with Journal(honest.journal, read_only=True) as journal:
@@ -257,6 +274,23 @@ def test_a_damaged_journal_is_said_to_be_and_read_once_it_is_mended(tmp_path: Pa
     os.utime(place.journal, ns=(1, 1))
     watching.look()
     assert len(watching.board.names("tasks")) == 2
+
+
+def test_a_disk_that_fails_for_a_moment_is_said_and_looked_at_again(
+    tmp_path: Path, honest: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Watching(RunFolder(honest.place))
+    with monkeypatch.context() as patch:
+
+        def failing(self: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        patch.setattr("agentkd.artifacts.feed.FeedReader.read", failing)
+        watching.look()
+    assert "Input/output error" in watching.board.get("run", "fault")
+    watching.look()
+    assert watching.board.get("run", "fault") == ""
+    assert len(watching.board.names("tasks")) == 2 and watching.board.get("run", "condition") == "at rest"
 
 
 def test_nothing_is_written_into_the_folder(tmp_path: Path, honest: RunFolder) -> None:

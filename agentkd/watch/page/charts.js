@@ -56,7 +56,7 @@ export class Pareto {
     c.strokeStyle = colors.soft;
     for (const one of others) { trace(c, "circle", px(one.size), py(one.score), 3); c.globalAlpha = 0.6; c.stroke(); c.globalAlpha = 1; }
     const standing = new Map();
-    for (const row of store.verdictRows()) standing.set(row.network.key, row);
+    for (const row of store.verdictRows()) if (!standing.has(row.network.key)) standing.set(row.network.key, row);
     for (const one of networks) {
       if (standing.has(one.key)) continue;
       c.globalAlpha = networks.length > 300 ? 0.35 : 0.5;
@@ -113,10 +113,11 @@ export class Best {
     let best = 0;
     const rises = all.filter((one) => one.score > best && (best = one.score));
     if (rises.length < 1) return "";
-    const ends = this.store.end(), isOfHour = rises[0].to <= ends - 3600;
-    const before = isOfHour ? rises.filter((one) => one.to <= ends - 3600).pop() : rises[0], gained = best - before.score;
+    const ends = this.store.end(), baselines = Object.values(this.store.sections.tasks).filter((one) => one.stage === "baseline" && one.to != null);
+    const begun = Math.max(rises[0].to, ...baselines.map((one) => one.to)), isOfHour = begun <= ends - 3600, since = isOfHour ? ends - 3600 : begun;
+    const gained = best - rises.filter((one) => one.to <= since).pop().score;
     this.store.gain = { gained, isOfHour };
-    const span = isOfHour ? "The last hour" : `The ${clock(ends - rises[0].to)} since the first result`;
+    const span = isOfHour ? "The last hour" : `The ${clock(ends - begun)} since ${baselines.length ? "the baselines" : "the first result"}`;
     return `${span} brought ${points(gained)} of ${this.store.measure()}; the newest best came after ${clock(rises[rises.length - 1].to)}.`;
   }
 
@@ -146,18 +147,22 @@ export class Curves {
   constructor(store, id, what) {
     this.store = store;
     this.what = what;
-    this.plot = new Plot(id, 290, (c, w, h, plot) => this.paint(c, w, h, plot));
+    this.plot = new Plot(id, () => (this.curves().length ? 290 : 90), (c, w, h, plot) => this.paint(c, w, h, plot));
   }
 
   update() {
+    const isAny = Object.values(this.store.sections.curves).some((one) => one.losses.length);
+    document.getElementById("losses-card").hidden = !isAny;
+    document.getElementById("curves-card").classList.toggle("wide", !isAny);
     this.plot.draw();
   }
 
+  live() { return Object.values(this.store.sections.curves).filter((one) => one[this.what].length); }
+  standing() { return this.what === "scores" ? this.store.verdictCurves().filter((one) => one.scores.length) : []; }
+  curves() { return [...this.standing(), ...this.live()]; }
+
   paint(c, width, height, plot) {
-    const { store, what } = this;
-    const live = Object.values(store.sections.curves).filter((one) => one[what].length);
-    const standing = what === "scores" ? store.verdictCurves().filter((one) => one.scores.length) : [];
-    const all = [...standing, ...live];
+    const { store, what } = this, live = this.live(), standing = this.standing(), all = this.curves();
     if (!all.length) return plot.empty(width, height, what === "scores" ? "Nothing has been validated yet." : "Nothing learns now.");
     const xs = all.flatMap((one) => one[what].map(([epoch]) => epoch)), ys = all.flatMap((one) => one[what].map(([, value]) => value));
     const whole = (low, high, about) => [...new Set(timesOf(low, high, about))];

@@ -4,7 +4,7 @@ import { Best, Curves, Pareto } from "./charts.js";
 import { Lanes } from "./lanes.js";
 import * as tables from "./tables.js";
 
-const DRAW_EVERY_MS = 250, TICK_MS = 1000, LOG_EVERY_MS = 3000;
+const DRAW_EVERY_MS = 250, MANY_TASKS = 3000, DRAW_MANY_EVERY_MS = 1000, TICK_MS = 1000, LOG_EVERY_MS = 3000;
 const TRAINED = new Set(["train", "distill", "mutual"]);
 
 class Store {
@@ -91,7 +91,7 @@ let wanted = new Set(), timer = 0;
 function want(sections, ofRun) {
   for (const [name, view] of Object.entries(VIEWS))
     if (view.of.some((section) => sections.includes(section)) || (view.also || []).some((item) => ofRun.includes(item))) wanted.add(name);
-  if (!timer) timer = setTimeout(draw, wanted.size === Object.keys(VIEWS).length ? 0 : DRAW_EVERY_MS);
+  if (!timer) timer = setTimeout(draw, wanted.size === Object.keys(VIEWS).length ? 0 : Object.keys(store.sections.tasks).length > MANY_TASKS ? DRAW_MANY_EVERY_MS : DRAW_EVERY_MS);
 }
 
 function draw() {

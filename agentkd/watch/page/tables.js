@@ -91,6 +91,7 @@ export function agents(store) {
     ]];
   });
   fill($("agents").tBodies[0], rows);
+  $("agents").parentElement.hidden = !listed.length;
   const rest = matching.length - rows.length;
   $("agents-note").textContent = !listed.length ? (store.sections.run.condition === "going on" ? "No agent has come yet." : "Nobody is there: the run does not go on now.") : rest > 0 ? `${rest} more; the field "agents" above chooses.` : "Waits: the share of its time in which a student can do nothing but wait for its teachers. Memory and cores are known of agents on this machine.";
   const gpus = Object.values(store.sections.gpus).sort((a, b) => a.index - b.index);
@@ -127,7 +128,7 @@ export function verdict(store) {
     return [String(index), [
       { value: group(swatch(family), one.student.label), name: "does" }, one.teachers.map((teacher) => teacher.label).join(" + "), STAGES[one.stage],
       number(percent(one.student.score, 2)), number(percent(one.taught?.score, 2)), number(one.gain == null ? "" : points(one.gain)),
-      { value: group(make("span", { class: one.is_kept ? "kept" : "refused" }, one.is_kept ? "✓ kept" : "✕ refused"), one.why ? `: ${one.why}` : ""), name: "why" },
+      { value: group(make("span", { class: one.is_kept ? "kept" : "refused" }, one.is_kept ? "✓ kept" : "✕ refused"), one.why && (one.gain == null || !one.why.endsWith(points(one.gain).slice(1))) ? `: ${one.why}` : ""), name: "why" },
     ]];
   }));
   $("choices").replaceChildren(...found.choices.map((one) => make("div", { class: "choice" }, make("strong", {}, one.where), `: ${one.chosen}${one.why ? `, since ${one.why}` : ""}`,
@@ -164,7 +165,7 @@ export function head(store) {
   $("condition").dataset.condition = shown;
   const texts = { away: "agentkd watch has ended, or is out of reach", empty: "nothing is recorded yet", "at rest": "at rest: nobody works on it now", finished: "finished", "going on": "going on" };
   if ($("condition").textContent !== texts[shown]) $("condition").textContent = texts[shown];
-  const notes = [run.note, run.no_table, run.verdict?.failure, run.condition === "going on" ? "" : run.ended_because && `It stopped: ${run.ended_because}`, shown === "empty" && "The page fills as soon as a run begins in this folder."].filter(Boolean);
+  const notes = [run.fault, run.note, run.no_table, run.verdict?.failure, run.condition === "going on" ? "" : run.ended_because && `It stopped: ${run.ended_because}`, shown === "empty" && "The page fills as soon as a run begins in this folder."].filter(Boolean);
   $("note").hidden = !notes.length;
   $("note").textContent = notes.join(" ");
   $("dashboard").textContent = `optuna-dashboard sqlite:///${run.study}`;

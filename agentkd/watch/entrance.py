@@ -31,7 +31,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-class Door:
+class Entrance:
     """Lets in who names the token first in the path, and asks only to read. What is inside sees the rest of the path.
 
     Args:
