@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from agentkd.errors import SearchError as SearchError
     from agentkd.errors import StorageError as StorageError
     from agentkd.errors import TaskCancelledError as TaskCancelledError
+    from agentkd.errors import ThreadsError as ThreadsError
     from agentkd.errors import TrainingError as TrainingError
     from agentkd.errors import UnusableError as UnusableError
     from agentkd.experiment import Experiment as Experiment
@@ -101,8 +102,8 @@ else:  # a checker that saw this __getattr__ would take any name for one that th
             "AgentKDError AgentLostError ArtifactCorruptError ArtifactError ArtifactNotFoundError ChannelClosedError "
             "ConfigError ContractError DatasetError DescriptorsError ExchangeError InfeasibleArchitectureError LaunchError "
             "LocalProtocolError NonFiniteLossError NotRepeatableError OutOfMemoryError ProtocolError RemoteAgentError "
-            "RemoteProtocolError ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError TrainingError "
-            "UnusableError"
+            "RemoteProtocolError ReplyTimeoutError ResultError SearchError StorageError TaskCancelledError ThreadsError "
+            "TrainingError UnusableError"
         ),
         "agentkd.networks.segmenter": "Segmenter",
         "agentkd.objectives": "Attention Boundary ChannelWise Dist Dkd Features Ifvd Own Pairwise Payload SoftTargets",

@@ -21,6 +21,7 @@ The tree (a test compares it with the classes below)::
     |  `- ArtifactCorruptError
     |- StorageError
     |  |- DescriptorsError
+    |  |- ThreadsError
     |  `- UnusableError
     |- DatasetError
     |- TrainingError
@@ -30,10 +31,8 @@ The tree (a test compares it with the classes below)::
     `- SearchError
        `- InfeasibleArchitectureError
 
-The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below.
-A command that looks for something (``verify``, ``replay``, ``doctor``, ``data check``, ``protocol check``) ends with 1 if it
-found it. 70 is a fault of agentkd itself, which none of these errors is; 130 is Ctrl-C, 141 a reader of standard output that has
-gone.
+The exit codes: 2 for what is wrong on the command line or in the experiment file, 10 and above for the other branches as below,
+and those of ``OTHER_EXITS``; ``exit_codes`` has all of them with what they mean.
 
 An error says what failed, for whom, what was expected and found, and what to do next.
 """
@@ -59,6 +58,31 @@ class AgentKDError(Exception):
     def __str__(self) -> str:
         """What it says, which may be somebody else's words: nothing in it acts on a terminal."""
         return visible(super().__str__())
+
+
+FOUND, BUDGET_SPENT, INTERRUPTED, NOBODY_READS = 1, 22, 130, 141
+OTHER_EXITS = {
+    0: "done",
+    FOUND: "verify, replay, doctor, data check, protocol check or init found what should not be",
+    BUDGET_SPENT: "a budget of run (--for, --max-tasks, --max-epochs) is spent; the same command goes on",
+    AgentKDError.exit_code: "a fault of agentkd itself: please report it",
+    INTERRUPTED: "interrupted; the same command goes on",
+    NOBODY_READS: "nobody reads the output any more",
+}
+"""What the program ends with otherwise, and what that means."""
+
+
+def exit_codes() -> dict[int, str]:
+    """Every exit code and what it means, in their order: of an error what its class says of itself."""
+    found = dict(OTHER_EXITS)
+    kinds = list(AgentKDError.__subclasses__())
+    while kinds:
+        kind = kinds.pop(0)
+        kinds += kind.__subclasses__()
+        if kind.__module__ == __name__:
+            said = re.split(r"[;.:]", kind.__doc__ or "")[0]
+            found.setdefault(kind.exit_code, said[:1].lower() + said[1:])
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -274,7 +298,9 @@ class StorageError(AgentKDError):
     def of_use(place: Path | str, error: OSError) -> "StorageError":
         """What the operating system refused, where it is not known whether it was to read or to write."""
         told = StorageError.of(place, error)
-        return told if error.errno in STORAGE_WORDS or isinstance(told, DescriptorsError) else UnusableError(place, told.reason)
+        if isinstance(told, DescriptorsError):
+            return told
+        return UnusableError(place, told.reason, advice=STORAGE_WORDS.get(error.errno or 0, ("", ""))[1])
 
     @staticmethod
     def of(place: Path | str, error: Exception) -> "StorageError":
@@ -304,6 +330,18 @@ class DescriptorsError(StorageError):
             super().__init__(place, reason, advice="allow it more (ulimit -n 4096), then run the command again")
 
 
+class ThreadsError(StorageError):
+    """No thread or process can be started, for there are as many as are allowed: to a user, a container, or the whole system."""
+
+    exit_code = 23
+    code = "threads"
+    verb = "start"
+    advice = "allow more (ulimit -u, ulimit -v, or the limit of its container) or end what has many, then run the command again"
+
+    def __init__(self, place: Path | str) -> None:
+        super().__init__(place, "no more processes or threads can be started")
+
+
 class UnusableError(StorageError):
     """A path that was named cannot be read, or not be written."""
 
@@ -330,49 +368,27 @@ def error_number(error: BaseException) -> int:
 
 
 def check_descriptors(place: Path | str, error: BaseException) -> None:
-    """Whether something could not be read for want of descriptors, which says nothing against what is there.
+    """Whether something could not be read, or started, for want of descriptors or processes, which says nothing against it.
 
     Raises:
         DescriptorsError: it is so.
+        ThreadsError: it is so.
     """
     number = error_number(error)
     if number in DESCRIPTORS_USED_UP:
         raise DescriptorsError(place, number) from error
+    if number == errno.EAGAIN:
+        raise ThreadsError(place) from error
 
 
-NO_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "failed to map segment",
-    "std::bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    os.strerror(errno.ENOMEM),
-)
-"""What the system and libraries say, beside ``MemoryError``, where there is no memory for more."""
+def check_disk(place: Path | str, error: OSError) -> None:
+    """Whether something could not be read for want of descriptors or because its disk is broken, whatever is there.
 
-
-def lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was made from, means that there is too little memory, of a device or the machine."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError) or any(kind.__name__ == OutOfMemoryError.__name__ for kind in type(error).__mro__):
-            return True  # torch's has the same name as ours, and is not imported for it
-        if isinstance(error, RemoteAgentError):
-            return error.remote_code == OutOfMemoryError.code
-        if isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in NO_MEMORY):
-            return True
-        error = error.__cause__
-    return False
-
-
-def as_agentkd_error(error: BaseException, place: Path | str = "a file") -> BaseException:
-    """An error of the operating system that has a word here (a full disk, no descriptors) as that; any other as it is."""
-    if isinstance(error, OSError) and (error.errno in DESCRIPTORS_USED_UP or error.errno in STORAGE_WORDS):
-        return StorageError.of(error.filename or place, error)
-    return error
+    Raises:
+        StorageError: it is so.
+    """
+    if error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):
+        raise StorageError.of_use(place, error) from error
 
 
 class DatasetError(AgentKDError):
@@ -424,19 +440,19 @@ class NonFiniteLossError(TrainingError):
 
 
 class NotRepeatableError(TrainingError):
-    """An operation has no repeatable form on CUDA, and the task does not allow that.
+    """An operation has no repeatable form on CUDA, or own code changes a setting of it, and the task does not allow that.
 
     Args:
-        operation: by PyTorch's name.
+        operation: by PyTorch's name; or the setting.
         instead: what can be written in its place.
     """
 
     code = "not_repeatable"
 
-    def __init__(self, operation: str, instead: str) -> None:
+    def __init__(self, operation: str, instead: str, *, problem: str = "has no repeatable form on CUDA") -> None:
         self.operation, self.instead = operation, instead
         super().__init__(
-            f"{operation} has no repeatable form on CUDA, so no run and no replay would have the same bits; write {instead}; or "
+            f"{operation} {problem}, so no run and no replay would have the same bits; write {instead}; or "
             "allow it with repeatable: false, in the recipe for what learns, in arithmetic for a teacher or an evaluation"
         )
 

@@ -12,7 +12,9 @@ import importlib.metadata
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 WORKSPACE = ":4096:8"  # of the two that cuBLAS documents as repeatable the one with room for every stream
+DEMAND = "torch.use_deterministic_algorithms"
+TF32 = ("torch.backends.cudnn.allow_tf32", "torch.backends.cuda.matmul.allow_tf32")
+CONTRADICTS = "set in two ways"
 DRIVER = Path("/proc/driver/nvidia/version")
 
 Size = tuple[int, int]
@@ -33,8 +38,12 @@ def prepare(device: torch.device) -> None:
     On a CPU nothing is set. On CUDA operations that have no repeatable form raise ``RuntimeError``; ``float32`` means that, and
     no TF32; cuDNN chooses its algorithms by rule and not by a race.
     """
-    if device.type != "cuda":
-        return
+    if device.type == "cuda":
+        _prepare_cuda()
+    keep()
+
+
+def _prepare_cuda() -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACE
     torch.use_deterministic_algorithms(True)
     # Nothing is read before it is written.
@@ -47,6 +56,118 @@ def prepare(device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
+def settings() -> dict[str, Any]:
+    """What this process has set of what bits depend on, by the names that a user's code sets it by."""
+    return {name: setting.value for name, setting in SETTINGS.items()}
+
+
+def set_again(wanted: Mapping[str, Any], *, even_if_it_stands: bool = False) -> None:
+    """Sets all of ``wanted`` if any of it is not so."""
+    if even_if_it_stands or any(SETTINGS[name].value != value for name, value in wanted.items()):
+        for name, value in wanted.items():
+            SETTINGS[name].set(value)
+
+
+def keep() -> dict[str, Any]:
+    """What is set now is what every task begins with, whatever own code sets. Returns what that was, for ``keep_to``."""
+    before = dict(_kept)
+    keep_to(settings())
+    return before
+
+
+def keep_to(wanted: Mapping[str, Any]) -> None:
+    """Every task is to begin with these settings; with those that it finds, if there are none."""
+    _kept.clear()
+    _kept.update(wanted)
+
+
+def renew() -> None:
+    """Sets what every task begins with."""
+    set_again(_kept)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this version of torch has it."""
+        try:
+            self.get()
+        except AttributeError:
+            return False
+        except RuntimeError:
+            return True
+        return True
+
+    @property
+    def value(self) -> Any:
+        try:
+            return self.get()
+        except RuntimeError:  # torch refuses to say what was set in two ways that contradict each other
+            return CONTRADICTS
+
+
+def _attribute(place: Any, name: str) -> _Setting:
+    return _Setting(partial(getattr, place, name), partial(setattr, place, name))
+
+
+def _set_variable(value: str) -> None:
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = value
+
+
+def _demand_as(mode: int) -> None:
+    torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+
+
+def watch(seen: Callable[[str], object] | None) -> Callable[[str], object] | None:
+    """From now on whoever lifts the demand for repeatable algorithms, if only for a moment, is told of in words; or nobody is.
+
+    Returns who was told before.
+    """
+    global _seen
+    before, _seen = _seen, seen
+    torch._C._set_deterministic_algorithms = _set_mode if seen is None else _tell_and_set_mode
+    return before
+
+
+def _tell_and_set_mode(mode: bool, *, warn_only: bool = False) -> None:
+    if _seen is not None and (not mode or warn_only):
+        _seen(f"{DEMAND}({mode}{', warn_only=True' if mode else ''})")
+    _set_mode(mode, warn_only=warn_only)
+
+
+_set_mode = torch._C._set_deterministic_algorithms
+_seen: Callable[[str], object] | None = None
+_kept: dict[str, Any] = {}
+_PLACES = (
+    ("torch.utils.deterministic", torch.utils.deterministic, ("fill_uninitialized_memory",)),
+    ("torch.backends", torch.backends, ("fp32_precision",)),
+    ("torch.backends.cudnn", torch.backends.cudnn, ("enabled", "deterministic", "benchmark")),
+    ("torch.backends.cudnn.conv", getattr(torch.backends.cudnn, "conv", None), ("fp32_precision",)),
+    ("torch.backends.cudnn.rnn", getattr(torch.backends.cudnn, "rnn", None), ("fp32_precision",)),
+    ("torch.backends.cudnn", torch.backends.cudnn, ("allow_tf32",)),
+    ("torch.backends.cuda.matmul", torch.backends.cuda.matmul, ("fp32_precision", "allow_tf32")),
+    (
+        "torch.backends.cuda.matmul",
+        torch.backends.cuda.matmul,
+        ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction"),
+    ),
+)
+SETTINGS: dict[str, _Setting] = {
+    DEMAND: _Setting(torch.get_deterministic_debug_mode, _demand_as),
+    "CUBLAS_WORKSPACE_CONFIG": _Setting(partial(os.environ.get, "CUBLAS_WORKSPACE_CONFIG", ""), _set_variable),
+    **{
+        f"{path}.{name}": _attribute(place, name)
+        for path, place, names in _PLACES
+        for name in names
+        if place is not None and _attribute(place, name).is_there
+    },
+}
+
+
 def surroundings(device: torch.device) -> dict[str, str]:
     """What of a device's software and settings decides bits, for a record; nothing of a CPU."""
     if device.type != "cuda":
@@ -56,9 +177,9 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "driver": driver_version(DRIVER.read_text(encoding="utf-8") if DRIVER.is_file() else ""),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        "deterministic": str(_is_strict() and torch.backends.cudnn.deterministic),
+        "deterministic": str(is_strict() and torch.backends.cudnn.deterministic),
         "cudnn_benchmark": str(torch.backends.cudnn.benchmark),
-        "tf32": str(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
+        "tf32": str(any(SETTINGS[name].value is not False for name in TF32)),
     }
 
 
@@ -91,15 +212,15 @@ class counting_alone:
     """
 
     def __enter__(self) -> None:
-        self._was_on = torch.are_deterministic_algorithms_enabled()
-        self._warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        self._mode, self._watched = torch.get_deterministic_debug_mode(), watch(None)
         torch.use_deterministic_algorithms(False)
 
     def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(self._was_on, warn_only=self._warned)
+        _demand_as(self._mode)
+        watch(self._watched)
 
 
-def _is_strict() -> bool:
+def is_strict() -> bool:
     """Whether what has no repeatable form is an error, see ``agentkd.unrepeatable``."""
     return torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
 

@@ -38,6 +38,8 @@ from agentkd.report.export import export
 from agentkd.report.packing import write_bundle
 from agentkd.report.write import write_report
 from agentkd.task import DataSource, Distill, EpochResult, ExchangeSummary, Status, TaskResult, TeacherReference, Train
+from agentkd.watch.board import as_text
+from agentkd.watch.watching import Watching
 
 NETWORK = Architecture(family="unet", num_classes=5)
 PAGE = 4096
@@ -95,6 +97,15 @@ def _losses(folder: RunFolder) -> None:
             read_losses(folder.store.get(record.result.trace))
 
 
+def _watch(folder: RunFolder) -> None:
+    watching = Watching(folder)
+    watching.look()
+    watching.judge()
+    watching.look()
+    as_text(watching.board.whole())
+    watching.pictures()
+
+
 def _export(folder: RunFolder) -> None:
     export(folder, folder.place.with_name("exported"), "tensorboard")
 
@@ -110,6 +121,7 @@ READERS: dict[str, Callable[[RunFolder], object]] = {
     "replay": lambda folder: what_runs(folder, ReplayOptions()),
     "bundle": lambda folder: write_bundle(folder, folder.place.with_name("made.zip")),
     "report": write_report,
+    "watch": _watch,
 }
 """Everybody who reads a run, besides ``verify`` and ``import``."""
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from agentkd import repeatable
+
 LIST = tomllib.loads((Path(__file__).parent / "nondeterministic.toml").read_text(encoding="utf-8"))
 RAISING: dict[str, list[dict[str, Any]]] = {}
 for entry in LIST["raises"]:
@@ -51,10 +53,12 @@ def recorded() -> Iterator[Recorded]:
 @contextmanager
 def demanded() -> Iterator[None]:
     """Repeatable algorithms are demanded, as on CUDA."""
+    begun = repeatable.settings()
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
+    before = repeatable.keep()
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = True
+        repeatable.keep_to(before)
+        repeatable.set_again(begun)

@@ -9,17 +9,18 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from agentkd import repeatable
-from agentkd.agents.blaming import blame
+from agentkd.agents.blaming import as_told, blame
 from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
+from agentkd.agents.interview import Reception
 from agentkd.agents.landing import Landing
 from agentkd.agents.mutual import MutualLesson
 from agentkd.agents.recording import Recorder, recorded
@@ -33,20 +34,18 @@ from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder, drop_images
 from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
-from agentkd.code.running import EndedBySignal
+from agentkd.code.running import EndedBySignal, forbid_ending, said
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.errors import (
+    AgentKDError,
     ConfigError,
     LaunchError,
-    OutOfMemoryError,
     RemoteProtocolError,
     ReplyTimeoutError,
     Rule,
     StorageError,
     TaskCancelledError,
-    as_agentkd_error,
-    lacks_memory,
 )
 from agentkd.exchange.addresses import listening
 from agentkd.exchange.asking import Asker
@@ -319,7 +318,7 @@ class Agent:
         Raises:
             StorageError: it ends by that. Who asked can do nothing about it, and would ask for ever.
         """
-        told = as_agentkd_error(error)
+        told, _ = as_told(error)
         is_ours = self.settings.parent_pid or self.settings.tether >= 0
         if is_ours and isinstance(told, StorageError) and delivery.sender != self.settings.coordinator_key:
             self._say(LeftEvent(reason=str(told)))
@@ -371,7 +370,7 @@ class Agent:
             lessons.append(self._make_lesson(task, request, feed, steps, check))
             return lessons[-1]
 
-        hooks = self._hooks(key, request.attempt, number, check)
+        hooks = self._hooks(key, request.attempt, number, check, lessons)
         at = Surroundings(
             store=self.folder.store,
             device=self.device,
@@ -425,7 +424,14 @@ class Agent:
             wait_s=request.wait_s,
         )
 
-    def _hooks(self, key: TaskKey, attempt: int, number: int, check: Callable[[], None]) -> Hooks:
+    def _hooks(
+        self,
+        key: TaskKey,
+        attempt: int,
+        number: int,
+        check: Callable[[], None],
+        lessons: Sequence[RemoteLesson | MutualLesson],
+    ) -> Hooks:
         last_said = 0.0
         last: EpochResult | None = None
 
@@ -436,8 +442,18 @@ class Agent:
             now = time.monotonic()
             if now - last_said > PROGRESS_EVERY_S or step == steps:
                 last_said = now
-                scores = {"miou": last.miou, "accuracy": last.accuracy} if last else {}
-                event = TaskProgressEvent(task=key, attempt=attempt, step=step, steps=steps, loss=loss, **scores)
+                heard = lessons[0].heard() if lessons else Reception()
+                event = TaskProgressEvent(
+                    task=key,
+                    attempt=attempt,
+                    step=step,
+                    steps=steps,
+                    loss=loss,
+                    miou=last.miou if last else None,
+                    accuracy=last.accuracy if last else None,
+                    received_bytes=heard.received_bytes,
+                    waited_s=heard.waited_s,
+                )
                 self._say(event, number)
 
         def on_epoch(result: EpochResult) -> None:
@@ -458,6 +474,7 @@ def run_agent(settings: AgentSettings) -> None:
         die_with_parent(settings.parent_pid)
     end_in_good_order(settings.tether)
     barring.close()
+    forbid_ending()
     torch.set_num_threads(settings.threads)
     if settings.image_cache_gib:
         share_samples(SharedSamples(settings.images or folder.images, int(settings.image_cache_gib * GIB)))
@@ -473,7 +490,11 @@ def run_agent(settings: AgentSettings) -> None:
 def _as_reply(error: BaseException, request: Body) -> ErrorReply:
     """An exception as data, with the task that it ended."""
     key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
-    is_memory = lacks_memory(error)
     taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
     text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
-    return ErrorReply.of(error, task=key, attempt=attempt, code=OutOfMemoryError.code if is_memory else "", text=text)
+    told, code = as_told(error)
+    if code == AgentKDError.code:
+        text = (
+            f"{said(error)}; that is the agent's own fault and not its task's, of which nothing is recorded: its log says where"
+        )
+    return ErrorReply.of(told, task=key, attempt=attempt, code=code, text=text)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from agentkd.code.running import EndedBySignal
 from agentkd.errors import ChannelClosedError, LaunchError
+from agentkd.shortage import start
 
 END_WITHIN_S = 4.0
 
@@ -22,7 +23,7 @@ def end_in_good_order(tether: int = -1) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     if tether >= 0:
-        threading.Thread(target=_end_with, args=(tether,), name="agentkd-tether", daemon=True).start()
+        start(threading.Thread(target=_end_with, args=(tether,), name="agentkd-tether", daemon=True))
 
 
 def fell() -> None:

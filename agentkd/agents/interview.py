@@ -107,6 +107,14 @@ class Line:
     land: Land | None = None
 
 
+@dataclass(frozen=True)
+class Reception:
+    """What a student has heard of its teachers until now, and how long it had nothing to do but wait for them."""
+
+    received_bytes: int = 0
+    waited_s: float = 0.0
+
+
 class Interview:
     """Performs what ``questions`` decides. One thread calls its methods."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agentkd.agents.feeding import DatasetFeed
-from agentkd.agents.interview import Interview, Line
+from agentkd.agents.interview import Interview, Line, Reception
 from agentkd.agents.lessons import blend
 from agentkd.agents.questions import Conduct, Question, Questions, Want
 from agentkd.agents.remote_lesson import ASK_AGAIN_S, WAIT_S
@@ -141,6 +141,10 @@ class MutualLesson:
         return ExchangeSummary(
             requests=self._interview.num_requests, bytes_received=self._bytes, waited_s=self._interview.waited_s
         )
+
+    def heard(self) -> Reception:
+        """What was heard until now."""
+        return Reception(self._bytes, self._interview.waited_s)
 
     def close(self) -> None:
         """Answers who still waits, and hangs up."""

@@ -19,6 +19,7 @@ from agentkd.artifacts.store import Store
 from agentkd.durable import sync_file, sync_folder, write_whole
 from agentkd.errors import ArtifactCorruptError, StorageError
 from agentkd.names import Digest, TeacherId
+from agentkd.shortage import start
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Recorder:
         self._failure: StorageError | None = None
         self.waited_s = 0.0
         self._thread = threading.Thread(target=self._write, name="agentkd-recorder", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def keep(self, told: Told, data: bytes = b"") -> None:
         """Takes a piece; ``piece`` of ``told`` may be empty, it is the digest of the data. Without data it is stored already.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from agentkd import canonical
 from agentkd.agents.feeding import DatasetFeed, view_images
-from agentkd.agents.interview import Interview, Line
+from agentkd.agents.interview import Interview, Line, Reception
 from agentkd.agents.landing import Landing
 from agentkd.agents.lessons import blend, lesson_request, request_digest, unpack
 from agentkd.agents.questions import WEIGHTS, Conduct, Question, Questions, Want, WantWeights
@@ -112,6 +112,10 @@ class RemoteLesson:
             record=self._recorder.finish() if self._recorder else NO_DIGEST,
             kept_s=self._recorder.waited_s if self._recorder else 0.0,
         )
+
+    def heard(self) -> Reception:
+        """What was heard until now."""
+        return Reception(self._bytes, self._interview.waited_s)
 
     def attend(self, network: nn.Module) -> None:
         """Who learns makes no difference."""

@@ -1,12 +1,13 @@
-"""What a student of a mutual lesson said in a step, in its file: behind its digest, for partners that begin again read it.
+"""What a student of a mutual lesson said in a step, in its file: behind a digest, for partners that begin again read it.
 
-A damaged one counts as not said.
+The digest is of whose words they are and of which step, too: a file in another's place is as bad as a damaged one, and either
+counts as not said.
 """
 
 import logging
 from pathlib import Path
 
-from agentkd.canonical import digest_bytes
+from agentkd.canonical import new_digest
 from agentkd.durable import discard
 from agentkd.errors import ArtifactCorruptError, check_descriptors
 from agentkd.names import Digest
@@ -22,7 +23,7 @@ def keep_said(place: Path, data: bytes) -> None:
     """
     part = place.with_suffix(".part")
     try:
-        part.write_bytes(digest_bytes(data).encode() + b"\n" + data)
+        part.write_bytes(_digest(place, data).encode() + b"\n" + data)
         part.replace(place)
     except OSError:
         discard(part)
@@ -33,11 +34,11 @@ def read_said(place: Path) -> bytes:
     """It, as it was said.
 
     Raises:
-        ArtifactCorruptError: the file is damaged; it is removed.
+        ArtifactCorruptError: the file is damaged, or another's; it is removed.
         OSError: it cannot be read.
     """
     named, _, data = place.read_bytes().partition(b"\n")
-    actual = digest_bytes(data)
+    actual = _digest(place, data)
     if named != actual.encode():
         discard(place)
         raise ArtifactCorruptError(place, Digest(named.decode(errors="replace")[:64]), actual)
@@ -57,3 +58,10 @@ def was_said(place: Path) -> bool:
         check_descriptors(place, error)
         return False
     return True
+
+
+def _digest(place: Path, data: bytes) -> Digest:
+    found = new_digest()
+    found.update(f"{place.parent.name}/{place.name}\n".encode())
+    found.update(data)
+    return Digest(found.hexdigest())

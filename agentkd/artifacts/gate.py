@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.plain import MAX_JSON
 
@@ -48,7 +50,7 @@ class Gate:
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, schema: str) -> None:
-        self._path, self._left = path, STEPS_TO_OPEN
+        self._path, self._left, self._most_bytes = path, STEPS_TO_OPEN, 0
         connection.execute("PRAGMA trusted_schema = OFF")
         for category, limit in LIMITS.items():
             connection.setlimit(category, limit)
@@ -65,13 +67,14 @@ class Gate:
         self.is_empty = not found
 
     def renew(self) -> int:
-        """Allows the steps of one more statement; returns how many bytes the file has now, with what is not yet in it."""
-        size_bytes = 0
+        """Allows the steps of one more statement; returns how many bytes the file has or had, with what is not yet in it."""
+        size_bytes = 0  # of one that somebody removes while it is open
         for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
             with contextlib.suppress(OSError):
                 size_bytes += path.stat().st_size
-        self._left = STEPS_TO_OPEN + STEPS_A_BYTE * size_bytes
-        return size_bytes
+        self._most_bytes = max(self._most_bytes, size_bytes)
+        self._left = STEPS_TO_OPEN + STEPS_A_BYTE * self._most_bytes
+        return self._most_bytes
 
     def refused(self, reason: str) -> ArtifactError:
         """An error that says what is wrong with the file."""
@@ -93,6 +96,14 @@ def _expected(schema: str) -> set[tuple[str, str, str]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(schema)
         return tables(connection)
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
+    return " ".join(str(error).split())[:300]
 
 
 def refused(path: Path, reason: str) -> ArtifactError:

@@ -21,12 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from agentkd import canonical
 from agentkd.artifacts import gate
-from agentkd.artifacts.gate import Gate
+from agentkd.artifacts.gate import Gate, first_line
 from agentkd.artifacts.read_only import opened
+from agentkd.artifacts.removal import OwnFiles
+from agentkd.artifacts.seals import NOTES, NOTES_AND_SEAL, SEAL, Sealed, seal
 from agentkd.durable import sync_folder
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.names import NO_DIGEST, AgentName, Digest, TaskKey
@@ -56,11 +58,6 @@ CREATE TABLE IF NOT EXISTS asks (
 """
 NO_RECORD = NO_DIGEST
 LAST = chr(0x10FFFF)  # behind every other character
-SEAL = "seal"
-NOTES_AND_SEAL = "SELECT key, value, '' FROM meta UNION ALL SELECT study, seen, CAST(trial AS TEXT) FROM asks"
-NOTES = f"{NOTES_AND_SEAL.partition(' UNION')[0]} WHERE key <> '{SEAL}' UNION{NOTES_AND_SEAL.partition(' UNION')[2]}"
-Sealed = tuple[str, str, str]
-"""A note (key, value, nothing) or an ask (study, what was seen, number of the trial)."""
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
@@ -130,6 +127,11 @@ class Row:
         result = TaskResult.model_validate(read_json(self.outputs))
         return Record(read_task(read_json(self.inputs)), result, how.agent, how.attempts, how.label, how.teachers, how.at)
 
+    @property
+    def at(self) -> str:
+        """When it was committed (UTC, ISO 8601)."""
+        return _Circumstances.model_validate(read_json(self.circumstances)).at
+
     def expected_digest(self, previous: Digest, provenance: str) -> Digest:
         """The digest that it must have, after the record with digest ``previous``, in a sitting of this provenance."""
         return _chain(previous, self.inputs, self.outputs, self.circumstances, provenance)
@@ -163,12 +165,13 @@ class Journal:
         try:
             self._gate = Gate(self.path, self._connection, SCHEMA)
             if not read_only:
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 self._connection.execute("PRAGMA synchronous=FULL")
                 if self._gate.is_empty:
                     if was_there:
                         self._must_be_new()
                     self._begin()
+                self._own_files = OwnFiles(self.path, has_log=mode == ("wal",))
             elif self._gate.is_empty:
                 raise self._gate.refused("is empty")
         except sqlite3.DatabaseError as error:
@@ -202,8 +205,12 @@ class Journal:
         """Says where the records that follow come from. It is written down with the first of them."""
         self._sitting, self._provenance = 0, _text(provenance)
 
-    def commit(self, *records: Record) -> bool:
+    def commit(self, *records: Record, provenance: dict[str, Any] | None = None) -> bool:
         """Writes records durably, all of them or none; false if all tasks were recorded before.
+
+        Args:
+            records: of tasks that are done.
+            provenance: where they come from, if that is not where this sitting does; then they have a sitting of their own.
 
         Raises:
             ArtifactError: a task is recorded with other weights: it is not deterministic.
@@ -212,14 +219,21 @@ class Journal:
         new = [record for record in records if not self._has(record)]
         if not new:
             return False
+        told = self._provenance if provenance is None else _text(provenance)
+        sitting = self._sitting if provenance is None else self._last_sitting_of(told)
         with self._writing():
-            if not self._sitting:
-                cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (self._provenance,))
-            sitting = self._sitting or cast(int, cursor.lastrowid)
+            if not sitting:
+                cursor = self._connection.execute("INSERT INTO sittings (provenance) VALUES (?)", (told,))
+                sitting = cast(int, cursor.lastrowid)
             for record in new:
-                self._insert(record, sitting)
-        self._sitting = sitting
+                self._insert(record, sitting, told)
+        self._sitting = sitting if provenance is None else 0  # a sitting that goes on after another one is a new one
         return True
+
+    def _last_sitting_of(self, provenance: str) -> int:
+        """The last sitting, if it has this provenance; 0 if not."""
+        last = "SELECT number, provenance FROM sittings ORDER BY number DESC LIMIT 1"
+        return next((number for number, text in self._select(last, int, str) if text == provenance), 0)
 
     def _has(self, record: Record) -> bool:
         """Whether a task is recorded, with these weights."""
@@ -229,10 +243,10 @@ class Journal:
             raise ArtifactError(f"task {key} gave weights {record.result.weights} after {known.weights}: not deterministic")
         return known is not None
 
-    def _insert(self, record: Record, sitting: int) -> None:
+    def _insert(self, record: Record, sitting: int, provenance: str) -> None:
         inputs, outputs, how = (_text(v) for v in (record.task.canonical(), record.result.canonical(), record.circumstances))
         last = next(self._select("SELECT digest FROM records ORDER BY number DESC LIMIT 1", str), None)
-        digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, self._provenance)
+        digest = _chain(last[0] if last else NO_RECORD, inputs, outputs, how, provenance)
         self._connection.execute(
             "INSERT INTO records (task, inputs, outputs, circumstances, sitting, digest) VALUES (?, ?, ?, ?, ?, ?)",
             (record.task.key, inputs, outputs, how, sitting, digest),
@@ -266,7 +280,11 @@ class Journal:
         return self._parsed(found[0], TaskResult, f"the result of task {key[:12]}") if found else None
 
     def records(self) -> Iterator[Record]:
-        """All records in the order in which they were committed.
+        """All records in the order in which they were committed; for the errors see ``records_and_sittings``."""
+        return (record for record, _ in self.records_and_sittings())
+
+    def records_and_sittings(self) -> Iterator[tuple[Record, int]]:
+        """The same, each with the number of its sitting.
 
         Raises:
             ArtifactError: one cannot be read, or is not as it was committed.
@@ -276,7 +294,7 @@ class Journal:
                 record = row.record
             except ValueError as error:
                 raise self._gate.refused(f"has a record {row.number} that is none ({first_line(error)})") from error
-            yield record
+            yield record, row.sitting
 
     def must_be_whole(self) -> "Journal":
         """This journal, if every record is as it was committed: its digest that of its content and of the record before.
@@ -303,11 +321,12 @@ class Journal:
             previous = row.digest
             yield row
 
-    def rows(self) -> Iterator[Row]:
-        """The records as they stand."""
+    def rows(self, *, after: int = 0) -> Iterator[Row]:
+        """The records as they stand, those behind the one with that number."""
         columns = "number, task, inputs, outputs, circumstances, sitting, digest"
         kinds = (int, str, str, str, str, int, str)
-        return (Row(*row) for row in self._ordered(f"SELECT {columns} FROM records ORDER BY number", 1, *kinds))
+        query = f"SELECT {columns} FROM records WHERE number > {int(after)} ORDER BY number"
+        return (Row(*row) for row in self._ordered(query, 1, *kinds))
 
     def sittings(self) -> dict[int, dict[str, Any]]:
         """Provenance of each sitting, by number."""
@@ -330,7 +349,7 @@ class Journal:
             self._gate.renew()
             found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(10)")]
         except sqlite3.DatabaseError as error:
-            return [str(error)]
+            found = [str(error)]
         return [] if found == ["ok"] else found
 
     def copy_to(self, path: Path, **meta: Any) -> None:
@@ -422,6 +441,7 @@ class Journal:
             self._gate.renew()
             with self._connection:
                 yield
+            self._own_files.must_be_there(self._connection)
         except sqlite3.DatabaseError as error:
             raise gate.translated(self.path, error) from error
 
@@ -460,27 +480,9 @@ class Journal:
             raise ArtifactError(f"{self.path} has journal version {version}; this agentkd reads {SCHEMA_VERSION}")
 
 
-def seal(more: Iterable[Sealed], less: Iterable[Sealed] = (), *, since: Digest = NO_DIGEST) -> Digest:
-    """The sum of the notes' digests, whatever their order: it is kept true without looking at all of them."""
-    total = int(since or "0", 16) + sum(map(_number, more)) - sum(map(_number, less))
-    return Digest(f"{total % 2**256:064x}")
-
-
-def _number(note: Sealed) -> int:
-    return int(canonical.digest(list(note)), 16)
-
-
 @cache
 def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def first_line(error: Exception) -> str:
-    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
-    return " ".join(str(error).split())[:300]
 
 
 def _text(value: Any) -> str:

@@ -107,7 +107,7 @@ def describe(ancestor: Ancestor) -> list[str]:
     if ancestor.is_repeated:
         return [*lines, "as above"]
     settings = ", ".join(f"{name}={value}" for name, value in task.architecture.settings.items())
-    lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}"[:160])
+    lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}")
     if task.architecture.heads:
         heads = ", ".join(f"{name} of {count}" for name, count in sorted(task.architecture.heads.items()))
         lines.append(f"head {task.architecture.head} of {heads}")

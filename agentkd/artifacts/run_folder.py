@@ -50,6 +50,7 @@ class RunFolder:
         self.report = place / "report"
         self.lock = place / "lock"
         self.contact = place / "contact.json"
+        self.feed, self.earlier_feed = place / "feed.jsonl", place / "feed-before.jsonl"
         self.visitors = self.keys / "visitors"
 
     def checkpoint(self, key: TaskKey) -> Path:
@@ -215,6 +216,18 @@ class RunLock:
             return False
         finally:
             os.close(descriptor)
+
+    @property
+    def owner(self) -> int | None:
+        """The process that works in the folder now; ``None`` if nobody does, or it is not known who."""
+        if not self.is_held:
+            return None
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                told = file.read(100).decode(errors="replace").strip()
+        except OSError:
+            return None
+        return int(told) if told.isascii() and told.isdecimal() else None
 
     def __enter__(self) -> "RunLock":
         try:

@@ -20,12 +20,13 @@ JOURNAL = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journa
 FILES = (
     *JOURNAL,
     *("experiment.yaml", "study.db", "study.db-wal", "study.db-shm", "study.db-journal", "lock", "contact.json", "replay.json"),
+    *("feed.jsonl", "feed-before.jsonl"),
     *("environment.txt", "croissant.json", "ro-crate-metadata.json", "manifest-sha256.txt"),
 )
 FOLDERS = {"agents": 4, "artifacts": 1, "cache": 1, "cards": 1, "checkpoints": 2, "keys": 2, "logs": 1, "report": 1}
 """How many levels of them are looked at. An artifact that is no file is none, and an image that was decoded is made again."""
 WRITTEN = (
-    *("journal.sqlite", "experiment.yaml", "study.db", "lock", "contact.json", "replay.json"),
+    *("journal.sqlite", "experiment.yaml", "study.db", "lock", "contact.json", "replay.json", "feed"),
     *("checkpoints", "keys", "logs", "report"),
 )
 """Where files are changed in place, by what their names begin with. An artifact never is; a replay shares them with its run."""

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from agentkd import canonical
 from agentkd.durable import discard, make_folder, sync_folder
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_descriptors, check_disk
 from agentkd.names import Digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -55,14 +55,14 @@ class Store:
         return Incoming(self.path(digest), digest)
 
     def put(self, data: bytes) -> Digest:
-        """Stores bytes durably and returns their digest; storing them again changes nothing.
+        """Stores bytes durably and returns their digest; storing them again changes nothing, but that damage is mended.
 
         Raises:
             StorageError: the disk is full or not writable; nothing partial is left under the digest.
         """
         digest = canonical.digest_bytes(data)
         path = self.path(digest)
-        if digest in self:
+        if digest in self and self._has(path, data):
             return digest
         temporary = ""
         try:
@@ -81,6 +81,16 @@ class Store:
             raise StorageError.of(path, error) from error
         return digest
 
+    @staticmethod
+    def _has(path: Path, data: bytes) -> bool:
+        """Whether a file has these bytes. What cannot be read is to be replaced. Costs less than the digest has."""
+        try:
+            with path.open("rb") as file:
+                return os.fstat(file.fileno()).st_size == len(data) and file.read() == data
+        except OSError as error:
+            check_descriptors(path, error)
+            return False
+
     def remove(self, digest: Digest) -> None:
         """Forgets an artifact to which nothing refers; nothing if there is none."""
         discard(self.path(digest))
@@ -96,6 +106,7 @@ class Store:
             ArtifactNotFoundError: there are none.
             ArtifactCorruptError: they are damaged.
             ArtifactError: they cannot be read, or are too many.
+            StorageError: the disk is broken, or there are no descriptors.
         """
         path = self.must_have(digest)
         try:
@@ -107,6 +118,7 @@ class Store:
         except FileNotFoundError:
             raise ArtifactNotFoundError(digest, self.place) from None
         except OSError as error:
+            check_disk(path, error)
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
         actual = canonical.digest_bytes(data)
         if actual != digest:

@@ -1,5 +1,6 @@
 """The command line itself, and the options that several commands have."""
 
+import re
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -7,7 +8,7 @@ import typer
 
 from agentkd.cli.ending import run_to_the_end, say
 from agentkd.cli.typed import images, output_format
-from agentkd.errors import ConfigError
+from agentkd.errors import ConfigError, exit_codes
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the experiment file.")
@@ -59,15 +60,44 @@ def given_fields(overrides: list[str] | None, **launch: str | float | None) -> l
     return [*(overrides or []), *(f"launch.{name}={value}" for name, value in launch.items() if value is not None)]
 
 
+def _epilog() -> str:
+    """What stands at the end of the help. A line with the backspace alone keeps those that follow it as they are."""
+    codes = [f"  {code:>3}  {means}" for code, means in exit_codes().items()]
+    return "\n\n".join(["Begin with: agentkd demo, or agentkd init DATASET", "\b\n" + "\n".join(["Exit codes:", *codes])])
+
+
 app = typer.Typer(
     name="agentkd",
     help="Neural networks as agents that teach each other: architecture search and knowledge distillation, replayable.",
-    epilog="Begin with: agentkd demo",
+    epilog=_epilog(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def summarize(group: typer.Typer) -> None:
+    """Has each command of a group, and of the groups in it, listed with the first sentence of its help, whole."""
+    for command in group.registered_commands:
+        command.short_help = first_sentence(command.callback.__doc__ or "") if command.callback else None
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            inner.short_help = first_sentence(str(inner.typer_instance.info.help))
+            summarize(inner.typer_instance)
+
+
+def first_sentence(text: str) -> str:
+    r"""The first sentence of a docstring, on one line.
+
+    Example:
+        >>> first_sentence("Do it: a.b(c). Then\n    rest.\n\nMore.")
+        'Do it: a.b(c).'
+    """
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    found = re.match(r".*?\.(?=\s|$)", paragraph)
+    return found[0] if found else paragraph
 
 
 def _say_version(is_asked: bool) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentkd.cli.app import Format
-from agentkd.cli.ending import INTERRUPTED, say
+from agentkd.cli.ending import say
 from agentkd.cli.typed import path
-from agentkd.errors import StorageError
+from agentkd.errors import INTERRUPTED, StorageError
 from agentkd.visible import visible_line
 
 if TYPE_CHECKING:

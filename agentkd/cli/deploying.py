@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,14 +61,14 @@ def export(
     to: Annotated[
         str, typer.Option(help="tensorboard (event files) or mlflow (mlflow.db): writes a run's trainings there instead.")
     ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, as --format json of other commands does.")] = False,
 ) -> None:
     """Write a network for programs without agentkd, compared with itself, with a model card beside it.
 
     ONNX takes images of any size and is what agentkd predict runs. With --to the trainings of a run are written for a tracker.
     """
     if to:
-        _trainings(model, out, to)
-        return
+        return _trainings(model, out, to, as_json=as_json)
     from agentkd.deploy.export import check_request, export_network
     from agentkd.deploy.origin import found
 
@@ -83,6 +84,10 @@ def export(
         place = out or Path(f"{name}-{origin.weights[:12]}-{kind}{bits}")
         command = " ".join(["agentkd export", *map(shlex.quote, sys.argv[2:])]) if sys.argv[1:2] == ["export"] else ""
         made = export_network(origin, images, place, kind=kind, precision=precision, allow_loss=allow_loss, command=command)
+    if as_json:
+        agreement = asdict(made.agreement) if made.agreement else None
+        told = {"file": str(made.file), "size_bytes": made.file.stat().st_size, "agreement": agreement}
+        return say(json.dumps(told | {"remarks": list(made.remarks)}, indent=2))
     say(f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB, card in {made.place / 'README.md'}")
     if made.agreement:
         said = made.agreement
@@ -174,7 +179,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(form[1]), int(form[2])
 
 
-def _trainings(model: str, out: Path | None, to: str) -> None:
+def _trainings(model: str, out: Path | None, to: str, *, as_json: bool) -> None:
     from agentkd.deploy.loading import opened_run
     from agentkd.report.export import export as write_out
 
@@ -182,4 +187,5 @@ def _trainings(model: str, out: Path | None, to: str) -> None:
         raise ConfigError("--to needs OUT, the folder to write to")
     with opened_run(path(model)) as folder:
         assert folder is not None
-        say(f"{out}: {write_out(folder, out, to)} trainings")
+        count = write_out(folder, out, to)
+    say(json.dumps({"folder": str(out), "num_trainings": count}, indent=2) if as_json else f"{out}: {count} trainings")

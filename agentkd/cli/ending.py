@@ -6,6 +6,8 @@ goes to a file, and a few lines say where that is and what to report.
 
 import contextlib
 import io
+import itertools
+import json
 import os
 import platform
 import resource
@@ -13,21 +15,20 @@ import select
 import sys
 import tempfile
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from agentkd import __version__, logs
-from agentkd.errors import NO_MEMORY, AgentKDError, OutOfMemoryError, StorageError, as_agentkd_error
+from agentkd.errors import INTERRUPTED, NOBODY_READS, AgentKDError, ConfigError, OutOfMemoryError, StorageError
+from agentkd.shortage import NO_MEMORY, as_agentkd_error
 from agentkd.visible import visible
 
-INTERRUPTED = 130
-NOBODY_READS = 141
 STANDARD_OUTPUT = "standard output"
 DEBUG = "--debug"
 DEBUG_VARIABLE = "AGENTKD_DEBUG"
-_NO_THREAD = "can't start new thread"
 # What typer raises for wrong words on the command line; which library it takes it from differs with its version.
 _WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -37,28 +38,59 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(visible(text), err=err)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How an end is told: with the traceback or without, in words or as a document for programs."""
+
+    is_debugging: bool = False
+    is_json: bool = False
+
+    def end(self, code: str, status: int, text: str, *, words: str = "", **more: Any) -> int:
+        """Says why the program ends; returns the exit status.
+
+        Args:
+            code: for programs.
+            status: with which it ends.
+            text: what is told.
+            words: for people, if these are others.
+            more: what a program is told besides.
+        """
+        if self.is_json:
+            say(json.dumps({"error": {"code": code, "exit_code": status, "text": visible(text), **more}}), err=True)
+        else:
+            say(words or text, err=True)
+        return status
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether somebody has typed ``--format json``, or of ``export`` ``--json``, right or wrong the rest may be."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given = arguments[:end]
+    return "--format=json" in given or "--json" in given or ("--format", "json") in itertools.pairwise(given)
+
+
 def run_to_the_end(app: typer.Typer, arguments: list[str]) -> int:
     """Runs a command; returns the exit status."""
     _open_what_is_closed()
     given, is_debugging = _without_debug(arguments)
     if is_debugging:
         logs.show_all()
+    ending = Ending(is_debugging, wants_json(given))
     try:
-        status = _run(app, given)
+        status = _run(app, given, ending)
         sys.stdout.flush()
     except BrokenPipeError as error:
-        status = _nobody_reads(error, is_debugging)
+        status = _nobody_reads(error, ending)
     except (AgentKDError, OSError) as error:
-        status = _refuse(error, is_debugging)
+        status = _refuse(error, ending)
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted", err=True)
-        status = INTERRUPTED
+        status = ending.end("interrupted", INTERRUPTED, "interrupted")
     except Exception as error:
-        status = _refuse(error, is_debugging)
+        status = _refuse(error, ending)
     return status if _is_flushed() else NOBODY_READS if status == 0 else status
 
 
-def _run(app: typer.Typer, arguments: list[str]) -> int:
+def _run(app: typer.Typer, arguments: list[str], ending: Ending) -> int:
     command = typer.main.get_command(app)
     try:
         with command.make_context("agentkd", arguments) as context:
@@ -68,33 +100,29 @@ def _run(app: typer.Typer, arguments: list[str]) -> int:
     except _WRONG_WORDS as error:
         shown = io.StringIO()
         error.show(file=shown)
-        say(shown.getvalue().rstrip(), err=True)
-        return int(error.exit_code)
+        return ending.end("usage", int(error.exit_code), str(error.format_message()), words=shown.getvalue().rstrip())
     return 0
 
 
-def _refuse(error: Exception, is_debugging: bool) -> int:
+def _refuse(error: Exception, ending: Ending) -> int:
     place = STANDARD_OUTPUT if _is_of_output(error) else "a file"
-    told: BaseException = as_agentkd_error(error, place)
+    is_full = isinstance(error, BlockingIOError) and place is STANDARD_OUTPUT  # a reader that does not read
+    told: BaseException = error if is_full else as_agentkd_error(error, place)
     if not isinstance(told, AgentKDError):
         told = _as_lack_of_memory(error) or told
     if isinstance(told, OSError) and (told.filename or place is STANDARD_OUTPUT):
         told = StorageError.of_use(str(told.filename or place), told)
     if not isinstance(told, AgentKDError):
-        return _own_fault(error, is_debugging)
-    if is_debugging:
+        return _own_fault(error, ending)
+    if ending.is_debugging:
         _show_traceback(error)
-    say(f"error: {told}", err=True)
-    return told.exit_code
+    problems = {"problems": [vars(one) for one in told.problems]} if isinstance(told, ConfigError) else {}
+    return ending.end(told.code, told.exit_code, str(told), words=f"error: {told}", **problems)
 
 
 def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
     """What it means if there is too little memory; ``None`` if it is something else."""
     words = str(error) or type(error).__name__
-    if _NO_THREAD in words:
-        return OutOfMemoryError(
-            f"no more threads can be started ({words}); allow more (ulimit -u, ulimit -v), or end what has many"
-        )
     if not isinstance(error, MemoryError) and not any(text in words for text in NO_MEMORY):
         return None
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -103,21 +131,25 @@ def _as_lack_of_memory(error: Exception) -> OutOfMemoryError | None:
     return OutOfMemoryError(f"there is not enough memory for this process{limit} ({words}); {advice}")
 
 
-def _own_fault(error: BaseException, is_debugging: bool) -> int:
+def _own_fault(error: BaseException, ending: Ending) -> int:
     """Says that agentkd failed, where the traceback is, and what to report."""
     lines = "".join(traceback.format_exception(error))
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({Path(where[0].filename).name}, line {where[0].lineno})" if where else ""
-    if is_debugging:
+    if ending.is_debugging:
         _show_traceback(error)
     kept = _keep(lines)
-    if kept is None and not is_debugging:
+    if kept is None and not ending.is_debugging and not ending.is_json:
         say(lines, err=True)
-    say(f"error: agentkd itself failed: {type(error).__name__}: {str(error)[:500]}{place}", err=True)
-    say(f"the full traceback is {f'in {kept}' if kept else 'above: no file could be written for it'}", err=True)
+    failed = f"agentkd itself failed: {type(error).__name__}: {str(error)[:500]}{place}"
     machine = f"agentkd {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    say(f"this is a fault of agentkd: please report it with that traceback, the command that you gave, and: {machine}", err=True)
-    return AgentKDError.exit_code
+    words = (
+        f"error: {failed}",
+        f"the full traceback is {f'in {kept}' if kept else 'above: no file could be written for it'}",
+        f"this is a fault of agentkd: please report it with that traceback, the command that you gave, and: {machine}",
+    )
+    more = {"traceback": str(kept) if kept else lines, "machine": machine}
+    return ending.end(AgentKDError.code, AgentKDError.exit_code, failed, words="\n".join(words), **more)
 
 
 def _keep(lines: str) -> Path | None:
@@ -161,14 +193,14 @@ def _is_of_output(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).name in ("ending.py", "utils.py", "console.py")
 
 
-def _nobody_reads(error: BrokenPipeError, is_debugging: bool) -> int:
+def _nobody_reads(error: BrokenPipeError, ending: Ending) -> int:
     """The end of a listing whose reader has gone (``agentkd networks | head -1``): quiet, as of other programs."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             poll.register(stream.fileno(), 0)
     if not poll.poll(0):
-        return _refuse(error, is_debugging)
+        return _refuse(error, ending)
     return NOBODY_READS
 
 

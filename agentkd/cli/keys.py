@@ -23,18 +23,26 @@ class TakesKeys(TyperCommand):
     """A command among whose arguments a public key may begin with ``-``, as one in 85 does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.ignore_unknown_options = any(len(given) == KEY_CHARACTERS and given[0] == "-" for given in args)
+        if any(len(given) == KEY_CHARACTERS and given[0] == "-" for given in args):
+            ctx.ignore_unknown_options, ctx.help_option_names = True, ["--help"]  # -h may be how the key begins
+            self._help_option = None  # of some versions, as it was made before
         return super().parse_args(ctx, args)
 
 
 @keys_app.command("new", cls=TakesKeys)
-def keys_new(name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")], folder: KeyFolder = None) -> None:
+def keys_new(
+    name: Annotated[str, typer.Argument(parser=key_name, help="Whose key it is.")],
+    folder: KeyFolder = None,
+    output_format: Format = "text",
+) -> None:
     """Make a key pair in a file that you alone can read, and print the public key."""
     from agentkd.exchange.keys import default_key_folder, new_key_pair, save_key_pair
 
     pair = new_key_pair()
     file = (folder or default_key_folder()) / f"{name}.json"
     save_key_pair(file, pair)
+    if output_format == "json":
+        return say(json.dumps({"name": name, "file": str(file), "public_key": pair.public}, indent=2))
     say(f"{file}\npublic key: {pair.public}")
 
 
@@ -46,6 +54,7 @@ def keys_register(
         str, typer.Option(help="Kinds of knowledge it may fetch, separated by commas.")
     ] = "weights,soft_targets,assessment",
     folder: KeyFolder = None,
+    output_format: Format = "text",
 ) -> None:
     """Admit a key. Agents started with --registry on this folder see it at the next message."""
     from agentkd.exchange.grants import Registry
@@ -53,6 +62,8 @@ def keys_register(
 
     kinds = [kind.strip() for kind in may.split(",") if kind.strip()]
     entry = Registry(folder or default_key_folder()).register(name, public_key, kinds)
+    if output_format == "json":
+        return say(json.dumps(entry.as_data(), indent=2))
     say(f"{entry.name} may fetch {', '.join(entry.may) or 'nothing'}")
 
 
@@ -71,10 +82,14 @@ def keys_list(folder: KeyFolder = None, output_format: Format = "text") -> None:
 
 
 @keys_app.command("revoke", cls=TakesKeys)
-def keys_revoke(name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None) -> None:
+def keys_revoke(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")], folder: KeyFolder = None, output_format: Format = "text"
+) -> None:
     """Take an admission back; a live session with that key ends at its next message."""
     from agentkd.exchange.grants import Registry
     from agentkd.exchange.keys import default_key_folder
 
     entry = Registry(folder or default_key_folder()).revoke(name)
+    if output_format == "json":
+        return say(json.dumps(entry.as_data(), indent=2))
     say(f"{entry.name} is admitted no longer")

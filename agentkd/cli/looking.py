@@ -35,17 +35,37 @@ def report(
     ] = None,
     output_format: Format = "text",
 ) -> None:
-    """Write RUN/report (table, figures, page) again from the records, and print the table. The run's data are not needed."""
+    """Write RUN/report (table, figures, page) again from the records, and print the table. The run's data are not needed.
+
+    Of a community's folder the page says what was done in it, and by whom.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.report.table import markdown_table, table_rows
+    from agentkd.report.closing import columns, print_summary
+    from agentkd.report.of_community import is_of_community, write_community_report
+    from agentkd.report.table import table_rows
     from agentkd.report.write import place_for, write_report
 
     folder = RunFolder(run_folder).must_exist()
+    if is_of_community(folder):
+        made = write_community_report(folder, out or place_for(folder))
+        if output_format == "json":
+            return say(json.dumps([asdict(row) for row in made.rows], indent=2))
+        heads = ("task", "network", "by", "taught by", "score", "weights")
+        rows = [
+            (row.label, row.network, row.agent, row.teachers or "-", row.score or "-", row.weights or "-") for row in made.rows
+        ]
+        for line in columns([heads, *rows]):
+            say(line)
+        return say(f"report: {made.page}")
     written = write_report(folder, out or place_for(folder))
     if output_format == "json":
         say(json.dumps(table_rows(written.outlook), indent=2))
         return
-    say(markdown_table(written.outlook))
+    print_summary(written.outlook, Console(emoji=False))
     say(f"report: {written.page}")
 
 

@@ -52,6 +52,7 @@ def protocol_check(
 @protocol_app.command("write")
 def protocol_write(
     folder: Annotated[Path, typer.Argument(parser=path, help="Where to write them; protocols/ in this repository.")],
+    output_format: Format = "text",
 ) -> None:
     """Write the parts of the specification that follow from the code."""
     from agentkd.messages.specification import files
@@ -70,4 +71,6 @@ def protocol_write(
             target.write_bytes(data)
         except OSError as error:
             raise StorageError.of(target, error) from error
+    if output_format == "json":
+        return say(json.dumps({"folder": str(folder), "files": sorted(made)}, indent=2))
     say(f"{len(made)} files below {folder}")

@@ -78,7 +78,7 @@ def replay(
     swaps = tuple(read_swap(text) for text in swap or [])
     teaching = TeachersFrom.RECORD if from_record else TeachersFrom.LIVE if live else TeachersFrom.EITHER
     options = ReplayOptions(tuple(task or ()), teaching, swaps, devices, tolerance, reuse=reuse, allows_code=allow_code)
-    with _opened(run) as folder:
+    with opened(run) as folder:
         place = out or default_out(run.with_suffix("") if run.is_file() else run, swaps, reuse=reuse)
         watcher = None if output_format == "json" else PlainWatcher(Console(emoji=False))
         for one in what_runs(folder, options):
@@ -137,7 +137,7 @@ def lineage(
     from agentkd.artifacts.lineage import as_data, describe, trace_back
     from agentkd.artifacts.own_code import listed
 
-    with _opened(run) as folder:
+    with opened(run) as folder:
         history = read_history(folder)
         code = {one.digest: one for one in listed((record.task for record in history.by_task.values()), folder.store)}
         root = trace_back(digest, history, code)
@@ -158,7 +158,8 @@ def lineage(
 
     tree = Tree(shown([root.name, *describe(root)]), highlight=False)
     grow(tree, root)
-    Console(markup=False, emoji=False).print(tree)
+    console = Console(markup=False, emoji=False)
+    console.print(tree, soft_wrap=not console.is_terminal)  # a file has no width at which lines must be broken
 
 
 def diff(
@@ -169,7 +170,7 @@ def diff(
     """Compare two runs: configuration, environment, and what came out of the tasks that both did."""
     from agentkd.artifacts.comparison import compare
 
-    with _opened(first) as a, _opened(second) as b:
+    with opened(first) as a, opened(second) as b:
         found = compare(a, b)
     if output_format == "json":
         say(json.dumps(found.as_data(), indent=2))
@@ -201,6 +202,7 @@ def bundle(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="Pack the run although it is damaged; verify will say so of the bundle as well.")
     ] = False,
+    output_format: Format = "text",
 ) -> None:
     """Pack a run into one file that opens, verifies and replays on another machine, with RO-Crate metadata and model cards."""
     from agentkd.artifacts.run_folder import RunFolder
@@ -210,6 +212,10 @@ def bundle(
     if not damaged:
         must_be_sound(RunFolder(run).must_exist())
     written = write_bundle(RunFolder(run), out, artifacts)
+    if output_format == "json":
+        told = {"num_files": written.num_files, "size_bytes": written.size_bytes, "sha256": written.sha256}
+        code = [one.as_data() for one in written.code]
+        return say(json.dumps({"file": str(out), **told, "num_left_out": written.num_left_out, "code": code}, indent=2))
     say(f"{out}: {written.num_files} files, {written.size_bytes / 1e6:.1f} MB\nSHA-256 {written.sha256}")
     for one in written.code:
         say(f"carries {one}")
@@ -220,12 +226,15 @@ def bundle(
 def unbundle(
     file: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="A bundle (.zip).")],
     out: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="Folder to make; by default runs/NAME.")] = None,
+    output_format: Format = "text",
 ) -> None:
     """Verify a bundle and unpack it into a run folder, but for its pages: what is in report/ and cards/ stays in the bundle."""
     from agentkd.artifacts.bundle import unpack
 
     place = out or Path("runs") / file.stem
     found = unpack(file, place)
+    if output_format == "json":
+        return say(json.dumps({"run": str(place)} | found.as_data(), indent=2))
     say(f"{place}: {found.num_records} records, {found.num_artifacts} artifacts, all sound")
     for note in found.notes:
         say(f"note {note}")
@@ -264,7 +273,7 @@ def gc(
 
 
 @contextmanager
-def _opened(run: Path) -> "Iterator[RunFolder]":
+def opened(run: Path) -> "Iterator[RunFolder]":
     """A run folder, or that of a bundle, verified and unpacked for as long as it is looked at."""
     import tempfile
 

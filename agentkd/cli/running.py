@@ -1,11 +1,13 @@
 """Commands that run agents: experiments, the demo, communities that stay, a single agent."""
 
+import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +17,7 @@ from agentkd.cli.app import (
     CpusPerAgent,
     Devices,
     Engine,
+    Format,
     GpusPerAgent,
     Overrides,
     Teachers,
@@ -22,10 +25,17 @@ from agentkd.cli.app import (
     read_settings,
 )
 from agentkd.cli.ending import say
-from agentkd.cli.typed import address, device, endpoint, key_name, path, public_key
-from agentkd.errors import ConfigError, StorageError
+from agentkd.cli.typed import address, device, duration, endpoint, key_name, path, public_key
+from agentkd.cli.watching import Watch, must_be_installed, watched
+from agentkd.errors import BUDGET_SPENT, INTERRUPTED, ConfigError, StorageError
+from agentkd.visible import visible_line
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentkd.artifacts.run_folder import RunFolder
+    from agentkd.coordinator.budget import Budget
+
 HEARD = Path("-")
 
 
@@ -44,17 +54,49 @@ def run(
     overrides: Overrides = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what is planned and all that is wrong with it, and end: nothing is started or made."),
+        typer.Option(
+            "--dry-run",
+            help="Say what would be trained, how long, with how much disk and memory, and all that is wrong; start nothing.",
+        ),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="With --dry-run: train some steps of each family here, where no record says how long."),
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for", parser=duration, metavar="TIME", help="Begin no task after 2h, 90m ...; what is begun is finished."
+        ),
+    ] = None,
+    max_tasks: Annotated[int | None, typer.Option(min=1, help="Begin no more tasks than these.")] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Begin no more trainings than have so many epochs in all.")
+    ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(parser=path, metavar="RUN", help="Another run's folder: its tasks that are the same are not done again."),
+    ] = None,
+    output_format: Format = "text",
+    watch: Watch = False,
 ) -> None:
     """Run an experiment: baseline, search, two rounds of distillation, report.
 
     Finished tasks are never done twice: after an interruption of any kind, the same command goes on. Before anything starts,
     everything that can be known is checked (every value that is searched, data, sizes, memory, disk), and all that is wrong is
-    said.
+    said. A budget (--for, --max-tasks, --max-epochs) is of this sitting and changes no result: when it is spent the run ends in
+    good order, with 22, and the same command goes on.
     """
+    from agentkd.coordinator.budget import Budget
+
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    _run(file, given_fields(overrides, **launch), out, is_dry=dry_run)
+    given, others = given_fields(overrides, **launch), tuple(reuse or ())
+    if measure and not dry_run:
+        raise ConfigError("--measure is of --dry-run; leave it out, or add that")
+    if dry_run:
+        return _say_plan(file, given, out, others, measures=measure, output_format=output_format)
+    budget = Budget(seconds, max_tasks, max_epochs)
+    _run(file, given, out, budget, others, output_format=output_format, is_watched=watch)
 
 
 def demo(
@@ -68,13 +110,16 @@ def demo(
     teachers: Teachers = None,
     bind: Bind = None,
     overrides: Overrides = None,
+    output_format: Format = "text",
+    watch: Watch = False,
 ) -> None:
     """Run all of KD-NAS on generated wildfire scenes: six to eight minutes on two cores, with --quick half a minute."""
     from agentkd.config import demo_file
+    from agentkd.coordinator.budget import UNLIMITED
 
     launch = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
-    name = "quick" if quick else "demo"
-    _run(demo_file(name), given_fields(overrides, **launch), out or Path("runs") / name)
+    name, given = "quick" if quick else "demo", given_fields(overrides, **launch)
+    _run(demo_file(name), given, out or Path("runs") / name, UNLIMITED, output_format=output_format, is_watched=watch)
 
 
 def community(
@@ -105,7 +150,7 @@ def community(
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     given = _launch(devices, engine, agents, gpus_per_agent, cpus_per_agent, teachers, bind)
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
@@ -271,52 +316,104 @@ def _launch(
     return given | {"gpus_per_agent": gpus, "cpus_per_agent": cpus, "teachers": teachers, "bind": bind}
 
 
-def _run(file: Path, fields: list[str], out: Path | None, *, is_dry: bool = False) -> None:
+def _say_plan(
+    file: Path, fields: list[str], out: Path | None, others: tuple[Path, ...], *, measures: bool, output_format: str
+) -> None:
+    from agentkd.checks.before import describe, look_at_file
+    from agentkd.report.forecast import forecast, lines
+
+    end_as_by_ctrl_c()
+    foreseen = look_at_file(file, fields, out)
+    is_text = output_format == "text"
+    for line in describe(foreseen.plan) if is_text and foreseen.plan else []:
+        say(line)
+    for concern in foreseen.warnings:
+        say(f"warning: {concern.problem}", err=True)
+    found = forecast(foreseen.must_be_sound(), others, measures=measures)
+    if not is_text:
+        return say(json.dumps(found.as_data(), indent=2))
+    for line in lines(found):
+        say(line)
+    say(f"{file}: nothing is wrong with it; nothing was started")
+
+
+def _run(
+    file: Path,
+    fields: list[str],
+    out: Path | None,
+    budget: "Budget",
+    others: tuple[Path, ...] = (),
+    *,
+    output_format: str,
+    is_watched: bool,
+) -> None:
     from rich.console import Console
 
     from agentkd import logs
     from agentkd.artifacts.run_folder import RunFolder
-    from agentkd.checks.before import describe, look_at_file, run_folder
+    from agentkd.checks.before import look_at_file, run_folder
     from agentkd.coordinator.run import run_experiment
+    from agentkd.report.closing import next_steps, print_next, print_summary
     from agentkd.report.live import watcher_for
+    from agentkd.report.standing import standing_of
     from agentkd.report.write import write_report
 
-    _end_as_by_ctrl_c()
-    foreseen = look_at_file(file, fields, out, in_full=is_dry)
-    for line in describe(foreseen.plan) if is_dry and foreseen.plan else []:
-        say(line)
+    end_as_by_ctrl_c()
+    is_text = output_format == "text"
+    if is_watched:
+        must_be_installed()
+    foreseen = look_at_file(file, fields, out, in_full=False)
     for concern in foreseen.warnings:
         say(f"warning: {concern.problem}", err=True)
     experiment = foreseen.must_be_sound().experiment
-    if is_dry:
-        return say(f"{file}: nothing is wrong with it; nothing was started")
     out = out or run_folder(experiment)
     folder = RunFolder(out).must_be_for_a_run()
-    console = Console(emoji=False)
+    console = Console(emoji=False, stderr=not is_text)
     try:
         logs.to_file(folder.logs / "coordinator.log")
     except OSError as error:
         raise StorageError.of(folder.logs, error) from error
-    say(f"{experiment.name}: run folder {out}")
+    say(f"{experiment.name}: run folder {out}", err=not is_text)
     try:
-        with watcher_for(console) as watcher:
-            outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen)
+        with watched(folder.place) if is_watched else nullcontext("") as address:
+            if address:
+                say(f"watch it at {address}", err=not is_text)
+            with watcher_for(console) as watcher:
+                outlook = run_experiment(experiment, folder, watcher, foreseen=foreseen, budget=budget, reuse=others)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is recorded in {out}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if not outlook.is_finished:
+        _say_what_is_left(folder, out, console, is_text=is_text)
+        raise typer.Exit(BUDGET_SPENT)
+    say("writing the report ...", err=not is_text)
     written = write_report(folder)
-    _print_table(outlook)
+    if not is_text:
+        return say(json.dumps(standing_of(folder).as_data() | {"report": str(written.page)}, indent=2))
+    print_summary(outlook, console)
     say(f"report: {written.page}")
+    if is_watched:
+        say(f"the page is closed; it is shown again by: agentkd watch {out}")
+    print_next(next_steps(outlook, out, written.page), console)
 
 
-def _end_as_by_ctrl_c() -> None:
+def _say_what_is_left(folder: "RunFolder", out: Path, console: "Console", *, is_text: bool) -> None:
+    """Of a run whose budget is spent: how it stands, and how it goes on."""
+    from agentkd.report.closing import print_next, print_summary
+    from agentkd.report.standing import next_of, standing_of, told
+
+    standing = standing_of(folder)
+    if not is_text:
+        return say(json.dumps(standing.as_data(), indent=2))
+    for line in told(standing, out):
+        say(visible_line(line))
+    if standing.outlook and standing.outlook.rows:
+        print_summary(standing.outlook, console)
+    print_next(next_of(standing, out), console)
+
+
+def end_as_by_ctrl_c() -> None:
     """What schedulers and closing terminals send ends what is done as Ctrl-C does; what is ignored (``nohup``) stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-
-
-def _print_table(outlook: Any) -> None:
-    from agentkd.report.table import markdown_table
-
-    say(markdown_table(outlook))

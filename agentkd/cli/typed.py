@@ -19,6 +19,9 @@ MAX_KEY_NAME = 100
 ENDPOINT = re.compile(r"tcp://(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+):(?P<port>\d{1,5})|ipc://[^\0]+", re.ASCII)
 ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.%\w]+\]|[\w.*-]+):(?P<port>\d{1,5}|\*)|ipc://[^\0]+", re.ASCII)
 MAX_PORT = 65_535
+_AMOUNT = r"(?:(\d{1,9}(?:\.\d{1,3})?)"
+DURATION = re.compile("".join(f"{_AMOUNT}{unit})?" for unit in "dhms"), re.ASCII)
+UNITS_S = (86_400, 3_600, 60, 1)
 
 
 def path(text: str) -> Path:
@@ -33,6 +36,15 @@ def path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise typer.BadParameter(f"{text!r}: nobody of that name has a home here; a file of that name is ./{text}") from None
+
+
+def duration(text: str) -> float:
+    """Seconds, of a text such as 2h, 90m or 1h30m."""
+    found = DURATION.fullmatch(text.strip())
+    seconds = sum(float(part) * unit for part, unit in zip(found.groups(), UNITS_S, strict=True) if part) if found else 0.0
+    if not seconds:
+        raise typer.BadParameter(f"{text[:80]!r} is no time; expected one such as 2h, 90m, 1h30m or 45s")
+    return seconds
 
 
 def output_format(text: str) -> str:

@@ -1,8 +1,12 @@
 """Own code that runs: whatever it raises is told as its user's mistake, in few words, with what was asked of it."""
 
+import dis
+import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from agentkd.code.barring import CODE
 from agentkd.errors import AgentKDError, ConfigError, Problem
@@ -40,6 +44,32 @@ def lines_of(error: BaseException) -> list[tuple[str, int]]:
             found.append((file, traced.tb_lineno))
         traced = traced.tb_next
     return found or (lines_of(error.__cause__) if error.__cause__ is not None else [])
+
+
+def raises_itself(error: BaseException) -> bool:
+    """Whether own code says ``raise`` where this error comes from, and hands on none of the operating system's."""
+    traced = error.__traceback__
+    while traced is not None and traced.tb_next is not None:
+        traced = traced.tb_next
+    if traced is None or isinstance(error.__cause__ or error.__context__, OSError):
+        return False
+    code = traced.tb_frame.f_code
+    return code.co_filename.startswith(CODE) and code.co_code[traced.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def forbid_ending() -> None:
+    """From now on own code cannot end this process with ``os._exit``: it gets a ``SystemExit``, and so its task ends by it.
+
+    It goes on as before in processes that own code has forked, and for everybody else.
+    """
+    end, process = os._exit, os.getpid()
+
+    def end_unless_of_own_code(status: int) -> NoReturn:
+        if os.getpid() == process and sys._getframe(1).f_code.co_filename.startswith(CODE):
+            raise SystemExit(f"os._exit({status})")
+        end(status)
+
+    os._exit = end_unless_of_own_code
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from agentkd.community.rules import Decision
 from agentkd.community.works import Data
 from agentkd.datasets.description import DESCRIPTION
 from agentkd.errors import AgentKDError, ChannelClosedError, ConfigError, must_be
+from agentkd.shortage import start
 
 LOOK_EVERY_S = 1.0
 ENDED = "nobody learns here any more: use it inside its with-block"
@@ -58,7 +59,7 @@ class Education:
 
     def __enter__(self) -> Self:
         self._is_open = True
-        self._thread.start()
+        start(self._thread)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

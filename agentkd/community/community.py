@@ -4,8 +4,11 @@ Every call that trains returns a future at once; the work is done by agent proce
 community's folder, so a script that is run again is answered from the records.
 """
 
+import atexit
+import os
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
 class Community:
     """Agent processes that do what a script asks. Use as a context manager: no process outlives it.
+
+    Without a ``with`` block, as in a notebook, it begins when something is asked of it, and ends by ``close`` or with the
+    process.
 
     Args:
         devices: as on the command line: ``auto``, ``cpu:2``, ``cuda:0,cuda:1``, ``cuda:0x2`` (two agents on one
@@ -104,14 +110,43 @@ class Community:
         self._opened: dict[tuple[str, Digest], Opened] = {}
         self._data_checks = DataChecks()
         self._names: set[str] = set()
+        self._has_begun = self._is_entered = self._is_over = False
         self._handles: dict[str, tuple[AgentHandle, Asked]] = {}
 
     def __enter__(self) -> Self:
-        self._works.start()
+        if self._is_entered or not self._has_begun:
+            self.start()
+        self._is_entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Begins, as a ``with`` block does; what first asks for something does it too. Ends by ``close``, or with this process.
+
+        Raises:
+            ConfigError: it has begun already, or somebody else uses the folder.
+            AgentKDError: why it cannot.
+        """
+        self._works.start()
+        self._has_begun = True
+        self._at_exit = atexit.register(partial(_close_in, os.getpid(), self._works))  # a kernel ends without leaving a block
+        return self
+
+    def close(self) -> None:
+        """Ends the agents, as the end of a ``with`` block does. Whoever waits for what is unfinished is told so."""
+        self._is_over = True
+        if self._has_begun:
+            atexit.unregister(self._at_exit)
         self._works.close()
+
+    @property
+    def _begun(self) -> Works:
+        """Who has tasks done, begun at the first need, where no ``with`` block did it: in a notebook."""
+        if not self._has_begun and not self._is_over:
+            self.start()
+        return self._works
 
     def agent(
         self,
@@ -270,7 +305,7 @@ class Community:
     @property
     def recordings(self) -> RecordingReport:
         """What recorded lessons take, and what they saved."""
-        return self._works.recordings()
+        return self._begun.recordings()
 
     def guest(self, name: str, public_key: str, *, may: tuple[str, ...] = EVERYTHING) -> "Guest":
         """Admits an agent that somebody else starts, perhaps in another language; it finds the community by ``invitation``.
@@ -291,14 +326,14 @@ class Community:
         must_be(name, str, "the name of a guest", "text")
         must_be(public_key, str, "public_key", "the 40 characters that agentkd keys new prints")
         must_be(may, (tuple, list), "may", "kinds of knowledge")
-        crew = self._works.agents
+        crew = self._begun.agents
         self._take_names(name)
         return Guest(crew, AgentName(name), PublicKey(public_key), may)
 
     @property
     def invitation(self) -> str:
         """What a guest needs to know to come, as options of ``agentkd agent``: to paste into a shell, or for ``shlex.split``."""
-        contact = self._works.agents.contact
+        contact = self._begun.agents.contact
         return shlex.join([*(f"--join={one}" for one in contact.endpoints), f"--coordinator-key={contact.coordinator_key}"])
 
     def source(self, data: Data) -> DataSource:
@@ -330,8 +365,8 @@ class Community:
 
     def submit(self, *tasks: tuple[Task, str]) -> tuple[Lesson, ...]:
         """Has tasks (with labels) done; each future holds its result, or the error that ended it."""
-        if not self._works.is_open:
-            raise ChannelClosedError("the community is closed; use it inside its with-block")
+        if not self._begun.is_open:
+            raise ChannelClosedError("the community is closed; use it inside its with-block, or make another one of its folder")
         strange = [task for task, _ in tasks if type(task) not in KINDS.values()]
         if strange:
             raise ConfigError(f"{strange[0]!r} is no task; there are {', '.join(kind.__name__ for kind in KINDS.values())}")
@@ -342,7 +377,7 @@ class Community:
     @property
     def num_learners(self) -> int | None:
         """How many agents can learn at once; ``None`` if that is up to guests."""
-        return self._works.num_learners
+        return self._begun.num_learners
 
     def _open(self, data: Data) -> Opened:
         """A dataset, opened once; one of a user's own that is given by name is opened again where its code has changed."""
@@ -380,3 +415,9 @@ def _name_of(family: object) -> str:
     if name.startswith("__main__:"):
         take(name)  # says what to do
     raise ConfigError(f'{family!r} is given itself; agents load it by its name, so give that: "{name}"')
+
+
+def _close_in(process: int, works: Works) -> None:
+    """At the end of the process that began it; a copy of that process, made by a fork, has nothing to end."""
+    if os.getpid() == process:
+        works.close()

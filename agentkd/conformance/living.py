@@ -10,6 +10,7 @@ from agentkd.conformance.clause import Clause, expect, expect_refusal, expect_si
 from agentkd.conformance.probe import Probe
 from agentkd.errors import AgentKDError, ReplyTimeoutError, Rule
 from agentkd.messages.bodies import (
+    INTERNAL,
     ErrorReply,
     HeartbeatEvent,
     HelloRequest,
@@ -257,7 +258,7 @@ def _sessions(probe: Probe) -> None:
 
 
 def _codes(probe: Probe) -> None:
-    known = {"internal", *_codes_of(AgentKDError)}
+    known = {INTERNAL, *_codes_of(AgentKDError)}
     for error in (message.body for message in probe.said if isinstance(message.body, ErrorReply)):
         expect(error.code in known, f"there is no code {error.code!r} (its text: {error.text[:80]!r})")
         has_rule = error.rule in {str(rule) for rule in Rule}

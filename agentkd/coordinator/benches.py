@@ -1,12 +1,15 @@
 """Who teaches what: agents started for it, weights adopted, students shared out among those who teach the same."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from agentkd.coordinator.events import Dismiss, Launch, Move, Teach
 from agentkd.coordinator.state import Bench, Condition, Member, Running, State
 from agentkd.names import AgentName, Digest, TaskKey, TeacherId
 from agentkd.task import DataSource, TeacherReference
+
+Asked = tuple[Digest, int]
+"""Weights, and which data they are to be taught about."""
 
 
 class Roster:
@@ -29,6 +32,10 @@ class Roster:
         self._load: Counter[AgentName] = Counter([teacher for weights, teacher in taught if holds.get(teacher) == weights])
         alone = ((weights, holders[0].name) for weights, holders in self._by_weights.items() if len(holders) == 1)
         self._sole: dict[TeacherId, AgentName] = dict(alone)
+        self._reserved: dict[Digest, int] = {}
+        self._num_reserved = self._num_lacking = 0
+        self._num_starting = sum(m.condition in (Condition.STARTING, Condition.LATE) for m in self.started)
+        self._settled: set[Asked] = set()
         self._num_running: Counter[Digest] | None = None
         self._num_waiting: Counter[Digest] | None = None
 
@@ -49,6 +56,34 @@ class Roster:
         member = self.state.members.get(teacher)
         return member is not None and member.weights == weights
 
+    def reserve(self, reference: TeacherReference) -> None:
+        """Notes how many agents are to teach weights that a task needs; none if only a guest can."""
+        weights = reference.weights
+        number = self.num_copies(weights) if self.state.is_adoptable(reference) else 0
+        if self._reserved.get(weights) != number:
+            self._num_lacking -= self._lacks(weights)
+            self._num_reserved += number - self._reserved.get(weights, 0)
+            self._reserved[weights] = number
+            self._num_lacking += self._lacks(weights)
+            self._settled.clear()
+
+    def is_settled(self, what: Asked) -> bool:
+        """Whether nothing was to be done about it when it was settled, and nothing has come up since."""
+        return what in self._settled
+
+    def settle(self, what: Asked) -> None:
+        """Notes that nothing is to be done about it: many that wait want the same."""
+        self._settled.add(what)
+
+    def has_enough(self, weights: Digest) -> bool:
+        """Whether as many agents teach them, or are about to, as are to."""
+        return self.num_holders(weights) >= self._reserved[weights]
+
+    def may_start_one(self) -> bool:
+        """Whether one more agent is to be started for what nobody teaches, and there is a place for it."""
+        most = max(self._num_reserved, self.state.num_slots)
+        return self._num_starting < self._num_lacking and len(self.started) < most and bool(self.state.places)
+
     def unsettled(self) -> list[tuple[TaskKey, Running]]:
         """Lessons with a teacher that is gone or has others beside it. To be asked before anybody is told to teach."""
         sole = self._sole
@@ -61,10 +96,6 @@ class Roster:
     def num_holders(self, weights: Digest) -> int:
         """How many agents teach these weights, or are about to, on the bench of teachers."""
         return len(self._by_weights.get(weights, ()))
-
-    def held(self) -> list[Digest]:
-        """The weights that somebody on that bench has."""
-        return list(self._by_weights)
 
     def lacking(self, weights: Digest, data: DataSource) -> Member | None:
         """One that teaches these weights and does not have these data."""
@@ -83,6 +114,14 @@ class Roster:
         able = (m.name for m in ready if data in m.data or m.is_guest)
         return min(able, key=self.load, default=None)
 
+    def idle(self) -> Member | None:
+        """One that has nothing to do; else one that nobody learns from, of which there are more than are to be."""
+        found = next((m for m in self.started if m.condition is Condition.IDLE), None)
+        if found is not None:
+            return found
+        teaching = (m for m in self.started if m.condition is Condition.TEACHING and not self._load[m.name])
+        return next((m for m in teaching if self._is_spare(m.weights)), None)
+
     def num_copies(self, weights: Digest) -> int:
         """How many agents are to teach with these weights: one, or more if more students learn from them or wait for it."""
         state = self.state
@@ -99,10 +138,11 @@ class Roster:
 
     def teach(self, member: Member, reference: TeacherReference, data: tuple[DataSource, ...]) -> Teach:
         """Has an agent adopt weights."""
+        self._settled.clear()
         if member.weights != reference.weights:
             self._leave(member)
             member.weights = reference.weights
-            self._by_weights.setdefault(reference.weights, []).append(member)
+            self._join(member)
         member.condition, member.data = Condition.ADOPTING, data
         assert reference.architecture is not None
         member.has_run_code |= bool(reference.architecture.code or data[-1].code)
@@ -110,10 +150,12 @@ class Roster:
 
     def launch(self, bench: Bench, slot: int) -> Launch:
         """One more agent, whose name no other had."""
+        self._settled.clear()
         self.state.num_names += 1
         name = AgentName(f"agent-{self.state.num_names}")
         member = self.state.members[name] = Member(name, bench, slot)
         self._enlist(member)
+        self._num_starting += bench is Bench.TEACHING
         return Launch(name, bench, slot)
 
     def emptiest_place(self) -> int:
@@ -124,6 +166,7 @@ class Roster:
 
     def dismiss(self, member: Member) -> Dismiss:
         """One agent less."""
+        self._settled.clear()
         del self.state.members[member.name]
         (self.started if member.bench is Bench.TEACHING else self.learning).remove(member)
         self._leave(member)
@@ -138,17 +181,33 @@ class Roster:
         if member.weights:
             self._by_weights.setdefault(member.weights, []).append(member)
 
+    def _join(self, member: Member) -> None:
+        self._num_lacking -= self._lacks(member.weights)
+        self._by_weights.setdefault(member.weights, []).append(member)
+        self._num_lacking += self._lacks(member.weights)
+
     def _leave(self, member: Member) -> None:
-        if not member.weights or member.bench is not Bench.TEACHING:
+        weights = member.weights
+        if not weights or member.bench is not Bench.TEACHING:
             return
-        holders = self._by_weights[member.weights]
+        self._num_lacking -= self._lacks(weights)
+        holders = self._by_weights[weights]
         holders.remove(member)
         if not holders:
-            del self._by_weights[member.weights]
+            del self._by_weights[weights]
+        self._num_lacking += self._lacks(weights)
+
+    def _lacks(self, weights: Digest) -> int:
+        """How many more are to teach them than do."""
+        return max(0, self._reserved.get(weights, 0) - self.num_holders(weights))
+
+    def _is_spare(self, weights: Digest) -> bool:
+        return weights not in self._reserved or self.num_holders(weights) > self._reserved[weights] > 0
 
     def _count(self, weights: TeacherId, teacher: AgentName, change: int) -> None:
         if self.teaches_at(teacher, weights):
             self._load[teacher] += change
+            self._settled.clear()
 
 
 def share_out(roster: Roster) -> list[Move]:
@@ -190,36 +249,22 @@ def move_back(state: State, teacher: AgentName, weights: Digest) -> list[Move]:
     return [Move(running.agent, weights, teacher) for running in left]
 
 
-def reserve(roster: Roster, reference: TeacherReference, reserved: dict[Digest, int]) -> None:
-    """Notes how many agents are to teach weights that a task needs; none if only a guest can."""
-    is_adoptable = roster.state.is_adoptable(reference)
-    reserved[reference.weights] = roster.num_copies(reference.weights) if is_adoptable else 0
-
-
-def have_taught(
-    roster: Roster, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
-) -> Iterator[Dismiss | Launch | Teach]:
+def have_taught(roster: Roster, reference: TeacherReference, data: DataSource) -> Iterator[Dismiss | Launch | Teach]:
     """What must happen so that weights are taught about these data; nothing if they are, or soon will be."""
-    while (action := _have_one_more_taught(roster, reference, data, reserved)) is not None:
+    what = (reference.weights, id(data))
+    if roster.is_settled(what):
+        return
+    while (action := _have_one_more_taught(roster, reference, data)) is not None:
         yield action
+    roster.settle(what)
 
 
-def _have_one_more_taught(
-    roster: Roster, reference: TeacherReference, data: DataSource, reserved: Mapping[Digest, int]
-) -> Dismiss | Launch | Teach | None:
-    state, weights = roster.state, reference.weights
+def _have_one_more_taught(roster: Roster, reference: TeacherReference, data: DataSource) -> Dismiss | Launch | Teach | None:
+    weights = reference.weights
     if (member := roster.lacking(weights, data)) is not None:
         return roster.teach(member, reference, (*member.data, data))
-    if roster.num_holders(weights) >= reserved[weights]:
+    if roster.has_enough(weights):
         return None
-    idle = [m for m in roster.started if m.condition is Condition.IDLE]
-    spare = {w for w in roster.held() if w not in reserved or roster.num_holders(w) > reserved[w] > 0}
-    idle += [m for m in roster.started if m.condition is Condition.TEACHING and m.weights in spare and not roster.load(m.name)]
-    if idle:
-        return roster.dismiss(idle[0]) if idle[0].has_run_code else roster.teach(idle[0], reference, (data,))
-    starting = sum(m.condition in (Condition.STARTING, Condition.LATE) for m in roster.started)
-    lacking = sum(max(0, number - roster.num_holders(w)) for w, number in reserved.items())
-    most = max(sum(reserved.values()), state.num_slots)
-    if starting < lacking and len(roster.started) < most and state.places:
-        return roster.launch(Bench.TEACHING, roster.emptiest_place())
-    return None
+    if (idle := roster.idle()) is not None:
+        return roster.dismiss(idle) if idle.has_run_code else roster.teach(idle, reference, (data,))
+    return roster.launch(Bench.TEACHING, roster.emptiest_place()) if roster.may_start_one() else None

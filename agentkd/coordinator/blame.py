@@ -7,12 +7,15 @@ nobody can tell who did it, unless the system counts it among those that it ende
 One that crashes by itself, as often as a task may fail, is not.
 """
 
+import errno
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkd.coordinator.state import MAX_LOSSES
 from agentkd.errors import (
+    AgentKDError,
     AgentLostError,
     ArtifactError,
     ConfigError,
@@ -27,19 +30,27 @@ from agentkd.errors import (
     ResultError,
     Rule,
     StorageError,
+    ThreadsError,
 )
 from agentkd.messages.bodies import ErrorReply
 from agentkd.names import AgentName
 from agentkd.task import TaskResult
 
-FATAL = frozenset(kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError))
-"""Errors that every agent of ours would meet again: the work stops, nothing is recorded, and starting again goes on."""
-SURROUNDINGS = frozenset(kind.code for kind in (ExchangeError, StorageError, DescriptorsError, LaunchError))
+FATAL = frozenset(
+    kind.code for kind in (ConfigError, DatasetError, ContractError, StorageError, ArtifactError, ThreadsError, AgentKDError)
+)
+"""Errors that every agent of ours would meet again, or that nobody has explained: the work stops, nothing is recorded, and
+starting again goes on."""
+SURROUNDINGS = frozenset(kind.code for kind in (ExchangeError, StorageError, DescriptorsError, ThreadsError, LaunchError))
 """Errors that say nothing about the task: who was asked did not answer, could not write, had no descriptors."""
-OF_GUESTS = frozenset(kind.code for kind in (ResultError, ProtocolError))
+OF_GUESTS = frozenset(kind.code for kind in (ResultError, ProtocolError, AgentKDError))
 """What a guest does wrong by itself; its disk, its data and its settings (``FATAL``) are its own too."""
 OF_THE_TASK = frozenset(kind.code for kind in (NonFiniteLossError, NotRepeatableError))
 """What a task does everywhere."""
+OF_SHORTAGE = tuple(os.strerror(number) for number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""What a library says last that ends its process because the system gives it no thread, descriptor or memory."""
+OF_DISK = (StorageError.exit_code, DescriptorsError.exit_code, ThreadsError.exit_code)
+LAST_LINES = 3
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """Signals that a process brings upon itself. ``SIGBUS`` is none: a full disk of shared memory sends it."""
 
@@ -90,19 +101,34 @@ def of_disk(place: Path, agent: AgentName, text: str) -> StorageError:
     return StorageError(place, f"{agent}: {reason}", advice=advice)
 
 
-def must_not_be_of_disk(lost: AgentLostError, place: Path) -> None:
+def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool = False) -> None:
     """Looks whether a lost agent ended because it could not write, or open a file, which its successor could not either.
+
+    Own code can end a process with any exit code: of an agent that has run some, it is believed only with what it says.
 
     Raises:
         StorageError: so it was.
     """
+    if has_run_code and not _says_why(lost):
+        return
     said = lost.stderr_tail.splitlines()[-1] if lost.stderr_tail else "it ended because it could not"
     if lost.agent_exit_code == StorageError.exit_code:
         raise of_disk(place, lost.agent, said) from lost
     if lost.agent_exit_code == DescriptorsError.exit_code:
         raise DescriptorsError(f"what agent {lost.agent} needs") from lost
+    if lost.agent_exit_code == ThreadsError.exit_code:
+        raise ThreadsError(f"what agent {lost.agent} needs") from lost
 
 
-def is_crash(lost: AgentLostError) -> bool:
+def _says_why(lost: AgentLostError) -> bool:
+    says = lost.stderr_tail.strip().splitlines()[-1:]
+    return bool(says) and says[0].removeprefix("error: ").startswith(("cannot ", "the disk "))
+
+
+def is_crash(lost: AgentLostError, *, has_run_code: bool = False) -> bool:
     """Whether the process of a lost agent ended in a way that only what it did can be to blame for."""
-    return lost.agent_exit_code is not None and -lost.agent_exit_code in CRASHES
+    if has_run_code and lost.agent_exit_code in OF_DISK and not _says_why(lost):
+        return True
+    is_of_itself = lost.agent_exit_code is not None and -lost.agent_exit_code in CRASHES
+    says = "".join(lost.stderr_tail.splitlines()[-LAST_LINES:])
+    return is_of_itself and not any(text in says for text in OF_SHORTAGE)

@@ -10,6 +10,7 @@ from typing import Generic
 from agentkd.coordinator.desk import Crewed, Desk, Order
 from agentkd.coordinator.watching import Watcher
 from agentkd.errors import ConfigError
+from agentkd.shortage import start
 from agentkd.task import Status, TaskResult
 
 CLOSE_TIMEOUT_S = 60.0
@@ -42,7 +43,7 @@ class Clerk(Generic[Crewed]):
         """
         if self._thread.ident is not None:
             raise ConfigError("a community is entered once; make another one, which goes on from the records of this one")
-        self._thread.start()
+        start(self._thread)
         self._started.result()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.hearing import Hearing
 from agentkd.coordinator.members import Members
+from agentkd.coordinator.narration import Situation, narrated
 from agentkd.coordinator.underway import Finished
 from agentkd.coordinator.watching import Activity, Watcher
 from agentkd.errors import AgentKDError, RemoteProtocolError, Rule
@@ -94,7 +95,7 @@ class Crew:
         on_order: Callable[["Crew", Delivery], None] | None = None,
     ) -> None:
         folder.sweep()
-        self.folder, self.watcher = folder, watcher
+        self.folder, self._narrator = folder, narrated(folder, watcher)
         places = config.places(slots)
         self._dispatcher = Dispatcher(
             len(slots),
@@ -134,14 +135,14 @@ class Crew:
             slots,
             places,
             config,
-            watcher,
+            self._narrator,
             is_forgiving=is_forgiving,
         )
         self._underway = self._deeds.underway
         self._hearing = Hearing(
             folder,
             config,
-            watcher,
+            self._narrator,
             self._members,
             self._deeds,
             is_forgiving=is_forgiving,
@@ -152,12 +153,14 @@ class Crew:
 
     def __enter__(self) -> Self:
         self._post.start()
+        self._narrator.begin(Situation(self._dispatcher, self._members, self._underway))
         distant = [endpoint for endpoint in self._post.endpoints if not is_local(endpoint)]
         if distant:
-            self.watcher.tell(f"listening at {', '.join(distant)}: whoever is on that network can knock; known keys are let in")
+            self._narrator.tell(f"listening at {', '.join(distant)}: whoever is on that network can knock; known keys are let in")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._narrator.close("" if kind is None else _words_of(kind, *rest[:1]))
         if kind is None:
             self._members.end()
         else:
@@ -207,6 +210,7 @@ class Crew:
                 self._receive(self._inbox.get_nowait())
         except queue.Empty:
             pass
+        self._narrator.turn()
         return self._deeds.take_finished()
 
     def rouse(self) -> None:
@@ -330,3 +334,8 @@ class Crew:
         elif arrived is not None:
             self._quotas.leave(arrived)
             self._hearing.said(arrived)
+
+
+def _words_of(kind: type[BaseException], error: object = None) -> str:
+    """Why it ends, in a line."""
+    return (str(error).splitlines() or [""])[0] or kind.__name__

@@ -7,15 +7,23 @@ from agentkd.coordinator import blame, events
 from agentkd.coordinator.crowding import can_spare_one
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.members import Members
+from agentkd.coordinator.narration import Narrator
 from agentkd.coordinator.requests import Requests
 from agentkd.coordinator.state import Bench
 from agentkd.coordinator.underway import Finished, Underway
-from agentkd.coordinator.watching import Watcher
 from agentkd.exchange.post import Post
 from agentkd.launch.devices import Slot
 from agentkd.launch.placement import TeachingPlace
 from agentkd.launch.settings import LaunchConfig
-from agentkd.messages.bodies import Body, CancelRequest, TaskRequest, TaughtBy, TeacherMovedEvent, TeachRequest
+from agentkd.messages.bodies import (
+    Body,
+    CancelRequest,
+    TaskProgressEvent,
+    TaskRequest,
+    TaughtBy,
+    TeacherMovedEvent,
+    TeachRequest,
+)
 from agentkd.names import AgentName, Digest, TaskKey
 from agentkd.task import Task
 
@@ -31,7 +39,7 @@ class Deeds:
         slots: one learning agent each.
         places: where teaching agents are.
         config: attempts, recording, patience.
-        watcher: who is told what begins.
+        narrator: who is told what begins, and whatever is decided.
         is_forgiving: as of ``Crew``.
 
     Raises:
@@ -47,14 +55,14 @@ class Deeds:
         slots: tuple[Slot, ...],
         places: tuple[TeachingPlace, ...],
         config: LaunchConfig,
-        watcher: Watcher,
+        narrator: Narrator,
         *,
         is_forgiving: bool,
     ) -> None:
         self._is_forgiving = is_forgiving
         self.dispatcher, self.recordings = dispatcher, recordings
         self.underway, self.requests = Underway(), Requests(config.lease_s)
-        self._members, self._post, self._slots, self._config, self._watcher = members, post, slots, config, watcher
+        self._members, self._post, self._slots, self._config, self._narrator = members, post, slots, config, narrator
         self._places = places
         self._finished: list[Finished] = []
 
@@ -79,11 +87,11 @@ class Deeds:
     def handle(self, event: events.Event) -> list[events.Action]:
         """Something has happened. Returns what was decided, which is done."""
         actions = self.dispatcher.handle(event)
-        self.act(actions)
+        self.act(actions, event)
         return actions
 
-    def act(self, actions: list[events.Action]) -> None:
-        """Does what was decided."""
+    def act(self, actions: list[events.Action], event: events.Event | None = None) -> None:
+        """Does what was decided, perhaps upon an event."""
         if any(isinstance(action, events.Start | events.Move) for action in actions):
             for teacher, students in self.dispatcher.students().items():
                 self._members.introduce(teacher, students)
@@ -108,11 +116,23 @@ class Deeds:
                 self.requests.forget(action.agent)
                 self._members.dismiss(action.agent)
             elif isinstance(action, events.Accept):
-                self._finished.append(self.underway.accept(action.task))
+                self._finish(self.underway.accept(action.task))
             else:
-                self._finished.append(self.underway.give_up(action))
+                self._finish(self.underway.give_up(action))
                 if not (action.is_fault or self._is_forgiving):
                     raise blame.hindered(self.underway.labels[action.task], self._finished[-1].result)
+        self._narrator.note(actions, event)
+
+    def note_progress(self, agent: AgentName, body: TaskProgressEvent) -> None:
+        """An agent says how far a task is."""
+        doing = self.underway.current(agent, body.task, body.attempt)
+        if doing:
+            doing.progress = body
+            self._narrator.progress(body)
+
+    def _finish(self, finished: Finished) -> None:
+        self._finished.append(finished)
+        self._narrator.ended(finished)
 
     def _say(self, agent: AgentName, body: Body) -> int:
         """Returns the message's number; 0 if the agent is lost."""
@@ -135,4 +155,5 @@ class Deeds:
         )
         self.requests.note(action, self._say(action.agent, request))
         again = f" (attempt {action.attempt})" if action.attempt > 1 else ""
-        self._watcher.tell(f"{action.agent} starts {doing.label}{again}")
+        self._narrator.started(doing)
+        self._narrator.tell(f"{action.agent} starts {doing.label}{again}")

@@ -7,11 +7,11 @@ committed before anybody hears of it, and whatever ends the desk, everybody who 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.own_code import keep_code
@@ -176,6 +176,24 @@ class Desk(Generic[Crewed]):
     def activities(self) -> tuple[Activity, ...]:
         """What every agent is doing; nobody is there before there is something to do."""
         return self._crew.activities() if self._crew is not None else ()
+
+    def take_over(self, records: Sequence[Record], provenance: dict[str, Any]) -> None:
+        """Records what was done elsewhere, and whose artifacts are here already.
+
+        Raises:
+            ArtifactError: a task is recorded with other weights.
+            StorageError: it cannot be written.
+        """
+        self.journal.commit(*records, provenance=provenance)
+        for record in records:
+            if self._crew is not None:
+                self._crew.note(record.task, record.result)
+            self.folder.clear(record.task.key)
+
+    def shares(self) -> dict[TaskKey, float]:
+        """Of the tasks under way that say how far they are, the share that is done."""
+        told = {key: opened.told for key, opened in self._open.items()}
+        return {key: min(1.0, event.step / event.steps) for key, event in told.items() if event is not None and event.steps}
 
     @property
     def is_closing(self) -> bool:

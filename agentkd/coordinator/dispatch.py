@@ -314,12 +314,11 @@ class Dispatcher:
 
     def _assign(self, roster: benches.Roster) -> list[Action]:
         actions: list[Action] = list(self._fill_learning_bench(roster))
-        reserved: dict[Digest, int] = {}
-        actions += self._have_running_taught(roster, reserved)
+        actions += self._have_running_taught(roster)
         free = [member for member in roster.learning if member.is_free]
-        return actions + self._give_out(roster, free, reserved) if free else actions
+        return actions + self._give_out(roster, free) if free else actions
 
-    def _have_running_taught(self, roster: benches.Roster, reserved: dict[Digest, int]) -> list[Action]:
+    def _have_running_taught(self, roster: benches.Roster) -> list[Action]:
         """Has those taught again who lack a teacher."""
         state = self.state
         heard: dict[tuple[Digest, int], tuple[TeacherReference, TaskKey]] = {}
@@ -329,13 +328,13 @@ class Dispatcher:
                 if reference.weights in running.teachers:
                     heard.setdefault((reference.weights, id(task.data)), (reference, key))
         for reference, _ in heard.values():
-            benches.reserve(roster, reference, reserved)
+            roster.reserve(reference)
         actions: list[Action] = []
         for reference, key in heard.values():
-            actions += benches.have_taught(roster, reference, state.tasks[key].data, reserved)
+            actions += benches.have_taught(roster, reference, state.tasks[key].data)
         return actions
 
-    def _give_out(self, roster: benches.Roster, free: list[Member], reserved: dict[Digest, int]) -> list[Action]:
+    def _give_out(self, roster: benches.Roster, free: list[Member]) -> list[Action]:
         """Has tasks done that wait, as far as somebody is free and teachers are there; else prepares those."""
         state = self.state
         actions: list[Action] = []
@@ -351,19 +350,19 @@ class Dispatcher:
             if len(state.cohorts[key]) > 1:
                 actions += self._start_together(roster, key, free) if key in state.waiting else []
                 continue
-            needed = sorted(state.needed(key))
+            references = state.taught_by(key)
+            needed = sorted({reference.weights for reference in references})
             asked = [(weights, roster.teaching(weights, task.data)) for weights in needed]
             teachers: dict[TeacherId, AgentName] = {weights: teacher for weights, teacher in asked if teacher is not None}
             is_ready = len(teachers) == len(needed)
             if is_ready or (num_prepared < len(free) and state.can_be_taught(key)):
-                references = state.taught_by(key)
                 for reference in references:
-                    benches.reserve(roster, reference, reserved)
+                    roster.reserve(reference)
                 for reference in references:
-                    actions += benches.have_taught(roster, reference, task.data, reserved)
+                    actions += benches.have_taught(roster, reference, task.data)
                 num_prepared += not is_ready
-            agent = state.choose(key, free)
-            if is_ready and agent is not None:
+            agent = state.choose(key, free) if is_ready else None
+            if agent is not None:
                 free.remove(agent)
                 actions.append(self._start(roster, agent, key, teachers))
         return actions

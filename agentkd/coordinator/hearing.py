@@ -12,7 +12,15 @@ from agentkd.coordinator.deeds import Deeds
 from agentkd.coordinator.handing_over import HandingOver
 from agentkd.coordinator.members import LateAgent, Members
 from agentkd.coordinator.watching import Watcher
-from agentkd.errors import AgentLostError, ExchangeError, OutOfMemoryError, RemoteAgentError, ResultError, StorageError
+from agentkd.errors import (
+    AgentLostError,
+    ExchangeError,
+    OutOfMemoryError,
+    RemoteAgentError,
+    ResultError,
+    StorageError,
+    ThreadsError,
+)
 from agentkd.exchange.pieces import Carrier
 from agentkd.exchange.post import Delivery
 from agentkd.launch.settings import LaunchConfig
@@ -98,9 +106,7 @@ class Hearing:
                 self._watcher.tell(f"{name} has nothing to do, so what it was asked was lost; it is asked for again")
                 self._deeds.handle(events.Idle(name))
         elif isinstance(body, TaskProgressEvent):
-            doing = self._deeds.underway.current(name, body.task, body.attempt)
-            if doing:
-                doing.progress = body
+            self._deeds.note_progress(name, body)
         elif isinstance(body, TaskReply | TeachReply | ErrorReply):
             self._receive_answer(name, delivery, body)
         elif isinstance(body, KnowledgeRequest):
@@ -123,12 +129,15 @@ class Hearing:
     def lost(self, lost: AgentLostError) -> None:
         """An agent is gone."""
         log.warning("%s", lost)
-        blame.must_not_be_of_disk(lost, self._folder.place)
+        member = self._deeds.dispatcher.state.members.get(lost.agent)
+        has_run_code = member is not None and member.has_run_code
+        blame.must_not_be_of_disk(lost, self._folder.place, has_run_code=has_run_code)
         self._watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
         self._deeds.requests.forget(lost.agent)
         got_further = self._deeds.underway.note_lost(lost)
         closed = len(self._deeds.dispatcher.state.closed)
-        self._deeds.handle(events.Lost(lost.agent, blame.is_crash(lost), got_further, lost.lacks_memory))
+        is_crash = blame.is_crash(lost, has_run_code=has_run_code)
+        self._deeds.handle(events.Lost(lost.agent, is_crash, got_further, lost.lacks_memory))
         if len(self._deeds.dispatcher.state.closed) > closed:
             self._watcher.tell(f"nobody is started in the place of {lost.agent}, so that there is more room")
 
@@ -189,6 +198,8 @@ class Hearing:
         judged = blame.judge(body, is_guest=is_guest, is_refusal=is_refusal)
         if body.code == StorageError.code and not is_guest:
             raise blame.of_disk(self._folder.place, name, body.text)
+        if body.code == ThreadsError.code and not is_guest:
+            raise ThreadsError(f"what agent {name} needs")
         if judged.is_fatal and not self._is_forgiving:
             raise RemoteAgentError(name, body.code, body.remote_type, body.text)
         why = {"is_fault": judged.is_fault, "lacks_memory": body.code == OutOfMemoryError.code}

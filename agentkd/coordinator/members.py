@@ -42,6 +42,8 @@ class _Peer:
     again_at: float | None = None
     device: str = ""
     whereabouts: str = ""
+    pid: int = 0
+    host: str = ""
     endpoints: tuple[str, ...] = ()
     introduced: tuple[AdmittedPeer, ...] = ()
     left: str = ""
@@ -126,6 +128,11 @@ class Members:
         peer = self._peers.get(name)
         return peer.whereabouts if peer else ""
 
+    def process_of(self, name: AgentName) -> tuple[int, str]:
+        """Its process, and on which host that is, as it says itself; 0 and an empty name before it has come."""
+        peer = self._peers.get(name)
+        return (peer.pid, peer.host) if peer else (0, "")
+
     def address_of(self, name: AgentName) -> PeerAddress:
         """Where an agent serves knowledge."""
         peer = self._peers[name]
@@ -138,6 +145,7 @@ class Members:
         peer.is_late, peer.again_at = False, None
         peer.endpoints, peer.introduced = hello.endpoints, ()
         peer.device = hello.device or peer.device
+        peer.pid, peer.host = hello.pid, hello.host
         peer.whereabouts = hello.gpu or (f"{peer.device} of {hello.host}" if peer.device and hello.host else "")
         now = time.monotonic()
         peer.liveness = Liveness(heard_at=now, moved_at=now)

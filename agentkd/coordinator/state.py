@@ -204,10 +204,10 @@ class State:
 
     def can_be_taught(self, key: TaskKey) -> bool:
         """Whether each of its teachers is there, or can be prepared: not a guest who is away, nor what was tried too often."""
-        held = self.held()
-        return all(teacher.weights in held or self.is_adoptable(teacher) for teacher in self.taught_by(key))
+        away = [teacher for teacher in self.taught_by(key) if not self.is_adoptable(teacher)]
+        return not away or {teacher.weights for teacher in away} <= self.held()
 
     def untaught(self, key: TaskKey) -> set[Digest]:
         """Those of the weights that a task needs that nobody teaches, and that were tried too often."""
         tried = {t.weights for t in self.taught_by(key) if t.architecture is not None and not self.is_adoptable(t)}
-        return tried - self.held()
+        return tried - self.held() if tried else tried

@@ -1,10 +1,14 @@
 """What somebody who watches a run is told: a snapshot after each change, and one line for each thing worth telling."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentkd.names import AgentName
 from agentkd.pipeline.plan import Outlook
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class Snapshot:
 
     Args:
         num_recorded: tasks finished, in this and earlier sittings.
-        num_expected: tasks in all, an estimate until the searches are over.
-        left_s: estimate of the time left, ``None`` until something was finished.
+        num_expected: tasks in all, at most as far as is known now: a search may end early, and infeasible trials come on top.
+        left_s: estimate of the time left by what tasks of the same kind took, ``None`` until one of them was finished.
+        num_trials: by family how many feasible trials its search has at most.
     """
 
     experiment: str
@@ -37,6 +42,7 @@ class Snapshot:
     left_s: float | None
     outlook: Outlook
     activities: tuple[Activity, ...]
+    num_trials: Mapping[str, int] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -59,3 +65,19 @@ class Silent:
 
     def tell(self, line: str) -> None:
         """Tells nobody."""
+
+
+class Noting:
+    """Has what somebody is told stand in this process's log as well, where ``agentkd logs coordinator`` finds it."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Hands it on: there are four a second."""
+        self._watcher.show(snapshot)
+
+    def tell(self, line: str) -> None:
+        """Hands it on, and logs it."""
+        log.info("%s", line)
+        self._watcher.tell(line)

@@ -2,7 +2,8 @@
 
 The files are read through the system's page cache, so that a host decodes an image once and holds it once, and its memory is
 still there for whoever needs it more. What is kept stays: trainings go through their data in turns, and of a cycle that is
-longer than a cache the newest are the last that will be asked for again. Whatever goes wrong here, a sample is decoded anew.
+longer than a cache the newest are the last that will be asked for again. Whatever goes wrong here, a sample is decoded anew;
+also where a file does not have the checksum that it names, which is of what it is, too.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import shutil
 import struct
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +28,11 @@ from agentkd.names import Digest
 OWN_BYTES = 64 * 1024**2
 SPARE_BYTES = 1024**3
 UNUSED_S = 600.0
-HEADER = struct.Struct("<8sIIII")
-MAGIC = b"agentkd2"
-COUNTS_MAGIC = b"agentkdc"
+HEADER = struct.Struct("<8sIIIII")
+MAGIC = b"agentkd3"
+COUNTS_HEADER = struct.Struct("<8sI")
+COUNTS_MAGIC = b"agentkdd"
+CHECKED = COUNTS_HEADER.size  # what stands behind this is what a checksum is of
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +107,8 @@ class SharedSamples:
                 return found
         made = count()
         with contextlib.suppress(OSError):
-            if self._is_safe and self._reserve(len(COUNTS_MAGIC) + made.nbytes, data):
-                _write(file, COUNTS_MAGIC, np.ascontiguousarray(made, dtype="<i8").data)
+            if self._is_safe and self._reserve(COUNTS_HEADER.size + made.nbytes, data):
+                _save_counts(file, made)
         return made
 
     def _may_use(self) -> bool:
@@ -174,14 +178,16 @@ def _is_plain(sample: Sample) -> bool:
 
 
 def _load(file: Path) -> Sample | None:
-    """The sample in a file; ``None`` if there is none, or not a whole one."""
+    """The sample in a file; ``None`` if there is none, or not a whole and sound one."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
-    magic, height, width, channels, name_size = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0, 0, 0, 0)
+    if len(data) < HEADER.size:
+        return None
+    magic, checksum, height, width, channels, name_size = HEADER.unpack_from(data)
     at, pixels = HEADER.size + name_size, height * width
-    if magic != MAGIC or len(data) != at + (channels + 1) * pixels:
+    if magic != MAGIC or len(data) != at + (channels + 1) * pixels or checksum != _checksum(file, memoryview(data)[CHECKED:]):
         return None
     image = np.frombuffer(data, np.uint8, channels * pixels, at).reshape(height, width, channels)
     label = np.frombuffer(data, np.uint8, pixels, at + channels * pixels).reshape(height, width)
@@ -189,23 +195,40 @@ def _load(file: Path) -> Sample | None:
 
 
 def _load_counts(file: Path, num_rows: int) -> Counts | None:
-    """The counts in a file; ``None`` if there is none, or not a whole one of so many rows."""
+    """The counts in a file; ``None`` if there is none, or not a whole and sound one of so many rows."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
-    size = len(data) - len(COUNTS_MAGIC)
-    if not data.startswith(COUNTS_MAGIC) or not num_rows or size <= 0 or size % (8 * num_rows):
+    size = len(data) - COUNTS_HEADER.size
+    if not num_rows or size <= 0 or size % (8 * num_rows):
         return None
-    return np.frombuffer(data, "<i8", offset=len(COUNTS_MAGIC)).astype(np.int64).reshape(num_rows, -1)
+    magic, checksum = COUNTS_HEADER.unpack_from(data)
+    if magic != COUNTS_MAGIC or checksum != _checksum(file, memoryview(data)[CHECKED:]):
+        return None
+    return np.frombuffer(data, "<i8", offset=COUNTS_HEADER.size).astype(np.int64).reshape(num_rows, -1)
 
 
 def _save(file: Path, sample: Sample) -> None:
     """Writes a sample that others see whole or not at all."""
     height, width, channels = sample.image.shape
     name = sample.name.encode()
-    head = HEADER.pack(MAGIC, height, width, channels, len(name)) + name
-    _write(file, head, np.ascontiguousarray(sample.image).data, np.ascontiguousarray(sample.label).data)
+    image, label = (np.ascontiguousarray(pixels).data for pixels in (sample.image, sample.label))
+    rest = HEADER.pack(MAGIC, 0, height, width, channels, len(name))[CHECKED:] + name
+    _write(file, MAGIC + struct.pack("<I", _checksum(file, rest, image, label)) + rest, image, label)
+
+
+def _save_counts(file: Path, counts: Counts) -> None:
+    numbers = np.ascontiguousarray(counts, dtype="<i8").data
+    _write(file, COUNTS_HEADER.pack(COUNTS_MAGIC, _checksum(file, numbers)), numbers)
+
+
+def _checksum(file: Path, *parts: bytes | memoryview) -> int:
+    """Of what a file is called, and of which data it is, and of what stands behind the checksum in it."""
+    found = zlib.crc32(f"{file.parent.name}/{file.name}".encode())
+    for data in parts:
+        found = zlib.crc32(data, found)
+    return found
 
 
 def _write(file: Path, *parts: bytes | memoryview) -> None:

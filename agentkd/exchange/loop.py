@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from agentkd.errors import ChannelClosedError, check_descriptors
+from agentkd.shortage import start as start_thread
 
 CLOSE_TIMEOUT_S = 10.0
 
@@ -28,7 +29,7 @@ class CommandLoop:
     def start(self, fell: Callable[[], None] = lambda: None) -> None:
         """Starts the thread; if it ends with an error, ``fell`` is called on it."""
         self._fell = fell
-        self._thread.start()
+        start_thread(self._thread)
 
     def call(self, command: Callable[[], None]) -> None:
         """Queues a command.

@@ -14,6 +14,7 @@ It ends with its parent, or when the other end of the socket is closed, and its 
 """
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -30,6 +31,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from agentkd.errors import ThreadsError
 from agentkd.launch.parent import die_with_parent
 from agentkd.launch.trimming import trim
 
@@ -205,7 +207,8 @@ class _Forks:
             pid = os.fork()
         except OSError as error:
             print(f"cannot fork: {error}", file=sys.stderr, flush=True)  # noqa: T201
-            self._lines.send(ended=number, exit_code=os.EX_OSERR)
+            is_short = error.errno == errno.EAGAIN
+            self._lines.send(ended=number, exit_code=ThreadsError.exit_code if is_short else os.EX_OSERR)
             return False
         if pid:
             self._numbers[pid], self._logs[pid] = number, log

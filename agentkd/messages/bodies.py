@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, model_validator
 
 from agentkd.architecture import Architecture
 from agentkd.code.running import words_of
-from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, as_agentkd_error
+from agentkd.errors import AgentKDError, DescriptorsError, ExchangeError, RemoteProtocolError, ThreadsError
 from agentkd.messages.body import Body as Body
 from agentkd.messages.fields import (
     MAX_NAME,
@@ -33,6 +33,7 @@ from agentkd.messages.handles import DeviceHandle, SharedHandle
 from agentkd.names import NO_DIGEST, NO_TASK, NOBODY, Digest, TaskKey
 from agentkd.objectives import Payload
 from agentkd.recipe import Arithmetic, ViewSettings
+from agentkd.shortage import as_agentkd_error
 from agentkd.task import AnyTask, DataSource, TaskResult
 from agentkd.task.judging import Judged
 from agentkd.visible import shortened, visible
@@ -226,7 +227,12 @@ class TaskRequest(Body):
 
 
 class TaskProgressEvent(Judged, Body):
-    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier."""
+    """Agent to coordinator: how far the task is; ``miou`` after a validation, and ``accuracy`` of a classifier.
+
+    Args:
+        received_bytes: what its teachers have sent in this attempt so far.
+        waited_s: how long it had nothing to do but wait for them.
+    """
 
     task: TaskKeyField
     attempt: Count
@@ -235,6 +241,8 @@ class TaskProgressEvent(Judged, Body):
     loss: Annotated[float, Field(strict=True)]
     miou: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     accuracy: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    received_bytes: Count = 0
+    waited_s: Seconds = 0.0
 
 
 class TaskReply(Body):
@@ -403,6 +411,10 @@ class StreamReply(Body):
     size_bytes: Count
 
 
+INTERNAL = "internal"
+"""The code of what own code raises, or whatever computes, and is no error of agentkd's own."""
+
+
 class ErrorReply(Body):
     """An answer that is an error: stable codes, a type name and text. Never an exception object.
 
@@ -426,13 +438,13 @@ class ErrorReply(Body):
 
         Own code may raise anything: a type of any name, with no text or megabytes of it.
         """
-        error = as_agentkd_error(error)
+        error = error if code else as_agentkd_error(error)
         name = "".join(letter if letter.isprintable() else "?" for letter in type(error).__name__)
         ours = next((kind for kind in type(error).__mro__ if kind.__module__.partition(".")[0] == "agentkd"), None)
         return cls(
-            code=code or (ours.code if ours is not None and issubclass(ours, AgentKDError) else "internal"),
+            code=code or (ours.code if ours is not None and issubclass(ours, AgentKDError) else INTERNAL),
             rule=error.rule if isinstance(error, RemoteProtocolError) else "",
-            retryable=isinstance(error, ExchangeError | DescriptorsError),
+            retryable=isinstance(error, ExchangeError | DescriptorsError | ThreadsError),
             remote_type=name[:MAX_NAME],
             text=shortened(visible(text or words_of(error) or name), MAX_ERROR_TEXT),
             task=task,

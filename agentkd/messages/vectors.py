@@ -204,7 +204,7 @@ def _examples() -> dict[int, Body]:
         bodies.SubmitRequest(task=task, label="training of small"),
         bodies.SubmitReply(task=TASK, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
         bodies.TaskRequest(task=task, attempt=1, teachers=(bodies.TaughtBy(weights=DIGEST, peer=address),)),
-        bodies.TaskProgressEvent(task=TASK, attempt=1, step=1, steps=2, loss=0.5, miou=0.25),
+        bodies.TaskProgressEvent(task=TASK, attempt=1, step=1, steps=2, loss=0.5, miou=0.25, received_bytes=4096, waited_s=0.25),
         bodies.TaskReply(task=TASK, attempt=1, result=TaskResult(status=Status.COMPLETED, weights=DIGEST, miou=0.5)),
         bodies.CancelRequest(task=TASK, attempt=1),
         bodies.TeachRequest(architecture=architecture, weights=DIGEST, data=source),

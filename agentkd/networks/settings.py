@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from agentkd.canonical import FrozenData
-from agentkd.networks.widths import Widths, level_widths, plainest_factor, plainest_levels, round_width
+from agentkd.networks.widths import Widths, least_channels, level_widths, plainest_factor, plainest_levels, round_width
 
 Activation = Literal["relu", "leaky_relu", "silu", "hardswish", "gelu"]
 PooledNorm = Literal["batch", "group"]
@@ -67,7 +67,9 @@ def _factor(given: float, *bases: int) -> float:
     def widths_of(factor: float) -> Widths:
         return tuple(round_width(base * factor) for base in bases)
 
-    return plainest_factor(widths_of, widths_of(given), FACTORS, LEAST_FACTOR, MAX_FACTOR) or given
+    wanted = widths_of(given)
+    near = max(least_channels(width) / base for width, base in zip(wanted, bases, strict=True))
+    return plainest_factor(widths_of, wanted, FACTORS, LEAST_FACTOR, MAX_FACTOR, near=near) or given
 
 
 class PIDNetSettings(NetworkSettings):

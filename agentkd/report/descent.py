@@ -8,20 +8,20 @@ from matplotlib.figure import Figure
 from agentkd.artifacts.lineage import Ancestor
 from agentkd.names import Digest, TaskKey
 from agentkd.networks.families import title
-from agentkd.report.figures import COLORS, as_png
+from agentkd.report.drawing import INK, PAPER, SOFT, Drawing, colors_of, drawn
 from agentkd.task import RUNS_CODE, TAUGHT_BY_CODE
 
 TAUGHT = "is taught by weights"
-WIDTH, HEIGHT = 2.5, 1.05
+WIDTH, HEIGHT = 1.9, 1.0
 MAX_COLUMNS, MAX_ROWS = 30, 60
 Place = tuple[float, float]
 Name = Digest | TaskKey
 
 
-def descent_figure(root: Ancestor) -> bytes | None:
-    """The lineage of a network as PNG; ``None`` if it has none, trained from the beginning without a teacher, or one too large.
+def descent_figure(root: Ancestor, colors: dict[str, str] | None = None) -> Drawing | None:
+    """The lineage of a network; ``None`` if it has none, trained from the beginning without a teacher, or one too large.
 
-    Own code is not shown: the card and ``agentkd lineage`` say it.
+    Own code is not shown: the card and ``agentkd lineage`` say it. ``colors`` are those of families elsewhere.
     """
     if not _before(root):
         return None
@@ -41,15 +41,15 @@ def descent_figure(root: Ancestor) -> bytes | None:
         for row, name in enumerate(column)
     }
     shown = [step for step in steps.values() if step.name in places]
-    families = list(dict.fromkeys(step.record.task.architecture.family for step in shown if step.record))
+    families = dict.fromkeys(step.record.task.architecture.family for step in shown if step.record)
+    known = colors_of(dict.fromkeys([*(colors or {}), *families])) | (colors or {})
     for step in shown:
-        number = families.index(step.record.task.architecture.family) if step.record else 0
-        _draw(axes, step, places, COLORS[number % len(COLORS)] if step.record else "gray")
+        _draw(axes, step, places, known[step.record.task.architecture.family] if step.record else SOFT)
         for before in _before(step):
             _connect(axes, before, places[before.name], places[step.name])
     axes.set(xlim=(-0.55, deepest + 0.55), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.2))
     axes.axis("off")
-    return as_png(figure)
+    return drawn(figure)
 
 
 def _before(step: Ancestor) -> list[Ancestor]:
@@ -89,7 +89,7 @@ def _draw(axes: Axes, step: Ancestor, places: dict[Name, Place], color: str) -> 
         what = textwrap.shorten(step.record.label.split(": ")[0] or str(step.record.task.kind), 34, placeholder="...")
         family = title(step.record.task.architecture.family).split(" (")[0]
         text = f"{family}, {100 * step.record.result.miou:.1f} %\n{textwrap.fill(what, 22)}\n{step.name[:8]}"
-    box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": color, "linewidth": 1.6}
+    box = {"boxstyle": "round,pad=0.3", "facecolor": PAPER, "edgecolor": color, "linewidth": 1.6}
     axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box, zorder=4)
 
 
@@ -98,7 +98,7 @@ def _connect(axes: Axes, before: Ancestor, start: Place, end: Place) -> None:
     same_row = start[1] == end[1]
     arrow = {
         "arrowstyle": "-|>",
-        "color": "black" if taught else "gray",
+        "color": INK if taught else SOFT,
         "linestyle": "-" if taught else "--",
         "shrinkA": 40,
         "shrinkB": 40,

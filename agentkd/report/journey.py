@@ -4,25 +4,23 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
 from agentkd.pipeline.stages import TABLE_STAGES, Entrant
-from agentkd.report.figures import MARKERS, as_png, family_colors
+from agentkd.report.drawing import INK, MARKERS, WIDTH, Drawing, count_axis, drawn, family_colors, stage_handle
 from agentkd.report.headline import Headline, headline
 from agentkd.report.texts import short_count
 
 Point = tuple[float, float]
 
 
-def journey_figure(outlook: Outlook) -> bytes | None:
+def journey_figure(outlook: Outlook) -> Drawing | None:
     """Test mIoU (or accuracy) against total parameters, an arrow a stage; ``None`` before all was looked at on a test split."""
     found = headline(outlook)
     if found is None:
         return None
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.add_subplot()
     colors = family_colors(outlook)
     for family, color in colors.items():
@@ -30,9 +28,7 @@ def journey_figure(outlook: Outlook) -> bytes | None:
         for row in outlook.rows:
             if row.family == family and row.entrant.key in outlook.tested:
                 points.append(_point(row.entrant, outlook, found))
-                axes.plot(
-                    *points[-1], MARKERS[row.stage], color=color, markersize=7, markeredgecolor="black", markeredgewidth=0.5
-                )
+                axes.plot(*points[-1], MARKERS[row.stage], color=color, markersize=7, markeredgecolor=INK, markeredgewidth=0.5)
         for before, after in pairwise(points):
             if before != after:
                 arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 5, "shrinkB": 5, "alpha": 0.85}
@@ -41,20 +37,15 @@ def journey_figure(outlook: Outlook) -> bytes | None:
             name = title(family).split(" (")[0]
             axes.annotate(name, points[0], xytext=(0, 9), textcoords="offset points", color=color, fontsize=9, ha="center")
     _draw_headline(axes, found, outlook)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    sizes = [_point(row.entrant, outlook, found)[0] for row in outlook.rows if row.entrant.key in outlook.tested]
+    count_axis(axes, sizes, "total parameters (fewer to the left)")
     axes.margins(0.14, 0.2)
-    axes.set(xlabel="total parameters (fewer to the left)", ylabel=f"{found.measure} on the test split, %")
-    marks = [
-        Line2D([], [], linestyle="", marker=MARKERS[stage], color="white", markeredgecolor="black", label=stage.traits.title)
-        for stage in TABLE_STAGES
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
+    axes.set_ylabel(f"{found.measure} on the test split, %")
+    figure.legend(handles=[*map(stage_handle, TABLE_STAGES)], loc="outside lower center", ncols=len(TABLE_STAGES))
     axes.grid(alpha=0.3)
     size = f"{100 * abs(found.saved):.0f} % {'fewer' if found.saved >= 0 else 'more'} parameters"
     axes.set_title(f"{size}, {100 * found.gain:+.1f} points of {found.measure}", fontsize=13, loc="left")
-    return as_png(figure)
+    return drawn(figure)
 
 
 def _point(entrant: Entrant, outlook: Outlook, found: Headline) -> Point:
@@ -66,6 +57,6 @@ def _draw_headline(axes: Axes, found: Headline, outlook: Outlook) -> None:
     """Rings around the two that the headline compares, each with its name."""
     for entrant, name, below in ((found.baseline, "best baseline", -36), (found.winner, "winner", 18)):
         x, y = _point(entrant, outlook, found)
-        axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6)
+        axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.6)
         text = f"{name}\n{short_count(entrant.result.num_parameters_total)}, {y:.1f} %"
         axes.annotate(text, (x, y), xytext=(0, below), textcoords="offset points", ha="center", fontsize=9.5, weight="bold")

@@ -1,6 +1,7 @@
 """A run as it goes: a live view on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -15,11 +16,13 @@ from agentkd.coordinator.watching import Activity, Snapshot
 from agentkd.networks.families import title
 from agentkd.pipeline.stages import TABLE_STAGES
 from agentkd.report.texts import measure_shown
-from agentkd.search.study import TrialOutcome
+from agentkd.search.study import Trial, TrialOutcome
 from agentkd.visible import visible_line
 
 NUM_LINES = 6
 PLAIN_STATUS_EVERY_S = 30.0
+SOON_S = 10.0
+"""Below this an estimate says nothing more: agents that start and end take as long."""
 
 
 class PlainWatcher:
@@ -35,8 +38,8 @@ class PlainWatcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def show(self, snapshot: Snapshot) -> None:
-        """A status line, every half minute."""
-        if time.monotonic() - self._last_status < PLAIN_STATUS_EVERY_S:
+        """A status line, every half minute and at the end."""
+        if time.monotonic() - self._last_status < PLAIN_STATUS_EVERY_S and not snapshot.outlook.is_finished:
             return
         self._last_status = time.monotonic()
         self._print(status_line(snapshot))
@@ -99,10 +102,24 @@ def render(snapshot: Snapshot, lines: list[str]) -> RenderableType:
 
 def status_line(snapshot: Snapshot) -> str:
     """Counts and times on one line."""
-    left = f"about {clock(snapshot.left_s)} left" if snapshot.left_s is not None else "time left unknown yet"
     best = snapshot.outlook.winner
     champion = f"; best {title(best.family)} {100 * best.result.judged_by:.2f} %" if best else ""
-    return f"{snapshot.num_recorded} of about {snapshot.num_expected} tasks, {clock(snapshot.elapsed_s)} so far, {left}{champion}"
+    if snapshot.outlook.is_finished:
+        return f"all {snapshot.num_recorded:,} tasks are done, {clock(snapshot.elapsed_s)} in this sitting{champion}"
+    counts = f"{snapshot.num_recorded:,} of at most {snapshot.num_expected:,} tasks"
+    return f"{counts}, {clock(snapshot.elapsed_s)} so far, {left_text(snapshot.left_s)}{champion}"
+
+
+def left_text(left_s: float | None) -> str:
+    """The time left in words.
+
+    Example:
+        >>> left_text(None), left_text(3.2), left_text(200)
+        ('time left not known yet', 'less than 10 s left', 'about 3:20 left')
+    """
+    if left_s is None:
+        return "time left not known yet"
+    return f"about {clock(left_s)} left" if left_s >= SOON_S else f"less than {SOON_S:.0f} s left"
 
 
 def clock(seconds: float) -> str:
@@ -131,16 +148,31 @@ def _stages(snapshot: Snapshot) -> Table:
         for stage in TABLE_STAGES:
             row = shown.get((family, stage))
             cells.append(f"{100 * score(row.entrant.result):.2f} %" if row else "-")
-        finished = [trial for trial in trials if trial.outcome is not TrialOutcome.RUNNING]
-        best = max((trial.judged_by for trial in finished), default=0.0)
-        searched = f"{len(finished)}/{len(trials)}" + (f" best {100 * best:.1f}" if best else "")
         taught = ", ".join(
             " + ".join(teacher.label for teacher in lesson.teachers)
             for lesson in snapshot.outlook.lessons
             if lesson.student.family == family
         )
-        table.add_row(title(family), *cells, searched if trials else "-", taught or "-")
+        table.add_row(title(family), *cells, searched_text(trials, snapshot.num_trials.get(family, 0)), taught or "-")
     return table
+
+
+def searched_text(trials: Sequence[Trial], num_trials: int) -> str:
+    """How far a search is: feasible trials that are finished, of how many at most; and, apart, those that were infeasible.
+
+    Args:
+        trials: so far.
+        num_trials: feasible ones at most; 0 if that is not known.
+    """
+    if not trials:
+        return "-"
+    num_infeasible = sum(trial.outcome is TrialOutcome.INFEASIBLE for trial in trials)
+    finished = [trial for trial in trials if trial.outcome not in (TrialOutcome.RUNNING, TrialOutcome.INFEASIBLE)]
+    best = max((trial.judged_by for trial in finished if trial.outcome is TrialOutcome.COMPLETED), default=0.0)
+    parts = [f"{len(finished)}/{num_trials}" if num_trials else f"{len(finished)}"]
+    parts += [f"and {num_infeasible} infeasible"] if num_infeasible else []
+    parts += [f"best {100 * best:.1f}"] if best else []
+    return ", ".join(parts)
 
 
 def _agents(activities: tuple[Activity, ...]) -> Table:

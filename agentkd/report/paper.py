@@ -6,6 +6,11 @@ Segmentation on Big Wildfire Datasets", Table I (BLAZE dataset, which is not pub
 
 from dataclasses import dataclass
 
+from agentkd.experiment import Experiment
+
+NUM_CLASSES = 5
+EPOCHS = (120, 50, 50, 50)
+
 
 @dataclass(frozen=True)
 class PrintedCell:
@@ -42,3 +47,11 @@ PAPER_TABLE: dict[str, tuple[PrintedCell, PrintedCell, PrintedCell, PrintedCell]
     ),
     "unet": (PrintedCell(64.11, "7.76M"), PrintedCell(65.47, "1.93M"), PrintedCell(67.14, "1.86M"), PrintedCell(68.21, "1.86M")),
 }
+
+
+def is_of_the_paper(experiment: Experiment, num_classes: int) -> bool:
+    """Whether an experiment is the paper's, whose numbers say something beside its own: families, classes and epochs as there."""
+    stages = (experiment.baseline, experiment.search, experiment.round1, experiment.round2)
+    is_alike = set(experiment.families) == set(PAPER_TABLE) and num_classes == NUM_CLASSES
+    is_photographs = not experiment.data.dataset.startswith("generated")
+    return is_alike and is_photographs and tuple(stage.epochs for stage in stages) == EPOCHS

@@ -1,41 +1,37 @@
 """Writes ``RUN/report``: tables, figures and one self-contained page, from the records alone."""
 
-import base64
 import itertools
+import json
 import os
-import platform
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
-from agentkd import __version__
 from agentkd.artifacts.history import History
 from agentkd.artifacts.journal import Record
 from agentkd.artifacts.lineage import trace_back
 from agentkd.artifacts.making import made_of
 from agentkd.artifacts.run_folder import RunFolder, beside
-from agentkd.artifacts.run_places import WRITTEN, must_lead_somewhere
 from agentkd.coordinator.run import read_run
 from agentkd.datasets.opening import Opened
-from agentkd.durable import write_whole
-from agentkd.errors import StorageError
 from agentkd.experiment import Experiment
 from agentkd.networks.families import title
 from agentkd.pipeline.plan import Outlook
-from agentkd.pipeline.stages import TABLE_STAGES, Stage
+from agentkd.pipeline.stages import TABLE_STAGES, Entrant, Stage
 from agentkd.report import figures, table
+from agentkd.report.closing import next_steps
 from agentkd.report.descent import descent_figure
+from agentkd.report.drawing import Drawing, family_colors
 from agentkd.report.headline import headline_text, teaching_text
 from agentkd.report.journey import journey_figure
-from agentkd.report.paper import PAPER_TABLE
+from agentkd.report.lessons import teaching_figure
+from agentkd.report.page import rendered, save
+from agentkd.report.paper import PAPER_TABLE, is_of_the_paper
+from agentkd.report.pictures import pictures_figure
 from agentkd.report.texts import measure_shown, short_count
 from agentkd.task import TaskResult
-from agentkd.visible import visible
 
 PICTURES = ("journey", "pareto", "search", "curves", "teaching", "lineage", "pictures")
 TEXTS = ("table.csv", "test.csv", "lessons.csv", "choices.csv", "table.md", "table.tex", "report.html")
@@ -88,38 +84,25 @@ def write_report(folder: RunFolder, place: Path | None = None) -> WrittenReport:
         records = list(journal.records())
     with made_of(folder.place, "report"):
         pictures, texts = _drawn_and_written(experiment, planner.dataset, outlook, records, folder)
-    place = place or folder.report
-    must_lead_somewhere(place)
-    if place == folder.report:
-        folder.must_be_its_own(alone=WRITTEN)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_whole(place / name, text.encode())
-        for name, png in pictures.items():
-            if png:
-                write_whole(place / f"{name}.png", png)
-    except OSError as error:
-        raise StorageError.of(place, error) from error
-    return WrittenReport(place / "report.html", outlook)
+    return WrittenReport(save(folder, place or folder.report, pictures, texts), outlook)
 
 
 def _drawn_and_written(
     experiment: Experiment, dataset: Opened, outlook: Outlook, records: list[Record], folder: RunFolder
-) -> tuple[dict[str, bytes | None], dict[str, str]]:
+) -> tuple[dict[str, Drawing | None], dict[str, str]]:
     """The figures by name, and the texts by the names of their files."""
     results = {record.task.key: record.result for record in records}
-    pictures = {
+    pictures: dict[str, Drawing | None] = {
         "journey": journey_figure(outlook),
         "pareto": figures.pareto_figure(outlook, results),
         "search": figures.search_figure(outlook),
         "curves": figures.curves_figure(outlook),
-        "teaching": figures.teaching_figure(outlook),
+        "teaching": teaching_figure(outlook),
         "lineage": _lineage(outlook, History(records)),
-        "pictures": figures.pictures_figure(outlook, dataset, folder.store) if dataset.has_samples else None,
+        "pictures": pictures_figure(outlook, dataset, folder.store) if dataset.has_samples else None,
     }
-    shown = {name: png for name, png in pictures.items() if png}
-    page = _render_page(experiment, outlook, results.values(), shown, dataset.classes)
+    shown = {name: drawing for name, drawing in pictures.items() if drawing}
+    page = _render_page(experiment, outlook, results.values(), shown, dataset.classes, folder.place)
     texts = {
         "table.csv": table.csv_table(outlook),
         "test.csv": table.tests_csv(outlook),
@@ -132,37 +115,37 @@ def _drawn_and_written(
     return pictures, texts
 
 
-def _lineage(outlook: Outlook, history: History) -> bytes | None:
+def _lineage(outlook: Outlook, history: History) -> Drawing | None:
     """Where the winner comes from."""
-    return descent_figure(trace_back(outlook.winner.key, history)) if outlook.winner else None
-
-
-def _shown(value: object) -> object:
-    return visible(value) if type(value) is str else value  # what is markup already has been shown
+    return descent_figure(trace_back(outlook.winner.key, history), family_colors(outlook)) if outlook.winner else None
 
 
 def _render_page(
-    experiment: Experiment, outlook: Outlook, results: Iterable[TaskResult], pictures: dict[str, bytes], classes: tuple[str, ...]
+    experiment: Experiment,
+    outlook: Outlook,
+    results: Iterable[TaskResult],
+    pictures: dict[str, Drawing],
+    classes: tuple[str, ...],
+    run: Path,
 ) -> str:
-    template = files("agentkd.report").joinpath("data/report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
-    known = list(results)
-    return environment.from_string(template).render(
+    return rendered(
+        "report.html.jinja",
+        pictures,
+        results,
         experiment=experiment,
-        version=__version__,
         classes=classes,
         stages=[stage.traits.title for stage in TABLE_STAGES],
-        rows=_page_rows(outlook),
+        rows=_page_rows(outlook, beside_paper=is_of_the_paper(experiment, len(classes))),
+        is_of_the_paper=is_of_the_paper(experiment, len(classes)),
         tests=[(title(family), entrant) for family, entrant in outlook.tests.items()],
         lessons=outlook.lessons,
         winner=outlook.winner,
         winner_title=title(outlook.winner.family) if outlook.winner else "",
         is_finished=outlook.is_finished,
         is_generated=experiment.data.dataset.startswith("generated"),
-        images={name: base64.b64encode(png).decode() for name, png in pictures.items()},
-        ledger=_ledger(known),
-        environment=next((dict(r.environment) for r in known if r.environment), {}),
-        host=f"{platform.system()} {platform.machine()}",
+        run=json.dumps(str(run)),
+        next_steps=next_steps(outlook, run, run / "report" / "report.html")[1:],
+        settings=_differences(outlook),
         short_count=short_count,
         epochs_text=table.epochs_text,
         headline=headline_text(outlook),
@@ -170,15 +153,10 @@ def _render_page(
         choices=_choices(outlook),
         tested=outlook.tested,
         measure=measure_shown(outlook),
-        percent=_percent,
     )
 
 
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{100 * score:.2f} %"
-
-
-def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:
+def _page_rows(outlook: Outlook, *, beside_paper: bool) -> list[dict[str, Any]]:
     by_family: dict[str, dict[Stage, Any]] = {}
     for row in outlook.rows:
         by_family.setdefault(row.family, {})[row.stage] = row.entrant
@@ -186,10 +164,26 @@ def _page_rows(outlook: Outlook) -> list[dict[str, Any]]:
         {
             "title": title(family),
             "cells": [cells.get(stage) for stage in TABLE_STAGES],
-            "paper": PAPER_TABLE.get(family, (None,) * len(TABLE_STAGES)),
+            "paper": (PAPER_TABLE.get(family) if beside_paper else None) or (None,) * len(TABLE_STAGES),
         }
         for family, cells in by_family.items()
     ]
+
+
+def _differences(outlook: Outlook) -> list[tuple[str, str, str]]:
+    """Each setting of the winner and field of its last recipe: name, value, and the baseline's of its family if that differs."""
+    winner = outlook.winner
+    if winner is None:
+        return []
+    of_family = (row.entrant for row in outlook.rows if row.family == winner.family and row.stage is TABLE_STAGES[0])
+    own, usual = _told(winner), _told(next(of_family, winner))
+    return [(name, value, usual.get(name, value) if usual.get(name) != value else "") for name, value in own.items()]
+
+
+def _told(entrant: Entrant) -> dict[str, str]:
+    """Settings of a network and of its training by name, as text."""
+    plain = {"architecture": dict(entrant.architecture.settings), "recipe": entrant.recipe.canonical()}
+    return {f"{part}.{name}": json.dumps(value) for part, values in plain.items() for name, value in values.items()}
 
 
 def _choices(outlook: Outlook) -> list[dict[str, Any]]:
@@ -203,18 +197,3 @@ def _choices(outlook: Outlook) -> list[dict[str, Any]]:
         {"where": where, "label": entrant.label, "reason": choice.reason, "others": len(choice.reasons) - 1, "choice": choice}
         for where, entrant, choice in made
     ]
-
-
-def _ledger(results: list[TaskResult]) -> dict[str, float]:
-    """What teaching cost, over the whole run."""
-    exchanges = [result.exchange for result in results if result.exchange]
-    return {
-        "tasks": len(results),
-        "training_s": sum(result.seconds for result in results),
-        "peak_megabytes": max((result.peak_memory_bytes for result in results), default=0) / 1e6,
-        "lessons": len(exchanges),
-        "requests": sum(exchange.requests for exchange in exchanges),
-        "megabytes": sum(exchange.bytes_received for exchange in exchanges) / 1e6,
-        "teacher_s": sum(exchange.teacher_s for exchange in exchanges),
-        "waited_s": sum(exchange.waited_s for exchange in exchanges),
-    }

@@ -1,4 +1,4 @@
-"""One study: what to try next, when to stop, and a view of it that Optuna's tools can open.
+"""One study: what to try next.
 
 A suggestion is a pure function of (space, history, seed, trial number): each ask has a sampler of its own, seeded by the
 trial number, that is told exactly the history that the order allows. Trial *n* sees the results of trials up
@@ -6,23 +6,17 @@ to *n - lag*, whatever the timing, so a parallel search that was interrupted and
 ``as_completed``, it sees what is finished when it is asked for; what that was is recorded, and decides from then on.
 """
 
-import operator
-import sqlite3
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from agentkd import canonical, seeding
-from agentkd.errors import SearchError
 from agentkd.names import Digest
 from agentkd.search.space import Choices, Parameter, Space, Values, is_searched
 from agentkd.search.suggestions import Suggestions
@@ -115,7 +109,7 @@ class Suggester:
 
     def _after(self, seen: Sequence[Trial]) -> Digest:
         """A digest of the study and of these trials."""
-        if len(seen) < len(self._seen) or not all(map(operator.is_, self._seen, seen)):
+        if list(seen[: len(self._seen)]) != self._seen:
             del self._history[1:]
             self._seen = []
         for trial in seen[len(self._seen) :]:
@@ -139,7 +133,7 @@ class Suggester:
 
     def _tell(self, seen: Sequence[Trial]) -> None:
         """The sampler is to know these, in this order."""
-        if len(seen) < len(self._told) or not all(map(operator.is_, self._told, seen)):
+        if list(seen[: len(self._told)]) != self._told:
             self._forget()
         for trial in seen[len(self._told) :]:
             self._add(trial)
@@ -147,14 +141,14 @@ class Suggester:
 
     def _add(self, trial: Trial) -> int:
         """Tells of a trial; returns the number that it has there."""
-        self._study.add_trial(_frozen(self._space, trial))
+        self._study.add_trial(frozen(self._space, trial))
         self._num_known += 1
         return self._num_known - 1
 
     def _forget(self) -> None:
         """Begins with a sampler that knows nothing."""
         self._told: list[Trial] = []
-        self._study = optuna.create_study(directions=_directions(self._num_costs))
+        self._study = optuna.create_study(directions=directions(self._num_costs))
         self._num_known = 0
 
     def _sampler(self, number: int) -> optuna.samplers.TPESampler:
@@ -193,29 +187,6 @@ def _suggest(asked: optuna.Trial, name: str, parameter: Parameter) -> Any:
     return asked.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
 
 
-def write_view(file: Path, name: str, space: Space, trials: Sequence[Trial], *, num_costs: int = 0) -> None:
-    """Writes finished trials to an Optuna storage in a file, so that optuna-dashboard opens it. It can always be rebuilt.
-
-    Raises:
-        SearchError: the storage cannot be written or is damaged.
-    """
-    try:
-        # Not by a URL: in one, ``?`` and braces of a folder's name would mean something.
-        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(sqlite3.connect, file)})
-        wanted = _directions(num_costs)
-        study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
-        if [direction.name.lower() for direction in study.directions] != wanted:  # what is looked for was corrected
-            optuna.delete_study(study_name=name, storage=storage)
-            study = optuna.create_study(storage=storage, study_name=name, directions=wanted)
-        known = {trial.user_attrs.get("number") for trial in study.get_trials()}
-        for trial in trials:
-            if trial.number not in known and trial.outcome is not TrialOutcome.RUNNING:
-                study.add_trial(_frozen(space, trial))
-        storage.engine.dispose()
-    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise SearchError(f"the study's view {file} cannot be written: {str(error).splitlines()[0]}") from error
-
-
 def distribution(parameter: Parameter) -> BaseDistribution:
     """Optuna's form of a parameter."""
     if isinstance(parameter, Choices):
@@ -225,7 +196,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
-def _directions(num_costs: int) -> list[Literal["maximize", "minimize"]]:
+def directions(num_costs: int) -> list[Literal["maximize", "minimize"]]:
     """Up, and each cost down."""
     costs: list[Literal["maximize", "minimize"]] = ["minimize"] * num_costs
     return ["maximize", *costs]
@@ -236,7 +207,7 @@ def _listed(trial: Trial) -> list[Any]:
     return [trial.number, trial.values, trial.outcome, trial.judged_by_epoch, trial.violation, trial.objectives]
 
 
-def _frozen(space: Space, trial: Trial) -> FrozenTrial:
+def frozen(space: Space, trial: Trial) -> FrozenTrial:
     """Enqueued published settings may lie outside the space; such a parameter is left out of what TPE learns from."""
     inside = {name: value for name, value in trial.values.items() if name in space and _is_inside(space[name], value)}
     states = {

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from agentkd.architecture import Architecture
-from agentkd.canonical import FrozenData, encode
+from agentkd.canonical import FrozenData, digest_bytes, encode
 from agentkd.names import Digest, TaskKey, shared_data
 from agentkd.recipe import Recipe
 from agentkd.task.inputs import DataSource, TeacherReference
@@ -43,6 +43,7 @@ class Work(FrozenData):
 
     architecture: Architecture
     data: DataSource
+    _key: TaskKey = PrivateAttr()
 
     @model_validator(mode="after")
     def _check_can_be_said(self) -> Self:
@@ -51,13 +52,14 @@ class Work(FrozenData):
         if large is not None:
             raise ValueError(f"the number {hex(large)[:20]}... does not fit into 64 bits, so no agent could be told of it")
         try:
-            size_bytes = len(encode(plain))
+            encoded = encode(plain)
         except UnicodeEncodeError as error:
             raise ValueError(f"there is text that is not UTF-8 ({error}), so no agent could be told of it") from None
-        if size_bytes > MAX_TASK_BYTES:
+        if len(encoded) > MAX_TASK_BYTES:
             raise ValueError(
-                f"the task takes {size_bytes:,} bytes, and an agent can be told of {MAX_TASK_BYTES:,}; ask for fewer views"
+                f"the task takes {len(encoded):,} bytes, and an agent can be told of {MAX_TASK_BYTES:,}; ask for fewer views"
             )
+        self._key = TaskKey(digest_bytes(encoded))
         return self
 
     def canonical(self) -> Any:
@@ -68,7 +70,7 @@ class Work(FrozenData):
     @property
     def key(self) -> TaskKey:
         """By which its record, and requests about it, are found: the digest of its inputs."""
-        return TaskKey(self.digest)
+        return self._key
 
     def reads(self) -> Iterator[Reference]:
         """(what for, digest) of each artifact that whoever executes it needs."""

@@ -153,8 +153,10 @@ class Soloist:
         def on_step(step: int, steps: int, loss: float) -> None:
             if self._is_closing:
                 raise TaskCancelledError(key)
-            scores = {"miou": last.miou, "accuracy": last.accuracy} if last else {}
-            self._progress[key] = TaskProgressEvent(task=key, attempt=1, step=step, steps=steps, loss=loss, **scores)
+            miou, accuracy = (last.miou, last.accuracy) if last else (None, None)
+            self._progress[key] = TaskProgressEvent(
+                task=key, attempt=1, step=step, steps=steps, loss=loss, miou=miou, accuracy=accuracy
+            )
 
         def on_epoch(result: EpochResult) -> None:
             nonlocal last

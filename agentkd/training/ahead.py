@@ -17,6 +17,8 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
+from agentkd.errors import ThreadsError
+from agentkd.shortage import start
 from agentkd.training.batches import Batch, Feed
 
 log = logging.getLogger(__name__)
@@ -66,12 +68,15 @@ class Ahead(Generic[Made]):
         self._largest, self._next = expected_bytes, 0
         self._coming: deque[Future[Made]] = deque()
         self._wanted: queue.SimpleQueue[tuple[int, Future[Made]] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._load, name=f"agentkd-loader-{number}", daemon=True)
-            for number in range(min(loaders, len(places)))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for number in range(min(loaders, len(places))):
+            thread = threading.Thread(target=self._load, name=f"agentkd-loader-{number}", daemon=True)
+            try:
+                start(thread)
+            except ThreadsError as error:
+                log.warning("%s; %d loaders make what is needed, or whoever takes it", error, number)
+                break
+            self._threads.append(thread)
         self._want()
 
     def take(self) -> Made:

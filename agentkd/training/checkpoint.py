@@ -27,8 +27,9 @@ from torch.optim import Optimizer
 
 from agentkd import canonical
 from agentkd.durable import make_folder, put_in_place, sync_file
-from agentkd.errors import StorageError, check_descriptors
+from agentkd.errors import StorageError, ThreadsError, check_descriptors
 from agentkd.names import Digest, TaskKey
+from agentkd.shortage import start
 from agentkd.task import EpochResult
 from agentkd.training.optimization import SURROUNDINGS
 
@@ -108,8 +109,13 @@ class Checkpoints:
                 written.set_result(None)
 
         thread = threading.Thread(target=write, name="agentkd-checkpoint", daemon=True)
-        self._writing = thread, written
-        thread.start()
+        try:
+            start(thread)
+        except ThreadsError as error:
+            log.warning("%s; the checkpoint is written where the training is", error)
+            write_checkpoint(self._path, made)
+        else:
+            self._writing = thread, written
 
     def check(self) -> None:
         """Raises what went wrong, if that is known by now."""

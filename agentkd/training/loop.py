@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agentkd import seeding
-from agentkd.errors import OutOfMemoryError, lacks_memory
+from agentkd.errors import OutOfMemoryError
 from agentkd.names import NO_TASK, TaskKey
 from agentkd.recipe import Recipe
+from agentkd.shortage import lacks_memory
 from agentkd.task import EpochResult, Status
 from agentkd.training.ahead import Supply, carry
 from agentkd.training.batches import Batch, Feed

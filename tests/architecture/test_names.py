@@ -1,11 +1,11 @@
-"""A name means one thing. What happens to a machine, and what it decides, is named within it: ``events.Ended``."""
+"""A name means one thing. What happens to a machine, what it decides or is told is named within it: ``events.Ended``."""
 
 import ast
 from collections import defaultdict
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "agentkd"
-MACHINES = {"agents/questions.py", "coordinator/events.py", "exchange/sessions.py"}
+MACHINES = {"agents/questions.py", "artifacts/feed.py", "coordinator/events.py", "exchange/sessions.py"}
 SAME_AGAIN = {"Community"}  # that of agentkd.testing is one, in one process
 
 

@@ -1,7 +1,9 @@
 """What a run leaves for people: tables, figures and one page, also of a run that is not finished."""
 
 import csv
+import math
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import optuna
@@ -56,7 +58,7 @@ def test_the_table_is_complete(watched) -> None:
 def test_the_page_is_self_contained_and_says_that_the_scenes_are_generated(watched) -> None:
     page = (watched[0] / "report" / "report.html").read_text(encoding="utf-8")
     assert "<strong>generated</strong>" in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 2 * 7, "on light paper and on dark"
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
     assert "<script" not in page
     assert re.search(r"with \d+ parameters, \d+\.\d\d %, against .* of the best baseline: [\d.]+ % fewer parameters", page)
@@ -72,6 +74,10 @@ def test_figures_and_other_forms_are_there(watched) -> None:
 def test_optunas_tools_open_the_studies(watched) -> None:
     names = optuna.get_all_study_names(f"sqlite:///{watched[0]}/study.db")
     assert sorted(names) == ["tiny-tiny_networks:other", "tiny-tiny_networks:tiny"]
+    for name in names:
+        trials = optuna.load_study(study_name=name, storage=f"sqlite:///{watched[0]}/study.db").trials
+        completed = [trial for trial in trials if math.isfinite(trial.value or 0.0)]
+        assert completed and all(trial.duration > timedelta(0) for trial in completed), "each took its time"
 
 
 def test_a_watcher_sees_agents_stages_and_the_time_left(watched) -> None:
@@ -81,7 +87,9 @@ def test_a_watcher_sees_agents_stages_and_the_time_left(watched) -> None:
     doing = {activity.doing for snapshot in snapshots for activity in snapshot.activities}
     assert any("round2" in text for text in doing) and any("teaches" in text for text in doing)
     assert any(activity.steps for snapshot in snapshots for activity in snapshot.activities)
-    assert "so far" in status_line(snapshots[-1]) and "best" in status_line(snapshots[-1])
+    assert "tasks are done" in status_line(snapshots[-1]) and "best" in status_line(snapshots[-1])
+    assert snapshots[0].num_recorded == 0 and snapshots[-1].num_recorded == snapshots[-1].num_expected
+    assert any(one.left_s for one in snapshots) and not any("0:00 left" in status_line(one) for one in snapshots)
     console = Console(width=140, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
     console.print(render(snapshots[-1], ["a line"]))
     text = console.export_text()

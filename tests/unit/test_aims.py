@@ -27,7 +27,8 @@ from agentkd.search.lining import is_exhausted
 from agentkd.search.selection import Candidate, choose, pareto_set
 from agentkd.search.settings import SearchConfig, Select
 from agentkd.search.space import Choices
-from agentkd.search.study import Trial, TrialOutcome, suggest, write_view
+from agentkd.search.study import Trial, TrialOutcome, suggest
+from agentkd.search.view import write_view
 from agentkd.task import Distill, Status, TaskResult, Train, read_task
 
 FAMILY = "tiny_networks:tiny"

@@ -22,7 +22,14 @@ from agentkd.artifacts.journal import Journal, Record
 from agentkd.artifacts.run_folder import RunFolder, RunLock
 from agentkd.artifacts.store import Store
 from agentkd.coordinator.desk import Desk
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError
+from agentkd.errors import (
+    AgentKDError,
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    DescriptorsError,
+    StorageError,
+)
 from agentkd.task import DataSource, Status, TaskResult, Train
 
 
@@ -48,6 +55,16 @@ def test_damage_is_noticed(tmp_path) -> None:
     with pytest.raises(ArtifactCorruptError) as caught:
         store.get(digest)
     assert caught.value.expected == digest != caught.value.actual
+
+
+@pytest.mark.parametrize("damage", [b"knowledgf", bytes(9), b"", b"know", b"knowledge, and more"])
+def test_what_is_stored_again_over_damage_is_whole(tmp_path: Path, damage: bytes) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+    store.path(digest).write_bytes(damage)
+    assert store.put(b"knowledge") == digest and store.get(digest) == b"knowledge"
+    kept = store.path(digest).stat().st_ino
+    assert store.put(b"knowledge") == digest and store.path(digest).stat().st_ino == kept, "what is sound is left as it is"
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "", "0" * 63, "0" * 65, "CON", "\0" * 64])
@@ -111,11 +128,11 @@ def test_the_same_task_with_other_weights_is_an_alarm(tmp_path) -> None:
 
 
 def test_records_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses_the_second(journal: Journal, written: Record, sitting: int) -> None:
+    def refuses_the_second(journal: Journal, written: Record, sitting: int, provenance: str) -> None:
         if written.task == record(2).task:
             journal._connection.execute("PRAGMA max_page_count = 1")  # no page more than it has, as on a full disk
             journal._connection.execute("INSERT INTO meta VALUES ('much', ?)", ("x" * 100_000,))
-        insert(journal, written, sitting)
+        insert(journal, written, sitting, provenance)
 
     insert = Journal._insert
     with Journal(tmp_path / "journal.sqlite") as journal:
@@ -339,6 +356,56 @@ def test_an_artifact_whose_folder_cannot_be_synced_is_a_typed_error_too(tmp_path
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EIO, StorageError, "cannot use .* the disk is broken"),
+        (errno.EMFILE, DescriptorsError, "cannot open .* all descriptors"),
+        (errno.EACCES, ArtifactError, "cannot be read: Permission denied"),
+    ],
+)
+def test_what_keeps_an_artifact_from_being_read_is_told_from_damage(
+    number: int, kind: type[AgentKDError], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    digest = store.put(b"knowledge")
+
+    def refusing(*told: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("agentkd.artifacts.store.os.open", refusing)
+    with pytest.raises(kind, match=words):
+        store.get(digest)
+
+
+@pytest.mark.parametrize("gone", [("-wal",), ("-wal", "-shm"), ("",), ("", "-wal", "-shm")], ids="+".join)
+def test_whoever_removes_a_journal_in_mid_run_takes_no_record_away(gone: tuple[str, ...], tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        for suffix in gone:
+            place.with_name(f"{place.name}{suffix}").unlink()
+        with pytest.raises(StorageError, match=r"journal\.sqlite.* was removed while it was open; all .* saved.*goes on"):
+            journal.commit(record(2))
+        with Journal(place, read_only=True) as reader:
+            assert len([*reader.records()]) == 2
+    with Journal(place) as journal:
+        assert [one.task.seed for one in journal.must_be_whole().records()] == [1, 2]
+
+
+def test_a_journal_in_whose_place_another_was_put_is_saved_beside_it(tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        place.rename(tmp_path / "away")
+        place.write_bytes(b"another")
+        with pytest.raises(StorageError, match=r"saved as .*journal\.sqlite\.saved-1"):
+            journal.commit(record(2))
+    assert place.read_bytes() == b"another"
+    with Journal(tmp_path / "journal.sqlite.saved-1", read_only=True) as saved:
+        assert [one.task.seed for one in saved.must_be_whole().records()] == [1, 2]
+
+
 def test_a_part_that_cannot_be_written_is_said_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"no folder")
     with pytest.raises(StorageError, match=r"\.incoming"), Store(tmp_path / "store").incoming("ab" * 32):
@@ -505,7 +572,7 @@ def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
     table = guide.partition("| in the run folder | |\n")[2].partition("\n\n")[0].splitlines()[1:]
     told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
-    assert len(told) == 8 and told <= paths
+    assert len(told) == 9 and told <= paths
 
 
 def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:

@@ -155,6 +155,46 @@ def elsewhere(place: Path) -> None:
     place.symlink_to(place.with_name("elsewhere"))
 
 
+@pytest.mark.parametrize("at", [0, 9, 13, 30, HEADER.size, HEADER.size + 1, -1])
+def test_a_file_with_another_bit_is_passed_over(tmp_path: Path, read: Reader, at: int) -> None:
+    shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
+    first, file = shared.sample(DATA, 7, read), tmp_path / "cache" / DATA / "7"
+    data = bytearray(file.read_bytes())
+    data[at] ^= 16
+    file.write_bytes(data)
+    assert are_equal(shared.sample(DATA, 7, read), first) and read.asked[7] == 2
+    assert are_equal(shared.sample(DATA, 7, read), first) and read.asked[7] == 2, "it is kept anew"
+
+
+def test_a_file_in_the_place_of_another_is_passed_over(tmp_path: Path, read: Reader) -> None:
+    shared = SharedSamples(tmp_path / "cache", max_bytes=10**6)
+    for data, index in ((DATA, 7), (DATA, 8), (OTHER, 7)):
+        shared.sample(data, index, read)
+    for data, index in ((DATA, 8), (OTHER, 7)):
+        (tmp_path / "cache" / DATA / "7").write_bytes((tmp_path / "cache" / data / str(index)).read_bytes())
+        assert are_equal(shared.sample(DATA, 7, read), Reader()(7))
+
+
+def test_counts_with_another_bit_or_of_other_data_are_counted_anew(tmp_path: Path) -> None:
+    shared, counted = SharedSamples(tmp_path / "cache", max_bytes=10**6), []
+
+    def count() -> np.ndarray:
+        counted.append(1)
+        return np.arange(6).reshape(2, 3)
+
+    for data in (DATA, OTHER, DATA):
+        assert shared.counts(data, "train", 2, count).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert len(counted) == 2
+    file = tmp_path / "cache" / DATA / "train.counts"
+    sound = file.read_bytes()
+    for at in (0, 9, 12, len(sound) - 1):
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        assert shared.counts(DATA, "train", 2, count).tolist() == [[0, 1, 2], [3, 4, 5]]
+    file.write_bytes((tmp_path / "cache" / OTHER / "train.counts").read_bytes())
+    shared.counts(DATA, "train", 2, count)
+    assert len(counted) == 7
+
+
 @pytest.mark.parametrize("make", [open_to_all, elsewhere, lambda place: place.write_text("no folder")])
 def test_where_others_could_write_nothing_is_kept_nor_read(tmp_path: Path, read: Reader, make: object) -> None:
     assert callable(make)

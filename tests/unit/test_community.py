@@ -1,6 +1,8 @@
 """What a script's calls become as tasks, without any process."""
 
 import shlex
+import subprocess
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from noting import Recording
 
+from agentkd.artifacts.run_folder import RunFolder
 from agentkd.community.community import Community
 from agentkd.community.futures import Derived, Lesson
 from agentkd.community.handles import AgentHandle
@@ -64,15 +67,48 @@ def test_an_evaluation_names_the_split(community: Recording) -> None:
 def test_an_invitation_can_be_pasted_whatever_the_key(tmp_path) -> None:
     community, key = Community(devices="cpu:1", record=tmp_path), "-$(k)!&" + "k" * 33
     community._works = SimpleNamespace(
-        agents=SimpleNamespace(contact=Contact(("ipc:///a b", "tcp://127.0.0.1:5555"), key, "auto", 30, 1))
+        agents=SimpleNamespace(contact=Contact(("ipc:///a b", "tcp://127.0.0.1:5555"), key, "auto", 30, 1)),
+        start=lambda: None,
+        close=lambda: None,
     )
     assert shlex.split(community.invitation) == ["--join=ipc:///a b", "--join=tcp://127.0.0.1:5555", f"--coordinator-key={key}"]
 
 
 def test_a_closed_community_says_so(tmp_path) -> None:
-    agent = Community(devices="cpu:1", record=tmp_path).agent("a", "unet", num_classes=5)
-    with pytest.raises(ChannelClosedError, match="with-block"):
-        agent.train("generated:seed=1,size=32x32,train=8")
+    for name, is_used in (("never", False), ("used", True)):
+        community = Community(devices="none", record=tmp_path / name)
+        if is_used:
+            community.start()
+        community.close()
+        with pytest.raises(ChannelClosedError, match="with-block"):
+            community.agent("a", "unet", num_classes=5).train("generated:seed=1,size=32x32,train=8")
+
+
+def test_without_a_block_it_begins_when_something_is_asked_and_ends_when_it_is_told(tmp_path) -> None:
+    community = Community(devices="none", record=tmp_path)
+    assert "closed" in repr(community)
+    lesson = community.agent("a", "unet", num_classes=5).train("generated:seed=1,size=32x32,train=8")
+    assert "open" in repr(community) and not lesson.done()
+    with community:  # what has begun may be closed by a block
+        pass
+    with pytest.raises(ChannelClosedError):
+        lesson.result(timeout=60)
+
+
+SCRIPT = """
+import agentkd
+community = agentkd.Community(devices="none", record="kept")
+community.agent("a", "unet", num_classes=5).train("generated:seed=1,size=32x32,train=8")
+print(community, community.invitation)
+"""
+
+
+def test_a_community_that_nobody_closes_ends_with_its_process(tmp_path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0 and not ended.stderr and "open" in ended.stdout, ended
+    assert not (tmp_path / "kept" / "community.json").exists() and not RunFolder(tmp_path / "kept").contact.exists()
+    with Community(devices="none", record=tmp_path / "kept"):
+        pass  # its lock is free
 
 
 def test_progress_ends_with_the_task_and_can_be_read_again() -> None:

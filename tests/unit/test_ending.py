@@ -19,7 +19,7 @@ import agentkd
 from agentkd import logs
 from agentkd.cli import app
 from agentkd.cli.ending import run_to_the_end
-from agentkd.errors import ConfigError, OutOfMemoryError
+from agentkd.errors import ConfigError, OutOfMemoryError, ThreadsError
 from agentkd.exchange.grants import Registry
 from agentkd.exchange.keys import new_key_pair
 
@@ -187,5 +187,5 @@ def test_a_limit_of_memory_is_named(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_threads_that_cannot_be_started_are_no_fault_of_ours(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_to_the_end(broken(RuntimeError("can't start new thread")), []) == OutOfMemoryError.exit_code
-    assert "no more threads can be started" in capsys.readouterr().err and not [*temporary.iterdir()]
+    assert run_to_the_end(broken(RuntimeError("can't start new thread")), []) == ThreadsError.exit_code
+    assert "no more processes or threads can be started" in capsys.readouterr().err and not [*temporary.iterdir()]

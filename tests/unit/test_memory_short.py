@@ -31,13 +31,14 @@ from agentkd.coordinator.events import (
 )
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
-from agentkd.errors import ConfigError, DatasetError, OutOfMemoryError, RemoteAgentError, lacks_memory
+from agentkd.errors import ConfigError, DatasetError, OutOfMemoryError, RemoteAgentError
 from agentkd.exchange.post import Delivery
 from agentkd.launch.devices import Slot
 from agentkd.launch.killings import Killings
 from agentkd.launch.settings import LaunchConfig
 from agentkd.messages.bodies import CancelRequest, ErrorReply, TaskReply, TaskRequest
 from agentkd.recipe import Distillation, Recipe
+from agentkd.shortage import lacks_memory
 from agentkd.task import DataSource, Distill, Evaluate, Mutual, Partner, Status, Task, TeacherReference, Train
 from agentkd.training import memory
 

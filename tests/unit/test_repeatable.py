@@ -296,15 +296,10 @@ def test_the_drivers_version_is_read_from_what_it_tells() -> None:
 @pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
     """What ``prepare`` sets is set back."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    names = ("allow_tf32", "allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
-    before = [(matmul, name, getattr(matmul, name)) for name in names]
-    before += [(cudnn, name, getattr(cudnn, name)) for name in ("deterministic", "benchmark", "allow_tf32")]
+    begun, kept = repeatable.settings(), repeatable.keep()
     yield
-    for place, name, value in before:
-        setattr(place, name, value)
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    repeatable.keep_to(kept)
+    repeatable.set_again(begun)
 
 
 @pytest.mark.usefixtures("torch_as_it_was")

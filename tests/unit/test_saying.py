@@ -35,3 +35,14 @@ def test_of_what_cannot_be_written_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         keep_said(place, b"words")
     assert [path.name for path in tmp_path.iterdir()] == ["3.safetensors"]
+
+
+def test_what_lies_in_the_place_of_another_step_or_student_was_not_said(tmp_path: Path) -> None:
+    places = [tmp_path / student / f"{step}.safetensors" for student, step in (("a.said", 3), ("a.said", 4), ("b.said", 3))]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        keep_said(place, str(place).encode())
+    for other in places[1:]:
+        places[0].write_bytes(other.read_bytes())
+        assert not was_said(places[0])
+    assert all(was_said(other) for other in places[1:])

@@ -1,9 +1,11 @@
 """Suggestions, stopping and selection are pure functions of the history that the order allows."""
 
 import contextlib
+import math
 import random
 import sqlite3
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
@@ -21,7 +23,8 @@ from agentkd.search.pruning import prune_bounds
 from agentkd.search.selection import Candidate, pareto_set, rank
 from agentkd.search.settings import Pruning, SearchConfig
 from agentkd.search.space import Choices, ConditionalSpace, Range, split_values
-from agentkd.search.study import Suggester, Trial, TrialOutcome, distribution, suggest, write_view
+from agentkd.search.study import Suggester, Trial, TrialOutcome, distribution, suggest
+from agentkd.search.view import Period, write_view
 
 SPACE = {"architecture.width": Choices(values=(8, 16, 32)), "recipe.learning_rate": Range(low=1e-4, high=1e-1, log=True)}
 
@@ -247,7 +250,7 @@ def test_the_view_holds_states_numbers_and_violations(tmp_path) -> None:
         ("COMPLETE", 3, "infeasible"),
     ]
     assert [t.constraints for t in found] == [{"size": -0.1}, {}, {}, {"size": 0.3}]
-    assert [t.value for t in found] == [0.4, 0.2, None, 0.0]
+    assert [t.value for t in found] == [0.4, 0.2, None, -math.inf]
     assert found[0].params == {"architecture.width": 16, "recipe.learning_rate": 0.01}
 
 
@@ -350,6 +353,38 @@ def test_a_trial_of_which_nothing_is_told_has_no_score_and_keeps_to_its_limits(t
 def test_a_search_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
     suggest(SPACE, [trial(0)], [], number=1, seed=1)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_in_the_view_what_was_never_trained_distorts_no_importance_and_is_infeasible(tmp_path: Path) -> None:
+    """The rate decides everything; the width only whether a network is too large to be tried."""
+    made = []
+    for number in range(60):
+        width, rate = (8, 16, 32)[number % 3], 0.001 * 100 ** ((number * 7 % 60) / 60)
+        values = {"architecture.width": width, "recipe.learning_rate": rate}
+        outcome = TrialOutcome.INFEASIBLE if width == 32 else TrialOutcome.COMPLETED
+        made.append(Trial(number, values, outcome, 0.0 if width == 32 else rate, (), 0.5 if width == 32 else -0.5))
+    write_view(tmp_path / "study.db", "s", SPACE, made)
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
+    assert {(t.params["architecture.width"] == 32, t.value == -math.inf, t.constraints["size"] > 0) for t in study.trials} == {
+        (True, True, True),
+        (False, False, False),
+    }
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    assert found["recipe.learning_rate"] > 10 * found["architecture.width"], found
+    assert study.best_trial.params["architecture.width"] != 32
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_view_has_the_times_as_they_were_and_one_of_before_is_made_anew(tmp_path: Path) -> None:
+    url, began = f"sqlite:///{tmp_path}/study.db", datetime(2026, 1, 2, 3, 4, 5)
+    old = optuna.create_study(storage=url, study_name="s", direction="maximize")
+    old.add_trial(optuna.trial.create_trial(value=0.0, user_attrs={"number": 0}))
+    period = Period(began, began + timedelta(seconds=90))
+    write_view(tmp_path / "study.db", "s", SPACE, [trial(0, 0.4)], periods={0: period})
+    (found,) = optuna.load_study(study_name="s", storage=url).trials
+    assert (found.datetime_start, found.duration, found.value) == (began, timedelta(seconds=90), 0.4)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -112,7 +112,7 @@ def test_the_figure_is_drawn_for_one_family_and_for_one_whose_stages_are_one_net
 
     for outlook in (finished(), finished(families=["tiny_networks:tiny"]), end_of(play(planner(), constant))):
         picture = journey_figure(outlook)
-        assert picture and picture.startswith(b"\x89PNG")
+        assert picture and picture.light.startswith(b"\x89PNG") and picture.dark.startswith(b"\x89PNG")
 
 
 def test_a_spread_of_one_value_has_no_deviation() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,99 @@ def test_a_training_of_an_own_network_fails_with_it_or_is_recorded_with_it(netwo
         with pytest.raises(NotRepeatableError):
             execute(look, at)
         assert execute(look.replace(arithmetic=Arithmetic(repeatable=False)), at).environment["unrepeatable"]
+
+
+@pytest.mark.parametrize("name", ["lifting", "lifting_for_a_moment", "lifting_and_catching", "only_warned"])
+def test_own_code_that_lifts_the_demand_is_told_so_or_recorded_with_it(network: Any, name: str, tmp_path: Path) -> None:
+    at = Surroundings(Store(tmp_path / "store"), CPU)
+    task = Train(architecture=resolve(f"unrepeatable_networks:{name}", 5), data=SOURCE, recipe=RECIPE)
+    with demanded():
+        stood = repeatable.settings()
+        with pytest.raises(NotRepeatableError, match=r"torch.use_deterministic_algorithms.* is own code's change"):
+            execute(task, at)
+        assert repeatable.settings() == stood
+        result = execute(task.replace(recipe=RECIPE.replace(repeatable=False)), at)
+        assert repeatable.settings() == stood
+        with pytest.raises(NotRepeatableError, match="has no repeatable form"):  # whoever comes next is not let through
+            execute(task.replace(architecture=network), at)
+    assert "torch.use_deterministic_algorithms" in result.environment["unrepeatable"]
+
+
+@pytest.mark.parametrize("name", [name for name in repeatable.SETTINGS if name != repeatable.DEMAND])
+@pytest.mark.usefixtures("settings_as_they_were")
+def test_so_is_own_code_that_changes_another_setting_of_them(name: str) -> None:
+    setting = repeatable.SETTINGS[name]
+    other: Any = {True: False, False: True, "tf32": "ieee", ":4096:8": ":16:8"}.get(setting.value, "tf32")
+    repeatable.prepare(torch.device("cuda:0"))
+    stood = repeatable.settings()
+    with pytest.raises(NotRepeatableError, match=re.escape(name)), Repeatably():
+        setting.set(other if other != setting.value else not other)
+    assert repeatable.settings() == stood
+    with Repeatably(is_allowed=True) as held:
+        setting.set(other if other != setting.value else not other)
+    assert name in held.told["unrepeatable"] and repeatable.settings() == stood
+
+
+@pytest.mark.usefixtures("settings_as_they_were")
+def test_what_was_changed_between_tasks_is_set_again_before_the_next() -> None:
+    """As by a module of a user's own that is imported."""
+    repeatable.prepare(torch.device("cuda:0"))
+    stood = repeatable.settings()
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = True
+    with Repeatably() as held:
+        assert repeatable.settings() == stood
+    assert not held.noted
+    with pytest.raises(ConfigError, match=r"^its own$"), Repeatably():  # what else goes wrong is told as it is
+        torch.backends.cudnn.benchmark = True
+        raise ConfigError("its own")
+    assert repeatable.settings() == stood
+
+
+def test_on_a_cpu_such_a_change_is_put_back_and_is_no_error() -> None:
+    before = repeatable.settings()
+    with Repeatably():
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = True
+    assert repeatable.settings() == before
+
+
+@pytest.fixture
+def settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    begun, kept = repeatable.settings(), repeatable.keep()
+    yield
+    repeatable.keep_to(kept)
+    repeatable.set_again(begun)
+
+
+@pytest.mark.parametrize("name", ["quiet", "quiet_by_recording", "quiet_by_message"])
+@pytest.mark.usefixtures("network")
+def test_own_code_that_ignores_warnings_is_recorded_too(name: str, tmp_path: Path) -> None:
+    at = Surroundings(Store(tmp_path / "store"), CPU)
+    recipe = RECIPE.replace(repeatable=False)
+    shown, filters = warnings.showwarning, warnings.filters
+    with demanded():
+        result = execute(Train(architecture=resolve(f"unrepeatable_networks:{name}", 5), data=SOURCE, recipe=recipe), at)
+    assert result.environment["unrepeatable"] == "max_unpooling2d_forward_out"
+    assert warnings.showwarning is shown and warnings.filters is filters
+
+
+@pytest.mark.parametrize(
+    "hush",
+    [
+        lambda: warnings.filters.clear(),
+        lambda: warnings.filters.__delitem__(0),
+        lambda: warnings.filters.pop(0),
+        lambda: setattr(warnings, "filters", []),
+    ],
+)
+def test_whatever_is_done_to_the_filters_of_warnings_it_is_noted(hush: Callable[[], object]) -> None:
+    with demanded(), Repeatably(is_allowed=True) as held:
+        hush()
+        warnings.simplefilter("ignore")
+        unpooled()
+    assert held.told
 
 
 def test_so_does_a_teacher(network: Any) -> None:

@@ -22,7 +22,7 @@ from agentkd.visible import visible
 HANG_S = 20
 TORCHS_OWN = "torchinductor_"  # made when torch is imported for the first time
 EXAMPLES = 24
-SLOW = {"write": 6, "report": 12, "doctor": 3, "space": 6}
+SLOW = {"init": 12, "write": 6, "report": 12, "doctor": 3, "space": 6}
 TEXTS = [
     "",
     " ",
@@ -117,11 +117,28 @@ POOLS: dict[str, Any] = {
     "*.run": "runs",
     "*.run_folder": "runs",
     "run.file": "experiments",
+    "run.seconds": [*TEXTS, "2h", "1h30m", "-1s", "1e3s", "٣h"],
+    "run.max_tasks": NUMBERS,
+    "run.max_epochs": NUMBERS,
+    "run.reuse": "runs",
     "doctor.file": "experiments",
     "replay.task": DIGESTS,
     "replay.swap": SWAPS,
     "replay.tolerance": NUMBERS,
     "lineage.digest": DIGESTS,
+    "show.digest": DIGESTS,
+    "logs.agent": [*TEXTS, "coordinator", "agent-1", "../journal"],
+    "logs.num_lines": NUMBERS,
+    "ls.folder": "runs",
+    "init.dataset": "datasets",
+    "init.file": "outs",
+    "init.sample": NUMBERS,
+    "schema.file": "outs",
+    "completion.shell": [*TEXTS, "bash", "tcsh", "Zsh"],
+    "complete-words.words": TEXTS,
+    "watch.others": "runs",
+    "watch.port": [*NUMBERS, "70000", "99999999999"],
+    "watch.parent": NUMBERS,
     "diff.first": "runs",
     "diff.second": "runs",
     "bundle.artifacts": [*TEXTS, "all", "winners", "records"],
@@ -176,6 +193,7 @@ STARTING = {
     "run": {"file": "experiments"},
     "demo": {"devices": ["cuda:99", "cpu:x", "", "tpu"], "overrides": ["search.trials=-1", "x=1", "launch=3", "=", "seed=-1"]},
     "community": {"devices": ["cuda:99", "cpu:x", "", "tpu"], "overrides": ["port=-1", "x=1", "=", "lease_s=nan", "engine=x"]},
+    "watch": {"port": ["-1", "x", "70000", "nan", ""]},
     "agent": {"parent": ["-1", "x", "999999999"]},
     "visit": {"key": "keys"},
     "doctor": {"engine": ["", "slurm", "Ray", "command"]},
@@ -184,6 +202,7 @@ STARTING = {
 }
 # What says by its exit status 1 that it found what should not be; it names what.
 FINDING = {
+    "init": ("FAIL", '"file": null'),
     "verify": ("FAIL", '"is_sound": false'),
     "doctor": ("FAIL", '"is_ok": false'),
     "replay": ("diverged",),
@@ -347,11 +366,16 @@ def test_whatever_is_typed_ends_in_order(name: str, things: WrongThings, quiet: 
         arguments, given_, named = line
         status, out, err = run(arguments, monkeypatch)
         said = f"\n\n--- agentkd {arguments!r}\nexit {status}\n{out[-2000:]}\n{err[-3000:]}"
-        written_here = {"runs", "data-check", *(one.split("/")[0] for one in named if not one.startswith("/"))}
+        made = (
+            {path.name for path in (quiet / "here").glob("*.*")} if word == "init" and status == 0 else set()
+        )  # called as the data
+        written_here = {"runs", "data-check", *made, *(one.split("/")[0] for one in named if not one.startswith("/"))}
         temporary = [one for one in (quiet / "temporary").iterdir() if not one.name.startswith(TORCHS_OWN)]
         left = [*temporary, *(one for one in (quiet / "here").iterdir() if one.name not in written_here)]
         for one in [*left, quiet / "here" / "runs", quiet / "here" / "data-check"]:
             shutil.rmtree(one, ignore_errors=True)
+        for name_made in made:
+            (quiet / "here" / name_made).unlink()
         after = state(things.place)
         changed = [path for path in after.keys() | whole.keys() if after.get(path) != whole.get(path)]
         strange = [
