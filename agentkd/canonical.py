@@ -47,6 +47,9 @@ class FrozenData(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """The same with other values in some fields, checked like any other.
 
+        Args:
+            changes: field to value; what is not named stays.
+
         Raises:
             ValueError: it cannot be (pydantic's ``ValidationError`` is one).
         """

@@ -72,6 +72,9 @@ class Scheduled(ExplainedData):
     def factor(self, progress: float) -> float:
         """What the weight is multiplied with after this share of the steps.
 
+        Args:
+            progress: that share, in [0, 1].
+
         Example:
             >>> [SoftTargets(schedule="fall").factor(p) for p in (0.0, 0.25, 1.0)]
             [1.0, 0.75, 0.0]

@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from agentkd.cli import app
+from agentkd_predict import cli as predict_cli
 
 HEAD = """# The command line
 
@@ -33,6 +34,8 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
             continue
         if hasattr(inner, "commands"):
             yield from commands(inner, f"{name} {word}")
+        elif word == "predict":
+            yield f"{name} {word}", typer.main.get_command(predict_cli.app)  # which it hands its words over to
         else:
             yield f"{name} {word}", inner
 
@@ -76,7 +79,7 @@ def word(one: Any) -> str:
 def spelled(one: Any) -> str:
     """As it is typed: an argument by the word that stands for it, an option by its names and the word for its value."""
     if is_argument(one):
-        shown = word(one) + ("..." if one.nargs == -1 else "")
+        shown = word(one).removesuffix("...") + ("..." if one.nargs == -1 else "")
         return shown if one.required else f"[{shown}]"
     names = ", ".join(one.opts) + (f" / {', '.join(one.secondary_opts)}" if one.secondary_opts else "")
     return names if one.is_flag else f"{names} {one.metavar or kind(one)}"

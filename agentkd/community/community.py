@@ -262,6 +262,9 @@ class Community:
     def find_artifact(self, beginning: str) -> Digest:
         """The digest of something in the record, such as weights, by its first characters or those of the task that made it.
 
+        Args:
+            beginning: four characters or more of the 64.
+
         Raises:
             ConfigError: nothing begins so, or several things do, which it lists.
         """

@@ -31,6 +31,9 @@ class Lesson(Future[TaskResult]):
     def result(self, timeout: float | None = None) -> TaskResult:
         """What came of it; waits.
 
+        Args:
+            timeout: seconds to wait at most; as long as it takes if it is not given.
+
         Raises:
             TrainingError: it failed.
             TimeoutError: it takes longer.

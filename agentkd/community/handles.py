@@ -47,6 +47,9 @@ class AgentHandle(Held):
     def head(self, name: str) -> "AgentHandle":
         """One of a network's heads, to be used like a network: with classes, data that it knows and a score of its own.
 
+        Args:
+            name: as in ``heads=`` of ``community.agent``.
+
         Raises:
             ConfigError: it has no such head.
         """
@@ -218,6 +221,10 @@ class AgentHandle(Held):
     def average(self, others: Sequence["AgentHandle"], shares: Sequence[float] = ()) -> Lesson:
         """Takes the mean, by shares, of the weights of networks of the same architecture (itself only if it is listed).
 
+        Args:
+            others: the networks, each named once.
+            shares: one above 0 for each, in their order; equal ones if none are given. Only their proportion counts.
+
         Raises:
             ConfigError: nothing is listed, none has met data, or there is not a share for each.
             ContractError: their classes differ.
@@ -226,6 +233,10 @@ class AgentHandle(Held):
 
     def ema(self, other: "AgentHandle", decay: float = 0.99) -> Lesson:
         """Moves to an exponential moving average: decay times the own weights, the rest of another network's (mean teacher).
+
+        Args:
+            other: the network of the same architecture to which it moves.
+            decay: share of the own weights that stays, between 0 and 1, neither included.
 
         Raises:
             ConfigError: as ``average``, or the decay is not between 0 and 1.

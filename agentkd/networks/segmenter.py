@@ -60,6 +60,14 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor, raw: bool | None = None) -> Tensor:
         """Probabilities, or logits, of every pixel.
 
+        Shapes:
+            images: [N,C,H,W] or [C,H,W], uint8 in 0..255 or floats in 0..1; C as the network has it, H and W any.
+            what is returned: [N,K,H,W], float; probabilities add up to 1 over K.
+
+        Args:
+            images: as they are, not normalized.
+            raw: logits instead of probabilities; as the network was loaded if it is not given.
+
         Raises:
             ConfigError: they are no such images, which it says.
         """
