@@ -14,6 +14,7 @@ from agentkd.agents import room
 from agentkd.agents.agent import _as_reply
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.crowding import who_teaches_nobody
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.events import (
     Accept,
@@ -29,6 +30,7 @@ from agentkd.coordinator.events import (
     Teach,
     TeachingFailed,
 )
+from agentkd.coordinator.state import Bench
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError, OutOfMemoryError, RemoteAgentError, lacks_memory
@@ -115,6 +117,27 @@ def test_who_teaches_nobody_is_ended_once_before_a_task_is_to_blame() -> None:
     assert dispatcher.handle(out_of_memory("agent-1", "b", 1)) == [Dismiss("agent-2"), Start("agent-1", "b", 2)]
     assert dispatcher.handle(out_of_memory("agent-1", "b", 2)) == [GiveUp("b")]
     dispatcher.check()
+
+
+@pytest.mark.parametrize("needs_it", [False, True], ids=["is heard", "is needed"])
+def test_who_is_heard_or_needed_is_not_ended_though_memory_is_short(needs_it: bool) -> None:
+    """The one by another task, the other by the task itself."""
+    dispatcher = with_agents(2, {"a": lesson(OTHER), "b": lesson(OTHER) if needs_it else TASK}, "gpu", "other", max_attempts=1)
+    teacher = next(name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING)
+    dispatcher.handle(Joined(teacher, "gpu"))
+    dispatcher.handle(Ready(teacher, "w2"))
+    agent = dispatcher.state.members["agent-1"]
+    running = dispatcher.state.running
+    assert any(teacher in one.teachers.values() for one in running.values())
+    task = "b" if not needs_it else "a"
+    assert who_teaches_nobody(dispatcher.state, agent, task) == []
+    if needs_it:
+        for key in [key for key in ("a", "b") if key in running]:
+            dispatcher.handle(Ended(running[key].agent, key, running[key].attempt))
+        dispatcher.want([("c", lesson(OTHER))])
+        teaching = [name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING]
+        running.pop("c", None)
+        assert teaching and who_teaches_nobody(dispatcher.state, agent, "c") == []
 
 
 def test_an_agent_that_the_system_ends_for_its_memory_is_not_replaced_beside_others() -> None:
