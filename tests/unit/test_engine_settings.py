@@ -152,3 +152,14 @@ def test_agents_that_are_to_have_no_gpu_see_none(gpus: float, seen: bool, tmp_pa
 def test_a_device_that_is_hidden_is_not_counted(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert count_cuda_devices() == count
+
+
+def test_what_is_typed_to_interrupt_a_run_does_not_reach_the_commands_that_it_has_started(tmp_path) -> None:
+    """They are ended in good order instead; so each has a session of its own."""
+    launcher = CommandLauncher(RunFolder(tmp_path), Demand(options=("sh", "-c", "cat; exit 0", "sh")))
+    try:
+        started = launcher.start("agent-1", Slot("cpu", 1), (), new_key_pair())
+        assert os.getsid(started.process.pid) == started.process.pid != os.getsid(0)
+    finally:
+        launcher.close()
+    assert started.poll() == 0
