@@ -119,25 +119,26 @@ def test_who_teaches_nobody_is_ended_once_before_a_task_is_to_blame() -> None:
     dispatcher.check()
 
 
-@pytest.mark.parametrize("needs_it", [False, True], ids=["is heard", "is needed"])
-def test_who_is_heard_or_needed_is_not_ended_though_memory_is_short(needs_it: bool) -> None:
-    """The one by another task, the other by the task itself."""
-    dispatcher = with_agents(2, {"a": lesson(OTHER), "b": lesson(OTHER) if needs_it else TASK}, "gpu", "other", max_attempts=1)
-    teacher = next(name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING)
+def test_who_is_heard_by_another_task_is_not_ended_for_this_one() -> None:
+    dispatcher = with_agents(2, {"a": lesson(OTHER), "b": TASK}, "gpu", "other")
+    [teacher] = [name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING]
     dispatcher.handle(Joined(teacher, "gpu"))
     dispatcher.handle(Ready(teacher, "w2"))
-    agent = dispatcher.state.members["agent-1"]
-    running = dispatcher.state.running
-    assert any(teacher in one.teachers.values() for one in running.values())
-    task = "b" if not needs_it else "a"
-    assert who_teaches_nobody(dispatcher.state, agent, task) == []
-    if needs_it:
-        for key in [key for key in ("a", "b") if key in running]:
-            dispatcher.handle(Ended(running[key].agent, key, running[key].attempt))
-        dispatcher.want([("c", lesson(OTHER))])
-        teaching = [name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING]
-        running.pop("c", None)
-        assert teaching and who_teaches_nobody(dispatcher.state, agent, "c") == []
+    dispatcher.handle(Ended("agent-1", "b", 1))
+    assert dispatcher.state.running["a"].teachers == {"w2": teacher}
+    assert who_teaches_nobody(dispatcher.state, dispatcher.state.members["agent-1"], "b") == []
+
+
+def test_who_has_what_this_task_needs_is_not_ended_for_it_though_nobody_hears_it_now() -> None:
+    dispatcher = with_agents(1, {"a": lesson(OTHER)}, "gpu")
+    dispatcher.handle(Joined("agent-2", "gpu"))
+    dispatcher.handle(Ready("agent-2", "w2"))
+    dispatcher.want([("b", TASK), ("c", lesson(OTHER))])
+    dispatcher.handle(Ended("agent-1", "a", 1))
+    assert dispatcher.state.running.keys() == {"b"}
+    member = dispatcher.state.members["agent-1"]
+    assert who_teaches_nobody(dispatcher.state, member, "c") == []
+    assert [one.name for one in who_teaches_nobody(dispatcher.state, member, "b")] == ["agent-2"]
 
 
 def test_an_agent_that_the_system_ends_for_its_memory_is_not_replaced_beside_others() -> None:
