@@ -31,6 +31,7 @@ from agentkd.errors import (
     Rule,
     StorageError,
     ThreadsError,
+    last_line,
 )
 from agentkd.messages.bodies import ErrorReply
 from agentkd.names import AgentName
@@ -111,7 +112,7 @@ def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool
     """
     if has_run_code and not _says_why(lost):
         return
-    said = lost.stderr_tail.splitlines()[-1] if lost.stderr_tail else "it ended because it could not"
+    said = last_line(lost.stderr_tail) or "it ended because it could not"
     if lost.agent_exit_code == StorageError.exit_code:
         raise of_disk(place, lost.agent, said) from lost
     if lost.agent_exit_code == DescriptorsError.exit_code:
@@ -121,8 +122,7 @@ def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool
 
 
 def _says_why(lost: AgentLostError) -> bool:
-    says = lost.stderr_tail.strip().splitlines()[-1:]
-    return bool(says) and says[0].removeprefix("error: ").startswith(("cannot ", "the disk "))
+    return last_line(lost.stderr_tail).removeprefix("error: ").startswith(("cannot ", "the disk "))
 
 
 def is_crash(lost: AgentLostError, *, has_run_code: bool = False) -> bool:

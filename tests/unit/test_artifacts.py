@@ -57,6 +57,20 @@ def test_damage_is_noticed(tmp_path) -> None:
     assert caught.value.expected == digest != caught.value.actual
 
 
+def test_whoever_meets_damage_is_told_what_can_be_done_and_not_what_cannot(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run" / "artifacts")
+    digest = store.put(b"knowledge")
+    store.path(digest).write_bytes(b"knowledgf")
+    again = rf"AGAIN/artifacts after: agentkd replay {tmp_path}/run --task {digest[:12]} --out AGAIN$"
+    with pytest.raises(ArtifactCorruptError, match=again):
+        store.get(digest)
+    store.remove(digest)
+    with pytest.raises(ArtifactNotFoundError, match=again):
+        store.get(digest)
+    assert "replay" not in str(ArtifactCorruptError("piece from abc", digest, digest)), "what is sent is sent again"
+    assert "replay" not in str(ArtifactNotFoundError("first", store.place)), "it is no digest"
+
+
 @pytest.mark.parametrize("damage", [b"knowledgf", bytes(9), b"", b"know", b"knowledge, and more"])
 def test_what_is_stored_again_over_damage_is_whole(tmp_path: Path, damage: bytes) -> None:
     store = Store(tmp_path)
