@@ -88,11 +88,12 @@ def patience(max_attempts: int, *, is_forgiving: bool) -> dict[str, int]:
     return {"max_attempts": max_attempts, "max_losses": max_attempts if is_forgiving else max(max_attempts, MAX_LOSSES)}
 
 
-def hindered(label: str, last: TaskResult) -> ExchangeError:
-    """A task was taken from its agents again and again, and the work stops."""
+def hindered(label: str, last: TaskResult, there: tuple[str, ...] = ()) -> ExchangeError:
+    """A task was taken from its agents again and again, and the work stops. Who was ``there`` each time may have done it."""
+    ran = f"each time an agent of it was lost there ran: {', '.join(there)}; " if there else ""
     return ExchangeError(
         f"{label} was taken from its agents again and again without getting further, the last time because: {last.error_text}; "
-        "that is not recorded as its failure: see to what is around it (memory, network, disks), then run the command again"
+        f"{ran}that is not recorded as its failure: see to what is around it (memory, network, disks), then run the command again"
     )
 
 

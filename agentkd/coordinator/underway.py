@@ -82,9 +82,10 @@ class Underway:
         self._reached[key] = max(step, reached)
         return step > reached
 
-    def there_each_time(self, key: TaskKey) -> list[Task]:
-        """The tasks, by their key here, that were under way whenever an agent was lost with this one, itself among them."""
-        return [self._doing[other].task for other in self._there.get(key, ()) if other in self._doing]
+    def there_each_time(self, key: TaskKey) -> tuple[str, ...]:
+        """The tasks that were under way whenever an agent was lost with this one, itself among them, and which run own code."""
+        there = [(self.labels[one], self._doing[one].task) for one in self._there.get(key, ()) if one in self._doing]
+        return tuple(sorted(f"{label} (own code)" if task.runs_code else label for label, task in there))
 
     def recordings_in_use(self) -> Iterator[Digest]:
         """Recordings that students are being told from."""
