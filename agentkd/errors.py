@@ -334,6 +334,8 @@ class StorageError(AgentKDError):
         reason, advice = STORAGE_WORDS.get(number, ("", ""))
         if number in FORBIDDEN:
             advice = "choose another folder, one that you may write to, then run the command again"
+        if number == errno.ENOENT:
+            advice = "see where its folder has gone, then run the command again"
         told = (error.strerror if isinstance(error, OSError) else "") or str(error)
         return StorageError(place, reason or told, advice=advice)
 

@@ -21,7 +21,7 @@ from agentkd.artifacts.run_places import (
     strange_places,
 )
 from agentkd.artifacts.store import Store
-from agentkd.durable import discard
+from agentkd.durable import discard, keep, keep_no_more
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import AgentName, TaskKey
 
@@ -259,9 +259,11 @@ class RunLock:
         except OSError as error:
             os.close(self._descriptor)
             raise StorageError.of(self.path, error) from error
+        keep(self._folder.place)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        keep_no_more(self._folder.place)
         os.close(self._descriptor)
 
     @contextlib.contextmanager
