@@ -744,3 +744,18 @@ def test_a_log_that_cannot_be_written_ends_in_no_traceback(tmp_path: Path, capsy
         root.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
+
+
+def test_a_journal_that_another_program_holds_says_so(tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        journal._connection.execute("PRAGMA busy_timeout = 1")
+        with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StorageError, match="database is locked; another program holds it") as stopped:
+                journal.commit(record(2))
+            assert stopped.value.exit_code == StorageError.exit_code
+            other.execute("ROLLBACK")
+        journal.commit(record(2))
+        assert len([*journal.records()]) == 2
