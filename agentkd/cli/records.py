@@ -255,7 +255,8 @@ def gc(
     from agentkd.exchange.socket_files import sweep
 
     folder = RunFolder(run).must_exist()
-    with RunLock(folder):
+    lock = RunLock(folder)
+    with lock if apply else lock.looked_at():
         found = find_garbage(folder)
         if output_format == "json":
             say(json.dumps(found.as_data(), indent=2))

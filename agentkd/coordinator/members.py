@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import AgentLostError, LaunchError
+from agentkd.errors import AgentLostError, LaunchError, last_line
 from agentkd.exchange.addresses import reach_hint
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair
@@ -340,7 +340,7 @@ class Members:
                 hint = "; with launch.min_agents a run goes on with those that come" if self._num_here() else ""
                 colon = "" if exit_code is None else ":"
                 text = f"{name}{colon} {reason}, and {MAX_FAILED_STARTS} starts failed in a row{hint}"
-                raise LaunchError(text, exit_code=exit_code, stderr_tail=tail)
+                raise LaunchError(f"{text}; logs are in {self._folder.logs}", exit_code=exit_code, stderr_tail=last_line(tail))
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         is_unheard = peer.liveness is None and exit_code is None
         text = f"{reason}; it says: {tail.splitlines()[-1]}" if is_unheard and tail else reason

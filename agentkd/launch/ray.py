@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.durable import make_folder
 from agentkd.errors import ConfigError, LaunchError
 from agentkd.exchange.keys import KeyPair
 from agentkd.launch.devices import Slot
@@ -152,7 +153,7 @@ class AgentOfActor:
     def _settle(self, code: int, said: str) -> None:
         self.exit_code, self.said = code, said
         with contextlib.suppress(OSError):
-            self.log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.log.parent)
             self.log.write_text(said, encoding="utf-8")
 
     def _missing(self) -> str:

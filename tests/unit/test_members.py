@@ -164,3 +164,17 @@ def test_a_command_that_ends_at_once_with_0_is_told_to_stay(tmp_path: Path) -> N
     members.launch("cho", Slot("cpu", 1))
     with pytest.raises(LaunchError, match=r"^cho: its process ended with exit code 0; a command that .* must stay there"):
         list(members.find_lost())
+
+
+def test_agents_that_do_not_start_are_told_by_their_last_line_and_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Process, "tail", lambda process: "Traceback (most recent call last):\n  in main\nKeyError: 12\n\n")
+    members = members_of(tmp_path, exit_code=1)
+    for name in ("ann", "ben"):
+        members.launch(name, Slot("cpu", 1))
+        assert [error.agent for error in members.find_lost()] == [name]
+    members.launch("cho", Slot("cpu", 1))
+    with pytest.raises(LaunchError, match=r"3 starts failed in a row; logs are in .*run/logs\nKeyError: 12$") as stopped:
+        list(members.find_lost())
+    assert "Traceback" not in str(stopped.value)
