@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agentkd.errors import ArtifactError, StorageError
 from agentkd.plain import MAX_JSON
 
@@ -94,6 +96,14 @@ def _expected(schema: str) -> set[tuple[str, str, str]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(schema)
         return tables(connection)
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
+    return " ".join(str(error).split())[:300]
 
 
 def refused(path: Path, reason: str) -> ArtifactError:

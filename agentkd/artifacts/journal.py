@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from agentkd import canonical
 from agentkd.artifacts import gate
-from agentkd.artifacts.gate import Gate
+from agentkd.artifacts.gate import Gate, first_line
 from agentkd.artifacts.read_only import opened
 from agentkd.artifacts.removal import OwnFiles
 from agentkd.artifacts.seals import NOTES, NOTES_AND_SEAL, SEAL, Sealed, seal
@@ -57,9 +57,11 @@ CREATE TABLE IF NOT EXISTS asks (
 ) STRICT;
 """
 NO_RECORD = NO_DIGEST
+LAST = chr(0x10FFFF)  # behind every other character
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
+Value = TypeVar("Value")
 Number = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -363,7 +365,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise gate.surroundings(path, error) from error
 
-    def get_meta(self, key: str, kind: Any = Any) -> Any:
+    def get_meta(self, key: str, kind: type[Value] | Any = Any) -> Any:
         """A JSON value noted under a key, or ``None``.
 
         Args:
@@ -390,8 +392,7 @@ class Journal:
         Raises:
             ArtifactError: one is something else.
         """
-        within = (prefix, prefix + chr(0x10FFFF))  # which is behind every other character
-        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=within)
+        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + LAST))
         return {key.removeprefix(prefix): self._parsed(text, kind, f"its {key}") for key, text in listed}
 
     def note(self, prefix: str, values: Mapping[str, Any]) -> None:
@@ -482,14 +483,6 @@ class Journal:
 @cache
 def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def first_line(error: Exception) -> str:
-    """What is wrong, in one line that is not long; pydantic's first problem, without what it found."""
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
-    return " ".join(str(error).split())[:300]
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentkd.artifacts.journal import first_line
+from agentkd.artifacts.gate import first_line
 from agentkd.errors import AgentKDError, ArtifactError
 
 

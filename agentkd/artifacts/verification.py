@@ -9,7 +9,8 @@ from typing import Any
 
 from agentkd import canonical
 from agentkd.artifacts import recordings
-from agentkd.artifacts.journal import NO_RECORD, Journal, Record, first_line
+from agentkd.artifacts.gate import first_line
+from agentkd.artifacts.journal import NO_RECORD, Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.run_places import WRITTEN, shared_places, strange_places
 from agentkd.artifacts.store import DIGEST, SUFFIX

@@ -572,7 +572,7 @@ def test_what_is_in_a_run_folder_is_where_the_guide_says() -> None:
     table = guide.partition("| in the run folder | |\n")[2].partition("\n\n")[0].splitlines()[1:]
     told = {Path("run", name) for row in table for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     paths = {getattr(path, "place", path) for path in vars(RunFolder(Path("run"))).values()}
-    assert len(told) == 8 and told <= paths
+    assert len(told) == 9 and told <= paths
 
 
 def test_a_journal_of_this_version_can_be_read_for_ever(tmp_path) -> None:
