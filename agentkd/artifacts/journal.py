@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field, TypeAdapter
 
@@ -60,6 +60,7 @@ NO_RECORD = NO_DIGEST
 MAX_OUTPUTS = 4 * 2**20
 MAX_ASKS = 100_000
 Asks = dict[str, dict[int, tuple[int, ...]]]
+Value = TypeVar("Value")
 Number = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -363,7 +364,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise gate.surroundings(path, error) from error
 
-    def get_meta(self, key: str, kind: Any = Any) -> Any:
+    def get_meta(self, key: str, kind: type[Value] | Any = Any) -> Any:
         """A JSON value noted under a key, or ``None``.
 
         Args:
@@ -390,8 +391,7 @@ class Journal:
         Raises:
             ArtifactError: one is something else.
         """
-        within = (prefix, prefix + chr(0x10FFFF))  # which is behind every other character
-        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=within)
+        listed = self._select("SELECT key, value FROM meta WHERE key >= ? AND key < ?", str, str, given=(prefix, prefix + LAST))
         return {key.removeprefix(prefix): self._parsed(text, kind, f"its {key}") for key, text in listed}
 
     def note(self, prefix: str, values: Mapping[str, Any]) -> None:
