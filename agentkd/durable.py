@@ -15,6 +15,10 @@ NOT_THERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.E
 """What a system says that cannot do something, rather than one that has failed at it."""
 
 
+_KEPT: dict[Path, tuple[int, int]] = {}
+"""The folders that this process works in: device and number of each."""
+
+
 def sync_file(path: Path) -> None:
     """What was written to a file stays."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -33,12 +37,38 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def make_folder(folder: Path) -> None:
-    """A folder that is there and stays, with all above it that were made for it."""
+def keep(folder: Path) -> None:
+    """From now on this process makes nothing in a folder once that is not what it is now: moved, removed, or another's."""
+    status = folder.stat()
+    _KEPT[folder.absolute()] = (status.st_dev, status.st_ino)
+
+
+def keep_no_more(folder: Path) -> None:
+    """It is used no more; nothing if it was not kept."""
+    _KEPT.pop(folder.absolute(), None)
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """A folder that is there and stays, with all above it that were made for it.
+
+    Raises:
+        FileNotFoundError: it would be in one that is to be kept, and is gone.
+    """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for kept, known in _KEPT.items() if missing else ():
+        if folder.absolute().is_relative_to(kept) and _identity(kept) != known:
+            raise FileNotFoundError(errno.ENOENT, "its folder was moved or removed while it was in use", str(kept))
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for made in reversed(missing):
         sync_folder(made.parent)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def put_in_place(whole: Path, path: Path) -> None:

@@ -193,6 +193,11 @@ class ContractError(AgentKDError):
         super().__init__(f"{text}; {hint}" if hint else text)
 
 
+def last_line(said: str) -> str:
+    """What a program said last: of a traceback the error."""
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+
+
 class ExchangeError(AgentKDError):
     """Moving a message or a piece of knowledge failed."""
 
@@ -221,7 +226,8 @@ class AgentLostError(ExchangeError):
         self.agent, self.last_seen_s, self.agent_exit_code, self.stderr_tail = agent, last_seen_s, exit_code, stderr_tail
         self.lacks_memory = lacks_memory
         text = f"agent {agent} was lost (last seen {last_seen_s:.1f} s ago, exit code {exit_code})"
-        super().__init__(f"{text}\n{stderr_tail}" if stderr_tail else text)
+        says = last_line(stderr_tail)
+        super().__init__(f"{text}: {says}" if says else text)
 
 
 class TaskCancelledError(ExchangeError):
@@ -259,6 +265,9 @@ class LaunchError(AgentKDError):
         super().__init__("\n".join(part for part in (text, command and f"command: {command}", stderr_tail) if part))
 
 
+FULL_DIGEST = 64
+
+
 class ArtifactError(AgentKDError):
     """The run folder does not hold what it should."""
 
@@ -266,12 +275,24 @@ class ArtifactError(AgentKDError):
     code = "artifact"
 
 
+def made_again(place: Path, digest: str = "DIGEST") -> str:
+    """How an artifact that is damaged or gone comes back; empty if ``place`` is not where a run folder has its artifacts.
+
+    What is recorded of its task stands, so the run does not do that again; a replay does, and leaves the same bytes.
+    """
+    if place.name != "artifacts":
+        return ""
+    again = f"agentkd replay {place.parent} --task {digest[:12]} --out AGAIN"
+    return f"copy it from where else it is, or from AGAIN/artifacts after: {again}"
+
+
 class ArtifactNotFoundError(ArtifactError):
     """No stored bytes under that digest."""
 
     def __init__(self, digest: str, place: Path | str) -> None:
         self.digest, self.place = digest, str(place)
-        super().__init__(f"no artifact {digest} in {place}")
+        advice = made_again(Path(place), digest) if len(digest) == FULL_DIGEST else ""
+        super().__init__(f"no artifact {digest} in {place}" + (f"; {advice}" if advice else ""))
 
 
 class ArtifactCorruptError(ArtifactError):
@@ -279,7 +300,9 @@ class ArtifactCorruptError(ArtifactError):
 
     def __init__(self, place: Path | str, expected: Digest, actual: Digest) -> None:
         self.place, self.expected, self.actual = str(place), expected, actual
-        super().__init__(f"{place} is damaged: expected SHA-256 {expected}, found {actual}; remove it to have it made again")
+        advice = made_again(place.parent.parent, expected) if isinstance(place, Path) else ""
+        text = f"{place} is damaged: expected SHA-256 {expected}, found {actual}"
+        super().__init__(f"{text}; {advice}" if advice else text)
 
 
 class StorageError(AgentKDError):
@@ -311,6 +334,8 @@ class StorageError(AgentKDError):
         reason, advice = STORAGE_WORDS.get(number, ("", ""))
         if number in FORBIDDEN:
             advice = "choose another folder, one that you may write to, then run the command again"
+        if number == errno.ENOENT:
+            advice = "see where its folder has gone, then run the command again"
         told = (error.strerror if isinstance(error, OSError) else "") or str(error)
         return StorageError(place, reason or told, advice=advice)
 

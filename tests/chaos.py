@@ -193,6 +193,7 @@ def disturb(num_faults: int, seed: int, folder: Path, *, kinds: tuple[str, ...] 
         replay = folder / f"replay-{place.name}"
         replayed = agentkd("replay", place, "--from-record", "--allow-code", "--out", replay, timeout_s=PATIENCE_S)
         assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        print(f"{place.name} ended as undisturbed; {chaos.num_faults} faults so far, {chaos.starts} starts", flush=True)
     return chaos
 
 

@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 
 from agentkd import errors
-from agentkd.cli import ending
 from agentkd.errors import AgentKDError
 
 HEAD = """# Errors and exit codes
@@ -15,13 +14,6 @@ about it, is in [troubleshooting](../troubleshooting.md).
 
 ## Exit codes
 """
-OTHERS = {
-    0: "all is well",
-    1: "a command that looks for something (`verify`, `replay`, `doctor`, `data check`, `protocol check`) has found it",
-    AgentKDError.exit_code: "a fault of agentkd itself: a file with what to report is named",
-    ending.INTERRUPTED: "Ctrl-C",
-    ending.NOBODY_READS: "whoever read standard output has gone (`agentkd ... | head`)",
-}
 FILE = Path(errors.__file__)
 
 
@@ -37,8 +29,8 @@ def page() -> str:
     for kind in classes():
         by_code.setdefault(kind.exit_code, []).append(f"[`{kind.__name__}`](#{kind.__name__.lower()})")
     lines = [HEAD, "", "| exit code | when |", "|---|---|"]
-    for code in sorted({*by_code, *OTHERS}):
-        lines.append(f"| {code} | {OTHERS.get(code) or ', '.join(by_code[code])} |")
+    for code in sorted({*by_code, *errors.OTHER_EXITS}):
+        lines.append(f"| {code} | {errors.OTHER_EXITS.get(code) or ', '.join(by_code[code])} |")
     tree = inspect.cleandoc(errors.__doc__ or "").split("::\n\n")[1].split("\n\n")[0]
     lines += ["", "## The tree", "", "```", inspect.cleandoc(tree), "```", "", "## Each error"]
     for kind in classes():

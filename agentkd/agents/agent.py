@@ -37,6 +37,7 @@ from agentkd.code import barring
 from agentkd.code.running import EndedBySignal, forbid_ending, said
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
+from agentkd.durable import keep, make_folder
 from agentkd.errors import (
     AgentKDError,
     ConfigError,
@@ -470,6 +471,9 @@ class Agent:
 def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
     folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
+    if not settings.parent_pid:  # else whoever started it works there
+        make_folder(folder.place)
+    keep(folder.place)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
     end_in_good_order(settings.tether)

@@ -16,7 +16,7 @@ from pathlib import Path
 from agentkd.artifacts import recordings
 from agentkd.artifacts.recordings import Told
 from agentkd.artifacts.store import Store
-from agentkd.durable import sync_file, sync_folder, write_whole
+from agentkd.durable import make_folder, sync_file, sync_folder, write_whole
 from agentkd.errors import ArtifactCorruptError, StorageError
 from agentkd.names import Digest, TeacherId
 from agentkd.shortage import start
@@ -161,7 +161,7 @@ class Recorder:
 
     def _list(self, told: Told, data: bytes) -> None:
         piece = self._store.put(data) if data else told.piece
-        self._index.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._index.parent)
         with self._index.open("ab") as file:
             file.write(recordings.line(replace(told, piece=piece)))
 

@@ -28,6 +28,7 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 2,
 }
 ADVICE = "see to its disk, and to who may write there, then run the command again"
+HELD = "another program holds it (a database browser, a backup): end that, then run the command again"
 # What is not the file's fault. All else that SQLite says of a file is.
 SURROUNDINGS = {
     sqlite3.SQLITE_BUSY,
@@ -135,7 +136,8 @@ def surroundings(path: Path, error: sqlite3.Error) -> ArtifactError | StorageErr
     strange = next(_strange_neighbors(path, is_beginning=is_beginning), "")
     if strange:
         return refused(path, f"has {strange!r} beside it, which is none of SQLite's that belongs to a journal")
-    return StorageError(path, str(error), advice=ADVICE)
+    is_held = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return StorageError(path, str(error), advice=HELD if is_held else ADVICE)
 
 
 def _strange_neighbors(path: Path, *, is_beginning: bool) -> Iterator[str]:

@@ -12,6 +12,8 @@ from agentkd.task import Limited, Task, Taught, Training
 
 MAX_GENERATIONS = 100
 """How many are shown of a lineage; programs can walk through all."""
+MAX_LINE = 160
+"""Characters that a picture has room for."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ def _tree(name: Digest | TaskKey, record: Record, history: History, code: Mappin
             growing[-1].ancestors.append(made)
 
 
-def describe(ancestor: Ancestor) -> list[str]:
-    """Lines on one step: what it is, from what data, how it was taught, what came of it."""
+def describe(ancestor: Ancestor, *, most: int | None = MAX_LINE) -> list[str]:
+    """Lines on one step: what it is, from what data, how it was taught, what came of it.
+
+    Args:
+        ancestor: the step.
+        most: so many characters of a network's settings; all of them if there is no limit.
+    """
     record = ancestor.record
     if ancestor.code is not None:
         return [str(ancestor.code)]
@@ -107,7 +114,7 @@ def describe(ancestor: Ancestor) -> list[str]:
     if ancestor.is_repeated:
         return [*lines, "as above"]
     settings = ", ".join(f"{name}={value}" for name, value in task.architecture.settings.items())
-    lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}")
+    lines.append(f"{task.architecture.family} for {task.architecture.num_classes} classes: {settings}"[:most])
     if task.architecture.heads:
         heads = ", ".join(f"{name} of {count}" for name, count in sorted(task.architecture.heads.items()))
         lines.append(f"head {task.architecture.head} of {heads}")

@@ -21,7 +21,7 @@ from agentkd.artifacts.run_places import (
     strange_places,
 )
 from agentkd.artifacts.store import Store
-from agentkd.durable import discard
+from agentkd.durable import discard, keep, keep_no_more
 from agentkd.errors import AgentKDError, ArtifactError, StorageError, must_be
 from agentkd.names import AgentName, TaskKey
 
@@ -252,18 +252,37 @@ class RunLock:
                 raise StorageError.of(self.path, error) from error
             owner = os.read(self._descriptor, 100).decode(errors="replace").strip()
             os.close(self._descriptor)
-            who = f"another coordinator (process {owner or 'unknown'})"
-            raise ArtifactError(f"{self.path.parent} is in use by {who}; wait until it ends, or choose another folder") from None
+            raise self._in_use(owner) from None
         try:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, f"{os.getpid()}\n".encode())
         except OSError as error:
             os.close(self._descriptor)
             raise StorageError.of(self.path, error) from error
+        keep(self._folder.place)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        keep_no_more(self._folder.place)
         os.close(self._descriptor)
+
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """For who only reads what nobody may change meanwhile: nothing is written, as it cannot be on a full disk.
+
+        Raises:
+            ArtifactError: a coordinator works in the folder, or has begun to meanwhile.
+        """
+        self._folder.must_be_its_own()
+        if self.is_held:
+            raise self._in_use(str(self.owner or ""))
+        yield
+        if self.is_held:
+            raise self._in_use(str(self.owner or ""))
+
+    def _in_use(self, owner: str) -> ArtifactError:
+        who = f"another coordinator (process {owner or 'unknown'})"
+        return ArtifactError(f"{self.path.parent} is in use by {who}; wait until it ends, or choose another folder")
 
 
 def drop_images(images: Path) -> None:

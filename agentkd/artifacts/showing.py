@@ -133,7 +133,7 @@ def lines(found: Shown) -> Iterator[str]:
         yield f"  {found.code}"
     record = found.record
     if record is not None:
-        yield from (f"  {line}" for line in describe(Ancestor("", TaskKey(found.name), record)))
+        yield from (f"  {line}" for line in describe(Ancestor("", TaskKey(found.name), record), most=None))
         how = f"in attempt {record.attempts} by {record.agent}, recorded at {record.at}"
         yield f"  {record.result.status} {how}"
         if record.result.error_text:

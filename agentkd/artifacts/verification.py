@@ -14,11 +14,12 @@ from agentkd.artifacts.journal import NO_RECORD, Journal, Record
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.artifacts.run_places import WRITTEN, shared_places, strange_places
 from agentkd.artifacts.store import DIGEST, SUFFIX
-from agentkd.errors import ArtifactError
+from agentkd.errors import ArtifactError, made_again
 from agentkd.names import NO_DIGEST, Digest, TaskKey
 from agentkd.plain import MAX_YAML, read_yaml
 
 LEFT_OUT = "left_out"
+DAMAGED = "is damaged"
 MAX_PROBLEMS = 1_000
 
 
@@ -79,6 +80,8 @@ def verify(folder: RunFolder, on_file: Callable[[Path], None] | None = None) -> 
             num_dropped += is_dropped
         problems += [*stored.problems, *lacking, *_check_experiment(folder, journal)]
     notes = stored.notes
+    if lacking or any(one.text.startswith(DAMAGED) for one in stored.problems):
+        notes.append(f"what is damaged or not there of artifacts: {made_again(folder.store.place)}; then look again")
     shared = next(shared_places(folder.place, WRITTEN), None)
     if shared:
         name = shared.path.relative_to(folder.place)
@@ -197,7 +200,7 @@ def _check_artifact(path: Path, mode: int) -> str:
         return "is no file"
     with path.open("rb") as file:
         actual = canonical.digest_file(file)
-    return "" if actual == path.stem else f"is damaged: its digest is {actual[:12]}..."
+    return "" if actual == path.stem else f"{DAMAGED}: its digest is {actual[:12]}..."
 
 
 def _check_references(

@@ -27,6 +27,12 @@ class Concern:
         return Problem(self.path, visible_line(self.text))
 
 
+def refused(error: ConfigError, path: str) -> Concern:
+    """What a setting is refused for, under its own name if the error begins with that."""
+    name, colon, text = str(error).partition(": ")
+    return Concern(name, text) if colon and name.startswith("launch.") and " " not in name else Concern(path, str(error))
+
+
 def warning(path: str, text: str) -> Concern:
     """What may be meant."""
     return Concern(path, text, is_error=False)

@@ -1,7 +1,7 @@
 """Can agents be started as the experiment says?"""
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.checks.concerns import Concern, warning
+from agentkd.checks.concerns import Concern, refused, warning
 from agentkd.checks.plan import RunPlan
 from agentkd.errors import ConfigError
 from agentkd.exchange.addresses import listening
@@ -20,7 +20,7 @@ def check_launch(plan: RunPlan) -> list[Concern]:
             _ = launch.slots
         found += _placed(launch)
     except ConfigError as error:
-        found.append(Concern("launch", str(error)))
+        found.append(refused(error, "launch"))
     try:
         listening(find_transport(launch.transport), launch.bind)
     except ConfigError as error:

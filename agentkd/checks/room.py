@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentkd.checks.concerns import Concern, warning
+from agentkd.checks.concerns import Concern, refused, warning
 from agentkd.checks.fitting import searched_batch, trained_sizes
 from agentkd.checks.needs import held_bytes, of_training, pixel_bytes
 from agentkd.checks.plan import Exercise, RunPlan
@@ -76,7 +76,7 @@ def check_memory(plan: RunPlan) -> list[Concern]:
     try:
         slots = plan.experiment.launch.slots
     except ConfigError as error:
-        return [Concern("launch.devices", str(error))]
+        return [refused(error, "launch.devices")]
     needed = sorted(memory(plan), key=lambda one: one.likely)
     if not needed:
         return []

@@ -1,5 +1,6 @@
 """The command line itself, and the options that several commands have."""
 
+import json
 import re
 import sys
 from typing import Annotated, Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agentkd.cli.ending import run_to_the_end, say
-from agentkd.cli.typed import images, output_format
+from agentkd.cli.typed import bind, images, output_format
 from agentkd.errors import ConfigError, exit_codes
 
 Overrides = Annotated[
@@ -25,7 +26,10 @@ Teachers = Annotated[
     str | None,
     typer.Option(help="Where agents teach: beside those that learn, spread (where the fewest agents are), or devices: cuda:1."),
 ]
-Bind = Annotated[str | None, typer.Option(help="Where to listen for other hosts: an address or interface of this one.")]
+Bind = Annotated[
+    str | None,
+    typer.Option(parser=bind, metavar="TEXT", help="Where to listen for other hosts: an address or interface of this one."),
+]
 ImageChannels = Annotated[
     Any,
     typer.Option(
@@ -57,7 +61,9 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 
 def given_fields(overrides: list[str] | None, **launch: str | float | None) -> list[str]:
     """Everything that an option sets in an experiment file: fields, and those of ``launch`` by their names."""
-    return [*(overrides or []), *(f"launch.{name}={value}" for name, value in launch.items() if value is not None)]
+    # Text is text, whatever YAML would make of it.
+    given = {name: json.dumps(value) for name, value in launch.items() if value is not None}
+    return [*(overrides or []), *(f"launch.{name}={value}" for name, value in given.items())]
 
 
 def _epilog() -> str:

@@ -166,7 +166,7 @@ def doctor(
     """Check this machine: Python, packages, devices, sockets, disk; and an experiment, if one is given. Starts nothing.
 
     With --engine it looks at that engine instead, and starts two processes through it: how long that takes, which devices each
-    sees, whether they reach this machine and each other. --set options=[...] says what the engine is told besides.
+    sees, whether they reach this machine and each other. --set launch.options=[...] says what the engine is told besides.
 
     Ends with 1 if the machine lacks something, with 2 if something is wrong with the experiment.
     """
@@ -174,7 +174,8 @@ def doctor(
 
     given = {"engine": engine, "gpus_per_agent": gpus_per_agent, "cpus_per_agent": cpus_per_agent, "bind": bind}
     of_engine = {name: value for name, value in given.items() if value is not None}
-    findings = examine_engine(read_settings(overrides) | of_engine) if engine else examine()
+    said = {name.removeprefix("launch."): value for name, value in read_settings(overrides).items()} if engine else {}
+    findings = examine_engine(said | of_engine) if engine else examine()
     of_file = examine_file(file, given_fields(overrides, devices=devices, teachers=teachers), out) if file else []
     if output_format == "json":
         say(json.dumps([finding.as_data() for finding in [*findings, *of_file]], indent=2))

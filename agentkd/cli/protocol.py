@@ -9,7 +9,9 @@ import typer
 from agentkd.cli.app import Format
 from agentkd.cli.ending import say
 from agentkd.cli.typed import address, path, public_key
-from agentkd.errors import ConfigError, StorageError
+from agentkd.errors import ConfigError, ExchangeError, StorageError
+
+FIRST_UNANSWERED, FIRST_ANSWERED = "join.first", "join.greeting"  # clauses: of silence the first alone does not say who keeps it
 
 protocol_app = typer.Typer(help="The protocol: check an agent against it, write its generated parts.", no_args_is_help=True)
 
@@ -26,21 +28,31 @@ def protocol_check(
     leave: Annotated[bool, typer.Option("--leave", help="End the agent at last, as the leave dialogue does.")] = False,
     output_format: Format = "text",
 ) -> None:
-    """Hold an agent against the protocol: every dialogue, every invalid message. Ends with 1 if a clause is broken."""
+    """Hold an agent against the protocol: every dialogue, every invalid message.
+
+    Ends with 1 if a clause is broken, with 12 if nobody answers.
+    """
     from agentkd.conformance.clause import play
     from agentkd.conformance.clauses import all_clauses
     from agentkd.conformance.probe import Probe
     from agentkd.exchange.keys import load_key_pair
     from agentkd.names import PublicKey
 
-    broken, rows = 0, []
+    broken, rows, lines = 0, [], list[str]()
     with Probe(endpoint, load_key_pair(key), PublicKey(agent_key), is_listening=listen) as probe:
         for verdict in play(probe, all_clauses(classes, may_end=leave)):
+            if verdict.is_silence and verdict.clause.name == FIRST_ANSWERED:
+                told = f"nobody answers at {endpoint} with that key: is the agent there, and is that where it listens?"
+                raise ExchangeError(told)
             broken += not verdict.is_kept
             rows.append({"clause": verdict.clause.name, "is_kept": verdict.is_kept, "remark": verdict.remark})
-            if output_format != "json":
-                remark = f" ({verdict.remark})" if verdict.remark else ""
-                say(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
+            remark = f" ({verdict.remark})" if verdict.remark else ""
+            lines.append(f"{'ok  ' if verdict.is_kept else 'FAIL'} {verdict.clause.name:<28} {verdict.clause.text}{remark}")
+            if verdict.clause.name == FIRST_UNANSWERED or output_format == "json":
+                continue
+            for line in lines:
+                say(line)
+            lines.clear()
     if output_format == "json":
         say(json.dumps(rows, indent=2))
     else:

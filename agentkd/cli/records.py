@@ -153,10 +153,10 @@ def lineage(
             tree.add(f"... more: agentkd lineage {ancestor.name[:12]}", highlight=False)
             return
         for before in ancestor.ancestors:
-            lines = [f"{before.relation} {before.name[:12]}", *describe(before)]
+            lines = [f"{before.relation} {before.name[:12]}", *describe(before, most=None)]
             grow(tree.add(shown(lines), highlight=False), before, generations - 1)
 
-    tree = Tree(shown([root.name, *describe(root)]), highlight=False)
+    tree = Tree(shown([root.name, *describe(root, most=None)]), highlight=False)
     grow(tree, root)
     console = Console(markup=False, emoji=False)
     console.print(tree, soft_wrap=not console.is_terminal)  # a file has no width at which lines must be broken
@@ -255,7 +255,8 @@ def gc(
     from agentkd.exchange.socket_files import sweep
 
     folder = RunFolder(run).must_exist()
-    with RunLock(folder):
+    lock = RunLock(folder)
+    with lock if apply else lock.looked_at():
         found = find_garbage(folder)
         if output_format == "json":
             say(json.dumps(found.as_data(), indent=2))

@@ -147,6 +147,7 @@ def community(
     from agentkd.artifacts.run_folder import RunFolder
     from agentkd.community.host import Host
     from agentkd.config import launch_settings
+    from agentkd.coordinator.watching import Noting
     from agentkd.report.live import PlainWatcher
 
     folder = RunFolder(run_folder)
@@ -155,7 +156,7 @@ def community(
     said = {name: value for name, value in given.items() if value is not None}
     settings = launch_settings(read_settings(overrides) | said, source="--set")
     slots = () if devices == "none" else settings.slots
-    host = Host(folder, slots, settings, PlainWatcher(Console(emoji=False)))
+    host = Host(folder, slots, settings, Noting(PlainWatcher(Console(emoji=False))))
     host.start()
     logs.to_file(folder.logs / "coordinator.log")
     say(f'{len(slots)} agents at most; scripts come with agentkd.Community.connect("{run_folder}")')

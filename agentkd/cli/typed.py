@@ -47,6 +47,13 @@ def duration(text: str) -> float:
     return seconds
 
 
+def bind(text: str) -> str:
+    """Where to listen, which is looked at later: not nowhere, as where a variable of a script is not set."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; give an address or interface of this host, or leave it out for loopback")
+    return text
+
+
 def output_format(text: str) -> str:
     """In which form to answer."""
     if text not in FORMATS:

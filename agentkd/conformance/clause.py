@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agentkd.conformance.probe import BrokenClauseError, Probe
-from agentkd.errors import AgentKDError, Rule
+from agentkd.errors import AgentKDError, ReplyTimeoutError, Rule
 from agentkd.messages.bodies import ErrorReply, PingReply, PingRequest
 from agentkd.messages.wire import Message
 
@@ -29,6 +29,7 @@ class ClauseVerdict:
     clause: Clause
     is_kept: bool
     remark: str
+    is_silence: bool = False
 
 
 def play(probe: Probe, clauses: tuple[Clause, ...]) -> Iterator[ClauseVerdict]:
@@ -38,7 +39,7 @@ def play(probe: Probe, clauses: tuple[Clause, ...]) -> Iterator[ClauseVerdict]:
         try:
             yield ClauseVerdict(clause, True, clause.check(probe) or "")
         except (BrokenClauseError, AgentKDError) as error:
-            yield ClauseVerdict(clause, False, str(error))
+            yield ClauseVerdict(clause, False, str(error), is_silence=isinstance(error, ReplyTimeoutError))
 
 
 def expect(is_so: bool, otherwise: str) -> None:

@@ -31,6 +31,7 @@ from agentkd.errors import (
     Rule,
     StorageError,
     ThreadsError,
+    last_line,
 )
 from agentkd.messages.bodies import ErrorReply
 from agentkd.names import AgentName
@@ -87,11 +88,12 @@ def patience(max_attempts: int, *, is_forgiving: bool) -> dict[str, int]:
     return {"max_attempts": max_attempts, "max_losses": max_attempts if is_forgiving else max(max_attempts, MAX_LOSSES)}
 
 
-def hindered(label: str, last: TaskResult) -> ExchangeError:
-    """A task was taken from its agents again and again, and the work stops."""
+def hindered(label: str, last: TaskResult, there: tuple[str, ...] = ()) -> ExchangeError:
+    """A task was taken from its agents again and again, and the work stops. Who was ``there`` each time may have done it."""
+    ran = f"each time an agent of it was lost there ran: {', '.join(there)}; " if there else ""
     return ExchangeError(
         f"{label} was taken from its agents again and again without getting further, the last time because: {last.error_text}; "
-        "that is not recorded as its failure: see to what is around it (memory, network, disks), then run the command again"
+        f"{ran}that is not recorded as its failure: see to what is around it (memory, network, disks), then run the command again"
     )
 
 
@@ -111,7 +113,7 @@ def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool
     """
     if has_run_code and not _says_why(lost):
         return
-    said = lost.stderr_tail.splitlines()[-1] if lost.stderr_tail else "it ended because it could not"
+    said = last_line(lost.stderr_tail) or "it ended because it could not"
     if lost.agent_exit_code == StorageError.exit_code:
         raise of_disk(place, lost.agent, said) from lost
     if lost.agent_exit_code == DescriptorsError.exit_code:
@@ -121,8 +123,7 @@ def must_not_be_of_disk(lost: AgentLostError, place: Path, *, has_run_code: bool
 
 
 def _says_why(lost: AgentLostError) -> bool:
-    says = lost.stderr_tail.strip().splitlines()[-1:]
-    return bool(says) and says[0].removeprefix("error: ").startswith(("cannot ", "the disk "))
+    return last_line(lost.stderr_tail).removeprefix("error: ").startswith(("cannot ", "the disk "))
 
 
 def is_crash(lost: AgentLostError, *, has_run_code: bool = False) -> bool:

@@ -118,9 +118,10 @@ class Deeds:
             elif isinstance(action, events.Accept):
                 self._finish(self.underway.accept(action.task))
             else:
+                there = self.underway.there_each_time(action.task)
                 self._finish(self.underway.give_up(action))
                 if not (action.is_fault or self._is_forgiving):
-                    raise blame.hindered(self.underway.labels[action.task], self._finished[-1].result)
+                    raise blame.hindered(self.underway.labels[action.task], self._finished[-1].result, there)
         self._narrator.note(actions, event)
 
     def note_progress(self, agent: AgentName, body: TaskProgressEvent) -> None:

@@ -128,11 +128,12 @@ class Hearing:
 
     def lost(self, lost: AgentLostError) -> None:
         """An agent is gone."""
-        log.warning("%s", lost)
+        log.warning("%s\n%s", lost, lost.stderr_tail)
         member = self._deeds.dispatcher.state.members.get(lost.agent)
         has_run_code = member is not None and member.has_run_code
         blame.must_not_be_of_disk(lost, self._folder.place, has_run_code=has_run_code)
-        self._watcher.tell(f"{str(lost).replace(chr(10), ': ', 1).splitlines()[0]}; its work, if any, goes to another agent")
+        where = f"; its log is {self._folder.logs / lost.agent}.log" if lost.agent_exit_code is not None else ""
+        self._watcher.tell(f"{lost}{where}; its work, if any, goes to another agent")
         self._deeds.requests.forget(lost.agent)
         got_further = self._deeds.underway.note_lost(lost)
         closed = len(self._deeds.dispatcher.state.closed)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentkd.artifacts.run_folder import RunFolder
-from agentkd.errors import AgentLostError, LaunchError
+from agentkd.errors import AgentLostError, LaunchError, last_line
+from agentkd.exchange.addresses import reach_hint
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import new_key_pair
 from agentkd.exchange.liveness import Liveness, beat, excused, heard, verdict
@@ -245,8 +246,14 @@ class Members:
         what = f"did not come within {config.join_s:g} s" if exit_code is None else f"ended with {exit_code} before it came"
         told = (peer.process.tail() if peer.process else "").strip().splitlines()
         says = f"the engine says: {told[-1]}" if told else "it says nothing, as where it waits for room"
+        says = says if exit_code is not None else f"{says}{self._unreached}"
         here = f"the work goes on with {self._num_here()} of {asked} (launch.min_agents: {config.min_agents})"
         return f"{name} {what}; {config.engine} was asked for {config.demand}; {says}; {here}; it is taken when it comes"
+
+    @property
+    def _unreached(self) -> str:
+        """Why agents may not come, if they are on other hosts."""
+        return reach_hint(self._contact.endpoints) if self._config.engine != LOCAL else ""
 
     def find_lost(self) -> Iterator[AgentLostError]:
         """Agents that ended, fell silent or hang. Each is killed, forgotten and reported once; meanwhile others may be dismissed.
@@ -323,14 +330,17 @@ class Members:
         tail = self._forget(name).tail()
         tail = peer.left or tail
         if peer.liveness is None:
-            asked = f"; {self._config.engine} was asked for {self._config.demand}"
+            asked = f"; {self._config.engine} was asked for {self._config.demand}{self._unreached}"
+            if exit_code == 0 and self._config.engine != LOCAL:
+                reason = f"{reason}; a command that starts an agent must stay there until it ends (docker run -i, not -d)"
             reason = f"{reason}{asked}" if exit_code is None else reason
             self._failed_starts += not self._has_failed_start  # what ends several at once, as their server's end, is one failure
             self._has_failed_start = True
             if self._failed_starts >= MAX_FAILED_STARTS:
                 hint = "; with launch.min_agents a run goes on with those that come" if self._num_here() else ""
-                text = f"{name} {reason}, and {MAX_FAILED_STARTS} starts failed in a row{hint}"
-                raise LaunchError(text, exit_code=exit_code, stderr_tail=tail)
+                colon = "" if exit_code is None else ":"
+                text = f"{name}{colon} {reason}, and {MAX_FAILED_STARTS} starts failed in a row{hint}"
+                raise LaunchError(f"{text}; logs are in {self._folder.logs}", exit_code=exit_code, stderr_tail=last_line(tail))
         seen = time.monotonic() - (peer.liveness.heard_at if peer.liveness else peer.started_at)
         is_unheard = peer.liveness is None and exit_code is None
         text = f"{reason}; it says: {tail.splitlines()[-1]}" if is_unheard and tail else reason

@@ -60,7 +60,8 @@ def run_experiment(
         folder: of the run; it is made if it is not there.
         watcher: who is told how it goes; nobody if it is not given.
         foreseen: what ``agentkd.checks`` found out about it; it is looked at here if that is not given.
-        budget: what may be begun. What was begun is done and recorded before this returns; running it again goes on.
+        budget: what may be begun (``agentkd.coordinator.budget.Budget``). What was begun is done and recorded when this returns;
+            running it again goes on.
         reuse: folders of other runs, whose recorded tasks are taken over where they are the same, with what they made.
 
     Raises:

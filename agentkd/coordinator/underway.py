@@ -49,6 +49,7 @@ class Underway:
         self._doing: dict[TaskKey, Doing] = {}
         self._unadopted: dict[Digest, ErrorReply] = {}
         self._reached: dict[TaskKey, int] = {}
+        self._there: dict[TaskKey, set[TaskKey]] = {}
 
     def begin(self, action: events.Start, task: Task, recorded: tuple[Digest, ...]) -> Doing:
         """An agent is given a task."""
@@ -76,9 +77,15 @@ class Underway:
             return False
         doing = self._doing[key]
         doing.error = ErrorReply(code=lost.code, remote_type=type(lost).__name__, text=shortened(str(lost), MAX_ERROR_TEXT))
+        self._there[key] = self._there.get(key, set(self._doing)) & set(self._doing)
         step, reached = doing.progress.step if doing.progress else 0, self._reached.get(key, 0)
         self._reached[key] = max(step, reached)
         return step > reached
+
+    def there_each_time(self, key: TaskKey) -> tuple[str, ...]:
+        """The tasks that were under way whenever an agent was lost with this one, itself among them, and which run own code."""
+        there = [(self.labels[one], self._doing[one].task) for one in self._there.get(key, ()) if one in self._doing]
+        return tuple(sorted(f"{label} (own code)" if task.runs_code else label for label, task in there))
 
     def recordings_in_use(self) -> Iterator[Digest]:
         """Recordings that students are being told from."""
@@ -88,6 +95,7 @@ class Underway:
         """The task's result is current."""
         doing = self._doing.pop(key)
         self._reached.pop(key, None)
+        self._there.pop(key, None)
         assert doing.result is not None
         return _finished(key, doing, doing.result)
 

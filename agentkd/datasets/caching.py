@@ -23,6 +23,7 @@ import numpy as np
 
 from agentkd.datasets.balance import Counts
 from agentkd.datasets.samples import Sample
+from agentkd.durable import make_folder
 from agentkd.names import Digest
 
 OWN_BYTES = 64 * 1024**2
@@ -113,7 +114,7 @@ class SharedSamples:
 
     def _may_use(self) -> bool:
         if self._is_safe is None:
-            self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._place, mode=0o700)
             found = self._place.lstat()
             self._is_safe = found.st_uid == os.getuid() and not found.st_mode & 0o077
             if not self._is_safe:
@@ -234,7 +235,7 @@ def _checksum(file: Path, *parts: bytes | memoryview) -> int:
 def _write(file: Path, *parts: bytes | memoryview) -> None:
     """Writes a file that others see whole or not at all."""
     part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(part.parent)
     try:
         with part.open("wb") as out:
             for data in parts:

@@ -44,6 +44,13 @@ def is_local(endpoint: str) -> bool:
     return not endpoint.startswith(TCP_SCHEME) or _host(endpoint).startswith("127.")
 
 
+def reach_hint(endpoints: tuple[str, ...]) -> str:
+    """What to do where agents on other hosts cannot come, for nobody there can dial these; empty if somebody can."""
+    if not all(map(is_local, endpoints)):
+        return ""
+    return f"; nothing listens but {LOOPBACK}, which no other host reaches: --bind names an address that other hosts reach"
+
+
 def nearest(endpoints: tuple[str, ...]) -> str:
     """The endpoint with the shortest way: memory, then a socket file that is here, then TCP. Empty if there is none.
 
@@ -75,7 +82,18 @@ def _resolved(bind: str, towards: tuple[str, ...]) -> str:
         return _address_of(bind)
     if address.is_unspecified:
         raise ConfigError(f"bind {bind!r}: others must know where to dial; name an address of this host or {_interfaces()}")
+    _check_is_here(str(address))
     return str(address)
+
+
+def _check_is_here(address: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            any_socket.bind((address, 0))
+    except OSError as error:
+        raise ConfigError(
+            f"bind {address!r}: no address of this host ({error.strerror}); expected one of its own or {_interfaces()}"
+        ) from None
 
 
 def _address_of(interface: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agentkd.durable import make_folder
 from agentkd.errors import StorageError
 from agentkd.exchange.grants import Entry
 from agentkd.messages.bodies import Body, KnowledgeRequest, Piece, Way
@@ -133,7 +134,7 @@ class Audit:
         who = {"name": entry.name if entry else "", "public_key": entry.public_key if entry else ""}
         line = {"at": _utc()} | who | told
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(descriptor, (json.dumps(line) + "\n").encode())

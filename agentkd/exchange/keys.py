@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import zmq
 
-from agentkd.durable import NOT_THERE, discard
+from agentkd.durable import NOT_THERE, discard, make_folder
 from agentkd.errors import ConfigError, StorageError, check_descriptors
 from agentkd.names import PublicKey
 from agentkd.plain import read_file, read_json
@@ -103,7 +103,7 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
         StorageError: it exists and may not be replaced, or cannot be written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent, mode=0o700)
         _keep_from_others(path.parent)
         handle, written = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:

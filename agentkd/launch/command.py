@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.durable import make_folder
 from agentkd.errors import ConfigError, LaunchError, StorageError, check_descriptors
 from agentkd.exchange.keys import KeyPair
 from agentkd.launch.devices import Slot
@@ -79,7 +80,7 @@ class CommandLauncher:
         words = [self._filled(word, name, slot) for word in self._prefix(next(self._numbers), slot)]
         command = [*words, *self._quoted(inner)]
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log.parent)
             output = log.open("ab")
         except OSError as error:
             check_descriptors(log, error)

@@ -102,6 +102,8 @@ def share_devices(agents: int, gpus_per_agent: float, threads: int, *, cuda_coun
         >>> share_devices(3, 0.5, 1, cuda_count=2)[-1]
         Slot(device='cuda:0', threads=1)
     """
+    if agents > MAX_SLOTS:
+        raise ConfigError(f"launch.agents: {agents:,} agents are more than the {MAX_SLOTS:,} that one machine may have")
     if not gpus_per_agent:
         return (Slot("cpu", threads),) * agents
     found = count_cuda_devices() if cuda_count is None else cuda_count

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.durable import make_folder
 from agentkd.errors import LaunchError, StorageError, check_descriptors
 from agentkd.exchange.keys import KeyPair
 from agentkd.launch.devices import Slot
@@ -56,7 +57,7 @@ class LocalLauncher:
     def start(self, name: AgentName, slot: Slot, arguments: Sequence[str], key: KeyPair) -> Fork:
         log = self._folder.logs / f"{name}.log"
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log.parent)
             log.touch()
             server = self._server(slot.threads)
         except OSError as error:

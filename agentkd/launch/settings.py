@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from agentkd.canonical import ExplainedData
 from agentkd.errors import ConfigError
@@ -33,6 +33,18 @@ def _engine(name: str) -> str:
     return name
 
 
+def _words(given: object) -> object:
+    """Numbers among words are words too."""
+    if isinstance(given, str):
+        raise ValueError(f"expected words in a list, such as [{given[:80]}]")
+    if not isinstance(given, list | tuple):
+        return given
+    odd = [word for word in given if not isinstance(word, str | int) or isinstance(word, bool)]
+    if odd:
+        raise ValueError(f"{odd[0]!r} is no word; put it in quotes: '\"yes\"', '\"1.5\"'")
+    return tuple(map(str, given))
+
+
 TransportName = Annotated[str, AfterValidator(_transport), WithJsonSchema({"type": "string", "enum": list(TRANSPORTS)})]
 Placement = Annotated[str, AfterValidator(check_policy)]
 EngineName = Annotated[str, AfterValidator(_engine), WithJsonSchema({"type": "string", "enum": list(ENGINES)})]
@@ -61,7 +73,7 @@ class LaunchConfig(ExplainedData):
     """How many that learn are enough to go on with if the engine does not give all; who comes later is taken. 0 for all of them:
     a run ends if agents do not come, time after time.
     """
-    options: tuple[str, ...] = ()
+    options: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """What the engine is told besides, in words: options of ``srun``, hosts for ``ssh``, a command."""
     python: str = ""
     """That agents run with on their hosts; empty for the one that runs this."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.errors import AgentKDError
-from agentkd.exchange.addresses import is_local, listening
+from agentkd.exchange.addresses import listening, reach_hint
 from agentkd.exchange.grants import EVERYTHING
 from agentkd.exchange.keys import KeyPair, new_key_pair
 from agentkd.exchange.post import ALL_CAPABILITIES, Delivery, Manners, Post
@@ -91,8 +91,7 @@ def _receive(post: Post, heard: "queue.Queue[Delivery]", visitors: dict[PublicKe
             if key not in came and ((code := one.poll()) is not None or time.monotonic() - began > COME_WITHIN_S):
                 what = f"ended with {code}" if code is not None else f"did not come within {COME_WITHIN_S:.0f} s"
                 where = "it dials " + ", ".join(post.endpoints)
-                hint = "; --bind names an address that other hosts reach" if all(map(is_local, post.endpoints)) else ""
-                yield Sight(one.name, False, f"{what}; {where}{hint}. It said: {one.tail() or 'nothing'}")
+                yield Sight(one.name, False, f"{what}; {where}{reach_hint(post.endpoints)}. It said: {one.tail() or 'nothing'}")
                 return
         delivery = _next(heard)
         if delivery and isinstance(hello := delivery.message.body, HelloRequest) and delivery.sender not in came:

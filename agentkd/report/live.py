@@ -31,6 +31,7 @@ class PlainWatcher:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = self._last_status = time.monotonic()
+        self._has_ended = False
 
     def __enter__(self) -> "PlainWatcher":
         return self
@@ -39,8 +40,10 @@ class PlainWatcher:
 
     def show(self, snapshot: Snapshot) -> None:
         """A status line, every half minute and at the end."""
-        if time.monotonic() - self._last_status < PLAIN_STATUS_EVERY_S and not snapshot.outlook.is_finished:
+        is_new_end = snapshot.outlook.is_finished and not self._has_ended
+        if self._has_ended or (time.monotonic() - self._last_status < PLAIN_STATUS_EVERY_S and not is_new_end):
             return
+        self._has_ended = is_new_end
         self._last_status = time.monotonic()
         self._print(status_line(snapshot))
 

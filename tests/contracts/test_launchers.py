@@ -184,7 +184,7 @@ def test_an_engine_keeps_to_the_contract(engine: str, tmp_path: Path) -> None:
         ("ssh", Demand(options=("-p22",)), "needs hosts"),
         ("srun", Demand(gpus_per_agent=0.5), "whole GPUs to an agent, not 0.5"),
         ("ray", Demand(options=("adress=here",)), "adress is no option of ray"),
-        ("ray", Demand(options=("wait_s=soon",)), "wait_s is 'soon'"),
+        *(("ray", Demand(options=(f"wait_s={text}",)), f"wait_s is '{text}'") for text in ("soon", "nan", "inf", "-1", "0")),
     ],
 )
 @pytest.mark.usefixtures("faked")

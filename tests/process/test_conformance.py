@@ -10,6 +10,7 @@ from live_agent import LiveAgent, start_agent
 
 from agentkd.conformance.clause import play
 from agentkd.conformance.clauses import all_clauses
+from agentkd.exchange.keys import new_key_pair, save_key_pair
 
 pytestmark = pytest.mark.process
 
@@ -37,6 +38,14 @@ def test_our_own_agent_keeps_every_clause_and_leaves_at_last(live: LiveAgent, tm
         "the last is a kind that a peer was not granted"
     )
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o077 == 0
+
+
+def test_where_nobody_answers_that_is_all_that_is_said(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    save_key_pair(key, new_key_pair())
+    done = agentkd("protocol", "check", "tcp://127.0.0.1:1", "--key", key, "--agent-key", new_key_pair().public)
+    assert done.returncode == 12 and not done.stdout and len(done.stderr.splitlines()) == 1
+    assert "nobody answers at tcp://127.0.0.1:1 with that key" in done.stderr
 
 
 BROKEN = """

@@ -151,3 +151,22 @@ def test_what_ray_has_no_room_for_is_told_in_time(run: Callable[..., str], tmp_p
     asked = lesson(tmp_path, "engine=ray", "agents=1", "gpus_per_agent=0.5", "options=[wait_s=1]")
     said = run("ray-one-host", "sh", "-c", f"! {shlex.join(asked)}")
     assert re.search(r"Ray had no room for agent-\d within 1 s: it needs GPU 0.5, and of 0 in all 0 are free", said)
+
+
+def test_a_head_of_ray_that_is_lost_in_mid_lesson_is_told_and_nothing_is_left(run: Callable[..., str], tmp_path: Path) -> None:
+    kill = "kill -9 $(pgrep -f '[g]cs_server') $(pgrep -f '[r]aylet/raylet')"
+    asked = shlex.join(lesson(tmp_path, "engine=ray", "agents=1", "--then", kill))
+    said = run("ray-one-host", "sh", "-c", f"! {asked}; ! pgrep -f '[a]gentkd agent'")
+    assert re.search(r"LaunchError: Ray's head at 127.0.0.1:6399 is lost: it did not answer 5 times in a row", said), said
+
+
+def test_an_address_where_no_head_of_ray_answers_is_told_before_ray_is_asked(run: Callable[..., str], tmp_path: Path) -> None:
+    asked = lesson(tmp_path, "engine=ray", "agents=1", "options=['address=127.0.0.1:1']")
+    said = run("ray-one-host", "sh", "-c", f"! {shlex.join(asked)}")
+    assert "no head of Ray answers at 127.0.0.1:1 within 5 s" in said
+
+
+def test_a_worker_that_ray_is_slow_to_start_is_no_lack_of_room(run: Callable[..., str], tmp_path: Path) -> None:
+    asked = lesson(tmp_path, "engine=ray", "agents=1", "options=[wait_s=0.001]")
+    said = run("ray-one-host", "sh", "-c", f"! {shlex.join(asked)}")
+    assert re.search(r"Ray did not start agent-\d within 0.001 s, though it has CPU 1 free in all", said), said

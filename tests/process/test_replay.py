@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -109,6 +110,24 @@ def test_a_lesson_of_two_teachers_is_told_from_the_record(taught: Path, tmp_path
     with Journal(tmp_path / "replay" / "journal.sqlite", read_only=True) as journal:
         (record,) = journal.records()
     assert record.teachers == () and record.result.exchange and record.result.exchange.requests == 0
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_an_artifact_that_is_damaged_or_gone_comes_back_as_the_message_says(taught: Path, tmp_path: Path, is_gone: bool) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(taught, place)
+    folder = RunFolder(place)
+    lost = next(iter(read_history(folder).by_task.values())).result.weights
+    file = folder.store.path(lost)
+    file.unlink() if is_gone else file.write_bytes(bytes(file.stat().st_size))
+    assert "AGAIN/artifacts after: agentkd replay" in here("verify", place, code=1)
+    with pytest.raises(ArtifactError, match="AGAIN/artifacts after: agentkd replay ") as caught:
+        folder.store.get(lost)
+    words = str(caught.value).rpartition("agentkd ")[2].split()
+    again = tmp_path / "again"
+    here(*(again if word == "AGAIN" else word for word in words))
+    shutil.copy(RunFolder(again).store.path(lost), file)
+    assert "all sound" in here("verify", place)
 
 
 def test_live_teachers_say_the_same(taught: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from agentkd.errors import ConfigError
-from agentkd.exchange.addresses import AUTO, is_local, listening, nearest, same_way
+from agentkd.exchange.addresses import AUTO, is_local, listening, nearest, reach_hint, same_way
 from agentkd.exchange.transports import find_transport
 
 EVERYDAY, TCP = find_transport("auto"), find_transport("tcp")
@@ -19,7 +19,12 @@ def test_loopback_is_where_it_listens_if_nothing_is_said() -> None:
 
 
 def test_addresses_that_are_said_take_its_place() -> None:
-    assert listening(EVERYDAY, "192.0.2.1, 192.0.2.2", port=7) == ("ipc://*", "tcp://192.0.2.1:7", "tcp://192.0.2.2:7")
+    assert listening(EVERYDAY, "127.0.0.2, 127.0.0.3", port=7) == ("ipc://*", "tcp://127.0.0.2:7", "tcp://127.0.0.3:7")
+
+
+def test_it_is_said_where_nobody_on_another_host_can_dial() -> None:
+    assert "--bind names an address that other hosts reach" in reach_hint(("ipc:///a", "tcp://127.0.0.1:5"))
+    assert reach_hint(("tcp://127.0.0.1:5", "tcp://10.0.0.1:5")) == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address of an interface is asked as Linux has it")
@@ -29,7 +34,13 @@ def test_an_interface_stands_for_its_address() -> None:
 
 @pytest.mark.parametrize(
     ("bind", "text"),
-    [("no-such", "no interface here"), ("0.0.0.0", "others must know"), (",", "no interface here")],
+    [
+        ("no-such", "no interface here"),
+        ("0.0.0.0", "others must know"),
+        (",", "no interface here"),
+        ("*", "no interface here"),
+        ("192.0.2.1", "no address of this host"),
+    ],
 )
 def test_what_is_no_place_is_refused(bind: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):

@@ -70,6 +70,23 @@ def test_no_more_is_made_than_the_cap_has_room_for_and_the_first_is_made_alone(m
             assert made.take() == taken
 
 
+def test_the_largest_that_was_made_says_how_many_may_wait_and_not_the_newest() -> None:
+    begun: list[int] = []
+    changed = threading.Condition()
+
+    def make(place: int) -> int:
+        with changed:
+            begun.append(place)
+            changed.notify_all()
+        return place
+
+    with Ahead(make, range(20), loaders=2, size_of=lambda place: 40 if place == 0 else 10, max_bytes=45) as made:
+        for place in range(5):
+            with changed:
+                assert changed.wait_for(lambda upto=place + 1: len(begun) >= upto, PATIENCE_S)
+            assert made.take() == place and len(made._coming) == 1, "of the first there would be room for one alone"
+
+
 def test_where_the_size_is_known_all_begin_at_once() -> None:
     together = threading.Barrier(3)
     with Ahead(lambda place: together.wait(PATIENCE_S), range(3), loaders=3, size_of=lambda made: 1, expected_bytes=1) as made:

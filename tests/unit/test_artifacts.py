@@ -57,6 +57,20 @@ def test_damage_is_noticed(tmp_path) -> None:
     assert caught.value.expected == digest != caught.value.actual
 
 
+def test_whoever_meets_damage_is_told_what_can_be_done_and_not_what_cannot(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run" / "artifacts")
+    digest = store.put(b"knowledge")
+    store.path(digest).write_bytes(b"knowledgf")
+    again = rf"AGAIN/artifacts after: agentkd replay {tmp_path}/run --task {digest[:12]} --out AGAIN$"
+    with pytest.raises(ArtifactCorruptError, match=again):
+        store.get(digest)
+    store.remove(digest)
+    with pytest.raises(ArtifactNotFoundError, match=again):
+        store.get(digest)
+    assert "replay" not in str(ArtifactCorruptError("piece from abc", digest, digest)), "what is sent is sent again"
+    assert "replay" not in str(ArtifactNotFoundError("first", store.place)), "it is no digest"
+
+
 @pytest.mark.parametrize("damage", [b"knowledgf", bytes(9), b"", b"know", b"knowledge, and more"])
 def test_what_is_stored_again_over_damage_is_whole(tmp_path: Path, damage: bytes) -> None:
     store = Store(tmp_path)
@@ -730,3 +744,18 @@ def test_a_log_that_cannot_be_written_ends_in_no_traceback(tmp_path: Path, capsy
         root.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
+
+
+def test_a_journal_that_another_program_holds_says_so(tmp_path: Path) -> None:
+    place = tmp_path / "journal.sqlite"
+    with Journal(place) as journal:
+        journal.commit(record(1))
+        journal._connection.execute("PRAGMA busy_timeout = 1")
+        with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StorageError, match="database is locked; another program holds it") as stopped:
+                journal.commit(record(2))
+            assert stopped.value.exit_code == StorageError.exit_code
+            other.execute("ROLLBACK")
+        journal.commit(record(2))
+        assert len([*journal.records()]) == 2

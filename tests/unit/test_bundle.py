@@ -554,7 +554,10 @@ def test_lineage_begins_with_what_was_asked_for_and_tells_no_ancestors_twice(fin
 def test_a_network_with_many_settings_is_described_in_one_line(finished: RunFolder) -> None:
     network = Architecture(family="unet", num_classes=5, settings={f"setting_{n:02}": n for n in range(40)})
     record = Record(Train(architecture=network, data=source()), TaskResult(status=Status.COMPLETED, weights="1" * 64), "a", 1)
-    assert len(describe(trace_back("1111", History([record])))[1]) == 160
+    step = trace_back("1111", History([record]))
+    assert len(describe(step)[1]) == 160 and describe(step, most=None)[1].endswith("setting_39=39"), (
+        "where there is room, all of it"
+    )
 
 
 def test_weights_that_were_given_are_no_garbage_and_pictures_and_losses_can_be_spared(

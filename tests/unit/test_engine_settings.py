@@ -5,16 +5,22 @@ import json
 import os
 
 import pytest
+import typer
 from planning import experiment
+from pydantic import ValidationError
 
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.checks.before import look_at
+from agentkd.cli.app import given_fields
+from agentkd.cli.typed import bind
 from agentkd.config import launch_settings
 from agentkd.errors import ConfigError
 from agentkd.exchange.keys import hear_key_pair, new_key_pair
-from agentkd.launch.command import SrunLauncher, SshLauncher
-from agentkd.launch.devices import Slot, share_devices
+from agentkd.launch.command import CommandLauncher, SrunLauncher, SshLauncher
+from agentkd.launch.devices import Slot, count_cuda_devices, share_devices
 from agentkd.launch.launcher import Contact, Demand
+from agentkd.launch.settings import LaunchConfig
+from agentkd.plain import read_yaml
 
 
 def test_agents_here_share_devices_evenly_and_those_of_an_engine_have_what_it_gives() -> None:
@@ -98,3 +104,62 @@ def test_what_an_engine_does_not_look_at_is_said(launch: dict[str, object], unus
     concerns = look_at(experiment(launch=launch)).concerns
     said = {one.path.removeprefix("launch.") for one in concerns if "changes nothing here" in one.text and not one.is_error}
     assert said == unused
+
+
+@pytest.mark.parametrize(
+    ("launch", "path", "text"),
+    [
+        ({"agents": 2, "gpus_per_agent": 1}, "launch.agents", "do not fit"),
+        ({"agents": 5000}, "launch.agents", "5,000 agents are more than the 1,024"),
+        ({"devices": "cpu:2", "min_agents": 5}, "launch.min_agents", "5 are to be enough"),
+        ({"bind": "192.0.2.1"}, "launch.bind", "no address of this host"),
+    ],
+)
+def test_what_is_wrong_is_told_once_under_its_own_name_before_anything_is_made(
+    launch: dict[str, object], path: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    errors = [one for one in look_at(experiment(launch=launch)).concerns if one.is_error]
+    assert len({one.problem for one in errors}) == 1 and errors[0].path == path and text in errors[0].text
+
+
+def test_options_are_words_and_numbers_are_words_too() -> None:
+    assert LaunchConfig(options=["docker", "--cpus", 4]).options == ("docker", "--cpus", "4")
+    for given, text in (("env", r"words in a list, such as \[env\]"), (["env", True], "True is no word; put it in quotes")):
+        with pytest.raises(ValidationError, match=text):
+            LaunchConfig(options=given)
+
+
+@pytest.mark.parametrize("value", ["*", "yes", "7", "a: b", "cpu:2"])
+def test_text_that_an_option_gives_is_text_whatever_yaml_would_make_of_it(value: str) -> None:
+    [field] = given_fields(None, bind=value)
+    name, _, text = field.partition("=")
+    assert name == "launch.bind" and read_yaml(text) == value
+
+
+def test_no_place_to_listen_is_refused_and_not_taken_for_loopback() -> None:
+    with pytest.raises(typer.BadParameter, match="it is empty"):
+        bind(" ")
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0.0, True), (1.0, False)])
+def test_agents_that_are_to_have_no_gpu_see_none(gpus: float, seen: bool, tmp_path) -> None:
+    launcher = CommandLauncher(RunFolder(tmp_path), Demand(gpus_per_agent=gpus, options=("env",)))
+    assert (launcher._environment(Slot("cpu", 1)).get("CUDA_VISIBLE_DEVICES") == "") is seen
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0,1", 2), ("0, -1", 1)])
+def test_a_device_that_is_hidden_is_not_counted(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_cuda_devices() == count
+
+
+def test_what_is_typed_to_interrupt_a_run_does_not_reach_the_commands_that_it_has_started(tmp_path) -> None:
+    """They are ended in good order instead; so each has a session of its own."""
+    launcher = CommandLauncher(RunFolder(tmp_path), Demand(options=("sh", "-c", "cat; exit 0", "sh")))
+    try:
+        started = launcher.start("agent-1", Slot("cpu", 1), (), new_key_pair())
+        assert os.getsid(started.process.pid) == started.process.pid != os.getsid(0)
+    finally:
+        launcher.close()
+    assert started.poll() == 0

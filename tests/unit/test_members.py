@@ -51,9 +51,11 @@ class Silent:
         pass
 
 
-def members_of(place: Path, *names: str, exit_code: int | None = None, **config: float) -> Members:
+def members_of(
+    place: Path, *names: str, exit_code: int | None = None, endpoints: tuple[str, ...] = (), **config: float | str
+) -> Members:
     folder = RunFolder(place / "run")
-    contact = Contact((), "", "tcp", 1.0, 1.0)
+    contact = Contact(endpoints, "", "tcp", 1.0, 1.0)
     made = Members(folder, Starting(exit_code), contact, cast(Post, Silent()), LaunchConfig(**config))
     for name in names:
         made.launch(name, Slot("cpu", 1))
@@ -131,3 +133,48 @@ def test_one_end_of_what_starts_four_agents_is_one_failed_start(tmp_path: Path) 
     members.launch("fay", Slot("cpu", 1))
     with pytest.raises(LaunchError, match="3 starts failed in a row"):
         list(members.find_lost())
+
+
+@pytest.mark.parametrize(
+    ("engine", "endpoint", "is_told"),
+    [("srun", "tcp://127.0.0.1:5", True), ("srun", "tcp://10.0.0.1:5", False), ("local", "tcp://127.0.0.1:5", False)],
+)
+@pytest.mark.parametrize("min_agents", [0, 1])
+def test_who_does_not_come_may_be_on_a_host_that_nothing_here_listens_for(
+    engine: str, endpoint: str, is_told: bool, min_agents: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hint = Clock(monkeypatch), "--bind names an address that other hosts reach"
+    settings: dict[str, float | str] = {"engine": engine, "join_s": 20.0, "min_agents": min_agents}
+    members = members_of(tmp_path, "ann", "ben", endpoints=(endpoint,), **settings)
+    if min_agents:
+        members.joined("ben", HelloRequest())
+    said: list[str] = []
+    for _ in range(22):
+        clock.now += 1
+        members.note_message("ben")
+        said += [late.text for late in members.find_late()] + [str(lost) for lost in members.find_lost()]
+    assert len(said) == (1 if min_agents else 2) and all((hint in text) is is_told for text in said), said
+
+
+def test_a_command_that_ends_at_once_with_0_is_told_to_stay(tmp_path: Path) -> None:
+    members = members_of(tmp_path, exit_code=0, engine="command")
+    for name in ("ann", "ben"):
+        members.launch(name, Slot("cpu", 1))
+        list(members.find_lost())
+    members.launch("cho", Slot("cpu", 1))
+    with pytest.raises(LaunchError, match=r"^cho: its process ended with exit code 0; a command that .* must stay there"):
+        list(members.find_lost())
+
+
+def test_agents_that_do_not_start_are_told_by_their_last_line_and_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Process, "tail", lambda process: "Traceback (most recent call last):\n  in main\nKeyError: 12\n\n")
+    members = members_of(tmp_path, exit_code=1)
+    for name in ("ann", "ben"):
+        members.launch(name, Slot("cpu", 1))
+        assert [error.agent for error in members.find_lost()] == [name]
+    members.launch("cho", Slot("cpu", 1))
+    with pytest.raises(LaunchError, match=r"3 starts failed in a row; logs are in .*run/logs\nKeyError: 12$") as stopped:
+        list(members.find_lost())
+    assert "Traceback" not in str(stopped.value)

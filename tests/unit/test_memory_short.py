@@ -14,6 +14,7 @@ from agentkd.agents import room
 from agentkd.agents.agent import _as_reply
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
+from agentkd.coordinator.crowding import who_teaches_nobody
 from agentkd.coordinator.dispatch import Dispatcher
 from agentkd.coordinator.events import (
     Accept,
@@ -29,6 +30,7 @@ from agentkd.coordinator.events import (
     Teach,
     TeachingFailed,
 )
+from agentkd.coordinator.state import Bench
 from agentkd.coordinator.watching import Silent
 from agentkd.datasets.opening import open_dataset
 from agentkd.errors import ConfigError, DatasetError, OutOfMemoryError, RemoteAgentError
@@ -116,6 +118,28 @@ def test_who_teaches_nobody_is_ended_once_before_a_task_is_to_blame() -> None:
     assert dispatcher.handle(out_of_memory("agent-1", "b", 1)) == [Dismiss("agent-2"), Start("agent-1", "b", 2)]
     assert dispatcher.handle(out_of_memory("agent-1", "b", 2)) == [GiveUp("b")]
     dispatcher.check()
+
+
+def test_who_is_heard_by_another_task_is_not_ended_for_this_one() -> None:
+    dispatcher = with_agents(2, {"a": lesson(OTHER), "b": TASK}, "gpu", "other")
+    [teacher] = [name for name, one in dispatcher.state.members.items() if one.bench is Bench.TEACHING]
+    dispatcher.handle(Joined(teacher, "gpu"))
+    dispatcher.handle(Ready(teacher, "w2"))
+    dispatcher.handle(Ended("agent-1", "b", 1))
+    assert dispatcher.state.running["a"].teachers == {"w2": teacher}
+    assert who_teaches_nobody(dispatcher.state, dispatcher.state.members["agent-1"], "b") == []
+
+
+def test_who_has_what_this_task_needs_is_not_ended_for_it_though_nobody_hears_it_now() -> None:
+    dispatcher = with_agents(1, {"a": lesson(OTHER)}, "gpu")
+    dispatcher.handle(Joined("agent-2", "gpu"))
+    dispatcher.handle(Ready("agent-2", "w2"))
+    dispatcher.want([("b", TASK), ("c", lesson(OTHER))])
+    dispatcher.handle(Ended("agent-1", "a", 1))
+    assert dispatcher.state.running.keys() == {"b"}
+    member = dispatcher.state.members["agent-1"]
+    assert who_teaches_nobody(dispatcher.state, member, "c") == []
+    assert [one.name for one in who_teaches_nobody(dispatcher.state, member, "b")] == ["agent-2"]
 
 
 def test_an_agent_that_the_system_ends_for_its_memory_is_not_replaced_beside_others() -> None:

@@ -17,13 +17,16 @@ from agentkd.report.packing import write_bundle
 from agentkd.report.standing import RunState, standing_of
 from agentkd.report.tailing import following, last_lines
 
+NUM_DONE = 8
+"""Tasks after which both families have been trained."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs in every state: finished, stopped, new, a community's, damaged; and a folder that is none."""
     place = tmp_path_factory.mktemp("runs")
     recorded_run(place / "deep" / "er" / "finished")
-    recorded_run(place / "stopped", num_tasks=5)
+    recorded_run(place / "stopped", num_tasks=NUM_DONE)
     recorded_run(place / "new", num_tasks=0)
     honest_run(place / "honest")
     with Journal(RunFolder(place / "community").journal):
@@ -53,11 +56,11 @@ def test_a_finished_run_says_so_with_its_table_and_what_to_do_next(runs: Path) -
 def test_a_stopped_run_says_what_is_left_how_long_that_takes_and_how_to_go_on(runs: Path) -> None:
     done = typed("status", runs / "stopped")
     assert "tiny: stopped" in done.out and " of at most " in done.out
-    assert "left, by what 5 tasks of this run took, with 2 at a time" in done.out
+    assert f"left, by what {NUM_DONE} tasks of this run took, with 2 at a time" in done.out
     assert f"agentkd run {runs / 'stopped' / 'experiment.yaml'} --out {runs / 'stopped'}" in done.out
     found = as_data("status", runs / "stopped")
-    assert found["num_recorded"] == 5 < found["num_expected"] and found["left_s"] > 0
-    assert sum(one["tasks"] for one in found["left"]) == found["num_expected"] - 5
+    assert found["num_recorded"] == NUM_DONE < found["num_expected"] and found["left_s"] > 0
+    assert sum(one["tasks"] for one in found["left"]) == found["num_expected"] - NUM_DONE
     assert set(found["trials"]) == {"tiny_networks:tiny", "tiny_networks:other"}
 
 
@@ -82,18 +85,16 @@ def test_who_holds_the_folder_is_said_and_what_to_do_meanwhile(runs: Path) -> No
 def test_a_task_that_is_under_way_is_shown_with_its_checkpoint_and_makes_less_time_left(tmp_path: Path) -> None:
     import numpy as np
 
-    folder = recorded_run(tmp_path / "run", num_tasks=1)
+    folder = recorded_run(tmp_path / "run", num_tasks=NUM_DONE)
     before = standing_of(folder)
-    [baseline] = [one for one in before.wanted if "baseline" in one.label]
+    trial = before.wanted[0]
     folder.checkpoints.mkdir()
     told = json.dumps({"step": 4, "history": [{"epoch": 1}]})
-    save_file({"a": np.zeros(1)}, folder.checkpoint(baseline.key), metadata={"progress": told})
+    save_file({"a": np.zeros(1)}, folder.checkpoint(trial.key), metadata={"progress": told})
     after = standing_of(folder)
-    assert (
-        "begun    baseline of tiny_networks:other: baseline (checkpoint after epoch 1 of 2)" in typed("status", folder.place).out
-    )
+    assert f"begun    {trial.label} (checkpoint after epoch 1 of {trial.epochs})" in typed("status", folder.place).out
     assert before.left_s is not None and after.left_s is not None and after.left_s < before.left_s
-    folder.checkpoint(baseline.key).write_bytes(b"half a file")
+    folder.checkpoint(trial.key).write_bytes(b"half a file")
     assert standing_of(folder).left_s == before.left_s, "one that cannot be read is none"
 
 
