@@ -131,7 +131,7 @@ build/scripts/.ready:
 docs: $(VENV)/.docs build/scripts/.ready  ## Build the site in build/site; check links, spelling, references, and that examples run
 	$(PYTEST) tests/unit/test_documents.py tests/unit/test_references.py tests/unit/test_troubleshooting.py agentkd predict/agentkd_predict
 	$(BIN)/codespell
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "The site is in build/site: open build/site/index.html"
 
 clean:  ## Remove what was built, but no runs
