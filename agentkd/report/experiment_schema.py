@@ -60,6 +60,8 @@ def _explained(kind: type[FrozenData]) -> dict[str, Any]:
         for name, field in part.get("properties", {}).items():
             if name in fields:
                 field.setdefault("description", fields[name])
+            if "description" in field:
+                field["description"] = _plain(field["description"])
             field.pop("title", None)  # the name again
     return schema
 
