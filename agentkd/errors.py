@@ -406,16 +406,6 @@ def check_descriptors(place: Path | str, error: BaseException) -> None:
         raise ThreadsError(place) from error
 
 
-def check_disk(place: Path | str, error: OSError) -> None:
-    """Whether something could not be read for want of descriptors or because its disk is broken, whatever is there.
-
-    Raises:
-        StorageError: it is so.
-    """
-    if error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):
-        raise StorageError.of_use(place, error) from error
-
-
 class DatasetError(AgentKDError):
     """A dataset is not what its description says."""
 

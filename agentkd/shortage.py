@@ -47,6 +47,16 @@ def lacks_memory(error: BaseException | None) -> bool:
     return False
 
 
+def check_disk(place: Path | str, error: OSError) -> None:
+    """Whether something could not be read for want of descriptors or because its disk is broken, whatever is there.
+
+    Raises:
+        StorageError: it is so.
+    """
+    if error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):
+        raise StorageError.of_use(place, error) from error
+
+
 def as_agentkd_error(error: BaseException, place: Path | str = "a file") -> BaseException:
     """What the operating system refused and has a word here (a full disk, no descriptors, no threads) as that; else as it is."""
     if isinstance(error, OSError) and error.errno in (*DESCRIPTORS_USED_UP, *STORAGE_WORDS):

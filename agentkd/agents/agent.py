@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from agentkd import repeatable
-from agentkd.agents.blaming import as_told, blame
+from agentkd.agents.blaming import as_reply, as_told
 from agentkd.agents.device import find_device, shared_memory_of
 from agentkd.agents.endings import end_in_good_order, fell
 from agentkd.agents.feeding import DatasetFeed, share_samples
@@ -34,12 +34,11 @@ from agentkd.artifacts.recordings import GIB
 from agentkd.artifacts.run_folder import RunFolder, drop_images
 from agentkd.artifacts.run_places import WRITTEN
 from agentkd.code import barring
-from agentkd.code.running import EndedBySignal, forbid_ending, said
+from agentkd.code.running import EndedBySignal, forbid_ending
 from agentkd.datasets.caching import SharedSamples
 from agentkd.datasets.shared import look_in
 from agentkd.durable import keep, make_folder
 from agentkd.errors import (
-    AgentKDError,
     ConfigError,
     LaunchError,
     RemoteProtocolError,
@@ -306,7 +305,7 @@ class Agent:
         except BaseException as error:  # own code may raise anything, and ask for an end: that of its task
             level = logging.INFO if isinstance(error, TaskCancelledError) else logging.ERROR
             log.log(level, "%s failed", type(body).__name__, exc_info=True)
-            self.post.send(delivery.sender, _as_reply(error, body), parent_id=number)
+            self.post.send(delivery.sender, as_reply(error, body), parent_id=number)
             self._end_if_of_disk(error, delivery)
         finally:
             self._is_busy = False
@@ -471,8 +470,7 @@ class Agent:
 def run_agent(settings: AgentSettings) -> None:
     """The main function of an agent process. It ends with its parent, however that ends."""
     folder = RunFolder(settings.run_folder).must_be_its_own(alone=WRITTEN)
-    if not settings.parent_pid:  # else whoever started it works there
-        make_folder(folder.place)
+    make_folder(folder.place)  # where no folder is shared each host has its own
     keep(folder.place)
     if settings.parent_pid:
         die_with_parent(settings.parent_pid)
@@ -489,16 +487,3 @@ def run_agent(settings: AgentSettings) -> None:
             drop_images(settings.images)
         elif not settings.parent_pid:  # else whoever started it removes them, when all of its agents have ended
             folder.drop_images()
-
-
-def _as_reply(error: BaseException, request: Body) -> ErrorReply:
-    """An exception as data, with the task that it ended."""
-    key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
-    taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
-    text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
-    told, code = as_told(error)
-    if code == AgentKDError.code:
-        text = (
-            f"{said(error)}; that is the agent's own fault and not its task's, of which nothing is recorded: its log says where"
-        )
-    return ErrorReply.of(told, task=key, attempt=attempt, code=code, text=text)

@@ -12,8 +12,9 @@ from agentkd.code.loading import place_of
 from agentkd.code.running import lines_of, raises_itself, said, words_of
 from agentkd.datasets.opening import own_names
 from agentkd.errors import AgentKDError, OutOfMemoryError, StorageError
-from agentkd.messages.bodies import INTERNAL
-from agentkd.names import Digest
+from agentkd.messages.bodies import INTERNAL, ErrorReply, TaskRequest, TeachRequest
+from agentkd.messages.body import Body
+from agentkd.names import NO_TASK, Digest
 from agentkd.objectives import Own
 from agentkd.shortage import as_agentkd_error, lacks_memory
 from agentkd.task import DataSource, Task, Taught
@@ -103,3 +104,16 @@ def _own(asked: Asked) -> Iterator[tuple[str, str, Digest]]:
     if isinstance(asked, Taught):
         objectives = (one for one in asked.distillation.objectives if isinstance(one, Own) and one.code)
         yield from ((f"objective {one.path}", one.path, one.code) for one in objectives)
+
+
+def as_reply(error: BaseException, request: Body) -> ErrorReply:
+    """An exception as data, with the task that it ended."""
+    key, attempt = (request.key, request.attempt) if isinstance(request, TaskRequest) else (NO_TASK, 0)
+    taught = (request.architecture, request.data) if isinstance(request, TeachRequest) else None
+    text = blame(error, request.task if isinstance(request, TaskRequest) else taught)
+    told, code = as_told(error)
+    if code == AgentKDError.code:
+        text = (
+            f"{said(error)}; that is the agent's own fault and not its task's, of which nothing is recorded: its log says where"
+        )
+    return ErrorReply.of(told, task=key, attempt=attempt, code=code, text=text)

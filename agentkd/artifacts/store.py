@@ -11,8 +11,9 @@ from types import TracebackType
 
 from agentkd import canonical
 from agentkd.durable import discard, make_folder, sync_folder
-from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_descriptors, check_disk
+from agentkd.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, StorageError, check_descriptors
 from agentkd.names import Digest
+from agentkd.shortage import check_disk
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SUFFIX = ".safetensors"

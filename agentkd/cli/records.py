@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(parser=path, metavar="RUN|BUNDLE", help="Run folder, or a bundle (.zip).")]
 DIFFERS = 1
 MAX_SHOWN = 12
+WIDTH_OF_FILES = 1_000_000
 MAX_INDENTED = 15
 
 
@@ -159,7 +160,9 @@ def lineage(
     tree = Tree(shown([root.name, *describe(root, most=None)]), highlight=False)
     grow(tree, root)
     console = Console(markup=False, emoji=False)
-    console.print(tree, soft_wrap=not console.is_terminal)  # a file has no width at which lines must be broken
+    if not console.is_terminal:  # a file has no width at which lines must be broken, or cut
+        console.width = WIDTH_OF_FILES
+    console.print(tree)
 
 
 def diff(
