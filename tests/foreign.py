@@ -98,7 +98,7 @@ def _losses(folder: RunFolder) -> None:
 
 
 def _watch(folder: RunFolder) -> None:
-    watching = Watching(folder)
+    watching = Watching(folder.must_be_its_own())  # as whoever serves it
     watching.look()
     watching.judge()
     watching.look()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agentkd.agents.agent import Agent, AgentSettings, EndedBySignal
-from agentkd.agents.work import Surroundings
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
+from agentkd.code.barring import CODE
 from agentkd.community.visit import Visit
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.desk import Order
@@ -24,7 +24,7 @@ from agentkd.messages.bodies import TYPES, AdmittedPeer, ErrorReply, KnowledgeKi
 from agentkd.messages.vectors import valid
 from agentkd.messages.wire import Message, decode
 from agentkd.recipe import Distillation, Recipe
-from agentkd.task import DataSource, Mutual, Partner, Task
+from agentkd.task import DataSource, Mutual, Partner
 
 MESSAGES = {type(message.body).__name__: message for message in (decode(vector.frames) for vector in valid())}
 FRIEND, STRANGER = new_key_pair().public, new_key_pair().public
@@ -181,11 +181,9 @@ def test_a_signal_ends_the_agent_in_the_middle_of_a_task(agent: Agent, monkeypat
 def end_with(agent: Agent, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[ErrorReply]:
     """What the coordinator is told when a task ends so."""
     said: list[ErrorReply] = []
-
-    def execute(task: Task, at: Surroundings) -> None:
-        raise error
-
-    monkeypatch.setattr("agentkd.agents.agent.execute", execute)
+    names = {"error": error}
+    exec(compile("def execute(task, at):\n    raise error\n", f"{CODE} {'c0' * 32}> mine.py", "exec"), names)
+    monkeypatch.setattr("agentkd.agents.agent.execute", names["execute"])
     monkeypatch.setattr(agent.post, "send", lambda peer, body, **rest: said.append(body))
     agent._answer(Delivery(FRIEND, Message(TaskRequest(task=GIVEN, attempt=1))))
     return said

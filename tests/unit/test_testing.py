@@ -125,13 +125,13 @@ def test_students_that_teach_each_other_fail_together(place: Path) -> None:
 def test_of_students_that_teach_each_other_none_is_recorded_without_the_others(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(journal: Journal, record: Record, sitting: int) -> None:
+    def full(journal: Journal, record: Record, sitting: int, provenance: str) -> None:
         if len(written) == 1:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
         written.append(record)
-        insert(journal, record, sitting)
+        insert(journal, record, sitting, provenance)
 
     insert, written = Journal._insert, list[Record]()
     monkeypatch.setattr(Journal, "_insert", full)
