@@ -377,7 +377,7 @@ class Community:
     @property
     def num_learners(self) -> int | None:
         """How many agents can learn at once; ``None`` if that is up to guests."""
-        return (self._works if isinstance(self._works, Host) else self._begun).num_learners
+        return (self._begun if isinstance(self._works, Visit) else self._works).num_learners
 
     def _open(self, data: Data) -> Opened:
         """A dataset, opened once; one of a user's own that is given by name is opened again where its code has changed."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentkd.cli.running import _end_as_by_ctrl_c
+from agentkd.cli.running import end_as_by_ctrl_c
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -23,7 +23,7 @@ def test_what_closing_terminals_and_schedulers_send_ends_a_run_unless_it_is_igno
     for other in ENDING:
         signal.signal(other, signal.SIG_DFL)
     signal.signal(number, signal.SIG_IGN)
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     assert signal.getsignal(number) == signal.SIG_IGN, "nohup, setsid, trap ''"
     (other,) = set(ENDING) - {number}
     assert signal.getsignal(other) == signal.default_int_handler

@@ -20,7 +20,7 @@ from agentkd.errors import AgentKDError, RemoteAgentError, TrainingError
 from agentkd.logs import LINE_FORMAT, VisibleFormatter
 from agentkd.messages.bodies import ErrorReply, LeftEvent, SubmitRequest
 from agentkd.report.cards import card
-from agentkd.report.write import _shown
+from agentkd.report.page import _shown
 from agentkd.task import DataSource, Status, TaskResult, Train
 from agentkd.visible import visible, visible_line
 
