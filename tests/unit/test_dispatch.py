@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agentkd.agents.agent import _as_reply
+from agentkd.agents.blaming import as_reply
 from agentkd.architecture import Architecture
 from agentkd.coordinator.blame import FATAL
 from agentkd.coordinator.dispatch import Dispatcher, retell
@@ -447,7 +447,7 @@ def test_a_cohort_is_given_up_together_and_who_still_works_at_it_is_stopped() ->
 @pytest.mark.parametrize("error", [MemoryError("host"), torch.OutOfMemoryError("device")])
 def test_too_little_memory_is_told_as_such_and_tried_again_before_it_is_given_up(error: Exception) -> None:
     request = TaskRequest(task=task(), attempt=1)
-    told = _as_reply(error, request)
+    told = as_reply(error, request)
     assert told.code == OutOfMemoryError.code and told.code not in FATAL and told.task == request.key
     dispatcher = Dispatcher(1, max_attempts=2)
     dispatcher.want([("a", task())])

@@ -10,8 +10,8 @@ import pytest
 from scripted import ScriptedAgent, ScriptedLauncher, finish
 
 from agentkd.agents import agent as agents
-from agentkd.agents.agent import AgentSettings, _as_reply
-from agentkd.agents.blaming import as_told
+from agentkd.agents.agent import AgentSettings
+from agentkd.agents.blaming import as_reply, as_told
 from agentkd.architecture import Architecture
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.code.loading import load, provide
@@ -74,7 +74,7 @@ def task(own: object) -> Train:
 def said(act: Callable[[], object], task: Train) -> ErrorReply:
     with pytest.raises(BaseException) as caught:
         act()
-    return _as_reply(caught.value, TaskRequest(task=task, attempt=1))
+    return as_reply(caught.value, TaskRequest(task=task, attempt=1))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from experiments import SPEC
 from scripted import ARCHITECTURE, DATA, GOOD, TASK, Behavior, ScriptedAgent, ScriptedLauncher
 
 from agentkd.agents import room
-from agentkd.agents.agent import _as_reply
+from agentkd.agents.blaming import as_reply
 from agentkd.artifacts.run_folder import RunFolder
 from agentkd.coordinator.crew import Crew
 from agentkd.coordinator.crowding import who_teaches_nobody
@@ -309,7 +309,7 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 )
 def test_whatever_says_that_memory_is_short_is_told_as_that(error: BaseException) -> None:
     assert lacks_memory(error)
-    reply = _as_reply(error, TaskRequest(task=TASK, attempt=1))
+    reply = as_reply(error, TaskRequest(task=TASK, attempt=1))
     assert reply.code == OutOfMemoryError.code and reply.task == TASK.key
 
 

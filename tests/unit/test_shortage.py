@@ -16,7 +16,7 @@ from scripted import TASK, ScriptedAgent, ScriptedLauncher, crew_with, finish
 from tiny_tasks import CPU, make_task
 from torch import nn
 
-from agentkd.agents.agent import _as_reply
+from agentkd.agents.blaming import as_reply
 from agentkd.agents.recording import Recorder
 from agentkd.agents.work import Surroundings, execute
 from agentkd.artifacts.run_folder import RunFolder
@@ -97,7 +97,7 @@ def test_what_cannot_do_without_its_thread_says_so(begin: Callable[[Path], objec
 def raised(act: Callable[[], object]) -> ErrorReply:
     with pytest.raises(BaseException) as caught:
         act()
-    return _as_reply(caught.value, ASKED)
+    return as_reply(caught.value, ASKED)
 
 
 def unstarted() -> None:
