@@ -31,7 +31,7 @@ def moved(tmp_path: Path) -> Iterator[RunFolder]:
     with RunLock(folder):
         folder.place.rename(tmp_path / "elsewhere")
         yield folder
-    assert not durable._KEPT
+    assert folder.place.absolute() not in durable._KEPT
 
 
 def record(folder: RunFolder) -> None:
