@@ -30,7 +30,7 @@ $(READY): pyproject.toml predict/pyproject.toml constraints.txt
 demo: $(READY)  ## Run all of KD-NAS on generated scenes, six to eight minutes on two cores
 	$(BIN)/agentkd demo
 
-test: $(READY) javascript validators  ## Run every test, half an hour on two cores
+test: $(READY) javascript validators  ## Run every test, some forty minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
 check: lint types  ## Check style, types, units and layers: some minutes, for between two changes

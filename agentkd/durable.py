@@ -56,16 +56,17 @@ def make_folder(folder: Path, *, mode: int = 0o777) -> None:
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for kept, known in _KEPT.items() if missing else ():
-        if folder.absolute().is_relative_to(kept) and _identity(kept) != known:
+        if folder.absolute().is_relative_to(kept) and identity(kept) != known:
             raise FileNotFoundError(errno.ENOENT, "its folder was moved or removed while it was in use", str(kept))
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for made in reversed(missing):
         sync_folder(made.parent)
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of what lies there, which another in its place does not have; ``None`` if nothing does."""
     try:
-        status = folder.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino

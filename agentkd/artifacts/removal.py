@@ -9,6 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from agentkd.durable import identity
 from agentkd.errors import StorageError
 
 ADVICE = "find out who removes files there, then run the command again: it goes on from what is recorded"
@@ -24,7 +25,7 @@ class OwnFiles:
 
     def __init__(self, path: Path, *, has_log: bool) -> None:
         self._path, self._log = path, path.with_name(f"{path.name}-wal") if has_log else None
-        self._known = _identity(path)
+        self._known = identity(path)
 
     def must_be_there(self, connection: sqlite3.Connection) -> None:
         """To be called after each commit.
@@ -33,7 +34,7 @@ class OwnFiles:
             StorageError: one was removed, or another put in its place. What was committed is saved first, and where is said.
             sqlite3.Error: it cannot be saved.
         """
-        if self._known is not None and _identity(self._path) != self._known:
+        if self._known is not None and identity(self._path) != self._known:
             place = self._save(connection)
             raise StorageError(
                 self._path, f"it was removed while it was open; all that it recorded is saved as {place}", advice=ADVICE
@@ -49,11 +50,3 @@ class OwnFiles:
         with contextlib.closing(sqlite3.connect(place)) as saved:
             connection.backup(saved)
         return place
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

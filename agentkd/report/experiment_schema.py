@@ -1,7 +1,6 @@
 """The experiment file as JSON Schema, for editors: from the same classes that check it, with what their docstrings say."""
 
 import json
-import re
 from typing import Any
 
 from agentkd import __version__
@@ -14,7 +13,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAME = "agentkd.schema.json"
 """How the file is called that ``agentkd init`` lays beside an experiment."""
 LAYER = "RecipeFields"
-_NAMED = re.compile(r"(\w+): (.*)", re.DOTALL)
 
 
 def experiment_schema() -> dict[str, Any]:
@@ -55,30 +53,18 @@ def _explained(kind: type[FrozenData]) -> dict[str, Any]:
     """The schema of a class in which each field has its own description."""
     schema = kind.model_json_schema()
     for part in (schema, *schema.get("$defs", {}).values()):
-        summary, fields = read_docstring(part.get("description", ""))
-        part |= {"description": summary} if summary else {}
-        for name, field in part.get("properties", {}).items():
-            if name in fields:
-                field.setdefault("description", fields[name])
+        if "description" in part:
+            part["description"] = _summary(part["description"])
+        for field in part.get("properties", {}).values():
             if "description" in field:
                 field["description"] = _plain(field["description"])
             field.pop("title", None)  # the name again
     return schema
 
 
-def read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    r"""What a docstring says of a class, and of each of its fields under ``Args``.
-
-    Example:
-        >>> read_docstring("A round.\n\nArgs:\n    epochs: of each\n        lesson.\n    teachers: who teaches.")
-        ('A round.', {'epochs': 'of each lesson.', 'teachers': 'who teaches.'})
-    """
-    summary, _, listed = text.partition("\n\nArgs:\n")
-    fields: dict[str, str] = {}
-    for item in re.split(r"\n {4}(?! )", "\n" + listed.partition("\n\n")[0]):
-        if found := _NAMED.fullmatch(item.strip()):
-            fields[found[1]] = _plain(found[2])
-    return _plain(summary.partition("\n\nSource:")[0]), fields
+def _summary(docstring: str) -> str:
+    """What a docstring says before its sections; each field has words of its own."""
+    return _plain(docstring.partition("\n\nArgs:")[0].partition("\n\nSource:")[0])
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from agentkd.artifacts import feed
 from agentkd.names import NO_TASK, AgentName, TaskKey
 from agentkd.networks.families import title
-from agentkd.pipeline.stages import Stage
 from agentkd.visible import visible_line
 from agentkd.watch.board import Board
 from agentkd.watch.records import Recorded, stage_of
@@ -18,7 +17,6 @@ MAX_POINTS, MAX_CURVES = 120, 24
 """Of a learning curve under way: of a longer one every other point is left out; and how many are shown at a time."""
 SHOWN_DIGITS = 16
 """Of a task's key: enough to tell tasks apart on a page."""
-STAGES = tuple(Stage)
 RUNNING, LOST = "running", "lost"
 NAME = 200
 

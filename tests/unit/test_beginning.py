@@ -15,7 +15,7 @@ from agentkd import canonical
 from agentkd.checks.beginning import as_text, suggest
 from agentkd.config import load_experiment, look_through
 from agentkd.plain import read_yaml
-from agentkd.report.experiment_schema import NAME, experiment_schema, modeline, read_docstring
+from agentkd.report.experiment_schema import NAME, experiment_schema, modeline
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
 
@@ -269,7 +269,6 @@ def test_fields_have_the_descriptions_of_their_docstrings() -> None:
     assert "Args:" not in json.dumps(schema) and "``" not in json.dumps(schema["$defs"]["SearchConfig"])
     assert schema["$defs"]["RecipeFields"]["properties"]["clip_norm"]["description"]
     assert "epochs" not in schema["$defs"]["RecipeFields"]["properties"]
-    assert read_docstring("") == ("", {}) and read_docstring("A: b.") == ("A: b.", {})
 
 
 def test_the_schema_is_printed_or_written(tmp_path: Path) -> None:
